@@ -1,0 +1,134 @@
+package config
+
+import "time"
+
+// Config is the model of one configuration document. It is a plain value:
+// Clone it, change the copy, Validate it.
+type Config struct {
+	Root     string // the root element's name, config or pdconfig, kept when saving
+	Engine   Engine
+	Services []*Service
+	Admin    Admin
+	Manager  Manager
+	Logging  Logging
+}
+
+// Engine is <engine>: what is fixed for the life of the process.
+type Engine struct {
+	Loops       int           // 0: auto, one a CPU
+	Splice      string        // auto, always, never
+	PipeSize    int64         // bytes
+	PipeMemory  int64         // bytes
+	MaxSessions int           // 0: auto, what RLIMIT_NOFILE allows
+	Backlog     int           //
+	Drain       time.Duration // bounds SIGTERM
+}
+
+// Service is <service>.
+type Service struct {
+	Name     string
+	Listen   []Listen
+	Timeouts Timeouts
+	Limits   Limits
+	Groups   []*Group
+	Pos      Pos
+}
+
+// Listen is <listen>.
+type Listen struct {
+	Address string // host:port, [v6]:port, *:port, :port or unix:/path
+	Pos     Pos
+}
+
+// Timeouts is <timeouts>; 0 means none.
+type Timeouts struct {
+	Connect, Total, Idle, HalfClosed time.Duration
+}
+
+// Limits is <limits>.
+type Limits struct {
+	Tries int // connects of one session, the first included; 0: each host once
+}
+
+// Group is <group>. At most one group of a service is enabled, and Validate
+// makes sure that exactly one is where there are several.
+type Group struct {
+	Name      string
+	Scheduler string // canonical name, as sched.Names has it
+	Enabled   bool
+	Refuse    bool // allDown="refuse"
+	Hosts     []*Host
+	Pos       Pos
+}
+
+// Host is <host>.
+type Host struct {
+	Name    string
+	Address string // host:port, [v6]:port or unix:/path; host may be a DNS name
+	Weight  int
+	Backup  bool
+	State   string // ready, drain, maint
+	Pos     Pos
+}
+
+// Admin is <admin>.
+type Admin struct {
+	Web     *AdminListen // nil: no <web>
+	SSH     *AdminListen // nil: no <ssh>
+	Metrics string       // address of <metrics listen>, "" without
+	Users   []*User
+}
+
+// AdminListen is <web> or <ssh>.
+type AdminListen struct {
+	Listen  string
+	Enable  bool
+	Secure  bool          // web only
+	Refresh time.Duration // web only
+	Pos     Pos
+}
+
+// User is <user>.
+type User struct {
+	Name     string
+	Password string // crypt(3) hash
+	Access   string // full, readonly
+	Pos      Pos
+}
+
+// Manager is <manager>.
+type Manager struct {
+	HostCheck Check // probe failed hosts
+	Heartbeat Check // probe hosts that are in rotation
+	// ConfigCheck writes changes made at run time back to the file.
+	ConfigCheck Check
+	Backups     int
+}
+
+// Check is a periodic task of the manager.
+type Check struct {
+	Interval time.Duration
+	Enable   bool
+}
+
+// Logging is <logging>.
+type Logging struct {
+	File   string // "": standard error
+	Level  string // debug, info, warn, error
+	Format string // text, json
+}
+
+// Pos is where in a file something stands; the zero Pos is nowhere.
+type Pos struct {
+	Line int
+}
+
+// Enabled returns the group that takes the service's sessions, nil without one.
+func (s *Service) Enabled() *Group {
+	for _, g := range s.Groups {
+		if g.Enabled {
+			return g
+		}
+	}
+	return nil
+}
