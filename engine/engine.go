@@ -1,8 +1,26 @@
-// Package engine is the data plane.
+// Package engine is the data plane: it accepts clients, picks a host for each
+// and moves bytes until both sides have ended.
+//
+// [New] starts the event loops, [Engine.Apply] tells them what to serve,
+// [Engine.Drain] takes leave of the clients and [Engine.Close] ends the loops.
+// A plan is declarative: the engine finds the difference to the one before,
+// opens what is new before it closes what is gone, and touches no session and
+// no listener that stays.
+//
+// On Linux one loop a core owns its listeners (SO_REUSEPORT), sessions, pipes
+// and timers; it takes no lock and starts no goroutine. On other systems, and
+// with the build tag portable, a session has one goroutine a direction. The
+// exported API and what a client sees are the same.
+//
+// Limits: Apply, Drain and Close are for one caller at a time; everything else
+// may be called from anywhere. The engine decides nothing about health: it
+// marks a host down at its first failed connect and says so on
+// [Engine.Failures].
 package engine
 
 import (
-	"log/slog"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/txlb/txlb/sched"
@@ -12,38 +30,37 @@ import (
 type SpliceMode uint8
 
 const (
-	SpliceAuto   SpliceMode = iota // sustained streams
-	SpliceAlways                   // every stream from its first byte
+	SpliceAuto   SpliceMode = iota // streams that fill the buffer
+	SpliceAlways                   // every stream, from its first byte
 	SpliceNever                    // none
 )
 
-// Options are fixed for the life of an Engine.
+// Options are fixed for the life of an Engine. The zero value is the default.
 type Options struct {
 	Loops       int        // event loops; 0: one a CPU
-	Splice      SpliceMode //
-	PipeSize    int        // bytes a pipe should hold; 0: 1 MiB
-	PipeMemory  int64      // bytes all pipes together may hold; 0: 256 MiB
+	Splice      SpliceMode // Linux only
+	PipeSize    int        // bytes that a pipe should hold; 0: 1 MiB
+	PipeMemory  int64      // bytes that all pipes together may hold; 0: 256 MiB
 	MaxSessions int        // sessions at once; 0: no limit. At the limit, accepting pauses
 	Backlog     int        // of each listener; 0: 4096
-	Log         *slog.Logger
 }
 
-// Plan is all that the engine should do: it replaces the plan before it.
+// Plan is all that the engine should do; it replaces the plan before it.
 type Plan struct {
 	Services []Service
 }
 
-// Service is one named set of listeners with the route of their sessions.
+// Service is a set of listeners with the route of their sessions.
 type Service struct {
 	Name   string
-	Listen []string // host:port, [v6]:port, *:port, :port, unix:/path; port 0 takes a free one
+	Listen []string // host:port, [v6]:port, *:port, :port or unix:/path; port 0 takes a free one
 	Route  *Route
 }
 
-// Route is what a loop needs to serve a session. It is immutable, and a
-// session reads it once for each decision: one load, one generation.
+// Route is what a session needs to find a backend. It is immutable, and
+// whoever needs it loads it once: one load, one generation.
 type Route struct {
-	Table    *sched.Table // nil: no group, clients are closed
+	Table    *sched.Table // nil: no group; clients are closed and counted
 	Timeouts Timeouts
 	Tries    int // connects of one session at most, the first included; 0: each host once
 }
@@ -53,7 +70,7 @@ type Timeouts struct {
 	Connect    time.Duration // one connect
 	Total      time.Duration // all connects of one session
 	Idle       time.Duration // no byte in either direction
-	HalfClosed time.Duration // one side has ended, no byte from the other
+	HalfClosed time.Duration // one side has ended, and no byte from the other
 }
 
 // Failure reports that a failed connect took a host from up to down.
@@ -69,18 +86,19 @@ type Listener struct {
 	Addr    string // as it is bound, with the port that a 0 became
 }
 
-// Snapshot is the state of the counters.
+// Snapshot holds the engine's counters at about one moment.
 type Snapshot struct {
 	Services map[string]ServiceStats
-	Loops    []LoopStats
+	Loops    []LoopStats // empty on the portable engine
 }
 
-// ServiceStats counts the sessions of one service.
+// ServiceStats counts the sessions of one service. A removed service is
+// forgotten with its last session.
 type ServiceStats struct {
 	Active          int64             // sessions now
 	Sessions        uint64            // sessions ever accepted
 	In, Out         uint64            // bytes from and to clients
-	Redispatches    uint64            // sessions moved to another host before the first byte
+	Redispatches    uint64            // connects to another host than the first
 	Refused         map[string]uint64 // sessions closed without a host, by reason
 	Ended           map[string]uint64 // sessions ended, by HAProxy's two-letter termination
 	ConnectFailures map[string]uint64 // failed connects, by reason
@@ -88,6 +106,57 @@ type ServiceStats struct {
 
 // LoopStats counts the work of one loop.
 type LoopStats struct {
-	Active, Pipes                    int64
-	Events, Accepts, Spliced, Copied uint64
+	Active  int64  // sessions now
+	Pipes   int64  // pipes open
+	Events  uint64 // events taken in
+	Accepts uint64 // connections accepted
+	Spliced uint64 // bytes moved through pipes
+	Copied  uint64 // bytes moved through buffers
+}
+
+const (
+	defaultPipeSize   = 1 << 20
+	defaultPipeMemory = 256 << 20
+	defaultBacklog    = 4096
+	// failureQueue is how many reports wait for the director; further ones
+	// are dropped, and its scan of the hosts finds what they said.
+	failureQueue = 1024
+)
+
+// withDefaults fills in what is 0.
+func (o Options) withDefaults(cpus int) (Options, error) {
+	if o.Loops < 0 || o.PipeSize < 0 || o.PipeMemory < 0 || o.MaxSessions < 0 || o.Backlog < 0 {
+		return o, errors.New("engine: an option is negative")
+	}
+	if o.Loops == 0 {
+		o.Loops = cpus
+	}
+	if o.PipeSize == 0 {
+		o.PipeSize = defaultPipeSize
+	}
+	if o.PipeMemory == 0 {
+		o.PipeMemory = defaultPipeMemory
+	}
+	if o.Backlog == 0 {
+		o.Backlog = defaultBacklog
+	}
+	return o, nil
+}
+
+// ErrClosed is returned by calls on an engine that is closed or draining.
+var ErrClosed = errors.New("engine: closed")
+
+// check refuses a plan that names a service twice or forgets its route.
+func (p Plan) check() error {
+	seen := map[string]bool{}
+	for _, s := range p.Services {
+		if seen[s.Name] {
+			return fmt.Errorf("engine: service %q is in the plan twice", s.Name)
+		}
+		seen[s.Name] = true
+		if s.Route == nil {
+			return fmt.Errorf("engine: service %q has no route", s.Name)
+		}
+	}
+	return nil
 }

@@ -1,0 +1,486 @@
+package engine
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/txlb/txlb/sched"
+)
+
+func TestB01RoundTripsOfRandomSizes(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		r := newRig(t, opt, Route{}, backendServer(t, echo))
+		c := r.dial()
+		rng := rand.New(rand.NewPCG(1, 2))
+		for i := range uint64(300) {
+			// Sizes of every order, up to some that no one buffer holds.
+			p := payload(1+rng.IntN(1<<(1+rng.IntN(19))), i)
+			var wg sync.WaitGroup
+			wg.Go(func() { c.send(p) })
+			c.expect(p)
+			wg.Wait()
+		}
+		c.fin()
+		c.expectEOF()
+		r.quiet()
+	})
+}
+
+func TestB02ServerSpeaksFirst(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+			p.send([]byte("220 ready\r\n"))
+			p.expect([]byte("QUIT\r\n"))
+		}))
+		var times []time.Duration
+		for range 50 {
+			start := time.Now()
+			c := r.dial()
+			c.expect([]byte("220 ready\r\n"))
+			times = append(times, time.Since(start))
+			c.send([]byte("QUIT\r\n"))
+			c.expectEOF()
+			_ = c.Close()
+		}
+		// A greeting that waits for a delayed ACK or a timer takes 40 or 200 ms.
+		if m := median(times); m > 20*time.Millisecond {
+			t.Errorf("the first byte took %v in the median", m)
+		}
+	})
+}
+
+func median(d []time.Duration) time.Duration {
+	s := append([]time.Duration(nil), d...)
+	for i := range s {
+		for j := i; j > 0 && s[j] < s[j-1]; j-- {
+			s[j], s[j-1] = s[j-1], s[j]
+		}
+	}
+	return s[len(s)/2]
+}
+
+func TestB03ClientFINReachesBackendAndReplyFlows(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		reply := payload(3<<20, 3)
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+			p.expect([]byte("request"))
+			p.expectEOF()
+			p.send(reply)
+		}))
+		c := r.dial()
+		c.send([]byte("request"))
+		c.fin()
+		c.expect(reply)
+		c.expectEOF()
+		r.quiet()
+	})
+}
+
+func TestB04BackendFINReachesClientAndUploadFlows(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		upload := payload(3<<20, 4)
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+			p.send([]byte("go on"))
+			p.fin()
+			p.expect(upload)
+			p.expectEOF()
+		}))
+		c := r.dial()
+		c.expect([]byte("go on"))
+		c.expectEOF()
+		c.send(upload)
+		c.fin()
+		r.quiet()
+	})
+}
+
+func TestB05BackendSendsAndCloses(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		for _, size := range []int{1, 18 << 10, 64 << 10, 5 << 20} {
+			reply := payload(size, uint64(size))
+			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { p.send(reply) }))
+			c := r.dial()
+			if got := c.rest(); !bytes.Equal(got, reply) {
+				t.Errorf("%d of %d bytes came, or others", len(got), size)
+			}
+			_ = c.Close()
+			r.quiet()
+		}
+	})
+}
+
+func TestB06ClientSendsAndFINs(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		for _, size := range []int{1, 18 << 10, 64 << 10, 5 << 20} {
+			upload := payload(size, uint64(size))
+			got := make(chan []byte, 1)
+			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { got <- p.rest() }))
+			c := r.dial()
+			c.send(upload)
+			_ = c.Close()
+			if g := <-got; !bytes.Equal(g, upload) {
+				t.Errorf("%d of %d bytes came, or others", len(g), size)
+			}
+			r.quiet()
+		}
+	})
+}
+
+// The reader stalls until the sender can send no more, then reads all.
+func TestB07StalledClientGetsAllAndB08StalledBackend(t *testing.T) {
+	const size = 50 << 20
+	data := payload(size, 7)
+	want := sha256.Sum256(data)
+	check := func(t *testing.T, p *peer) {
+		h := sha256.New()
+		_ = p.SetReadDeadline(time.Now().Add(3 * patience))
+		n, err := io.Copy(h, p.Conn)
+		if err != nil || n != size || !bytes.Equal(h.Sum(nil), want[:]) {
+			t.Errorf("%d of %d bytes came, or others: %v", n, size, err)
+		}
+	}
+	write := func(p *peer) {
+		_ = p.SetWriteDeadline(time.Now().Add(3 * patience))
+		if n, err := p.Write(data); err != nil {
+			p.t.Errorf("%d of %d bytes sent: %v", n, size, err)
+		}
+		p.fin()
+	}
+	stalled := func(r *rig, out bool) func() bool {
+		var last uint64
+		since := time.Now()
+		return func() bool {
+			s := r.hosts[0].Stats()
+			n := s.In
+			if out {
+				n = s.Out
+			}
+			if n != last {
+				last, since = n, time.Now()
+			}
+			// Published once a second; three equal looks are a standstill.
+			return n > 0 && n < size && time.Since(since) > 2500*time.Millisecond
+		}
+	}
+	eachMode(t, func(t *testing.T, opt Options) {
+		t.Run("client", func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { write(p); p.expectEOF() }))
+			c := r.dial()
+			eventually(t, "the stream stands still", stalled(r, true))
+			check(t, c)
+			c.fin()
+			r.quiet()
+		})
+		t.Run("backend", func(t *testing.T) {
+			t.Parallel()
+			start := make(chan bool)
+			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { <-start; check(t, p) }))
+			c := r.dial()
+			var wg sync.WaitGroup
+			wg.Go(func() { write(c) })
+			eventually(t, "the stream stands still", stalled(r, false))
+			close(start)
+			wg.Wait()
+			c.expectEOF()
+			r.quiet()
+		})
+	})
+}
+
+func TestB09StalledReaderHoldsUpNothingElse(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		opt.Loops = 1 // both sessions on one loop
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+			if one := make([]byte, 1); one[0] == 0 {
+				_, _ = io.ReadFull(p, one)
+				if one[0] == 'S' { // pour into a client that never reads
+					_, _ = p.Write(payload(32<<20, 9))
+					return
+				}
+			}
+			echo(p)
+		}))
+		stalled := r.dial()
+		stalled.send([]byte("S"))
+		eventually(t, "the stalled stream has begun", func() bool { return r.hosts[0].Stats().Out > 0 })
+		c := r.dial()
+		c.send([]byte("E"))
+		for i := range uint64(200) {
+			p := payload(1000, i)
+			c.send(p)
+			c.expect(p)
+		}
+	})
+}
+
+func TestB11LargePayloadsBothWaysAtOnce(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		const size = 24 << 20
+		up, down := payload(size, 11), payload(size, 12)
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+			var wg sync.WaitGroup
+			wg.Go(func() { p.send(down); p.fin() })
+			if got := p.rest(); !bytes.Equal(got, up) {
+				t.Errorf("up: %d of %d bytes came, or others", len(got), size)
+			}
+			wg.Wait()
+		}))
+		c := r.dial()
+		var wg sync.WaitGroup
+		wg.Go(func() { c.send(up); c.fin() })
+		if got := c.rest(); !bytes.Equal(got, down) {
+			t.Errorf("down: %d of %d bytes came, or others", len(got), size)
+		}
+		wg.Wait()
+		r.quiet()
+		if s := r.stats(); s.In != size || s.Out != size || s.Ended["--"] != 1 {
+			t.Errorf("counted %d bytes in, %d out, endings %v", s.In, s.Out, s.Ended)
+		}
+		if h := r.hosts[0].Stats(); h.In != size || h.Out != size || h.Picks != 1 {
+			t.Errorf("the host has %+v", h)
+		}
+	})
+}
+
+func TestB13HalfClosedTimeout(t *testing.T) {
+	const half = 300 * time.Millisecond
+	times := testTimeouts
+	times.HalfClosed = half
+	hold := func(p *peer) { _, _ = io.Copy(io.Discard, p.Conn); <-p.t.Context().Done() }
+	eachMode(t, func(t *testing.T, opt Options) {
+		t.Run("the backend stays silent", func(t *testing.T) {
+			t.Parallel()
+			seen := make(chan time.Time, 1)
+			r := newRig(t, opt, Route{Timeouts: times}, backendServer(t, func(p *peer) {
+				p.expectEOF()
+				seen <- time.Now()
+				hold(p)
+			}))
+			c := r.dial()
+			start := time.Now()
+			c.fin()
+			if passed := (<-seen).Sub(start); passed > half/2 {
+				t.Errorf("the FIN was passed on after %v", passed)
+			}
+			c.expectEOF()
+			onTime(t, time.Since(start), half)
+			r.quiet()
+			if s := r.stats(); s.Ended["sD"] != 1 {
+				t.Errorf("endings %v", s.Ended)
+			}
+		})
+		t.Run("each byte restarts it", func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, opt, Route{Timeouts: times}, backendServer(t, func(p *peer) {
+				p.expectEOF()
+				tick := time.NewTicker(half / 3)
+				defer tick.Stop()
+				for range 6 {
+					<-tick.C
+					p.send([]byte("x"))
+				}
+			}))
+			c := r.dial()
+			c.fin()
+			c.expect([]byte("xxxxxx"))
+			c.expectEOF()
+		})
+		t.Run("the client stays silent", func(t *testing.T) {
+			t.Parallel()
+			gone := make(chan time.Duration, 1)
+			r := newRig(t, opt, Route{Timeouts: times}, backendServer(t, func(p *peer) {
+				start := time.Now()
+				p.fin()
+				p.expectEOF()
+				gone <- time.Since(start)
+			}))
+			c := r.dial()
+			c.expectEOF()
+			onTime(t, <-gone, half)
+			r.quiet()
+			if s := r.stats(); s.Ended["cD"] != 1 {
+				t.Errorf("endings %v", s.Ended)
+			}
+		})
+	})
+}
+
+// onTime checks a time-out: never early, and late by at most 10 % and 100 ms
+// (behaviour 57), with room for a busy machine.
+func onTime(t *testing.T, took, want time.Duration) {
+	t.Helper()
+	if took < want {
+		t.Errorf("the time-out of %v came early, after %v", want, took)
+	}
+	if late := took - want; late > want/10+100*time.Millisecond+250*time.Millisecond {
+		t.Errorf("the time-out of %v came after %v", want, took)
+	}
+}
+
+func TestB15OneByteWritesArriveAtOnce(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		r := newRig(t, opt, Route{}, backendServer(t, echo))
+		c := r.dial()
+		var times []time.Duration
+		for i := range 100 {
+			start := time.Now()
+			c.send([]byte{byte(i)})
+			c.expect([]byte{byte(i)})
+			times = append(times, time.Since(start))
+		}
+		if m := median(times); m > 10*time.Millisecond {
+			t.Errorf("a round trip took %v in the median", m)
+		}
+		// write, write, read: Nagle and delayed ACKs would meet here.
+		times = times[:0]
+		for range 20 {
+			start := time.Now()
+			c.send([]byte("a"))
+			c.send([]byte("b"))
+			c.expect([]byte("ab"))
+			times = append(times, time.Since(start))
+		}
+		if m := median(times); m > 10*time.Millisecond {
+			t.Errorf("write, write, read took %v in the median", m)
+		}
+	})
+}
+
+func TestB17DataBeforeResetIsDelivered(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		for _, size := range []int{1, 1000, 40 << 10} {
+			data := payload(size, uint64(size))
+			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+				p.expect([]byte("?"))
+				p.send(data)
+				p.rst()
+			}))
+			c := r.dial()
+			c.send([]byte("?"))
+			c.expect(data)
+			c.expectReset()
+			r.quiet()
+			if s := r.stats(); s.Ended["SD"] != 1 {
+				t.Errorf("endings %v", s.Ended)
+			}
+		}
+	})
+}
+
+func TestB18BackendResetReachesClient(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+			p.expect([]byte("?"))
+			p.rst()
+		}))
+		c := r.dial()
+		c.send([]byte("?"))
+		c.expectReset()
+		r.quiet()
+	})
+}
+
+func TestB19ClientResetClosesBackend(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		gone := make(chan error, 1)
+		ready := make(chan bool)
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+			p.expect([]byte("?"))
+			close(ready)
+			_ = p.SetReadDeadline(time.Now().Add(patience))
+			_, err := p.Read(make([]byte, 1))
+			gone <- err
+		}))
+		c := r.dial()
+		c.send([]byte("?"))
+		<-ready
+		c.rst()
+		if err := <-gone; err == nil {
+			t.Error("the backend read a byte that nobody sent")
+		}
+		r.quiet()
+		if s := r.stats(); s.Ended["CD"] != 1 {
+			t.Errorf("endings %v", s.Ended)
+		}
+	})
+}
+
+func TestB14AllIsBackWhereItWas(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		big := payload(2<<20, 14)
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+			p.send(big)
+			echo(p)
+		}))
+		before := openFDs()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 10 {
+					c := r.dial()
+					c.expect(big)
+					c.send([]byte("x"))
+					c.fin()
+					c.expect([]byte("x"))
+					c.expectEOF()
+					_ = c.Close()
+				}
+			})
+		}
+		wg.Wait()
+		r.quiet()
+		var pipes int64
+		for _, l := range r.e.Snapshot().Loops {
+			pipes += l.Pipes
+			if l.Active != 0 {
+				t.Errorf("a loop has %d sessions", l.Active)
+			}
+		}
+		eventually(t, "descriptors are back", func() bool {
+			return openFDs() <= before+2*int(pipes)
+		})
+		if got := r.stats().Sessions; got != 80 {
+			t.Errorf("%d sessions counted, want 80", got)
+		}
+	})
+}
+
+func TestB61AddressFamilies(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		dir := t.TempDir()
+		backends := map[string]sched.Addr{
+			"v4":   backendServer(t, echo),
+			"v6":   serveOn(t, listenOn(t, "tcp6", "[::1]:0"), echo),
+			"unix": serveOn(t, listenOn(t, "unix", dir+"/backend.sock"), echo),
+		}
+		listens := map[string]string{
+			"v4": "127.0.0.1:0", "v6": "[::1]:0", "any": "*:0", "any4": "0.0.0.0:0", "unix": "unix:" + dir + "/front.sock",
+		}
+		for from, listen := range listens {
+			for to, addr := range backends {
+				t.Run(from+" to "+to, func(t *testing.T) {
+					r := newRig(t, opt, Route{}, addr)
+					r.apply(Service{Name: "web", Listen: []string{listen}, Route: r.route})
+					bound := r.e.Listeners()[0].Addr
+					for _, target := range reachable(from, bound) {
+						c := dial(t, target)
+						p := payload(200<<10, 61)
+						var wg sync.WaitGroup
+						wg.Go(func() { c.send(p); c.fin() })
+						c.expect(p)
+						c.expectEOF()
+						wg.Wait()
+						_ = c.Close()
+					}
+					r.quiet()
+				})
+			}
+		}
+	})
+}

@@ -1,0 +1,198 @@
+//go:build !portable
+
+package engine
+
+import (
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/sched"
+)
+
+// open makes a session of an accepted connection. The engine has counted it.
+func (l *loop) open(fd int32, from sched.Addr, svc *service) {
+	s := l.table.get()
+	s.phase = connecting
+	s.svc, s.count = svc, &svc.counts[l.index]
+	s.started, s.active = l.now, l.now
+	s.attempt.from = from
+	// The listener has handed its options down.
+	s.ends[client] = end{fd: fd, flags: writable | nodelay | tuned}
+	s.count.sessions.Add(1)
+	s.count.active.Add(1)
+	l.count.active.Add(1)
+	if errno := l.poll.add(fd, s.slot<<1|client, s.generation, sessionEvents); errno != 0 {
+		l.refuse(s, outOfResource)
+		return
+	}
+	l.tryHosts(s)
+}
+
+// tryHosts picks hosts until one answers, is on its way, or none is left.
+func (l *loop) tryHosts(s *session) {
+	for {
+		route := s.svc.route.Load()
+		switch {
+		case route.Table == nil:
+			l.refuse(s, noGroup)
+			return
+		case route.Tries > 0 && s.attempt.tried.Len() >= route.Tries:
+			l.refuse(s, noHost)
+			return
+		case l.now >= s.totalLimit(route):
+			l.refuse(s, outOfTime)
+			return
+		}
+		host, _ := route.Table.Pick(s.attempt.from, &s.attempt.tried)
+		if host == nil {
+			l.refuse(s, noHost)
+			return
+		}
+		if s.attempt.tried.Len() > 1 {
+			s.count.redispatches.Add(1)
+		}
+		s.host = host
+		fd, errno := connectTo(host.Addr())
+		s.ends[backend] = end{fd: fd}
+		switch {
+		case fd < 0:
+			// No descriptor: another host would need one just as well.
+			s.count.failed[local].Add(1)
+			l.refuse(s, outOfResource)
+			return
+		case errno != 0 && errno != unix.EINPROGRESS:
+			l.hostFailed(s, errno)
+			continue
+		}
+		if e := l.poll.add(fd, s.slot<<1|backend, s.generation, sessionEvents); e != 0 {
+			l.refuse(s, outOfResource)
+			return
+		}
+		if errno == 0 {
+			l.connected(s)
+			return
+		}
+		s.active = l.now
+		l.expectConnect(s, route)
+		return
+	}
+}
+
+// totalLimit returns when the time for all connects of the session is over.
+func (s *session) totalLimit(r *Route) int64 {
+	if r.Timeouts.Total == 0 {
+		return never
+	}
+	return s.started + int64(r.Timeouts.Total)
+}
+
+// connectLimit returns when the connect under way has taken too long.
+func (s *session) connectLimit(r *Route) int64 {
+	when := s.totalLimit(r)
+	if d := int64(r.Timeouts.Connect); d > 0 {
+		when = min(when, s.active+d)
+	}
+	return when
+}
+
+func (l *loop) expectConnect(s *session, r *Route) {
+	if when := s.connectLimit(r); when != never {
+		l.wheel.set(&s.timer, when)
+	}
+}
+
+// connectEvent takes in what epoll said of the socket that is connecting.
+// Closes wait for the end of the batch, so the event is of this very socket,
+// and writable without an error means connected: no getsockopt is needed.
+func (l *loop) connectEvent(s *session, events uint32) {
+	switch {
+	case events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
+		errno := socketError(s.ends[backend].fd)
+		if errno == 0 {
+			errno = unix.ECONNRESET
+		}
+		l.hostFailed(s, errno)
+		l.tryHosts(s)
+	case events&unix.EPOLLOUT != 0:
+		l.connected(s)
+	}
+}
+
+// connectDeadline is called when the timer of a connecting session goes off.
+func (l *loop) connectDeadline(s *session) {
+	route := s.svc.route.Load()
+	if l.now < s.connectLimit(route) { // the route has changed
+		l.expectConnect(s, route)
+		return
+	}
+	l.hostFailed(s, unix.ETIMEDOUT)
+	l.tryHosts(s)
+}
+
+// connected starts the flows.
+func (l *loop) connected(s *session) {
+	l.table.connected(s)
+	s.phase = established
+	s.active = l.now
+	s.ends[backend].set(writable)
+	if l.eng.opt.Splice == SpliceAlways {
+		s.flows[0].splice()
+		s.flows[1].splice()
+	}
+	l.expectBy(s)
+	l.wake(s)
+}
+
+// hostFailed gives the pick back and, if the fault is the host's, marks it
+// down. The first to do so reports it.
+func (l *loop) hostFailed(s *session, errno syscall.Errno) {
+	host := s.host
+	s.host = nil
+	l.closing = append(l.closing, s.ends[backend].fd)
+	s.ends[backend] = end{fd: -1}
+	why := classify(errno)
+	s.count.failed[why].Add(1)
+	if why != local && host.Fail() {
+		l.eng.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), errno)})
+	}
+	host.Release(0, 0)
+}
+
+// refuse closes a client that gets no host. Where descriptors are short it is
+// closed at once; else it gets an end, and what it sends is thrown away until
+// it has ended too, for a moment: closing over unread bytes would reset the
+// connection.
+func (l *loop) refuse(s *session, why refusal) {
+	s.count.refused[why].Add(1)
+	if why == outOfResource {
+		l.end(s, why.termination())
+		return
+	}
+	s.phase = refusing
+	s.why = why
+	shutdownWrite(s.ends[client].fd)
+	l.wheel.set(&s.timer, l.now+refuseFor)
+	l.discard(s)
+}
+
+// refuseFor is how long a refused client may take to end.
+const refuseFor = 1e9 // ns
+
+// discard throws away what a refused client has sent, and ends the session
+// when that is all.
+func (l *loop) discard(s *session) {
+	l.flush()
+	for range 4 {
+		n, errno := recv(s.ends[client].fd, l.arena)
+		switch {
+		case errno == unix.EAGAIN:
+			return
+		case n == 0:
+			l.end(s, s.why.termination())
+			return
+		}
+	}
+	l.end(s, s.why.termination()) // it pours: not worth the bytes
+}

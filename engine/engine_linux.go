@@ -1,0 +1,334 @@
+//go:build !portable
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Engine serves plans. See the package comment.
+type Engine struct {
+	opt       Options
+	epoch     time.Time
+	sustained int // a read of this many bytes makes a flow splice
+	failures  chan Failure
+	loops     []*loop
+
+	sessions atomic.Int64  // sessions now, and accepts under way
+	draining atomic.Bool   //
+	empty    chan struct{} // has a token after the last session ended while draining
+
+	mu      sync.Mutex // held by Apply, Drain and Close
+	closed  bool
+	serving atomic.Pointer[serving]
+}
+
+// serving is what the last plan made of the engine. It is immutable.
+type serving struct {
+	services  map[string]*service
+	listeners map[listenKey]*listener
+}
+
+// service is a service as the loops see it. It lives until its last session
+// has ended, whatever the plan says by then.
+type service struct {
+	name   string
+	route  atomic.Pointer[Route]
+	counts []counters // one for each loop
+}
+
+// New starts the loops of an engine that serves nothing yet.
+func New(opt Options) (*Engine, error) {
+	opt, err := opt.withDefaults(runtime.NumCPU())
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		opt:      opt,
+		epoch:    time.Now(),
+		failures: make(chan Failure, failureQueue),
+		empty:    make(chan struct{}, 1),
+	}
+	e.serving.Store(&serving{})
+	switch opt.Splice {
+	case SpliceAuto:
+		e.sustained = readSize
+	case SpliceAlways:
+		e.sustained = 1
+	case SpliceNever:
+		e.sustained = math.MaxInt
+	}
+	for i := range opt.Loops {
+		l, err := newLoop(e, i, opt.PipeMemory/int64(opt.Loops))
+		if err != nil {
+			for _, l := range e.loops {
+				l.poll.close()
+			}
+			return nil, fmt.Errorf("start loop %d: %w", i, err)
+		}
+		e.loops = append(e.loops, l)
+	}
+	for _, l := range e.loops {
+		go l.run()
+	}
+	return e, nil
+}
+
+// clock returns nanoseconds since the engine was made, from 1 on.
+func (e *Engine) clock() int64 { return int64(time.Since(e.epoch)) + 1 }
+
+// admit counts a session that is about to be accepted, if the limit allows it.
+func (e *Engine) admit() bool {
+	n := e.sessions.Add(1)
+	if limit := int64(e.opt.MaxSessions); limit > 0 && n > limit {
+		e.leave(1)
+		return false
+	}
+	return true
+}
+
+// hasRoom tells whether another session would be admitted.
+func (e *Engine) hasRoom() bool {
+	return e.opt.MaxSessions == 0 || e.sessions.Load() < int64(e.opt.MaxSessions)
+}
+
+// leave takes n sessions off the count.
+func (e *Engine) leave(n int) {
+	if e.sessions.Add(-int64(n)) == 0 && e.draining.Load() {
+		select {
+		case e.empty <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// report hands a failure to the director; it never waits.
+func (e *Engine) report(f Failure) {
+	select {
+	case e.failures <- f:
+	default: // the director's scan of the hosts finds it
+	}
+}
+
+// Failures returns the channel on which a host's way from up to down is
+// reported. Reports that nobody takes in time are dropped.
+func (e *Engine) Failures() <-chan Failure { return e.failures }
+
+// Apply makes the engine serve p. New listeners are opened before anything
+// else; if one of them cannot be, nothing changes and the error names each
+// such address and its service.
+func (e *Engine) Apply(p Plan) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.draining.Load() {
+		return ErrClosed
+	}
+	was := e.serving.Load()
+	next := &serving{services: map[string]*service{}, listeners: map[listenKey]*listener{}}
+	owner := map[listenKey]*service{}
+	for _, s := range p.Services {
+		svc := was.services[s.Name]
+		if svc == nil {
+			svc = &service{name: s.Name, counts: make([]counters, len(e.loops))}
+		}
+		next.services[s.Name] = svc
+		for i, listen := range s.Listen {
+			key := listenKey{listen: listen}
+			if _, _, port, _ := splitListen(listen); port == "0" {
+				key.service = s.Name
+				for _, other := range s.Listen[:i] {
+					if other == listen {
+						key.nth++
+					}
+				}
+			}
+			if other := owner[key]; other != nil {
+				return fmt.Errorf("engine: services %q and %q both listen on %s", other.name, s.Name, listen)
+			}
+			owner[key] = svc
+		}
+	}
+	fresh, err := e.openListeners(p, owner, was, next)
+	if err != nil {
+		return err
+	}
+	// From here on nothing fails but a loop's epoll_ctl.
+	for _, s := range p.Services {
+		next.services[s.Name].route.Store(s.Route)
+	}
+	for key, ln := range next.listeners {
+		ln.svc.Store(owner[key])
+	}
+	if err := e.startListeners(fresh); err != nil {
+		for _, ln := range fresh {
+			e.stopListener(ln)
+		}
+		return err
+	}
+	e.serving.Store(next)
+	for key, ln := range was.listeners {
+		if next.listeners[key] == nil {
+			e.stopListener(ln)
+		}
+	}
+	return nil
+}
+
+// openListeners fills next.listeners with those that stay and those that are
+// new, and returns the new ones. On error it has opened none.
+func (e *Engine) openListeners(p Plan, owner map[listenKey]*service, was, next *serving) ([]*listener, error) {
+	var fresh []*listener
+	var problems []error
+	goingPorts := map[string]bool{}
+	for key := range was.listeners {
+		if owner[key] == nil {
+			_, _, port, _ := splitListen(key.listen)
+			goingPorts[port] = true
+		}
+	}
+	for key, svc := range owner {
+		if ln := was.listeners[key]; ln != nil {
+			next.listeners[key] = ln
+			continue
+		}
+		// A listener of ours that is about to go must not make its successor
+		// on the same port look taken.
+		_, _, port, _ := splitListen(key.listen)
+		ln, err := openListener(key, len(e.loops), e.opt.Backlog, !goingPorts[port])
+		if err != nil {
+			problems = append(problems, fmt.Errorf("service %q: %w", svc.name, err))
+			continue
+		}
+		fresh = append(fresh, ln)
+		next.listeners[key] = ln
+	}
+	if len(problems) > 0 {
+		for _, ln := range fresh {
+			ln.close()
+		}
+		return nil, errors.Join(problems...)
+	}
+	return fresh, nil
+}
+
+// startListeners hands new listeners to the loops.
+func (e *Engine) startListeners(fresh []*listener) error {
+	problems := make([]error, len(e.loops))
+	for _, ln := range fresh {
+		for _, fd := range ln.fds {
+			ln.shards = append(ln.shards, &shard{listener: ln, fd: fd})
+		}
+	}
+	e.onLoops(func(l *loop) {
+		for _, ln := range fresh {
+			if err := l.listen(ln.shards[l.index]); err != nil {
+				problems[l.index] = err
+			}
+		}
+	})
+	return errors.Join(problems...)
+}
+
+// stopListener serves what waits in the listener's queues and closes it.
+func (e *Engine) stopListener(ln *listener) {
+	e.onLoops(func(l *loop) { l.unlisten(ln.shards[l.index]) })
+	ln.unlink()
+}
+
+// onLoops runs f on every loop and returns when all have.
+func (e *Engine) onLoops(f func(*loop)) {
+	var wg sync.WaitGroup
+	for _, l := range e.loops {
+		wg.Add(1)
+		l.submit(func() {
+			defer wg.Done()
+			f(l)
+		})
+	}
+	wg.Wait()
+}
+
+// Drain takes leave: the listeners close, after what waits in their queues is
+// accepted, and the sessions go on. It returns nil once the last has ended;
+// when ctx ends before, it closes those that are left and returns ctx's error.
+// The engine accepts nothing afterwards.
+func (e *Engine) Drain(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	e.draining.Store(true)
+	was := e.serving.Load()
+	for _, ln := range was.listeners {
+		e.stopListener(ln)
+	}
+	e.serving.Store(&serving{services: was.services})
+	for e.sessions.Load() > 0 {
+		select {
+		case <-e.empty:
+		case <-ctx.Done():
+			e.onLoops(func(l *loop) {
+				l.table.each(func(s *session) { l.end(s, killed) })
+			})
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Close ends every session and the loops. It is done when it returns.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil
+	}
+	e.closed = true
+	for _, l := range e.loops {
+		l.submit(func() { l.quit = true })
+	}
+	for _, l := range e.loops {
+		<-l.done
+	}
+	for _, ln := range e.serving.Load().listeners {
+		ln.unlink()
+	}
+	e.serving.Store(&serving{})
+	return nil
+}
+
+// Listeners returns the addresses in use. It never waits for a change.
+func (e *Engine) Listeners() []Listener {
+	var list []Listener
+	for key, ln := range e.serving.Load().listeners {
+		list = append(list, Listener{Service: ln.svc.Load().name, Listen: key.listen, Addr: ln.bound})
+	}
+	return list
+}
+
+// Snapshot returns the counters. It never waits for a loop or a change.
+func (e *Engine) Snapshot() Snapshot {
+	snap := Snapshot{Services: map[string]ServiceStats{}}
+	for name, svc := range e.serving.Load().services {
+		sum := newServiceStats()
+		for i := range svc.counts {
+			svc.counts[i].addTo(&sum)
+		}
+		snap.Services[name] = sum
+	}
+	for _, l := range e.loops {
+		snap.Loops = append(snap.Loops, l.count.stats())
+	}
+	return snap
+}

@@ -1,0 +1,357 @@
+//go:build !portable
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/panjf2000/gnet/v2/pkg/socket"
+	"golang.org/x/sys/unix"
+)
+
+// listener is one listening address: a socket for each loop. The kernel
+// spreads connections over them (SO_REUSEPORT, socket(7)); a UNIX socket has
+// one queue that the loops share.
+type listener struct {
+	key    listenKey
+	bound  string                  // the address with its port
+	svc    atomic.Pointer[service] // whose sessions it accepts
+	fds    []int32                 // one for each loop
+	shards []*shard                // once the loops have them
+}
+
+// listenKey tells one listener from another. Two listeners on the same address
+// cannot be, except where the kernel chooses the port.
+type listenKey struct {
+	listen  string
+	service string // only with port 0
+	nth     int    // only with port 0: which of the service's equal ones
+}
+
+// shard is one loop's part of a listener.
+type shard struct {
+	*listener
+	fd    int32
+	index int32 // in the loop's shards
+}
+
+// acceptBurst is how many connections one event accepts at most, so that a
+// full queue does not keep the sessions waiting.
+const acceptBurst = 32
+
+// splitListen takes a listen address apart: network and address for the
+// socket package, and the port, "" for a UNIX socket.
+func splitListen(listen string) (network, address, port string, err error) {
+	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
+		return "unix", path, "", nil
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", "", "", fmt.Errorf("%q: want host:port, [v6]:port, *:port or unix:/path", listen)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return "", "", "", fmt.Errorf("%q: the port must be a number from 0 to 65535", listen)
+	}
+	network = "tcp"
+	if host == "*" || host == "" {
+		host = ""
+		if !hasIPv6() {
+			network = "tcp4"
+			host = "0.0.0.0"
+		}
+	}
+	return network, net.JoinHostPort(host, port), port, nil
+}
+
+// hasIPv6 tells whether the kernel opens IPv6 sockets at all.
+func hasIPv6() bool {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	_ = unix.Close(fd)
+	return true
+}
+
+// openListener opens the sockets of an address. With alone, a port that
+// somebody else listens on is refused: SO_REUSEPORT would share it silently.
+func openListener(key listenKey, loops, backlog int, alone bool) (*listener, error) {
+	network, address, port, err := splitListen(key.listen)
+	if err != nil {
+		return nil, err
+	}
+	ln := &listener{key: key}
+	if network == "unix" {
+		err = ln.openUnix(address, loops, backlog)
+	} else {
+		if alone && port != "0" {
+			if err := probe(network, address); err != nil {
+				return nil, err
+			}
+		}
+		err = ln.openTCP(network, address, loops, backlog)
+	}
+	if err != nil {
+		ln.close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// probe binds the address once without SO_REUSEPORT.
+func probe(network, address string) error {
+	fd, _, err := socket.TCPSocket(network, address, true, tcpOptions(network, address, false), nil)
+	if err != nil {
+		return listenError(address, err)
+	}
+	return unix.Close(fd)
+}
+
+// tcpOptions are set before bind. An address without a host serves IPv4 too,
+// whatever the sysctl bindv6only says.
+func tcpOptions(network, address string, reusePort bool) []socket.Option[int] {
+	opts := []socket.Option[int]{{SetSockOpt: socket.SetReuseAddr, Opt: 1}}
+	if reusePort {
+		opts = append(opts, socket.Option[int]{SetSockOpt: socket.SetReuseport, Opt: 1})
+	}
+	if network == "tcp" && strings.HasPrefix(address, ":") {
+		opts = append(opts, socket.Option[int]{SetSockOpt: socket.SetIPv6Only, Opt: 0})
+	}
+	return opts
+}
+
+func (ln *listener) openTCP(network, address string, loops, backlog int) error {
+	for range loops {
+		fd, bound, err := socket.TCPSocket(network, address, true, tcpOptions(network, address, true), nil)
+		if err != nil {
+			return listenError(address, err)
+		}
+		ln.fds = append(ln.fds, int32(fd))
+		if err := unix.Listen(fd, backlog); err != nil {
+			return listenError(address, err)
+		}
+		for _, o := range socketOptions { // handed down to what it accepts
+			if errno := setInt(int32(fd), o.level, o.name, o.value); errno != 0 {
+				return fmt.Errorf("listen on %s: setsockopt %d/%d: %w", address, o.level, o.name, errno)
+			}
+		}
+		if ln.bound == "" {
+			ln.bound, err = boundAddress(fd, bound)
+			if err != nil {
+				return listenError(address, err)
+			}
+			// The kernel chose a port for the first; the others take the same.
+			host, _, _ := net.SplitHostPort(address)
+			_, port, _ := net.SplitHostPort(ln.bound)
+			address = net.JoinHostPort(host, port)
+		}
+	}
+	return nil
+}
+
+// boundAddress returns where fd listens.
+func boundAddress(fd int, asked net.Addr) (string, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return "", err
+	}
+	a := *asked.(*net.TCPAddr)
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		a.Port, a.IP = sa.Port, net.IP(sa.Addr[:])
+	case *unix.SockaddrInet6:
+		a.Port, a.IP = sa.Port, net.IP(sa.Addr[:])
+	}
+	return a.String(), nil
+}
+
+// openUnix opens the one socket and gives each loop a descriptor of it.
+func (ln *listener) openUnix(path string, loops, backlog int) error {
+	if err := clearStale(path); err != nil {
+		return err
+	}
+	fd, _, err := socket.UnixSocket("unix", path, true, nil, nil)
+	if err != nil {
+		return listenError("unix:"+path, err)
+	}
+	ln.bound = "unix:" + path
+	ln.fds = append(ln.fds, int32(fd))
+	if err := unix.Listen(fd, backlog); err != nil {
+		return listenError(ln.bound, err)
+	}
+	for range loops - 1 {
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return listenError(ln.bound, err)
+		}
+		ln.fds = append(ln.fds, int32(dup))
+	}
+	return nil
+}
+
+// clearStale removes the file of a UNIX socket that nobody listens on any more.
+// One that still answers stays, and so does what is no socket.
+func clearStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listen on unix:%s: %w", path, err)
+	}
+	if info.Mode()&os.ModeSocket == 0 {
+		return fmt.Errorf("listen on unix:%s: the file is there and is no socket; name another path", path)
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		_ = conn.Close()
+		return listenError("unix:"+path, unix.EADDRINUSE)
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("listen on unix:%s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("listen on unix:%s: remove the stale socket: %w", path, err)
+	}
+	return nil
+}
+
+// listenError says what to do about the usual two.
+func listenError(address string, err error) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("listen on %s: the address is in use by another process: %w", address, err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("listen on %s: not allowed; ports below 1024 need root or CAP_NET_BIND_SERVICE: %w", address, err)
+	}
+	return fmt.Errorf("listen on %s: %w", address, err)
+}
+
+// close closes the sockets of a listener that no loop has.
+func (ln *listener) close() {
+	for _, fd := range ln.fds {
+		closeFD(fd)
+	}
+	ln.fds = nil
+	ln.unlink()
+}
+
+// unlink removes the file of a UNIX socket.
+func (ln *listener) unlink() {
+	if path, ok := strings.CutPrefix(ln.bound, "unix:"); ok {
+		_ = os.Remove(path)
+	}
+}
+
+// listen makes the loop accept from a shard.
+func (l *loop) listen(sh *shard) error {
+	sh.index = -1
+	for i, other := range l.shards {
+		if other == nil {
+			sh.index = int32(i)
+			break
+		}
+	}
+	if sh.index < 0 {
+		sh.index = int32(len(l.shards))
+		l.shards = append(l.shards, nil)
+	}
+	if !l.paused {
+		if err := l.watch(sh); err != nil {
+			return err
+		}
+	}
+	l.shards[sh.index] = sh
+	return nil
+}
+
+// watch puts a shard into the poller: level-triggered, so that what one burst
+// leaves is reported again, and exclusive, so that one connection on a shared
+// socket wakes one loop.
+func (l *loop) watch(sh *shard) error {
+	if errno := l.poll.add(sh.fd, keyListener-sh.index, 0, unix.EPOLLIN|unix.EPOLLEXCLUSIVE); errno != 0 {
+		return fmt.Errorf("listen on %s: epoll_ctl: %w", sh.bound, errno)
+	}
+	return nil
+}
+
+// unlisten serves what waits in the shard's queue and closes it. Connections
+// that the kernel completes between the last accept and the close are lost to
+// a reset: nothing short of a packet filter can hold them back.
+func (l *loop) unlisten(sh *shard) {
+	if l.shards[sh.index] == sh {
+		l.acceptFrom(sh, math.MaxInt)
+		l.shards[sh.index] = nil
+		if !l.paused {
+			l.poll.remove(sh.fd)
+		}
+	}
+	closeFD(sh.fd)
+}
+
+// acceptFrom accepts up to most connections.
+func (l *loop) acceptFrom(sh *shard, most int) {
+	for range most {
+		if !l.eng.admit() {
+			l.pause(0)
+			return
+		}
+		var from unix.RawSockaddrAny
+		fd, errno := accept(sh.fd, &from)
+		if errno != 0 {
+			l.eng.leave(1)
+		}
+		switch errno {
+		case 0:
+			l.count.accepts.Add(1)
+			l.open(fd, decodeAddr(&from), sh.svc.Load())
+		case unix.ECONNABORTED, unix.EPROTO, unix.EPERM:
+			// This one is gone already; the next may be there.
+		case unix.EAGAIN:
+			return
+		default:
+			// EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays in the
+			// queue, and so readable, until something is given back.
+			l.pause(pauseFor)
+			return
+		}
+	}
+}
+
+// pause takes all listeners of the loop out of the poller for at least d.
+func (l *loop) pause(d int64) {
+	if l.paused {
+		return
+	}
+	l.paused = true
+	l.pausedTill = l.now + d
+	for _, sh := range l.shards {
+		if sh != nil {
+			l.poll.remove(sh.fd)
+		}
+	}
+	l.beatBy(l.now + pauseFor)
+}
+
+// resume puts the listeners back; one that the poller does not take now is
+// tried again.
+func (l *loop) resume() {
+	if l.now < l.pausedTill || !l.eng.hasRoom() {
+		l.beatBy(l.now + pauseFor)
+		return
+	}
+	l.paused = false
+	for _, sh := range l.shards {
+		if sh != nil && l.watch(sh) != nil {
+			l.pause(pauseFor)
+			return
+		}
+	}
+}

@@ -1,0 +1,358 @@
+//go:build !portable
+
+package engine
+
+import (
+	"time"
+
+	"github.com/panjf2000/gnet/v2/pkg/queue"
+	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/splice"
+)
+
+const (
+	// readSize is the room of one recv, and so what one turn copies of a flow.
+	readSize = 64 << 10
+	// arenaSize is what one batch may read before it has to send.
+	arenaSize = 4 * readSize
+	// spliceTurn is what all spliced flows together move in one turn, so that
+	// small messages never wait long behind bulk.
+	spliceTurn = 256 << 10
+	// publishEvery is how old the published byte counts of a session may be.
+	publishEvery = int64(time.Second)
+	// pauseFor is how long the listeners stay out when descriptors ran out.
+	pauseFor = int64(100 * time.Millisecond)
+)
+
+// loop owns its listeners, sessions, pipes, buffers and timers. All of it is
+// touched by the goroutine in run alone; what others want done, they submit.
+//
+// A turn takes in a batch of events, receives for each, and does at its end
+// together what the batch asked for: sends, then splices, timers, tasks, and
+// last the closes, so that no event of a batch is ever stale.
+type loop struct {
+	index  int
+	eng    *Engine
+	poll   *poller
+	tasks  queue.AsyncTaskQueue
+	table  sessionTable
+	wheel  wheel
+	pipes  *splice.Pool
+	spares bufferPool
+	count  loopCounters
+
+	now     int64 // ns since the engine's epoch, read once a turn
+	alarmAt int64 // when the clock goes off; 0: it is not set
+	beat    timer // the loop's own: publishes bytes, takes paused listeners back in
+
+	shards     []*shard // listeners by index; nil where one is gone
+	paused     bool     // the listeners are out of the poller
+	pausedTill int64    // and stay so until then
+	rung       bool     // the bell rang in this batch
+	quit       bool
+
+	ready   []*session // something may be done for them in this turn
+	sends   []sendOp   // the batch's sends; their bytes lie in arena or in held
+	bulk    []turnRef  // flows that wait for their turn to splice
+	dirty   []*session // have bytes to publish
+	closing []int32    // descriptors to close at the end of the batch
+	vacated []*session // sessions that ended in this batch
+	work    []*session // ready, while it is worked through
+	arena   []byte
+	used    int // bytes of arena that sends refer to
+
+	done chan struct{} // closed when run returns
+}
+
+// sendOp is one send of a batch.
+type sendOp struct {
+	s   *session
+	dir int
+	p   []byte
+}
+
+// turnRef names a flow; the session may have ended meanwhile.
+type turnRef struct {
+	s          *session
+	generation int32
+	dir        int8
+}
+
+func newLoop(e *Engine, index int, pipeMemory int64) (*loop, error) {
+	p, err := newPoller()
+	if err != nil {
+		return nil, err
+	}
+	l := &loop{
+		index: index, eng: e, poll: p, tasks: queue.NewLockFreeQueue(),
+		pipes: splice.NewPool(e.opt.PipeSize, pipeMemory),
+		arena: make([]byte, arenaSize),
+		done:  make(chan struct{}),
+	}
+	l.wheel.fire = l.onTimer
+	return l, nil
+}
+
+// run is the loop's goroutine. It ends after a task has set quit.
+func (l *loop) run() {
+	defer close(l.done)
+	busy := false
+	for !l.quit {
+		var events []unix.EpollEvent
+		idle := len(l.ready) == 0 && len(l.bulk) == 0
+		if busy || !idle {
+			events = l.poll.ready()
+		}
+		if len(events) == 0 && idle {
+			events = l.poll.wait()
+		}
+		busy = len(events) > 0
+		l.now = l.eng.clock()
+		l.turn(events)
+	}
+	l.shut()
+}
+
+// turn does one batch.
+func (l *loop) turn(events []unix.EpollEvent) {
+	l.count.events.Add(uint64(len(events)))
+	for i := range events {
+		l.takeIn(&events[i])
+	}
+	l.work, l.ready = l.ready, l.work[:0]
+	for _, s := range l.work {
+		s.ready = false
+		if s.phase == established {
+			l.drive(s)
+		}
+	}
+	l.flush()
+	l.spliceSome()
+	if l.alarmAt != 0 && l.now >= l.alarmAt {
+		l.alarmAt = 0
+		l.wheel.run(l.now)
+	}
+	if l.rung {
+		l.runTasks()
+	}
+	l.sweep()
+	l.setAlarm()
+}
+
+// takeIn notes what an event says and moves on what only it can.
+func (l *loop) takeIn(ev *unix.EpollEvent) {
+	switch {
+	case ev.Fd >= 0:
+		l.sessionEvent(ev)
+	case ev.Fd == keyBell:
+		l.rung = true
+	case ev.Fd == keyClock:
+		l.poll.ticked()
+	default:
+		if sh := l.shards[keyListener-ev.Fd]; sh != nil {
+			l.acceptFrom(sh, acceptBurst)
+		}
+	}
+}
+
+func (l *loop) sessionEvent(ev *unix.EpollEvent) {
+	s := l.table.at(ev.Fd>>1, ev.Pad)
+	if s == nil {
+		return
+	}
+	side := ev.Fd & 1
+	e := &s.ends[side]
+	e.hint(ev.Events)
+	switch s.phase {
+	case established:
+		l.wake(s)
+	case connecting:
+		switch {
+		case side == backend:
+			l.connectEvent(s, ev.Events)
+		case e.is(reset):
+			l.end(s, clientGone)
+		}
+	case refusing:
+		l.discard(s)
+	case lingering:
+		l.linger(s)
+	}
+}
+
+// wake puts an established session on the list for the next run of drive.
+func (l *loop) wake(s *session) {
+	if !s.ready {
+		s.ready = true
+		l.ready = append(l.ready, s)
+	}
+}
+
+// onTimer is called by the wheel.
+func (l *loop) onTimer(t *timer, now int64) {
+	s := t.owner
+	switch {
+	case s == nil:
+		l.onBeat()
+	case s.phase == connecting:
+		l.connectDeadline(s)
+	case s.phase == established:
+		l.deadline(s)
+	case s.phase == refusing:
+		l.end(s, s.why.termination())
+	case s.phase == lingering:
+		l.linger(s)
+	}
+}
+
+// beatBy makes the loop's own timer go off at when or before.
+func (l *loop) beatBy(when int64) {
+	if !l.beat.armed() || when < l.beat.when {
+		l.wheel.set(&l.beat, when)
+	}
+}
+
+func (l *loop) onBeat() {
+	for i, s := range l.dirty {
+		s.dirty = false
+		l.publish(s)
+		l.dirty[i] = nil
+	}
+	l.dirty = l.dirty[:0]
+	if l.paused {
+		l.resume()
+	}
+}
+
+// publish makes the session's bytes visible in the counters.
+func (l *loop) publish(s *session) {
+	if s.phase == vacant || s.in|s.out == 0 {
+		return
+	}
+	s.host.AddBytes(s.in, s.out)
+	s.count.in.Add(s.in)
+	s.count.out.Add(s.out)
+	s.in, s.out = 0, 0
+}
+
+// setAlarm sets the clock if the wheel is due before it goes off.
+func (l *loop) setAlarm() {
+	if l.wheel.count == 0 {
+		return
+	}
+	if due, ok := l.wheel.due(); ok && (l.alarmAt == 0 || due < l.alarmAt) {
+		l.alarmAt = due
+		l.poll.alarm(due - l.now)
+	}
+}
+
+// submit makes the loop run f at the end of a batch. Any goroutine may call it.
+func (l *loop) submit(f func()) {
+	t := queue.GetTask()
+	t.Exec = func(any) error { f(); return nil }
+	l.tasks.Enqueue(t)
+	l.poll.ring()
+}
+
+func (l *loop) runTasks() {
+	l.rung = false
+	l.poll.hush()
+	for t := l.tasks.Dequeue(); t != nil; t = l.tasks.Dequeue() {
+		_ = t.Exec(t.Param)
+		queue.PutTask(t)
+	}
+}
+
+// end takes a session out of life: what it holds is given back now, its
+// descriptors are closed and its slot is freed at the end of the batch.
+func (l *loop) end(s *session, how termination) {
+	l.publish(s)
+	l.wheel.stop(&s.timer)
+	for i := range s.flows {
+		l.letGo(&s.flows[i])
+	}
+	if s.host != nil {
+		s.host.Release(0, 0)
+		s.host = nil
+	}
+	for i := range s.ends {
+		if fd := s.ends[i].fd; fd >= 0 {
+			l.closing = append(l.closing, fd)
+		}
+	}
+	s.count.ended[how].Add(1)
+	s.count.active.Add(-1)
+	l.count.active.Add(-1)
+	s.phase = vacant
+	l.vacated = append(l.vacated, s)
+}
+
+// sweep closes what the batch ended.
+func (l *loop) sweep() {
+	for _, fd := range l.closing {
+		closeFD(fd)
+	}
+	l.closing = l.closing[:0]
+	if len(l.vacated) == 0 {
+		return
+	}
+	for _, s := range l.vacated {
+		l.table.put(s)
+	}
+	l.eng.leave(len(l.vacated))
+	l.vacated = l.vacated[:0]
+	if l.paused && l.now >= l.pausedTill && l.eng.hasRoom() {
+		l.resume()
+	}
+}
+
+// shut ends everything that the loop still has.
+func (l *loop) shut() {
+	l.table.each(func(s *session) { l.end(s, killed) })
+	for _, sh := range l.shards {
+		if sh != nil {
+			closeFD(sh.fd)
+		}
+	}
+	l.shards = nil
+	l.sweep()
+	l.pipes.Close()
+	l.poll.close()
+}
+
+// bufferPool keeps buffers for what a destination did not take, in three
+// sizes. It belongs to one loop.
+type bufferPool struct {
+	free [3][][]byte
+}
+
+var bufferSizes = [3]int{4 << 10, 16 << 10, readSize}
+
+// spareBuffers is how many unused buffers of each size are kept.
+const spareBuffers = 32
+
+// hold returns a copy of p.
+func (b *bufferPool) hold(p []byte) []byte {
+	class := 0
+	for bufferSizes[class] < len(p) {
+		class++
+	}
+	var buf []byte
+	if n := len(b.free[class]); n > 0 {
+		buf = b.free[class][n-1]
+		b.free[class] = b.free[class][:n-1]
+	} else {
+		buf = make([]byte, bufferSizes[class])
+	}
+	return buf[:copy(buf[:cap(buf)], p)]
+}
+
+// put takes back a buffer that hold gave.
+func (b *bufferPool) put(buf []byte) {
+	for class, size := range bufferSizes {
+		if cap(buf) == size && len(b.free[class]) < spareBuffers {
+			b.free[class] = append(b.free[class], buf)
+		}
+	}
+}

@@ -1,0 +1,347 @@
+//go:build !portable
+
+package engine
+
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+)
+
+// drive moves an established session on as far as it goes without sending:
+// what it reads joins the batch's sends, bulk joins the queue for splicing,
+// and flows that are through are finished.
+func (l *loop) drive(s *session) {
+	for i := range s.flows {
+		f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
+		for again := true; again; {
+			again = false
+			switch f.next(src, dst) {
+			case read:
+				again = !l.receive(s, i)
+			case write:
+				l.queueSend(s, i, f.held[f.taken:])
+			case fill, drain:
+				l.queueSplice(s, i)
+			}
+		}
+	}
+	l.settle(s)
+}
+
+// settle finishes the flows that are through, and the session when both are.
+func (l *loop) settle(s *session) {
+	for again := true; again; {
+		again = false
+		for i := range s.flows {
+			f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
+			if f.next(src, dst) != finish {
+				continue
+			}
+			again = true
+			f.done = true
+			l.letGo(f)
+			// When the other flow has finished too, close says it all; after a
+			// reset, an end would be a lie.
+			if !s.flows[1-i].done && !dst.is(broken) && !src.is(reset) {
+				shutdownWrite(dst.fd)
+			}
+			s.active = l.now
+			l.expectBy(s)
+		}
+	}
+	if s.flows[0].done && s.flows[1].done {
+		l.conclude(s)
+	}
+}
+
+// receive reads once from the source of flow i into the arena and queues the
+// send. It returns false when nothing came.
+func (l *loop) receive(s *session, i int) bool {
+	f, src := &s.flows[i], &s.ends[i]
+	if len(l.arena)-l.used < readSize {
+		l.flush()
+	}
+	room := l.arena[l.used : l.used+readSize]
+	total := 0
+	for {
+		n, errno := recv(src.fd, room[total:])
+		f.onRead(src, n, len(room)-total, errno)
+		total += n
+		if n == 0 || total == len(room) || !src.is(hungUp) || src.is(urgent) {
+			break
+		}
+		// The peer has sent its FIN: read on to the end, so that it is passed
+		// on together with the last bytes.
+	}
+	if total == 0 {
+		return false
+	}
+	if total >= l.eng.sustained {
+		f.splice()
+	}
+	s.active = l.now
+	l.queueSend(s, i, room[:total])
+	l.used += total
+	return true
+}
+
+func (l *loop) queueSend(s *session, i int, p []byte) {
+	s.flows[i].sending = true
+	l.sends = append(l.sends, sendOp{s, i, p})
+}
+
+// flush sends what the batch has gathered. It is the place where all sends of
+// a batch can become one system call.
+func (l *loop) flush() {
+	for i := range l.sends {
+		op := &l.sends[i]
+		s := op.s
+		op.s = nil
+		if s.phase != established {
+			continue
+		}
+		dst := &s.ends[1-op.dir]
+		l.tune(dst)
+		n, errno := send(dst.fd, op.p)
+		l.sent(s, op.dir, op.p, n, errno)
+	}
+	l.sends = l.sends[:0]
+	l.used = 0
+}
+
+// sent takes in the answer of a send of p and moves the session on.
+func (l *loop) sent(s *session, i int, p []byte, n int, errno unix.Errno) {
+	f, dst := &s.flows[i], &s.ends[1-i]
+	f.sending = false
+	f.onWrite(dst, n, len(p), errno)
+	if n > 0 {
+		l.moved(s, i, n)
+		l.count.copied.Add(uint64(n))
+	}
+	switch {
+	case f.held != nil:
+		f.taken += int32(n)
+		if int(f.taken) == len(f.held) {
+			l.letGo(f)
+		}
+	case n < len(p) && !dst.is(broken):
+		f.held = l.spares.hold(p[n:])
+	}
+	l.settle(s)
+	l.goOn(s, i)
+}
+
+// goOn makes sure that a flow which can move is moved in the next turn.
+func (l *loop) goOn(s *session, i int) {
+	if s.phase != established {
+		return
+	}
+	switch s.flows[i].next(&s.ends[i], &s.ends[1-i]) {
+	case read, write:
+		l.wake(s)
+	case fill, drain:
+		l.queueSplice(s, i)
+	}
+}
+
+// moved counts n bytes that flow i has sent.
+func (l *loop) moved(s *session, i, n int) {
+	s.active = l.now
+	s.ends[1-i].set(sentOnce)
+	if i == client {
+		s.in += uint64(n)
+	} else {
+		s.out += uint64(n)
+	}
+	if !s.dirty {
+		s.dirty = true
+		l.dirty = append(l.dirty, s)
+		l.beatBy(l.now + publishEvery)
+	}
+}
+
+// queueSplice queues the flow for its turn.
+func (l *loop) queueSplice(s *session, i int) {
+	if f := &s.flows[i]; !f.queued {
+		f.queued = true
+		l.bulk = append(l.bulk, turnRef{s, s.generation, int8(i)})
+	}
+}
+
+// spliceSome gives the flows that wait to splice their turn, in order, until
+// the turn's bytes are used up.
+func (l *loop) spliceSome() {
+	budget, served := spliceTurn, 0
+	for waiting := len(l.bulk); served < waiting && budget > 0; served++ {
+		ref := l.bulk[served]
+		s := ref.s
+		if s.generation != ref.generation || s.phase != established {
+			continue
+		}
+		s.flows[ref.dir].queued = false
+		budget -= l.spliceFlow(s, int(ref.dir), budget)
+		l.goOn(s, int(ref.dir))
+	}
+	if served > 0 {
+		rest := copy(l.bulk, l.bulk[served:])
+		clear(l.bulk[rest:])
+		l.bulk = l.bulk[:rest]
+	}
+}
+
+// spliceFlow moves up to budget bytes of flow i and returns how many it moved.
+func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
+	f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
+	for moved < budget {
+		switch f.next(src, dst) {
+		case fill:
+			if f.pipe == nil {
+				pipe, err := l.pipes.Get()
+				if err != nil { // none to be had: copy
+					f.mode = copying
+					return moved
+				}
+				f.pipe = pipe
+				l.count.pipes.Store(int64(l.pipes.Open()))
+			}
+			n, st, err := f.pipe.Fill(int(src.fd), min(int(f.window), max(budget-moved, minWindow)))
+			f.onFill(src, n, st, err)
+			if n > 0 {
+				s.active = l.now
+			}
+		case drain:
+			l.tune(dst)
+			n, st, err := f.pipe.Drain(int(dst.fd))
+			f.onDrain(dst, n, st, err)
+			if n > 0 {
+				moved += n
+				l.moved(s, i, n)
+				l.count.spliced.Add(uint64(n))
+			}
+		default:
+			// The source is empty, the destination full, or recv has to look.
+			// An empty pipe is of use to others meanwhile.
+			if f.pipe != nil && f.pipe.Held() == 0 {
+				l.letGo(f)
+			}
+			l.settle(s)
+			return moved
+		}
+	}
+	return moved
+}
+
+// letGo gives the flow's buffer and pipe back.
+func (l *loop) letGo(f *flow) {
+	if f.held != nil {
+		l.spares.put(f.held)
+		f.held, f.taken = nil, 0
+	}
+	if f.pipe != nil {
+		l.pipes.Put(f.pipe)
+		f.pipe = nil
+		l.count.pipes.Store(int64(l.pipes.Open()))
+	}
+}
+
+// tune sets TCP_NODELAY before the second send to a backend: Nagle's algorithm
+// never holds the first one back, and many sessions need no second.
+func (l *loop) tune(dst *end) {
+	if dst.flags&(sentOnce|nodelay) == sentOnce {
+		dst.set(nodelay)
+		_ = setInt(dst.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+}
+
+// tuneAfter is the age at which a session's backend socket gets the options
+// that only a long session needs.
+const tuneAfter = 5e9 // ns
+
+// lingerFor bounds the wait for the last bytes before a reset where the
+// service has no half-closed time-out.
+const lingerFor = 30e9 // ns
+
+// never is a time that does not come.
+const never = math.MaxInt64
+
+// limit returns when an established session is to be ended if nothing happens.
+func (s *session) limit() int64 {
+	t := &s.svc.route.Load().Timeouts
+	d := t.Idle
+	if s.flows[0].done != s.flows[1].done && t.HalfClosed > 0 {
+		d = t.HalfClosed
+	}
+	if d == 0 {
+		return never
+	}
+	return s.active + int64(d)
+}
+
+// expectBy makes the session's timer go off no later than its limit. A later
+// limit costs nothing: the timer goes off early and is set anew.
+func (l *loop) expectBy(s *session) {
+	when := s.limit()
+	if !s.ends[backend].is(tuned) {
+		when = min(when, s.started+tuneAfter)
+	}
+	if when != never && (!s.timer.armed() || when < s.timer.when) {
+		l.wheel.set(&s.timer, when)
+	}
+}
+
+// deadline is called when the timer of an established session goes off.
+func (l *loop) deadline(s *session) {
+	if e := &s.ends[backend]; !e.is(tuned) {
+		e.set(tuned | nodelay)
+		for _, o := range socketOptions {
+			_ = setInt(e.fd, o.level, o.name, o.value) // not known to UNIX sockets
+		}
+	}
+	if s.limit() > l.now {
+		l.expectBy(s)
+		return
+	}
+	how := clientTimeout
+	if s.flows[client].done && !s.flows[backend].done {
+		how = serverTimeout
+	}
+	l.end(s, how)
+}
+
+// conclude ends a session whose flows are both done. If one side was reset,
+// the other is to learn of it by a reset too, but only behind the bytes that
+// it has not acknowledged yet.
+func (l *loop) conclude(s *session) {
+	switch c, b := s.ends[client].is(reset), s.ends[backend].is(reset); {
+	case c && b:
+		l.end(s, clientAborted)
+	case c || b:
+		s.phase = lingering
+		s.active = l.now
+		l.linger(s)
+	default:
+		l.end(s, normal)
+	}
+}
+
+// linger resets the side that is left as soon as its peer has all bytes, or
+// when the time for it is over.
+func (l *loop) linger(s *session) {
+	left, how := &s.ends[backend], clientAborted
+	if s.ends[backend].is(reset) {
+		left, how = &s.ends[client], serverAborted
+	}
+	waited := l.now - s.active
+	allowed := int64(s.svc.route.Load().Timeouts.HalfClosed)
+	if allowed == 0 {
+		allowed = lingerFor
+	}
+	if left.is(reset) || unsent(left.fd) == 0 || waited >= allowed {
+		resetOnClose(left.fd)
+		l.end(s, how)
+		return
+	}
+	// Look again at intervals that grow with the time waited.
+	l.wheel.set(&s.timer, l.now+min(max(waited/4, tickSize), int64(1e9)))
+}

@@ -1,0 +1,197 @@
+//go:build !portable
+
+package engine
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/sched"
+)
+
+// The system calls of the loops, as raw calls: every socket is non-blocking,
+// so none of them waits and the scheduler need not be told. Each answers with
+// the errno itself, which costs no allocation.
+
+func recv(fd int32, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
+		if errno == 0 {
+			return int(n), 0
+		}
+		if errno != unix.EINTR {
+			return 0, errno
+		}
+	}
+}
+
+func send(fd int32, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		if errno == 0 {
+			return int(n), 0
+		}
+		if errno != unix.EINTR {
+			return 0, errno
+		}
+	}
+}
+
+func accept(fd int32, from *unix.RawSockaddrAny) (int32, syscall.Errno) {
+	for {
+		size := uint32(unix.SizeofSockaddrAny)
+		n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(from)),
+			uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		if errno != unix.EINTR {
+			return int32(n), errno
+		}
+	}
+}
+
+func closeFD(fd int32) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+func shutdownWrite(fd int32) {
+	_, _, _ = unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+}
+
+func setInt(fd int32, level, name int, value int32) syscall.Errno {
+	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(&value)), 4, 0)
+	return errno
+}
+
+// resetOnClose makes close send an RST and drop what is unsent.
+func resetOnClose(fd int32) {
+	linger := unix.Linger{Onoff: 1}
+	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
+		uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
+}
+
+// socketError takes the pending error of a socket (SO_ERROR), which clears it.
+func socketError(fd int32) syscall.Errno {
+	var value int32
+	size := uint32(4)
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR,
+		uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return syscall.Errno(value)
+}
+
+// unsent returns how many bytes the socket's peer has not acknowledged
+// (SIOCOUTQ), 0 if that cannot be told.
+func unsent(fd int32) int {
+	var value int32
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&value)))
+	if errno != 0 {
+		return 0
+	}
+	return int(value)
+}
+
+// Keep-alive of both sides, in seconds (semantics: 60 s, 15 s, 4 probes).
+const (
+	keepIdle     = 60
+	keepInterval = 15
+	keepProbes   = 4
+	// notSent is TCP_NOTSENT_LOWAT: how many bytes may wait in the kernel that
+	// TCP has not sent yet. More would only move a queue from the source's
+	// buffer to ours.
+	notSent = 128 << 10
+)
+
+// socketOptions are what both sides of a TCP session get; a listener hands
+// them down to the sockets it accepts.
+var socketOptions = [...]struct {
+	level, name int
+	value       int32
+}{
+	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepIdle},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, keepInterval},
+	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepProbes},
+	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent},
+}
+
+// connectTo opens a socket and starts to connect it. The errno is 0 when it is
+// connected already, EINPROGRESS while it is on the way. Whenever fd is not
+// negative the caller owns it, whatever the errno.
+func connectTo(to sched.Addr) (fd int32, errno syscall.Errno) {
+	var raw unix.RawSockaddrAny
+	size := encodeAddr(&raw, to)
+	n, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(raw.Addr.Family),
+		unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	fd = int32(n)
+	for {
+		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, n, uintptr(unsafe.Pointer(&raw)), uintptr(size))
+		if errno != unix.EINTR {
+			return fd, errno
+		}
+	}
+}
+
+// encodeAddr writes a as the kernel wants it and returns its size.
+func encodeAddr(raw *unix.RawSockaddrAny, a sched.Addr) uint32 {
+	if path := a.Path(); path != "" {
+		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(raw))
+		sa.Family = unix.AF_UNIX
+		n := min(len(path), len(sa.Path)-1)
+		for i := range n {
+			sa.Path[i] = int8(path[i])
+		}
+		return uint32(2 + n + 1)
+	}
+	ip := a.IP()
+	if ip.Addr().Is4() {
+		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(raw))
+		sa.Family = unix.AF_INET
+		sa.Addr = ip.Addr().As4()
+		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], ip.Port())
+		return unix.SizeofSockaddrInet4
+	}
+	sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(raw))
+	sa.Family = unix.AF_INET6
+	sa.Addr = ip.Addr().As16()
+	sa.Scope_id = zoneIndex(ip.Addr().Zone())
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], ip.Port())
+	return unix.SizeofSockaddrInet6
+}
+
+// zoneIndex reads a numeric IPv6 zone; names are resolved where addresses are.
+func zoneIndex(zone string) uint32 {
+	var n uint32
+	for _, c := range []byte(zone) {
+		if c < '0' || c > '9' {
+			return 0
+		}
+		n = n*10 + uint32(c-'0')
+	}
+	return n
+}
+
+// decodeAddr reads the address of a client; one of a UNIX socket is "unix:".
+func decodeAddr(raw *unix.RawSockaddrAny) sched.Addr {
+	switch raw.Addr.Family {
+	case unix.AF_INET:
+		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(raw))
+		port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
+		return sched.TCPAddr(netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), port))
+	case unix.AF_INET6:
+		sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(raw))
+		port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
+		return sched.TCPAddr(netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), port))
+	}
+	return sched.Addr{}
+}
