@@ -20,8 +20,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/txlb/txlb/sched"
 )
@@ -43,34 +41,6 @@ type Options struct {
 	PipeMemory  int64      // bytes that all pipes together may hold; 0: 256 MiB
 	MaxSessions int        // sessions at once; 0: no limit. At the limit, accepting pauses
 	Backlog     int        // of each listener; 0: 4096
-}
-
-// Plan is all that the engine should do; it replaces the plan before it.
-type Plan struct {
-	Services []Service
-}
-
-// Service is a set of listeners with the route of their sessions.
-type Service struct {
-	Name   string
-	Listen []string // host:port, [v6]:port, *:port, :port or unix:/path; port 0 takes a free one
-	Route  *Route
-}
-
-// Route is what a session needs to find a backend. It is immutable, and
-// whoever needs it loads it once: one load, one generation.
-type Route struct {
-	Table    *sched.Table // nil: no group; clients are closed and counted
-	Timeouts Timeouts
-	Tries    int // connects of one session at most, the first included; 0: each host once
-}
-
-// Timeouts of a session; 0 means none.
-type Timeouts struct {
-	Connect    time.Duration // one connect
-	Total      time.Duration // all connects of one session
-	Idle       time.Duration // no byte in either direction
-	HalfClosed time.Duration // one side has ended, and no byte from the other
 }
 
 // Failure reports that a failed connect took a host from up to down.
@@ -145,18 +115,3 @@ func (o Options) withDefaults(cpus int) (Options, error) {
 
 // ErrClosed is returned by calls on an engine that is closed or draining.
 var ErrClosed = errors.New("engine: closed")
-
-// check refuses a plan that names a service twice or forgets its route.
-func (p Plan) check() error {
-	seen := map[string]bool{}
-	for _, s := range p.Services {
-		if seen[s.Name] {
-			return fmt.Errorf("engine: service %q is in the plan twice", s.Name)
-		}
-		seen[s.Name] = true
-		if s.Route == nil {
-			return fmt.Errorf("engine: service %q has no route", s.Name)
-		}
-	}
-	return nil
-}

@@ -125,7 +125,8 @@ func (e *Engine) Failures() <-chan Failure { return e.failures }
 // else; if one of them cannot be, nothing changes and the error names each
 // such address and its service.
 func (e *Engine) Apply(p Plan) error {
-	if err := p.check(); err != nil {
+	owner, err := p.listeners()
+	if err != nil {
 		return err
 	}
 	e.mu.Lock()
@@ -135,30 +136,14 @@ func (e *Engine) Apply(p Plan) error {
 	}
 	was := e.serving.Load()
 	next := &serving{services: map[string]*service{}, listeners: map[listenKey]*listener{}}
-	owner := map[listenKey]*service{}
 	for _, s := range p.Services {
 		svc := was.services[s.Name]
 		if svc == nil {
 			svc = &service{name: s.Name, counts: make([]counters, len(e.loops))}
 		}
 		next.services[s.Name] = svc
-		for i, listen := range s.Listen {
-			key := listenKey{listen: listen}
-			if _, _, port, _ := splitListen(listen); port == "0" {
-				key.service = s.Name
-				for _, other := range s.Listen[:i] {
-					if other == listen {
-						key.nth++
-					}
-				}
-			}
-			if other := owner[key]; other != nil {
-				return fmt.Errorf("engine: services %q and %q both listen on %s", other.name, s.Name, listen)
-			}
-			owner[key] = svc
-		}
 	}
-	fresh, err := e.openListeners(p, owner, was, next)
+	fresh, err := e.openListeners(owner, was, next)
 	if err != nil {
 		return err
 	}
@@ -167,7 +152,7 @@ func (e *Engine) Apply(p Plan) error {
 		next.services[s.Name].route.Store(s.Route)
 	}
 	for key, ln := range next.listeners {
-		ln.svc.Store(owner[key])
+		ln.svc.Store(next.services[owner[key]])
 	}
 	if err := e.startListeners(fresh); err != nil {
 		for _, ln := range fresh {
@@ -186,27 +171,25 @@ func (e *Engine) Apply(p Plan) error {
 
 // openListeners fills next.listeners with those that stay and those that are
 // new, and returns the new ones. On error it has opened none.
-func (e *Engine) openListeners(p Plan, owner map[listenKey]*service, was, next *serving) ([]*listener, error) {
+func (e *Engine) openListeners(owner map[listenKey]string, was, next *serving) ([]*listener, error) {
 	var fresh []*listener
 	var problems []error
 	goingPorts := map[string]bool{}
 	for key := range was.listeners {
-		if owner[key] == nil {
-			_, _, port, _ := splitListen(key.listen)
-			goingPorts[port] = true
+		if _, stays := owner[key]; !stays {
+			goingPorts[key.port()] = true
 		}
 	}
-	for key, svc := range owner {
+	for key, name := range owner {
 		if ln := was.listeners[key]; ln != nil {
 			next.listeners[key] = ln
 			continue
 		}
 		// A listener of ours that is about to go must not make its successor
 		// on the same port look taken.
-		_, _, port, _ := splitListen(key.listen)
-		ln, err := openListener(key, len(e.loops), e.opt.Backlog, !goingPorts[port])
+		ln, err := openListener(key, len(e.loops), e.opt.Backlog, !goingPorts[key.port()])
 		if err != nil {
-			problems = append(problems, fmt.Errorf("service %q: %w", svc.name, err))
+			problems = append(problems, fmt.Errorf("service %q: %w", name, err))
 			continue
 		}
 		fresh = append(fresh, ln)

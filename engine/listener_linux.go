@@ -3,12 +3,10 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -27,14 +25,6 @@ type listener struct {
 	shards []*shard                // once the loops have them
 }
 
-// listenKey tells one listener from another. Two listeners on the same address
-// cannot be, except where the kernel chooses the port.
-type listenKey struct {
-	listen  string
-	service string // only with port 0
-	nth     int    // only with port 0: which of the service's equal ones
-}
-
 // shard is one loop's part of a listener.
 type shard struct {
 	*listener
@@ -45,30 +35,6 @@ type shard struct {
 // acceptBurst is how many connections one event accepts at most, so that a
 // full queue does not keep the sessions waiting.
 const acceptBurst = 32
-
-// splitListen takes a listen address apart: network and address for the
-// socket package, and the port, "" for a UNIX socket.
-func splitListen(listen string) (network, address, port string, err error) {
-	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
-		return "unix", path, "", nil
-	}
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return "", "", "", fmt.Errorf("%q: want host:port, [v6]:port, *:port or unix:/path", listen)
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return "", "", "", fmt.Errorf("%q: the port must be a number from 0 to 65535", listen)
-	}
-	network = "tcp"
-	if host == "*" || host == "" {
-		host = ""
-		if !hasIPv6() {
-			network = "tcp4"
-			host = "0.0.0.0"
-		}
-	}
-	return network, net.JoinHostPort(host, port), port, nil
-}
 
 // hasIPv6 tells whether the kernel opens IPv6 sockets at all.
 func hasIPv6() bool {
@@ -83,20 +49,25 @@ func hasIPv6() bool {
 // openListener opens the sockets of an address. With alone, a port that
 // somebody else listens on is refused: SO_REUSEPORT would share it silently.
 func openListener(key listenKey, loops, backlog int, alone bool) (*listener, error) {
-	network, address, port, err := splitListen(key.listen)
+	a, err := parseListen(key.listen)
 	if err != nil {
 		return nil, err
 	}
 	ln := &listener{key: key}
-	if network == "unix" {
-		err = ln.openUnix(address, loops, backlog)
+	if a.path != "" {
+		err = ln.openUnix(a.path, loops, backlog)
 	} else {
-		if alone && port != "0" {
-			if err := probe(network, address); err != nil {
-				return nil, err
-			}
+		network := "tcp"
+		if a.host == "" && !hasIPv6() {
+			network = "tcp4"
 		}
-		err = ln.openTCP(network, address, loops, backlog)
+		address := net.JoinHostPort(a.host, a.port)
+		if alone && a.port != "0" {
+			err = probe(network, address)
+		}
+		if err == nil {
+			err = ln.openTCP(network, address, loops, backlog)
+		}
 	}
 	if err != nil {
 		ln.close()
@@ -194,44 +165,6 @@ func (ln *listener) openUnix(path string, loops, backlog int) error {
 		ln.fds = append(ln.fds, int32(dup))
 	}
 	return nil
-}
-
-// clearStale removes the file of a UNIX socket that nobody listens on any more.
-// One that still answers stays, and so does what is no socket.
-func clearStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("listen on unix:%s: %w", path, err)
-	}
-	if info.Mode()&os.ModeSocket == 0 {
-		return fmt.Errorf("listen on unix:%s: the file is there and is no socket; name another path", path)
-	}
-	conn, err := net.Dial("unix", path)
-	if err == nil {
-		_ = conn.Close()
-		return listenError("unix:"+path, unix.EADDRINUSE)
-	}
-	if !errors.Is(err, unix.ECONNREFUSED) {
-		return fmt.Errorf("listen on unix:%s: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("listen on unix:%s: remove the stale socket: %w", path, err)
-	}
-	return nil
-}
-
-// listenError says what to do about the usual two.
-func listenError(address string, err error) error {
-	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("listen on %s: the address is in use by another process: %w", address, err)
-	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("listen on %s: not allowed; ports below 1024 need root or CAP_NET_BIND_SERVICE: %w", address, err)
-	}
-	return fmt.Errorf("listen on %s: %w", address, err)
 }
 
 // close closes the sockets of a listener that no loop has.

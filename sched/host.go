@@ -12,18 +12,21 @@ type Host struct {
 	name string
 	addr Addr
 
-	// The loops read and write this line at every Pick and Release; the
-	// padding keeps it apart from what lies before and behind it.
-	_       [64]byte
+	// All that Pick and Release touch stands on one cache line, which belongs
+	// to this host alone.
+	_       [hostPad]byte
 	active  atomic.Int64  // sessions that hold a Pick
-	lastUse atomic.Uint64 // order of the last Pick, for ties
+	lastUse atomic.Uint64 // number of the last Pick, for ties
+	picks   atomic.Uint64
+	in, out atomic.Uint64
 	down    atomic.Bool
-	_       [40]byte
+	_       [hostPad - 48]byte
 
-	picks    atomic.Uint64
 	failures atomic.Uint64
-	in, out  atomic.Uint64
 }
+
+// hostPad is the size of a cache line.
+const hostPad = 64
 
 // NewHost returns a host that is up and has never been picked.
 func NewHost(name string, addr Addr) *Host { return &Host{name: name, addr: addr} }
@@ -36,6 +39,23 @@ func (h *Host) Addr() Addr { return h.addr }
 
 // Up tells whether the host takes new sessions as far as its health goes.
 func (h *Host) Up() bool { return !h.down.Load() }
+
+// take counts a session that is given to the host by pick number n.
+func (h *Host) take(n uint64) {
+	h.active.Add(1)
+	h.lastUse.Store(n)
+	h.picks.Add(1)
+}
+
+// takeIf is take, but only if the host has as many sessions as was seen.
+func (h *Host) takeIf(seen int64, n uint64) bool {
+	if !h.active.CompareAndSwap(seen, seen+1) {
+		return false
+	}
+	h.lastUse.Store(n)
+	h.picks.Add(1)
+	return true
+}
 
 // Release gives a Pick back and adds the bytes that the session moved since
 // they were last published: in from the client, out to it.

@@ -1,11 +1,12 @@
-// Package splice moves bytes between two sockets without bringing them into
-// the program.
+// Package splice moves bytes between two sockets.
 //
 // On Linux a [Pipe] stands between the two: [Pipe.Fill] moves bytes from a
 // socket into it, [Pipe.Drain] from it into a socket, both by splice(2), which
-// hands over references to pages. Neither ever blocks. A [Pool] lends pipes
-// for as long as bytes move; one event loop owns one pool, so nothing here
-// takes a lock. [Copy] is for two net.Conns and a goroutine, on every system.
+// hands over references to pages instead of bringing the bytes into the
+// program. Neither ever blocks. A [Pool] lends pipes for as long as bytes move;
+// one event loop owns one pool, so nothing here takes a lock.
+//
+// [Copy] is for two net.Conns and a goroutine, on every system.
 //
 // Limits: the caller owns the order of calls. A pipe that holds bytes must be
 // drained to the socket that they are for, or be closed: [Pool.Put] closes
@@ -13,18 +14,43 @@
 package splice
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"sync"
 )
 
-// Copy copies from src to dst until src ends, and returns the number of bytes
-// written. The end of src is no error. On Linux the runtime splices where it
-// can; elsewhere, and for connections it does not know, it is a plain copy.
-func Copy(dst, src net.Conn) (int64, error) {
-	n, err := io.Copy(dst, src)
-	if err != nil {
-		return n, fmt.Errorf("copy to %v: %w", dst.RemoteAddr(), err)
+// ErrRead and ErrWrite tell which side made a Copy fail.
+var (
+	ErrRead  = errors.New("read")
+	ErrWrite = errors.New("write")
+)
+
+// copyBuffers are shared by all Copies of the process.
+var copyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// Copy copies from src to dst until src ends, which is no error. It calls moved
+// after every write with the number of bytes written. An error wraps ErrRead or
+// ErrWrite and what the connection reported. To stop a Copy from elsewhere, set
+// a deadline on the connections or close them.
+func Copy(dst, src net.Conn, moved func(n int)) error {
+	buf := copyBuffers.Get().(*[64 << 10]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, rerr := src.Read(buf[:])
+		if n > 0 {
+			w, werr := dst.Write(buf[:n])
+			moved(w)
+			if werr != nil {
+				return fmt.Errorf("%w: %w", ErrWrite, werr)
+			}
+		}
+		switch {
+		case rerr == io.EOF:
+			return nil
+		case rerr != nil:
+			return fmt.Errorf("%w: %w", ErrRead, rerr)
+		}
 	}
-	return n, nil
 }

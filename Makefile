@@ -1,0 +1,60 @@
+# txlb. `make` lists the targets.
+SHELL   := /bin/bash
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+GO      ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/txlb
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/txlb ./cmd/txlb
+
+.PHONY: run
+run: build ## build and run the demo: three web servers behind 127.0.0.1:8080
+	./bin/txlb demo
+
+.PHONY: test
+test: lint ## every test: style, all systems, both engines, race detector, real programs
+	$(GO) test -race ./...
+	$(GO) test -tags portable ./engine
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, and that every system builds
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags portable ./engine
+	$(GO) run $(STATICCHECK) ./...
+	@for os in darwin freebsd windows; do echo "GOOS=$$os $(GO) build ./..."; GOOS=$$os CGO_ENABLED=0 $(GO) build -o /dev/null ./... || exit 1; done
+
+.PHONY: fuzz
+fuzz: ## fuzz the parsers for a minute each
+	$(GO) test ./config -run '^$$' -fuzz FuzzParse -fuzztime 60s
+
+.PHONY: bench
+bench: ## measure against HAProxy, nginx and a plain Go proxy; writes BENCHMARKS.md
+	$(GO) run ./bench -out BENCHMARKS.md
+
+.PHONY: bench-quick
+bench-quick: ## the same in under two minutes, printed only
+	$(GO) run ./bench -quick
+
+.PHONY: micro
+micro: ## micro-benchmarks of the scheduler tables and the parts of the engine
+	$(GO) test -run '^$$' -bench . -benchmem ./sched ./engine ./config
+
+.PHONY: install
+install: build ## install the program, a sample config and the systemd unit (PREFIX, DESTDIR)
+	install -Dm755 bin/txlb $(DESTDIR)$(PREFIX)/bin/txlb
+	test -e $(DESTDIR)/etc/txlb/config.xml || install -Dm600 etc/config.xml $(DESTDIR)/etc/txlb/config.xml
+	sed 's|/usr/local/bin/txlb|$(PREFIX)/bin/txlb|' etc/systemd/txlb.service | install -Dm644 /dev/stdin $(DESTDIR)/etc/systemd/system/txlb.service
+
+PREFIX ?= /usr/local
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,305 @@
+//go:build !linux || portable
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Engine serves plans. See the package comment. This one is for systems
+// without epoll and splice: a goroutine for each listener, one for each
+// session and one more for its second direction.
+//
+// Limits beside those of the package: what waits in the queue of a listener
+// that goes is reset, and a new listener cannot take the port of one that goes
+// in the same plan.
+type Engine struct {
+	opt      Options
+	failures chan Failure
+	room     chan struct{} // holds a token for each session; nil: no limit
+
+	mu      sync.Mutex // held by Apply, Drain and Close
+	closed  bool
+	drained chan struct{} // closed when listeners have closed for good
+	serving atomic.Pointer[serving]
+
+	accepting sync.WaitGroup
+	running   sync.WaitGroup // sessions
+	live      sync.Map       // *session
+}
+
+// serving is what the last plan made of the engine. It is immutable.
+type serving struct {
+	services  map[string]*service
+	listeners map[listenKey]*listener
+}
+
+// service is a service as its sessions see it.
+type service struct {
+	name  string
+	route atomic.Pointer[Route]
+	count counters
+}
+
+// listener is one listening address.
+type listener struct {
+	net.Listener
+	svc  atomic.Pointer[service]
+	stop chan struct{} // closed before the Listener is
+}
+
+// New returns an engine that serves nothing yet.
+func New(opt Options) (*Engine, error) {
+	opt, err := opt.withDefaults(1)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{opt: opt, failures: make(chan Failure, failureQueue), drained: make(chan struct{})}
+	if opt.MaxSessions > 0 {
+		e.room = make(chan struct{}, opt.MaxSessions)
+	}
+	e.serving.Store(&serving{})
+	return e, nil
+}
+
+// Failures returns the channel on which a host's way from up to down is
+// reported. Reports that nobody takes in time are dropped.
+func (e *Engine) Failures() <-chan Failure { return e.failures }
+
+func (e *Engine) report(f Failure) {
+	select {
+	case e.failures <- f:
+	default: // the director's scan of the hosts finds it
+	}
+}
+
+// Apply makes the engine serve p. New listeners are opened before anything
+// else; if one of them cannot be, nothing changes and the error names each
+// such address and its service.
+func (e *Engine) Apply(p Plan) error {
+	owner, err := p.listeners()
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.isDrained() {
+		return ErrClosed
+	}
+	was := e.serving.Load()
+	next := &serving{services: map[string]*service{}, listeners: map[listenKey]*listener{}}
+	for _, s := range p.Services {
+		svc := was.services[s.Name]
+		if svc == nil {
+			svc = &service{name: s.Name}
+		}
+		next.services[s.Name] = svc
+	}
+	var fresh []*listener
+	var problems []error
+	for key, name := range owner {
+		if ln := was.listeners[key]; ln != nil {
+			next.listeners[key] = ln
+			continue
+		}
+		ln, err := openListener(key.listen)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("service %q: %w", name, err))
+			continue
+		}
+		fresh = append(fresh, ln)
+		next.listeners[key] = ln
+	}
+	if len(problems) > 0 {
+		for _, ln := range fresh {
+			_ = ln.Close()
+		}
+		return errors.Join(problems...)
+	}
+	for _, s := range p.Services {
+		next.services[s.Name].route.Store(s.Route)
+	}
+	for key, ln := range next.listeners {
+		ln.svc.Store(next.services[owner[key]])
+	}
+	e.serving.Store(next)
+	for _, ln := range fresh {
+		e.accepting.Add(1)
+		go e.acceptFrom(ln)
+	}
+	for key, ln := range was.listeners {
+		if next.listeners[key] == nil {
+			ln.shut()
+		}
+	}
+	return nil
+}
+
+func openListener(listen string) (*listener, error) {
+	a, err := parseListen(listen)
+	if err != nil {
+		return nil, err
+	}
+	network, address := "tcp", net.JoinHostPort(a.host, a.port)
+	switch {
+	case a.path != "":
+		if err := clearStale(a.path); err != nil {
+			return nil, err
+		}
+		network, address = "unix", a.path
+	case a.host == "0.0.0.0": // net would take it for every address of both families
+		network = "tcp4"
+	}
+	ln, err := net.Listen(network, address)
+	if err != nil {
+		return nil, listenError(listen, err)
+	}
+	return &listener{Listener: ln, stop: make(chan struct{})}, nil
+}
+
+func (ln *listener) shut() {
+	close(ln.stop)
+	_ = ln.Close()
+}
+
+// acceptFrom is a listener's goroutine. It ends when the listener is shut.
+func (e *Engine) acceptFrom(ln *listener) {
+	defer e.accepting.Done()
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			select {
+			case <-ln.stop:
+				return
+			case <-time.After(pauseFor): // out of descriptors: they come back
+				continue
+			}
+		}
+		if e.room != nil {
+			select {
+			case e.room <- struct{}{}:
+			case <-ln.stop:
+				_ = conn.Close()
+				return
+			}
+		}
+		s := newSession(e, ln.svc.Load(), conn)
+		e.live.Store(s, nil)
+		e.running.Add(1)
+		go s.run()
+	}
+}
+
+// pauseFor is how long a listener rests after a failed accept.
+const pauseFor = 100 * time.Millisecond
+
+func (e *Engine) isDrained() bool {
+	select {
+	case <-e.drained:
+		return true
+	default:
+		return false
+	}
+}
+
+// Drain takes leave: the listeners close and the sessions go on. It returns
+// nil once the last has ended; when ctx ends before, it closes those that are
+// left and returns ctx's error. The engine accepts nothing afterwards.
+func (e *Engine) Drain(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	e.stopAccepting()
+	done := make(chan struct{})
+	go func() {
+		e.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		e.killAll()
+		<-done
+		return ctx.Err()
+	}
+}
+
+func (e *Engine) stopAccepting() {
+	if e.isDrained() {
+		return
+	}
+	close(e.drained)
+	was := e.serving.Load()
+	for _, ln := range was.listeners {
+		ln.shut()
+	}
+	e.accepting.Wait()
+	e.serving.Store(&serving{services: was.services})
+}
+
+func (e *Engine) killAll() {
+	e.live.Range(func(s, _ any) bool {
+		s.(*session).end(killed)
+		return true
+	})
+}
+
+// Close ends every session. It is done when it returns.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil
+	}
+	e.closed = true
+	e.stopAccepting()
+	e.killAll()
+	e.running.Wait()
+	e.serving.Store(&serving{})
+	return nil
+}
+
+// Listeners returns the addresses in use. It never waits for a change.
+func (e *Engine) Listeners() []Listener {
+	var list []Listener
+	for key, ln := range e.serving.Load().listeners {
+		addr := ln.Addr().String()
+		if ln.Addr().Network() == "unix" {
+			addr = "unix:" + addr
+		}
+		list = append(list, Listener{Service: ln.svc.Load().name, Listen: key.listen, Addr: addr})
+	}
+	return list
+}
+
+// Snapshot returns the counters. It never waits for a session or a change.
+func (e *Engine) Snapshot() Snapshot {
+	snap := Snapshot{Services: map[string]ServiceStats{}}
+	for name, svc := range e.serving.Load().services {
+		sum := newServiceStats()
+		svc.count.addTo(&sum)
+		snap.Services[name] = sum
+	}
+	return snap
+}
+
+// errnoOf digs the errno out of what the net package reports.
+func errnoOf(err error) syscall.Errno {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return syscall.ETIMEDOUT
+	}
+	return syscall.EINVAL
+}

@@ -1,0 +1,29 @@
+//go:build unix && (!linux || portable)
+
+package engine
+
+import (
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// peek waits until bytes, an end or an error wait to be read from c, takes
+// nothing, and returns the error. A read deadline ends the wait.
+func peek(c net.Conn) error {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var perr error
+	err = raw.Read(func(fd uintptr) bool {
+		var one [1]byte
+		_, _, perr = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK)
+		return perr != unix.EAGAIN
+	})
+	if err != nil {
+		return err
+	}
+	return perr
+}

@@ -1,0 +1,326 @@
+//go:build !linux || portable
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/txlb/txlb/sched"
+	"github.com/txlb/txlb/splice"
+)
+
+// session is one client with its backend. Its goroutine is run; the second
+// direction has one of its own.
+type session struct {
+	e       *Engine
+	svc     *service
+	host    *sched.Host // from the pick until the end
+	started time.Time
+	ends    [2]net.Conn // client, backend
+
+	active  atomic.Int64   // ns after started: the last byte or end
+	over    [2]atomic.Bool // direction i has ended: from ends[i] to ends[1-i]
+	failed  [2]atomic.Bool // ends[i] was reset
+	watch   *time.Timer    // goes off when the session may have been idle too long
+	cancel  context.CancelFunc
+	ctx     context.Context
+	endOnce sync.Once
+	how     termination // set once, before ctx ends
+}
+
+const (
+	client  = 0
+	backend = 1
+)
+
+func newSession(e *Engine, svc *service, conn net.Conn) *session {
+	s := &session{e: e, svc: svc, started: time.Now()}
+	s.ends[client] = conn
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	svc.count.sessions.Add(1)
+	svc.count.active.Add(1)
+	return s
+}
+
+// run takes the session from the accept to its end.
+func (s *session) run() {
+	defer s.e.running.Done()
+	tune(s.ends[client])
+	if why, ok := s.connect(); ok {
+		s.relay()
+	} else if s.ctx.Err() == nil {
+		s.svc.count.refused[why].Add(1)
+		s.refuse(why)
+	}
+	s.end(normal)
+	for _, c := range s.ends {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	if s.host != nil {
+		s.host.Release(0, 0)
+	}
+	s.svc.count.ended[s.how].Add(1)
+	s.svc.count.active.Add(-1)
+	s.e.live.Delete(s)
+	if s.e.room != nil {
+		<-s.e.room
+	}
+}
+
+// end makes the session end; the first reason is the one that counts. Any
+// goroutine may call it.
+func (s *session) end(how termination) {
+	s.endOnce.Do(func() {
+		s.how = how
+		s.cancel()
+	})
+}
+
+// refuse tells the client that there is no host for it, and throws away what
+// it sends until it has ended too, for a moment: closing over unread bytes
+// would reset the connection.
+func (s *session) refuse(why refusal) {
+	defer context.AfterFunc(s.ctx, func() { _ = s.ends[client].SetDeadline(time.Unix(1, 0)) })()
+	_ = s.ends[client].(writeCloser).CloseWrite()
+	_ = s.ends[client].SetDeadline(time.Now().Add(time.Second))
+	buf := make([]byte, 4<<10)
+	for left := 256; left > 0; left-- {
+		if _, err := s.ends[client].Read(buf); err != nil {
+			break
+		}
+	}
+	s.end(why.termination())
+}
+
+// writeCloser is what TCP and UNIX connections have in common.
+type writeCloser interface{ CloseWrite() error }
+
+// connect picks hosts until one answers. Nothing is read from the client.
+func (s *session) connect() (why refusal, ok bool) {
+	ctx := s.ctx
+	if total := s.svc.route.Load().Timeouts.Total; total > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, s.started.Add(total))
+		defer cancel()
+	}
+	stop := s.watchClient()
+	defer stop()
+	from := addrFrom(s.ends[client].RemoteAddr())
+	var tried sched.Tried
+	for {
+		route := s.svc.route.Load()
+		switch {
+		case ctx.Err() != nil:
+			return outOfTime, false
+		case route.Table == nil:
+			return noGroup, false
+		case route.Tries > 0 && tried.Len() >= route.Tries:
+			return noHost, false
+		}
+		host, _ := route.Table.Pick(from, &tried)
+		if host == nil {
+			return noHost, false
+		}
+		s.host = host
+		if tried.Len() > 1 {
+			s.svc.count.redispatches.Add(1)
+		}
+		conn, err := dialHost(ctx, host.Addr(), route.Timeouts.Connect)
+		if err == nil {
+			s.ends[backend] = conn
+			return 0, true
+		}
+		s.host = nil
+		if s.ctx.Err() == nil {
+			s.hostFailed(host, errnoOf(err))
+		}
+		host.Release(0, 0)
+	}
+}
+
+func (s *session) hostFailed(host *sched.Host, errno syscall.Errno) {
+	why := classify(errno)
+	s.svc.count.failed[why].Add(1)
+	if why != local && host.Fail() {
+		s.e.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), errno)})
+	}
+}
+
+func dialHost(ctx context.Context, to sched.Addr, timeout time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: timeout, KeepAliveConfig: keepAlive}
+	if path := to.Path(); path != "" {
+		return d.DialContext(ctx, "unix", path)
+	}
+	return d.DialContext(ctx, "tcp", to.IP().String())
+}
+
+// keepAlive is what semantics say for both sides.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4}
+
+func tune(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok { // TCP_NODELAY is on already
+		_ = tcp.SetKeepAliveConfig(keepAlive)
+	}
+}
+
+func addrFrom(a net.Addr) sched.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return sched.TCPAddr(tcp.AddrPort())
+	}
+	return sched.Addr{}
+}
+
+// watchClient ends the session if the client resets the connection before it
+// has sent anything. The function it returns ends the watch.
+func (s *session) watchClient() (stop func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if errors.Is(peek(s.ends[client]), syscall.ECONNRESET) {
+			s.end(clientGone)
+		}
+	})
+	return func() {
+		_ = s.ends[client].SetReadDeadline(time.Unix(1, 0))
+		wg.Wait()
+		_ = s.ends[client].SetReadDeadline(time.Time{})
+	}
+}
+
+// relay moves bytes until both directions have ended.
+func (s *session) relay() {
+	s.touch()
+	s.watch = time.AfterFunc(s.left(), s.onWatch)
+	defer s.watch.Stop()
+	// Whatever ends the session wakes both directions.
+	unblock := context.AfterFunc(s.ctx, func() {
+		for _, c := range s.ends {
+			_ = c.SetDeadline(time.Unix(1, 0))
+		}
+	})
+	defer unblock()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.pump(backend) })
+	s.pump(client)
+	wg.Wait()
+	if s.ctx.Err() == nil {
+		s.conclude()
+	}
+}
+
+// pump moves the bytes that come from ends[i].
+func (s *session) pump(i int) {
+	src, dst := s.ends[i], s.ends[1-i]
+	err := splice.Copy(dst, src, func(n int) { s.moved(i, n) })
+	s.over[i].Store(true)
+	switch {
+	case err == nil:
+		if !s.over[1-i].Load() && !s.failed[i].Load() {
+			_ = dst.(writeCloser).CloseWrite()
+		}
+	case s.ctx.Err() != nil:
+		return
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		// The other pump has found dst gone: nothing that src sends can arrive.
+	case errors.Is(err, splice.ErrWrite):
+		// Only what goes to dst is over; what it has sent still comes.
+		s.failed[1-i].Store(true)
+	case errors.Is(err, splice.ErrRead):
+		// The connection is gone: nothing can be sent to it either.
+		s.failed[i].Store(true)
+		_ = dst.SetReadDeadline(time.Unix(1, 0))
+	}
+	s.touch()
+	s.watch.Reset(s.left())
+}
+
+func (s *session) moved(i, n int) {
+	s.touch()
+	if i == client {
+		s.host.AddBytes(uint64(n), 0)
+		s.svc.count.in.Add(uint64(n))
+	} else {
+		s.host.AddBytes(0, uint64(n))
+		s.svc.count.out.Add(uint64(n))
+	}
+}
+
+func (s *session) touch() { s.active.Store(int64(time.Since(s.started))) }
+
+// left returns how long the session may still be silent.
+func (s *session) left() time.Duration {
+	t := &s.svc.route.Load().Timeouts
+	d := t.Idle
+	if s.over[0].Load() != s.over[1].Load() && t.HalfClosed > 0 {
+		d = t.HalfClosed
+	}
+	if d == 0 {
+		return math.MaxInt64
+	}
+	return time.Duration(s.active.Load()) + d - time.Since(s.started)
+}
+
+// onWatch is called by the timer.
+func (s *session) onWatch() {
+	if left := s.left(); left > 0 {
+		s.watch.Reset(left)
+		return
+	}
+	if s.over[client].Load() && !s.over[backend].Load() {
+		s.end(serverTimeout)
+	} else {
+		s.end(clientTimeout)
+	}
+}
+
+// conclude passes a reset on: the side that is left gets one too, but only
+// behind the bytes that it has not acknowledged yet. Where the system cannot
+// tell whether it has, the bytes win and the side gets a plain end.
+func (s *session) conclude() {
+	c, b := s.failed[client].Load(), s.failed[backend].Load()
+	if !c && !b {
+		return
+	}
+	how, left := clientAborted, s.ends[backend]
+	if b {
+		how, left = serverAborted, s.ends[client]
+	}
+	if tcp, ok := left.(*net.TCPConn); ok && c != b && s.acknowledged(tcp) {
+		_ = tcp.SetLinger(0)
+	}
+	s.end(how)
+}
+
+// acknowledged waits until the peer of c has acknowledged all bytes, for as
+// long as a half-closed session may last.
+func (s *session) acknowledged(c *net.TCPConn) bool {
+	patience := s.svc.route.Load().Timeouts.HalfClosed
+	if patience == 0 {
+		patience = 30 * time.Second
+	}
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		n, known := unsentBytes(c)
+		if !known || n == 0 {
+			return known
+		}
+		select {
+		case <-s.ctx.Done():
+			return false
+		case <-deadline.C:
+			return true
+		case <-time.After(pause):
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package txlb
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/txlb/txlb"
+
+// rooms says which packages of the module each room may import: the table of
+// docs/architecture.md. What is not listed may import none. The tests of a room
+// may import whatever the room may, and what they are listed for below.
+var rooms = map[string][]string{
+	"":                  {"config", "sched", "engine", "internal/director", "internal/logs"},
+	"cmd/txlb":          {"config", "sched", "engine", "splice", "internal/director", "internal/health", "internal/logs", "internal/metrics"},
+	"config":            {},
+	"sched":             {},
+	"splice":            {},
+	"engine":            {"sched", "splice"},
+	"internal/director": {"config", "engine", "sched", "internal/health"},
+	"internal/health":   {"sched"},
+	"internal/logs":     {},
+	"internal/metrics":  {"internal/director", "engine", "sched"},
+	"bench":             {"config", "sched", "engine", "splice"},
+}
+
+// outside says which room alone may know an outside library.
+var outside = map[string]string{
+	"github.com/panjf2000/gnet/v2":       "engine",
+	"github.com/beevik/etree":            "config",
+	"github.com/VictoriaMetrics/metrics": "internal/metrics",
+	"github.com/coreos/go-systemd/v22":   "cmd/txlb",
+}
+
+// pkg is what `go list -json` says of a package, as far as the fence needs it.
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+// TestImportsKeepToTheRooms fails when an import breaks the table of rooms.
+func TestImportsKeepToTheRooms(t *testing.T) {
+	for _, goos := range []string{"linux", "darwin", "windows"} {
+		for _, p := range list(t, goos) {
+			room := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+			allowed, known := rooms[room]
+			if !known {
+				t.Errorf("package %q is in no room: add it to the table here and in docs/architecture.md", room)
+				continue
+			}
+			for _, path := range p.Imports {
+				if in, ours := strings.CutPrefix(path, module+"/"); ours {
+					if !slices.Contains(allowed, in) {
+						t.Errorf("%s (GOOS=%s) imports %s, which the table of rooms does not allow", room, goos, in)
+					}
+					continue
+				}
+				for lib, owner := range outside {
+					if (path == lib || strings.HasPrefix(path, lib+"/")) && room != owner {
+						t.Errorf("%s (GOOS=%s) imports %s, which only %s may know", room, goos, path, owner)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestDependenciesStayFew holds the set of modules that the program is built
+// of: a small tree that one person can read is a goal of its own.
+func TestDependenciesStayFew(t *testing.T) {
+	want := []string{
+		"github.com/VictoriaMetrics/metrics", "github.com/beevik/etree", "github.com/coreos/go-systemd/v22",
+		"github.com/panjf2000/gnet/v2", "github.com/valyala/fastrand", "github.com/valyala/histogram", "golang.org/x/sys",
+	}
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./cmd/txlb").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for _, m := range slices.Compact(slices.Sorted(strings.FieldsSeq(string(out)))) {
+		if m != module && !slices.Contains(want, m) {
+			t.Errorf("cmd/txlb depends on %s, which is not agreed on", m)
+		}
+	}
+}
+
+func list(t *testing.T, goos string) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	cmd.Env = append(cmd.Environ(), "GOOS="+goos, "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list for %s: %v", goos, err)
+	}
+	var pkgs []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return pkgs
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
