@@ -1,6 +1,20 @@
+// Package config is the configuration document and its model.
+//
+// [ReadFile] and [Parse] turn a document into a [Config] and report everything
+// that is wrong with it at once, each [Problem] with its line. They read what
+// txLoadBalancer 1.1 and PythonDirector 1.0 wrote, unchanged. [Config.Marshal]
+// writes a model as a document that gives the same model when it is read.
+//
+// Limits: a document is bounded in size, depth and number of elements, and a
+// document type with declarations of its own is refused, so that a hostile
+// file costs milliseconds. The model is plain data: nothing in it is resolved,
+// opened or running, and it is not safe for concurrent changes.
 package config
 
 import "time"
+
+// MaxWeight is the greatest weight of a host.
+const MaxWeight = 65535
 
 // Config is the model of one configuration document. It is a plain value:
 // Clone it, change the copy, Validate it.
@@ -77,6 +91,8 @@ type Admin struct {
 	SSH     *AdminListen // nil: no <ssh>
 	Metrics string       // address of <metrics listen>, "" without
 	Users   []*User
+
+	MetricsPos Pos
 }
 
 // AdminListen is <web> or <ssh>.
@@ -131,4 +147,74 @@ func (s *Service) Enabled() *Group {
 		}
 	}
 	return nil
+}
+
+// New returns a configuration without services in which everything has its
+// default.
+func New() *Config {
+	return &Config{
+		Root: "config",
+		Engine: Engine{
+			Splice: "auto", PipeSize: 1 << 20, PipeMemory: 256 << 20, Backlog: 4096, Drain: 30 * time.Second,
+		},
+		Manager: Manager{
+			HostCheck:   Check{Interval: 10 * time.Second, Enable: true},
+			Heartbeat:   Check{Interval: 60 * time.Second},
+			ConfigCheck: Check{Interval: 30 * time.Second},
+			Backups:     10,
+		},
+		Logging: Logging{Level: "info", Format: "text"},
+	}
+}
+
+// NewService returns a service without listeners and groups.
+func NewService(name string) *Service {
+	return &Service{Name: name, Timeouts: Timeouts{
+		Connect: 5 * time.Second, Total: 30 * time.Second, Idle: time.Hour, HalfClosed: 30 * time.Second,
+	}}
+}
+
+// NewGroup returns a group without hosts.
+func NewGroup(name string) *Group {
+	return &Group{Name: name, Scheduler: "leastc"}
+}
+
+// Clone returns a copy that shares nothing with c.
+func (c *Config) Clone() *Config {
+	d := *c
+	d.Services = cloneAll(c.Services, (*Service).clone)
+	d.Admin.Web = clone(c.Admin.Web)
+	d.Admin.SSH = clone(c.Admin.SSH)
+	d.Admin.Users = cloneAll(c.Admin.Users, clone[User])
+	return &d
+}
+
+func (s *Service) clone() *Service {
+	t := *s
+	t.Listen = append([]Listen(nil), s.Listen...)
+	t.Groups = cloneAll(s.Groups, func(g *Group) *Group {
+		h := *g
+		h.Hosts = cloneAll(g.Hosts, clone[Host])
+		return &h
+	})
+	return &t
+}
+
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+func cloneAll[T any](list []*T, one func(*T) *T) []*T {
+	if list == nil {
+		return nil
+	}
+	all := make([]*T, len(list))
+	for i, v := range list {
+		all[i] = one(v)
+	}
+	return all
 }

@@ -1,0 +1,184 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// parseBool reads a boolean in any of the ancestors' spellings and any case.
+func parseBool(s string) (bool, error) {
+	switch strings.ToLower(s) {
+	case "yes", "1", "on", "enable", "true":
+		return true, nil
+	case "no", "0", "off", "disable", "false":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither true nor false; say yes or no", s)
+}
+
+// longest is the longest duration that a document may ask for.
+const longest = 10 * 365 * 24 * time.Hour
+
+// parseSeconds reads one of the ancestors' durations: bare seconds.
+func parseSeconds(s string) (time.Duration, error) {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(f >= 0.001 && f <= longest.Seconds()) {
+		return 0, fmt.Errorf("%q is no time; want seconds above 0, such as 10 or 0.5", s)
+	}
+	return time.Duration(f * float64(time.Second)).Round(time.Millisecond), nil
+}
+
+// parseDuration reads a duration with a unit; 0 needs none.
+func parseDuration(s string) (time.Duration, error) {
+	if s == "0" {
+		return 0, nil
+	}
+	if _, err := strconv.ParseFloat(s, 64); err == nil {
+		return 0, fmt.Errorf("%q has no unit; say %sms or %ss", s, s, s)
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 || d > longest {
+		return 0, fmt.Errorf("%q is no duration; want one such as 500ms, 2s, 5m or 1h", s)
+	}
+	return d, nil
+}
+
+// units of a size, the largest first.
+var units = []struct {
+	name  string
+	bytes int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
+
+// parseSize reads a number of bytes with or without a unit.
+func parseSize(s string) (int64, error) {
+	for _, u := range units {
+		digits, ok := strings.CutSuffix(s, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil || n < 1 || n > 1<<40/u.bytes {
+			break
+		}
+		return n * u.bytes, nil
+	}
+	return 0, fmt.Errorf("%q is no size; want one such as 64KiB, 1MiB or a number of bytes", s)
+}
+
+// formatSize is the inverse of parseSize.
+func formatSize(n int64) string {
+	for _, u := range units {
+		if n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func parseInt(s string, low, high int) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < low || n > high {
+		return 0, fmt.Errorf("%q is no number from %d to %d", s, low, high)
+	}
+	return n, nil
+}
+
+// maxUnixPath is the longest path that a UNIX socket can have (unix(7)).
+const maxUnixPath = 107
+
+// checkAddress checks an address. One to listen on may stand for every
+// address and have port 0.
+func checkAddress(s string, listen bool) error {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		if !strings.HasPrefix(path, "/") || len(path) > maxUnixPath || strings.ContainsRune(path, 0) {
+			return fmt.Errorf("%q: want unix: and an absolute path of at most %d bytes", s, maxUnixPath)
+		}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q is no address; want host:port, [v6]:port or unix:/path", s)
+	}
+	lowest := 1
+	if listen {
+		lowest = 0
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < lowest || n > 65535 || port != strconv.Itoa(n) {
+		return fmt.Errorf("%q: port %q is no number from %d to 65535", s, port, lowest)
+	}
+	switch {
+	case host == "*" || host == "":
+		if !listen {
+			return fmt.Errorf("%q names no host to connect to; want host:port", s)
+		}
+		return nil
+	case strings.Contains(host, ":"):
+		if _, err := netip.ParseAddr(host); err != nil {
+			return fmt.Errorf("%q: %q is no IPv6 address", s, host)
+		}
+		return nil
+	}
+	return checkHostName(s, host)
+}
+
+// checkHostName takes IPv4 addresses and DNS names, with the underscores that
+// some use.
+func checkHostName(s, host string) error {
+	if numeric := strings.Trim(host, "0123456789."); numeric == "" {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return fmt.Errorf("%q: %q is no IPv4 address", s, host)
+		}
+		return nil
+	}
+	if len(host) > 253 {
+		return fmt.Errorf("%q: the host name is longer than 253 letters", s)
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(host, "."), ".") {
+		wrong := strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_")
+		if label == "" || len(label) > 63 || wrong != "" {
+			return fmt.Errorf("%q: %q is no host name", s, host)
+		}
+	}
+	return nil
+}
+
+// isLoopback tells whether a listening address is reachable from this machine
+// alone.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return strings.HasPrefix(address, "unix:")
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// plainName tells whether a name can be used in commands without quoting.
+func plainName(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	return strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-") == ""
+}
+
+// SchedulerNames returns the canonical scheduler names, as package sched has
+// them; this room knows them as text only.
+func SchedulerNames() []string {
+	return []string{"leastc", "p2c", "rand", "roundr", "weightlc", "weightr", "weightrr"}
+}
+
+// SchedulerAliases returns the other names that the ancestors used, each with
+// its canonical one.
+func SchedulerAliases() map[string]string {
+	return map[string]string{
+		"random": "rand", "roundrobin": "roundr", "leastconns": "leastc",
+		"leastconnsrr": "leastc", "lweighted": "weightr",
+	}
+}

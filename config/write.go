@@ -1,0 +1,144 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/beevik/etree"
+)
+
+// Marshal writes the model as a new document, with every value that differs
+// from its default. Reading it gives the same model.
+func (c *Config) Marshal() ([]byte, error) {
+	doc := etree.NewDocument()
+	doc.WriteSettings.CanonicalAttrVal = true
+	root := doc.CreateElement(c.Root)
+	std := New()
+	add(root, "engine",
+		unless(c.Engine.Loops == 0, "loops", strconv.Itoa(c.Engine.Loops)),
+		unless(c.Engine.Splice == std.Engine.Splice, "splice", c.Engine.Splice),
+		unless(c.Engine.PipeSize == std.Engine.PipeSize, "pipeSize", formatSize(c.Engine.PipeSize)),
+		unless(c.Engine.PipeMemory == std.Engine.PipeMemory, "pipeMemory", formatSize(c.Engine.PipeMemory)),
+		unless(c.Engine.MaxSessions == 0, "maxSessions", strconv.Itoa(c.Engine.MaxSessions)),
+		unless(c.Engine.Backlog == std.Engine.Backlog, "backlog", strconv.Itoa(c.Engine.Backlog)),
+		unless(c.Engine.Drain == std.Engine.Drain, "drain", c.Engine.Drain.String()))
+	for _, s := range c.Services {
+		s.marshal(root)
+	}
+	c.Admin.marshal(root)
+	m := root.CreateElement("manager")
+	addCheck(m, "hostCheck", c.Manager.HostCheck)
+	addCheck(m, "configCheck", c.Manager.ConfigCheck).CreateAttr("backups", strconv.Itoa(c.Manager.Backups))
+	addCheck(m, "heartbeat", c.Manager.Heartbeat)
+	add(root, "logging",
+		unless(c.Logging.File == "", "file", c.Logging.File),
+		unless(c.Logging.Level == std.Logging.Level, "level", c.Logging.Level),
+		unless(c.Logging.Format == std.Logging.Format, "format", c.Logging.Format))
+	doc.Indent(2)
+	data, err := doc.WriteToBytes()
+	if err != nil {
+		return nil, fmt.Errorf("write the configuration: %w", err)
+	}
+	return data, nil
+}
+
+func (s *Service) marshal(root *etree.Element) {
+	e := root.CreateElement("service")
+	e.CreateAttr("name", s.Name)
+	for _, l := range s.Listen {
+		e.CreateElement("listen").CreateAttr("ip", l.Address)
+	}
+	std := NewService("")
+	add(e, "timeouts",
+		unless(s.Timeouts.Connect == std.Timeouts.Connect, "connect", s.Timeouts.Connect.String()),
+		unless(s.Timeouts.Total == std.Timeouts.Total, "total", s.Timeouts.Total.String()),
+		unless(s.Timeouts.Idle == std.Timeouts.Idle, "idle", s.Timeouts.Idle.String()),
+		unless(s.Timeouts.HalfClosed == std.Timeouts.HalfClosed, "halfClosed", s.Timeouts.HalfClosed.String()))
+	add(e, "limits", unless(s.Limits.Tries == 0, "tries", strconv.Itoa(s.Limits.Tries)))
+	for _, g := range s.Groups {
+		group := e.CreateElement("group")
+		group.CreateAttr("name", g.Name)
+		group.CreateAttr("scheduler", g.Scheduler)
+		group.CreateAttr("enable", strconv.FormatBool(g.Enabled))
+		if g.Refuse {
+			group.CreateAttr("allDown", "refuse")
+		}
+		for _, h := range g.Hosts {
+			host := group.CreateElement("host")
+			host.CreateAttr("name", h.Name)
+			host.CreateAttr("ip", h.Address)
+			host.CreateAttr("weight", strconv.Itoa(h.Weight))
+			if h.Backup {
+				host.CreateAttr("backup", "true")
+			}
+			if h.State != "ready" {
+				host.CreateAttr("state", h.State)
+			}
+		}
+	}
+}
+
+func (a *Admin) marshal(root *etree.Element) {
+	if a.Web == nil && a.SSH == nil && a.Metrics == "" && len(a.Users) == 0 {
+		return
+	}
+	e := root.CreateElement("admin")
+	listen := func(tag string, l *AdminListen) *etree.Element {
+		el := e.CreateElement(tag)
+		el.CreateAttr("listen", l.Listen)
+		el.CreateAttr("enable", strconv.FormatBool(l.Enable))
+		return el
+	}
+	if w := a.Web; w != nil {
+		el := listen("web", w)
+		el.CreateAttr("secure", strconv.FormatBool(w.Secure))
+		el.CreateAttr("refresh", seconds(w.Refresh))
+	}
+	if a.SSH != nil {
+		listen("ssh", a.SSH)
+	}
+	if a.Metrics != "" {
+		e.CreateElement("metrics").CreateAttr("listen", a.Metrics)
+	}
+	for _, u := range a.Users {
+		el := e.CreateElement("user")
+		el.CreateAttr("name", u.Name)
+		el.CreateAttr("password", u.Password)
+		el.CreateAttr("access", u.Access)
+	}
+}
+
+func addCheck(to *etree.Element, tag string, c Check) *etree.Element {
+	e := to.CreateElement(tag)
+	e.CreateAttr("interval", seconds(c.Interval))
+	e.CreateAttr("enable", strconv.FormatBool(c.Enable))
+	return e
+}
+
+// seconds is the inverse of parseSeconds.
+func seconds(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64)
+}
+
+// unless returns an attribute to write, or none if it says the default.
+func unless(isDefault bool, name, value string) *etree.Attr {
+	if isDefault {
+		return nil
+	}
+	return &etree.Attr{Key: name, Value: value}
+}
+
+// add writes an element, unless it would have no attribute.
+func add(to *etree.Element, tag string, attrs ...*etree.Attr) {
+	var e *etree.Element
+	for _, a := range attrs {
+		if a == nil {
+			continue
+		}
+		if e == nil {
+			e = to.CreateElement(tag)
+		}
+		e.CreateAttr(a.Key, a.Value)
+	}
+}
