@@ -1,0 +1,379 @@
+// Package director is the control plane: the one writer.
+//
+// One goroutine, [Director.Run], decides everything that the event loops only
+// read. A change of the configuration comes in through [Director.Do], a failed
+// connect through the engine's reports, a probe and a name through goroutines
+// of the director's own; each decision leaves as a new plan for the engine.
+// Readers load [Director.State] and never wait.
+//
+// Health, while groups have no checks of their own: a failed connect takes a
+// host out at once; hostCheck probes hosts that are out, and one success brings
+// a host back; heartbeat probes hosts that are in, and the third failure in a
+// row takes one out. While every host of a group is out, they are probed at
+// most a second apart, whatever hostCheck says.
+//
+// A host name stands for its IPv4 addresses, or for its IPv6 addresses if it
+// has no other. One that does not resolve is left out until it does.
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/sched"
+)
+
+// Engine is what the director needs of the data plane.
+type Engine interface {
+	Apply(engine.Plan) error
+	Failures() <-chan engine.Failure
+}
+
+// Resolver looks names up; *net.Resolver is one.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// Options are what a Director may be given.
+type Options struct {
+	Log      *slog.Logger                                  // nil: slog.Default
+	Resolver Resolver                                      // nil: the system's
+	Probe    func(ctx context.Context, a sched.Addr) error // nil: health.TCP
+}
+
+// Change is one change of the configuration.
+type Change struct {
+	By, From, Verb string                     // who, from where, what: for the log
+	Apply          func(*config.Config) error // changes a copy; an error drops it
+}
+
+// Director is the control plane. See the package comment.
+type Director struct {
+	eng   Engine
+	opt   Options
+	log   *slog.Logger
+	state atomic.Pointer[State]
+
+	changes chan request
+	probed  chan probeResult
+	looked  chan lookup
+	stopped chan struct{} // closed when Run has returned
+
+	// What follows belongs to New, and then to Run.
+	config  *config.Config
+	targets map[targetKey]*Target
+	byHost  map[*sched.Host]*Target
+	names   map[string]*name
+	routes  map[string]*route
+	dirty   bool // a plan is due
+	probing int  // probes under way
+}
+
+// request is a Do on its way to Run.
+type request struct {
+	change Change
+	answer chan<- answer // has room for one
+}
+
+type answer struct {
+	generation uint64
+	err        error
+}
+
+// route is what the engine was last given for a service.
+type route struct {
+	group string
+	table *sched.Table
+	plan  *engine.Route
+	dirty bool
+}
+
+const (
+	// startLookup bounds the look-ups that New waits for.
+	startLookup = 5 * time.Second
+	// scanEvery is how often the hosts are scanned for what the engine could
+	// not report.
+	scanEvery = time.Second
+)
+
+// ErrStopped is returned by Do when Run has ended.
+var ErrStopped = errors.New("the director has stopped")
+
+// New resolves the configuration's names, which may take five seconds, and
+// makes the engine serve it. Names that do not resolve by then are left out
+// until they do. The error is the engine's: listeners that cannot be opened.
+func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	if opt.Resolver == nil {
+		opt.Resolver = net.DefaultResolver
+	}
+	if opt.Probe == nil {
+		opt.Probe = health.TCP
+	}
+	d := &Director{
+		eng: eng, opt: opt, log: opt.Log,
+		changes: make(chan request),
+		probed:  make(chan probeResult, maxProbes),
+		looked:  make(chan lookup, maxLookups),
+		stopped: make(chan struct{}),
+		targets: map[targetKey]*Target{},
+		byHost:  map[*sched.Host]*Target{},
+		names:   map[string]*name{},
+		routes:  map[string]*route{},
+	}
+	d.lookupAll(cfg)
+	if _, err := d.adopt(cfg, 1); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// State returns what runs now.
+func (d *Director) State() *State { return d.state.Load() }
+
+// Do makes a change and returns the generation of the configuration that has
+// it. The change is whole or not at all: an error from Apply, from the check
+// of the configuration or from the engine leaves everything as it was. Changes
+// made at the same moment are done one after the other.
+func (d *Director) Do(ctx context.Context, c Change) (generation uint64, err error) {
+	reply := make(chan answer, 1)
+	select {
+	case d.changes <- request{c, reply}:
+	case <-d.stopped:
+		return 0, ErrStopped
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	// Run has taken it and will answer.
+	a := <-reply
+	return a.generation, a.err
+}
+
+// Run is the director's goroutine. It returns when ctx ends, after its probes
+// and look-ups have.
+func (d *Director) Run(ctx context.Context) error {
+	defer close(d.stopped)
+	ctx, cancel := context.WithCancel(ctx)
+	scan := time.NewTicker(scanEvery)
+	defer scan.Stop()
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			cancel()
+			d.await()
+			return nil
+		case r := <-d.changes:
+			generation, err := d.change(r.change)
+			r.answer <- answer{generation, err}
+		case f := <-d.eng.Failures():
+			d.failed(f)
+		case r := <-d.probed:
+			d.judge(r)
+		case l := <-d.looked:
+			d.resolved(l)
+		case <-scan.C:
+			d.scan()
+		case <-wake.C:
+		}
+		d.drainFailures()
+		d.publishPlan()
+		wake.Reset(d.startDue(ctx))
+	}
+}
+
+// await takes the results of what is still under way.
+func (d *Director) await() {
+	for d.probing > 0 {
+		<-d.probed
+		d.probing--
+	}
+	for _, n := range d.names {
+		for n.looking {
+			l := <-d.looked
+			d.names[l.host].looking = false
+		}
+	}
+}
+
+// drainFailures takes all reports that wait, so that many hosts that fail at
+// once cost one plan.
+func (d *Director) drainFailures() {
+	for {
+		select {
+		case f := <-d.eng.Failures():
+			d.failed(f)
+		default:
+			return
+		}
+	}
+}
+
+// change does a Do.
+func (d *Director) change(c Change) (uint64, error) {
+	next := d.config.Clone()
+	if err := c.Apply(next); err != nil {
+		return 0, err
+	}
+	if err := next.Check("configuration").Err(); err != nil {
+		return 0, err
+	}
+	generation, err := d.adopt(next, d.State().Generation+1)
+	if err != nil {
+		return 0, err
+	}
+	d.log.Info("configuration changed", "generation", generation, "verb", c.Verb, "by", c.By, "from", c.From)
+	return generation, nil
+}
+
+// adopt makes cfg what runs, if the engine takes it.
+func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) {
+	state := &State{Generation: generation, Config: cfg}
+	targets := map[targetKey]*Target{}
+	for _, s := range cfg.Services {
+		svc := &Service{Config: s}
+		for _, g := range s.Groups {
+			group := &Group{Config: g}
+			for _, h := range g.Hosts {
+				group.Hosts = append(group.Hosts, d.host(s, g, h, targets))
+			}
+			svc.Groups = append(svc.Groups, group)
+		}
+		state.Services = append(state.Services, svc)
+	}
+	routes, plan, err := d.plan(state, true)
+	if err != nil {
+		return 0, err
+	}
+	if err := d.eng.Apply(plan); err != nil {
+		return 0, err
+	}
+	d.config, d.targets, d.routes, d.dirty = cfg, targets, routes, false
+	d.byHost = make(map[*sched.Host]*Target, len(targets))
+	for _, t := range targets {
+		d.byHost[t.Host] = t
+	}
+	d.forgetNames(state)
+	d.state.Store(state)
+	return generation, nil
+}
+
+// host finds the targets of a host: those that it had, and new ones.
+func (d *Director) host(s *config.Service, g *config.Group, h *config.Host, targets map[targetKey]*Target) *Host {
+	host := &Host{Config: h}
+	addrs, err := d.addresses(h.Address)
+	if err != nil {
+		host.Problem = err.Error()
+	}
+	for _, a := range addrs {
+		key := targetKey{s.Name, g.Name, h.Name, a}
+		t := d.targets[key]
+		if t == nil {
+			t = newTarget(key, time.Now())
+		}
+		targets[key] = t
+		host.Targets = append(host.Targets, t)
+	}
+	return host
+}
+
+// plan builds what the engine should do. Routes are built anew for all
+// services or for those alone whose health has changed.
+func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan, error) {
+	routes := make(map[string]*route, len(state.Services))
+	var plan engine.Plan
+	for _, s := range state.Services {
+		r := d.routes[s.Config.Name]
+		if r == nil || all || r.dirty {
+			var err error
+			if r, err = newRoute(s, r); err != nil {
+				return nil, plan, fmt.Errorf("service %q: %w", s.Config.Name, err)
+			}
+		}
+		routes[s.Config.Name] = r
+		p := engine.Service{Name: s.Config.Name, Route: r.plan}
+		for _, l := range s.Config.Listen {
+			p.Listen = append(p.Listen, l.Address)
+		}
+		plan.Services = append(plan.Services, p)
+	}
+	return routes, plan, nil
+}
+
+// newRoute builds the route of a service. A table goes on where the one before
+// it was.
+func newRoute(s *Service, before *route) (*route, error) {
+	c := s.Config
+	r := &route{plan: &engine.Route{
+		Timeouts: engine.Timeouts{
+			Connect: c.Timeouts.Connect, Total: c.Timeouts.Total,
+			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.HalfClosed,
+		},
+		Tries: c.Limits.Tries,
+	}}
+	for _, g := range s.Groups {
+		if !g.Config.Enabled {
+			continue
+		}
+		policy := sched.Policy{Scheduler: g.Config.Scheduler, Refuse: g.Config.Refuse, Seed: rand.Uint64()}
+		if before != nil && before.group == g.Config.Name && before.table != nil {
+			policy.Start = before.table.Next()
+		}
+		var members []sched.Member
+		for _, h := range g.Hosts {
+			if h.Config.State != "ready" {
+				continue
+			}
+			for _, t := range h.Targets {
+				members = append(members, sched.Member{Host: t.Host, Weight: h.Config.Weight, Backup: h.Config.Backup})
+			}
+		}
+		table, err := sched.NewTable(policy, members)
+		if err != nil {
+			return nil, fmt.Errorf("group %q: %w", g.Config.Name, err)
+		}
+		r.group, r.table, r.plan.Table = g.Config.Name, table, table
+	}
+	return r, nil
+}
+
+// publishPlan gives the engine new tables if health has changed.
+func (d *Director) publishPlan() {
+	if !d.dirty {
+		return
+	}
+	d.dirty = false
+	routes, plan, err := d.plan(d.State(), false)
+	if err == nil {
+		err = d.eng.Apply(plan)
+	}
+	if err != nil {
+		// Listeners stay as they are and tables were accepted before, so this
+		// is an engine that is closing. Hosts that are down are passed over
+		// without a new table as well.
+		d.log.Warn("the engine did not take new tables", "err", err)
+		return
+	}
+	d.routes = routes
+}
+
+// changed notes that a service needs a new table.
+func (d *Director) changed(service string) {
+	if r := d.routes[service]; r != nil {
+		r.dirty = true
+		d.dirty = true
+	}
+}

@@ -1,0 +1,45 @@
+// Package health probes a host once and reports what it found. It decides
+// nothing: how often to probe and what a result means is the director's.
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/txlb/txlb/sched"
+)
+
+// TCP connects to addr and resets the connection, so that a probe leaves no
+// socket in TIME_WAIT on either side. It returns nil if the connect succeeded
+// before ctx ended, else a reason that an operator can read.
+func TCP(ctx context.Context, addr sched.Addr) error {
+	network, address := "tcp", addr.IP().String()
+	if path := addr.Path(); path != "" {
+		network, address = "unix", path
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return fmt.Errorf("probe %v: %w", addr, reason(err))
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+	return nil
+}
+
+// reason leaves out what the dialer repeats of the address.
+func reason(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return errors.New("no answer in time")
+	}
+	return err
+}
