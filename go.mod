@@ -12,3 +12,8 @@ require (
 	golang.org/x/sys v0.49.0
 	pgregory.net/rapid v1.2.0
 )
+
+require (
+	github.com/valyala/fastrand v1.1.0 // indirect
+	github.com/valyala/histogram v1.2.0 // indirect
+)

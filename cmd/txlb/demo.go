@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/txlb/txlb/config"
+)
+
+// Where the demo listens.
+const (
+	demoAddress = "127.0.0.1:8080"
+	demoMetrics = "127.0.0.1:9107"
+)
+
+// demoCommand balances three small web servers that run inside the program.
+func demoCommand(ctx context.Context, c console, args []string) int {
+	if status, ok := parseFlags(c, "demo", flag.NewFlagSet("txlb demo", flag.ContinueOnError), args); !ok {
+		return status
+	}
+	cfg := config.New()
+	cfg.Admin.Metrics = demoMetrics
+	cfg.Logging.Level = "warn"
+	cfg.Engine.Drain = time.Second
+	s := config.NewService("demo")
+	s.Listen = []config.Listen{{Address: demoAddress}}
+	g := config.NewGroup("servers")
+	g.Enabled = true
+	g.Scheduler = "roundr"
+	for _, name := range []string{"red", "green", "blue"} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return finish(c, err)
+		}
+		server := &http.Server{Handler: page(name), ReadHeaderTimeout: 5 * time.Second}
+		go func() { _ = server.Serve(ln) }() // ends with Close
+		defer func() { _ = server.Close() }()
+		g.Hosts = append(g.Hosts, &config.Host{Name: name, Address: ln.Addr().String(), Weight: 1, State: "ready"})
+	}
+	s.Groups = []*config.Group{g}
+	cfg.Services = []*config.Service{s}
+
+	fmt.Fprintf(c.out, `txlb demo: three small web servers, red, green and blue, behind one address.
+
+  curl http://%[1]s/                    one of them answers; ask again for the next
+  for i in 1 2 3 4 5 6; do curl -s http://%[1]s/; done
+  curl -s http://%[2]s/metrics | grep txlb_sessions_total
+
+Stop it with Ctrl-C. For your own servers: docs/configuration.md and txlb run -c FILE.
+`, demoAddress, demoMetrics)
+	return finish(c, serve(ctx, c, cfg))
+}
+
+// page is one of the demo's web servers.
+func page(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		fmt.Fprintf(w, "hello from %s\n", name)
+	})
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/logs"
+	"github.com/txlb/txlb/internal/metrics"
+)
+
+func runCommand(ctx context.Context, c console, args []string) int {
+	flags := flag.NewFlagSet("txlb run", flag.ContinueOnError)
+	file := configFlag(flags)
+	if status, ok := parseFlags(c, "run", flags, args); !ok {
+		return status
+	}
+	path := configPath(*file)
+	cfg, problems := config.ReadFile(path)
+	if len(problems) > 0 {
+		fmt.Fprintln(c.err, problems)
+	}
+	if cfg == nil {
+		return exitUsage
+	}
+	return finish(c, serve(ctx, c, cfg))
+}
+
+func checkCommand(_ context.Context, c console, args []string) int {
+	flags := flag.NewFlagSet("txlb check", flag.ContinueOnError)
+	file := configFlag(flags)
+	if status, ok := parseFlags(c, "check", flags, args); !ok {
+		return status
+	}
+	path := configPath(*file)
+	cfg, problems := config.ReadFile(path)
+	if len(problems) > 0 {
+		fmt.Fprintln(c.out, problems)
+	}
+	if cfg == nil {
+		return exitUsage
+	}
+	hosts := 0
+	for _, s := range cfg.Services {
+		for _, g := range s.Groups {
+			hosts += len(g.Hosts)
+		}
+	}
+	fmt.Fprintf(c.out, "%s is right: %d services, %d hosts\n", path, len(cfg.Services), hosts)
+	return exitOK
+}
+
+// finish turns the end of a server into an exit status.
+func finish(c console, err error) int {
+	if err != nil {
+		fmt.Fprintln(c.err, "txlb:", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// serve runs a configuration until ctx ends, then takes leave of the clients.
+// It returns nil if that went in good order.
+func serve(ctx context.Context, c console, cfg *config.Config) error {
+	file, err := logs.Open(cfg.Logging.File)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	log, err := logs.New(file, cfg.Logging.Level, cfg.Logging.Format)
+	if err != nil {
+		return err
+	}
+	opt, limits := engineOptions(cfg, log)
+	eng, err := engine.New(opt)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = eng.Close() }()
+	dir, err := director.New(cfg, eng, director.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	for _, l := range eng.Listeners() {
+		log.Info("listening", "service", l.Service, "addr", l.Addr)
+	}
+
+	// Everything that runs beside the loops ends with background.
+	background, stop := context.WithCancel(context.Background())
+	defer stop()
+	var running sync.WaitGroup
+	defer running.Wait()
+	if cfg.Admin.Metrics != "" {
+		ln, err := net.Listen("tcp", cfg.Admin.Metrics)
+		if err != nil {
+			return fmt.Errorf("<metrics listen=%q>: %w", cfg.Admin.Metrics, err)
+		}
+		source := metrics.Source{
+			Engine: eng.Snapshot, State: dir.State, Version: version,
+			SessionsLimit: opt.MaxSessions, FDLimit: limits.files,
+		}
+		running.Go(func() {
+			if err := metrics.Serve(background, ln, source); err != nil {
+				log.Error("the metrics are gone", "err", err)
+			}
+		})
+	}
+	running.Go(func() { _ = dir.Run(background) })
+	running.Go(func() { onSignals(background, log, file) })
+	log.Info("ready", "version", version, "services", len(cfg.Services), "loops", opt.Loops,
+		"max_sessions", opt.MaxSessions, "files", limits.files)
+	notify(log, daemon.SdNotifyReady)
+
+	<-ctx.Done()
+	notify(log, daemon.SdNotifyStopping)
+	log.Info("draining", "at_most", cfg.Engine.Drain.String())
+	stop()
+	running.Wait()
+	leave, cancel := context.WithTimeout(context.Background(), max(cfg.Engine.Drain, time.Millisecond))
+	defer cancel()
+	switch err := eng.Drain(leave); {
+	case errors.Is(err, context.DeadlineExceeded):
+		log.Warn("the time to drain is over: the sessions that were left are closed")
+	case err != nil:
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// limits are what the system allows the process.
+type limits struct {
+	files uint64 // open files; 0: not known
+}
+
+// engineOptions translates <engine> and fits it to what the system allows.
+func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits) {
+	e := cfg.Engine
+	modes := map[string]engine.SpliceMode{
+		"auto": engine.SpliceAuto, "always": engine.SpliceAlways, "never": engine.SpliceNever,
+	}
+	opt := engine.Options{
+		Loops: e.Loops, Splice: modes[e.Splice], PipeSize: int(e.PipeSize), PipeMemory: e.PipeMemory,
+		MaxSessions: e.MaxSessions, Backlog: e.Backlog,
+	}
+	if opt.Loops == 0 {
+		opt.Loops = runtime.GOMAXPROCS(0)
+	}
+	// A loop that waits gives its processor back late; one to spare keeps the
+	// runtime's monitor from taking them away (docs/performance.md).
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(opt.Loops + spareProcs)
+	}
+	files, err := raiseFiles()
+	if err != nil {
+		log.Warn("the limit of open files is not known: sessions are not limited by it", "err", err)
+		return opt, limits{}
+	}
+	listeners := 0
+	for _, s := range cfg.Services {
+		listeners += len(s.Listen)
+	}
+	allowed := sessionsFor(files, listeners*opt.Loops, int(e.PipeMemory/e.PipeSize))
+	switch {
+	case opt.MaxSessions == 0:
+		opt.MaxSessions = allowed
+	case opt.MaxSessions > allowed:
+		log.Warn("<engine maxSessions> is more than the limit of open files allows; raise LimitNOFILE",
+			"asked", opt.MaxSessions, "allowed", allowed, "files", files)
+		opt.MaxSessions = allowed
+	}
+	return opt, limits{files: files}
+}
+
+// spareProcs is how many more threads may run Go code than there are loops.
+const spareProcs = 1
+
+// ownFiles is what the process needs beside sessions, listeners and pipes:
+// logs, metrics, probes, epoll.
+const ownFiles = 128
+
+// sessionsFor returns how many sessions fit into a number of open files: two
+// each, beside the listeners and the pipes. Pipes may take a quarter: where
+// they do not get more, streams are copied.
+func sessionsFor(files uint64, listeners, pipes int) int {
+	left := int64(min(files, 1<<40)) - ownFiles - int64(listeners)
+	left -= min(2*int64(pipes), left/4)
+	return int(max(left/2, 1))
+}
+
+// onSignals does what signals other than those to stop ask for, until ctx ends.
+func onSignals(ctx context.Context, log *slog.Logger, file *logs.File) {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, reopenSignals()...)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-signals:
+			if err := file.Reopen(); err != nil {
+				log.Error("the log goes on in the old file", "err", err)
+				continue
+			}
+			log.Info("the log was opened anew", "signal", s.String())
+		}
+	}
+}
+
+// notify tells systemd, if it started the program (sd_notify(3)).
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd was not told", "state", state, "err", err)
+	}
+}

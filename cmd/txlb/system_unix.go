@@ -1,0 +1,29 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// raiseFiles raises the soft limit of open files to the hard one and returns it.
+func raiseFiles() (uint64, error) {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0, fmt.Errorf("limit of open files: %w", err)
+	}
+	if l.Cur < l.Max {
+		raised := l
+		raised.Cur = l.Max
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err == nil {
+			l = raised
+		}
+	}
+	return uint64(l.Cur), nil
+}
+
+// reopenSignals are the signals after which the log is opened anew.
+func reopenSignals() []os.Signal { return []os.Signal{unix.SIGUSR1, unix.SIGHUP} }

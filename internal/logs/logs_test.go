@@ -1,0 +1,106 @@
+package logs
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Everything that was written is in one of the files, whole, whenever the file
+// is moved away and opened anew.
+func TestReopenLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := New(f, "info", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const writers, lines = 4, 250
+	var wg sync.WaitGroup
+	for range writers {
+		wg.Go(func() {
+			for i := range lines {
+				log.Info("line", "i", i)
+				log.Debug("not this one")
+			}
+		})
+	}
+	for i := range 20 {
+		if err := os.Rename(path, path+"."+string(rune('a'+i))); err != nil {
+			t.Error(err)
+		}
+		if err := f.Reopen(); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	files, _ := filepath.Glob(path + "*")
+	total := 0
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(data)) {
+			var v struct{ Msg string }
+			if err := json.Unmarshal([]byte(line), &v); err != nil || v.Msg != "line" {
+				t.Errorf("broken line %q", line)
+			}
+			total++
+		}
+	}
+	if total != writers*lines || len(files) != 21 {
+		t.Errorf("%d lines in %d files", total, len(files))
+	}
+}
+
+func TestFailedReopenGoesOn(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "logs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := dir + ".moved"
+	if err := os.Rename(dir, moved); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Reopen(); err == nil {
+		t.Error("a file in a folder that is gone was opened")
+	}
+	if _, err := f.Write([]byte("still here\n")); err != nil {
+		t.Error(err)
+	}
+	_ = f.Close()
+	if data, _ := os.ReadFile(filepath.Join(moved, "log")); string(data) != "still here\n" {
+		t.Errorf("the file has %q", data)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	if _, err := Open(filepath.Join(t.TempDir(), "no", "log")); err == nil {
+		t.Error("opened a file in no folder")
+	}
+	if _, err := New(os.Stderr, "loud", "text"); err == nil {
+		t.Error("took level loud")
+	}
+	if _, err := New(os.Stderr, "info", "xml"); err == nil {
+		t.Error("took format xml")
+	}
+	f, err := Open("")
+	if err != nil || f.Reopen() != nil || f.Close() != nil {
+		t.Error("standard error is no file to reopen or close")
+	}
+}

@@ -1,0 +1,238 @@
+// Package metrics writes what the program counts as Prometheus text, under the
+// names of docs/operations.md. It is the only room that knows the metrics
+// library. A scrape reads snapshots: no loop and no change waits for it.
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/director"
+)
+
+// Source is where the figures come from.
+type Source struct {
+	Engine        func() engine.Snapshot
+	State         func() *director.State
+	Version       string
+	SessionsLimit int    // 0: none
+	FDLimit       uint64 // 0: not known
+}
+
+// Write writes all metrics.
+func (s Source) Write(w io.Writer) {
+	x := &text{w: w}
+	s.services(x)
+	s.hosts(x)
+	s.loops(x)
+	s.process(x)
+	metrics.WriteProcessMetrics(w)
+}
+
+// text writes samples; those of one metric follow each other.
+type text struct {
+	w io.Writer
+}
+
+// labels are pairs of name and value.
+func (x *text) sample(name string, value float64, labels ...string) {
+	full := name
+	for i := 0; i+1 < len(labels); i += 2 {
+		sep := ","
+		if i == 0 {
+			sep = "{"
+		}
+		full += sep + labels[i] + "=" + quote(labels[i+1])
+	}
+	if len(labels) > 0 {
+		full += "}"
+	}
+	_, _ = fmt.Fprintf(x.w, "%s %s\n", full, strconv.FormatFloat(value, 'g', -1, 64))
+}
+
+// quote escapes a label's value as the exposition format wants it: backslash,
+// quote and line feed, and nothing else.
+func quote(s string) string {
+	b := make([]byte, 0, len(s)+2)
+	b = append(b, '"')
+	for i := range len(s) {
+		switch s[i] {
+		case '\\', '"':
+			b = append(b, '\\', s[i])
+		case '\n':
+			b = append(b, '\\', 'n')
+		default:
+			b = append(b, s[i])
+		}
+	}
+	return string(append(b, '"'))
+}
+
+// kind says what the samples that follow are.
+func (x *text) kind(name, kind string) { _, _ = fmt.Fprintf(x.w, "# TYPE %s %s\n", name, kind) }
+
+func (x *text) counter(name string) { x.kind(name, "counter") }
+func (x *text) gauge(name string)   { x.kind(name, "gauge") }
+
+func (s Source) services(x *text) {
+	snap := s.Engine()
+	names := slices.Sorted(maps.Keys(snap.Services))
+	one := func(metric string, value func(engine.ServiceStats) float64) {
+		for _, name := range names {
+			x.sample(metric, value(snap.Services[name]), "service", name)
+		}
+	}
+	many := func(metric, label string, values func(engine.ServiceStats) map[string]uint64) {
+		x.counter(metric)
+		for _, name := range names {
+			m := values(snap.Services[name])
+			for _, key := range slices.Sorted(maps.Keys(m)) {
+				x.sample(metric, float64(m[key]), "service", name, label, key)
+			}
+		}
+	}
+	x.gauge("txlb_service_sessions")
+	one("txlb_service_sessions", func(s engine.ServiceStats) float64 { return float64(s.Active) })
+	x.counter("txlb_service_sessions_total")
+	one("txlb_service_sessions_total", func(s engine.ServiceStats) float64 { return float64(s.Sessions) })
+	x.counter("txlb_redispatches_total")
+	one("txlb_redispatches_total", func(s engine.ServiceStats) float64 { return float64(s.Redispatches) })
+	many("txlb_connect_failures_total", "reason", func(s engine.ServiceStats) map[string]uint64 { return s.ConnectFailures })
+	many("txlb_sessions_refused_total", "reason", func(s engine.ServiceStats) map[string]uint64 { return s.Refused })
+	many("txlb_sessions_ended_total", "termination", func(s engine.ServiceStats) map[string]uint64 { return s.Ended })
+}
+
+// hostLine is a host with the sum of its targets.
+type hostLine struct {
+	labels         []string
+	active         int64
+	picks, in, out uint64
+	weight, state  int
+	up             bool
+	failures       uint64
+}
+
+func (s Source) hosts(x *text) {
+	state := s.State()
+	var lines []hostLine
+	x.gauge("txlb_group_enabled")
+	for _, svc := range state.Services {
+		for _, g := range svc.Groups {
+			enabled := 0.0
+			if g.Config.Enabled {
+				enabled = 1
+			}
+			x.sample("txlb_group_enabled", enabled, "service", svc.Config.Name, "group", g.Config.Name)
+			for _, h := range g.Hosts {
+				line := hostLine{
+					labels: []string{"service", svc.Config.Name, "group", g.Config.Name, "host", h.Config.Name},
+					weight: h.Config.Weight, up: h.Up(), state: stateNumber(h.Config.State),
+				}
+				for _, t := range h.Targets {
+					c := t.Host.Stats()
+					line.active += c.Active
+					line.picks += c.Picks
+					line.in += c.In
+					line.out += c.Out
+					line.failures += c.Failures
+				}
+				lines = append(lines, line)
+			}
+		}
+	}
+	each := func(name, kind string, value func(hostLine) float64) {
+		x.kind(name, kind)
+		for _, l := range lines {
+			x.sample(name, value(l), l.labels...)
+		}
+	}
+	each("txlb_sessions", "gauge", func(l hostLine) float64 { return float64(l.active) })
+	each("txlb_sessions_total", "counter", func(l hostLine) float64 { return float64(l.picks) })
+	each("txlb_bytes_in_total", "counter", func(l hostLine) float64 { return float64(l.in) })
+	each("txlb_bytes_out_total", "counter", func(l hostLine) float64 { return float64(l.out) })
+	each("txlb_host_connect_failures_total", "counter", func(l hostLine) float64 { return float64(l.failures) })
+	each("txlb_host_weight", "gauge", func(l hostLine) float64 { return float64(l.weight) })
+	each("txlb_host_state", "gauge", func(l hostLine) float64 { return float64(l.state) })
+	each("txlb_host_up", "gauge", func(l hostLine) float64 {
+		if l.up {
+			return 1
+		}
+		return 0
+	})
+}
+
+// stateNumber is the administrative state as a number: 0 ready, 1 drain, 2 maint.
+func stateNumber(s string) int { return max(0, slices.Index([]string{"ready", "drain", "maint"}, s)) }
+
+func (s Source) loops(x *text) {
+	loops := s.Engine().Loops
+	each := func(name, kind string, value func(engine.LoopStats) float64) {
+		x.kind(name, kind)
+		for i, l := range loops {
+			x.sample(name, value(l), "loop", strconv.Itoa(i))
+		}
+	}
+	each("txlb_loop_sessions", "gauge", func(l engine.LoopStats) float64 { return float64(l.Active) })
+	each("txlb_loop_events_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Events) })
+	each("txlb_loop_accepts_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Accepts) })
+	each("txlb_loop_spliced_bytes_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Spliced) })
+	each("txlb_loop_copied_bytes_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Copied) })
+	each("txlb_pipes", "gauge", func(l engine.LoopStats) float64 { return float64(l.Pipes) })
+}
+
+func (s Source) process(x *text) {
+	x.gauge("txlb_build_info")
+	x.sample("txlb_build_info", 1, "version", s.Version)
+	x.gauge("txlb_config_generation")
+	x.sample("txlb_config_generation", float64(s.State().Generation))
+	if s.SessionsLimit > 0 {
+		x.gauge("txlb_sessions_limit")
+		x.sample("txlb_sessions_limit", float64(s.SessionsLimit))
+	}
+	if s.FDLimit > 0 {
+		x.gauge("txlb_fd_limit")
+		x.sample("txlb_fd_limit", float64(s.FDLimit))
+	}
+	if n, ok := listenOverflows(); ok {
+		x.counter("txlb_listen_overflows_total")
+		x.sample("txlb_listen_overflows_total", float64(n))
+	}
+}
+
+// Serve answers GET /metrics on ln until ctx ends, and closes ln. Slow clients
+// are cut off: nobody needs a minute for a scrape.
+func Serve(ctx context.Context, ln net.Listener, s Source) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		s.Write(w)
+	})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "txlb: the metrics are at /metrics\n")
+	})
+	server := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics on %v: %w", ln.Addr(), err)
+	}
+	return nil
+}

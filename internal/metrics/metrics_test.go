@@ -1,0 +1,173 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/sched"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fixed is an engine that has nothing to do.
+type fixed struct{}
+
+func (fixed) Apply(engine.Plan) error         { return nil }
+func (fixed) Failures() <-chan engine.Failure { return nil }
+
+const doc = `<config><service name="we&quot;b\"><listen ip=":1"/>
+	<group name="g" enable="yes"><host name="a" ip="10.0.0.1:80" weight="7"/><host name="b" ip="10.0.0.2:80" state="maint"/></group>
+	<group name="h"/></service></config>`
+
+func source(t *testing.T) Source {
+	t.Helper()
+	c, problems := config.Parse("", []byte(doc))
+	if c == nil {
+		t.Fatal(problems)
+	}
+	d, err := director.New(c, fixed{}, director.Options{
+		Log:   slog.New(slog.DiscardHandler),
+		Probe: func(context.Context, sched.Addr) error { return errors.New("no") },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := d.State().Services[0].Groups[0].Hosts[0].Targets[0].Host
+	h.AddBytes(11, 22)
+	h.Fail()
+	return Source{
+		Engine: func() engine.Snapshot {
+			return engine.Snapshot{
+				Services: map[string]engine.ServiceStats{`we"b\`: {
+					Active: 3, Sessions: 9, Redispatches: 2,
+					Refused: map[string]uint64{"no_host": 4}, Ended: map[string]uint64{"--": 5},
+					ConnectFailures: map[string]uint64{"refused": 6},
+				}},
+				Loops: []engine.LoopStats{{Active: 1, Pipes: 2, Events: 3, Accepts: 4, Spliced: 5, Copied: 6}},
+			}
+		},
+		State: d.State, Version: "v1", SessionsLimit: 100, FDLimit: 1000,
+	}
+}
+
+// line is one sample of the text format (Prometheus, exposition formats).
+var line = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{([a-zA-Z_][a-zA-Z0-9_]*="(\\.|[^"\\\n])*",? ?)*\})? (\S+)$`)
+
+// read checks every line of the text and returns the samples.
+func read(t *testing.T, text string) map[string]float64 {
+	t.Helper()
+	samples := map[string]float64{}
+	kinds := map[string]bool{}
+	for l := range strings.Lines(text) {
+		l = strings.TrimSuffix(l, "\n")
+		if name, ok := strings.CutPrefix(l, "# TYPE "); ok {
+			if kinds[name] {
+				t.Errorf("%q stands twice", l)
+			}
+			kinds[name] = true
+			continue
+		}
+		m := line.FindStringSubmatch(l)
+		if m == nil {
+			t.Errorf("no sample: %q", l)
+			continue
+		}
+		v, err := strconv.ParseFloat(m[5], 64)
+		if _, twice := samples[m[1]+m[2]]; err != nil || twice {
+			t.Errorf("%q: no number, or the same sample twice", l)
+		}
+		samples[m[1]+m[2]] = v
+	}
+	return samples
+}
+
+func TestServe(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, ln, source(t)) }()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	get := func(method, path string) (int, string) {
+		req, _ := http.NewRequest(method, fmt.Sprintf("http://%s%s", ln.Addr(), path), nil)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	status, body := get("GET", "/metrics")
+	if status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+	samples := read(t, body)
+	const svc, host = `service="we\"b\\"`, `{service="we\"b\\",group="g",host="a"}`
+	for name, want := range map[string]float64{
+		"txlb_service_sessions{" + svc + "}":                        3,
+		"txlb_service_sessions_total{" + svc + "}":                  9,
+		"txlb_redispatches_total{" + svc + "}":                      2,
+		"txlb_sessions_refused_total{" + svc + `,reason="no_host"}`: 4,
+		"txlb_sessions_ended_total{" + svc + `,termination="--"}`:   5,
+		"txlb_connect_failures_total{" + svc + `,reason="refused"}`: 6,
+		"txlb_group_enabled{" + svc + `,group="g"}`:                 1,
+		"txlb_group_enabled{" + svc + `,group="h"}`:                 0,
+		"txlb_bytes_in_total" + host:                                11,
+		"txlb_bytes_out_total" + host:                               22,
+		"txlb_sessions" + host:                                      0,
+		"txlb_sessions_total" + host:                                0,
+		"txlb_host_connect_failures_total" + host:                   1,
+		"txlb_host_up" + host:                                       0,
+		"txlb_host_weight" + host:                                   7,
+		"txlb_host_state{" + svc + `,group="g",host="b"}`:           2,
+		`txlb_loop_sessions{loop="0"}`:                              1,
+		`txlb_pipes{loop="0"}`:                                      2,
+		`txlb_loop_events_total{loop="0"}`:                          3,
+		`txlb_loop_accepts_total{loop="0"}`:                         4,
+		`txlb_loop_spliced_bytes_total{loop="0"}`:                   5,
+		`txlb_loop_copied_bytes_total{loop="0"}`:                    6,
+		`txlb_build_info{version="v1"}`:                             1,
+		"txlb_config_generation":                                    1,
+		"txlb_sessions_limit":                                       100,
+		"txlb_fd_limit":                                             1000,
+	} {
+		if got, ok := samples[name]; !ok || got != want {
+			t.Errorf("%s is %v (there: %v), want %v", name, got, ok, want)
+		}
+	}
+	for _, name := range []string{"process_resident_memory_bytes", "go_goroutines"} {
+		if samples[name] <= 0 {
+			t.Errorf("%s is %v", name, samples[name])
+		}
+	}
+	if status, _ := get("POST", "/metrics"); status != http.StatusMethodNotAllowed {
+		t.Errorf("POST has status %d", status)
+	}
+	if status, _ := get("GET", "/other"); status != http.StatusNotFound {
+		t.Errorf("another path has status %d", status)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,31 @@
+package metrics
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+)
+
+// listenOverflows returns how often a connection found a full accept queue,
+// anywhere on the machine since it started (ListenOverflows, /proc/net/netstat).
+func listenOverflows() (uint64, bool) {
+	data, err := os.ReadFile("/proc/net/netstat")
+	if err != nil {
+		return 0, false
+	}
+	return parseOverflows(data)
+}
+
+func parseOverflows(netstat []byte) (uint64, bool) {
+	lines := bytes.Split(netstat, []byte("\n"))
+	for i := 0; i+1 < len(lines); i += 2 { // names, then numbers
+		names, numbers := bytes.Fields(lines[i]), bytes.Fields(lines[i+1])
+		for j, name := range names {
+			if string(name) == "ListenOverflows" && j < len(numbers) {
+				n, err := strconv.ParseUint(string(numbers[j]), 10, 64)
+				return n, err == nil
+			}
+		}
+	}
+	return 0, false
+}
