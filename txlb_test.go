@@ -25,8 +25,9 @@ var rooms = map[string][]string{
 	"internal/director": {"config", "engine", "sched", "internal/health"},
 	"internal/health":   {"sched"},
 	"internal/logs":     {},
+	"internal/debian":   {},
 	"internal/metrics":  {"internal/director", "engine", "sched"},
-	"bench":             {"config", "sched", "engine", "splice"},
+	"bench":             {"config", "sched", "engine", "splice", "internal/debian"},
 }
 
 // outside says which room alone may know an outside library.

@@ -33,51 +33,86 @@ func (l *loop) open(fd int32, from sched.Addr, svc *service) {
 // tryHosts picks hosts until one answers, is on its way, or none is left.
 func (l *loop) tryHosts(s *session) {
 	for {
-		route := s.svc.route.Load()
-		switch {
-		case route.Table == nil:
-			l.refuse(s, noGroup)
-			return
-		case route.Tries > 0 && s.attempt.tried.Len() >= route.Tries:
-			l.refuse(s, noHost)
-			return
-		case l.now >= s.totalLimit(route):
-			l.refuse(s, outOfTime)
-			return
-		}
-		host, _ := route.Table.Pick(s.attempt.from, &s.attempt.tried)
+		host, why := l.pick(s)
 		if host == nil {
-			l.refuse(s, noHost)
+			l.refuse(s, why)
 			return
 		}
-		if s.attempt.tried.Len() > 1 {
-			s.count.redispatches.Add(1)
-		}
-		s.host = host
-		fd, errno := connectTo(host.Addr())
-		s.ends[backend] = end{fd: fd}
-		switch {
-		case fd < 0:
-			// No descriptor: another host would need one just as well.
-			s.count.failed[local].Add(1)
-			l.refuse(s, outOfResource)
-			return
-		case errno != 0 && errno != unix.EINPROGRESS:
-			l.hostFailed(s, errno)
-			continue
-		}
-		if e := l.poll.add(fd, s.slot<<1|backend, s.generation, sessionEvents); e != 0 {
-			l.refuse(s, outOfResource)
+		if l.connect(s, host) {
 			return
 		}
-		if errno == 0 {
-			l.connected(s)
-			return
-		}
-		s.active = l.now
-		l.expectConnect(s, route)
-		return
 	}
+}
+
+// pick picks a host that the session has not tried, if it may try another.
+func (l *loop) pick(s *session) (host *sched.Host, why refusal) {
+	route := s.svc.route.Load()
+	switch {
+	case route.Table == nil:
+		return nil, noGroup
+	case route.Tries > 0 && s.attempt.tried.Len() >= route.Tries:
+		return nil, noHost
+	case l.now >= s.totalLimit(route):
+		return nil, outOfTime
+	}
+	host, _ = route.Table.Pick(s.attempt.from, &s.attempt.tried)
+	if host != nil && s.attempt.tried.Len() > 1 {
+		s.count.redispatches.Add(1)
+	}
+	return host, noHost
+}
+
+// connect starts to connect to a host that was picked. It returns false if the
+// connect has failed already and another host may be tried.
+func (l *loop) connect(s *session, host *sched.Host) bool {
+	s.host = host
+	fd, errno := connectTo(host.Addr())
+	s.ends[backend] = end{fd: fd}
+	switch {
+	case fd < 0:
+		// No descriptor: another host would need one just as well.
+		s.count.failed[local].Add(1)
+		l.refuse(s, outOfResource)
+		return true
+	case errno != 0 && errno != unix.EINPROGRESS:
+		l.hostFailed(s, errno)
+		return false
+	}
+	if e := l.poll.add(fd, s.slot<<1|backend, s.generation, sessionEvents); e != 0 {
+		l.refuse(s, outOfResource)
+		return true
+	}
+	s.active = l.now
+	if errno == 0 {
+		l.connected(s)
+	} else {
+		l.expectConnect(s, s.svc.route.Load())
+	}
+	return true
+}
+
+// failOver moves an established session to another host. The backend has reset
+// the connection before it took or gave a byte, as a process does that dies
+// with connections in its queue: nothing can be lost or done twice. The host is
+// not marked down, because it did answer; the next connect tells. failOver
+// returns false if there is no other host: the client gets the reset then.
+func (l *loop) failOver(s *session) bool {
+	host, _ := l.pick(s)
+	if host == nil {
+		l.table.settled(s)
+		return false
+	}
+	l.closing = append(l.closing, s.ends[backend].fd)
+	s.count.failed[dropped].Add(1)
+	s.host.Release(0, 0)
+	for i := range s.flows {
+		s.flows[i].done = false
+	}
+	s.phase = connecting
+	if !l.connect(s, host) {
+		l.tryHosts(s)
+	}
+	return true
 }
 
 // totalLimit returns when the time for all connects of the session is over.
@@ -133,7 +168,6 @@ func (l *loop) connectDeadline(s *session) {
 
 // connected starts the flows.
 func (l *loop) connected(s *session) {
-	l.table.connected(s)
 	s.phase = established
 	s.active = l.now
 	s.ends[backend].set(writable)

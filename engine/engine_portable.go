@@ -18,8 +18,9 @@ import (
 // session and one more for its second direction.
 //
 // Limits beside those of the package: what waits in the queue of a listener
-// that goes is reset, and a new listener cannot take the port of one that goes
-// in the same plan.
+// that goes is reset, a new listener cannot take the port of one that goes in
+// the same plan, and a backend that resets a connection before its first byte
+// is not replaced by another.
 type Engine struct {
 	opt      Options
 	failures chan Failure

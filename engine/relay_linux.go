@@ -31,6 +31,9 @@ func (l *loop) drive(s *session) {
 
 // settle finishes the flows that are through, and the session when both are.
 func (l *loop) settle(s *session) {
+	if s.canFailOver() && l.failOver(s) {
+		return
+	}
 	for again := true; again; {
 		again = false
 		for i := range s.flows {
@@ -53,6 +56,11 @@ func (l *loop) settle(s *session) {
 	if s.flows[0].done && s.flows[1].done {
 		l.conclude(s)
 	}
+}
+
+// canFailOver tells whether the backend is gone and no byte has moved yet.
+func (s *session) canFailOver() bool {
+	return s.attempt != nil && s.ends[backend].is(reset) && !s.ends[client].is(reset) && !s.flows[client].sending
 }
 
 // receive reads once from the source of flow i into the arena and queues the
@@ -81,6 +89,9 @@ func (l *loop) receive(s *session, i int) bool {
 		f.splice()
 	}
 	s.active = l.now
+	if i == backend {
+		l.table.settled(s)
+	}
 	l.queueSend(s, i, room[:total])
 	l.used += total
 	return true
@@ -125,7 +136,7 @@ func (l *loop) sent(s *session, i int, p []byte, n int, errno unix.Errno) {
 		if int(f.taken) == len(f.held) {
 			l.letGo(f)
 		}
-	case n < len(p) && !dst.is(broken):
+	case n < len(p) && (!dst.is(broken) || s.attempt != nil):
 		f.held = l.spares.hold(p[n:])
 	}
 	l.settle(s)
@@ -148,6 +159,7 @@ func (l *loop) goOn(s *session, i int) {
 // moved counts n bytes that flow i has sent.
 func (l *loop) moved(s *session, i, n int) {
 	s.active = l.now
+	l.table.settled(s)
 	s.ends[1-i].set(sentOnce)
 	if i == client {
 		s.in += uint64(n)
@@ -176,10 +188,13 @@ func (l *loop) spliceSome() {
 	for waiting := len(l.bulk); served < waiting && budget > 0; served++ {
 		ref := l.bulk[served]
 		s := ref.s
-		if s.generation != ref.generation || s.phase != established {
+		if s.generation != ref.generation {
 			continue
 		}
 		s.flows[ref.dir].queued = false
+		if s.phase != established { // it has ended, or looks for another host
+			continue
+		}
 		budget -= l.spliceFlow(s, int(ref.dir), budget)
 		l.goOn(s, int(ref.dir))
 	}
@@ -209,6 +224,9 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 			f.onFill(src, n, st, err)
 			if n > 0 {
 				s.active = l.now
+				if i == backend {
+					l.table.settled(s)
+				}
 			}
 		case drain:
 			l.tune(dst)

@@ -15,7 +15,7 @@ type session struct {
 	svc     *service
 	count   *counters   // this loop's counters of svc
 	host    *sched.Host // counted on it from the pick until release
-	attempt *attempt    // while connecting
+	attempt *attempt    // until the first byte has moved
 
 	timer   timer
 	active  int64 // ns on the loop's clock: the last byte, end or change of phase
@@ -45,7 +45,7 @@ const (
 	lingering                // all is done but for the reset that has to follow the last bytes
 )
 
-// attempt is what a session knows while it looks for a host that answers.
+// attempt is what a session knows while it can still go to another host.
 type attempt struct {
 	from  sched.Addr
 	tried sched.Tried
@@ -98,8 +98,8 @@ func (t *sessionTable) get() *session {
 	return s
 }
 
-// connected gives the attempt back once the host has answered.
-func (t *sessionTable) connected(s *session) {
+// settled gives the attempt back: the session stays with its host.
+func (t *sessionTable) settled(s *session) {
 	a := s.attempt
 	if a == nil {
 		return
@@ -114,7 +114,7 @@ func (t *sessionTable) connected(s *session) {
 // put frees the slot. Events that still name the session find a newer
 // generation and are dropped.
 func (t *sessionTable) put(s *session) {
-	t.connected(s)
+	t.settled(s)
 	s.generation++
 	s.flows = [2]flow{}
 	s.svc, s.count, s.host = nil, nil, nil

@@ -57,14 +57,15 @@ const (
 	refused connectFailure = iota
 	timedOut
 	unreachable
-	local // the fault is on our side: it says nothing about the backend
+	dropped // reset after the connect, before the first byte
+	local   // the fault is on our side: it says nothing about the backend
 	other
 	connectFailures
 )
 
 // String names the reason in metrics.
 func (c connectFailure) String() string {
-	return [connectFailures]string{"refused", "timeout", "unreachable", "local", "other"}[c]
+	return [connectFailures]string{"refused", "timeout", "unreachable", "dropped", "local", "other"}[c]
 }
 
 // classify sorts the errno of a failed connect.

@@ -1,0 +1,321 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/txlb/txlb/internal/debian"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+// binary is the program under test, built once, without the race detector: its
+// memory and speed are looked at.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "txlb-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "txlb")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// needs installs Debian's programs. Where that cannot be, the test is skipped,
+// or fails on CI.
+func needs(t *testing.T, programs ...string) {
+	t.Helper()
+	if err := debian.Need(programs...); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+}
+
+// process is a program that a test runs.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	out  *output
+	done chan struct{}
+	err  error // of Wait, once done is closed
+}
+
+// output keeps what a program writes and lets a test wait for a line.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{} // replaced at each write
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Write(p)
+	close(o.more)
+	o.more = make(chan struct{})
+	return len(p), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// run starts a program, which is killed at the end of the test.
+func run(t *testing.T, name string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(name, args...), out: &output{more: make(chan struct{})}, done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		if t.Failed() {
+			t.Logf("%s said:\n%s", filepath.Base(name), p.out)
+		}
+	})
+	return p
+}
+
+// expect waits until the program has written what matches, and returns the
+// first submatch.
+func (p *process) expect(pattern string) string {
+	p.t.Helper()
+	re := regexp.MustCompile(pattern)
+	timeout := time.After(patience)
+	for {
+		p.out.mu.Lock()
+		text, more := p.out.text.String(), p.out.more
+		p.out.mu.Unlock()
+		if m := re.FindStringSubmatch(text); m != nil {
+			return m[len(m)-1]
+		}
+		select {
+		case <-more:
+		case <-p.done:
+			if !re.MatchString(p.out.String()) {
+				p.t.Fatalf("the program ended (%v) without %q", p.err, pattern)
+			}
+		case <-timeout:
+			p.t.Fatalf("no %q within %v", pattern, patience)
+		}
+	}
+}
+
+// wait waits for the end and returns the exit status.
+func (p *process) wait() int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode()
+	case <-time.After(2 * patience):
+		p.t.Fatal("the program does not end")
+		return -1
+	}
+}
+
+func (p *process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Error(err)
+	}
+}
+
+// write writes a configuration and returns its path.
+func write(t *testing.T, doc string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.xml")
+	if err := os.WriteFile(path, []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// txlb runs a configuration and waits until it is ready.
+func txlb(t *testing.T, doc string) *process {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := run(t, path, "run", "-c", write(t, doc))
+	p.expect("msg=ready")
+	return p
+}
+
+// addr returns where the n-th listener of a service is bound.
+func (p *process) addr(service string, n int) string {
+	p.t.Helper()
+	re := regexp.MustCompile(`msg=listening service=` + service + ` addr=(\S+)`)
+	all := re.FindAllStringSubmatch(p.out.String(), -1)
+	if len(all) <= n {
+		p.t.Fatalf("service %s has %d listeners", service, len(all))
+	}
+	return strings.Trim(all[n][1], `"`)
+}
+
+// call runs txlb to its end.
+func call(t *testing.T, args ...string) (status int, out string) {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	text, _ := cmd.CombinedOutput()
+	return cmd.ProcessState.ExitCode(), string(text)
+}
+
+// freePort returns a port that nothing listens on. It is taken from below the
+// range that outgoing connections use, so that none of them gets it meanwhile.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for port := 20000 + os.Getpid()%5000; port < 32000; port++ {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = ln.Close()
+			if _, taken := takenPorts.LoadOrStore(port, true); !taken {
+				return port
+			}
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+var takenPorts sync.Map
+
+// nginx runs Debian's nginx on port, with a folder of pages.
+func nginx(t *testing.T, name string, port int) *process {
+	t.Helper()
+	dir := t.TempDir()
+	for file, size := range map[string]int{"index.html": 0, "18k": 18 << 10} {
+		body := []byte(name)
+		if size > 0 {
+			body = bytes.Repeat([]byte("x"), size)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), body, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf := fmt.Sprintf(`daemon off; master_process off; pid %[1]s/pid; error_log stderr;
+events { worker_connections 2048; }
+http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+server { listen 127.0.0.1:%[2]d backlog=1024; root %[1]s; } }`, dir, port)
+	file := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := run(t, debian.Path("nginx"), "-c", file, "-p", dir)
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	eventually(t, "nginx answers", func() bool {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
+	return p
+}
+
+// eventually looks again and again until ok.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// get fetches a page over a connection of its own.
+func get(url string) (string, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	resp, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
+// metric returns a sample, -1 if it is not there.
+func metric(t *testing.T, addr, sample string) float64 {
+	t.Helper()
+	body, err := get("http://" + addr + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(body) {
+		if value, ok := strings.CutPrefix(line, sample+" "); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}
+	}
+	return -1
+}
+
+// statusField returns a field of /proc/PID/status in KiB.
+func statusField(t *testing.T, pid int, field string) int {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		if value, ok := strings.CutPrefix(sc.Text(), field+":"); ok {
+			n, err := strconv.Atoi(strings.Fields(value)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no %s in the status of process %d", field, pid)
+	return 0
+}

@@ -1,0 +1,104 @@
+//go:build unix
+
+// Package debian installs the programs that tests and benchmarks run beside
+// txlb: web servers, other proxies, load generators. It is no part of the
+// program. Processes that ask at the same time wait for each other.
+package debian
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// packages says which Debian package brings a program or a file.
+var packages = map[string]string{
+	"nginx":   "nginx-light",
+	"haproxy": "haproxy",
+	"ab":      "apache2-utils",
+	"wrk":     "wrk",
+	"curl":    "curl",
+	"ss":      "iproute2",
+	"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
+}
+
+// Need makes sure that every program is there. What is missing is installed if
+// the user is root; the error says what is missing and how to install it.
+// Programs are named as they are called, modules by their path.
+func Need(programs ...string) error {
+	if len(missing(programs)) == 0 {
+		return nil
+	}
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "txlb-packages.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock the installation: %w", err)
+	}
+	defer func() { _ = lock.Close() }()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock the installation: %w", err)
+	}
+	want := missing(programs) // another process may have installed it meanwhile
+	if len(want) == 0 {
+		return nil
+	}
+	how := fmt.Sprintf("missing: install it with apt-get install %s", strings.Join(want, " "))
+	if os.Geteuid() != 0 {
+		return errors.New(how)
+	}
+	env := append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	for _, args := range [][]string{
+		{"update", "-q"},
+		append([]string{"install", "-q", "-y", "--no-install-recommends"}, want...),
+	} {
+		cmd := exec.Command("apt-get", append([]string{"-o", "DPkg::Lock::Timeout=120"}, args...)...)
+		cmd.Env = env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s (apt-get %s: %w)\n%s", how, args[0], err, out)
+		}
+	}
+	if still := missing(programs); len(still) > 0 {
+		return fmt.Errorf("apt-get installed them, but there is still missing: %s", strings.Join(still, " "))
+	}
+	return nil
+}
+
+// missing returns the packages of the programs that are not there.
+func missing(programs []string) []string {
+	var list []string
+	for _, p := range programs {
+		if Path(p) != "" {
+			continue
+		}
+		name := packages[p]
+		if name == "" {
+			name = p
+		}
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// Path returns where a program is, also where only root's search path would
+// find it, "" if it is nowhere.
+func Path(program string) string {
+	if filepath.IsAbs(program) {
+		if _, err := os.Stat(program); err == nil {
+			return program
+		}
+		return ""
+	}
+	for _, at := range []string{program, "/usr/sbin/" + program} {
+		if found, err := exec.LookPath(at); err == nil {
+			return found
+		}
+	}
+	return ""
+}
