@@ -24,7 +24,6 @@ var packages = map[string]string{
 	"ab":      "apache2-utils",
 	"wrk":     "wrk",
 	"curl":    "curl",
-	"ss":      "iproute2",
 	"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
 }
 
