@@ -198,7 +198,7 @@ func TestSeedFixesTheSequence(t *testing.T) {
 			}
 			return s
 		}
-		if draw(1) != draw(1) || draw(1) == draw(2) {
+		if first, again, other := draw(1), draw(1), draw(2); first != again || first == other {
 			t.Errorf("%s: the seed does not fix the sequence", scheduler)
 		}
 	}
