@@ -15,11 +15,11 @@ import (
 // Bounds of a document. A file that passes one is refused before it is read
 // any further.
 const (
-	maxSize       = 16 << 20 // bytes
-	maxDepth      = 16
-	maxElements   = 200_000
-	maxAttributes = 64
-	maxProblems   = 100
+	maxSize     = 16 << 20 // bytes
+	maxDepth    = 16
+	maxElements = 200_000
+	maxTag      = 64 << 10 // bytes between < and >
+	maxProblems = 100
 )
 
 // ReadFile reads and checks the document in a file. The model is nil if there
@@ -100,6 +100,10 @@ func (r *reader) open(data []byte) *etree.Element {
 		r.fail(0, "the file is larger than %d MiB, which no configuration needs", maxSize>>20)
 		return nil
 	}
+	if at := longTag(data); at >= 0 {
+		r.fail(1+bytes.Count(data[:at], []byte("\n")), "a tag of more than %d KiB", maxTag>>10)
+		return nil
+	}
 	lines := r.scan(data)
 	if r.failed {
 		return nil
@@ -120,6 +124,38 @@ func (r *reader) open(data []byte) *etree.Element {
 		next++
 	})
 	return doc.Root()
+}
+
+// longTag returns where a tag longer than maxTag begins, -1 if there is none.
+// The decoders gather all attributes of a tag before they hand it out.
+func longTag(data []byte) int {
+	start, quote := -1, byte(0)
+	for i := 0; i < len(data); i++ {
+		c := data[i]
+		switch {
+		case start < 0 && bytes.HasPrefix(data[i:], []byte("<!--")):
+			end := bytes.Index(data[i:], []byte("-->"))
+			if end < 0 {
+				return -1 // the decoder says so
+			}
+			i += end
+		case start < 0 && c == '<':
+			start = i
+		case start < 0:
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '\'':
+			quote = c
+		case c == '>':
+			start = -1
+		}
+		if start >= 0 && i-start > maxTag {
+			return start
+		}
+	}
+	return -1
 }
 
 func number(e *etree.Element, visit func(*etree.Element)) {
@@ -162,8 +198,8 @@ func (r *reader) scan(data []byte) (lines []int) {
 				r.fail(line, "elements are nested more than %d deep", maxDepth)
 				return nil
 			}
-			if len(lines) > maxElements || len(t.Attr) > maxAttributes {
-				r.fail(line, "more than %d elements, or more than %d attributes in one", maxElements, maxAttributes)
+			if len(lines) > maxElements {
+				r.fail(line, "more than %d elements", maxElements)
 				return nil
 			}
 		case xml.EndElement:

@@ -1,0 +1,237 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/txlb/txlb/internal/debian"
+)
+
+// TestMain plays a role if this process was started for one, and else fails
+// on a descriptor or a goroutine that outlives the tests.
+func TestMain(m *testing.M) {
+	if status, played := playRole(os.Args[1:]); played {
+		os.Exit(status)
+	}
+	before := openFiles()
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		if after := openFiles(); after > before {
+			fmt.Fprintln(os.Stderr, "descriptors left open:", after-before)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// openFiles counts descriptors, those of the runtime's poller included, which
+// the first listener opens.
+func openFiles() int {
+	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		_ = l.Close()
+	}
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	return len(list)
+}
+
+// pick returns the entries of a table that have these names.
+func pick[T named](t *testing.T, all []T, names ...string) []T {
+	t.Helper()
+	list, err := choose("test", strings.Join(names, ","), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// The whole way, for a few seconds: every kind of figure is there, nothing
+// fails, and nothing is left behind.
+func TestSmoke(t *testing.T) {
+	if err := debian.Need("nginx", "wrk"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	opt := options{
+		workloads: pick(t, workloads(), "short18k", "idle"), peers: pick(t, peers(), "go", ours),
+		rounds: 1, length: time.Second, sessions: 200,
+	}
+	if _, err := os.Stat("/usr/lib/nginx/modules/ngx_stream_module.so"); err == nil {
+		opt.peers = append(opt.peers, pick(t, peers(), "nginx")...)
+	}
+	var progress bytes.Buffer
+	res, err := measureAll(t.Context(), opt, &progress)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	if len(res.broken) > 0 || len(res.leftOut) > 0 || res.failed() > 0 {
+		t.Errorf("broken: %q, left out: %q, failed: %d", res.broken, res.leftOut, res.failed())
+	}
+	if want := 2 * len(opt.peers); len(res.samples) != want || strings.Count(progress.String(), "1/1 ") != want {
+		t.Fatalf("%d measurements, want %d, each with a line of progress:\n%s", len(res.samples), want, progress.String())
+	}
+	for _, s := range res.samples {
+		switch {
+		case s.units < 50 || s.cpu <= 0 || s.busy <= 0 || s.switches == 0 || s.elsewhere() >= 1:
+			t.Errorf("%s with %s: %+v", s.workload, s.peer, s)
+		case s.workload == "short18k" && float64(s.segments)/s.units < 8:
+			t.Errorf("%s: %.1f segments cannot carry a connection", s.peer, float64(s.segments)/s.units)
+		case s.workload == "idle" && s.memory <= 0 && s.peer != ours:
+			t.Errorf("%s: 200 sessions took no memory", s.peer)
+		}
+	}
+	for _, p := range opt.peers {
+		if text := report(res); strings.Count(text, "\n| "+p.name+" | ") != len(opt.workloads) {
+			t.Errorf("the report lacks %s:\n%s", p.name, text)
+		}
+	}
+}
+
+// An interrupted run ends everything that it has started.
+func TestInterruption(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var groups []int
+	var dir string
+	interrupt := workload{name: "interrupt", unit: "thing", backend: streams, run: func(ctx context.Context, tr *trial) error {
+		groups = []int{tr.peer.group, tr.backend.group}
+		for _, g := range groups {
+			if pids, err := members(g); err != nil || len(pids) == 0 {
+				t.Errorf("group %d has processes %v, %v", g, pids, err)
+			}
+		}
+		cancel()
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	p := pick(t, peers(), "go")[0]
+	argv := p.argv
+	p.argv = func(at place) []string {
+		dir = at.dir
+		return argv(at)
+	}
+	_, err := measureAll(ctx, options{workloads: []workload{interrupt}, peers: []peer{p}, rounds: 5, length: time.Second}, io.Discard)
+	if !errors.Is(err, context.Canceled) || len(groups) != 2 {
+		t.Fatalf("the run ended with %v", err)
+	}
+	for _, g := range groups {
+		if pids, err := members(g); err != nil || len(pids) > 0 {
+			t.Errorf("group %d still has processes %v, %v", g, pids, err)
+		}
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder %s is left: %v", dir, err)
+	}
+}
+
+// A peer that does not start is reported with its last words; the others are
+// measured.
+func TestBrokenPeerIsReported(t *testing.T) {
+	broken := peer{name: "broken", argv: func(place) []string { return []string{"sh", "-c", "echo no such setting; exit 1"} }}
+	once := workload{name: "once", unit: "thing", backend: streams, figures: figures("thing", "things"), run: func(_ context.Context, tr *trial) error {
+		tr.units = 1
+		return tr.measure(func() error { return probeStreams(tr.addr) })
+	}}
+	opt := options{workloads: []workload{once}, peers: append(pick(t, peers(), "direct", "go"), broken), rounds: 2, length: time.Second}
+	res, err := measureAll(t.Context(), opt, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.samples) != 4 || len(res.broken) != 2 || !strings.Contains(res.broken[0], "no such setting") {
+		t.Errorf("%d measurements, broken: %q", len(res.samples), res.broken)
+	}
+}
+
+// Bulk through the plain Go proxy, both ways, without any other program.
+func TestBulk(t *testing.T) {
+	for _, op := range []byte{opDown, opUp} {
+		w := workload{name: "bulk", unit: "MiB", backend: streams, figures: figures("MiB", "MiB"), run: func(ctx context.Context, tr *trial) error {
+			tr.length = 50 * time.Millisecond
+			return bulk(ctx, tr, 2, op)
+		}}
+		res, err := measureAll(t.Context(), options{workloads: []workload{w}, peers: pick(t, peers(), "go"), rounds: 1, length: time.Second}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(res.samples) != 1 || res.failed() != 0 || res.samples[0].units < 1 || res.samples[0].cpu <= 0 {
+			t.Errorf("%c: samples %+v, broken %q", op, res.samples, res.broken)
+		}
+	}
+}
+
+func TestMissingProgramsLeaveOut(t *testing.T) {
+	r := &rig{options: options{workloads: workloads(), peers: peers()}, progress: io.Discard}
+	res := &results{}
+	r.leaveOut(map[string]string{"haproxy": "not there", "ab": "not there", "txlb": "does not build"}, res)
+	if got := names(r.peers); got != "direct, nginx, go" {
+		t.Errorf("peers left: %s", got)
+	}
+	if got := names(r.workloads); strings.Contains(got, "-ab") || !strings.Contains(got, "short18k") {
+		t.Errorf("workloads left: %s", got)
+	}
+	if !slices.Contains(res.leftOut, "peer txlb is left out: does not build") {
+		t.Errorf("reported: %q", res.leftOut)
+	}
+}
+
+func TestArguments(t *testing.T) {
+	opt, err := parseArgs([]string{"-only", "keep,short18k", "-peers", "txlb,haproxy", "-rounds", "3"}, io.Discard)
+	if err != nil || names(opt.workloads) != "short18k, keep" || names(opt.peers) != "haproxy, txlb" || opt.rounds != 3 || opt.length != 2*time.Second {
+		t.Errorf("got %+v, %v", opt, err)
+	}
+	quick, err := parseArgs([]string{"-quick"}, io.Discard)
+	if err != nil || quick.rounds != 1 || quick.length != time.Second || len(quick.workloads) >= len(workloads()) {
+		t.Errorf("quick: %d rounds of %v, %s, %v", quick.rounds, quick.length, names(quick.workloads), err)
+	}
+	for _, bad := range []string{"-only=fast", "-peers=envoy", "-rounds=-1", "-time=100ms", "-time=1500ms", "-sessions=-5", "word", "-nonsense"} {
+		if status := run(t.Context(), []string{bad}, io.Discard, io.Discard); status != 2 {
+			t.Errorf("%s: exit status %d, want 2", bad, status)
+		}
+	}
+}
+
+// Over the rounds every peer takes every place, and none is always behind the
+// same one.
+func TestPeersTakeTurns(t *testing.T) {
+	all := peers()
+	first, before := map[string]bool{}, map[string]map[string]bool{}
+	for round := range len(all) * 2 {
+		turn := inTurn(all, round)
+		if len(turn) != len(all) {
+			t.Fatalf("round %d has %d peers", round, len(turn))
+		}
+		first[turn[0].name] = true
+		for i, p := range turn[1:] {
+			if before[p.name] == nil {
+				before[p.name] = map[string]bool{}
+			}
+			before[p.name][turn[i].name] = true
+		}
+	}
+	for _, p := range all {
+		if !first[p.name] || len(before[p.name]) < 2 {
+			t.Errorf("%s: first %v, behind %v", p.name, first[p.name], before[p.name])
+		}
+	}
+}
