@@ -16,9 +16,11 @@ const (
 	readSize = 64 << 10
 	// arenaSize is what one batch may read before it has to send.
 	arenaSize = 4 * readSize
-	// spliceTurn is what all spliced flows together move in one turn, so that
-	// small messages never wait long behind bulk.
+	// spliceTurn is what all spliced flows together move in a turn that had
+	// small messages too, so that those never wait long behind bulk; bulkTurn
+	// is what they move in a turn of their own.
 	spliceTurn = 256 << 10
+	bulkTurn   = 1 << 20
 	// publishEvery is how old the published byte counts of a session may be.
 	publishEvery = int64(time.Second)
 	// pauseFor is how long the listeners stay out when descriptors ran out.
@@ -127,8 +129,12 @@ func (l *loop) turn(events []unix.EpollEvent) {
 			l.drive(s)
 		}
 	}
+	budget := bulkTurn
+	if len(l.sends) > 0 {
+		budget = spliceTurn
+	}
 	l.flush()
-	l.spliceSome()
+	l.spliceSome(budget)
 	if l.alarmAt != 0 && l.now >= l.alarmAt {
 		l.alarmAt = 0
 		l.wheel.run(l.now)

@@ -182,9 +182,9 @@ func (l *loop) queueSplice(s *session, i int) {
 }
 
 // spliceSome gives the flows that wait to splice their turn, in order, until
-// the turn's bytes are used up.
-func (l *loop) spliceSome() {
-	budget, served := spliceTurn, 0
+// budget bytes are used up.
+func (l *loop) spliceSome(budget int) {
+	served := 0
 	for waiting := len(l.bulk); served < waiting && budget > 0; served++ {
 		ref := l.bulk[served]
 		s := ref.s
