@@ -147,18 +147,27 @@ func (e *Engine) Apply(p Plan) error {
 	if err != nil {
 		return err
 	}
-	// From here on nothing fails but a loop's epoll_ctl.
+	// What is new is complete before a client can reach it, and what is there
+	// stays as it is until nothing can fail any more.
 	for _, s := range p.Services {
-		next.services[s.Name].route.Store(s.Route)
+		if was.services[s.Name] == nil {
+			next.services[s.Name].route.Store(s.Route)
+		}
 	}
-	for key, ln := range next.listeners {
-		ln.svc.Store(next.services[owner[key]])
+	for _, ln := range fresh {
+		ln.svc.Store(next.services[owner[ln.key]])
 	}
 	if err := e.startListeners(fresh); err != nil {
 		for _, ln := range fresh {
 			e.stopListener(ln)
 		}
 		return err
+	}
+	for _, s := range p.Services {
+		next.services[s.Name].route.Store(s.Route)
+	}
+	for key, ln := range next.listeners {
+		ln.svc.Store(next.services[owner[key]])
 	}
 	e.serving.Store(next)
 	for key, ln := range was.listeners {
