@@ -2,6 +2,7 @@ package sched
 
 import (
 	"sync/atomic"
+	"unsafe"
 )
 
 // Host is one backend address with its counters and its health. It outlives
@@ -9,27 +10,37 @@ import (
 // no statistics and touches no running session. All methods may be called
 // from any goroutine.
 type Host struct {
-	name string
-	addr Addr
-
-	// All that Pick and Release touch stands on one cache line, which belongs
-	// to this host alone.
-	_       [hostPad]byte
-	active  atomic.Int64  // sessions that hold a Pick
-	lastUse atomic.Uint64 // number of the last Pick, for ties
-	picks   atomic.Uint64
-	in, out atomic.Uint64
-	down    atomic.Bool
-	_       [hostPad - 48]byte
-
-	failures atomic.Uint64
+	// What never changes fills whole cache lines, and so does what the loops
+	// write. A Host is then a whole number of lines that the allocator aligns
+	// to lines, so that no two hosts share one.
+	identity
+	_ [(cacheLine - unsafe.Sizeof(identity{})%cacheLine) % cacheLine]byte
+	counters
+	_ [(cacheLine - unsafe.Sizeof(counters{})%cacheLine) % cacheLine]byte
 }
 
-// hostPad is the size of a cache line.
-const hostPad = 64
+type identity struct {
+	name string
+	addr Addr
+}
+
+// counters are all that Pick and Release touch. Sessions now are picks less
+// ended, so that a pick and its release count with one atomic addition each,
+// and a compare-and-swap of picks alone makes sure that nobody came between.
+type counters struct {
+	picks    atomic.Uint64 // sessions ever given to the host
+	ended    atomic.Uint64 // those of them that were released
+	lastUse  atomic.Uint64 // number of the last pick, counted from 1, for ties
+	in, out  atomic.Uint64
+	failures atomic.Uint64
+	down     atomic.Bool
+}
+
+// cacheLine is the size of a cache line in bytes.
+const cacheLine = 64
 
 // NewHost returns a host that is up and has never been picked.
-func NewHost(name string, addr Addr) *Host { return &Host{name: name, addr: addr} }
+func NewHost(name string, addr Addr) *Host { return &Host{identity: identity{name, addr}} }
 
 // Name returns the name that the configuration gives the host.
 func (h *Host) Name() string { return h.name }
@@ -40,20 +51,28 @@ func (h *Host) Addr() Addr { return h.addr }
 // Up tells whether the host takes new sessions as far as its health goes.
 func (h *Host) Up() bool { return !h.down.Load() }
 
-// take counts a session that is given to the host by pick number n.
-func (h *Host) take(n uint64) {
-	h.active.Add(1)
-	h.lastUse.Store(n)
-	h.picks.Add(1)
+// load returns the picks of the host and its sessions now. What ended is read
+// first, so that the sessions may be overstated for a moment but never
+// negative.
+func (h *Host) load() (picks, active uint64) {
+	ended := h.ended.Load()
+	picks = h.picks.Load()
+	return picks, picks - ended
 }
 
-// takeIf is take, but only if the host has as many sessions as was seen.
-func (h *Host) takeIf(seen int64, n uint64) bool {
-	if !h.active.CompareAndSwap(seen, seen+1) {
+// take counts a session that is given to the host by pick number n.
+func (h *Host) take(n uint64) {
+	h.picks.Add(1)
+	h.lastUse.Store(n + 1)
+}
+
+// takeIf is take, but only if the host has no more sessions than were seen.
+func (h *Host) takeIf(seen, n uint64) bool {
+	picks, active := h.load()
+	if active > seen || !h.picks.CompareAndSwap(picks, picks+1) {
 		return false
 	}
-	h.lastUse.Store(n)
-	h.picks.Add(1)
+	h.lastUse.Store(n + 1)
 	return true
 }
 
@@ -62,7 +81,7 @@ func (h *Host) takeIf(seen int64, n uint64) bool {
 // It must be called exactly once per Pick.
 func (h *Host) Release(in, out uint64) {
 	h.AddBytes(in, out)
-	h.active.Add(-1)
+	h.ended.Add(1)
 }
 
 // AddBytes publishes bytes of a session that goes on.
@@ -101,8 +120,9 @@ type HostStats struct {
 
 // Stats returns the counters as they are now.
 func (h *Host) Stats() HostStats {
+	picks, active := h.load()
 	return HostStats{
-		Active: h.active.Load(), Picks: h.picks.Load(), Failures: h.failures.Load(),
+		Active: int64(active), Picks: picks, Failures: h.failures.Load(),
 		In: h.in.Load(), Out: h.out.Load(), Up: h.Up(),
 	}
 }

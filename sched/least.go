@@ -6,89 +6,102 @@ const (
 	// sample is how many random ones they look at beyond that.
 	sample = 8
 	// contended is how often they look again when another loop was faster,
-	// before they take what they saw last.
+	// before they take the best they saw anyway.
 	contended = 16
 )
 
-// least takes the host with the least sessions for its weight, counting the
-// one that is to be placed; of equals, the one that was unused the longest.
-// leastc is the same with equal weights.
+// least takes the host with the least sessions for its weight; of equals, the
+// one that was unused the longest. leastc is the same with equal weights.
 type least struct {
 	tier
-	seed    uint64
-	weights []int64
+	seed   uint64
+	places []place
+}
+
+// place is a host with what its sessions are divided by.
+type place struct {
+	host   *Host
+	weight uint64
 }
 
 func newLeast(members []Member, c *cursor, seed uint64) chooser {
-	l := &least{newTier(members, c), seed, make([]int64, len(members))}
-	for i := range l.weights {
-		l.weights[i] = 1
+	l := &least{newTier(members, c), seed, make([]place, len(members))}
+	for i, m := range members {
+		l.places[i] = place{m.Host, 1}
 	}
 	return l
 }
 
 func newWeightedLeast(members []Member, c *cursor, seed uint64) chooser {
-	l := &least{newTier(members, c), seed, make([]int64, len(members))}
+	l := &least{newTier(members, c), seed, make([]place, len(members))}
 	for i, m := range members {
-		l.weights[i] = int64(m.Weight)
+		l.places[i] = place{m.Host, uint64(m.Weight)}
 	}
 	return l
 }
 
-// candidate is the best host seen so far.
-type candidate struct {
-	host   *Host
-	active int64
-	used   uint64
-	weight int64
-}
-
-// consider replaces the candidate if host i is better.
-func (l *least) consider(best *candidate, i int, tried *Tried) {
-	h := l.hosts[i]
-	if !free(h, tried) {
-		return
-	}
-	active, used, weight := h.active.Load(), h.lastUse.Load(), l.weights[i]
-	if best.host != nil {
-		mine, theirs := (active+1)*best.weight, (best.active+1)*weight
-		if mine > theirs || mine == theirs && used >= best.used {
-			return
-		}
-	}
-	*best = candidate{h, active, used, weight}
-}
-
 func (l *least) choose(tried *Tried) *Host {
-	n := l.cursor.next()
+	var best *Host
+	var n uint64
 	for range contended {
-		var best candidate
-		if len(l.hosts) <= lookAtAll {
-			for i := range l.hosts {
-				l.consider(&best, i, tried)
-			}
+		var active uint64
+		n = l.cursor.next()
+		if len(l.places) <= lookAtAll {
+			best, active = leastOf(l.places, tried)
 		} else {
-			r := noise(l.seed, n)
-			for range sample {
-				var i uint64
-				i, r = below(r, uint64(len(l.hosts)))
-				r = noise(r, n)
-				l.consider(&best, int(i), tried)
-			}
-			if best.host == nil {
-				i, _ := below(r, uint64(len(l.hosts)))
-				return l.from(i, n, tried)
-			}
+			var drawn [sample]place
+			l.draw(&drawn, n)
+			best, active = leastOf(drawn[:], tried)
 		}
-		if best.host == nil {
-			return nil
+		if best == nil {
+			return l.from(n%uint64(len(l.hosts)), n, tried)
 		}
 		// Take it only if nobody else has meanwhile: two loops that saw the
 		// same host as the best must not both place a session on it.
-		if best.host.takeIf(best.active, n+1) {
-			return best.host
+		if best.takeIf(active, n) {
+			return best
 		}
-		n = l.cursor.next()
 	}
-	return l.from(n%uint64(len(l.hosts)), n+1, tried)
+	best.take(n)
+	return best
+}
+
+// leastOf returns the best of the places' hosts that are free, nil without one,
+// and how many sessions it had when it was seen.
+func leastOf(places []place, tried *Tried) (*Host, uint64) {
+	var best *place
+	active, weight, used := uint64(1), uint64(0), uint64(0) // a session for no weight: more than any host has
+	for i := range places {
+		p := &places[i]
+		if !free(p.host, tried) {
+			continue
+		}
+		_, a := p.host.load()
+		// a/p.weight against active/weight, without a division.
+		mine, theirs := a*weight, active*p.weight
+		if mine > theirs {
+			continue
+		}
+		u := p.host.lastUse.Load()
+		if mine == theirs && u >= used {
+			continue
+		}
+		best, active, weight, used = p, a, p.weight, u
+	}
+	if best == nil {
+		return nil, 0
+	}
+	return best.host, active
+}
+
+// draw fills in a random choice of the places.
+func (l *least) draw(drawn *[sample]place, n uint64) {
+	size := uint64(len(l.places))
+	a, b := noise(l.seed, n), noise(^l.seed, n)
+	for k := range sample / 2 { // 64 random bits are enough for four of at most 1<<16 places
+		var i, j uint64
+		i, a = below(a, size)
+		j, b = below(b, size)
+		drawn[2*k], drawn[2*k+1] = l.places[i], l.places[j]
+	}
 }

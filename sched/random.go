@@ -38,6 +38,13 @@ func (r *random) choose(tried *Tried) *Host {
 	return r.from(i, n, tried)
 }
 
+// lessLoaded tells whether h has less sessions than other.
+func (h *Host) lessLoaded(other *Host) bool {
+	_, mine := h.load()
+	_, theirs := other.load()
+	return mine < theirs
+}
+
 // twoChoices takes the less loaded of two random hosts (Mitzenmacher, 2001).
 type twoChoices struct {
 	tier
@@ -59,7 +66,7 @@ func (p *twoChoices) choose(tried *Tried) *Host {
 			j++
 		}
 		b := p.hosts[j]
-		if !free(a, tried) || free(b, tried) && b.active.Load() < a.active.Load() {
+		if !free(a, tried) || free(b, tried) && b.lessLoaded(a) {
 			a = b
 		}
 	}

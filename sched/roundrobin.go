@@ -17,44 +17,94 @@ func (r *roundRobin) choose(tried *Tried) *Host {
 	return r.from(n%uint64(len(r.hosts)), n, tried)
 }
 
-// A weighted round is as many picks as the sum of the weights, divided by what
-// they have in common: each host is picked in it as often as its weight says,
-// whoever makes the picks. Short rounds are laid out in advance; long ones are
-// found on a circle.
+// weightedRoundRobin goes by rounds. A round is as many picks as the sum of
+// the weights, divided by what they have in common: each host is picked in it
+// as often as its weight says, whoever makes the picks.
+//
+// A host with half the round or more is heavy. The others are then spread over
+// the round as evenly as whole numbers allow, and the heavy host has the rest:
+// no two others follow each other, and no run of the heavy one is longer than
+// its weight over theirs, rounded up. Without a heavy host no run is longer
+// than two.
+type weightedRoundRobin struct {
+	tier
+	round  uint64
+	heavy  int    // index, or -1
+	others uint64 // picks of a round that are not the heavy host's
+	// Who has the others' picks: a list where they are few, else a circle.
+	list   []uint16
+	circle *circle
+}
+
 func newWeightedRoundRobin(members []Member, c *cursor, _ uint64) chooser {
-	shared, round := uint64(0), uint64(0)
+	shared := uint64(0)
 	for _, m := range members {
 		shared = gcd(uint64(m.Weight), shared)
 	}
+	w := &weightedRoundRobin{tier: newTier(members, c), heavy: -1}
 	weights := make([]uint64, len(members))
 	for i, m := range members {
 		weights[i] = uint64(m.Weight) / shared
-		round += weights[i]
+		w.round += weights[i]
 	}
-	t := newTier(members, c)
-	if round*uint64(len(members)) <= longestLayout {
-		return newLaidOut(t, weights, round)
+	for i, weight := range weights {
+		if 2*weight >= w.round {
+			w.heavy, weights[i] = i, 0
+			break
+		}
 	}
-	return newCircle(t, weights, round)
+	for _, weight := range weights {
+		w.others += weight
+	}
+	if w.others*uint64(len(members)) <= longestLayout {
+		w.list = layOut(weights, w.others)
+	} else {
+		w.circle = newCircle(weights, w.others)
+	}
+	return w
 }
 
-// longestLayout bounds the work, and so the size, of a round laid out in
-// advance: picks times hosts.
+func (w *weightedRoundRobin) choose(tried *Tried) *Host {
+	var i int
+	var n uint64
+	for range redraws {
+		n = w.cursor.next()
+		i = w.at(n)
+		if h := w.hosts[i]; free(h, tried) {
+			h.take(n)
+			return h
+		}
+	}
+	return w.from(uint64(i), n, tried)
+}
+
+// at returns the host whose turn pick n is.
+func (w *weightedRoundRobin) at(n uint64) int {
+	n %= w.round
+	if w.heavy >= 0 {
+		before := n * w.others / w.round
+		if before == (n+1)*w.others/w.round {
+			return w.heavy
+		}
+		n = before
+	}
+	if w.circle != nil {
+		return w.circle.at(n)
+	}
+	return int(w.list[n])
+}
+
+// longestLayout bounds the work, and so the size, of a round that is laid out
+// in advance: picks times hosts.
 const longestLayout = 1 << 16
 
-// laidOut is a round as a list.
-type laidOut struct {
-	tier
-	order []uint16 // hosts by index
-}
-
-// newLaidOut lays a round out smoothly: at each pick every host earns its
-// weight, and the one that has most pays a whole round (the smooth weighted
-// round robin of nginx).
-func newLaidOut(t tier, weights []uint64, round uint64) *laidOut {
-	l := &laidOut{t, make([]uint16, round)}
+// layOut lists the hosts of a round smoothly: at each pick every host earns
+// its weight, and the one that has most pays a whole round (the smooth
+// weighted round robin of nginx).
+func layOut(weights []uint64, round uint64) []uint16 {
+	list := make([]uint16, round)
 	earned := make([]int64, len(weights))
-	for n := range l.order {
+	for n := range list {
 		best := 0
 		for i, w := range weights {
 			earned[i] += int64(w)
@@ -63,22 +113,9 @@ func newLaidOut(t tier, weights []uint64, round uint64) *laidOut {
 			}
 		}
 		earned[best] -= int64(round)
-		l.order[n] = uint16(best)
+		list[n] = uint16(best)
 	}
-	return l
-}
-
-func (l *laidOut) choose(tried *Tried) *Host {
-	var i, n uint64
-	for range redraws {
-		n = l.cursor.next()
-		i = uint64(l.order[n%uint64(len(l.order))])
-		if h := l.hosts[i]; free(h, tried) {
-			h.take(n)
-			return h
-		}
-	}
-	return l.from(i, n, tried)
+	return list
 }
 
 // circle is a round whose hosts lie on a circle, each on an arc as long as its
@@ -87,28 +124,41 @@ func (l *laidOut) choose(tried *Tried) *Host {
 // of it, so that the visits to an arc are spread as evenly as a fixed step can
 // (the three gap theorem).
 type circle struct {
-	tier
-	ends  []uint64 // where the arc of each host ends
-	first []int32  // by bucket of the circle: the host of its first point
-	size  uint64   // of the circle
-	step  uint64
+	size uint64
+	step uint64
+	ends []uint64 // where the arc of each host ends
+	// first says for each bucket of 1<<shift points whose arc the bucket's
+	// first point is on. There are about as many buckets as hosts.
+	first []int32
+	shift int
 }
 
-func newCircle(t tier, weights []uint64, round uint64) *circle {
-	w := &circle{tier: t, size: round, step: goldenStep(round)}
+func newCircle(weights []uint64, size uint64) *circle {
+	c := &circle{size: size, step: goldenStep(size), ends: make([]uint64, len(weights))}
 	end := uint64(0)
-	for _, weight := range weights {
+	for i, weight := range weights {
 		end += weight
-		w.ends = append(w.ends, end)
+		c.ends[i] = end
 	}
-	// One bucket a host: a look-up then searches few hosts.
-	buckets := uint64(len(weights))
-	w.first = make([]int32, buckets+1)
-	for b := range w.first {
-		i, _ := slices.BinarySearch(w.ends, uint64(b)*w.size/buckets+1)
-		w.first[b] = int32(min(i, len(weights)-1))
+	c.shift = max(0, bits.Len64(size/uint64(len(weights)))-1)
+	host := 0
+	for point := uint64(0); point < size; point += 1 << c.shift {
+		for c.ends[host] <= point {
+			host++
+		}
+		c.first = append(c.first, int32(host))
 	}
-	return w
+	c.first = append(c.first, int32(len(weights)-1))
+	return c
+}
+
+// at returns the host on whose arc n steps end. n is below the size.
+func (c *circle) at(n uint64) int {
+	point := n * c.step % c.size
+	bucket := point >> c.shift
+	low, high := int(c.first[bucket]), int(c.first[bucket+1])
+	i, _ := slices.BinarySearch(c.ends[low:high], point+1)
+	return low + i
 }
 
 // goldenStep returns the number nearest to size times the golden section that
@@ -130,37 +180,4 @@ func gcd(a, b uint64) uint64 {
 		a, b = b, a%b
 	}
 	return a
-}
-
-// at returns the host on whose arc a point lies.
-func (w *circle) at(point uint64) int {
-	b := point * uint64(len(w.hosts)) / w.size
-	low, high := int(w.first[b]), int(w.first[b+1])
-	for low < high {
-		middle := (low + high) / 2
-		if w.ends[middle] > point {
-			high = middle
-		} else {
-			low = middle + 1
-		}
-	}
-	return low
-}
-
-// redraws is how many further picks a weighted scheduler makes when it has met
-// a host that is down or tried, before it takes the next one it finds.
-const redraws = 8
-
-func (w *circle) choose(tried *Tried) *Host {
-	var i int
-	var n uint64
-	for range redraws {
-		n = w.cursor.next()
-		i = w.at(n % w.size * w.step % w.size)
-		if h := w.hosts[i]; free(h, tried) {
-			h.take(n)
-			return h
-		}
-	}
-	return w.from(uint64(i), n, tried)
 }

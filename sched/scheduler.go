@@ -2,8 +2,6 @@ package sched
 
 import "slices"
 
-const defaultScheduler = "leastc"
-
 // builders holds every scheduler under its canonical name. Members have a
 // weight above 0; there is at least one.
 var builders = map[string]func(members []Member, c *cursor, seed uint64) chooser{
@@ -16,8 +14,10 @@ var builders = map[string]func(members []Member, c *cursor, seed uint64) chooser
 	"p2c":      newTwoChoices,
 }
 
-// aliases are the other names that txLoadBalancer and PythonDirector used.
+// aliases are the other names that txLoadBalancer and PythonDirector used, and
+// the default.
 var aliases = map[string]string{
+	"":             "leastc",
 	"random":       "rand",
 	"roundrobin":   "roundr",
 	"leastconns":   "leastc",
@@ -35,7 +35,8 @@ func Names() []string {
 	return names
 }
 
-// Canonical returns the canonical name of a scheduler or alias.
+// Canonical returns the canonical name of a scheduler or alias, and whether
+// there is one. Names are matched exactly; "" is the default, leastc.
 func Canonical(name string) (string, bool) {
 	if long, ok := aliases[name]; ok {
 		return long, true
@@ -43,6 +44,11 @@ func Canonical(name string) (string, bool) {
 	_, ok := builders[name]
 	return name, ok
 }
+
+// redraws is how many further picks a scheduler makes when it has met a host
+// that is down or tried, before it takes the next one it finds. They spread
+// the share of that host over all others.
+const redraws = 8
 
 // tier is what all schedulers have: hosts, and the numbers of the picks.
 type tier struct {
@@ -61,7 +67,7 @@ func newTier(members []Member, c *cursor) tier {
 // free tells whether h may be chosen.
 func free(h *Host, tried *Tried) bool { return h.Up() && !tried.Has(h) }
 
-// from takes the first free host at or behind index i, all around.
+// from takes the first free host at or behind index i, all around, for pick n.
 func (t *tier) from(i, n uint64, tried *Tried) *Host {
 	for range t.hosts {
 		if i >= uint64(len(t.hosts)) {

@@ -212,7 +212,8 @@ func TestGibibyteBothWays(t *testing.T) {
 	}
 }
 
-// Four thousand idle sessions take at most 1.5 KB of memory each.
+// Four thousand idle sessions take at most 1.5 KB of memory each, and no
+// goroutine.
 func TestIdleSessionsAreSmall(t *testing.T) {
 	const sessions = 4000
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -231,8 +232,10 @@ func TestIdleSessionsAreSmall(t *testing.T) {
 			accepted <- c
 		}
 	}()
+	metrics := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	p := txlb(t, fmt.Sprintf(`<config><service name="idle"><listen ip="127.0.0.1:0"/>
-		<group name="g"><host ip="%s"/></group></service></config>`, ln.Addr()))
+		<group name="g"><host ip="%s"/></group></service>
+		<admin><metrics listen="%s"/></admin></config>`, ln.Addr(), metrics))
 	var conns []net.Conn
 	defer func() {
 		for _, c := range conns {
@@ -266,8 +269,8 @@ func TestIdleSessionsAreSmall(t *testing.T) {
 	if each > 1500 {
 		t.Errorf("an idle session takes %.0f bytes", each)
 	}
-	if n := statusField(t, p.cmd.Process.Pid, "Threads"); n > 30 {
-		t.Errorf("%d threads for %d sessions", n, sessions)
+	if n := metric(t, metrics, "go_goroutines"); n < 1 || n > 30 {
+		t.Errorf("%v goroutines for %d sessions", n, sessions)
 	}
 }
 
