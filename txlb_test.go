@@ -26,6 +26,7 @@ var rooms = map[string][]string{
 	"internal/health":   {"sched"},
 	"internal/logs":     {},
 	"internal/debian":   {},
+	"internal/leaktest": {},
 	"internal/metrics":  {"internal/director", "engine", "sched"},
 	"bench":             {"config", "sched", "engine", "splice", "internal/debian"},
 }

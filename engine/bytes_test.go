@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/txlb/txlb/internal/leaktest"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -418,7 +419,7 @@ func TestB14AllIsBackWhereItWas(t *testing.T) {
 			p.send(big)
 			echo(p)
 		}))
-		before := openFDs()
+		before := leaktest.OpenFDs()
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
@@ -443,7 +444,7 @@ func TestB14AllIsBackWhereItWas(t *testing.T) {
 			}
 		}
 		eventually(t, "descriptors are back", func() bool {
-			return openFDs() <= before+2*int(pipes)
+			return leaktest.OpenFDs() <= before+2*int(pipes)
 		})
 		if got := r.stats().Sessions; got != 80 {
 			t.Errorf("%d sessions counted, want 80", got)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -16,40 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/txlb/txlb/internal/leaktest"
 	"github.com/txlb/txlb/sched"
 )
 
-// TestMain fails on a descriptor or a goroutine that outlives the tests.
-func TestMain(m *testing.M) {
-	before := openFDs()
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			println(err.Error())
-			code = 1
-		}
-		if after := openFDs(); before >= 0 && after > before {
-			println("descriptors left open:", after-before)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// openFDs counts this process's descriptors, -1 where that cannot be told.
-// The runtime's own poller is opened first, so that it is not taken for a leak.
-func openFDs() int {
-	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		_ = ln.Close()
-	}
-	dir, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return -1
-	}
-	return len(dir)
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // patience is how long a test waits for what must come.
 const patience = 10 * time.Second

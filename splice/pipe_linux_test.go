@@ -4,36 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/internal/leaktest"
 )
 
-// TestMain fails on a descriptor that outlives the tests.
-func TestMain(m *testing.M) {
-	before := openFDs()
-	code := m.Run()
-	if after := openFDs(); code == 0 && after != before {
-		println("descriptors left open:", after-before)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// openFDs counts this process's pipes and sockets.
-func openFDs() (n int) {
-	links, _ := filepath.Glob("/proc/self/fd/*")
-	for _, l := range links {
-		if to, err := os.Readlink(l); err == nil && (strings.HasPrefix(to, "pipe:") || strings.HasPrefix(to, "socket:")) {
-			n++
-		}
-	}
-	return n
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // pair returns two non-blocking stream sockets that are connected.
 func pair(t testing.TB) (a, b int) {
@@ -212,7 +191,7 @@ func TestDrainToAClosedSocket(t *testing.T) {
 }
 
 func TestPool(t *testing.T) {
-	before := openFDs()
+	before := leaktest.OpenFDs()
 	p := NewPool(64<<10, 3*64<<10)
 	var pipes []*Pipe
 	for range 3 {
@@ -251,8 +230,8 @@ func TestPool(t *testing.T) {
 		p.Put(pipe)
 	}
 	p.Close()
-	if p.Open() != 0 || openFDs() != before+2 { // the pair of sockets
-		t.Errorf("%d pipes and %d descriptors are left", p.Open(), openFDs()-before-2)
+	if p.Open() != 0 || leaktest.OpenFDs() != before+2 { // the pair of sockets
+		t.Errorf("%d pipes and %d descriptors are left", p.Open(), leaktest.OpenFDs()-before-2)
 	}
 }
 

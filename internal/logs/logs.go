@@ -3,7 +3,6 @@
 package logs
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -93,5 +92,5 @@ func New(w io.Writer, level, format string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	}
-	return nil, errors.New("log format: want text or json")
+	return nil, fmt.Errorf("log format %q: want text or json", format)
 }

@@ -7,7 +7,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/txlb/txlb/internal/leaktest"
 )
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // Everything that was written is in one of the files, whole, whenever the file
 // is moved away and opened anew.

@@ -33,10 +33,11 @@ type Source struct {
 // Write writes all metrics.
 func (s Source) Write(w io.Writer) {
 	x := &text{w: w}
-	s.services(x)
-	s.hosts(x)
-	s.loops(x)
-	s.process(x)
+	snap, state := s.Engine(), s.State()
+	services(x, snap)
+	hosts(x, state)
+	loops(x, snap)
+	s.process(x, state)
 	metrics.WriteProcessMetrics(w)
 }
 
@@ -85,8 +86,7 @@ func (x *text) kind(name, kind string) { _, _ = fmt.Fprintf(x.w, "# TYPE %s %s\n
 func (x *text) counter(name string) { x.kind(name, "counter") }
 func (x *text) gauge(name string)   { x.kind(name, "gauge") }
 
-func (s Source) services(x *text) {
-	snap := s.Engine()
+func services(x *text, snap engine.Snapshot) {
 	names := slices.Sorted(maps.Keys(snap.Services))
 	one := func(metric string, value func(engine.ServiceStats) float64) {
 		for _, name := range names {
@@ -123,8 +123,7 @@ type hostLine struct {
 	failures       uint64
 }
 
-func (s Source) hosts(x *text) {
-	state := s.State()
+func hosts(x *text, state *director.State) {
 	var lines []hostLine
 	x.gauge("txlb_group_enabled")
 	for _, svc := range state.Services {
@@ -175,11 +174,10 @@ func (s Source) hosts(x *text) {
 // stateNumber is the administrative state as a number: 0 ready, 1 drain, 2 maint.
 func stateNumber(s string) int { return max(0, slices.Index([]string{"ready", "drain", "maint"}, s)) }
 
-func (s Source) loops(x *text) {
-	loops := s.Engine().Loops
+func loops(x *text, snap engine.Snapshot) {
 	each := func(name, kind string, value func(engine.LoopStats) float64) {
 		x.kind(name, kind)
-		for i, l := range loops {
+		for i, l := range snap.Loops {
 			x.sample(name, value(l), "loop", strconv.Itoa(i))
 		}
 	}
@@ -191,11 +189,11 @@ func (s Source) loops(x *text) {
 	each("txlb_pipes", "gauge", func(l engine.LoopStats) float64 { return float64(l.Pipes) })
 }
 
-func (s Source) process(x *text) {
+func (s Source) process(x *text, state *director.State) {
 	x.gauge("txlb_build_info")
 	x.sample("txlb_build_info", 1, "version", s.Version)
 	x.gauge("txlb_config_generation")
-	x.sample("txlb_config_generation", float64(s.State().Generation))
+	x.sample("txlb_config_generation", float64(state.Generation))
 	if s.SessionsLimit > 0 {
 		x.gauge("txlb_sessions_limit")
 		x.sample("txlb_sessions_limit", float64(s.SessionsLimit))

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/txlb/txlb/internal/leaktest"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
@@ -21,7 +21,7 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // fixed is an engine that has nothing to do.
 type fixed struct{}

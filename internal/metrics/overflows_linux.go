@@ -7,7 +7,8 @@ import (
 )
 
 // listenOverflows returns how often a connection found a full accept queue,
-// anywhere on the machine since it started (ListenOverflows, /proc/net/netstat).
+// anywhere in the network namespace since it began (ListenOverflows in
+// /proc/net/netstat).
 func listenOverflows() (uint64, bool) {
 	data, err := os.ReadFile("/proc/net/netstat")
 	if err != nil {
