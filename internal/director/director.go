@@ -10,10 +10,16 @@
 // host out at once; hostCheck probes hosts that are out, and one success brings
 // a host back; heartbeat probes hosts that are in, and the third failure in a
 // row takes one out. While every host of a group is out, they are probed at
-// most a second apart, whatever hostCheck says.
+// most a second apart, whatever hostCheck says. A probe that fails for want of
+// a descriptor or a local port says nothing, and neither does one that began
+// before the host last changed.
 //
 // A host name stands for its IPv4 addresses, or for its IPv6 addresses if it
 // has no other. One that does not resolve is left out until it does.
+//
+// Limits: 64 probes are under way at once, the longest due first, and new ones
+// start every 10 ms at most. Where more hosts than that are silent, probes come
+// later than asked for, but each comes.
 package director
 
 import (
@@ -71,16 +77,21 @@ type Director struct {
 
 	// What follows belongs to New, and then to Run.
 	config  *config.Config
+	pending *pending         // the change that waits for its names
+	leftOut map[leftOut]bool // hosts that the log has told of
 	targets map[targetKey]*Target
 	byHost  map[*sched.Host]*Target
 	names   map[string]*name
 	routes  map[string]*route
-	dirty   bool // a plan is due
-	probing int  // probes under way
+	dirty   bool       // a plan is due
+	probing int        // probes under way
+	swept   time.Time  // when startProbes last went through the hosts
+	due     []dueProbe // what it found, kept for its room
 }
 
 // request is a Do on its way to Run.
 type request struct {
+	ctx    context.Context // of the caller, who may give up
 	change Change
 	answer chan<- answer // has room for one
 }
@@ -112,6 +123,7 @@ var ErrStopped = errors.New("the director has stopped")
 // New resolves the configuration's names, which may take five seconds, and
 // makes the engine serve it. Names that do not resolve by then are left out
 // until they do. The error is the engine's: listeners that cannot be opened.
+// cfg may be changed afterwards.
 func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
@@ -133,6 +145,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		names:   map[string]*name{},
 		routes:  map[string]*route{},
 	}
+	cfg = cfg.Clone()
 	d.lookupAll(cfg)
 	if _, err := d.adopt(cfg, 1); err != nil {
 		return nil, err
@@ -146,11 +159,13 @@ func (d *Director) State() *State { return d.state.Load() }
 // Do makes a change and returns the generation of the configuration that has
 // it. The change is whole or not at all: an error from Apply, from the check
 // of the configuration or from the engine leaves everything as it was. Changes
-// made at the same moment are done one after the other.
+// made at the same moment are done one after the other. A change that brings
+// new host names waits for their first look-up, five seconds at most for up to
+// 64 of them; when ctx ends before, it is dropped.
 func (d *Director) Do(ctx context.Context, c Change) (generation uint64, err error) {
 	reply := make(chan answer, 1)
 	select {
-	case d.changes <- request{c, reply}:
+	case d.changes <- request{ctx, c, reply}:
 	case <-d.stopped:
 		return 0, ErrStopped
 	case <-ctx.Done():
@@ -171,14 +186,20 @@ func (d *Director) Run(ctx context.Context) error {
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	for {
+		changes, givenUp := d.changes, (<-chan struct{})(nil)
+		if d.pending != nil {
+			changes, givenUp = nil, d.pending.ctx.Done()
+		}
 		select {
 		case <-ctx.Done():
 			cancel()
 			d.await()
+			d.drop(ErrStopped)
 			return nil
-		case r := <-d.changes:
-			generation, err := d.change(r.change)
-			r.answer <- answer{generation, err}
+		case r := <-changes:
+			d.change(r)
+		case <-givenUp:
+			d.drop(d.pending.ctx.Err())
 		case f := <-d.eng.Failures():
 			d.failed(f)
 		case r := <-d.probed:
@@ -186,12 +207,15 @@ func (d *Director) Run(ctx context.Context) error {
 		case l := <-d.looked:
 			d.resolved(l)
 		case <-scan.C:
+			// What is reported comes first: it has the better reason.
+			d.drain()
 			d.scan()
 		case <-wake.C:
 		}
-		d.drainFailures()
+		d.drain()
 		d.publishPlan()
-		wake.Reset(d.startDue(ctx))
+		now := time.Now()
+		wake.Reset(min(d.startLookups(ctx, now), d.startProbes(ctx, now)))
 	}
 }
 
@@ -209,34 +233,19 @@ func (d *Director) await() {
 	}
 }
 
-// drainFailures takes all reports that wait, so that many hosts that fail at
-// once cost one plan.
-func (d *Director) drainFailures() {
+// drain takes all reports and results that wait, so that many hosts that fail
+// or come back at once cost few plans.
+func (d *Director) drain() {
 	for {
 		select {
 		case f := <-d.eng.Failures():
 			d.failed(f)
+		case r := <-d.probed:
+			d.judge(r)
 		default:
 			return
 		}
 	}
-}
-
-// change does a Do.
-func (d *Director) change(c Change) (uint64, error) {
-	next := d.config.Clone()
-	if err := c.Apply(next); err != nil {
-		return 0, err
-	}
-	if err := next.Check("configuration").Err(); err != nil {
-		return 0, err
-	}
-	generation, err := d.adopt(next, d.State().Generation+1)
-	if err != nil {
-		return 0, err
-	}
-	d.log.Info("configuration changed", "generation", generation, "verb", c.Verb, "by", c.By, "from", c.From)
-	return generation, nil
 }
 
 // adopt makes cfg what runs, if the engine takes it.
@@ -266,8 +275,9 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	for _, t := range targets {
 		d.byHost[t.Host] = t
 	}
-	d.forgetNames(state)
 	d.state.Store(state)
+	d.forgetNames()
+	d.reportLeftOut(state)
 	return generation, nil
 }
 

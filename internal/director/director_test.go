@@ -1,7 +1,6 @@
 package director
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,151 +21,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// world stands in for everything around a director: engine, hosts and DNS.
-type world struct {
-	mu       sync.Mutex
-	plans    []engine.Plan
-	refuse   error
-	failures chan engine.Failure
-	dead     map[string]bool         // addresses that do not answer
-	slow     map[string]bool         // addresses that answer too late
-	probes   map[string][]time.Time  // by address
-	dns      map[string][]netip.Addr // names that resolve
-	log      bytes.Buffer
-}
-
-func newWorld() *world {
-	return &world{
-		failures: make(chan engine.Failure, 1024), dead: map[string]bool{}, slow: map[string]bool{},
-		probes: map[string][]time.Time{}, dns: map[string][]netip.Addr{},
-	}
-}
-
-func (w *world) Apply(p engine.Plan) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.refuse != nil {
-		return w.refuse
-	}
-	w.plans = append(w.plans, p)
-	return nil
-}
-
-func (w *world) Failures() <-chan engine.Failure { return w.failures }
-
-func (w *world) probe(ctx context.Context, a sched.Addr) error {
-	w.mu.Lock()
-	w.probes[a.String()] = append(w.probes[a.String()], time.Now())
-	dead, slow := w.dead[a.String()], w.slow[a.String()]
-	w.mu.Unlock()
-	if slow {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	if dead {
-		return errors.New("connection refused")
-	}
-	return nil
-}
-
-func (w *world) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if addrs := w.dns[host]; len(addrs) > 0 {
-		return slices.Clone(addrs), nil
-	}
-	return nil, fmt.Errorf("lookup %s: no such host", host)
-}
-
-func (w *world) set(m map[string]bool, addr string, to bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	m[addr] = to
-}
-
-func (w *world) probed(addr string) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.probes[addr])
-}
-
-func (w *world) lastPlan() engine.Plan {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.plans[len(w.plans)-1]
-}
-
-// start runs a director over doc in a bubble of fake time.
-func start(t *testing.T, w *world, doc string) *Director {
-	t.Helper()
-	c, problems := config.Parse("c.xml", []byte(doc))
-	if c == nil {
-		t.Fatal(problems)
-	}
-	d, err := New(c, w, Options{
-		Log: slog.New(slog.NewTextHandler(&w.log, nil)), Resolver: w, Probe: w.probe,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- d.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	synctest.Wait()
-	return d
-}
-
-// target returns the n-th target of a host of the only service.
-func target(t *testing.T, d *Director, group, host string, n int) *Target {
-	t.Helper()
-	for _, g := range d.State().Services[0].Groups {
-		for _, h := range g.Hosts {
-			if g.Config.Name == group && h.Config.Name == host {
-				return h.Targets[n]
-			}
-		}
-	}
-	t.Fatalf("no host %s in group %s", host, group)
-	return nil
-}
-
-// fail does what the engine does at a failed connect.
-func (w *world) fail(t *Target) {
-	if t.Host.Fail() {
-		w.failures <- engine.Failure{Host: t.Host, Err: errors.New("connect: connection refused")}
-	}
-	synctest.Wait()
-}
-
-// picks returns which hosts the current plan's table gives, and the verdict.
-func (w *world) picks() (names string, v sched.Verdict) {
-	table := w.lastPlan().Services[0].Route.Table
-	var tried sched.Tried
-	var list []string
-	for {
-		h, verdict := table.Pick(sched.Addr{}, &tried)
-		if h == nil {
-			slices.Sort(list)
-			return strings.Join(list, ""), v
-		}
-		v = verdict
-		list = append(list, h.Name())
-		h.Release(0, 0)
-	}
-}
-
-const three = `<config><service name="web"><listen ip="127.0.0.1:8080"/>
-	<group name="g" scheduler="roundr"><host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80"/><host name="c" ip="10.0.0.3:80"/></group>
-	</service>%s</config>`
-
-func with(extra string) string { return fmt.Sprintf(three, extra) }
 
 func TestFailedHostLeavesAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -360,6 +214,9 @@ func TestManyFailuresAreOnePlan(t *testing.T) {
 		if n := len(w.plans) - before; n < 1 || n > 100 {
 			t.Errorf("%d plans for 500 failures", n)
 		}
+		if n := strings.Count(w.log.String(), "all hosts are down"); n != 1 {
+			t.Errorf("said %d times that all are down", n)
+		}
 	})
 }
 
@@ -491,6 +348,20 @@ func TestDo(t *testing.T) {
 			t.Errorf("weight %d, generation %d", n, d.State().Generation)
 		}
 	})
+}
+
+// What runs shares nothing with the model that New was given.
+func TestNewKeepsACopy(t *testing.T) {
+	w := newWorld()
+	c, _ := config.Parse("", []byte(with("")))
+	d, err := New(c, w, Options{Resolver: w, Probe: w.probe})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Services[0].Groups[0].Hosts[0].Weight = 99
+	if got := d.State().Config.Services[0].Groups[0].Hosts[0].Weight; got != 1 {
+		t.Errorf("weight %d", got)
+	}
 }
 
 func TestDoAfterTheEnd(t *testing.T) {

@@ -2,11 +2,15 @@ package director
 
 import (
 	"context"
+	"errors"
+	"iter"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/health"
 )
 
 const (
@@ -19,15 +23,16 @@ const (
 	lastResortInterval = time.Second
 	// heartbeatFall is how many failed heartbeats in a row take a host out.
 	heartbeatFall = 3
-	// coarse is how close together the director looks at what is due, so that
-	// thousands of hosts cost few looks.
+	// coarse is the least time between two looks at what is due, which take long
+	// where hosts are many.
 	coarse = 10 * time.Millisecond
 )
 
 // probeResult is a probe that has ended.
 type probeResult struct {
-	target *Target
-	err    error
+	target  *Target
+	started time.Time
+	err     error
 }
 
 // failed takes in that a connect of the engine took a host down.
@@ -51,13 +56,14 @@ func (d *Director) down(t *Target, reason string) {
 	if !t.Status().Up {
 		return
 	}
-	t.status.Store(&Status{Reason: reason, Since: time.Now()})
+	now := time.Now()
+	t.status.Store(&Status{Reason: reason, Since: now})
 	t.fails = 0
-	t.next = time.Time{}
+	t.last, t.next = now, time.Time{}
 	d.changed(t.key.service)
 	d.log.Warn("host down", "service", t.key.service, "group", t.key.group, "host", t.key.host,
 		"addr", t.key.addr.String(), "reason", reason)
-	if g := d.group(t.key); g != nil && g.allDown() {
+	if g := d.group(t.key); g != nil && g.lastWas(t) {
 		d.log.Error("all hosts are down", "service", t.key.service, "group", t.key.group)
 	}
 }
@@ -84,7 +90,9 @@ func (d *Director) judge(r probeResult) {
 	}
 	status := t.Status()
 	switch {
-	case r.err == nil && (!status.Up || !t.Host.Up()):
+	case r.started.Before(status.Since), errors.Is(r.err, health.ErrLocal):
+		// Says nothing about the host as it is now.
+	case r.err == nil && !status.Up:
 		d.up(t)
 	case r.err == nil:
 		t.fails = 0
@@ -113,28 +121,57 @@ func (d *Director) group(key targetKey) *Group {
 	return nil
 }
 
-// allDown tells whether the group has hosts that should serve, and none does.
+// allDown tells whether the group has hosts that should serve, and none is up:
+// then the engine picks a last resort. As there, weight 0 counts for nothing.
 func (g *Group) allDown() bool {
 	some := false
-	for _, h := range g.Hosts {
-		if h.Config.State != "ready" {
-			continue
+	for t := range g.serving() {
+		if t.Host.Up() {
+			return false
 		}
-		for _, t := range h.Targets {
-			if t.Host.Up() {
-				return false
-			}
-			some = true
-		}
+		some = true
 	}
 	return some
 }
 
-// startDue starts the probes and look-ups that are due and returns the time
-// until the next one is.
-func (d *Director) startDue(ctx context.Context) time.Duration {
-	now := time.Now()
-	soonest := d.startLookups(ctx, now)
+// lastWas tells whether t, which is down, was the last that served, as far as
+// the director has noticed.
+func (g *Group) lastWas(t *Target) bool {
+	served := false
+	for other := range g.serving() {
+		if other.Status().Up {
+			return false
+		}
+		served = served || other == t
+	}
+	return served
+}
+
+// serving yields the targets that sessions can be given to.
+func (g *Group) serving() iter.Seq[*Target] {
+	return func(yield func(*Target) bool) {
+		for _, h := range g.Hosts {
+			if h.Config.State != "ready" || h.Config.Weight == 0 {
+				continue
+			}
+			for _, t := range h.Targets {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// startProbes starts the probes that are due and returns the time until it
+// should look again.
+func (d *Director) startProbes(ctx context.Context, now time.Time) time.Duration {
+	if since := now.Sub(d.swept); since < coarse {
+		return coarse - since
+	}
+	d.swept = now
+	soonest := scanEvery
+	due := d.due[:0]
 	for _, s := range d.State().Services {
 		for _, g := range s.Groups {
 			allDown := g.allDown()
@@ -144,27 +181,64 @@ func (d *Director) startDue(ctx context.Context) time.Duration {
 				}
 				for _, t := range h.Targets {
 					every := probeInterval(&d.config.Manager, t.Host.Up(), allDown)
-					if every == 0 || t.probing {
+					if wait, ok := t.wait(now, every); !ok {
 						continue
-					}
-					if t.next.IsZero() || t.next.Sub(now) > every {
-						// New, or more urgent than it was. Sooner than asked
-						// for by up to a fifth, so that probes do not all go
-						// out at the same moment.
-						t.next = now.Add(every - time.Duration(rand.Int64N(int64(every)/5+1)))
-					}
-					if wait := t.next.Sub(now); wait > 0 {
+					} else if wait > 0 {
 						soonest = min(soonest, wait)
-					} else if d.probing < maxProbes {
-						d.probing++
-						t.probing = true
-						go d.probe(ctx, t, min(every, probeTimeout))
+					} else {
+						due = append(due, dueProbe{t, every})
 					}
 				}
 			}
 		}
 	}
-	return max(soonest, coarse)
+	// The longest due come first: otherwise silent hosts at the front, due
+	// again as soon as they have timed out, would keep all others waiting.
+	slices.SortFunc(due, func(a, b dueProbe) int { return a.target.next.Compare(b.target.next) })
+	for _, p := range due[:min(len(due), maxProbes-d.probing)] {
+		d.probing++
+		p.target.probing = true
+		p.target.last = now
+		go d.probe(ctx, p.target, now, min(p.every-slack(p.every), probeTimeout))
+	}
+	clear(due)
+	d.due = due
+	return soonest // those that are left start when a probe has ended
+}
+
+// slack is what an interval loses so that no probe is late: what makes it due
+// is seen up to coarse later, and then that it is due.
+func slack(every time.Duration) time.Duration { return min(2*coarse, every/4) }
+
+// dueProbe is a probe that should go out.
+type dueProbe struct {
+	target *Target
+	every  time.Duration
+}
+
+// wait returns the time until the next probe of a target that is to be probed
+// so often, and whether there is to be one. Intervals go from start to start
+// and are shorter than asked for by up to a fifth and the slack, so that the
+// probes of many hosts spread.
+func (t *Target) wait(now time.Time, every time.Duration) (time.Duration, bool) {
+	if every == 0 {
+		t.last, t.next = now, time.Time{}
+		return 0, false
+	}
+	if t.probing {
+		return 0, false
+	}
+	if t.next.IsZero() {
+		t.next = t.last.Add(spread(every))
+	}
+	if t.next.Sub(now) > every { // more urgent than it was
+		t.next = now.Add(spread(every))
+	}
+	return t.next.Sub(now), true
+}
+
+func spread(every time.Duration) time.Duration {
+	return every - slack(every) - time.Duration(rand.Int64N(int64(every)/5+1))
 }
 
 // probeInterval returns how often a target is to be probed, 0 for never.
@@ -185,8 +259,8 @@ func probeInterval(m *config.Manager, up, allDown bool) time.Duration {
 }
 
 // probe is the goroutine of one probe.
-func (d *Director) probe(ctx context.Context, t *Target, timeout time.Duration) {
+func (d *Director) probe(ctx context.Context, t *Target, started time.Time, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	d.probed <- probeResult{t, d.opt.Probe(ctx, t.key.addr)} // has room for every probe
+	d.probed <- probeResult{t, started, d.opt.Probe(ctx, t.key.addr)} // has room for every probe
 }

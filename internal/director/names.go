@@ -3,6 +3,7 @@ package director
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -65,22 +66,14 @@ func (d *Director) lookupAll(cfg *config.Config) {
 	results := make(chan lookup)
 	slots := make(chan struct{}, maxLookups)
 	var wg sync.WaitGroup
-	for _, s := range cfg.Services {
-		for _, g := range s.Groups {
-			for _, h := range g.Hosts {
-				host, _, _, err := hostName(h.Address)
-				if err != nil || host == "" || d.names[host] != nil {
-					continue
-				}
-				d.names[host] = &name{looking: true}
-				wg.Go(func() {
-					slots <- struct{}{}
-					l := d.look(ctx, host)
-					<-slots
-					results <- l
-				})
-			}
-		}
+	for host := range hostNames(cfg) {
+		d.names[host] = &name{looking: true}
+		wg.Go(func() {
+			slots <- struct{}{}
+			l := d.look(ctx, host)
+			<-slots
+			results <- l
+		})
 	}
 	go func() {
 		wg.Wait()
@@ -110,17 +103,44 @@ func (d *Director) note(l lookup) (changed bool) {
 
 // resolved takes in a look-up made while running.
 func (d *Director) resolved(l lookup) {
-	if !d.note(l) {
-		return
+	if d.note(l) && hostNames(d.config)[l.host] {
+		d.log.Info("name resolved", "name", l.host, "addrs", fmt.Sprint(l.addrs))
+		if _, err := d.adopt(d.config, d.State().Generation); err != nil {
+			d.log.Warn("the engine did not take the new addresses", "name", l.host, "err", err)
+		}
 	}
-	d.log.Info("name resolved", "name", l.host, "addrs", fmt.Sprint(l.addrs))
-	if _, err := d.adopt(d.config, d.State().Generation); err != nil {
-		d.log.Warn("the engine did not take the new addresses", "name", l.host, "err", err)
-	}
+	d.forgetNames()
+	d.finish()
 }
 
-// addresses returns what a host's address stands for now. A name that is new
-// is noted and looked up as soon as the director comes to it.
+// hostNames returns the DNS names that a configuration uses.
+func hostNames(cfg *config.Config) map[string]bool {
+	used := map[string]bool{}
+	for _, s := range cfg.Services {
+		for _, g := range s.Groups {
+			for _, h := range g.Hosts {
+				if host, _, _, err := hostName(h.Address); err == nil && host != "" {
+					used[host] = true
+				}
+			}
+		}
+	}
+	return used
+}
+
+// lookedUp tells whether every name of a configuration has been looked up,
+// whatever came of it.
+func (d *Director) lookedUp(cfg *config.Config) bool {
+	for host := range hostNames(cfg) {
+		if n := d.names[host]; len(n.addrs) == 0 && n.err == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// addresses returns what a host's address stands for now, or why it stands for
+// nothing. Its name must have been looked up.
 func (d *Director) addresses(address string) ([]sched.Addr, error) {
 	host, port, addr, err := hostName(address)
 	if err != nil {
@@ -130,15 +150,8 @@ func (d *Director) addresses(address string) ([]sched.Addr, error) {
 		return []sched.Addr{addr}, nil
 	}
 	n := d.names[host]
-	if n == nil {
-		n = &name{}
-		d.names[host] = n
-	}
 	if len(n.addrs) == 0 {
-		if n.err != nil {
-			return nil, fmt.Errorf("name %s: %w", host, n.err)
-		}
-		return nil, fmt.Errorf("name %s is being looked up", host)
+		return nil, fmt.Errorf("name %s: %w", host, n.err)
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
@@ -151,21 +164,11 @@ func (d *Director) addresses(address string) ([]sched.Addr, error) {
 	return addrs, nil
 }
 
-// forgetNames drops names that no host uses any more, and says which of the
-// others do not resolve.
-func (d *Director) forgetNames(state *State) {
-	used := map[string]bool{}
-	for _, s := range state.Services {
-		for _, g := range s.Groups {
-			for _, h := range g.Hosts {
-				host, _, _, _ := hostName(h.Config.Address)
-				used[host] = true
-				if n := d.names[host]; n != nil && n.err != nil && len(n.addrs) == 0 {
-					d.log.Warn("host left out until its name resolves", "service", s.Config.Name,
-						"group", g.Config.Name, "host", h.Config.Name, "reason", h.Problem)
-				}
-			}
-		}
+// forgetNames drops names that neither what runs nor what is pending uses.
+func (d *Director) forgetNames() {
+	used := hostNames(d.config)
+	if d.pending != nil {
+		maps.Copy(used, hostNames(d.pending.config))
 	}
 	for host, n := range d.names {
 		if !used[host] && !n.looking {
@@ -174,10 +177,34 @@ func (d *Director) forgetNames(state *State) {
 	}
 }
 
+// leftOut is a host whose name does not resolve.
+type leftOut struct{ service, group, host, address string }
+
+// reportLeftOut says which hosts are left out, each once until it is back.
+func (d *Director) reportLeftOut(state *State) {
+	now := map[leftOut]bool{}
+	for _, s := range state.Services {
+		for _, g := range s.Groups {
+			for _, h := range g.Hosts {
+				if len(h.Targets) > 0 {
+					continue
+				}
+				key := leftOut{s.Config.Name, g.Config.Name, h.Config.Name, h.Config.Address}
+				now[key] = true
+				if !d.leftOut[key] {
+					d.log.Warn("host left out until its name resolves", "service", key.service,
+						"group", key.group, "host", key.host, "reason", h.Problem)
+				}
+			}
+		}
+	}
+	d.leftOut = now
+}
+
 // startLookups starts the look-ups that are due and returns the time until
 // the next one is.
 func (d *Director) startLookups(ctx context.Context, now time.Time) time.Duration {
-	soonest := scanEvery
+	soonest := lookupAgain
 	looking := 0
 	for _, n := range d.names {
 		if n.looking {

@@ -56,7 +56,8 @@ type Target struct {
 	// The rest belongs to the director's goroutine.
 	key     targetKey
 	probing bool
-	next    time.Time // of the next probe; zero: none is due
+	last    time.Time // the last probe's start, or the last change if that was later
+	next    time.Time // of the next probe; zero: not decided
 	fails   int       // probes failed in a row while up
 }
 
@@ -77,7 +78,7 @@ type targetKey struct {
 }
 
 func newTarget(key targetKey, now time.Time) *Target {
-	t := &Target{Host: sched.NewHost(key.host, key.addr), key: key}
+	t := &Target{Host: sched.NewHost(key.host, key.addr), key: key, last: now}
 	t.status.Store(&Status{Up: true, Since: now})
 	return t
 }

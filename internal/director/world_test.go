@@ -1,0 +1,197 @@
+package director
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/sched"
+)
+
+// world stands in for everything around a director: engine, hosts and DNS.
+type world struct {
+	mu       sync.Mutex
+	plans    []engine.Plan
+	refuse   error
+	failures chan engine.Failure
+	dead     map[string]bool         // addresses that do not answer
+	slow     map[string]bool         // addresses that answer too late
+	probes   map[string][]time.Time  // by address
+	dns      map[string][]netip.Addr // names that resolve
+	dnsTakes time.Duration           // that a look-up takes
+	log      journal
+}
+
+// journal is what the director has logged.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+func newWorld() *world {
+	return &world{
+		failures: make(chan engine.Failure, 1024), dead: map[string]bool{}, slow: map[string]bool{},
+		probes: map[string][]time.Time{}, dns: map[string][]netip.Addr{},
+	}
+}
+
+func (w *world) Apply(p engine.Plan) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refuse != nil {
+		return w.refuse
+	}
+	w.plans = append(w.plans, p)
+	return nil
+}
+
+func (w *world) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&w.log, nil)) }
+
+func (w *world) Failures() <-chan engine.Failure { return w.failures }
+
+func (w *world) probe(ctx context.Context, a sched.Addr) error {
+	w.mu.Lock()
+	w.probes[a.String()] = append(w.probes[a.String()], time.Now())
+	dead, slow := w.dead[a.String()], w.slow[a.String()]
+	w.mu.Unlock()
+	if slow {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if dead {
+		return errors.New("connection refused")
+	}
+	return nil
+}
+
+func (w *world) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, error) {
+	select {
+	case <-time.After(w.dnsTakes):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if addrs := w.dns[host]; len(addrs) > 0 {
+		return slices.Clone(addrs), nil
+	}
+	return nil, fmt.Errorf("lookup %s: no such host", host)
+}
+
+func (w *world) set(m map[string]bool, addr string, to bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m[addr] = to
+}
+
+func (w *world) probed(addr string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.probes[addr])
+}
+
+func (w *world) lastPlan() engine.Plan {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.plans[len(w.plans)-1]
+}
+
+// start runs a director over doc in a bubble of fake time.
+func start(t *testing.T, w *world, doc string) *Director {
+	t.Helper()
+	c, problems := config.Parse("c.xml", []byte(doc))
+	if c == nil {
+		t.Fatal(problems)
+	}
+	return startWith(t, w, c, w.probe)
+}
+
+// startWith is start with a model and a probe of the test's own.
+func startWith(t *testing.T, w *world, c *config.Config, probe func(context.Context, sched.Addr) error) *Director {
+	t.Helper()
+	d, err := New(c, w, Options{
+		Log: w.logger(), Resolver: w, Probe: probe,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	synctest.Wait()
+	return d
+}
+
+// target returns the n-th target of a host of the only service.
+func target(t *testing.T, d *Director, group, host string, n int) *Target {
+	t.Helper()
+	for _, g := range d.State().Services[0].Groups {
+		for _, h := range g.Hosts {
+			if g.Config.Name == group && h.Config.Name == host {
+				return h.Targets[n]
+			}
+		}
+	}
+	t.Fatalf("no host %s in group %s", host, group)
+	return nil
+}
+
+// fail does what the engine does at a failed connect.
+func (w *world) fail(t *Target) {
+	if t.Host.Fail() {
+		w.failures <- engine.Failure{Host: t.Host, Err: errors.New("connect: connection refused")}
+	}
+	synctest.Wait()
+}
+
+// picks returns which hosts the current plan's table gives, and the verdict.
+func (w *world) picks() (names string, v sched.Verdict) {
+	table := w.lastPlan().Services[0].Route.Table
+	var tried sched.Tried
+	var list []string
+	for {
+		h, verdict := table.Pick(sched.Addr{}, &tried)
+		if h == nil {
+			slices.Sort(list)
+			return strings.Join(list, ""), v
+		}
+		v = verdict
+		list = append(list, h.Name())
+		h.Release(0, 0)
+	}
+}
+
+const three = `<config><service name="web"><listen ip="127.0.0.1:8080"/>
+	<group name="g" scheduler="roundr"><host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80"/><host name="c" ip="10.0.0.3:80"/></group>
+	</service>%s</config>`
+
+func with(extra string) string { return fmt.Sprintf(three, extra) }
