@@ -45,12 +45,15 @@ func commands() []command {
 }
 
 func main() {
-	// The first signal asks the command to end in good order. Signals are not
-	// held back any longer then: the second ends the process at once.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	go func() {
-		<-ctx.Done()
-		stop()
+		// The first signal asks the command to end in good order. Signals are
+		// not held back any longer then: the second ends the process at once.
+		<-signals
+		signal.Stop(signals)
+		cancel()
 	}()
 	os.Exit(dispatch(ctx, console{os.Stdout, os.Stderr}, os.Args[1:]))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -23,35 +24,34 @@ import (
 )
 
 func runCommand(ctx context.Context, c console, args []string) int {
-	flags := flag.NewFlagSet("txlb run", flag.ContinueOnError)
-	file := configFlag(flags)
-	if status, ok := parseFlags(c, "run", flags, args); !ok {
-		return status
-	}
-	path := configPath(*file)
-	cfg, problems := config.ReadFile(path)
-	if len(problems) > 0 {
-		fmt.Fprintln(c.err, problems)
-	}
+	cfg, _, status := readConfig(c, "run", args, c.err)
 	if cfg == nil {
-		return exitUsage
+		return status
 	}
 	return finish(c, serve(ctx, c, cfg))
 }
 
-func checkCommand(_ context.Context, c console, args []string) int {
-	flags := flag.NewFlagSet("txlb check", flag.ContinueOnError)
+// readConfig reads the configuration that a command's words name and writes
+// what is wrong with it to problems. Without a usable one it returns the exit
+// status.
+func readConfig(c console, command string, args []string, problems io.Writer) (cfg *config.Config, path string, status int) {
+	flags := flag.NewFlagSet("txlb "+command, flag.ContinueOnError)
 	file := configFlag(flags)
-	if status, ok := parseFlags(c, "check", flags, args); !ok {
-		return status
+	if status, ok := parseFlags(c, command, flags, args); !ok {
+		return nil, "", status
 	}
-	path := configPath(*file)
-	cfg, problems := config.ReadFile(path)
-	if len(problems) > 0 {
-		fmt.Fprintln(c.out, problems)
+	path = configPath(*file)
+	cfg, found := config.ReadFile(path)
+	if len(found) > 0 {
+		fmt.Fprintln(problems, found)
 	}
+	return cfg, path, exitUsage
+}
+
+func checkCommand(_ context.Context, c console, args []string) int {
+	cfg, path, status := readConfig(c, "check", args, c.out)
 	if cfg == nil {
-		return exitUsage
+		return status
 	}
 	hosts := 0
 	for _, s := range cfg.Services {

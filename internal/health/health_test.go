@@ -5,46 +5,17 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/txlb/txlb/internal/leaktest"
 	"github.com/txlb/txlb/sched"
 )
 
-func TestMain(m *testing.M) {
-	before := openFDs()
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			println(err.Error())
-			code = 1
-		}
-		if after := openFDs(); before >= 0 && after > before {
-			println("descriptors left open:", after-before)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// openFDs counts this process's descriptors, -1 where that cannot be told.
-// The runtime's own poller is opened first, so that it is not taken for a leak.
-func openFDs() int {
-	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		_ = ln.Close()
-	}
-	dir, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return -1
-	}
-	return len(dir)
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func parse(t *testing.T, s string) sched.Addr {
 	t.Helper()
