@@ -304,6 +304,15 @@ func TestB54SIGTERM(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = b.Close() }()
+			go func() { // whoever comes before the listener has closed ends at once
+				for {
+					other, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					_ = other.Close()
+				}
+			}()
 			p.signal(syscall.SIGTERM)
 			p.expect("msg=draining")
 			if test.finish {
@@ -326,6 +335,9 @@ func TestB54SIGTERM(t *testing.T) {
 				t.Errorf("exit status %d", status)
 			}
 			p.expect(test.message)
+			if test.finish && strings.Contains(p.out.String(), "time to drain is over") {
+				t.Error("the sessions had ended, and the drain went on")
+			}
 		})
 	}
 }
