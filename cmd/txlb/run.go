@@ -119,7 +119,13 @@ func serve(ctx context.Context, c console, cfg *config.Config) error {
 		})
 	}
 	running.Go(func() { _ = dir.Run(background) })
-	running.Go(func() { onSignals(background, log, file) })
+	// Whoever sees "ready" may signal at once, so the signals are taken before.
+	reopen := make(chan os.Signal, 4)
+	if which := reopenSignals(); len(which) > 0 { // none would mean all
+		signal.Notify(reopen, which...)
+	}
+	defer signal.Stop(reopen)
+	running.Go(func() { onSignals(background, reopen, log, file) })
 	log.Info("ready", "version", version, "services", len(cfg.Services), "loops", opt.Loops,
 		"max_sessions", opt.MaxSessions, "files", limits.files)
 	notify(log, daemon.SdNotifyReady)
@@ -202,10 +208,7 @@ func sessionsFor(files uint64, listeners, pipes int) int {
 }
 
 // onSignals does what signals other than those to stop ask for, until ctx ends.
-func onSignals(ctx context.Context, log *slog.Logger, file *logs.File) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, reopenSignals()...)
-	defer signal.Stop(signals)
+func onSignals(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, file *logs.File) {
 	for {
 		select {
 		case <-ctx.Done():
