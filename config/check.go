@@ -1,196 +1,258 @@
 package config
 
 import (
-	"net"
+	"slices"
 	"strings"
+	"time"
 )
+
+// Bounds of values, the same in a document and in a model changed at run time.
+const (
+	maxLoops       = 1024
+	minPipeSize    = 64 << 10
+	maxPipeSize    = 64 << 20
+	maxMaxSessions = 10_000_000
+	maxBacklog     = 65535
+	maxTries       = 10_000
+	maxBackups     = 10_000
+)
+
+// The words that attributes choose from, the default first.
+
+func roots() []string       { return []string{"config", "pdconfig"} }
+func spliceModes() []string { return []string{"auto", "always", "never"} }
+func hostStates() []string  { return []string{"ready", "drain", "maint"} }
+func accesses() []string    { return []string{"full", "readonly"} }
+func logLevels() []string   { return []string{"debug", "info", "warn", "error"} }
+func logFormats() []string  { return []string{"text", "json"} }
 
 // wellKnown are the password hashes that the ancestors' samples published.
 var wellKnown = [...]string{"..xpoEyRReGzk", "iy9l0V1MkG1DE"}
 
+const noService = "there is no <service>; a configuration needs at least one"
+
 // Check returns what is wrong with the model, however it was made: read from a
-// file or changed at run time. name stands for the file.
+// file or changed at run time. name stands for the file. A model without errors
+// survives Marshal and Parse as it is.
 func (c *Config) Check(name string) Problems {
-	p := c.check(name)
-	p.sort()
-	return p
+	k := &checker{report: report{file: name}}
+	k.config(c)
+	return k.told()
 }
 
 // checker gathers problems of a model.
 type checker struct {
-	reader
+	report
+	broken map[any]bool // parts that the reader has found mistakes in
 }
 
-func (c *Config) check(name string) Problems {
-	k := &checker{reader{file: name}}
-	if len(c.Services) == 0 {
-		k.fail(0, "there is no <service>; a configuration needs at least one")
+func (k *checker) config(c *Config) {
+	if len(c.Services) == 0 && !k.broken[c] {
+		k.fail(0, noService)
 	}
-	k.services(c.Services)
+	k.word(0, "the root element", c.Root, roots())
+	k.engine(&c.Engine)
+	names := map[string]bool{}
+	for _, s := range c.Services {
+		k.name(s.Pos.Line, "service", s.Name, names, k.broken[s])
+		k.service(s)
+	}
 	k.listeners(c)
 	k.admin(&c.Admin)
-	if c.Manager.ConfigCheck.Enable {
-		k.warn(0, "<configCheck> is not done by this version yet: changes made at run time are not written back")
-	}
-	return k.problems
+	k.manager(&c.Manager)
+	k.word(0, "<logging level>", c.Logging.Level, logLevels())
+	k.word(0, "<logging format>", c.Logging.Format, logFormats())
+	k.plain(0, "<logging file>", c.Logging.File)
 }
 
-// name checks a name, which must be there, and unique if seen is given.
-func (k *checker) name(line int, what, name string, seen map[string]bool) {
+func (k *checker) engine(e *Engine) {
+	k.within("<engine loops>", int64(e.Loops), 0, maxLoops)
+	k.word(0, "<engine splice>", e.Splice, spliceModes())
+	k.within("<engine pipeSize>", e.PipeSize, minPipeSize, maxPipeSize)
+	k.within("<engine pipeMemory>", e.PipeMemory, 1, maxBytes)
+	k.within("<engine maxSessions>", int64(e.MaxSessions), 0, maxMaxSessions)
+	k.within("<engine backlog>", int64(e.Backlog), 1, maxBacklog)
+	k.duration(0, "<engine drain>", e.Drain)
+}
+
+func (k *checker) service(s *Service) {
+	line := s.Pos.Line
+	if !k.broken[s] {
+		if len(s.Listen) == 0 {
+			k.fail(line, "service %q listens nowhere; it needs a <listen ip=\"host:port\"/>", s.Name)
+		}
+		if len(s.Groups) == 0 {
+			k.warn(line, "service %q has no group: its clients will be closed", s.Name)
+		}
+	}
+	k.duration(line, "<timeouts connect>", s.Timeouts.Connect)
+	k.duration(line, "<timeouts total>", s.Timeouts.Total)
+	k.duration(line, "<timeouts idle>", s.Timeouts.Idle)
+	k.duration(line, "<timeouts halfClosed>", s.Timeouts.HalfClosed)
+	if s.Limits.Tries < 0 || s.Limits.Tries > maxTries {
+		k.fail(line, "service %q: <limits tries> is %d; want 0 to %d", s.Name, s.Limits.Tries, maxTries)
+	}
+	groups := map[string]bool{}
+	var enabled []*Group
+	for _, g := range s.Groups {
+		k.name(g.Pos.Line, "group", g.Name, groups, k.broken[g])
+		k.group(s, g)
+		if g.Enabled {
+			enabled = append(enabled, g)
+		}
+	}
+	switch {
+	case len(enabled) > 1:
+		k.fail(enabled[1].Pos.Line, "service %q has two enabled groups, %q and %q; one takes the clients", s.Name, enabled[0].Name, enabled[1].Name)
+	case len(enabled) == 0 && len(s.Groups) > 0 && !k.broken[s]:
+		k.fail(line, "service %q has no enabled group; add enable=\"true\" to the one that should take the clients", s.Name)
+	}
+}
+
+func (k *checker) group(s *Service, g *Group) {
+	line := g.Pos.Line
+	if !slices.Contains(SchedulerNames(), g.Scheduler) {
+		k.fail(line, "group %q: there is no scheduler %q%s", g.Name, g.Scheduler, k.suggest(g.Scheduler, SchedulerNames()))
+	}
+	names := map[string]bool{}
+	weights := 0
+	for _, h := range g.Hosts {
+		k.name(h.Pos.Line, "host", h.Name, names, k.broken[h])
+		if h.Address != "" || !k.broken[h] {
+			if err := checkAddress(h.Address, false); err != nil {
+				k.fail(h.Pos.Line, "host %q: %v", h.Name, err)
+			}
+		}
+		if h.Weight < 0 || h.Weight > MaxWeight {
+			k.fail(h.Pos.Line, "host %q: weight %d is not between 0 and %d", h.Name, h.Weight, MaxWeight)
+		}
+		k.word(h.Pos.Line, "<host state>", h.State, hostStates())
+		weights = max(weights, h.Weight)
+	}
+	switch {
+	case k.broken[g]:
+	case len(g.Hosts) == 0:
+		k.warn(line, "group %q of service %q is empty: its clients will be closed", g.Name, s.Name)
+	case weights == 0:
+		k.warn(line, "every host of group %q has weight 0: its clients will be closed", g.Name)
+	}
+}
+
+func (k *checker) manager(m *Manager) {
+	for _, c := range []struct {
+		what string
+		Check
+	}{{"<hostCheck interval>", m.HostCheck}, {"<configCheck interval>", m.ConfigCheck}, {"<heartbeat interval>", m.Heartbeat}} {
+		k.seconds(0, c.what, c.Interval)
+	}
+	k.within("<configCheck backups>", int64(m.Backups), 0, maxBackups)
+	if m.ConfigCheck.Enable {
+		k.warn(m.ConfigCheckPos.Line, "<configCheck> is not done by this version yet: changes made at run time are not written back")
+	}
+}
+
+func (k *checker) admin(a *Admin) {
+	exposed := ""
+	for _, l := range []struct {
+		*AdminListen
+		what string
+	}{{a.Web, "the admin page"}, {a.SSH, "the SSH admin"}} {
+		if l.AdminListen == nil {
+			continue
+		}
+		k.plain(l.Pos.Line, l.what, l.Listen)
+		if l.AdminListen == a.Web {
+			k.seconds(l.Pos.Line, "<web refresh>", l.Refresh)
+		}
+		if !l.Enable {
+			continue
+		}
+		k.warn(l.Pos.Line, "%s is not served by this version yet", l.what)
+		if !isLoopback(l.Listen) {
+			exposed = l.Listen
+		}
+	}
+	names := map[string]bool{}
+	for _, u := range a.Users {
+		k.name(u.Pos.Line, "user", u.Name, names, k.broken[u])
+		k.word(u.Pos.Line, "<user access>", u.Access, accesses())
+		k.plain(u.Pos.Line, "<user password>", u.Password)
+		if !k.broken[u] {
+			k.password(u, exposed)
+		}
+	}
+}
+
+// password warns of hashes that protect little. It never shows one.
+func (k *checker) password(u *User, exposed string) {
+	public := slices.Contains(wellKnown[:], u.Password)
+	switch {
+	case public && exposed != "":
+		k.warn(u.Pos.Line, "the password of user %q is that of a published sample: the admin will refuse to serve %s with it", u.Name, exposed)
+	case public:
+		k.warn(u.Pos.Line, "the password of user %q is that of a published sample; choose another", u.Name)
+	case u.Password == "":
+		k.warn(u.Pos.Line, "user %q has no password and cannot log in; give a crypt(3) hash", u.Name)
+	case isDES(u.Password):
+		k.warn(u.Pos.Line, "the password of user %q is a DES hash, which looks at eight letters and is quickly broken; choose another kind", u.Name)
+	case !strings.HasPrefix(u.Password, "$"):
+		k.warn(u.Pos.Line, "the password of user %q is no crypt(3) hash that is known; want one that begins with $", u.Name)
+	}
+}
+
+// isDES tells the traditional crypt(3) hash: two letters of salt and eleven
+// more.
+func isDES(hash string) bool {
+	return len(hash) == 13 &&
+		strings.Trim(hash, "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") == ""
+}
+
+// name checks a name, which must be there and unique. Where it is missing from
+// a part with mistakes, that has been reported.
+func (k *checker) name(line int, what, name string, seen map[string]bool, broken bool) {
 	switch {
 	case name == "":
-		k.fail(line, "<%s> needs a name", what)
+		if !broken {
+			k.fail(line, "<%s> needs a name", what)
+		}
+		return
 	case seen[name]:
 		k.fail(line, "a second %s %q; names are unique", what, name)
+	case !printable(name):
+		k.fail(line, "%s name %q has a character that cannot be shown; use letters, digits and _ . : -", what, name)
 	case !plainName(name):
 		k.warn(line, "%s name %q has to be quoted in commands; names of 1 to 64 letters, digits and _ . : - need not", what, name)
 	}
 	seen[name] = true
 }
 
-func (k *checker) services(services []*Service) {
-	names := map[string]bool{}
-	for _, s := range services {
-		k.name(s.Pos.Line, "service", s.Name, names)
-		if len(s.Listen) == 0 {
-			k.fail(s.Pos.Line, "service %q listens nowhere; it needs a <listen ip=\"host:port\"/>", s.Name)
-		}
-		if len(s.Groups) == 0 {
-			k.warn(s.Pos.Line, "service %q has no group: its clients will be closed", s.Name)
-		}
-		groups := map[string]bool{}
-		var enabled []*Group
-		for _, g := range s.Groups {
-			k.name(g.Pos.Line, "group", g.Name, groups)
-			k.group(s, g)
-			if g.Enabled {
-				enabled = append(enabled, g)
-			}
-		}
-		switch {
-		case len(enabled) > 1:
-			k.fail(enabled[1].Pos.Line, "service %q has two enabled groups, %q and %q; one takes the clients", s.Name, enabled[0].Name, enabled[1].Name)
-		case len(enabled) == 0 && len(s.Groups) > 0:
-			k.fail(s.Pos.Line, "service %q has no enabled group; add enable=\"true\" to the one that should take the clients", s.Name)
-		}
+func (k *checker) word(line int, what, word string, allowed []string) {
+	if !slices.Contains(allowed, word) {
+		k.fail(line, "%s: %q is none of %s", what, word, strings.Join(allowed, ", "))
 	}
 }
 
-func (k *checker) group(s *Service, g *Group) {
-	if len(g.Hosts) == 0 {
-		k.warn(g.Pos.Line, "group %q of service %q is empty: its clients will be closed", g.Name, s.Name)
-	}
-	if canonical, err := canonicalScheduler(g.Scheduler); err != nil || canonical != g.Scheduler {
-		k.fail(g.Pos.Line, "group %q: there is no scheduler %q", g.Name, g.Scheduler)
-	}
-	names := map[string]bool{}
-	weights := 0
-	for _, h := range g.Hosts {
-		k.name(h.Pos.Line, "host", h.Name, names)
-		if err := checkAddress(h.Address, false); err != nil {
-			k.fail(h.Pos.Line, "host %q: %v", h.Name, err)
-		}
-		if h.Weight < 0 || h.Weight > MaxWeight {
-			k.fail(h.Pos.Line, "host %q: weight %d is not between 0 and %d", h.Name, h.Weight, MaxWeight)
-		}
-		weights += h.Weight
-	}
-	if len(g.Hosts) > 0 && weights == 0 {
-		k.warn(g.Pos.Line, "every host of group %q has weight 0: its clients will be closed", g.Name)
+func (k *checker) within(what string, n, low, high int64) {
+	if n < low || n > high {
+		k.fail(0, "%s is %d; want %d to %d", what, n, low, high)
 	}
 }
 
-// listeners checks the addresses that the program listens on, all of them
-// together.
-func (k *checker) listeners(c *Config) {
-	type taken struct {
-		who, address string
-		line         int
-	}
-	byPort := map[string][]taken{}
-	add := func(who, address string, line int) {
-		if err := checkAddress(address, true); err != nil {
-			k.fail(line, "%s: %v", who, err)
-			return
-		}
-		_, port, err := net.SplitHostPort(address)
-		if err != nil {
-			port = address // a UNIX socket
-		}
-		if port == "0" {
-			return
-		}
-		for _, other := range byPort[port] {
-			if overlap(other.address, address) {
-				k.fail(line, "%s listens on %s, which %s has taken in line %d (%s)", who, address, other.who, other.line, other.address)
-				return
-			}
-		}
-		byPort[port] = append(byPort[port], taken{who, address, line})
-	}
-	for _, s := range c.Services {
-		for _, l := range s.Listen {
-			add("service \""+s.Name+"\"", l.Address, l.Pos.Line)
-		}
-	}
-	if c.Admin.Metrics != "" {
-		add("<metrics>", c.Admin.Metrics, c.Admin.MetricsPos.Line)
-	}
-	for name, a := range map[string]*AdminListen{"<web>": c.Admin.Web, "<ssh>": c.Admin.SSH} {
-		if a != nil && a.Listen != "" {
-			add(name, a.Listen, a.Pos.Line)
-		}
+func (k *checker) duration(line int, what string, d time.Duration) {
+	if d != 0 && (d < shortest || d > longest) {
+		k.fail(line, "%s is %v; want 0 or %v to %v", what, d, shortest, longest)
 	}
 }
 
-// overlap tells whether two addresses with the same port cannot both be
-// listened on.
-func overlap(a, b string) bool {
-	if strings.HasPrefix(a, "unix:") || strings.HasPrefix(b, "unix:") {
-		return a == b
+// seconds checks what is written in seconds and fractions of them.
+func (k *checker) seconds(line int, what string, d time.Duration) {
+	if d < shortest || d > longest || d%shortest != 0 {
+		k.fail(line, "%s is %v; want whole milliseconds above 0", what, d)
 	}
-	hostA, _, _ := net.SplitHostPort(a)
-	hostB, _, _ := net.SplitHostPort(b)
-	every := func(host string) bool { return host == "*" || host == "" || host == "::" }
-	v4 := func(host string) bool { return !strings.Contains(host, ":") }
-	switch {
-	case hostA == hostB, every(hostA), every(hostB):
-		return true
-	case hostA == "0.0.0.0":
-		return v4(hostB)
-	case hostB == "0.0.0.0":
-		return v4(hostA)
-	}
-	return false
 }
 
-func (k *checker) admin(a *Admin) {
-	if a.Web != nil && a.Web.Enable {
-		k.warn(a.Web.Pos.Line, "the admin page is not served by this version yet")
-	}
-	if a.SSH != nil && a.SSH.Enable {
-		k.warn(a.SSH.Pos.Line, "the SSH admin is not served by this version yet")
-	}
-	exposed := ""
-	for _, l := range []*AdminListen{a.Web, a.SSH} {
-		if l != nil && l.Enable && !isLoopback(l.Listen) {
-			exposed = l.Listen
-		}
-	}
-	names := map[string]bool{}
-	for _, u := range a.Users {
-		k.name(u.Pos.Line, "user", u.Name, names)
-		public := false
-		for _, hash := range wellKnown {
-			public = public || u.Password == hash
-		}
-		switch {
-		case public && exposed != "":
-			k.warn(u.Pos.Line, "the password of user %q is that of a published sample: the admin will refuse to serve %s with it", u.Name, exposed)
-		case public:
-			k.warn(u.Pos.Line, "the password of user %q is that of a published sample; choose another", u.Name)
-		case len(u.Password) == 13 && !strings.HasPrefix(u.Password, "$"):
-			k.warn(u.Pos.Line, "the password of user %q is a DES hash, which looks at eight letters and is quickly broken; choose another kind", u.Name)
-		}
+func (k *checker) plain(line int, what, text string) {
+	if !printable(text) {
+		k.fail(line, "%s has a character that cannot be shown", what)
 	}
 }

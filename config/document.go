@@ -15,11 +15,11 @@ import (
 // Bounds of a document. A file that passes one is refused before it is read
 // any further.
 const (
-	maxSize     = 16 << 20 // bytes
-	maxDepth    = 16
-	maxElements = 200_000
-	maxTag      = 64 << 10 // bytes between < and >
-	maxProblems = 100
+	maxSize       = 8 << 20 // bytes
+	maxDepth      = 16
+	maxElements   = 100_000
+	maxAttributes = 64       // of one element
+	maxTag        = 64 << 10 // bytes between < and >
 )
 
 // ReadFile reads and checks the document in a file. The model is nil if there
@@ -33,17 +33,19 @@ func ReadFile(path string) (*Config, Problems) {
 }
 
 func readBounded(path string) ([]byte, error) {
+	// Asked before it is opened: opening a named pipe would wait for a writer.
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("is no regular file")
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
 			return nil, fmt.Errorf("cannot be read: %w", pathErr.Err)
 		}
-		return nil, err
+		return nil, fmt.Errorf("cannot be read: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
-		return nil, errors.New("is no regular file")
-	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("cannot be read: %w", err)
@@ -54,43 +56,18 @@ func readBounded(path string) ([]byte, error) {
 // Parse reads and checks a document; name stands for it in the problems. The
 // model is nil if there are errors among them.
 func Parse(name string, data []byte) (*Config, Problems) {
-	r := &reader{file: name}
+	r := &reader{report: report{file: name}, broken: map[any]bool{}}
 	root := r.open(data)
 	if root == nil {
-		return nil, r.problems
+		return nil, r.told()
 	}
 	c := r.config(root)
-	if !r.failed {
-		// What the reader could not make sense of would only be reported twice.
-		r.problems = append(r.problems, c.check(name)...)
+	k := &checker{report: r.report, broken: r.broken}
+	k.config(c)
+	if k.errors > 0 {
+		c = nil
 	}
-	r.problems.sort()
-	if r.problems.Err() != nil {
-		return nil, r.problems
-	}
-	return c, r.problems
-}
-
-// reader turns a document into a model and gathers what is wrong with it.
-type reader struct {
-	file     string
-	lines    map[*etree.Element]int
-	problems Problems
-	failed   bool           // there is an error among the problems
-	misspelt *etree.Element // the last one with an unknown attribute
-}
-
-func (r *reader) fail(line int, format string, args ...any) {
-	r.failed = true
-	if len(r.problems) < maxProblems {
-		r.problems = append(r.problems, Problem{File: r.file, Line: line, Text: fmt.Sprintf(format, args...)})
-	}
-}
-
-func (r *reader) warn(line int, format string, args ...any) {
-	if len(r.problems) < maxProblems {
-		r.problems = append(r.problems, Problem{File: r.file, Line: line, Text: fmt.Sprintf(format, args...), Warning: true})
-	}
+	return c, k.told()
 }
 
 // open checks the form of the document and returns its root, nil if the form
@@ -100,12 +77,17 @@ func (r *reader) open(data []byte) *etree.Element {
 		r.fail(0, "the file is larger than %d MiB, which no configuration needs", maxSize>>20)
 		return nil
 	}
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // editors' mark of UTF-8
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		r.fail(1, "the file is UTF-16; save it as UTF-8")
+		return nil
+	}
 	if at := longTag(data); at >= 0 {
 		r.fail(1+bytes.Count(data[:at], []byte("\n")), "a tag of more than %d KiB", maxTag>>10)
 		return nil
 	}
 	lines := r.scan(data)
-	if r.failed {
+	if r.errors > 0 {
 		return nil
 	}
 	doc := etree.NewDocument()
@@ -129,19 +111,46 @@ func (r *reader) open(data []byte) *etree.Element {
 // longTag returns where a tag longer than maxTag begins, -1 if there is none.
 // The decoders gather all attributes of a tag before they hand it out.
 func longTag(data []byte) int {
-	start, quote := -1, byte(0)
-	for i := 0; i < len(data); i++ {
-		c := data[i]
-		switch {
-		case start < 0 && bytes.HasPrefix(data[i:], []byte("<!--")):
-			end := bytes.Index(data[i:], []byte("-->"))
-			if end < 0 {
-				return -1 // the decoder says so
+	for i := 0; ; {
+		next := bytes.IndexByte(data[i:], '<')
+		if next < 0 {
+			return -1
+		}
+		i += next
+		end := skip(data[i:])
+		if end < 0 { // the decoder says so
+			return -1
+		}
+		if end == 0 {
+			if end = tagLength(data[i:]); end > maxTag {
+				return i
 			}
-			i += end
-		case start < 0 && c == '<':
-			start = i
-		case start < 0:
+		}
+		i += end
+	}
+}
+
+// skip returns the length of the comment, CDATA section or processing
+// instruction at the start of data, 0 if it is a tag, -1 if it has no end.
+func skip(data []byte) int {
+	for _, form := range [...]struct{ open, close string }{{"<!--", "-->"}, {"<![CDATA[", "]]>"}, {"<?", "?>"}} {
+		if rest, ok := bytes.CutPrefix(data, []byte(form.open)); ok {
+			n := bytes.Index(rest, []byte(form.close))
+			if n < 0 {
+				return -1
+			}
+			return len(form.open) + n + len(form.close)
+		}
+	}
+	return 0
+}
+
+// tagLength returns the length of the tag at the start of data, more than
+// maxTag without measuring if it is that long.
+func tagLength(data []byte) int {
+	quote := byte(0)
+	for i, c := range data[:min(len(data), maxTag+1)] {
+		switch {
 		case quote != 0:
 			if c == quote {
 				quote = 0
@@ -149,13 +158,13 @@ func longTag(data []byte) int {
 		case c == '"' || c == '\'':
 			quote = c
 		case c == '>':
-			start = -1
-		}
-		if start >= 0 && i-start > maxTag {
-			return start
+			return i + 1
 		}
 	}
-	return -1
+	if len(data) > maxTag {
+		return maxTag + 1
+	}
+	return len(data)
 }
 
 func number(e *etree.Element, visit func(*etree.Element)) {
@@ -202,6 +211,9 @@ func (r *reader) scan(data []byte) (lines []int) {
 				r.fail(line, "more than %d elements", maxElements)
 				return nil
 			}
+			if !r.scanAttributes(line, t) {
+				return nil
+			}
 		case xml.EndElement:
 			depth--
 		case xml.CharData:
@@ -217,9 +229,26 @@ func (r *reader) scan(data []byte) (lines []int) {
 		}
 	}
 	if roots == 0 {
-		r.fail(0, "the document is empty; it needs a root element <config> with at least one <service>")
+		r.fail(1, "the document is empty; it needs a root element <config> with at least one <service>")
 	}
 	return lines
+}
+
+// scanAttributes checks what etree does not keep: how many attributes there
+// are, and that none is there twice.
+func (r *reader) scanAttributes(line int, t xml.StartElement) bool {
+	if len(t.Attr) > maxAttributes {
+		r.fail(line, "<%s> has more than %d attributes", t.Name.Local, maxAttributes)
+		return false
+	}
+	for i, a := range t.Attr {
+		for _, b := range t.Attr[:i] {
+			if a.Name == b.Name {
+				r.fail(line, "<%s> has the attribute %s twice", t.Name.Local, a.Name.Local)
+			}
+		}
+	}
+	return true
 }
 
 // charsetReader decodes what the ancestors wrote beside UTF-8.

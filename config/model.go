@@ -17,7 +17,7 @@ import "time"
 const MaxWeight = 65535
 
 // Config is the model of one configuration document. It is a plain value:
-// Clone it, change the copy, Validate it.
+// Clone it, change the copy, Check it.
 type Config struct {
 	Root     string // the root element's name, config or pdconfig, kept when saving
 	Engine   Engine
@@ -64,8 +64,8 @@ type Limits struct {
 	Tries int // connects of one session, the first included; 0: each host once
 }
 
-// Group is <group>. At most one group of a service is enabled, and Validate
-// makes sure that exactly one is where there are several.
+// Group is <group>. Of a service with groups exactly one is enabled, which Check
+// makes sure of.
 type Group struct {
 	Name      string
 	Scheduler string // canonical name, as sched.Names has it
@@ -119,6 +119,8 @@ type Manager struct {
 	// ConfigCheck writes changes made at run time back to the file.
 	ConfigCheck Check
 	Backups     int
+
+	ConfigCheckPos Pos
 }
 
 // Check is a periodic task of the manager.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Problem is one thing that is wrong with a document, or that its author
@@ -28,7 +30,8 @@ func (p Problem) String() string {
 	return at + ": " + p.Text
 }
 
-// Problems are all that was found in a document, sorted by line.
+// Problems are all that was found in a document, sorted by line. Past a
+// hundred errors or a hundred warnings the rest is counted, not listed.
 type Problems []Problem
 
 // Err returns the problems as an error, nil if there are only warnings.
@@ -50,8 +53,78 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (p Problems) sort() {
-	slices.SortStableFunc(p, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+const (
+	maxProblems = 100 // errors, and as many warnings, that are listed
+	maxText     = 600 // bytes of one problem's text
+)
+
+// report gathers problems. Errors and warnings are counted apart, so that no
+// number of warnings hides an error.
+type report struct {
+	file             string
+	problems         Problems
+	errors, warnings int
+}
+
+func (r *report) fail(line int, format string, args ...any) {
+	if r.errors++; r.errors <= maxProblems {
+		r.problems = append(r.problems, Problem{File: r.file, Line: line, Text: clip(fmt.Sprintf(format, args...))})
+	}
+}
+
+func (r *report) warn(line int, format string, args ...any) {
+	if r.warnings++; r.warnings <= maxProblems {
+		r.problems = append(r.problems, Problem{File: r.file, Line: line, Text: clip(fmt.Sprintf(format, args...)), Warning: true})
+	}
+}
+
+// told returns what was gathered.
+func (r *report) told() Problems {
+	all := slices.Clone(r.problems)
+	slices.SortStableFunc(all, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	if more := r.errors - maxProblems; more > 0 {
+		all = append(all, Problem{File: r.file, Text: fmt.Sprintf("and %d more errors", more)})
+	}
+	if more := r.warnings - maxProblems; more > 0 {
+		all = append(all, Problem{File: r.file, Text: fmt.Sprintf("and %d more warnings", more), Warning: true})
+	}
+	return all
+}
+
+// clip makes a text fit to be shown: on one line, in UTF-8, and without its
+// middle if it is long, as its end says what would be right.
+func clip(s string) string {
+	if !printable(s) {
+		s = strings.Map(func(c rune) rune {
+			if unicode.IsControl(c) {
+				return utf8.RuneError
+			}
+			return c
+		}, s)
+	}
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText/2], "") + "…" + strings.ToValidUTF8(s[len(s)-maxText/2:], "")
+}
+
+// suggest ends a message with what was probably meant. It costs more than the
+// rest of an error, so it is left out where the error will not be listed.
+func (r *report) suggest(word string, names []string) string {
+	if r.errors >= maxProblems {
+		return ""
+	}
+	return suggest(word, names)
+}
+
+func suggest(word string, names []string) string {
+	if len(names) == 0 {
+		return "; there is none"
+	}
+	if name := nearest(word, names); name != "" {
+		return fmt.Sprintf("; did you mean %q?", name)
+	}
+	return "; there is " + strings.Join(names, ", ")
 }
 
 // nearest returns the name that word was most likely meant to be, "" if none
@@ -74,8 +147,8 @@ const longestWord = 64
 
 // distance is the number of letters to insert, delete or change (Levenshtein).
 func distance(a, b string) int {
-	if len(a) > longestWord {
-		return len(a)
+	if len(a) > longestWord || len(b) > longestWord {
+		return max(len(a), len(b))
 	}
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -94,12 +167,4 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-// suggest ends a message with what was probably meant.
-func suggest(word string, names []string) string {
-	if name := nearest(word, names); name != "" {
-		return fmt.Sprintf("; did you mean %q?", name)
-	}
-	return "; there is " + strings.Join(names, ", ")
 }

@@ -2,11 +2,15 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // parseBool reads a boolean in any of the ancestors' spellings and any case.
@@ -20,16 +24,19 @@ func parseBool(s string) (bool, error) {
 	return false, fmt.Errorf("%q is neither true nor false; say yes or no", s)
 }
 
-// longest is the longest duration that a document may ask for.
-const longest = 10 * 365 * 24 * time.Hour
+// The bounds of a duration, but for 0. The timers count milliseconds.
+const (
+	shortest = time.Millisecond
+	longest  = 10 * 365 * 24 * time.Hour
+)
 
 // parseSeconds reads one of the ancestors' durations: bare seconds.
 func parseSeconds(s string) (time.Duration, error) {
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || !(f >= 0.001 && f <= longest.Seconds()) {
+	if err != nil || !(f >= shortest.Seconds() && f <= longest.Seconds()) {
 		return 0, fmt.Errorf("%q is no time; want seconds above 0, such as 10 or 0.5", s)
 	}
-	return time.Duration(f * float64(time.Second)).Round(time.Millisecond), nil
+	return time.Duration(f * float64(time.Second)).Round(shortest), nil
 }
 
 // parseDuration reads a duration with a unit; 0 needs none.
@@ -41,8 +48,13 @@ func parseDuration(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q has no unit; say %sms or %ss", s, s, s)
 	}
 	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 || d > longest {
+	switch {
+	case err != nil || d < 0:
 		return 0, fmt.Errorf("%q is no duration; want one such as 500ms, 2s, 5m or 1h", s)
+	case d > longest:
+		return 0, fmt.Errorf("%q is too long; want at most %v, or 0 for no limit", s, longest)
+	case d > 0 && d < shortest:
+		return 0, fmt.Errorf("%q is too short; want at least %v", s, shortest)
 	}
 	return d, nil
 }
@@ -53,6 +65,9 @@ var units = []struct {
 	bytes int64
 }{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
 
+// maxBytes is the largest size that a document may ask for.
+const maxBytes = 1 << 40
+
 // parseSize reads a number of bytes with or without a unit.
 func parseSize(s string) (int64, error) {
 	for _, u := range units {
@@ -61,7 +76,7 @@ func parseSize(s string) (int64, error) {
 			continue
 		}
 		n, err := strconv.ParseInt(digits, 10, 64)
-		if err != nil || n < 1 || n > 1<<40/u.bytes {
+		if err != nil || n < 1 || n > maxBytes/u.bytes {
 			break
 		}
 		return n * u.bytes, nil
@@ -93,8 +108,11 @@ const maxUnixPath = 107
 // checkAddress checks an address. One to listen on may stand for every
 // address and have port 0.
 func checkAddress(s string, listen bool) error {
+	if !printable(s) {
+		return fmt.Errorf("%q has a character that cannot be shown", s)
+	}
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		if !strings.HasPrefix(path, "/") || len(path) > maxUnixPath || strings.ContainsRune(path, 0) {
+		if !strings.HasPrefix(path, "/") || len(path) > maxUnixPath {
 			return fmt.Errorf("%q: want unix: and an absolute path of at most %d bytes", s, maxUnixPath)
 		}
 		return nil
@@ -160,6 +178,14 @@ func isLoopback(address string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
+// printable tells whether a text has neither control characters, which would
+// break lines of logs and terminals, nor what XML cannot hold.
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(c rune) bool {
+		return unicode.IsControl(c) || c == 0xFFFE || c == 0xFFFF
+	})
+}
+
 // plainName tells whether a name can be used in commands without quoting.
 func plainName(s string) bool {
 	if s == "" || len(s) > 64 {
@@ -181,4 +207,20 @@ func SchedulerAliases() map[string]string {
 		"random": "rand", "roundrobin": "roundr", "leastconns": "leastc",
 		"leastconnsrr": "leastc", "lweighted": "weightr",
 	}
+}
+
+// canonicalScheduler reads the name of a scheduler.
+func canonicalScheduler(s string) (string, error) {
+	aliases := SchedulerAliases()
+	if canonical, ok := aliases[s]; ok {
+		return canonical, nil
+	}
+	names := SchedulerNames()
+	switch {
+	case slices.Contains(names, s):
+		return s, nil
+	case laterScheduler(s):
+		return "", fmt.Errorf("%q is not supported by this version yet", s)
+	}
+	return "", fmt.Errorf("there is no scheduler %q%s", s, suggest(s, append(names, slices.Sorted(maps.Keys(aliases))...)))
 }

@@ -1,0 +1,71 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// laterAttributes are the attributes whose feature has not come yet. One may
+// be there if it says what happens anyhow; a line goes when its feature comes.
+var laterAttributes = [...]struct {
+	element, name string
+	harmless      []string
+}{
+	{"engine", "ring", nil},
+	{"listen", "proxyProtocol", []string{"off"}},
+	{"listen", "proxyFrom", []string{""}},
+	{"timeouts", "queue", []string{"5s"}},
+	{"limits", "sessions", []string{"0"}},
+	{"limits", "perClient", []string{"0"}},
+	{"limits", "rate", []string{"0"}},
+	{"group", "maxFails", []string{"1"}},
+	{"group", "failWindow", []string{"10s"}},
+	{"host", "maxSessions", []string{"0"}},
+	{"host", "slowStart", []string{"0"}},
+	{"host", "proxyProtocol", []string{"off"}},
+	{"host", "resolve", []string{"30s"}},
+	{"web", "certificate", []string{""}},
+	{"web", "key", []string{""}},
+	{"ssh", "hostKey", []string{""}},
+	{"logging", "access", []string{""}},
+	{"logging", "accessFormat", []string{"tcplog"}},
+}
+
+// laterElements are the elements whose feature has not come yet, each with the
+// one that contains it.
+var laterElements = [...]struct{ parent, name string }{
+	{"config", "dns"},
+	{"pdconfig", "dns"},
+	{"service", "access"},
+	{"group", "check"},
+	{"admin", "socket"},
+	{"user", "key"},
+}
+
+// laterAttribute tells whether an attribute is one of a later version, and
+// what it may say in this one.
+func laterAttribute(element, name string) (harmless []string, later bool) {
+	for _, l := range laterAttributes {
+		if l.element == element && l.name == name {
+			return l.harmless, true
+		}
+	}
+	return nil, false
+}
+
+// laterElement tells whether an element is one of a later version.
+func laterElement(parent, name string) bool {
+	for _, l := range laterElements {
+		if l.parent == parent && l.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// laterScheduler tells whether a scheduler is one of a later version.
+func laterScheduler(name string) bool {
+	base, sticky := strings.CutSuffix(name, ",sticky")
+	_, alias := SchedulerAliases()[base]
+	return base == "maglev" || sticky && (alias || slices.Contains(SchedulerNames(), base))
+}

@@ -1,0 +1,130 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path"
+	"strings"
+)
+
+// listeners checks the addresses that the program listens on, all of them
+// together.
+func (k *checker) listeners(c *Config) {
+	t := listenTable{}
+	add := func(who, address string, line int) {
+		if err := checkAddress(address, true); err != nil {
+			k.fail(line, "%s: %v", who, err)
+			return
+		}
+		if other := t.add(taken{who, address, line}); other != nil {
+			where := ""
+			if other.line > 0 {
+				where = fmt.Sprintf(" in line %d", other.line)
+			}
+			k.fail(line, "%s listens on %s, which %s has taken%s (%s)", who, address, other.who, where, other.address)
+		}
+	}
+	for _, s := range c.Services {
+		who := fmt.Sprintf("service %q", s.Name)
+		for _, l := range s.Listen {
+			if l.Address != "" || !k.broken[s] {
+				add(who, l.Address, l.Pos.Line)
+			}
+		}
+	}
+	if c.Admin.Metrics != "" {
+		add("<metrics>", c.Admin.Metrics, c.Admin.MetricsPos.Line)
+	}
+	// What is off takes no port, and the ancestors' files say much there.
+	if a := c.Admin.Web; a != nil && a.Enable {
+		add("<web>", a.Listen, a.Pos.Line)
+	}
+	if a := c.Admin.SSH; a != nil && a.Enable {
+		add("<ssh>", a.Listen, a.Pos.Line)
+	}
+}
+
+// taken is an address in use.
+type taken struct {
+	who, address string
+	line         int
+}
+
+// listenTable finds addresses that cannot both be listened on, in constant
+// time each: a file may have very many on one port.
+type listenTable map[string]*portUse
+
+// portUse is who listens on one port. The first of each kind is enough, as
+// every further one would be in its way as well.
+type portUse struct {
+	first  *taken // of all
+	every  *taken // on every address
+	every4 *taken // on every IPv4 address
+	first4 *taken // on IPv4, or on a name that may be one
+	hosts  map[string]*taken
+}
+
+// add enters an address, unless it overlaps with one that is there, which it
+// returns.
+func (t listenTable) add(n taken) *taken {
+	host, port := splitListen(n.address)
+	if port == "0" { // each takes a free port of its own
+		return nil
+	}
+	use := t[port]
+	if use == nil {
+		use = &portUse{hosts: map[string]*taken{}}
+		t[port] = use
+	}
+	every, every4, is4 := host == "", host == "0.0.0.0", !strings.Contains(host, ":")
+	var other *taken
+	switch {
+	case every:
+		other = use.first
+	case use.every != nil:
+		other = use.every
+	case every4:
+		other = use.first4
+	case is4 && use.every4 != nil:
+		other = use.every4
+	default:
+		other = use.hosts[host]
+	}
+	if other != nil {
+		return other
+	}
+	use.hosts[host] = &n
+	if use.first == nil {
+		use.first = &n
+	}
+	if every {
+		use.every = &n
+	}
+	if every4 {
+		use.every4 = &n
+	}
+	if is4 && use.first4 == nil {
+		use.first4 = &n
+	}
+	return nil
+}
+
+// splitListen takes apart an address that checkAddress has accepted, so that
+// equal ones look equal. host is "" for every address, IPv6 and IPv4.
+func splitListen(address string) (host, port string) {
+	if file, ok := strings.CutPrefix(address, "unix:"); ok {
+		return path.Clean(file), "unix"
+	}
+	host, port, _ = net.SplitHostPort(address)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+	}
+	switch host = strings.ToLower(strings.TrimSuffix(host, ".")); host {
+	case "*", "::": // the kernel gives [::] both families as well
+		host = ""
+	case "localhost":
+		host = "127.0.0.1"
+	}
+	return host, port
+}

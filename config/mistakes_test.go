@@ -1,0 +1,287 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// A document with one mistake, and what is said of it.
+func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
+	// %s stands in line 3, within a service that is right.
+	frame := "<config>\n<service name=\"a\"><listen ip=\":80\"/>\n%s\n<group name=\"g\" enable=\"yes\"><host name=\"h\" ip=\"10.0.0.1:80\"/></group></service></config>"
+	outside := "<config><service name=\"a\"><listen ip=\":80\"/><group name=\"g\"><host name=\"h\" ip=\"10.0.0.1:80\"/></group></service>\n\n%s</config>"
+	for _, test := range []struct{ frame, doc, want string }{
+		{frame, `<liste ip=":81"/>`, `c.xml:3: there is no <liste> in <service>; did you mean "listen"?`},
+		{frame, `<listen ipp=":81"/>`, `<listen> has no attribute "ipp"; did you mean "ip"?`},
+		{frame, `<listen/>`, `<listen> needs the attribute ip`},
+		{frame, `<listen ip="80"/>`, `"80" is no address; want host:port`},
+		{frame, `<listen ip=":70000"/>`, `port "70000" is no number from 0 to 65535`},
+		{frame, `<listen ip="1.2.3.4.5:80"/>`, `"1.2.3.4.5" is no IPv4 address`},
+		{frame, `<listen ip="unix:relative"/>`, `want unix: and an absolute path`},
+		{frame, `<listen ip="*:80"/>`, `service "a" listens on *:80, which service "a" has taken in line 2`},
+		{frame, `<listen ip="127.0.0.1:80"/>`, `has taken in line 2 (:80)`},
+		{frame, `<timeouts connect="5"/>`, `<timeouts connect>: "5" has no unit; say 5ms or 5s`},
+		{frame, `<timeouts idle="soon"/>`, `"soon" is no duration; want one such as 500ms`},
+		{frame, `<timeouts idle="1s"/><timeouts idle="2s"/>`, `a second <timeouts> in <service>`},
+		{frame, `<listen ip=":81" ip=":82"/>`, `<listen> has the attribute ip twice`},
+		{frame, `<listen x:ip=":81" ip=":82"/>`, `<listen> has no attribute "x:ip"; did you mean "ip"?`},
+		{frame, `<x:limits tries="1"/>`, `there is no <x:limits> in <service>; did you mean "limits"?`},
+		{frame, `<listen ip="unix:/a&#10;b"/>`, `has a character that cannot be shown`},
+		{frame, `<listen ip="[fe80::1%&#9;]:1"/>`, `has a character that cannot be shown`},
+		{frame, `<listen ip="[::1]:81"/><listen ip="[0::1]:81"/>`, `service "a" listens on [0::1]:81, which service "a" has taken in line 3 ([::1]:81)`},
+		{frame, `<listen ip="localhost:81"/><listen ip="127.0.0.1:81"/>`, `which service "a" has taken in line 3 (localhost:81)`},
+		{frame, `<listen ip="127.0.0.1:81"/><listen ip="*:81"/>`, `which service "a" has taken in line 3 (127.0.0.1:81)`},
+		{frame, `<listen ip="127.0.0.1:81"/><listen ip="0.0.0.0:81"/>`, `which service "a" has taken in line 3 (127.0.0.1:81)`},
+		{frame, `<listen ip="[::]:81"/><listen ip="0.0.0.0:81"/>`, `which service "a" has taken in line 3 ([::]:81)`},
+		{frame, `<listen ip="unix:/a"/><listen ip="unix:/b/../a"/>`, `which service "a" has taken in line 3 (unix:/a)`},
+		{frame, `<listen ip=":81" proxyProtocol="accept"/>`, `<listen proxyProtocol="accept"> is not supported by this version yet; leave it out or say "off"`},
+		{frame, `<listen ip=":81" proxyFrom="10.0.0.0/8"/>`, `<listen proxyFrom="10.0.0.0/8"> is not supported`},
+		{frame, `<timeouts queue="6s"/>`, `<timeouts queue="6s"> is not supported by this version yet; leave it out or say "5s"`},
+		{frame, `<timeouts idle="500us"/>`, `"500us" is too short; want at least 1ms`},
+		{frame, `<timeouts idle="900000h"/>`, `"900000h" is too long; want at most 87600h0m0s, or 0 for no limit`},
+		{frame, `<timeouts idle="-1s"/>`, `"-1s" is no duration`},
+		{frame, `<limits perClient="1"/>`, `<limits perClient="1"> is not supported`},
+		{frame, `<limits rate="1"/>`, `<limits rate="1"> is not supported`},
+		{frame, `<limits tries="-1"/>`, `"-1" is no number from 0 to 10000`},
+		{frame, `<limits sessions="5"/>`, `<limits sessions="5"> is not supported by this version yet; leave it out or say "0"`},
+		{frame, `<access/>`, `<access> is not supported by this version yet`},
+		{frame, `<group name="g"/>`, `a second group "g"; names are unique`},
+		{frame, `<group/>`, `<group> needs the attribute name`},
+		{frame, `<group name="x" enable="yes"/>`, `service "a" has two enabled groups, "x" and "g"`},
+		{frame, `<group name="x" enable="maybe"/>`, `"maybe" is neither true nor false`},
+		{frame, `<group name="x" scheduler="leastcon"/>`, `there is no scheduler "leastcon"; did you mean "leastc"?`},
+		{frame, `<group name="x" scheduler="maglev"/>`, `"maglev" is not supported by this version yet`},
+		{frame, `<group name="x" scheduler="roundr,sticky"/>`, `"roundr,sticky" is not supported by this version yet`},
+		{frame, `<group name="x" scheduler="maglev,sticky"/>`, `"maglev,sticky" is not supported by this version yet`},
+		{frame, `<group name="x" scheduler=""/>`, `there is no scheduler ""`},
+		{frame, `<group name="x" maxFails="2"/>`, `<group maxFails="2"> is not supported by this version yet; leave it out or say "1"`},
+		{frame, `<group name="x" failWindow="1s"/>`, `<group failWindow="1s"> is not supported`},
+		{frame, `<group name="x"><host ip="b:1" maxSessions="1"/></group>`, `<host maxSessions="1"> is not supported`},
+		{frame, `<group name="x"><host ip="b:1" slowStart="1s"/></group>`, `<host slowStart="1s"> is not supported`},
+		{frame, `<group name="x"><host ip="b:1" proxyProtocol="v2"/></group>`, `<host proxyProtocol="v2"> is not supported`},
+		{frame, `<group name="x"><host ip="b:1" resolve="1s"/></group>`, `<host resolve="1s"> is not supported`},
+		{frame, `<group name="x"><client ip="b:1"/></group>`, `there is no <client> in <group>; there is host`},
+		{frame, `<group name="x&#10;"/>`, `group name "x\n" has a character that cannot be shown`},
+		{frame, `<group nam="x"/><enable group="x"/>`, `<group> has no attribute "nam"; did you mean "name"?`},
+		{frame, `<enable/>`, `<enable> needs the attribute group`},
+		{frame, `<group name="x" allDown="panic"/>`, `"panic" is none of try, refuse`},
+		{frame, `<group name="x"><check type="tcp"/></group>`, `<check> is not supported by this version yet`},
+		{frame, `<group name="x"><host ip="b:80" weight="70000"/></group>`, `"70000" is no number from 0 to 65535`},
+		{frame, `<group name="x"><host ip="b"/></group>`, `"b" is no address`},
+		{frame, `<group name="x"><host ip="*:80"/></group>`, `"*:80" names no host to connect to`},
+		{frame, `<group name="x"><host ip="b:0"/></group>`, `port "0" is no number from 1 to 65535`},
+		{frame, `<group name="x"><host ip="b_a d:1"/></group>`, `is no host name`},
+		{frame, `<group name="x"><host name="b" ip="b:1"/><host name="b" ip="b:2"/></group>`, `a second host "b"`},
+		{frame, `<group name="x"><host name="b" ip="b:1" state="off"/></group>`, `"off" is none of ready, drain, maint`},
+		{frame, `<group name="x"><host name="b" ip="b:1"><x/></host></group>`, `<host> contains nothing, and no <x>`},
+		{frame, `<enable group="gg"/>`, `service "a" has no group "gg"; did you mean "g"?`},
+		{frame, `<group name="x"/><enable group="x"/>`, `<enable group="x"> disagrees with <group name="g" enable> in line 4; keep one of them`},
+		{outside, `<serice/>`, `c.xml:3: there is no <serice> in <config>; did you mean "service"?`},
+		{outside, `<service name="a"><listen ip=":81"/></service>`, `c.xml:3: a second service "a"`},
+		{outside, `<service><listen ip=":81"/></service>`, `<service> needs the attribute name`},
+		{outside, `<service name="b"/>`, `service "b" listens nowhere`},
+		{outside, `<service name="b"><listen ip=":81"/><group name="g"/><group name="h"/></service>`, `service "b" has no enabled group`},
+		{outside, `<service name="b"><listen ip="0.0.0.0:80"/></service>`, `service "b" listens on 0.0.0.0:80, which service "a" has taken in line 1`},
+		{outside, `<service name="b"><lisen ip=":81"/></service>`, `there is no <lisen> in <service>; did you mean "listen"?`},
+		{outside, `<service name="b"><listen ip=":81"/><group name="g" enable="maybe"/><group name="h"/></service>`, `"maybe" is neither true nor false`},
+		{outside, `<engine ring="off"/>`, `<engine ring> is not supported by this version yet; leave it out`},
+		{outside, `<engine ring="auto"/>`, `<engine ring> is not supported by this version yet; leave it out`},
+		{outside, `<engine pipeMemory="0"/>`, `"0" is no size`},
+		{outside, `<engine drain="30"/>`, `"30" has no unit; say 30ms or 30s`},
+		{outside, `<engine loops="0"/>`, `"0" is no number from 1 to 1024, nor auto`},
+		{outside, `<engine splice="sometimes"/>`, `"sometimes" is none of auto, always, never`},
+		{outside, `<engine pipeSize="1MB"/>`, `"1MB" is no size; want one such as 64KiB`},
+		{outside, `<engine pipeSize="4KiB"/>`, `"4KiB" is not between 64KiB and 64MiB`},
+		{outside, `<manager><hostCheck interval="0"/></manager>`, `"0" is no time; want seconds above 0`},
+		{outside, `<manager><heartbeat interval="-1"/></manager>`, `"-1" is no time`},
+		{outside, `<manager><heartbeat interval="1e400"/></manager>`, `"1e400" is no time`},
+		{outside, `<manager><heartbeat interval="NaN"/></manager>`, `"NaN" is no time`},
+		{outside, `<manager><configCheck backups="-1"/></manager>`, `"-1" is no number from 0 to 10000`},
+		{outside, `<manager><hostChek/></manager>`, `did you mean "hostCheck"?`},
+		{outside, `<admin><metrics listen="localhost:80"/></admin>`, `<metrics> listens on localhost:80, which service "a" has taken`},
+		{outside, `<admin><user password="x"/></admin>`, `<user> needs the attribute name`},
+		{outside, `<admin><user name="u" access="root"/></admin>`, `"root" is none of full, readonly`},
+		{outside, `<admin><user name="u" password="&#10;"/></admin>`, `<user password> has a character that cannot be shown`},
+		{outside, `<admin><user name="u"><key>ssh-ed25519 A</key></user></admin>`, `<key> is not supported by this version yet`},
+		{outside, `<admin><user name="u"/><user name="u"/></admin>`, `a second user "u"`},
+		{outside, `<admin><web enable="1" listen=":80"/></admin>`, `<web> listens on :80, which service "a" has taken`},
+		{outside, `<admin><web enable="1" listen="localhost:81"/><ssh enable="1" listen="localhost:81"/></admin>`, `<ssh> listens on localhost:81, which <web> has taken in line 3`},
+		{outside, `<admin><web enable="1" listen="nowhere"/></admin>`, `"nowhere" is no address`},
+		{outside, `<admin><web certificate="/c"/></admin>`, `<web certificate="/c"> is not supported`},
+		{outside, `<admin><web key="/c"/></admin>`, `<web key="/c"> is not supported`},
+		{outside, `<admin><web refresh="true"/></admin>`, `"true" is no time`},
+		{outside, `<admin><ssh hostKey="/c"/></admin>`, `<ssh hostKey="/c"> is not supported`},
+		{outside, `<admin><ssh secure="no"/></admin>`, `<ssh> has no attribute "secure"`},
+		{outside, `<admin><socket path="/s"/></admin>`, `<socket> is not supported by this version yet`},
+		{outside, `<admin secure="yes"/>`, `<admin> without listen has no page`},
+		{outside, `<admin listen="localhost:1"><web/></admin>`, `<web> and <admin listen> both say where the page is`},
+		{outside, `<logging access="/l"/>`, `<logging access="/l"> is not supported`},
+		{outside, `<logging accessFormat="json"/>`, `<logging accessFormat="json"> is not supported`},
+		{outside, `<logging file="&#10;"/>`, `<logging file> has a character that cannot be shown`},
+		{outside, `<note/><wrong/>`, `there is no <wrong> in <config>; there is engine, service, admin`},
+		{outside, `<admin/><admin/>`, `a second <admin> in <config>`},
+		{outside, `<logging level="loud"/>`, `"loud" is none of debug, info, warn, error`},
+		{outside, `<dns servers="1.1.1.1"/>`, `<dns> is not supported by this version yet`},
+		{"%s", ``, `c.xml:1: the document is empty`},
+		{"%s", `<proxy/>`, `c.xml:1: the root element is <proxy>; it must be <config>`},
+		{"%s", "<config></config>\n<config/>", `c.xml:2: a second root element <config>`},
+		{"%s", "<config>\n<service></config>", `c.xml:2: no well-formed XML`},
+		{"%s", `<config/>trailing`, `text outside the root element`},
+		{"%s", `<config/>`, `there is no <service>`},
+		{"%s", "<!DOCTYPE config [<!ENTITY a \"b\">]>\n<config/>", `a document type with declarations of its own`},
+		{"%s", `<?xml version="1.0" encoding="EBCDIC"?><config/>`, `encoding "EBCDIC" is not known; use UTF-8`},
+		{"%s", `<x:config xmlns:x="u"/>`, `the root element is <x:config>; it must be <config>`},
+		{"%s", `<config wrong="1"><service name="a"><listen ip=":1"/></service></config>`, `<config> has no attribute "wrong"; there is none`},
+		{"%s", "<config>\n&undefined;</config>", `c.xml:2: no well-formed XML: invalid character entity &undefined;`},
+		{"%s", "<config>\n\n<service name=\"\xff\"/></config>", `c.xml:3: no well-formed XML: invalid UTF-8`},
+		{"%s", "\xff\xfe<\x00c\x00", `c.xml:1: the file is UTF-16; save it as UTF-8`},
+		{"%s", strings.Repeat("<a>", 100), `elements are nested more than 16 deep`},
+		{"%s", "\x00\x01\x02", `no well-formed XML`},
+	} {
+		doc := fmt.Sprintf(test.frame, test.doc)
+		c, problems := Parse("c.xml", []byte(doc))
+		if c != nil || problems.Err() == nil {
+			t.Errorf("%s: accepted", test.doc)
+			continue
+		}
+		found := slices.ContainsFunc(problems, func(p Problem) bool {
+			return !p.Warning && strings.Contains(p.String(), test.want)
+		})
+		if !found {
+			t.Errorf("%s:\nsaid %v\nwant %s", test.doc, problems, test.want)
+		}
+		errors := 0
+		for _, p := range problems {
+			if !p.Warning {
+				errors++
+			}
+		}
+		if errors != 1 {
+			t.Errorf("%s: %d errors for one mistake:\n%v", test.doc, errors, problems)
+		}
+	}
+}
+
+// All mistakes are told at once, in the order of their lines: those of form
+// and those that only the whole shows.
+func TestAllMistakesAtOnce(t *testing.T) {
+	_, problems := Parse("c.xml", []byte(`<config>
+<engine loops="x"/>
+<service nam="a">
+<listen ip=":1" port="2"/>
+</service>
+<oops/>
+<service name="b">
+<listen ip="*:1"/>
+<group name="g" enable="1"/><group name="g"/>
+<group name="h" enable="1">
+<host ip="nowhere"/>
+<host ip="b:1" wait="3"/>
+</group></service>
+<manager><hostCheck interval="0"/></manager>
+</config>`))
+	var lines []int
+	for _, p := range problems {
+		if !p.Warning {
+			lines = append(lines, p.Line)
+		}
+	}
+	if !slices.Equal(lines, []int{2, 3, 4, 6, 8, 9, 10, 11, 12, 14}) {
+		t.Errorf("lines %v:\n%v", lines, problems)
+	}
+}
+
+// No number of warnings hides an error, and what is not listed is counted.
+func TestManyProblems(t *testing.T) {
+	var doc strings.Builder
+	doc.WriteString("<config>")
+	for i := range 150 {
+		fmt.Fprintf(&doc, "<service name=\"a %d\"><listen ip=\":%d\"/></service>\n", i, 1000+i)
+	}
+	c, problems := Parse("c.xml", []byte(doc.String()+`<service name="last"><listen ip=":1000"/></service></config>`))
+	if c != nil || !strings.Contains(problems.Error(), `c.xml:151: service "last" listens on :1000, which service "a 0" has taken in line 1`) {
+		t.Errorf("an error after 300 warnings:\n%v", problems)
+	}
+	if last := problems[len(problems)-1].String(); last != "c.xml: warning: and 201 more warnings" {
+		t.Errorf("the last problem: %s", last)
+	}
+	_, problems = Parse("c.xml", []byte("<config>"+strings.Repeat("<wrong/>\n", 250)+"</config>"))
+	if len(problems) != 101 || problems[100].String() != "c.xml: and 150 more errors" {
+		t.Errorf("%d problems:\n%v", len(problems), problems)
+	}
+}
+
+// A long value is cut in the middle, so that the advice stays.
+func TestLongValuesAreCut(t *testing.T) {
+	_, problems := Parse("c.xml", []byte(`<config><service name="a"><listen ip="`+strings.Repeat("é", 20_000)+`"/></service></config>`))
+	text := problems.Error()
+	if len(text) > 1000 || !strings.Contains(text, "want host:port, [v6]:port or unix:/path") || !utf8.ValidString(text) {
+		t.Errorf("%d bytes: %s", len(text), text)
+	}
+	// The decoder repeats what it cannot read.
+	_, problems = Parse("c.xml", []byte("<config\n"+strings.Repeat("\x88", 1000)+"\x1b[2J/>"))
+	if text := problems.Error(); len(text) > 1000 || !utf8.ValidString(text) || strings.ContainsAny(text, "\n\x1b") {
+		t.Errorf("%d bytes: %q", len(text), text)
+	}
+}
+
+// What says the default of a later feature is right today.
+func TestHarmlessValuesOfLaterFeatures(t *testing.T) {
+	parse(t, `<config>
+	<service name="a"><listen ip=":1" proxyProtocol="off" proxyFrom=""/>
+		<timeouts queue="5s"/><limits sessions="0" perClient="0" rate="0"/>
+		<group name="g" maxFails="1" failWindow="10s"><host ip="b:1" maxSessions="0" slowStart="0" proxyProtocol="off" resolve="30s"/></group></service>
+	<admin><web certificate="" key=""/><ssh hostKey=""/></admin>
+	<logging access="" accessFormat="tcplog"/></config>`)
+}
+
+// Addresses that do not get in each other's way.
+func TestListenersThatGoTogether(t *testing.T) {
+	parse(t, `<config>
+	<service name="a"><listen ip="127.0.0.1:80"/><listen ip="127.0.0.2:80"/><listen ip="[::1]:80"/><listen ip=":0"/></service>
+	<service name="b"><listen ip="*:0"/><listen ip="*:81"/><listen ip="unix:/80"/><listen ip="unix:/81"/></service>
+	<service name="c"><listen ip="0.0.0.0:82"/><listen ip="[::1]:82"/></service>
+	<admin><web listen=":80" enable="no"/><ssh listen="anything" enable="no"/></admin></config>`)
+}
+
+// A group may stand in one line with its neighbours.
+func TestEnableInOneLine(t *testing.T) {
+	c := parse(t, `<config><service name="a"><listen ip=":1"/><group name="x" enable="no"/><group name="y" enable="yes"/><group name="z"/><enable group="y"/></service></config>`)
+	if g := c.Services[0].Enabled(); g.Name != "y" {
+		t.Errorf("group %q is enabled, want y", g.Name)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for doc, want := range map[string]string{
+		`<config><service name="a"><listen ip=":1"/></service></config>`:                                                                                          `service "a" has no group`,
+		`<config><service name="a"><listen ip=":1"/><group name="g"/></service></config>`:                                                                         `group "g" of service "a" is empty`,
+		`<config><service name="a"><listen ip=":1"/><group name="g"><host ip="b:1" weight="0"/></group></service></config>`:                                       `every host of group "g" has weight 0`,
+		`<config><service name="a b"><listen ip=":1"/></service></config>`:                                                                                        `service name "a b" has to be quoted`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="abJnggxhB/yWI"/></admin></config>`:                                  `is a DES hash`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><web/></admin></config>`:                                                                     `the admin page is not served by this version yet`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000" enable="1"/><user name="u" password="..xpoEyRReGzk"/></admin></config>`: `will refuse to serve *:7000 with it`,
+		`<config><service name="a"><listen ip=":1"/></service><manager><configCheck enable="1"/></manager></config>`:                                              `c.xml:1: warning: <configCheck> is not done by this version yet`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="secret"/></admin></config>`:                                         `the password of user "u" is no crypt(3) hash`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u"/></admin></config>`:                                                           `user "u" has no password and cannot log in`,
+		`<config><service name="a"><listen ip=":1"/></service><control socket="/tmp/s"/></config>`:                                                                `<control> is not served by this version yet`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><ssh/></admin></config>`:                                                                     `the SSH admin is not served by this version yet`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="iy9l0V1MkG1DE"/></admin></config>`:                                  `is that of a published sample; choose another`,
+	} {
+		c, problems := Parse("c.xml", []byte(doc))
+		if c == nil || !slices.ContainsFunc(problems, func(p Problem) bool { return p.Warning && strings.Contains(p.String(), want) }) {
+			t.Errorf("%s:\nsaid %v\nwant %s", doc, problems, want)
+		}
+		if strings.Contains(problems.Error(), "xpoEy") || strings.Contains(problems.Error(), "secret") {
+			t.Errorf("a password is shown: %v", problems)
+		}
+	}
+	// Without enable, an admin surface is on only where nobody else can reach it.
+	c := parse(t, `<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000"/><ssh listen="127.0.0.1:2222"/></admin></config>`)
+	if c.Admin.Web.Enable || !c.Admin.SSH.Enable {
+		t.Errorf("page on %v, SSH on %v; want the SSH alone", c.Admin.Web.Enable, c.Admin.SSH.Enable)
+	}
+}
