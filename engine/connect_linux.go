@@ -23,7 +23,7 @@ func (l *loop) open(fd int32, from sched.Addr, svc *service) {
 	s.count.sessions.Add(1)
 	s.count.active.Add(1)
 	l.count.active.Add(1)
-	if errno := l.poll.add(fd, s.slot<<1|client, s.generation, sessionEvents); errno != 0 {
+	if errno := l.sys.add(fd, s.slot<<1|client, s.generation, sessionEvents); errno != 0 {
 		l.refuse(s, outOfResource)
 		return
 	}
@@ -66,7 +66,7 @@ func (l *loop) pick(s *session) (host *sched.Host, why refusal) {
 // connect has failed already and another host may be tried.
 func (l *loop) connect(s *session, host *sched.Host) bool {
 	s.host = host
-	fd, errno := connectTo(host.Addr())
+	fd, errno := l.sys.connectTo(host.Addr())
 	s.ends[backend] = end{fd: fd}
 	switch {
 	case fd < 0:
@@ -78,7 +78,7 @@ func (l *loop) connect(s *session, host *sched.Host) bool {
 		l.hostFailed(s, errno)
 		return false
 	}
-	if e := l.poll.add(fd, s.slot<<1|backend, s.generation, sessionEvents); e != 0 {
+	if e := l.sys.add(fd, s.slot<<1|backend, s.generation, sessionEvents); e != 0 {
 		l.refuse(s, outOfResource)
 		return true
 	}
@@ -102,12 +102,11 @@ func (l *loop) failOver(s *session) bool {
 		l.table.settled(s)
 		return false
 	}
+	l.sys.resetOnClose(s.ends[backend].fd) // it has not had the client's end
 	l.closing = append(l.closing, s.ends[backend].fd)
 	s.count.failed[dropped].Add(1)
 	s.host.Release(0, 0)
-	for i := range s.flows {
-		s.flows[i].done = false
-	}
+	s.flows[client].done = false // what was shut down is another socket now
 	s.phase = connecting
 	if !l.connect(s, host) {
 		l.tryHosts(s)
@@ -144,9 +143,13 @@ func (l *loop) expectConnect(s *session, r *Route) {
 func (l *loop) connectEvent(s *session, events uint32) {
 	switch {
 	case events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
-		errno := socketError(s.ends[backend].fd)
-		if errno == 0 {
-			errno = unix.ECONNRESET
+		errno := l.sys.socketError(s.ends[backend].fd)
+		if errno == unix.ECONNRESET || errno == 0 {
+			// It was connected, and is reset already. What it sent before that
+			// is delivered, and without that there is another host to try:
+			// both are work for the flows, which find the reset marked.
+			l.connected(s)
+			return
 		}
 		l.hostFailed(s, errno)
 		l.tryHosts(s)
@@ -206,7 +209,7 @@ func (l *loop) refuse(s *session, why refusal) {
 	}
 	s.phase = refusing
 	s.why = why
-	shutdownWrite(s.ends[client].fd)
+	l.sys.shutdownWrite(s.ends[client].fd)
 	l.wheel.set(&s.timer, l.now+refuseFor)
 	l.discard(s)
 }
@@ -217,9 +220,8 @@ const refuseFor = 1e9 // ns
 // discard throws away what a refused client has sent, and ends the session
 // when that is all.
 func (l *loop) discard(s *session) {
-	l.flush()
 	for range 4 {
-		n, errno := recv(s.ends[client].fd, l.arena)
+		n, errno := l.sys.recv(s.ends[client].fd, l.waste)
 		switch {
 		case errno == unix.EAGAIN:
 			return

@@ -65,11 +65,11 @@ func (e *end) hint(events uint32) {
 // while bytes are pending, so at most one buffer or one pipe is held; the
 // flow finishes only when nothing is pending or nothing more can be sent.
 type flow struct {
-	held    []byte       // a buffer of bytes read and not yet taken by the destination
-	taken   int32        // how many of held the destination has taken
-	pipe    *splice.Pipe // lent while splicing and bytes move
-	window  int32        // what the next fill may move
-	burst   int32        // bytes that fills have moved since the source was last empty
+	held    []byte // a buffer of bytes read and not yet taken by the destination
+	taken   int32  // how many of held the destination has taken
+	pipe    pipe   // lent while splicing and bytes move
+	window  int32  // what the next fill may move
+	burst   int32  // bytes that fills have moved since the source was last empty
 	mode    mode
 	sending bool // the loop has bytes of this flow in its batch
 	queued  bool // waits for its turn to splice
@@ -105,6 +105,11 @@ const (
 	finish             // nothing will move any more: pass the end on
 )
 
+// pending tells whether bytes were read that the destination has not taken.
+func (f *flow) pending() bool {
+	return len(f.held) > 0 || f.pipe != nil && f.pipe.Held() > 0
+}
+
 // next says what the flow needs now.
 func (f *flow) next(src, dst *end) step {
 	switch {
@@ -117,7 +122,7 @@ func (f *flow) next(src, dst *end) step {
 			return write
 		}
 		return wait
-	case f.pipe != nil && f.pipe.Held() > 0:
+	case f.pending():
 		if dst.is(writable) {
 			return drain
 		}
@@ -162,7 +167,7 @@ func (f *flow) onWrite(dst *end, n, want int, errno syscall.Errno) {
 	case errno == unix.EAGAIN:
 		dst.clear(writable)
 	case errno != 0:
-		dst.set(broken | reset)
+		dst.set(broken | reset | readable) // what it sent before is still there
 	case n < want:
 		dst.clear(writable)
 	}
@@ -195,7 +200,7 @@ func (f *flow) onFill(src *end, n int, st splice.Status, err error) {
 func (f *flow) onDrain(dst *end, n int, st splice.Status, err error) {
 	switch {
 	case err != nil:
-		dst.set(broken | reset)
+		dst.set(broken | reset | readable)
 	case st == splice.Again:
 		// The destination is the slower side: fill no more than it takes, so
 		// that a stalled reader pins little.

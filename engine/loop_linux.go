@@ -37,10 +37,10 @@ type loop struct {
 	index  int
 	eng    *Engine
 	poll   *poller
+	sys    kernel // for the sessions
 	tasks  queue.AsyncTaskQueue
 	table  sessionTable
 	wheel  wheel
-	pipes  *splice.Pool
 	spares bufferPool
 	count  loopCounters
 
@@ -62,16 +62,10 @@ type loop struct {
 	vacated []*session // sessions that ended in this batch
 	work    []*session // ready, while it is worked through
 	arena   []byte
-	used    int // bytes of arena that sends refer to
+	used    int    // bytes of arena that sends refer to
+	waste   []byte // takes what refused clients have sent
 
 	done chan struct{} // closed when run returns
-}
-
-// sendOp is one send of a batch.
-type sendOp struct {
-	s   *session
-	dir int
-	p   []byte
 }
 
 // turnRef names a flow; the session may have ended meanwhile.
@@ -86,14 +80,20 @@ func newLoop(e *Engine, index int, pipeMemory int64) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	l := assemble(e, index, linux{p, splice.NewPool(e.opt.PipeSize, pipeMemory)})
+	l.poll = p
+	return l, nil
+}
+
+// assemble makes a loop whose sessions live on sys. It waits for nothing yet.
+func assemble(e *Engine, index int, sys kernel) *loop {
 	l := &loop{
-		index: index, eng: e, poll: p, tasks: queue.NewLockFreeQueue(),
-		pipes: splice.NewPool(e.opt.PipeSize, pipeMemory),
-		arena: make([]byte, arenaSize),
-		done:  make(chan struct{}),
+		index: index, eng: e, sys: sys, tasks: queue.NewLockFreeQueue(),
+		arena: make([]byte, arenaSize), waste: make([]byte, readSize),
+		done: make(chan struct{}),
 	}
 	l.wheel.fire = l.onTimer
-	return l, nil
+	return l
 }
 
 // run is the loop's goroutine. It ends after a task has set quit.
@@ -125,6 +125,9 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	l.work, l.ready = l.ready, l.work[:0]
 	for _, s := range l.work {
 		s.ready = false
+		if len(l.arena)-l.used < 2*readSize {
+			l.flush()
+		}
 		if s.phase == established {
 			l.drive(s)
 		}
@@ -249,7 +252,7 @@ func (l *loop) setAlarm() {
 	}
 	if due, ok := l.wheel.due(); ok && (l.alarmAt == 0 || due < l.alarmAt) {
 		l.alarmAt = due
-		l.poll.alarm(due - l.now)
+		l.sys.alarm(due - l.now)
 	}
 }
 
@@ -275,17 +278,21 @@ func (l *loop) runTasks() {
 func (l *loop) end(s *session, how termination) {
 	l.publish(s)
 	l.wheel.stop(&s.timer)
+	for i := range s.ends {
+		if s.ends[i].fd < 0 {
+			continue
+		}
+		if s.losesTo(i) {
+			l.sys.resetOnClose(s.ends[i].fd)
+		}
+		l.closing = append(l.closing, s.ends[i].fd)
+	}
 	for i := range s.flows {
 		l.letGo(&s.flows[i])
 	}
 	if s.host != nil {
 		s.host.Release(0, 0)
 		s.host = nil
-	}
-	for i := range s.ends {
-		if fd := s.ends[i].fd; fd >= 0 {
-			l.closing = append(l.closing, fd)
-		}
 	}
 	s.count.ended[how].Add(1)
 	s.count.active.Add(-1)
@@ -294,10 +301,17 @@ func (l *loop) end(s *session, how termination) {
 	l.vacated = append(l.vacated, s)
 }
 
+// losesTo tells whether bytes on the way to side i are lost if the session ends
+// now. A clean end would hide that: such a side gets a reset.
+func (s *session) losesTo(i int) bool {
+	f := &s.flows[1-i]
+	return s.ends[i].is(broken) || f.pending() || !f.done && s.ends[1-i].is(readable)
+}
+
 // sweep closes what the batch ended.
 func (l *loop) sweep() {
 	for _, fd := range l.closing {
-		closeFD(fd)
+		l.sys.close(fd)
 	}
 	l.closing = l.closing[:0]
 	if len(l.vacated) == 0 {
@@ -323,7 +337,7 @@ func (l *loop) shut() {
 	}
 	l.shards = nil
 	l.sweep()
-	l.pipes.Close()
+	l.sys.(linux).pool.Close()
 	l.poll.close()
 }
 

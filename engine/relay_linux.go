@@ -10,7 +10,8 @@ import (
 
 // drive moves an established session on as far as it goes without sending:
 // what it reads joins the batch's sends, bulk joins the queue for splicing,
-// and flows that are through are finished.
+// and flows that are through are finished. There must be room for two reads
+// in the arena: sending in the middle of it could end the session.
 func (l *loop) drive(s *session) {
 	for i := range s.flows {
 		f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
@@ -31,8 +32,14 @@ func (l *loop) drive(s *session) {
 
 // settle finishes the flows that are through, and the session when both are.
 func (l *loop) settle(s *session) {
-	if s.canFailOver() && l.failOver(s) {
-		return
+	if s.mayFailOver() {
+		if b := &s.ends[backend]; b.is(readable) && !b.is(ended) {
+			l.wake(s) // it may have answered before it went
+			return
+		}
+		if l.failOver(s) {
+			return
+		}
 	}
 	for again := true; again; {
 		again = false
@@ -47,7 +54,7 @@ func (l *loop) settle(s *session) {
 			// When the other flow has finished too, close says it all; after a
 			// reset, an end would be a lie.
 			if !s.flows[1-i].done && !dst.is(broken) && !src.is(reset) {
-				shutdownWrite(dst.fd)
+				l.sys.shutdownWrite(dst.fd)
 			}
 			s.active = l.now
 			l.expectBy(s)
@@ -58,22 +65,21 @@ func (l *loop) settle(s *session) {
 	}
 }
 
-// canFailOver tells whether the backend is gone and no byte has moved yet.
-func (s *session) canFailOver() bool {
-	return s.attempt != nil && s.ends[backend].is(reset) && !s.ends[client].is(reset) && !s.flows[client].sending
+// mayFailOver tells whether the backend is gone and no byte has moved yet. A
+// clean end that the client has got is an answer too.
+func (s *session) mayFailOver() bool {
+	return s.attempt != nil && s.ends[backend].is(reset) && !s.ends[client].is(reset) &&
+		!s.flows[client].sending && !s.flows[backend].done
 }
 
 // receive reads once from the source of flow i into the arena and queues the
 // send. It returns false when nothing came.
 func (l *loop) receive(s *session, i int) bool {
 	f, src := &s.flows[i], &s.ends[i]
-	if len(l.arena)-l.used < readSize {
-		l.flush()
-	}
 	room := l.arena[l.used : l.used+readSize]
 	total := 0
 	for {
-		n, errno := recv(src.fd, room[total:])
+		n, errno := l.sys.recv(src.fd, room[total:])
 		f.onRead(src, n, len(room)-total, errno)
 		total += n
 		if n == 0 || total == len(room) || !src.is(hungUp) || src.is(urgent) {
@@ -99,33 +105,39 @@ func (l *loop) receive(s *session, i int) bool {
 
 func (l *loop) queueSend(s *session, i int, p []byte) {
 	s.flows[i].sending = true
-	l.sends = append(l.sends, sendOp{s, i, p})
+	l.sends = append(l.sends, sendOp{s: s, p: p, dir: int32(i)})
 }
 
 // flush sends what the batch has gathered. It is the place where all sends of
 // a batch can become one system call.
 func (l *loop) flush() {
+	if len(l.sends) == 0 {
+		return
+	}
 	for i := range l.sends {
 		op := &l.sends[i]
-		s := op.s
-		op.s = nil
-		if s.phase != established {
-			continue
-		}
-		dst := &s.ends[1-op.dir]
+		dst := &op.s.ends[1-op.dir]
 		l.tune(dst)
-		n, errno := send(dst.fd, op.p)
-		l.sent(s, op.dir, op.p, n, errno)
+		op.fd = dst.fd
+	}
+	l.sys.send(l.sends)
+	for i := range l.sends {
+		op := &l.sends[i]
+		if op.s.phase == established { // else an answer before has ended it
+			l.sent(op)
+		}
+		op.s = nil
 	}
 	l.sends = l.sends[:0]
 	l.used = 0
 }
 
-// sent takes in the answer of a send of p and moves the session on.
-func (l *loop) sent(s *session, i int, p []byte, n int, errno unix.Errno) {
+// sent takes in the answer of a send and moves the session on.
+func (l *loop) sent(op *sendOp) {
+	s, i, p, n := op.s, int(op.dir), op.p, op.n
 	f, dst := &s.flows[i], &s.ends[1-i]
 	f.sending = false
-	f.onWrite(dst, n, len(p), errno)
+	f.onWrite(dst, n, len(p), op.errno)
 	if n > 0 {
 		l.moved(s, i, n)
 		l.count.copied.Add(uint64(n))
@@ -212,13 +224,13 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 		switch f.next(src, dst) {
 		case fill:
 			if f.pipe == nil {
-				pipe, err := l.pipes.Get()
+				pipe, err := l.sys.lend()
 				if err != nil { // none to be had: copy
 					f.mode = copying
 					return moved
 				}
 				f.pipe = pipe
-				l.count.pipes.Store(int64(l.pipes.Open()))
+				l.count.pipes.Store(int64(l.sys.pipes()))
 			}
 			n, st, err := f.pipe.Fill(int(src.fd), min(int(f.window), max(budget-moved, minWindow)))
 			f.onFill(src, n, st, err)
@@ -257,9 +269,9 @@ func (l *loop) letGo(f *flow) {
 		f.held, f.taken = nil, 0
 	}
 	if f.pipe != nil {
-		l.pipes.Put(f.pipe)
+		l.sys.takeBack(f.pipe)
 		f.pipe = nil
-		l.count.pipes.Store(int64(l.pipes.Open()))
+		l.count.pipes.Store(int64(l.sys.pipes()))
 	}
 }
 
@@ -268,7 +280,7 @@ func (l *loop) letGo(f *flow) {
 func (l *loop) tune(dst *end) {
 	if dst.flags&(sentOnce|nodelay) == sentOnce {
 		dst.set(nodelay)
-		_ = setInt(dst.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		_ = l.sys.setInt(dst.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 }
 
@@ -313,7 +325,7 @@ func (l *loop) deadline(s *session) {
 	if e := &s.ends[backend]; !e.is(tuned) {
 		e.set(tuned | nodelay)
 		for _, o := range socketOptions {
-			_ = setInt(e.fd, o.level, o.name, o.value) // not known to UNIX sockets
+			_ = l.sys.setInt(e.fd, o.level, o.name, o.value) // not known to UNIX sockets
 		}
 	}
 	if s.limit() > l.now {
@@ -355,8 +367,8 @@ func (l *loop) linger(s *session) {
 	if allowed == 0 {
 		allowed = lingerFor
 	}
-	if left.is(reset) || unsent(left.fd) == 0 || waited >= allowed {
-		resetOnClose(left.fd)
+	if left.is(reset) || l.sys.unsent(left.fd) == 0 || waited >= allowed {
+		l.sys.resetOnClose(left.fd)
 		l.end(s, how)
 		return
 	}
