@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -66,132 +65,33 @@ func median(d []time.Duration) time.Duration {
 }
 
 func TestB03ClientFINReachesBackendAndReplyFlows(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		reply := payload(3<<20, 3)
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
-			p.expect([]byte("request"))
-			p.expectEOF()
-			p.send(reply)
-		}))
-		c := r.dial()
-		c.send([]byte("request"))
-		c.fin()
-		c.expect(reply)
-		c.expectEOF()
-		r.quiet()
-	})
+	play(t, scene{client: "send 7 | fin | expect 3M | eof", backend: "expect 7 | eof | send 3M"})
 }
 
 func TestB04BackendFINReachesClientAndUploadFlows(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		upload := payload(3<<20, 4)
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
-			p.send([]byte("go on"))
-			p.fin()
-			p.expect(upload)
-			p.expectEOF()
-		}))
-		c := r.dial()
-		c.expect([]byte("go on"))
-		c.expectEOF()
-		c.send(upload)
-		c.fin()
-		r.quiet()
-	})
+	play(t, scene{backend: "send 5 | fin | expect 3M | eof", client: "expect 5 | eof | send 3M"})
 }
 
 func TestB05BackendSendsAndCloses(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		for _, size := range []int{1, 18 << 10, 64 << 10, 5 << 20} {
-			reply := payload(size, uint64(size))
-			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { p.send(reply) }))
-			c := r.dial()
-			if got := c.rest(); !bytes.Equal(got, reply) {
-				t.Errorf("%d of %d bytes came, or others", len(got), size)
-			}
-			_ = c.Close()
-			r.quiet()
-		}
-	})
+	for _, size := range []string{"1", "18K", "64K", "5M"} {
+		play(t, scene{name: size, backend: "send " + size, client: "expect " + size + " | eof"})
+	}
 }
 
 func TestB06ClientSendsAndFINs(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		for _, size := range []int{1, 18 << 10, 64 << 10, 5 << 20} {
-			upload := payload(size, uint64(size))
-			got := make(chan []byte, 1)
-			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { got <- p.rest() }))
-			c := r.dial()
-			c.send(upload)
-			_ = c.Close()
-			if g := <-got; !bytes.Equal(g, upload) {
-				t.Errorf("%d of %d bytes came, or others", len(g), size)
-			}
-			r.quiet()
-		}
-	})
+	for _, size := range []string{"1", "18K", "64K", "5M"} {
+		play(t,
+			scene{name: size + " fin", client: "send " + size + " | fin | eof", backend: "expect " + size + " | eof"},
+			scene{name: size + " close", client: "send " + size, backend: "expect " + size + " | eof"})
+	}
 }
 
 // The reader stalls until the sender can send no more, then reads all.
 func TestB07StalledClientGetsAllAndB08StalledBackend(t *testing.T) {
-	const size = 50 << 20
-	data := payload(size, 7)
-	want := sha256.Sum256(data)
-	check := func(t *testing.T, p *peer) {
-		h := sha256.New()
-		_ = p.SetReadDeadline(time.Now().Add(3 * patience))
-		n, err := io.Copy(h, p.Conn)
-		if err != nil || n != size || !bytes.Equal(h.Sum(nil), want[:]) {
-			t.Errorf("%d of %d bytes came, or others: %v", n, size, err)
-		}
-	}
-	write := func(p *peer) {
-		_ = p.SetWriteDeadline(time.Now().Add(3 * patience))
-		if n, err := p.Write(data); err != nil {
-			p.t.Errorf("%d of %d bytes sent: %v", n, size, err)
-		}
-		p.fin()
-	}
-	stalled := func(r *rig, out bool) func() bool {
-		var last uint64
-		since := time.Now()
-		return func() bool {
-			s := r.hosts[0].Stats()
-			n := s.In
-			if out {
-				n = s.Out
-			}
-			if n != last {
-				last, since = n, time.Now()
-			}
-			// Published once a second; three equal looks are a standstill.
-			return n > 0 && n < size && time.Since(since) > 2500*time.Millisecond
-		}
-	}
-	eachMode(t, func(t *testing.T, opt Options) {
-		t.Run("client", func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { write(p); p.expectEOF() }))
-			c := r.dial()
-			eventually(t, "the stream stands still", stalled(r, true))
-			check(t, c)
-			c.fin()
-			r.quiet()
-		})
-		t.Run("backend", func(t *testing.T) {
-			t.Parallel()
-			start := make(chan bool)
-			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { <-start; check(t, p) }))
-			c := r.dial()
-			var wg sync.WaitGroup
-			wg.Go(func() { write(c) })
-			eventually(t, "the stream stands still", stalled(r, false))
-			close(start)
-			wg.Wait()
-			c.expectEOF()
-			r.quiet()
-		})
-	})
+	play(t,
+		scene{name: "client", backend: "send 50M | fin | eof", client: "stall | expect 50M | eof | fin"},
+		scene{name: "backend", client: "send 50M | fin | eof", backend: "stall | expect 50M | eof | fin"},
+		scene{name: "client, and the backend closes", backend: "send 50M", client: "stall | expect 50M | eof | fin"})
 }
 
 func TestB09StalledReaderHoldsUpNothingElse(t *testing.T) {
@@ -353,63 +253,37 @@ func TestB15OneByteWritesArriveAtOnce(t *testing.T) {
 	})
 }
 
+// An urgent byte is not passed on, but what is before and behind it arrives,
+// also where the stream is spliced by then, or ends right there.
+func TestB16UrgentByte(t *testing.T) {
+	play(t,
+		scene{name: "small", client: "send 3 | urgent | send 4 | fin | expect 7 | eof", backend: "expect 7 | eof | send 3 | urgent | send 4"},
+		scene{name: "sustained", client: "[send 2M, urgent, send 2M, fin] | expect 3M | eof", backend: "[send 1M, urgent, send 2M, fin] | expect 4M | eof"},
+		scene{name: "alone, then silence", client: "urgent | pause 20ms | send 3 | expect 3", backend: "expect 3 | send 3 | eof"},
+		scene{name: "last", client: "send 300K | urgent | fin | eof", backend: "expect 300K | eof"},
+		scene{name: "stalled", client: "send 1M | urgent | send 20M | fin | eof", backend: "stall | expect 21M | eof"})
+}
+
 func TestB17DataBeforeResetIsDelivered(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		for _, size := range []int{1, 1000, 40 << 10} {
-			data := payload(size, uint64(size))
-			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
-				p.expect([]byte("?"))
-				p.send(data)
-				p.rst()
-			}))
-			c := r.dial()
-			c.send([]byte("?"))
-			c.expect(data)
-			c.expectReset()
-			r.quiet()
-			if s := r.stats(); s.Ended["SD"] != 1 {
-				t.Errorf("endings %v", s.Ended)
-			}
-		}
-	})
+	for _, size := range []string{"1", "1000", "40K"} {
+		play(t,
+			scene{name: "backend " + size, client: "send 1 | expect " + size + " | reset", backend: "expect 1 | send " + size + " | rst", ended: "SD"},
+			scene{name: "client " + size, backend: "send 1 | expect " + size + " | gone", client: "expect 1 | send " + size + " | rst", ended: "CD"})
+	}
 }
 
 func TestB18BackendResetReachesClient(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
-			p.expect([]byte("?"))
-			p.rst()
-		}))
-		c := r.dial()
-		c.send([]byte("?"))
-		c.expectReset()
-		r.quiet()
-	})
+	play(t,
+		scene{name: "at once", client: "send 1 | reset", backend: "expect 1 | rst", ended: "SD"},
+		scene{name: "behind what a stalled client has not read", client: "send 1 | stall | expect 60K | reset",
+			backend: "expect 1 | send 60K | rst", ended: "SD"},
+		scene{name: "after a FIN of the client", client: "send 1 | fin | reset", backend: "expect 1 | eof | rst", ended: "SD"})
 }
 
 func TestB19ClientResetClosesBackend(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		gone := make(chan error, 1)
-		ready := make(chan bool)
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
-			p.expect([]byte("?"))
-			close(ready)
-			_ = p.SetReadDeadline(time.Now().Add(patience))
-			_, err := p.Read(make([]byte, 1))
-			gone <- err
-		}))
-		c := r.dial()
-		c.send([]byte("?"))
-		<-ready
-		c.rst()
-		if err := <-gone; err == nil {
-			t.Error("the backend read a byte that nobody sent")
-		}
-		r.quiet()
-		if s := r.stats(); s.Ended["CD"] != 1 {
-			t.Errorf("endings %v", s.Ended)
-		}
-	})
+	play(t,
+		scene{name: "idle", client: "send 1 | wait ready | rst", backend: "expect 1 | tell ready | gone", ended: "CD"},
+		scene{name: "while the backend pours", client: "expect 1M | rst | tell done", backend: "send 1M | wait done | gone", ended: "CD"})
 }
 
 func TestB14AllIsBackWhereItWas(t *testing.T) {

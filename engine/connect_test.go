@@ -416,6 +416,38 @@ func TestB54Drain(t *testing.T) {
 	})
 }
 
+// A session that is closed with bytes on the way ends by a reset: after a clean
+// end the reader would take what it has for all there was.
+func TestB54LostBytesAreNoCleanEnd(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { _, _ = p.Write(make([]byte, 32<<20)) }))
+		c := r.dial()
+		r.standstill()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := r.e.Drain(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("drain: %v", err)
+		}
+		c.expectReset()
+	})
+}
+
+func TestB25HostThatIsDownGetsNoClient(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		var met atomic.Int64
+		r := newRig(t, opt, Route{}, backendServer(t, answer("a")), backendServer(t, func(*peer) { met.Add(1) }), backendServer(t, answer("c")))
+		r.hosts[1].MarkDown()
+		for range 50 {
+			if got := r.ask(); got != "a" && got != "c" {
+				t.Fatalf("the answer is %q", got)
+			}
+		}
+		if n := r.hosts[1].Stats().Picks; n != 0 || met.Load() != 0 {
+			t.Errorf("the host was picked %d times and met %d clients", n, met.Load())
+		}
+	})
+}
+
 func TestB57IdleTimeout(t *testing.T) {
 	eachMode(t, func(t *testing.T, opt Options) {
 		times := testTimeouts

@@ -91,6 +91,10 @@ const (
 	// failureQueue is how many reports wait for the director; further ones
 	// are dropped, and its scan of the hosts finds what they said.
 	failureQueue = 1024
+	// notSent is TCP_NOTSENT_LOWAT: how many bytes may wait in the kernel that
+	// TCP has not sent yet. More would only move a queue from the source's
+	// buffer to ours.
+	notSent = 128 << 10
 )
 
 // withDefaults fills in what is 0.

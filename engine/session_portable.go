@@ -138,6 +138,7 @@ func (s *session) connect() (why refusal, ok bool) {
 		}
 		conn, err := dialHost(ctx, host.Addr(), route.Timeouts.Connect)
 		if err == nil {
+			tune(conn)
 			s.ends[backend] = conn
 			return 0, true
 		}
@@ -158,7 +159,7 @@ func (s *session) hostFailed(host *sched.Host, errno syscall.Errno) {
 }
 
 func dialHost(ctx context.Context, to sched.Addr, timeout time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: timeout, KeepAliveConfig: keepAlive}
+	d := net.Dialer{Timeout: timeout}
 	if path := to.Path(); path != "" {
 		return d.DialContext(ctx, "unix", path)
 	}
@@ -171,6 +172,7 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interv
 func tune(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok { // TCP_NODELAY is on already
 		_ = tcp.SetKeepAliveConfig(keepAlive)
+		boundQueue(tcp)
 	}
 }
 
@@ -229,6 +231,9 @@ func (s *session) pump(i int) {
 			_ = dst.(writeCloser).CloseWrite()
 		}
 	case s.ctx.Err() != nil:
+		if tcp, ok := dst.(*net.TCPConn); ok && errors.Is(err, splice.ErrWrite) {
+			_ = tcp.SetLinger(0) // bytes on the way are lost: a clean end would hide that
+		}
 		return
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		// The other pump has found dst gone: nothing that src sends can arrive.

@@ -29,6 +29,7 @@ type sim struct {
 	fault    fault // of the next calls that can have it
 	strikes  int   // how many of them
 	backends int   // how the next connect ends: see connectTo
+	blame    int // failed connects that the loop has learnt of and that are a host's fault
 	wrong    []string
 }
 
@@ -282,6 +283,7 @@ func (k *sim) connectTo(to sched.Addr) (int32, syscall.Errno) {
 	switch how % 8 {
 	case 0:
 		s.failed, s.dead = true, true
+		k.blame++
 		return int32(s.id + fdBase), unix.ECONNREFUSED
 	case 1, 2:
 		return int32(s.id + fdBase), 0
@@ -415,6 +417,9 @@ func (k *sim) socketError(fd int32) syscall.Errno {
 	s := k.open(fd, "getsockopt")
 	errno := s.err
 	s.err = 0
+	if errno == unix.ECONNREFUSED {
+		k.blame++
+	}
 	return errno
 }
 

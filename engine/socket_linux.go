@@ -102,10 +102,6 @@ const (
 	keepIdle     = 60
 	keepInterval = 15
 	keepProbes   = 4
-	// notSent is TCP_NOTSENT_LOWAT: how many bytes may wait in the kernel that
-	// TCP has not sent yet. More would only move a queue from the source's
-	// buffer to ours.
-	notSent = 128 << 10
 )
 
 // socketOptions are what both sides of a TCP session get; a listener hands

@@ -22,3 +22,13 @@ func unsentBytes(c *net.TCPConn) (n int, known bool) {
 	})
 	return n, known && err == nil
 }
+
+// boundQueue makes c take no more than notSent bytes that TCP has not sent yet,
+// so that a peer that does not read pins little (TCP_NOTSENT_LOWAT, tcp(7)).
+func boundQueue(c *net.TCPConn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
+		})
+	}
+}

@@ -1,0 +1,302 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/sched"
+)
+
+// memAvailable returns MemAvailable of /proc/meminfo in bytes.
+func memAvailable(t *testing.T) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		t.Skipf("this system does not tell what memory is available: %v", err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
+			n, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n << 10
+		}
+	}
+	t.Skip("this kernel has no MemAvailable")
+	return 0
+}
+
+// B10: 500 clients that never read cost at most 1.5 MiB each, in all of the
+// machine; pipes stay within their bound; the others are served as before.
+func TestB10StalledReadersCostBoundedMemory(t *testing.T) {
+	const readers, bound, pipeMemory = 500, 1536 << 10, 64 << 20
+	eachMode(t, func(t *testing.T, opt Options) {
+		opt.PipeMemory = pipeMemory
+		stop := make(chan struct{})
+		defer close(stop)
+		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+			one := make([]byte, 1)
+			if _, err := io.ReadFull(p, one); err != nil {
+				return
+			}
+			if one[0] != 'S' {
+				echo(p)
+				return
+			}
+			// What waits in the backend's own queue is not the engine's.
+			_ = p.Conn.(*net.TCPConn).SetWriteBuffer(64 << 10)
+			block := make([]byte, 64<<10)
+			for {
+				if _, err := p.Write(block); err != nil {
+					return
+				}
+			}
+		}))
+		asker := r.dial()
+		asker.send([]byte("E"))
+		// What others on the machine take meanwhile can only make it look
+		// worse, so the best of three counts.
+		var costs []int64
+		for range 3 {
+			quick := p99(asker)
+			before := memAvailable(t)
+			clients := make([]*peer, readers)
+			for i := range clients {
+				clients[i] = r.dial()
+				clients[i].send([]byte("S"))
+			}
+			r.standstill()
+			cost := (before - memAvailable(t)) / readers
+			slow := p99(asker)
+			var pipes int64
+			for _, l := range r.e.Snapshot().Loops {
+				pipes += l.Pipes
+			}
+			if size := int64(defaultPipeSize); pipes*size > pipeMemory {
+				t.Errorf("%d pipes are open, more than %d bytes", pipes, pipeMemory)
+			}
+			for _, c := range clients {
+				c.rst()
+			}
+			eventually(t, "the stalled sessions end", func() bool { return r.stats().Active == 1 })
+			costs = append(costs, cost)
+			if cost <= bound && slow <= 2*quick+5*time.Millisecond {
+				t.Logf("a stalled reader costs %d KiB; p99 %v before, %v beside them", cost>>10, quick, slow)
+				return
+			}
+			t.Logf("a stalled reader costs %d KiB; p99 %v before, %v beside them", cost>>10, quick, slow)
+		}
+		t.Errorf("a stalled reader costs %v bytes, at most %d are allowed, or it holds up others", costs, bound)
+	})
+}
+
+// standstill waits until no byte moves any more.
+func (r *rig) standstill() {
+	r.t.Helper()
+	last, since := uint64(0), time.Now()
+	eventually(r.t, "the streams stand still", func() bool {
+		if n := r.stats().Out; n != last {
+			last, since = n, time.Now()
+		}
+		// Bytes are published once a second.
+		return last > 0 && time.Since(since) > 1500*time.Millisecond
+	})
+}
+
+// p99 returns the 99th percentile of 300 round trips to an echo.
+func p99(p *peer) time.Duration {
+	var times []time.Duration
+	for i := range 300 {
+		start := time.Now()
+		p.send([]byte{byte(i)})
+		p.expect([]byte{byte(i)})
+		times = append(times, time.Since(start))
+	}
+	slices.Sort(times)
+	return times[len(times)*99/100]
+}
+
+// B21: sessions that wait for something use no processor.
+func TestB21NoBusyLoop(t *testing.T) {
+	const each, window = 100, 5 * time.Second
+	opt := Options{Loops: 2}
+	r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+		kind := make([]byte, 1)
+		if _, err := io.ReadFull(p, kind); err != nil {
+			return
+		}
+		switch kind[0] {
+		case 'S': // the client never reads
+			_, _ = p.Write(make([]byte, 8<<20))
+		case 'B': // the backend ends and waits for the client
+			p.fin()
+		}
+		_, _ = io.Copy(io.Discard, struct{ io.Reader }{p})
+		if kind[0] == 'H' { // the client has ended and waits for the backend
+			<-t.Context().Done()
+		}
+	}))
+	for range each {
+		r.dial() // says nothing
+		for _, kind := range []string{"S", "B", "H"} {
+			c := r.dial()
+			c.send([]byte(kind))
+			if kind == "H" {
+				c.fin()
+			}
+		}
+	}
+	eventually(t, "all are there", func() bool { return r.stats().Active == 4*each && r.stats().In == 3*each })
+	r.standstill()
+	runtime.GC()
+	start := cpuTime(t)
+	timer := time.NewTimer(window)
+	<-timer.C
+	if used := cpuTime(t) - start; used > window/100 {
+		t.Errorf("%d sessions that wait used %v of a processor in %v", 4*each, used, window)
+	}
+}
+
+// cpuTime returns the processor time of this process.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// B64: a thousand reloads, each with hosts and a listener that come and go,
+// lose no client and leave nothing behind.
+func TestB64ThousandReloads(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		backends := []sched.Addr{backendServer(t, answer("a")), backendServer(t, answer("b")), backendServer(t, answer("c"))}
+		r := newRig(t, opt, Route{}, backends...)
+		all := r.hosts
+		plan := func(i int) {
+			hosts := append([]*sched.Host{sched.NewHost(fmt.Sprint("new", i), backends[i%3])}, all[:1+i%3]...)
+			var members []sched.Member
+			for _, h := range hosts {
+				members = append(members, sched.Member{Host: h, Weight: 1 + i%5})
+			}
+			table, err := sched.NewTable(sched.Policy{Scheduler: []string{"roundr", "leastc", "weightr"}[i%3]}, members)
+			if err != nil {
+				t.Fatal(err)
+			}
+			listen := []string{"127.0.0.1:0"}
+			if i%2 == 1 {
+				listen = append(listen, "127.0.0.1:0")
+			}
+			r.apply(Service{Name: "web", Listen: listen, Route: &Route{Table: table, Timeouts: testTimeouts}})
+		}
+		plan(0)
+		stop := make(chan struct{})
+		var clients sync.WaitGroup
+		for range 4 {
+			clients.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					c, err := net.Dial("tcp", r.addr)
+					if err != nil {
+						t.Errorf("a client was refused: %v", err)
+						return
+					}
+					_, err = c.Write([]byte("?"))
+					got, rerr := io.ReadAll(c)
+					if err != nil || rerr != nil || len(got) != 1 || !bytes.Contains([]byte("abc"), got) {
+						t.Errorf("a client got %q, %v, %v", got, err, rerr)
+					}
+					_ = c.Close()
+				}
+			})
+		}
+		for i := range 50 { // what grows once has grown then
+			plan(i)
+		}
+		fds, goroutines := leaktest.OpenFDs(), 0
+		heap := heapBytes()
+		for i := range 1000 {
+			plan(i)
+		}
+		close(stop)
+		clients.Wait()
+		plan(0)
+		r.quiet()
+		goroutines = runtime.NumGoroutine()
+		eventually(t, "descriptors are back", func() bool { return leaktest.OpenFDs() <= fds })
+		if grown := heapBytes() - heap; grown > 512<<10 {
+			t.Errorf("the heap has grown by %d bytes", grown)
+		}
+		if goroutines > 60 {
+			t.Errorf("%d goroutines", goroutines)
+		}
+	})
+}
+
+func heapBytes() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// B65: random scripts on real sockets. Every byte arrives, whatever the order
+// in which the sides send, read and end.
+func TestB65RandomScenes(t *testing.T) {
+	r := rand.New(rand.NewPCG(65, 65))
+	var scenes []scene
+	for i := range 30 {
+		var sends [2]string
+		var total [2]int64
+		for side := range sends {
+			for range 1 + r.IntN(4) {
+				n := int64(1) << r.IntN(21)
+				n += r.Int64N(n)
+				sends[side] += fmt.Sprintf("send %d, ", n)
+				total[side] += n
+				if r.IntN(8) == 0 {
+					sends[side] += "pause 1ms, "
+				}
+			}
+		}
+		side := func(own int) string {
+			stall := ""
+			if r.IntN(10) == 0 {
+				stall = "stall | "
+			}
+			return fmt.Sprintf("[%s fin] | %sexpect %d | eof", sends[own], stall, total[1-own])
+		}
+		sc := scene{name: fmt.Sprint(i), client: side(client), backend: side(backend)}
+		if r.IntN(3) == 0 { // one side breaks off in the middle
+			if r.IntN(2) == 0 {
+				sc.client, sc.ended = fmt.Sprintf("expect %d | rst | tell broken", total[backend]/2), "CD"
+				sc.backend = fmt.Sprintf("send %d | wait broken | gone", total[backend])
+			} else {
+				sc.backend, sc.ended = fmt.Sprintf("expect %d | rst | tell broken", total[client]/2), "SD"
+				sc.client = fmt.Sprintf("send %d | wait broken | gone", total[client])
+			}
+		}
+		scenes = append(scenes, sc)
+	}
+	play(t, scenes...)
+}
