@@ -28,8 +28,9 @@ type changer struct {
 	seen    map[*sched.Host]bool // every host that the service has ever had; its counters must be 0 in the end
 }
 
-// errUnsafe drops a change that would leave a group without a host.
-var errUnsafe = errors.New("a group would have no host left")
+// errNotNow drops a change that changes nothing or leaves a group without a
+// host.
+var errNotNow = errors.New("the change is none, or a group would have no host left")
 
 // work makes changes until ctx ends. The one under way is finished: hosts that
 // were killed are alive when it returns.
@@ -41,7 +42,11 @@ func (c *changer) work(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := c.one(ctx); err != nil && !errors.Is(err, errUnsafe) {
+		err := errNotNow
+		for errors.Is(err, errNotNow) {
+			err = c.one(ctx)
+		}
+		if err != nil {
 			c.rec.broke(c.service.name, err)
 		}
 	}
@@ -51,10 +56,10 @@ func (c *changer) work(ctx context.Context) {
 func (c *changer) one(ctx context.Context) error {
 	n := c.rng.IntN(100)
 	if c.service.mortal && n < 25 {
-		s := c.service.servers[c.rng.IntN(len(c.service.servers))]
-		drain := c.rng.IntN(3) == 0
+		s := c.victim()
+		how := deaths()[c.rng.IntN(len(deaths()))]
 		away := 20*time.Millisecond + time.Duration(c.rng.Int64N(int64(500*time.Millisecond)))
-		return c.kill(ctx, s, drain, away)
+		return c.kill(ctx, s, how, away)
 	}
 	group := c.rng.IntN(2)
 	server := c.service.servers[c.rng.IntN(len(c.service.servers))]
@@ -63,19 +68,22 @@ func (c *changer) one(ctx context.Context) error {
 	case n < 50:
 		return c.do("state", group, server, func(g *config.Group, h *config.Host) (string, error) {
 			if h == nil {
-				return "", errUnsafe
+				return "", errNotNow
 			}
-			if h.State == "ready" {
-				h.State = "drain"
-			} else {
+			switch {
+			case h.State != "ready":
 				h.State = "ready"
+			case n%2 == 0: // so that more hosts are ready than not
+				h.State = "drain"
+			default:
+				return "", errNotNow
 			}
 			return h.State, nil
 		})
 	case n < 75:
 		return c.do("weight", group, server, func(g *config.Group, h *config.Host) (string, error) {
 			if h == nil {
-				return "", errUnsafe
+				return "", errNotNow
 			}
 			h.Weight = weight
 			return fmt.Sprintf("has weight %d", weight), nil
@@ -97,6 +105,22 @@ func (c *changer) one(ctx context.Context) error {
 		return "takes sessions with group " + s.Enabled().Name, nil
 	})
 }
+
+// victim chooses a server to kill: one that takes sessions now, for others
+// would be missed by nobody.
+func (c *changer) victim() *server {
+	var serving []*server
+	group := serviceOf(c.dir.State().Config, c.service.name).Enabled()
+	for _, s := range c.service.servers {
+		if slices.ContainsFunc(group.Hosts, func(h *config.Host) bool { return h.Name == s.name && takes(h) }) {
+			serving = append(serving, s)
+		}
+	}
+	return serving[c.rng.IntN(len(serving))] // safe keeps one at least
+}
+
+// takes tells whether a host takes new sessions.
+func takes(h *config.Host) bool { return h.State == "ready" && h.Weight > 0 }
 
 // do edits the host that is the server in a group, nil if it is not there.
 func (c *changer) do(verb string, group int, server *server, edit func(*config.Group, *config.Host) (string, error)) error {
@@ -121,7 +145,7 @@ func (c *changer) edit(verb string, edit func(*config.Service) (string, error)) 
 	_, err := c.dir.Do(context.Background(), director.Change{By: "soak", From: "soak", Verb: verb, Apply: func(cfg *config.Config) (err error) {
 		s := serviceOf(cfg, c.service.name)
 		if what, err = edit(s); err == nil && !safe(s, "") {
-			err = errUnsafe
+			err = errNotNow
 		}
 		return err
 	}})
@@ -151,7 +175,7 @@ func serviceOf(cfg *config.Config, name string) *config.Service {
 func safe(s *config.Service, without string) bool {
 	for _, g := range s.Groups {
 		if !slices.ContainsFunc(g.Hosts, func(h *config.Host) bool {
-			return h.State == "ready" && h.Weight > 0 && h.Address != without
+			return takes(h) && h.Address != without
 		}) {
 			return false
 		}
@@ -159,13 +183,22 @@ func safe(s *config.Service, without string) bool {
 	return true
 }
 
-// kill kills a server and starts it again, after it has been drained or with
-// whatever it is doing.
-func (c *changer) kill(ctx context.Context, s *server, drain bool, away time.Duration) (err error) {
+// deaths are the ways to kill a server: with whatever it is doing, with a queue
+// of connections that it has not accepted, and without any session.
+func deaths() []string { return []string{killed, frozen, drained} }
+
+const (
+	killed  = "killed"
+	frozen  = "stopped and killed"
+	drained = "drained and killed"
+)
+
+// kill kills a server and starts it again.
+func (c *changer) kill(ctx context.Context, s *server, how string, away time.Duration) (err error) {
 	if !safe(serviceOf(c.dir.State().Config, c.service.name), s.addr) {
-		return errUnsafe
+		return errNotNow
 	}
-	if drain {
+	if how == drained {
 		ready, err := c.drain(s)
 		defer func() { err = errors.Join(err, ready()) }()
 		if err != nil {
@@ -176,16 +209,19 @@ func (c *changer) kill(ctx context.Context, s *server, drain bool, away time.Dur
 	if err := c.awaitUp(func(t *director.Target) bool { return t.Host.Addr().String() != s.addr }); err != nil {
 		return err
 	}
-	k := &kill{service: c.service.name, host: s.name, drained: drain}
+	if how == frozen {
+		if err := s.freeze(); err != nil {
+			return err
+		}
+		const queue = 50 * time.Millisecond // time for some connections to come
+		wait(ctx, queue)
+	}
+	k := &kill{service: c.service.name, host: s.name, drained: how == drained}
 	c.rec.dying(k)
 	before := c.load(s)
 	s.kill()
 	after := c.load(s)
 	c.rec.died(k, int(before.active)+int(after.picks-before.picks))
-	how := "killed"
-	if drain {
-		how = "drained and killed"
-	}
 	c.rec.changed(how, fmt.Sprintf("%s host %s %s with %d sessions", c.service.name, s.name, how, k.held))
 	wait(ctx, away)
 	if err := s.start(context.Background()); err != nil {

@@ -39,9 +39,9 @@ type kind struct {
 // kinds are all there are.
 func kinds() []kind {
 	return []kind{
-		{"echo", nil, [2]string{"leastc", "roundr"}, true, echoServers(roleEcho), nil, 12, echoTurn(false)},
-		{"greeting", nil, [2]string{"roundr", "p2c"}, true, echoServers(roleGreeting), nil, 6, echoTurn(true)},
-		{"curl", []string{"curl", "nginx"}, [2]string{"weightr", "weightlc"}, true, nginxServers, nil, 3, curlTurn},
+		{"echo", nil, [2]string{"leastc", "roundr"}, true, echoServers(roleEcho), nil, 24, echoTurn(false)},
+		{"greeting", nil, [2]string{"roundr", "p2c"}, true, echoServers(roleGreeting), nil, 12, echoTurn(true)},
+		{"curl", []string{"curl", "nginx"}, [2]string{"weightr", "weightlc"}, true, nginxServers, nil, 5, curlTurn},
 		{"pgbench", []string{"initdb"}, [2]string{"leastc", "weightrr"}, false, postgresServers, fillPostgres, 2, pgbenchTurn},
 		{"redis", []string{"redis-server", "redis-benchmark"}, [2]string{"rand", "weightlc"}, false, redisServers, nil, 2, redisTurn},
 		{"rsync", []string{"rsync"}, [2]string{"weightrr", "leastc"}, false, rsyncServers, nil, 2, rsyncTurn},
@@ -131,7 +131,16 @@ func echoSession(ctx context.Context, w *worker, greet bool, f *failure) (err er
 		}
 	}
 	most := []int{8, 8, 14, 22}[w.rng.IntN(4)] // bits of the largest frame
-	for range 1 + w.rng.IntN(4) {
+	// Most sessions take their time, so that a server has some in its hands
+	// whenever it is killed; a few outlast several changes.
+	pause := []time.Duration{0, time.Millisecond, 30 * time.Millisecond, 30 * time.Millisecond}[w.rng.IntN(4)]
+	if w.rng.IntN(50) == 0 {
+		pause = 400 * time.Millisecond
+	}
+	for i := range 1 + w.rng.IntN(4) {
+		if i > 0 && pause > 0 {
+			wait(ctx, time.Duration(w.rng.Int64N(int64(pause))))
+		}
 		// The number of bits is random, so that each size of frames has a share.
 		size := 1 + w.rng.IntN(1<<(1+w.rng.IntN(most)))
 		if err := w.frame(c, in, size, f); err != nil {
@@ -251,7 +260,7 @@ func readAnswer(in *bufio.Reader, size int, f *failure) (sum, theirs uint32, err
 func curlTurn(ctx context.Context, w *worker) []failure {
 	ctx, cancel := context.WithTimeout(ctx, 2*sessionPatience)
 	defer cancel()
-	names := []string{"empty", "18k", "18k", "18k", "1m", "16m"}
+	names := []string{"empty", "18k", "18k", "18k", "1m", "5m"}
 	argv := []string{
 		debian.Path("curl"), "-q", "-s", "--noproxy", "*", "--max-time", strconv.Itoa(int(sessionPatience.Seconds())),
 		"-w", `%{exitcode} %{http_code} %header{x-host} %{errormsg}\n`,

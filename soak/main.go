@@ -201,6 +201,7 @@ func soak(ctx context.Context, loops int, opt options, progress io.Writer) (*rep
 		if w.leftOut == "" {
 			stats := snap.Services[w.name]
 			w.sessions, w.bytes = stats.Sessions, stats.In+stats.Out
+			w.moved = stats.Redispatches
 			w.errors, w.saved = rec.errors[w.name], rec.saved[w.name]
 			rep.rows[i] = w
 		}
@@ -272,7 +273,7 @@ type balancer struct {
 // serve makes one that listens for all services, and tells them where.
 func serve(loops int, log string, services []*service) (*balancer, error) {
 	cfg := config.New()
-	cfg.Manager.HostCheck.Interval = 500 * time.Millisecond
+	cfg.Manager.HostCheck.Interval = 200 * time.Millisecond
 	cfg.Manager.Heartbeat = config.Check{Interval: time.Second, Enable: true}
 	for _, s := range services {
 		c := config.NewService(s.name)

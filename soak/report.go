@@ -180,6 +180,7 @@ type row struct {
 	leftOut  string // why it did not run; the rest is empty then
 	sessions uint64
 	bytes    uint64
+	moved    uint64 // connects to another host than the first
 	errors   int
 	saved    int // those of them that could have been saved
 }
@@ -208,12 +209,12 @@ func (r *report) write(out io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nsoak of %v, seed %d\n\n", r.length.Round(time.Second), r.seed)
 	tab := tabwriter.NewWriter(&b, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tab, "clients\tsessions\tMB\terrors\tlost with the server\tcould have been saved\t")
+	fmt.Fprintln(tab, "clients\tsessions\tMB\tfailed over\terrors\tlost with the server\tcould have been saved\t")
 	for _, w := range r.rows {
 		if w.leftOut != "" {
 			continue
 		}
-		fmt.Fprintf(tab, "%s\t%d\t%.1f\t%d\t%d\t%d\t\n", w.name, w.sessions, float64(w.bytes)/1e6, w.errors, w.errors-w.saved, w.saved)
+		fmt.Fprintf(tab, "%s\t%d\t%.1f\t%d\t%d\t%d\t%d\t\n", w.name, w.sessions, float64(w.bytes)/1e6, w.moved, w.errors, w.errors-w.saved, w.saved)
 	}
 	_ = tab.Flush() // into memory
 	for _, w := range r.rows {

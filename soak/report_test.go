@@ -86,7 +86,7 @@ func TestReport(t *testing.T) {
 		return &report{
 			seed: 7, length: 2 * time.Minute,
 			rows: []row{
-				{name: "echo", sessions: 1000, bytes: 12_340_000, errors: 3},
+				{name: "echo", sessions: 1000, bytes: 12_340_000, moved: 9, errors: 3},
 				{name: "redis", leftOut: "missing: install it"},
 			},
 			kills:   []*kill{{held: 4, lost: 3}, {drained: true}},
@@ -98,7 +98,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("a good report: %v, bad %v", err, good().bad())
 	}
 	for _, want := range []string{
-		"seed 7", "1000   12.3        3                      3                       0", "redis was left out: missing: install it",
+		"seed 7", "1000   12.3             9        3                      3                       0", "redis was left out: missing: install it",
 		"kills: 2, 1 of them", "changes: killed 1, weight 2\n", "\nok\n",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -88,6 +88,16 @@ func (s *server) kill() {
 	<-s.ended
 }
 
+// freeze stops the server where it is. The kernel still takes connections for
+// it, which wait in the queue; when the server is killed, they are reset before
+// anybody has seen them.
+func (s *server) freeze() error {
+	if err := syscall.Kill(-s.cmd.Process.Pid, syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("stop host %s: %w", s.name, err)
+	}
+	return nil
+}
+
 // stop ends the server if it runs.
 func (s *server) stop() {
 	if s.cmd == nil || s.ended == nil {
@@ -355,7 +365,7 @@ func echoServers(role string) func(context.Context, place) ([]*server, error) {
 
 // pages are nginx's files by name.
 func pages() map[string]int {
-	return map[string]int{"empty": 0, "18k": 18 << 10, "1m": 1 << 20, "16m": 16 << 20}
+	return map[string]int{"empty": 0, "18k": 18 << 10, "1m": 1 << 20, "5m": 5 << 20}
 }
 
 // nginxServers are three nginx, one process each, so that killing the process
