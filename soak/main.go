@@ -93,7 +93,11 @@ func run(ctx context.Context, loops int, args []string, stdout, progress io.Writ
 	// All that was started has ended, so everything must be as it was.
 	rep.leaks = rep.leaks.plus(settled(func() leaks {
 		now := openFiles()
-		return leaks{fds: now.all - before.all, pipes: now.pipes - before.pipes, goroutines: runtime.NumGoroutine() - goroutines}
+		// Less than before is no leak: something that was ending has ended.
+		return leaks{
+			fds: max(0, now.all-before.all), pipes: max(0, now.pipes-before.pipes),
+			goroutines: max(0, runtime.NumGoroutine()-goroutines),
+		}
 	}))
 	if err := rep.write(stdout); err != nil {
 		fmt.Fprintln(progress, "soak: write the report:", err)
@@ -193,6 +197,13 @@ func soak(ctx context.Context, loops int, opt options, progress io.Writer) (*rep
 	rec := newRecord()
 	changers := work(ctx, opt, services, bal, rec, progress)
 	rep.early = ctx.Err() != nil
+	for _, s := range services {
+		for _, srv := range s.servers {
+			if !srv.running() {
+				rec.broke(s.name, fmt.Errorf("host %s has ended by itself: %s", srv.name, lastWords(srv.log)))
+			}
+		}
+	}
 
 	// The clients have gone, so nothing may be left of them.
 	rep.leaks = settled(func() leaks { return bal.left(changers) })
@@ -347,7 +358,7 @@ func (b *balancer) left(changers []*changer) leaks {
 			l.counters += int(max(h.Stats().Active, -h.Stats().Active))
 		}
 	}
-	l.fds = openFiles().all - b.ready.all - 2*spare
+	l.fds = max(0, openFiles().all-b.ready.all-2*spare)
 	return l
 }
 

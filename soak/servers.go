@@ -56,6 +56,7 @@ func (s *server) start(ctx context.Context) error {
 	// ends the server should the soak die without a chance to.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: s.user}
 	if err := s.cmd.Start(); err != nil {
+		s.cmd = nil
 		return fmt.Errorf("start %s: %w", s.name, err)
 	}
 	s.ended = make(chan struct{})
@@ -81,9 +82,25 @@ func reap(cmd *exec.Cmd, ended chan<- struct{}) {
 	close(ended)
 }
 
+// running tells whether the server has been started and has not ended.
+func (s *server) running() bool {
+	if s.cmd == nil {
+		return false
+	}
+	select {
+	case <-s.ended:
+		return false
+	default:
+		return true
+	}
+}
+
 // kill kills the server as it is. When it returns, the kernel has closed every
 // socket of the server: connects to it are refused.
 func (s *server) kill() {
+	if !s.running() {
+		return
+	}
 	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 	<-s.ended
 }
@@ -92,6 +109,9 @@ func (s *server) kill() {
 // it, which wait in the queue; when the server is killed, they are reset before
 // anybody has seen them.
 func (s *server) freeze() error {
+	if !s.running() {
+		return fmt.Errorf("host %s has ended by itself: %s", s.name, lastWords(s.log))
+	}
 	if err := syscall.Kill(-s.cmd.Process.Pid, syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("stop host %s: %w", s.name, err)
 	}
@@ -100,10 +120,10 @@ func (s *server) freeze() error {
 
 // stop ends the server if it runs.
 func (s *server) stop() {
-	if s.cmd == nil || s.ended == nil {
+	if !s.running() {
 		return
 	}
-	_ = s.cmd.Process.Signal(s.end)
+	_ = s.cmd.Process.Signal(s.end) // it may end this moment
 	select {
 	case <-s.ended:
 	case <-time.After(patience):
@@ -152,30 +172,25 @@ type place struct {
 	secret string // password of the servers that want one, of this run alone
 }
 
-// ports gives out ports of the loopback address that nothing listens on. They
-// lie below those that the kernel gives to outgoing connections: a killed
-// server must find its port again.
-type ports struct{ next atomic.Int32 }
+// ports gives out addresses that a killed server finds free again. They are on
+// a loopback address of this process alone, made of its number: neither another
+// soak nor an outgoing connection, which the kernel binds to 127.0.0.1, can
+// take one.
+type ports struct {
+	host string
+	next atomic.Int32
+}
 
 func newPorts() *ports {
-	p := &ports{}
-	p.next.Store(int32(25000 + os.Getpid()%5000))
+	pid := os.Getpid() // 22 bits at most
+	p := &ports{host: net.IPv4(127, byte(64+pid>>16&63), byte(pid>>8), byte(pid)).String()}
+	p.next.Store(20000)
 	return p
 }
 
-// free returns an address.
-func (p *ports) free() (string, error) {
-	const last = 32000
-	for {
-		port := p.next.Add(1)
-		if port > last {
-			return "", fmt.Errorf("no free port below %d on the loopback address", last)
-		}
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
-		if ln, err := net.Listen("tcp", addr); err == nil {
-			return addr, ln.Close()
-		}
-	}
+// free returns an address that nobody has been given before.
+func (p *ports) free() string {
+	return net.JoinHostPort(p.host, strconv.Itoa(int(p.next.Add(1))))
 }
 
 // unprivileged returns whom real servers run as: nobody if the soak is root,
@@ -202,10 +217,6 @@ func unprivileged() (*syscall.Credential, error) {
 // server makes one with a folder and an address of its own. It does not run
 // yet.
 func (p place) server(name string) (*server, error) {
-	addr, err := p.ports.free()
-	if err != nil {
-		return nil, err
-	}
 	as, err := unprivileged()
 	if err != nil {
 		return nil, err
@@ -220,7 +231,7 @@ func (p place) server(name string) (*server, error) {
 		}
 	}
 	return &server{
-		name: name, addr: addr, user: as, end: syscall.SIGTERM, probe: connects,
+		name: name, addr: p.ports.free(), user: as, end: syscall.SIGTERM, probe: connects,
 		log: filepath.Join(dir, "log"),
 	}, nil
 }
