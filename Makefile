@@ -44,6 +44,12 @@ bench: ## measure against HAProxy, nginx and a plain Go proxy; writes BENCHMARKS
 bench-quick: ## the same in under two minutes, printed only
 	$(GO) run ./bench -quick
 
+.PHONY: soak
+soak: ## real clients for two minutes (SOAK=30s) while hosts are killed, drained and re-weighted
+	$(GO) run ./soak -for $(SOAK)
+
+SOAK ?= 2m
+
 .PHONY: micro
 micro: ## micro-benchmarks of the scheduler tables and the parts of the engine
 	$(GO) test -run '^$$' -bench . -benchmem ./sched ./engine ./config

@@ -29,6 +29,7 @@ var rooms = map[string][]string{
 	"internal/leaktest": {},
 	"internal/metrics":  {"internal/director", "engine", "sched"},
 	"bench":             {"config", "sched", "engine", "splice", "internal/debian"},
+	"soak":              {"config", "sched", "engine", "internal/director", "internal/debian"},
 }
 
 // outside says which room alone may know an outside library.

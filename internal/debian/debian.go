@@ -2,7 +2,8 @@
 
 // Package debian installs the programs that tests and benchmarks run beside
 // txlb: web servers, other proxies, load generators. It is no part of the
-// program. Processes that ask at the same time wait for each other.
+// program. Processes that ask at the same time wait for each other. No service
+// of an installed package is started.
 package debian
 
 import (
@@ -24,6 +25,10 @@ var packages = map[string]string{
 	"ab":      "apache2-utils",
 	"wrk":     "wrk",
 	"curl":    "curl",
+
+	"initdb":          "postgresql",
+	"redis-benchmark": "redis-tools",
+
 	"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
 }
 
@@ -50,6 +55,11 @@ func Need(programs ...string) error {
 	if os.Geteuid() != 0 {
 		return errors.New(how)
 	}
+	allow, err := denyServices()
+	if err != nil {
+		return fmt.Errorf("keep the new packages from starting services: %w", err)
+	}
+	defer allow()
 	env := append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	for _, args := range [][]string{
 		{"update", "-q"},
@@ -65,6 +75,26 @@ func Need(programs ...string) error {
 		return fmt.Errorf("apt-get installed them, but there is still missing: %s", strings.Join(still, " "))
 	}
 	return nil
+}
+
+// policy is the script that Debian's packages ask before they start a service;
+// 101 forbids it (invoke-rc.d(8)). Tests start what they need themselves, and
+// nothing else is to listen on the machine.
+const policy, denial = "/usr/sbin/policy-rc.d", "#!/bin/sh\n# of the tests of txlb, while they install packages\nexit 101\n"
+
+// denyServices forbids the start of services until allow is called. A script
+// of somebody else stays as it is.
+func denyServices() (allow func(), err error) {
+	switch there, err := os.ReadFile(policy); {
+	case err == nil && string(there) != denial:
+		return func() {}, nil
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return nil, err
+	}
+	if err := os.WriteFile(policy, []byte(denial), 0o755); err != nil {
+		return nil, err
+	}
+	return func() { _ = os.Remove(policy) }, nil
 }
 
 // missing returns the packages of the programs that are not there.
@@ -85,8 +115,8 @@ func missing(programs []string) []string {
 	return list
 }
 
-// Path returns where a program is, also where only root's search path would
-// find it, "" if it is nowhere.
+// Path returns where a program is, also where only root's search path or
+// Debian's own wrappers would find it, "" if it is nowhere.
 func Path(program string) string {
 	if filepath.IsAbs(program) {
 		if _, err := os.Stat(program); err == nil {
@@ -98,6 +128,10 @@ func Path(program string) string {
 		if found, err := exec.LookPath(at); err == nil {
 			return found
 		}
+	}
+	// The newest of several versions: the names differ in the number alone.
+	if found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + program); err == nil && len(found) > 0 {
+		return found[len(found)-1]
 	}
 	return ""
 }
