@@ -74,7 +74,10 @@ func TestSmoke(t *testing.T) {
 		t.Skip(err)
 	}
 	fixed := pick(t, workloads(), "rate5k")[0]
-	fixed.longer = 1
+	fixed.run = func(ctx context.Context, tr *trial) error {
+		tr.length = 200 * time.Millisecond
+		return latency(ctx, tr, lanes, 2000)
+	}
 	opt := options{
 		workloads: append(pick(t, workloads(), "short18k", "idle"), fixed), peers: pick(t, peers(), "go", ours),
 		rounds: 1, length: time.Second, sessions: 200,

@@ -147,7 +147,7 @@ func mixedLoad() workload {
 	return workload{
 		name: "mixed", title: fmt.Sprintf("%d small connections beside %d bulk streams", few, count), unit: "request",
 		how:     fmt.Sprintf("open loop of %d small requests a second; the streams go to the client", rate),
-		backend: web, beside: streams, wide: true, longer: 3, figures: besideFigures(),
+		backend: web, beside: streams, longer: 3, figures: besideFigures(),
 		run: func(ctx context.Context, t *trial) error {
 			s, err := startStreams(t.besideAddr, count, opDown)
 			if err != nil {

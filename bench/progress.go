@@ -33,7 +33,7 @@ func newForecast(o options) *forecast {
 
 // one returns how long a measurement should take, everything included.
 func (f *forecast) one(w workload) time.Duration {
-	const around = 600 * time.Millisecond // start, warm-up, end
+	const around = 750 * time.Millisecond // start, warm-up, end
 	return f.opt.lengthOf(w) + around
 }
 

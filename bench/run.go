@@ -314,10 +314,19 @@ func (r *rig) countCalls(ctx context.Context, w workload, t trial, s *sample) {
 	if r.noCalls != nil {
 		return
 	}
+	// Whether it is possible at all shows before the work.
+	c, err := countCalls(t.peer)
+	if err == nil {
+		err = c.close()
+	}
+	if err != nil {
+		r.noCalls = err
+		return
+	}
 	t.counting, t.length, t.sample = true, w.brief, sample{}
 	if err := w.run(ctx, &t); err != nil {
 		if ctx.Err() == nil {
-			r.noCalls = err
+			fmt.Fprintf(r.progress, "system calls of %s not counted: %v\n", w.name, err)
 		}
 		return
 	}

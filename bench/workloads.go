@@ -54,7 +54,7 @@ func workloads() []workload {
 		abLoad("short1m-ab", "Short connections, 1 MiB reply, with ab", "1m"),
 		minor(wrkLoad("keep1", "One kept-alive connection, reply of 100 bytes", "small", 1)),
 		quick(wide(wrkLoad("keep64", "64 kept-alive connections, reply of 100 bytes", "small", lanes))),
-		wide(wrkLoad("keep1000", "1,000 kept-alive connections, reply of 100 bytes", "small", 1000)),
+		wrkLoad("keep1000", "1,000 kept-alive connections, reply of 100 bytes", "small", 1000),
 		minor(wrkLoad("keep18k-1", "One kept-alive connection, 18 KB reply", "18k", 1)),
 		quick(wide(wrkLoad("keep18k-64", "64 kept-alive connections, 18 KB reply", "18k", lanes))),
 		minor(wrkLoad("keep18k-1000", "1,000 kept-alive connections, 18 KB reply", "18k", 1000)),
