@@ -37,8 +37,8 @@ fuzz: ## fuzz the parser and the sessions for a minute each
 	$(GO) test ./engine -run '^$$' -fuzz FuzzSessions -fuzztime 60s
 
 .PHONY: bench
-bench: ## measure against HAProxy, nginx and a plain Go proxy; writes BENCHMARKS.md
-	$(GO) run ./bench -out BENCHMARKS.md
+bench: ## measure against HAProxy, nginx and a plain Go proxy in 25 minutes; writes BENCHMARKS.md
+	$(GO) run ./bench -out BENCHMARKS.md -charts docs/charts
 
 .PHONY: bench-quick
 bench-quick: ## the same in under two minutes, printed only
@@ -49,6 +49,10 @@ soak: ## real clients for two minutes (SOAK=30s) while hosts are killed, drained
 	$(GO) run ./soak -for $(SOAK)
 
 SOAK ?= 2m
+
+.PHONY: bench-check
+bench-check: ## has anything become slower? compares with bench/expected.tsv (UPDATE=1 writes it)
+	$(GO) run ./bench -check bench/expected.tsv $(if $(UPDATE),-update)
 
 .PHONY: micro
 micro: ## micro-benchmarks of the scheduler tables and the parts of the engine

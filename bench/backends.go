@@ -3,28 +3,77 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
-// The backends: what stands behind a peer.
+// The kinds of backends: what stands behind a peer.
 const (
-	web     = "web"     // nginx with static files, for wrk and ab
+	web     = "web"     // nginx with static files, for wrk, ab and the fixed rates
 	streams = "streams" // raw TCP from this program, for bulk and idle sessions
+	sql     = "sql"     // PostgreSQL
+	redis   = "redis"
 )
 
-// backend is one of them. Its probe asks through address for something small
-// and returns an error unless the answer is right.
-type backend struct {
-	*server
-	addr  string
+// kind says what a backend needs and how it starts. Its probe asks through
+// address for something small and returns an error unless the answer is right.
+type kind struct {
+	name  string
+	about string
+	needs []string
+	start func(context.Context, *rig, route) (*server, error)
 	probe func(address string) error
 }
+
+func kinds() []kind {
+	return []kind{
+		{web, "nginx with static files", []string{"nginx"}, startWeb, probeWeb},
+		{streams, "a program of the bench", nil, startStreamsBackend, probeStreams},
+		{sql, "PostgreSQL with pgbench's tables at scale 5, fsync off", []string{"postgres"}, startSQL, probeSQL},
+		{redis, "Redis that stores nothing", []string{"redis-server"}, startRedis, probeRedis},
+	}
+}
+
+// kindOf returns a kind by its name.
+func kindOf(name string) kind {
+	all := kinds()
+	return all[slices.IndexFunc(all, func(k kind) bool { return k.name == name })]
+}
+
+// backend is one that runs.
+type backend struct {
+	kind
+	*server
+	addr string
+}
+
+// startWeb writes the pages and starts the web server.
+func startWeb(ctx context.Context, r *rig, at route) (*server, error) {
+	root, err := writePages(r.dir)
+	if err != nil {
+		return nil, err
+	}
+	p := place{programs: r.programs, dir: r.dir, file: filepath.Join(r.dir, "web.conf"), files: r.files}
+	if err := os.WriteFile(p.file, []byte(webConfig(p, at.listen, root)), 0o600); err != nil {
+		return nil, err
+	}
+	return serve(ctx, longestRun, r.dir, "backend-"+web, nginxArgv(p))
+}
+
+func startStreamsBackend(ctx context.Context, r *rig, at route) (*server, error) {
+	return serve(ctx, longestRun, r.dir, "backend-"+streams, []string{r.programs["bench"], roleStreams, at.listen})
+}
+
+// longestRun ends a backend whatever happens.
+const longestRun = 6 * time.Hour
 
 // pages are the static files of the web backend, by path. 18 KB is the page
 // of the original project's own measurements.
@@ -34,7 +83,7 @@ func pages() map[string]int {
 
 // webConfig is nginx as a web server with nothing but files; /empty is a
 // reply without a body.
-func webConfig(p place, root string) string {
+func webConfig(p place, listen, root string) string {
 	return fmt.Sprintf(`daemon off;
 pid nginx-web.pid;
 error_log stderr error;
@@ -58,7 +107,7 @@ http {
         location = /empty { return 204; }
     }
 }
-`, p.files, p.listen, root)
+`, p.files, listen, root)
 }
 
 // writePages puts the pages into a new folder below dir. nginx's workers run
@@ -136,36 +185,45 @@ func echo(conn net.Conn) error {
 
 // The roles that this program plays as a process of its own.
 const (
-	roleProxy   = "role-proxy"   // LISTEN TARGET
+	roleProxy   = "role-proxy"   // LISTEN TARGET, once or more
 	roleStreams = "role-streams" // LISTEN
+	roleLoad    = "role-load"
 )
 
 // playRole runs the role that args ask for, if they do, until the process is
-// killed or the role fails.
+// killed or the role ends or fails.
 func playRole(args []string) (status int, played bool) {
-	if len(args) == 0 {
+	if len(args) == 0 || !strings.HasPrefix(args[0], "role-") {
 		return 0, false
 	}
-	var handle func(net.Conn)
-	switch {
-	case args[0] == roleProxy && len(args) == 3:
-		handle = func(c net.Conn) { proxy(c, args[2]) }
-	case args[0] == roleStreams && len(args) == 2:
-		handle = stream
+	var err error
+	switch role, args := args[0], args[1:]; {
+	case role == roleProxy && len(args) > 0 && len(args)%2 == 0:
+		for ; len(args) > 2; args = args[2:] {
+			go playProxy(args[0], args[1]) // what it lacks the load notices
+		}
+		err = playProxy(args[0], args[1])
+	case role == roleStreams && len(args) == 1:
+		err = listen(args[0], streamer())
+	case role == roleLoad && len(args) == 0:
+		err = loadProcess(os.Stdin, os.Stdout)
 	default:
-		return 0, false
+		err = fmt.Errorf("%s does not take %q", role, args)
 	}
-	l, err := net.Listen("tcp", args[1])
-	if err == nil {
-		err = accept(l, handle)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1, true
 	}
-	fmt.Fprintln(os.Stderr, "bench:", err)
-	return 1, true
+	return 0, true
 }
 
-// accept gives each connection to handle, which closes it, until the listener
-// fails.
-func accept(l net.Listener, handle func(net.Conn)) error {
+// listen accepts connections and gives each to handle, which closes it, until
+// the listener fails.
+func listen(address string, handle func(net.Conn)) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -173,6 +231,10 @@ func accept(l net.Listener, handle func(net.Conn)) error {
 		}
 		go handle(c)
 	}
+}
+
+func playProxy(address, target string) error {
+	return listen(address, func(c net.Conn) { proxy(c, target) })
 }
 
 // proxy is the plain Go proxy, written as anybody would: on Linux io.Copy
@@ -200,8 +262,15 @@ func pass(dst, src net.Conn, done chan<- struct{}) {
 	}
 }
 
+// streamer returns what serves the connections of the streams backend. They
+// share what they send: a thousand stalled readers would pin a buffer each.
+func streamer() func(net.Conn) {
+	zeros := make([]byte, block)
+	return func(c net.Conn) { stream(c, zeros) }
+}
+
 // stream serves one connection of the streams backend.
-func stream(c net.Conn) {
+func stream(c net.Conn, zeros []byte) {
 	defer c.Close()
 	op := make([]byte, 1)
 	if _, err := io.ReadFull(c, op); err != nil {
@@ -209,8 +278,8 @@ func stream(c net.Conn) {
 	}
 	switch op[0] {
 	case opDown:
-		for buf := make([]byte, block); ; {
-			if _, err := c.Write(buf); err != nil {
+		for {
+			if _, err := c.Write(zeros); err != nil {
 				return
 			}
 		}

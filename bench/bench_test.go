@@ -73,8 +73,13 @@ func TestSmoke(t *testing.T) {
 		}
 		t.Skip(err)
 	}
+	fixed := pick(t, workloads(), "rate5k")[0]
+	fixed.run = func(ctx context.Context, tr *trial) error {
+		tr.length = 200 * time.Millisecond
+		return latency(ctx, tr, lanes, 2000)
+	}
 	opt := options{
-		workloads: pick(t, workloads(), "short18k", "idle"), peers: pick(t, peers(), "go", ours),
+		workloads: append(pick(t, workloads(), "short18k", "idle"), fixed), peers: pick(t, peers(), "go", ours),
 		rounds: 1, length: time.Second, sessions: 200,
 	}
 	if _, err := os.Stat("/usr/lib/nginx/modules/ngx_stream_module.so"); err == nil {
@@ -88,7 +93,7 @@ func TestSmoke(t *testing.T) {
 	if len(res.broken) > 0 || len(res.leftOut) > 0 || res.failed() > 0 {
 		t.Errorf("broken: %q, left out: %q, failed: %d", res.broken, res.leftOut, res.failed())
 	}
-	if want := 2 * len(opt.peers); len(res.samples) != want || strings.Count(progress.String(), "1/1 ") != want {
+	if want := 3 * len(opt.peers); len(res.samples) != want || strings.Count(progress.String(), "1/1 ") != want {
 		t.Fatalf("%d measurements, want %d, each with a line of progress:\n%s", len(res.samples), want, progress.String())
 	}
 	for _, s := range res.samples {
@@ -97,12 +102,14 @@ func TestSmoke(t *testing.T) {
 			t.Errorf("%s with %s: %+v", s.workload, s.peer, s)
 		case s.workload == "short18k" && float64(s.segments)/s.units < 8:
 			t.Errorf("%s: %.1f segments cannot carry a connection", s.peer, float64(s.segments)/s.units)
-		case s.workload == "idle" && s.memory <= 0 && s.peer != ours:
+		case s.workload == "rate5k" && !(s.noted[p50] > 0 && s.noted[p50] <= s.noted[p99] && s.noted[p99] <= s.noted[p999]):
+			t.Errorf("%s: latencies %v", s.peer, s.noted)
+		case s.workload == "idle" && s.noted[grown] <= 0 && s.peer != ours:
 			t.Errorf("%s: 200 sessions took no memory", s.peer)
 		}
 	}
 	for _, p := range opt.peers {
-		if text := report(res); strings.Count(text, "\n| "+p.name+" | ") != len(opt.workloads) {
+		if text := report(res, nil); strings.Count(text, "\n| "+p.name+" | ") != len(opt.workloads) {
 			t.Errorf("the report lacks %s:\n%s", p.name, text)
 		}
 	}
@@ -115,7 +122,7 @@ func TestInterruption(t *testing.T) {
 	var groups []int
 	var dir string
 	interrupt := workload{name: "interrupt", unit: "thing", backend: streams, run: func(ctx context.Context, tr *trial) error {
-		groups = []int{tr.peer.group, tr.backend.group}
+		groups = []int{tr.peer.group, tr.backends[0].group}
 		for _, g := range groups {
 			if pids, err := members(g); err != nil || len(pids) == 0 {
 				t.Errorf("group %d has processes %v, %v", g, pids, err)
@@ -180,6 +187,43 @@ func TestBulk(t *testing.T) {
 	}
 }
 
+// The kernel counts the system calls of a server's threads.
+func TestSystemCalls(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := serve(t.Context(), time.Minute, t.TempDir(), "streams", []string{self, roleStreams, ports[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	if err := s.await(t.Context(), func() error { return probeStreams(ports[0]) }); err != nil {
+		t.Fatal(err)
+	}
+	tr := &trial{peer: s, counting: true}
+	const times = 100
+	err = tr.measure(func() error {
+		for range times {
+			if err := probeStreams(ports[0]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, os.ErrPermission) {
+		t.Skip(err)
+	}
+	// accept, two reads, two writes, close.
+	if err != nil || tr.calls < 6*times || tr.calls > 60*times {
+		t.Errorf("%d calls for %d small sessions, %v", tr.calls, times, err)
+	}
+}
+
 func TestMissingProgramsLeaveOut(t *testing.T) {
 	r := &rig{options: options{workloads: workloads(), peers: peers()}, progress: io.Discard}
 	res := &results{}
@@ -196,15 +240,15 @@ func TestMissingProgramsLeaveOut(t *testing.T) {
 }
 
 func TestArguments(t *testing.T) {
-	opt, err := parseArgs([]string{"-only", "keep,short18k", "-peers", "txlb,haproxy", "-rounds", "3"}, io.Discard)
-	if err != nil || names(opt.workloads) != "short18k, keep" || names(opt.peers) != "haproxy, txlb" || opt.rounds != 3 || opt.length != 2*time.Second {
+	opt, err := parseArgs([]string{"-only", "keep64,short18k", "-peers", "txlb,haproxy", "-rounds", "3"}, io.Discard)
+	if err != nil || names(opt.workloads) != "short18k, keep64" || names(opt.peers) != "haproxy, txlb" || opt.rounds != 3 || opt.length != time.Second {
 		t.Errorf("got %+v, %v", opt, err)
 	}
 	quick, err := parseArgs([]string{"-quick"}, io.Discard)
-	if err != nil || quick.rounds != 1 || quick.length != time.Second || len(quick.workloads) >= len(workloads()) {
+	if err != nil || quick.roundsOf(quick.workloads[0]) != 1 || quick.length != time.Second || len(quick.workloads) >= len(workloads()) {
 		t.Errorf("quick: %d rounds of %v, %s, %v", quick.rounds, quick.length, names(quick.workloads), err)
 	}
-	for _, bad := range []string{"-only=fast", "-peers=envoy", "-rounds=-1", "-time=100ms", "-time=1500ms", "-sessions=-5", "word", "-nonsense"} {
+	for _, bad := range []string{"-only=fast", "-peers=envoy", "-rounds=-1", "-length=100ms", "-length=1500ms", "-update", "-sessions=-5", "word", "-nonsense"} {
 		if status := run(t.Context(), []string{bad}, io.Discard, io.Discard); status != 2 {
 			t.Errorf("%s: exit status %d, want 2", bad, status)
 		}

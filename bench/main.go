@@ -6,17 +6,19 @@
 // and in the same run; what counts is the CPU time of the proxy for one unit
 // of work and its ratio to the others, for absolute times are not stable.
 //
-//	go run ./bench                                   every workload, printed
-//	go run ./bench -out BENCHMARKS.md                the same, as a file
-//	go run ./bench -only short18k -rounds 3          one figure in a minute
-//	go run ./bench -peers txlb,haproxy -only keep    two peers alone
+//	go run ./bench -only short18k,keep64                    two figures, as a table
+//	go run ./bench -only keep64 -peers txlb,haproxy,txlb-1  three peers alone
+//	go run ./bench -out BENCHMARKS.md -charts docs/charts   everything, as a document
+//	go run ./bench -check bench/expected.tsv                has anything become slower?
 //
-// A workload is an entry in workloads (loads.go), a peer one in peers
-// (peers.go), a figure one in figures (report.go).
+// A workload is an entry in workloads (workloads.go), a peer one in peers
+// (peers.go), a figure one in figures (figures.go), a goal one in goals
+// (goals.go).
 //
 // Limits: Linux only, for it reads /proc. The load, the backends and the peer
 // share the machine's cores, as they do for every peer alike. What other
-// programs do meanwhile disturbs the figures; its share is shown.
+// programs do meanwhile disturbs the figures; its share is shown. System calls
+// are counted for root alone.
 package main
 
 import (
@@ -38,11 +40,16 @@ type options struct {
 	args      []string // as typed
 	workloads []workload
 	peers     []peer
-	rounds    int
-	length    time.Duration // of one measurement
-	sessions  int           // idle ones; 0: as many as the file limit allows
+	asked     bool // for these peers by name: variants are measured everywhere
+	rounds    int  // 0: more where a goal hangs on it than elsewhere
+	length    time.Duration
+	sessions  int // idle ones; 0: as many as the file limit allows
 	quick     bool
-	out       string // file for the report; "": standard output
+	calls     bool   // count system calls
+	out       string // file for the report; "": a table on standard output
+	charts    string // folder for charts; "": none
+	check     string // file with expected ratios; "": no check
+	update    bool   // write it instead
 }
 
 func main() {
@@ -71,12 +78,15 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) int {
 		fmt.Fprintln(progress, "bench:", err)
 		return 1
 	}
-	if err := publish(opt.out, stdout, res); err != nil {
+	if err := publish(opt, stdout, res); err != nil {
 		fmt.Fprintln(progress, "bench:", err)
 		return 1
 	}
-	if opt.out != "" {
-		fmt.Fprintln(progress, "wrote", opt.out)
+	if opt.check != "" {
+		if err := judge(opt, stdout, res); err != nil {
+			fmt.Fprintln(progress, "bench:", err)
+			return 1
+		}
 	}
 	if n := res.failed(); n > 0 {
 		fmt.Fprintf(progress, "bench: %d REQUESTS OR SESSIONS FAILED, see the report\n", n)
@@ -97,32 +107,36 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 	flags.BoolVar(&opt.quick, "quick", false, "fewer workloads, one round of one second each: under two minutes")
 	flags.StringVar(&only, "only", "", "workload `NAMES`, separated by commas: "+names(workloads()))
 	flags.StringVar(&with, "peers", "", "peer `NAMES`, separated by commas: "+names(peers()))
-	flags.IntVar(&opt.rounds, "rounds", 0, "how often each peer is measured (default 5)")
-	flags.DurationVar(&opt.length, "time", 0, "length of one measurement, whole seconds (default 2s)")
+	flags.IntVar(&opt.rounds, "rounds", 0, "how often each peer is measured (default 3, and 2 where no goal hangs on it)")
+	flags.DurationVar(&opt.length, "length", time.Second, "length of one measurement, whole seconds")
 	flags.IntVar(&opt.sessions, "sessions", 0, "idle sessions (default: as many as the file limit allows)")
-	flags.StringVar(&opt.out, "out", "", "`FILE` for the report (default: standard output)")
+	flags.BoolVar(&opt.calls, "calls", true, "count system calls, in a short pass of its own")
+	flags.StringVar(&opt.out, "out", "", "`FILE` for a report in Markdown (default: a table on standard output)")
+	flags.StringVar(&opt.charts, "charts", "", "`FOLDER` for charts (default: none)")
+	flags.StringVar(&opt.check, "check", "", "compare with the ratios in `FILE`, and fail if one has become worse")
+	flags.BoolVar(&opt.update, "update", false, "write the file of -check instead")
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
-	if flags.NArg() > 0 {
+	switch {
+	case flags.NArg() > 0:
 		return opt, fmt.Errorf("%q is one word too many", flags.Arg(0))
-	}
-	rounds, length := 5, 2*time.Second
-	if opt.quick {
-		rounds, length = 1, time.Second
-	}
-	if opt.rounds == 0 {
-		opt.rounds = rounds
-	}
-	if opt.length == 0 {
-		opt.length = length
-	}
-	if opt.rounds < 1 || opt.sessions < 0 {
+	case opt.rounds < 0 || opt.sessions < 0:
 		return opt, errors.New("-rounds and -sessions are numbers above 0")
+	case opt.length < time.Second || opt.length%time.Second != 0:
+		return opt, fmt.Errorf("-length %v: want whole seconds, 1s or more: wrk and ab know no others", opt.length)
+	case opt.update && opt.check == "":
+		return opt, errors.New("-update needs the file of -check")
 	}
-	if opt.length < time.Second || opt.length%time.Second != 0 {
-		return opt, fmt.Errorf("-time %v: want whole seconds, 1s or more: wrk and ab know no others", opt.length)
+	if opt.quick {
+		opt.calls = false
+		opt.rounds = max(1, opt.rounds)
 	}
+	if opt.check != "" {
+		opt.calls = false
+		only, with = orElse(only, strings.Join(checked(), ",")), orElse(with, strings.Join(checkPeers(), ","))
+	}
+	opt.asked = with != ""
 	var err error
 	if opt.workloads, err = choose("-only", only, workloads()); err != nil {
 		return opt, err
@@ -132,6 +146,46 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 	}
 	opt.peers, err = choose("-peers", with, peers())
 	return opt, err
+}
+
+func orElse(s, instead string) string {
+	if s == "" {
+		return instead
+	}
+	return s
+}
+
+// roundsOf returns how often a workload is measured with each peer.
+func (o options) roundsOf(w workload) int {
+	switch {
+	case o.rounds > 0:
+		return o.rounds
+	case w.minor:
+		return 2
+	}
+	return 3
+}
+
+// most returns the number of rounds.
+func (o options) most() int {
+	n := 0
+	for _, w := range o.workloads {
+		n = max(n, o.roundsOf(w))
+	}
+	return n
+}
+
+// lengthOf returns how long one measurement of a workload takes.
+func (o options) lengthOf(w workload) time.Duration {
+	return o.length * time.Duration(max(1, w.longer))
+}
+
+// counts reports whether the system calls of a workload are counted.
+func (o options) counts(w workload) bool { return o.calls && w.brief > 0 }
+
+// skips reports whether a workload leaves a peer out.
+func (o options) skips(w workload, p peer) bool {
+	return w.proxied && p.argv == nil || p.variant && !o.asked && (o.quick || !w.wide)
 }
 
 // named is what can be chosen on the command line.
@@ -160,19 +214,31 @@ func choose[T named](option, list string, all []T) ([]T, error) {
 	return slices.DeleteFunc(all, func(t T) bool { return !slices.Contains(wanted, t.key()) }), nil
 }
 
-// publish writes the report: to the file path, replaced as a whole, or to w.
-func publish(path string, w io.Writer, res *results) error {
-	text := report(res)
-	if path == "" {
-		_, err := io.WriteString(w, text)
+// publish writes the report to the file that the options name, which is
+// replaced as a whole, with its charts; without a file a table to w.
+func publish(opt options, w io.Writer, res *results) error {
+	if opt.out == "" {
+		_, err := io.WriteString(w, compact(res))
 		return err
 	}
-	beside := path + ".new"
-	if err := os.WriteFile(beside, []byte(text), 0o644); err != nil {
-		return fmt.Errorf("write the report: %w", err)
+	var images []image
+	if opt.charts != "" {
+		var err error
+		if images, err = writeCharts(opt, res); err != nil {
+			return fmt.Errorf("write the charts: %w", err)
+		}
 	}
-	if err := os.Rename(beside, path); err != nil {
+	if err := replace(opt.out, report(res, images)); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil
+}
+
+// replace writes a file as a whole.
+func replace(path, text string) error {
+	beside := path + ".new"
+	if err := os.WriteFile(beside, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(beside, path)
 }

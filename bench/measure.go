@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tick is the unit of /proc/stat: USER_HZ, which is 100 on every architecture
@@ -24,6 +26,7 @@ type usage struct {
 	time     time.Duration
 	cpu      time.Duration // of the peer's processes
 	switches uint64        // of the peer's threads, voluntary or not
+	calls    uint64        // system calls of the peer, where they are counted
 	busy     time.Duration // of all cores together, all programs
 	stolen   time.Duration // wanted by this machine, given to another by its host
 	segments uint64        // TCP segments sent by anybody here
@@ -43,31 +46,35 @@ func (u usage) elsewhere() float64 {
 // counters is one reading of everything that usage is a difference of.
 type counters struct {
 	at       time.Time
-	peer     map[int]thread
-	backend  map[int]thread
+	peer     effort
+	backends time.Duration
 	self     time.Duration
 	machine  machine
 	segments uint64
 }
 
-// thread is what the kernel counts for one thread.
-type thread struct {
+// effort is what the processes of one server have used so far.
+type effort struct {
 	cpu      time.Duration
-	switches uint64
+	switches map[int]uint64 // by thread
 }
 
 // machine is the first line of /proc/stat, in ticks.
 type machine struct{ busy, stolen uint64 }
 
 // read takes a reading; peer may be nil.
-func read(peer, backend *server) (counters, error) {
+func read(peer *server, backends []*server) (counters, error) {
 	var c counters
 	var err error
-	if c.peer, err = threads(peer); err != nil {
+	if c.peer, err = effortOf(peer); err != nil {
 		return c, err
 	}
-	if c.backend, err = threads(backend); err != nil {
-		return c, err
+	for _, b := range backends {
+		t, err := cpuTime(b)
+		if err != nil {
+			return c, err
+		}
+		c.backends += t
 	}
 	var own syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
@@ -81,11 +88,7 @@ func read(peer, backend *server) (counters, error) {
 	if c.machine, err = parseStat(string(stat)); err != nil {
 		return c, err
 	}
-	snmp, err := os.ReadFile("/proc/net/snmp")
-	if err != nil {
-		return c, err
-	}
-	if c.segments, err = parseSegments(string(snmp)); err != nil {
+	if c.segments, err = segments(); err != nil {
 		return c, err
 	}
 	c.at = time.Now()
@@ -94,89 +97,147 @@ func read(peer, backend *server) (counters, error) {
 
 // since returns what happened from the reading a to the reading c.
 func (c counters) since(a counters) (usage, error) {
-	cpu, switches, err := grown(a.peer, c.peer)
-	if err != nil {
-		return usage{}, fmt.Errorf("the peer: %w", err)
-	}
-	backend, _, err := grown(a.backend, c.backend)
-	if err != nil {
-		return usage{}, fmt.Errorf("the backend: %w", err)
+	cpu := c.peer.cpu - a.peer.cpu
+	if cpu < 0 {
+		return usage{}, errors.New("a process of the peer ended while it was measured, and its CPU time is lost")
 	}
 	return usage{
-		time: c.at.Sub(a.at), cpu: cpu, switches: switches,
+		time: c.at.Sub(a.at), cpu: cpu, switches: switched(a.peer.switches, c.peer.switches),
 		busy:     time.Duration(c.machine.busy-a.machine.busy) * tick,
 		stolen:   time.Duration(c.machine.stolen-a.machine.stolen) * tick,
 		segments: c.segments - a.segments,
-		known:    cpu + backend + c.self - a.self,
+		known:    cpu + max(0, c.backends-a.backends) + c.self - a.self,
 	}, nil
 }
 
-// grown adds up what threads have used between two readings. A thread that
-// ended in between took its counts with it, which would flatter its program.
-func grown(before, after map[int]thread) (cpu time.Duration, switches uint64, err error) {
-	for id, b := range before {
-		if a, ok := after[id]; !ok || a.cpu < b.cpu {
-			return 0, 0, errors.New("a thread ended while it was measured, and its CPU time is lost")
-		}
+// switched adds up the context switches between two readings. A thread that
+// ended in between took its count with it: the kernel keeps none of it.
+func switched(before, after map[int]uint64) uint64 {
+	var sum uint64
+	for id, n := range after {
+		sum += n - before[id] // zero for a new thread
 	}
-	for id, a := range after {
-		b := before[id] // zero for a new thread
-		cpu += a.cpu - b.cpu
-		switches += a.switches - b.switches
-	}
-	return cpu, switches, nil
+	return sum
 }
 
-// threads reads the counts of every thread of every process of a server.
-func threads(s *server) (map[int]thread, error) {
-	all := map[int]thread{}
+// effortOf reads what a server has used; nothing for nil.
+func effortOf(s *server) (effort, error) {
+	e := effort{switches: map[int]uint64{}}
 	if s == nil {
-		return all, nil
+		return e, nil
 	}
-	if err := s.alive(); err != nil {
-		return nil, err
+	var err error
+	if e.cpu, err = cpuTime(s); err != nil {
+		return e, err
 	}
 	pids, err := members(s.group)
 	if err != nil {
-		return nil, err
+		return e, err
 	}
-	for _, pid := range pids {
-		dirs, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	for _, dir := range taskDirs(pids) {
+		id, err := strconv.Atoi(filepath.Base(dir))
 		if err != nil {
-			return nil, err
+			return e, err
 		}
-		for _, dir := range dirs {
-			id, err := strconv.Atoi(filepath.Base(dir))
-			if err != nil {
-				return nil, err
-			}
-			t, err := readThread(dir)
-			if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-				continue // ended just now: grown will say so if it counts
-			}
-			if err != nil {
-				return nil, err
-			}
-			all[id] = t
+		text, err := os.ReadFile(dir + "/status")
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return e, err
+		}
+		if e.switches[id], err = parseSwitches(string(text)); err != nil {
+			return e, err
 		}
 	}
-	return all, nil
+	return e, nil
 }
 
-func readThread(dir string) (thread, error) {
-	var t thread
-	text, err := os.ReadFile(dir + "/schedstat")
+// taskDirs returns the folders below /proc of all threads of processes.
+func taskDirs(pids []int) []string {
+	var dirs []string
+	for _, pid := range pids {
+		// The pattern is well-formed, and that is all Glob complains of.
+		found, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		dirs = append(dirs, found...)
+	}
+	return dirs
+}
+
+// gone reports whether err says that a process or thread has ended.
+func gone(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+}
+
+// cpuTime returns the CPU time of all processes of a server so far. A
+// process's clock is the sum of what /proc/PID/task/*/schedstat says, in
+// nanoseconds too, with the threads that have ended, which schedstat forgets.
+// Processes that have ended are in their parent's account, in ticks.
+func cpuTime(s *server) (time.Duration, error) {
+	if err := s.alive(); err != nil {
+		return 0, err
+	}
+	pids, err := members(s.group)
 	if err != nil {
-		return t, err
+		return 0, err
 	}
-	if t.cpu, err = parseSchedstat(string(text)); err != nil {
-		return t, err
+	var sum time.Duration
+	for _, pid := range pids {
+		t, err := processTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += t
 	}
-	if text, err = os.ReadFile(dir + "/status"); err != nil {
-		return t, err
+	return sum, nil
+}
+
+// processTime is the part of [cpuTime] that one process has; none if it has
+// ended just now.
+func processTime(pid int) (time.Duration, error) {
+	// The clock of a process, as clock_getcpuclockid(3) builds it.
+	const scheduler = 2
+	var ts unix.Timespec
+	err := unix.ClockGettime(int32(^pid<<3|scheduler), &ts)
+	if errors.Is(err, unix.EINVAL) {
+		return 0, nil
 	}
-	t.switches, err = parseSwitches(string(text))
-	return t, err
+	if err != nil {
+		return 0, fmt.Errorf("clock of process %d: %w", pid, err)
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if gone(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	p, err := parseProcess(string(text))
+	return time.Duration(ts.Nano()) + p.children, err
+}
+
+// process is what /proc/PID/stat says of a process's family.
+type process struct {
+	parent   int
+	children time.Duration // CPU time of those that have ended
+}
+
+// parseProcess reads /proc/PID/stat. The name in it may contain anything, but
+// ends with its last parenthesis.
+func parseProcess(s string) (process, error) {
+	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	const parent, user, system = 1, 13, 14
+	if len(f) <= system {
+		return process{}, fmt.Errorf("/proc/PID/stat: too few numbers in %q", s)
+	}
+	var n [3]int
+	for i, at := range []int{parent, user, system} {
+		var err error
+		if n[i], err = strconv.Atoi(f[at]); err != nil {
+			return process{}, fmt.Errorf("/proc/PID/stat: %w", err)
+		}
+	}
+	return process{parent: n[0], children: time.Duration(n[1]+n[2]) * tick}, nil
 }
 
 // resident returns the resident memory of a server's processes in bytes.
@@ -202,20 +263,6 @@ func resident(s *server) (uint64, error) {
 		sum += n
 	}
 	return sum, nil
-}
-
-// parseSchedstat reads the CPU time from "681415 49164 1": nanoseconds on a
-// core, nanoseconds waiting for one, and how often it was given one.
-func parseSchedstat(s string) (time.Duration, error) {
-	fields := strings.Fields(s)
-	if len(fields) != 3 {
-		return 0, fmt.Errorf("schedstat: want three numbers, got %q", s)
-	}
-	n, err := strconv.ParseInt(fields[0], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("schedstat: %w", err)
-	}
-	return time.Duration(n), nil
 }
 
 // parseSwitches adds the two context switch counts of /proc/PID/status.
@@ -281,6 +328,31 @@ func parseStat(s string) (machine, error) {
 		}
 	}
 	return m, nil
+}
+
+// segments returns how many TCP segments this machine has sent.
+func segments() (uint64, error) {
+	text, err := os.ReadFile("/proc/net/snmp")
+	if err != nil {
+		return 0, err
+	}
+	return parseSegments(string(text))
+}
+
+// available returns how much memory is free or could be, in bytes.
+func available() (int, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	return parseAvailable(string(text))
+}
+
+// parseAvailable reads the line "MemAvailable: 1704 kB" of /proc/meminfo, in
+// bytes.
+func parseAvailable(s string) (int, error) {
+	n, err := number(s, `MemAvailable: +(\d+) kB`)
+	return n << 10, err
 }
 
 // parseSegments reads OutSegs of TCP from /proc/net/snmp, where a line of

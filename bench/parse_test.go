@@ -4,9 +4,12 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // sampleOf returns what a program or the kernel once printed.
@@ -28,6 +31,8 @@ func TestLoadPrograms(t *testing.T) {
 		{"wrk.txt", parseWrk, tally{done: 18590}},
 		{"wrk-errors.txt", parseWrk, tally{done: 14965, wrong: 7483, failed: 7482}},
 		{"ab.txt", parseAb, tally{done: 15233}},
+		{"pgbench.txt", parsePgbench, tally{done: 32214}},
+		{"redis.txt", func(out string) (tally, error) { return parseRedis(out, 2000) }, tally{done: 2000}},
 		{"ab-errors.txt", parseAb, tally{done: 1000, wrong: 22}},
 	} {
 		got, err := test.parse(sampleOf(t, test.file))
@@ -35,7 +40,8 @@ func TestLoadPrograms(t *testing.T) {
 			t.Errorf("%s: got %+v, %v; want %+v", test.file, got, err, test.want)
 		}
 	}
-	for _, parse := range []func(string) (tally, error){parseWrk, parseAb} {
+	redis := func(out string) (tally, error) { return parseRedis(out, 1) }
+	for _, parse := range []func(string) (tally, error){parseWrk, parseAb, parsePgbench, redis} {
 		if got, err := parse("unable to connect to 127.0.0.1:28112 Connection refused"); err == nil {
 			t.Errorf("no report at all gives %+v", got)
 		}
@@ -48,8 +54,12 @@ func TestLoadPrograms(t *testing.T) {
 }
 
 func TestKernelCounters(t *testing.T) {
-	if got, err := parseSchedstat("681415 49164 1\n"); err != nil || got != 681415*time.Nanosecond {
-		t.Errorf("schedstat: %v, %v", got, err)
+	// A program may call itself anything.
+	if got, err := parseProcess("7 (a) b) S 1 7 7 0 -1 4194560 9 0 0 0 3 4 50 6 20 0"); err != nil || got != (process{parent: 1, children: 56 * tick}) {
+		t.Errorf("stat of a process: %+v, %v", got, err)
+	}
+	if got, err := parseAvailable("MemTotal: 9 kB\nMemAvailable:    3000 kB\n"); err != nil || got != 3000<<10 {
+		t.Errorf("meminfo: %v, %v", got, err)
 	}
 	if got, err := parseSwitches("Name:\tcat\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t35\n"); err != nil || got != 42 {
 		t.Errorf("switches: %v, %v", got, err)
@@ -65,7 +75,7 @@ func TestKernelCounters(t *testing.T) {
 		t.Errorf("snmp: %v, %v", got, err)
 	}
 	for name, err := range map[string]error{
-		"schedstat": second(parseSchedstat("1 2")), "switches": second(parseSwitches("voluntary_ctxt_switches: 1\n")),
+		"stat of a process": second(parseProcess("1 (sh) S 2")), "meminfo": second(parseAvailable("MemFree: 1 kB")), "switches": second(parseSwitches("voluntary_ctxt_switches: 1\n")),
 		"smaps_rollup": second(parseRollup("Pss: 1 kB\n")), "stat": second(parseStat("cpu 1 2 3\n")),
 		"snmp": second(parseSegments("Tcp: InSegs\nTcp: 4\n")),
 	} {
@@ -77,15 +87,53 @@ func TestKernelCounters(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-func TestGrownCountsThreads(t *testing.T) {
-	before := map[int]thread{1: {10, 1}, 2: {20, 2}}
-	cpu, switches, err := grown(before, map[int]thread{1: {15, 4}, 2: {20, 2}, 3: {100, 5}})
-	if err != nil || cpu != 105 || switches != 8 {
-		t.Errorf("got %v, %d, %v; want 105ns and 8: a new thread counts from nothing", cpu, switches, err)
+func TestSwitchesOfNewAndEndedThreads(t *testing.T) {
+	before := map[int]uint64{1: 1, 2: 2, 4: 9}
+	if n := switched(before, map[int]uint64{1: 4, 2: 2, 3: 5}); n != 8 {
+		t.Errorf("got %d, want 8: a new thread counts from nothing, one that ended not at all", n)
 	}
-	if _, _, err := grown(before, map[int]thread{1: {15, 4}}); err == nil {
-		t.Error("a thread took its CPU time with it, and nobody noticed")
+}
+
+// A process's clock contains what its threads have used, those that have
+// ended too.
+func TestClockKeepsEndedThreads(t *testing.T) {
+	self := os.Getpid()
+	before, err := processTime(self)
+	if err != nil {
+		t.Fatal(err)
 	}
+	const work = 30 * time.Millisecond
+	ended := make(chan time.Duration)
+	go func() {
+		runtime.LockOSThread() // and not unlocked: the thread ends with the goroutine
+		ended <- burn(t, work)
+	}()
+	used := <-ended
+	after, err := processTime(self)
+	if err != nil || after-before < used || used < work {
+		t.Errorf("the clock went on by %v while a thread used %v, %v", after-before, used, err)
+	}
+	if after, err = processTime(1 << 30); err != nil || after != 0 {
+		t.Errorf("no process has used %v, %v", after, err)
+	}
+}
+
+// burn keeps the calling thread busy until it has used d, and returns what it
+// has used.
+func burn(t *testing.T, d time.Duration) time.Duration {
+	for first, used := threadTime(t), time.Duration(0); ; {
+		if used = threadTime(t) - first; used >= d || t.Failed() {
+			return used
+		}
+	}
+}
+
+func threadTime(t *testing.T) time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		t.Error(err)
+	}
+	return time.Duration(ts.Nano())
 }
 
 // The counters that are parsed from samples exist on this machine too.
@@ -94,9 +142,9 @@ func TestReadingsGrow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for until := time.Now().Add(60 * time.Millisecond); time.Now().Before(until); {
-		// Use a core for some ticks.
-	}
+	runtime.LockOSThread() // burn looks at the clock of one thread
+	defer runtime.UnlockOSThread()
+	burn(t, 60*time.Millisecond)
 	after, err := read(nil, nil)
 	if err != nil {
 		t.Fatal(err)

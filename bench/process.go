@@ -45,8 +45,8 @@ type server struct {
 }
 
 // serve starts argv with its output in dir/NAME.log. It runs until stop is
-// called, and no longer than limit.
-func serve(ctx context.Context, limit time.Duration, dir, name string, argv []string) (*server, error) {
+// called, and no longer than limit. Each of settle may change how it runs.
+func serve(ctx context.Context, limit time.Duration, dir, name string, argv []string, settle ...func(*exec.Cmd)) (*server, error) {
 	log, err := os.Create(filepath.Join(dir, name+".log"))
 	if err != nil {
 		return nil, err
@@ -55,6 +55,9 @@ func serve(ctx context.Context, limit time.Duration, dir, name string, argv []st
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	cmd := command(ctx, argv...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
+	for _, f := range settle {
+		f(cmd)
+	}
 	if err := cmd.Start(); err != nil {
 		cancel()
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -120,7 +123,8 @@ func (s *server) await(ctx context.Context, probe func() error) error {
 	}
 }
 
-// members returns the processes of a group.
+// members returns the processes of a group and the children of its leader:
+// PostgreSQL gives each of its own a group of its own.
 func members(group int) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -133,9 +137,19 @@ func members(group int) ([]int, error) {
 			continue
 		}
 		// One that has ended since the listing belongs to nobody.
-		if g, err := syscall.Getpgid(pid); err == nil && g == group {
-			pids = append(pids, pid)
+		if g, err := syscall.Getpgid(pid); err != nil || g != group && !isChild(pid, group) {
+			continue
 		}
+		pids = append(pids, pid)
 	}
 	return pids, nil
+}
+
+func isChild(pid, parent int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	p, err := parseProcess(string(text))
+	return err == nil && p.parent == parent
 }

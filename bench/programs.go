@@ -32,6 +32,9 @@ func programs() []program {
 		{name: "nginx-stream", installed: "/usr/lib/nginx/modules/ngx_stream_module.so"},
 		{name: "ab", installed: "ab", version: []string{"-V"}},
 		{name: "wrk", installed: "wrk", version: []string{"-v"}},
+		{name: "postgres", installed: "/usr/lib/postgresql/*/bin/postgres", version: []string{"--version"}},
+		{name: "redis-server", installed: "redis-server", version: []string{"--version"}},
+		{name: "redis-benchmark", installed: "redis-benchmark", version: []string{"--version"}},
 		{name: "txlb", source: "github.com/txlb/txlb/cmd/txlb", version: []string{"version"}},
 	}
 }
@@ -70,10 +73,14 @@ func provide(ctx context.Context, needed []string, dir string, progress io.Write
 		want[i] = p.installed
 	}
 	fmt.Fprintln(progress, "asking Debian for", strings.Join(want, ", "))
-	err = debian.Need(want...)
+	if debian.Need(want...) != nil && len(want) > 1 {
+		fmt.Fprintln(progress, "not all of them can be had; asking for each alone")
+	}
 	for _, p := range absent {
-		if !have(p) {
-			missing[p.name] = fmt.Sprintf("%s is not there: %v", p.installed, err)
+		if err := debian.Need(p.installed); err != nil {
+			missing[p.name] = err.Error()
+		} else if !have(p) {
+			missing[p.name] = p.installed + " is not there"
 		}
 	}
 	return paths, missing, ctx.Err()
@@ -83,7 +90,9 @@ func build(ctx context.Context, p program, dir string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	path := filepath.Join(dir, p.name)
-	argv := []string{"go", "build", "-trimpath", "-o", path}
+	// With the settings of a plain "go build", so that what is built already
+	// is used again.
+	argv := []string{"go", "build", "-o", path}
 	// Outside a checkout the program says that it does not know its version.
 	if id, err := command(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
 		argv = append(argv, "-ldflags", "-X main.version="+strings.TrimSpace(string(id)))

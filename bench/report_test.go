@@ -3,6 +3,11 @@
 package main
 
 import (
+	"encoding/xml"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +36,7 @@ func TestShort(t *testing.T) {
 // made returns results of two rounds of one workload. The machine was half as
 // fast in the second; txlb took 0.8 and 0.6 of what HAProxy took.
 func made() *results {
-	w := wrkLoad("short18k", "Short connections", "18k", true, closing)
+	w := wrkLoad("short18k", "Short connections", "18k", lanes, closing)
 	r := &results{options: options{workloads: []workload{w}, rounds: 2, length: time.Second, args: []string{"-quick"}}}
 	for _, p := range peers() {
 		if p.name == plain || p.name == "nginx" || p.name == ours || p.name == "direct" {
@@ -68,11 +73,13 @@ func TestRatiosAreFormedWithinARound(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	r := made()
-	text := report(r)
+	text := report(r, nil)
 	for _, want := range []string{
 		"`go run ./bench -quick`",
 		"| short18k | proxy CPU, µs per connection | 100 | 150 haproxy | 0.70 (0.60–0.80) | 0.70 (0.60–0.80) |",
-		"at most 1.30 of haproxy: 0.70 (0.60–0.80), met.",
+		"| short18k | proxy CPU | best | ≤ 0.70 | 0.70 (0.60–0.80) | 2 | met |",
+		"| short18k | TCP segments per connection | haproxy | ≤ 0.88 | 1.00 (1.00–1.00) | 2 | **not met** |",
+		"asyncore answered 107.72",
 		"| nginx | 300 (200–400) | 2.00 | 2.00 | 1,000 (1,000–1,000) |",
 		"| direct | – | – | – | 1,000 (1,000–1,000) |",
 		"server backend 127.0.0.1:BACKEND",
@@ -85,7 +92,7 @@ func TestReport(t *testing.T) {
 		t.Error("the report complains of nothing")
 	}
 	for i, line := range strings.Split(text, "\n") {
-		if strings.HasPrefix(line, "| short18k") && strings.Count(line, "|") != 7 {
+		if strings.HasPrefix(line, "| short18k") && strings.Count(line, "|") != 7 && strings.Count(line, "|") != 8 {
 			t.Errorf("line %d has a wrong number of cells: %s", i+1, line)
 		}
 	}
@@ -101,13 +108,13 @@ func TestReportIsLoudAboutTrouble(t *testing.T) {
 			r.samples[i].cpu *= 4
 		}
 	}
-	text := report(r)
+	text := report(r, nil)
 	for _, want := range []string{
 		"**3 of 1,003 failed** in round 1 of short18k with haproxy",
 		"**could not be measured**: round 1, keep, nginx: nginx has ended",
 		"peer go is left out: no compiler",
 		"| 2 | **3** |",
-		"2.80 (2.40–3.20), **missed**",
+		"2.80 (2.40–3.20) | 2 | **not met** |",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q", want)
@@ -115,5 +122,139 @@ func TestReportIsLoudAboutTrouble(t *testing.T) {
 	}
 	if r.failed() != 3 {
 		t.Errorf("%d failures, want 3", r.failed())
+	}
+}
+
+func TestPercentile(t *testing.T) {
+	var d []time.Duration
+	for i := range 1000 {
+		d = append(d, time.Duration(1000-i))
+	}
+	sorted := sortedDurations(d)
+	for _, test := range []struct {
+		p    float64
+		want time.Duration
+	}{{0, 1}, {0.1, 1}, {50, 500}, {99, 990}, {99.9, 999}, {99.95, 1000}, {100, 1000}} {
+		if got := percentile(sorted, test.p); got != test.want {
+			t.Errorf("p%v of 1 to 1000 is %d, want %d", test.p, got, test.want)
+		}
+	}
+	if got := percentile(nil, 99); got != 0 {
+		t.Errorf("p99 of nothing is %v", got)
+	}
+	if got := percentile(sorted[:1], 50); got != 1 {
+		t.Errorf("p50 of one value is %v", got)
+	}
+}
+
+func TestCompactTable(t *testing.T) {
+	text := compact(made())
+	for _, want := range []string{
+		"short18k: wrk -t2 -c64 -H 'Connection: close'; per connection\n",
+		"peer     cpu     ×   rate     ×   busy     ×  segments  calls  switches  ±%  n\n",
+		"txlb     100  0.70  1,000  1.00  1,000  1.00      19.0      –      0.50  20  2\n",
+		"proxy CPU     best  ≤ 0.70  0.70 (0.60–0.80)       2  met\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the table lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+func TestCharts(t *testing.T) {
+	r := made()
+	dir := t.TempDir()
+	images, err := writeCharts(options{out: filepath.Join(dir, "B.md"), charts: filepath.Join(dir, "a", "charts")}, r)
+	if err != nil || len(images) != 2 || images[0].path != "a/charts/short.svg" {
+		t.Fatalf("charts %v, %v", images, err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "a", "charts", "short.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := xml.Unmarshal(text, new(struct{})); err != nil {
+		t.Errorf("no XML: %v", err)
+	}
+	if n := strings.Count(string(text), "<rect class=\"ours\""); n != 1 || strings.Count(string(text), "direct") > 0 {
+		t.Errorf("%d bars of txlb, or direct where it has no figure:\n%s", n, text)
+	}
+	if !strings.Contains(report(r, images), "](a/charts/short.svg)") {
+		t.Error("the report does not show its charts")
+	}
+}
+
+// Every chart and goal names what there is.
+func TestNamesOfWorkloads(t *testing.T) {
+	has := func(workload, figure string) bool {
+		for _, w := range workloads() {
+			for _, f := range w.figures {
+				if w.name == workload && f.name == figure {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for _, c := range charts() {
+		for _, w := range c.workloads {
+			if !has(w, c.figure) {
+				t.Errorf("chart %s: there is no %s of %s", c.file, c.figure, w)
+			}
+		}
+	}
+	for _, g := range goals() {
+		if !has(g.workload, g.figure) {
+			t.Errorf("goal: there is no %s of %s", g.figure, g.workload)
+		}
+	}
+	for _, w := range checked() {
+		if !has(w, cpu) {
+			t.Errorf("check: there is no CPU time of %s", w)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	r := made()
+	path := filepath.Join(t.TempDir(), "expected.tsv")
+	opt := options{check: path}
+	if err := judge(opt, io.Discard, r); err == nil || !strings.Contains(err.Error(), "-update") {
+		t.Errorf("without a file: %v", err)
+	}
+	opt.update = true
+	if err := judge(opt, io.Discard, r); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(text), "short18k\tcpu\thaproxy\t0.70\t0.15\nshort18k\tcpu\tnginx\t0.35\t0.15\n") {
+		t.Errorf("written: %s, %v", text, err)
+	}
+	opt.update = false
+	if err := judge(opt, io.Discard, r); err != nil {
+		t.Errorf("nothing has changed, but: %v", err)
+	}
+	for i := range r.samples {
+		if r.samples[i].peer == ours {
+			r.samples[i].cpu = r.samples[i].cpu * 12 / 10
+		}
+	}
+	var table strings.Builder
+	if err := judge(opt, &table, r); err == nil || !strings.Contains(err.Error(), "cpu of short18k against nginx") || !strings.Contains(table.String(), "WORSE") {
+		t.Errorf("a fifth more CPU time: %v\n%s", err, table.String())
+	}
+	// What an update does not measure stays as it was, tolerances too.
+	old := []expectation{{"keep64", cpu, plain, 0.9, 0.1}, {"short18k", cpu, plain, 0.5, 0.3}}
+	want := "short18k cpu haproxy 0.84 0.3, short18k cpu nginx 0.42 0.15, keep64 cpu haproxy 0.9 0.1"
+	var got []string
+	for _, e := range updated(old, r) {
+		got = append(got, fmt.Sprintf("%s %s %s %.3g %.3g", e.workload, e.figure, e.against, e.ratio, e.tolerance))
+	}
+	if strings.Join(got, ", ") != want {
+		t.Errorf("updated: %s, want %s", got, want)
+	}
+	for _, bad := range []string{"a b c", "w\tcpu\tnginx\tx\t0.1", "w\tcpu\tnginx\t1\t0"} {
+		if _, err := parseExpected(bad); err == nil || !strings.Contains(err.Error(), "line 1") {
+			t.Errorf("%q: %v", bad, err)
+		}
 	}
 }

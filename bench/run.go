@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -35,10 +33,18 @@ type fact struct{ name, value string }
 type sample struct {
 	workload, peer string
 	round          int
-	units          float64 // of work done
-	failed         int     // units of work that failed
-	memory         float64 // by how much the peer grew, bytes
+	units          float64            // of work done
+	failed         int                // units of work that failed
+	noted          map[string]float64 // what is no difference of counters, by figure
 	usage
+}
+
+// note records a value of a figure.
+func (s *sample) note(name string, value float64) {
+	if s.noted == nil {
+		s.noted = map[string]float64{}
+	}
+	s.noted[name] = value
 }
 
 // failed adds up the failures of all measurements.
@@ -53,32 +59,57 @@ func (r *results) failed() int {
 // trial is one measurement under way: one workload, one peer, which was
 // started for it.
 type trial struct {
-	programs map[string]string
-	addr     string // where the load goes
-	peer     *server
-	backend  *server
-	length   time.Duration
-	sessions int
-	load     time.Duration // CPU time of load programs that have ended
+	programs   map[string]string
+	addr       string // where the load goes
+	besideAddr string // and where the load beside it goes
+	peer       *server
+	backends   []*server
+	length     time.Duration
+	sessions   int           // how many there is room for
+	slowest    float64       // small requests a second that the slowest peer can do
+	counting   bool          // count system calls, and nothing else is of interest
+	load       time.Duration // CPU time of load programs that have ended
 	sample
 }
 
 // measure records what the machine does while work runs.
 func (t *trial) measure(work func() error) error {
-	before, err := read(t.peer, t.backend)
+	if t.counting {
+		return t.count(work)
+	}
+	t.load = 0
+	before, err := read(t.peer, t.backends)
 	if err != nil {
 		return err
 	}
 	if err := work(); err != nil {
 		return err
 	}
-	after, err := read(t.peer, t.backend)
+	after, err := read(t.peer, t.backends)
 	if err != nil {
 		return err
 	}
 	t.usage, err = after.since(before)
 	t.known += t.load
 	return err
+}
+
+// count records how many system calls the peer makes while work runs.
+func (t *trial) count(work func() error) error {
+	c, err := countCalls(t.peer)
+	if err != nil {
+		return err
+	}
+	before, err := c.sum()
+	if err == nil {
+		err = work()
+	}
+	var after uint64
+	if err == nil {
+		after, err = c.sum()
+	}
+	t.calls = after - before
+	return errors.Join(err, c.close())
 }
 
 // rig is what all trials of a run share.
@@ -88,7 +119,9 @@ type rig struct {
 	programs map[string]string
 	files    uint64
 	backends map[string]*backend
-	ports    map[string]string // by peer: host:port
+	ports    map[string][]string // by peer: host:port for each listener
+	slowest  float64             // what the slowest peer can do, once it is known
+	noCalls  error               // why system calls cannot be counted
 	progress io.Writer
 }
 
@@ -97,7 +130,7 @@ type rig struct {
 // peer that is missing and a measurement that fails are in the results.
 func measureAll(ctx context.Context, opt options, progress io.Writer) (res *results, err error) {
 	defer holdThread()()
-	r := &rig{options: opt, progress: progress, backends: map[string]*backend{}, ports: map[string]string{}}
+	r := &rig{options: opt, progress: progress, backends: map[string]*backend{}, ports: map[string][]string{}}
 	if r.files, err = raiseFileLimit(); err != nil {
 		return nil, err
 	}
@@ -119,7 +152,7 @@ func measureAll(ctx context.Context, opt options, progress io.Writer) (res *resu
 	}
 	res.facts = slices.Concat(machineFacts(r.files), versions(ctx, r.programs))
 	defer r.stopBackends()
-	if err := r.startBackends(ctx); err != nil {
+	if err := r.startBackends(ctx, res); err != nil {
 		return nil, err
 	}
 	if err := r.measure(ctx, res); err != nil {
@@ -136,13 +169,19 @@ func (r *rig) needed() []string {
 		all = append(all, p.needs...)
 	}
 	for _, w := range r.workloads {
-		all = append(all, w.needs...)
-		if w.backend == web {
-			all = append(all, "nginx")
-		}
+		all = append(all, needsOf(w)...)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// needsOf returns the programs of a workload and its backends.
+func needsOf(w workload) []string {
+	all := slices.Clone(w.needs)
+	for _, k := range w.kinds() {
+		all = append(all, kindOf(k).needs...)
+	}
+	return all
 }
 
 // leaveOut drops peers and workloads whose programs are missing, and says so.
@@ -150,23 +189,21 @@ func (r *rig) leaveOut(missing map[string]string, res *results) {
 	lacks := func(what string, needs []string) bool {
 		for _, n := range needs {
 			if why, no := missing[n]; no {
-				line := what + " is left out: " + why
-				res.leftOut = append(res.leftOut, line)
-				fmt.Fprintln(r.progress, line)
+				r.omit(res, what+" is left out: "+why)
 				return true
 			}
 		}
 		return false
 	}
 	r.peers = slices.DeleteFunc(slices.Clone(r.peers), func(p peer) bool { return lacks("peer "+p.name, p.needs) })
-	r.workloads = slices.DeleteFunc(slices.Clone(r.workloads), func(w workload) bool {
-		needs := w.needs
-		if w.backend == web {
-			needs = append(slices.Clone(needs), "nginx")
-		}
-		return lacks("workload "+w.name, needs)
-	})
+	r.workloads = slices.DeleteFunc(slices.Clone(r.workloads), func(w workload) bool { return lacks("workload "+w.name, needsOf(w)) })
 	res.peers, res.workloads = r.peers, r.workloads
+}
+
+// omit records what is not measured.
+func (r *rig) omit(res *results, line string) {
+	res.leftOut = append(res.leftOut, line)
+	fmt.Fprintln(r.progress, line)
 }
 
 // measure makes the measurements. Peers of one round stand close together in
@@ -174,16 +211,22 @@ func (r *rig) leaveOut(missing map[string]string, res *results) {
 // round begins with another peer and every other one runs backwards, so that
 // none always follows the same.
 func (r *rig) measure(ctx context.Context, res *results) error {
-	for round := range r.rounds {
+	left := newForecast(r.options)
+	fmt.Fprintf(r.progress, "%d measurements, about %s\n", left.total, left.whole())
+	for round := range r.most() {
 		for _, w := range r.workloads {
-			for _, p := range inTurn(r.peers, round) {
-				if w.proxied && p.argv == nil {
-					continue
-				}
-				s, err := r.try(ctx, w, p)
+			if round >= r.roundsOf(w) {
+				continue
+			}
+			if err := r.prepare(ctx, w); err != nil {
+				return err
+			}
+			for _, p := range r.chosen(w, round) {
+				s, err := r.try(ctx, w, p, round == 0)
 				if ctx.Err() != nil {
 					return fmt.Errorf("interrupted: %w", context.Cause(ctx))
 				}
+				left.done(w)
 				if err != nil {
 					line := fmt.Sprintf("round %d, %s, %s: %v", round+1, w.name, p.name, err)
 					fmt.Fprintln(r.progress, "BROKEN:", line)
@@ -192,8 +235,43 @@ func (r *rig) measure(ctx context.Context, res *results) error {
 				}
 				s.workload, s.peer, s.round = w.name, p.name, round
 				res.samples = append(res.samples, s)
-				fmt.Fprintln(r.progress, progressLine(w, p, s, r.rounds))
+				fmt.Fprintln(r.progress, left.String(), progressLine(w, p, s, r.roundsOf(w)))
 			}
+		}
+	}
+	if r.noCalls != nil {
+		r.omit(res, fmt.Sprintf("system calls are not counted: %v", r.noCalls))
+	}
+	return nil
+}
+
+// chosen returns the peers that a workload is measured with, in the order of
+// a round.
+func (r *rig) chosen(w workload, round int) []peer {
+	return slices.DeleteFunc(inTurn(r.peers, round), func(p peer) bool { return r.skips(w, p) })
+}
+
+// prepare finds out what the slowest peer can do, once, if w wants to know.
+func (r *rig) prepare(ctx context.Context, w workload) error {
+	if !w.ofSlowest || r.slowest > 0 {
+		return nil
+	}
+	for _, p := range r.chosen(w, 0) {
+		var n float64
+		err := r.through(ctx, w, p, func(t *trial) (err error) {
+			n, err = capacity(ctx, r.programs["bench"], t.addr)
+			return err
+		})
+		if ctx.Err() != nil {
+			return fmt.Errorf("interrupted: %w", context.Cause(ctx))
+		}
+		if err != nil {
+			fmt.Fprintf(r.progress, "what %s can do is not known: %v\n", p.name, err)
+			continue
+		}
+		fmt.Fprintf(r.progress, "%s can do %s small requests a second\n", p.name, short(n))
+		if r.slowest == 0 || n < r.slowest {
+			r.slowest = n
 		}
 	}
 	return nil
@@ -211,29 +289,82 @@ func inTurn(all []peer, round int) []peer {
 	return turned
 }
 
-// try starts a peer, warms it up, measures one workload and stops the peer.
-func (r *rig) try(ctx context.Context, w workload, p peer) (sample, error) {
-	b := r.backends[w.backend]
-	t := &trial{programs: r.programs, addr: b.addr, backend: b.server, length: r.length, sessions: r.room(p)}
-	if p.argv != nil {
-		s, err := r.startPeer(ctx, p, b)
-		if err != nil {
-			return sample{}, err
+// try measures one workload with one peer; its system calls too if asked for.
+func (r *rig) try(ctx context.Context, w workload, p peer, calls bool) (sample, error) {
+	var s sample
+	err := r.through(ctx, w, p, func(t *trial) error {
+		if w.ofSlowest && t.slowest == 0 {
+			return errors.New("no peer has told what it can do")
 		}
-		defer s.stop()
-		t.peer, t.addr = s, r.ports[p.name]
+		if err := w.run(ctx, t); err != nil {
+			return err
+		}
+		s = t.sample
+		if calls && r.counts(w) && t.peer != nil {
+			r.countCalls(ctx, w, *t, &s)
+		}
+		return nil
+	})
+	return s, err
+}
+
+// countCalls runs a workload briefly again and notes how many system calls a
+// unit takes. What it cannot find out is missing from the sample.
+func (r *rig) countCalls(ctx context.Context, w workload, t trial, s *sample) {
+	if r.noCalls != nil {
+		return
+	}
+	// Whether it is possible at all shows before the work.
+	c, err := countCalls(t.peer)
+	if err == nil {
+		err = c.close()
+	}
+	if err != nil {
+		r.noCalls = err
+		return
+	}
+	t.counting, t.length, t.sample = true, w.brief, sample{}
+	if err := w.run(ctx, &t); err != nil {
+		if ctx.Err() == nil {
+			fmt.Fprintf(r.progress, "system calls of %s not counted: %v\n", w.name, err)
+		}
+		return
+	}
+	s.note("calls", float64(t.calls)/t.units)
+}
+
+// through starts a peer, warms it up, calls f and stops the peer.
+func (r *rig) through(ctx context.Context, w workload, p peer, f func(*trial) error) error {
+	t := &trial{programs: r.programs, length: r.lengthOf(w), sessions: r.room(p), slowest: r.slowest}
+	var routes []route
+	for i, k := range w.kinds() {
+		b := r.backends[k]
+		t.backends = append(t.backends, b.server)
+		at := route{b.addr, b.addr}
+		if p.argv != nil {
+			at.listen = r.ports[p.name][i]
+		}
+		routes = append(routes, at)
+	}
+	t.addr, t.besideAddr = routes[0].listen, routes[len(routes)-1].listen
+	if p.argv != nil {
+		var err error
+		if t.peer, err = r.startPeer(ctx, p, w, routes); err != nil {
+			return err
+		}
+		defer t.peer.stop()
 	}
 	const moment = 250 * time.Millisecond
-	if err := warm(ctx, b, t.addr, moment); err != nil {
-		return sample{}, fmt.Errorf("warm-up: %w", err)
+	if err := warm(ctx, r.backends[w.backend], t.addr, moment); err != nil {
+		return fmt.Errorf("warm-up: %w", err)
 	}
-	if err := w.run(ctx, t); err != nil {
-		return sample{}, err
+	if err := f(t); err != nil {
+		return err
 	}
 	if t.peer != nil {
-		return t.sample, t.peer.alive()
+		return t.peer.alive()
 	}
-	return t.sample, nil
+	return nil
 }
 
 // room returns how many idle sessions to open through p: as many as asked
@@ -254,9 +385,9 @@ func (r *rig) room(p peer) int {
 	return max(1, min(n, (int(min(r.files, 1<<30))-spare)/max(2, p.fds)))
 }
 
-// startPeer starts p in front of b and waits until it passes an answer on.
-func (r *rig) startPeer(ctx context.Context, p peer, b *backend) (*server, error) {
-	at := place{programs: r.programs, dir: r.dir, listen: r.ports[p.name], target: b.addr, files: r.files}
+// startPeer starts p and waits until it passes answers on.
+func (r *rig) startPeer(ctx context.Context, p peer, w workload, routes []route) (*server, error) {
+	at := place{programs: r.programs, dir: r.dir, routes: routes, files: r.files}
 	if p.config != nil {
 		at.file = filepath.Join(r.dir, p.name+".conf")
 		if err := os.WriteFile(at.file, []byte(p.config(at)), 0o600); err != nil {
@@ -264,118 +395,67 @@ func (r *rig) startPeer(ctx context.Context, p peer, b *backend) (*server, error
 		}
 	}
 	// The time-out is a last resort: no measurement takes that long.
-	s, err := serve(ctx, r.length+2*time.Minute, r.dir, p.name, p.argv(at))
+	s, err := serve(ctx, r.lengthOf(w)+2*time.Minute, r.dir, p.name, p.argv(at))
 	if err != nil {
 		return nil, err
 	}
-	if err := s.await(ctx, func() error { return b.probe(at.listen) }); err != nil {
-		s.stop()
-		return nil, err
+	for i, k := range w.kinds() {
+		if err := s.await(ctx, func() error { return kindOf(k).probe(routes[i].listen) }); err != nil {
+			s.stop()
+			return nil, err
+		}
 	}
 	return s, nil
 }
 
-// startBackends starts what the workloads need and reserves a port for each
-// peer.
-func (r *rig) startBackends(ctx context.Context) error {
-	ports, err := freePorts(len(r.peers) + 2)
+// startBackends reserves a port for each listener of each peer and starts what
+// the workloads need. A kind that does not start takes its workloads with it.
+func (r *rig) startBackends(ctx context.Context, res *results) error {
+	const listeners = 2
+	ports, err := freePorts(listeners*len(r.peers) + len(kinds()))
 	if err != nil {
 		return err
 	}
-	for i, p := range r.peers {
-		r.ports[p.name] = ports[i]
+	for _, p := range r.peers {
+		r.ports[p.name], ports = ports[:listeners], ports[listeners:]
 	}
-	ports = ports[len(r.peers):]
-	at := place{programs: r.programs, dir: r.dir, file: filepath.Join(r.dir, "web.conf"), files: r.files}
-	if r.uses(web) {
-		at.listen = ports[0]
-		root, err := writePages(r.dir)
-		if err != nil {
-			return err
+	for i, k := range kinds() {
+		if !slices.ContainsFunc(r.workloads, func(w workload) bool { return slices.Contains(w.kinds(), k.name) }) {
+			continue
 		}
-		if err := os.WriteFile(at.file, []byte(webConfig(at, root)), 0o600); err != nil {
-			return err
+		err := r.startBackend(ctx, k, ports[i])
+		if ctx.Err() != nil {
+			return fmt.Errorf("interrupted: %w", context.Cause(ctx))
 		}
-		if err := r.startBackend(ctx, web, at.listen, nginxArgv(at), probeWeb); err != nil {
-			return err
+		if err == nil {
+			continue
 		}
+		r.workloads = slices.DeleteFunc(r.workloads, func(w workload) bool {
+			without := slices.Contains(w.kinds(), k.name)
+			if without {
+				r.omit(res, fmt.Sprintf("workload %s is left out: its backend does not start: %v", w.name, err))
+			}
+			return without
+		})
+		res.workloads = r.workloads
 	}
-	if r.uses(streams) {
-		argv := []string{r.programs["bench"], roleStreams, ports[1]}
-		return r.startBackend(ctx, streams, ports[1], argv, probeStreams)
+	if len(r.workloads) == 0 {
+		return errors.New("no backend has started: nothing is left to measure")
 	}
 	return nil
 }
 
-func (r *rig) uses(kind string) bool {
-	return slices.ContainsFunc(r.workloads, func(w workload) bool { return w.backend == kind })
-}
-
-func (r *rig) startBackend(ctx context.Context, kind, addr string, argv []string, probe func(string) error) error {
-	const longestRun = 6 * time.Hour
-	s, err := serve(ctx, longestRun, r.dir, "backend-"+kind, argv)
+func (r *rig) startBackend(ctx context.Context, k kind, addr string) error {
+	s, err := k.start(ctx, r, route{addr, addr})
 	if err != nil {
 		return err
 	}
-	r.backends[kind] = &backend{s, addr, probe}
-	return s.await(ctx, func() error { return probe(addr) })
+	r.backends[k.name] = &backend{k, s, addr}
+	return s.await(ctx, func() error { return k.probe(addr) })
 }
 
 func (r *rig) stopBackends() {
 	for _, b := range r.backends {
 		b.stop()
 	}
-}
-
-// freePorts returns addresses on loopback that nobody listens on. They lie
-// below the range that outgoing connections take their ports from, so they
-// stay free.
-func freePorts(n int) ([]string, error) {
-	low, err := lowestOutgoingPort()
-	if err != nil {
-		return nil, err
-	}
-	const lowest = 10_000
-	var free []string
-	for port := low - 1; port >= lowest && len(free) < n; port-- {
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			return nil, err
-		}
-		free = append(free, addr)
-	}
-	if len(free) < n {
-		return nil, fmt.Errorf("only %d of %d ports are free between %d and %d, where outgoing connections begin (net.ipv4.ip_local_port_range)", len(free), n, lowest, low)
-	}
-	return free, nil
-}
-
-func lowestOutgoingPort() (int, error) {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err != nil {
-		return 0, err
-	}
-	var low, high int
-	if _, err := fmt.Sscan(string(text), &low, &high); err != nil {
-		return 0, fmt.Errorf("ip_local_port_range: %w", err)
-	}
-	return low, nil
-}
-
-// raiseFileLimit allows this process and its children as many open files as
-// the hard limit does, and returns that number.
-func raiseFileLimit() (uint64, error) {
-	var l syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return 0, fmt.Errorf("file limit: %w", err)
-	}
-	l.Cur = l.Max
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return 0, fmt.Errorf("file limit: %w", err)
-	}
-	return l.Cur, nil
 }

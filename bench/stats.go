@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // spread is what several rounds gave.
@@ -58,12 +59,33 @@ func short(x float64) string {
 	return b.String()
 }
 
-// values returns a figure of one workload and peer by round.
+// sortedDurations returns a sorted copy.
+func sortedDurations(d []time.Duration) []time.Duration {
+	return slices.Sorted(slices.Values(d))
+}
+
+// percentile returns the smallest of sorted values that at least p of 100 of
+// them do not exceed; 0 of none.
+func percentile(sorted []time.Duration, p float64) time.Duration {
+	n := len(sorted)
+	if n == 0 {
+		return 0
+	}
+	// The subtraction keeps 99.9 % of 1000, which is a little more than 999
+	// in binary, from being the last.
+	rank := int(math.Ceil(p*float64(n)/100 - 1e-9))
+	return sorted[min(n, max(1, rank))-1]
+}
+
+// values returns a figure of one workload and peer by round, where it was
+// measured.
 func (r *results) values(w workload, f figure, peer string) map[int]float64 {
 	v := map[int]float64{}
 	for _, s := range r.samples {
 		if s.workload == w.name && s.peer == peer {
-			v[s.round] = f.of(s)
+			if x := f.of(s); !math.IsNaN(x) {
+				v[s.round] = x
+			}
 		}
 	}
 	return v

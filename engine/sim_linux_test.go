@@ -29,7 +29,7 @@ type sim struct {
 	fault    fault // of the next calls that can have it
 	strikes  int   // how many of them
 	backends int   // how the next connect ends: see connectTo
-	blame    int // failed connects that the loop has learnt of and that are a host's fault
+	blame    int   // failed connects that the loop has learnt of and that are a host's fault
 	wrong    []string
 }
 

@@ -42,7 +42,7 @@ func kinds() []kind {
 		{"echo", nil, [2]string{"leastc", "roundr"}, true, echoServers(roleEcho), nil, 24, echoTurn(false)},
 		{"greeting", nil, [2]string{"roundr", "p2c"}, true, echoServers(roleGreeting), nil, 12, echoTurn(true)},
 		{"curl", []string{"curl", "nginx"}, [2]string{"weightr", "weightlc"}, true, nginxServers, nil, 5, curlTurn},
-		{"pgbench", []string{"initdb"}, [2]string{"leastc", "weightrr"}, false, postgresServers, fillPostgres, 2, pgbenchTurn},
+		{"pgbench", []string{initdb}, [2]string{"leastc", "weightrr"}, false, postgresServers, fillPostgres, 2, pgbenchTurn},
 		{"redis", []string{"redis-server", "redis-benchmark"}, [2]string{"rand", "weightlc"}, false, redisServers, nil, 2, redisTurn},
 		{"rsync", []string{"rsync"}, [2]string{"weightrr", "leastc"}, false, rsyncServers, nil, 2, rsyncTurn},
 	}

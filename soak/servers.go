@@ -423,14 +423,13 @@ func page(size int) []byte {
 	return body
 }
 
-// postgres returns where the programs of PostgreSQL are: Debian keeps most of
-// them out of the search path, and wraps the others for its own clusters.
+// initdb is where Debian keeps the programs of PostgreSQL, of any version: out
+// of the search path, or wrapped for its own clusters.
+const initdb = "/usr/lib/postgresql/*/bin/initdb"
+
+// postgres returns where a program of PostgreSQL is.
 func postgres(program string) string {
-	initdb, err := filepath.EvalSymlinks(debian.Path("initdb"))
-	if err != nil {
-		return program // running it will say what is wrong
-	}
-	return filepath.Join(filepath.Dir(initdb), program)
+	return filepath.Join(filepath.Dir(debian.Path(initdb)), program)
 }
 
 // pgUser owns the databases.

@@ -20,21 +20,22 @@ import (
 
 // packages says which Debian package brings a program or a file.
 var packages = map[string]string{
-	"nginx":   "nginx-light",
-	"haproxy": "haproxy",
-	"ab":      "apache2-utils",
-	"wrk":     "wrk",
-	"curl":    "curl",
-
-	"initdb":          "postgresql",
+	"nginx":           "nginx-light",
+	"haproxy":         "haproxy",
+	"ab":              "apache2-utils",
+	"wrk":             "wrk",
+	"curl":            "curl",
+	"redis-server":    "redis-server",
 	"redis-benchmark": "redis-tools",
-
 	"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
+	"/usr/lib/postgresql/*/bin/postgres":          "postgresql",
+	"/usr/lib/postgresql/*/bin/initdb":            "postgresql",
 }
 
 // Need makes sure that every program is there. What is missing is installed if
 // the user is root; the error says what is missing and how to install it.
-// Programs are named as they are called, modules by their path.
+// Programs are named as they are called, modules and what is in no search
+// path by their path.
 func Need(programs ...string) error {
 	if len(missing(programs)) == 0 {
 		return nil
@@ -115,23 +116,21 @@ func missing(programs []string) []string {
 	return list
 }
 
-// Path returns where a program is, also where only root's search path or
-// Debian's own wrappers would find it, "" if it is nowhere.
+// Path returns where a program is, also where only root's search path would
+// find it, "" if it is nowhere. A path may be a pattern, of which the last
+// file counts: the newest version.
 func Path(program string) string {
 	if filepath.IsAbs(program) {
-		if _, err := os.Stat(program); err == nil {
-			return program
+		found, err := filepath.Glob(program)
+		if err != nil || len(found) == 0 {
+			return ""
 		}
-		return ""
+		return found[len(found)-1]
 	}
 	for _, at := range []string{program, "/usr/sbin/" + program} {
 		if found, err := exec.LookPath(at); err == nil {
 			return found
 		}
-	}
-	// The newest of several versions: the names differ in the number alone.
-	if found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + program); err == nil && len(found) > 0 {
-		return found[len(found)-1]
 	}
 	return ""
 }

@@ -1,0 +1,133 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// idleLoad holds as many sessions as fit.
+func idleLoad() workload {
+	return workload{
+		name: "idle", title: "Idle sessions", unit: "session", how: "as many sessions as fit, silent after one small message each",
+		backend: streams, quick: true, figures: memory(), proxied: true, run: idle,
+	}
+}
+
+// idle opens sessions that exchange one message and then are silent, and
+// measures by how much the peer's memory has grown. The peer has served its
+// warm-up before, so what it allocates once is not counted.
+func idle(ctx context.Context, t *trial) error {
+	before, err := resident(t.peer)
+	if err != nil {
+		return err
+	}
+	var s sessions
+	defer s.close()
+	err = t.measure(func() error {
+		s.open(ctx, t.addr, t.sessions)
+		// Long enough for whatever a peer does a moment after the last byte.
+		return pause(ctx, 500*time.Millisecond)
+	})
+	if err != nil {
+		return err
+	}
+	after, err := resident(t.peer)
+	if err != nil {
+		return err
+	}
+	t.units, t.failed = float64(len(s.conns)), s.failed
+	if len(s.conns) == 0 {
+		return errors.New("no session could be opened")
+	}
+	// Memory may shrink: a collector has run. That is a growth of nothing.
+	t.note("memory", float64(max(after, before)-before)/1024/t.units)
+	t.note("sessions", t.units)
+	return nil
+}
+
+// besideIdleLoad compares what a connection costs with idle sessions beside it
+// to what it costs without, through the same process.
+func besideIdleLoad() workload {
+	const most = 8000
+	figs := append([]figure{{
+		name: "beside", title: "proxy CPU with idle sessions / without", compared: true, proxy: true, of: noted("beside"),
+	}}, figures("connection", "connections")...)
+	return workload{
+		name: "short18k-idle", title: "Short connections, 18 KB reply, beside 8,000 idle sessions", unit: "connection",
+		how:     "wrk -t2 -c64 -H '" + closing + "', without and then with the sessions; fewer where they do not fit",
+		backend: web, beside: streams, proxied: true, needs: []string{"wrk"},
+		figures: append(figs, figure{name: "sessions", title: "sessions", more: true, of: noted("sessions")}),
+		run: func(ctx context.Context, t *trial) error {
+			short := func() error { return runWrk(ctx, t, t.addr, "18k", lanes, closing) }
+			if err := short(); err != nil {
+				return err
+			}
+			without, failed := float64(t.cpu)/t.units, t.failed
+			var s sessions
+			defer s.close()
+			s.open(ctx, t.besideAddr, min(most, t.sessions))
+			if err := short(); err != nil {
+				return err
+			}
+			t.failed += failed + s.failed
+			t.note("beside", float64(t.cpu)/t.units/without)
+			t.note("sessions", float64(len(s.conns)))
+			return nil
+		},
+	}
+}
+
+// sessions are connections that are open and silent.
+type sessions struct {
+	conns  []net.Conn
+	failed int // could not be opened
+}
+
+// open opens n of them. A peer that is full does not answer: after the first
+// failures no more is to be learnt.
+func (s *sessions) open(ctx context.Context, address string, n int) {
+	var mu sync.Mutex
+	var next, failed atomic.Int64
+	var dialers sync.WaitGroup
+	for range 32 {
+		dialers.Go(func() {
+			for ctx.Err() == nil && failed.Load() == 0 && next.Add(1) <= int64(n) {
+				c, err := open(address)
+				if err != nil {
+					failed.Add(1)
+					continue
+				}
+				mu.Lock()
+				s.conns = append(s.conns, c)
+				mu.Unlock()
+			}
+		})
+	}
+	dialers.Wait()
+	s.failed += int(failed.Load())
+}
+
+func (s *sessions) close() {
+	for _, c := range s.conns {
+		c.Close()
+	}
+}
+
+// open returns a session that has exchanged one message.
+func open(address string) (net.Conn, error) {
+	c, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	if err := echo(c); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
