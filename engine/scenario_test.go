@@ -20,6 +20,7 @@ import (
 // a script for each, verbs separated by |.
 //
 //	send N     send the next N bytes of one's own stream; K and M are KiB and MiB
+//	try N      the same, but the other may break it off
 //	expect N   read N bytes, which must be the next of the other's stream
 //	eof        the stream must end here, cleanly
 //	reset      the stream must end by a reset; what comes before it is checked
@@ -125,6 +126,8 @@ func (a *actor) do(verb string) {
 	case "":
 	case "send":
 		a.sendStream(bytesOf(arg))
+	case "try":
+		_ = a.try(bytesOf(arg))
 	case "expect":
 		a.expectStream(bytesOf(arg))
 	case "eof":
@@ -201,18 +204,23 @@ func streamAt(side int, at int64, n int) []byte {
 }
 
 func (a *actor) sendStream(n int64) {
-	for n > 0 {
-		piece := streamAt(a.side, a.put, int(min(n, 64<<10)))
+	if err := a.try(n); err != nil {
+		a.t.Errorf("send: after %d bytes: %v", a.put, err)
+	}
+}
+
+// try sends the next n bytes of the stream, as far as it can.
+func (a *actor) try(n int64) error {
+	for end := a.put + n; a.put < end; {
 		_ = a.SetWriteDeadline(time.Now().Add(patience))
-		k, err := a.Write(piece)
+		k, err := a.Write(streamAt(a.side, a.put, int(min(end-a.put, 64<<10))))
 		a.put += int64(k)
 		a.sent[a.side].Add(int64(k))
 		if err != nil {
-			a.t.Errorf("send: after %d bytes: %v", a.put, err)
-			return
+			return err
 		}
-		n -= int64(k)
 	}
+	return nil
 }
 
 func (a *actor) expectStream(n int64) {
