@@ -21,6 +21,7 @@ const (
 
 func roots() []string       { return []string{"config", "pdconfig"} }
 func spliceModes() []string { return []string{"auto", "always", "never"} }
+func ringModes() []string   { return []string{"auto", "off"} }
 func hostStates() []string  { return []string{"ready", "drain", "maint"} }
 func accesses() []string    { return []string{"full", "readonly"} }
 func logLevels() []string   { return []string{"debug", "info", "warn", "error"} }
@@ -68,6 +69,7 @@ func (k *checker) config(c *Config) {
 func (k *checker) engine(e *Engine) {
 	k.within("<engine loops>", int64(e.Loops), 0, maxLoops)
 	k.word(0, "<engine splice>", e.Splice, spliceModes())
+	k.word(0, "<engine ring>", e.Ring, ringModes())
 	k.within("<engine pipeSize>", e.PipeSize, minPipeSize, maxPipeSize)
 	k.within("<engine pipeMemory>", e.PipeMemory, 1, maxBytes)
 	k.within("<engine maxSessions>", int64(e.MaxSessions), 0, maxMaxSessions)

@@ -88,7 +88,7 @@ func TestAncestorsConfigsLoad(t *testing.T) {
 
 func TestNewElements(t *testing.T) {
 	c := parse(t, `<config>
-	<engine loops="3" splice="never" pipeSize="128KiB" pipeMemory="2GiB" maxSessions="500" backlog="77" drain="2m"/>
+	<engine loops="3" ring="off" splice="never" pipeSize="128KiB" pipeMemory="2GiB" maxSessions="500" backlog="77" drain="2m"/>
 	<service name="a">
 		<listen ip="[::1]:80"/><listen ip="unix:/run/a.sock"/>
 		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m"/>
@@ -102,7 +102,7 @@ func TestNewElements(t *testing.T) {
 	<logging level="debug" format="json"/>
 </config>`)
 	want := New()
-	want.Engine = Engine{3, "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute}
+	want.Engine = Engine{3, "off", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute}
 	want.Logging = Logging{"", "debug", "json"}
 	want.Admin.Metrics = "localhost:9107"
 	want.Services = []*Service{{
@@ -201,7 +201,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		case 0:
 			c.Root = word("config", "pdconfig").Draw(t, "root")
 			c.Engine = Engine{
-				number(0, 3).Draw(t, "loops"), word("auto", "always", "never").Draw(t, "splice"), int64(number(1<<20).Draw(t, "pipeSize")),
+				number(0, 3).Draw(t, "loops"), word("auto", "off").Draw(t, "ring"), word("auto", "always", "never").Draw(t, "splice"), int64(number(1<<20).Draw(t, "pipeSize")),
 				int64(number(1<<20).Draw(t, "pipeMemory")), number(0, 9).Draw(t, "maxSessions"), number(77).Draw(t, "backlog"), duration.Draw(t, "drain"),
 			}
 		case 1:

@@ -54,6 +54,7 @@ func (r *reader) control(e *etree.Element) {
 func (r *reader) engine(e *etree.Element, to *Engine) {
 	r.attributes(e,
 		auto(integer("loops", &to.Loops, 1, maxLoops)),
+		oneOf("ring", &to.Ring, ringModes()),
 		oneOf("splice", &to.Splice, spliceModes()),
 		parsed("pipeSize", &to.PipeSize, func(s string) (int64, error) {
 			n, err := parseSize(s)

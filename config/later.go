@@ -11,7 +11,6 @@ var laterAttributes = [...]struct {
 	element, name string
 	harmless      []string
 }{
-	{"engine", "ring", nil},
 	{"listen", "proxyProtocol", []string{"off"}},
 	{"listen", "proxyFrom", []string{""}},
 	{"timeouts", "queue", []string{"5s"}},

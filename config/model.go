@@ -30,6 +30,7 @@ type Config struct {
 // Engine is <engine>: what is fixed for the life of the process.
 type Engine struct {
 	Loops       int           // 0: auto, one a CPU
+	Ring        string        // auto, off
 	Splice      string        // auto, always, never
 	PipeSize    int64         // bytes
 	PipeMemory  int64         // bytes
@@ -157,7 +158,7 @@ func New() *Config {
 	return &Config{
 		Root: "config",
 		Engine: Engine{
-			Splice: "auto", PipeSize: 1 << 20, PipeMemory: 256 << 20, Backlog: 4096, Drain: 30 * time.Second,
+			Ring: "auto", Splice: "auto", PipeSize: 1 << 20, PipeMemory: 256 << 20, Backlog: 4096, Drain: 30 * time.Second,
 		},
 		Manager: Manager{
 			HostCheck:   Check{Interval: 10 * time.Second, Enable: true},

@@ -17,6 +17,7 @@ func (c *Config) Marshal() ([]byte, error) {
 	std := New()
 	add(root, "engine",
 		unless(c.Engine.Loops == 0, "loops", strconv.Itoa(c.Engine.Loops)),
+		unless(c.Engine.Ring == std.Engine.Ring, "ring", c.Engine.Ring),
 		unless(c.Engine.Splice == std.Engine.Splice, "splice", c.Engine.Splice),
 		unless(c.Engine.PipeSize == std.Engine.PipeSize, "pipeSize", formatSize(c.Engine.PipeSize)),
 		unless(c.Engine.PipeMemory == std.Engine.PipeMemory, "pipeMemory", formatSize(c.Engine.PipeMemory)),

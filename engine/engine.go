@@ -33,10 +33,20 @@ const (
 	SpliceNever                    // none
 )
 
+// RingMode says whether a loop makes the sends of a batch in one system call.
+type RingMode uint8
+
+const (
+	RingAuto RingMode = iota // where the kernel has io_uring(7) to give
+	RingOff
+)
+
 // Options are fixed for the life of an Engine. The zero value is the default.
 type Options struct {
 	Loops       int        // event loops; 0: one a CPU
 	Splice      SpliceMode // Linux only
+	Ring        RingMode   // Linux only
+	ringFrom    int        // sends from which on a batch goes through the ring; 0: what pays
 	PipeSize    int        // bytes that a pipe should hold; 0: 1 MiB
 	PipeMemory  int64      // bytes that all pipes together may hold; 0: 256 MiB
 	MaxSessions int        // sessions at once; 0: no limit. At the limit, accepting pauses

@@ -17,7 +17,8 @@ import (
 type Engine struct {
 	opt       Options
 	epoch     time.Time
-	sustained int // a read of this many bytes makes a flow splice
+	sustained int   // a read of this many bytes makes a flow splice
+	noRing    error // why the loops have no ring; nil: they have one, or are not to
 	failures  chan Failure
 	loops     []*loop
 
@@ -56,6 +57,9 @@ func New(opt Options) (*Engine, error) {
 		failures: make(chan Failure, failureQueue),
 		empty:    make(chan struct{}, 1),
 	}
+	if e.opt.ringFrom == 0 {
+		e.opt.ringFrom = worthARing
+	}
 	e.serving.Store(&serving{})
 	switch opt.Splice {
 	case SpliceAuto:
@@ -69,7 +73,7 @@ func New(opt Options) (*Engine, error) {
 		l, err := newLoop(e, i, opt.PipeMemory/int64(opt.Loops))
 		if err != nil {
 			for _, l := range e.loops {
-				l.poll.close()
+				l.sys.(linux).shut()
 			}
 			return nil, fmt.Errorf("start loop %d: %w", i, err)
 		}
@@ -80,6 +84,10 @@ func New(opt Options) (*Engine, error) {
 	}
 	return e, nil
 }
+
+// NoRing tells why the loops send by a system call each although they might
+// have used a ring; nil if they have one, or were told not to.
+func (e *Engine) NoRing() error { return e.noRing }
 
 // clock returns nanoseconds since the engine was made, from 1 on.
 func (e *Engine) clock() int64 { return int64(time.Since(e.epoch)) + 1 }

@@ -70,6 +70,9 @@ func New(opt Options) (*Engine, error) {
 	return e, nil
 }
 
+// NoRing is nil: this engine does not look for one.
+func (e *Engine) NoRing() error { return nil }
+
 // Failures returns the channel on which a host's way from up to down is
 // reported. Reports that nobody takes in time are dropped.
 func (e *Engine) Failures() <-chan Failure { return e.failures }

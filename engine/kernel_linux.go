@@ -61,12 +61,26 @@ type sendOp struct {
 // linux is the real kernel, as one loop sees it.
 type linux struct {
 	*poller
-	pool *splice.Pool
+	pool     *splice.Pool
+	ring     *ring // nil: none
+	ringFrom int   // for batches from this size on
+}
+
+// shut gives back what the loop itself had.
+func (k linux) shut() {
+	k.pool.Close()
+	if k.ring != nil {
+		k.ring.close()
+	}
+	k.poller.close()
 }
 
 func (linux) recv(fd int32, p []byte) (int, syscall.Errno) { return recv(fd, p) }
 
-func (linux) send(batch []sendOp) {
+func (k linux) send(batch []sendOp) {
+	if k.ring != nil && len(batch) >= k.ringFrom {
+		batch = batch[k.ring.send(batch):]
+	}
 	for i := range batch {
 		op := &batch[i]
 		op.n, op.errno = send(op.fd, op.p)

@@ -80,7 +80,11 @@ func newLoop(e *Engine, index int, pipeMemory int64) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := assemble(e, index, linux{p, splice.NewPool(e.opt.PipeSize, pipeMemory)})
+	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipeMemory), ringFrom: e.opt.ringFrom}
+	if e.opt.Ring == RingAuto {
+		k.ring, e.noRing = newRing()
+	}
+	l := assemble(e, index, k)
 	l.poll = p
 	return l, nil
 }
@@ -337,8 +341,7 @@ func (l *loop) shut() {
 	}
 	l.shards = nil
 	l.sweep()
-	l.sys.(linux).pool.Close()
-	l.poll.close()
+	l.sys.(linux).shut()
 }
 
 // bufferPool keeps buffers for what a destination did not take, in three

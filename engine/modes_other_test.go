@@ -2,5 +2,5 @@
 
 package engine
 
-// spliceModes tells whether the engine under test has splice modes.
-const spliceModes = false
+// modes are all ways in which bytes can be moved: there is one.
+var modes = map[string]Options{"portable": {}}

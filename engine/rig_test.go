@@ -24,14 +24,11 @@ func TestMain(m *testing.M) { leaktest.Main(m) }
 // patience is how long a test waits for what must come.
 const patience = 10 * time.Second
 
-// eachMode runs a test in every splice mode that the engine has.
+// eachMode runs a test in every mode that the engine has.
 func eachMode(t *testing.T, test func(t *testing.T, opt Options)) {
-	modes := map[string]SpliceMode{"auto": SpliceAuto, "always": SpliceAlways, "never": SpliceNever}
-	if !spliceModes {
-		modes = map[string]SpliceMode{"portable": SpliceAuto}
-	}
-	for name, mode := range modes {
-		t.Run(name, func(t *testing.T) { test(t, Options{Splice: mode, Loops: 2}) })
+	for name, opt := range modes {
+		opt.Loops = 2
+		t.Run(name, func(t *testing.T) { test(t, opt) })
 	}
 }
 

@@ -90,6 +90,9 @@ func serve(ctx context.Context, c console, cfg *config.Config) error {
 		return err
 	}
 	defer func() { _ = eng.Close() }()
+	if why := eng.NoRing(); why != nil {
+		log.Info("the kernel has no ring to give: each send is a call of its own", "why", why)
+	}
 	dir, err := director.New(cfg, eng, director.Options{Log: log})
 	if err != nil {
 		return err
@@ -158,7 +161,9 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 	modes := map[string]engine.SpliceMode{
 		"auto": engine.SpliceAuto, "always": engine.SpliceAlways, "never": engine.SpliceNever,
 	}
+	rings := map[string]engine.RingMode{"auto": engine.RingAuto, "off": engine.RingOff}
 	opt := engine.Options{
+		Ring:  rings[e.Ring],
 		Loops: e.Loops, Splice: modes[e.Splice], PipeSize: int(e.PipeSize), PipeMemory: e.PipeMemory,
 		MaxSessions: e.MaxSessions, Backlog: e.Backlog,
 	}
