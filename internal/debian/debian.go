@@ -24,6 +24,9 @@ var packages = map[string]string{
 	"ab":      "apache2-utils",
 	"wrk":     "wrk",
 	"curl":    "curl",
+	"strace":  "strace",
+	"ip":      "iproute2",
+	"nft":     "nftables",
 	"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
 }
 
