@@ -318,10 +318,13 @@ func (b *balancer) bystanders(n int) *bystanders {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		s.conns = append(s.conns, c)
 		b.t.Cleanup(func() { _ = c.Close() })
+		// One after the other, so that their turns are known.
+		if err := ask(c, "hello"); err != nil {
+			b.t.Fatal(err)
+		}
+		s.conns = append(s.conns, c)
 	}
-	s.ping()
 	return s
 }
 
