@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -281,6 +282,37 @@ func TestB30OnlyLocalFaultsAreAWantOfResources(t *testing.T) {
 				n, all[ended("RC")], all[refusedFor("no_host")], someSessions)
 		}
 	})
+}
+
+// The same holds for probes: one that could not be made says nothing. When it
+// can be made again, it tells what there is to tell.
+func TestB30ProbesThatCannotBeMade(t *testing.T) {
+	t.Parallel()
+	test := func(t *testing.T, rule string) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc, metrics := withMetrics(t, group("", backendOn(t, ln, silent), backend(t, silent)))
+		doc = strings.Replace(doc, "</manager>", `<heartbeat interval="0.1" enable="yes"/></manager>`, 1)
+		b := attach(t, txlb(t, doc), metrics, dial)
+		in := b.inject(rule)
+		// Three failures in a row take a host out; a dialer may try thrice.
+		eventually(t, "probes fail", func() bool {
+			text, err := os.ReadFile(in.file)
+			return err == nil && len(injected.FindAll(text, -1)) > 2*3*3*2
+		})
+		in.end()
+		b.hostsUp()
+		_ = ln.Close()
+		b.expect(`msg="host down" service=web group=g host=h0`)
+		if b.sample(hostSample("txlb_host_up", "h1")) != 1 {
+			t.Error("the host that answers is down")
+		}
+	}
+	faulty(t, "socket", "1+", "EMFILE ENFILE ENOBUFS ENOMEM", test)
+	faulty(t, "connect", "1+", "EADDRNOTAVAIL ENOBUFS", test)
+	faulty(t, "epoll_ctl", "1+", "ENOMEM ENOSPC", test)
 }
 
 // The metrics come back after a fault that hit their listener, too.
