@@ -310,8 +310,8 @@ func TestB30ProbesThatCannotBeMade(t *testing.T) {
 			t.Error("the host that answers is down")
 		}
 	}
-	faulty(t, "socket", "1+", "EMFILE ENFILE ENOBUFS ENOMEM", test)
-	faulty(t, "connect", "1+", "EADDRNOTAVAIL ENOBUFS", test)
+	faulty(t, "socket", "1+", "EMFILE", test)
+	faulty(t, "connect", "1+", "EADDRNOTAVAIL", test)
 	faulty(t, "epoll_ctl", "1+", "ENOMEM ENOSPC", test)
 }
 
