@@ -87,8 +87,6 @@ func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
 		{outside, `<service name="b"><listen ip="0.0.0.0:80"/></service>`, `service "b" listens on 0.0.0.0:80, which service "a" has taken in line 1`},
 		{outside, `<service name="b"><lisen ip=":81"/></service>`, `there is no <lisen> in <service>; did you mean "listen"?`},
 		{outside, `<service name="b"><listen ip=":81"/><group name="g" enable="maybe"/><group name="h"/></service>`, `"maybe" is neither true nor false`},
-		{outside, `<engine ring="off"/>`, `<engine ring> is not supported by this version yet; leave it out`},
-		{outside, `<engine ring="auto"/>`, `<engine ring> is not supported by this version yet; leave it out`},
 		{outside, `<engine pipeMemory="0"/>`, `"0" is no size`},
 		{outside, `<engine drain="30"/>`, `"30" has no unit; say 30ms or 30s`},
 		{outside, `<engine loops="0"/>`, `"0" is no number from 1 to 1024, nor auto`},

@@ -51,15 +51,18 @@ func (l *loop) pick(s *session) (host *sched.Host, why refusal) {
 	case route.Table == nil:
 		return nil, noGroup
 	case route.Tries > 0 && s.attempt.tried.Len() >= route.Tries:
-		return nil, noHost
+		return nil, s.attempt.noHost()
 	case l.now >= s.totalLimit(route):
 		return nil, outOfTime
 	}
 	host, _ = route.Table.Pick(s.attempt.from, &s.attempt.tried)
-	if host != nil && s.attempt.tried.Len() > 1 {
+	if host == nil {
+		return nil, s.attempt.noHost()
+	}
+	if s.attempt.tried.Len() > 1 {
 		s.count.redispatches.Add(1)
 	}
-	return host, noHost
+	return host, 0
 }
 
 // connect starts to connect to a host that was picked. It returns false if the
@@ -70,9 +73,7 @@ func (l *loop) connect(s *session, host *sched.Host) bool {
 	s.ends[backend] = end{fd: fd}
 	switch {
 	case fd < 0:
-		// No descriptor: another host would need one just as well.
-		s.count.failed[local].Add(1)
-		l.refuse(s, outOfResource)
+		l.await(s)
 		return true
 	case errno != 0 && errno != unix.EINPROGRESS:
 		l.hostFailed(s, errno)
@@ -91,6 +92,18 @@ func (l *loop) connect(s *session, host *sched.Host) bool {
 	return true
 }
 
+// await keeps a client for which there is no descriptor now: another host would
+// need one just as well. No further client is taken meanwhile, so at most one
+// for each loop waits like this, until the time for all connects is over.
+func (l *loop) await(s *session) {
+	s.count.failed[local].Add(1)
+	s.host.Release(0, 0)
+	s.host = nil
+	s.attempt.tried.Forget()
+	l.pause(pauseFor)
+	l.wheel.set(&s.timer, l.now+pauseFor)
+}
+
 // failOver moves an established session to another host. The backend has reset
 // the connection before it took or gave a byte, as a process does that dies
 // with connections in its queue: nothing can be lost or done twice. The host is
@@ -105,6 +118,7 @@ func (l *loop) failOver(s *session) bool {
 	l.sys.resetOnClose(s.ends[backend].fd) // it has not had the client's end
 	l.closing = append(l.closing, s.ends[backend].fd)
 	s.count.failed[dropped].Add(1)
+	s.attempt.heard = true
 	s.host.Release(0, 0)
 	s.flows[client].done = false // what was shut down is another socket now
 	s.phase = connecting
@@ -160,6 +174,10 @@ func (l *loop) connectEvent(s *session, events uint32) {
 
 // connectDeadline is called when the timer of a connecting session goes off.
 func (l *loop) connectDeadline(s *session) {
+	if s.host == nil {
+		l.tryHosts(s)
+		return
+	}
 	route := s.svc.route.Load()
 	if l.now < s.connectLimit(route) { // the route has changed
 		l.expectConnect(s, route)
@@ -191,6 +209,7 @@ func (l *loop) hostFailed(s *session, errno syscall.Errno) {
 	s.ends[backend] = end{fd: -1}
 	why := classify(errno)
 	s.count.failed[why].Add(1)
+	s.attempt.heard = s.attempt.heard || why != local
 	if why != local && host.Fail() {
 		l.eng.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), errno)})
 	}

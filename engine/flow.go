@@ -37,6 +37,18 @@ func (e *end) is(f flags) bool { return e.flags&f != 0 }
 func (e *end) set(f flags)     { e.flags |= f }
 func (e *end) clear(f flags)   { e.flags &^= f }
 
+// fail takes in the error of a send. If the peer is gone, what it had sent is
+// still to be read; if the fault is on our side, the peer would wait for bytes
+// that never come, so nothing is read from it either.
+func (e *end) fail(err error) {
+	e.set(broken | reset | readable)
+	switch err {
+	case unix.ECONNRESET, unix.EPIPE, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH:
+	default:
+		e.set(ended)
+	}
+}
+
 // hint takes in what epoll reported.
 func (e *end) hint(events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -167,7 +179,7 @@ func (f *flow) onWrite(dst *end, n, want int, errno syscall.Errno) {
 	case errno == unix.EAGAIN:
 		dst.clear(writable)
 	case errno != 0:
-		dst.set(broken | reset | readable) // what it sent before is still there
+		dst.fail(errno)
 	case n < want:
 		dst.clear(writable)
 	}
@@ -200,7 +212,7 @@ func (f *flow) onFill(src *end, n int, st splice.Status, err error) {
 func (f *flow) onDrain(dst *end, n int, st splice.Status, err error) {
 	switch {
 	case err != nil:
-		dst.set(broken | reset | readable)
+		dst.fail(err)
 	case st == splice.Again:
 		// The destination is the slower side: fill no more than it takes, so
 		// that a stalled reader pins little.

@@ -284,8 +284,8 @@ func (g *theatre) settle() {
 // asleep looks for work that a sleeping loop has left.
 func (g *theatre) asleep() {
 	g.l.table.each(func(s *session) {
-		if s.phase != connecting && s.phase != established {
-			return
+		if s.phase != connecting && s.phase != established || s.ends[backend].fd < 0 {
+			return // refused, or waiting for a descriptor
 		}
 		for i := range s.flows {
 			src, dst := g.socket(s, i), g.socket(s, 1-i)

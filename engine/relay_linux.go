@@ -165,6 +165,8 @@ func (l *loop) goOn(s *session, i int) {
 		l.wake(s)
 	case fill, drain:
 		l.queueSplice(s, i)
+	case finish: // its turn was over before that showed
+		l.settle(s)
 	}
 }
 

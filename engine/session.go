@@ -49,7 +49,17 @@ const (
 type attempt struct {
 	from  sched.Addr
 	tried sched.Tried
+	heard bool     // a host has failed that was asked: not all faults are our own
 	next  *attempt // free list
+}
+
+// noHost tells why there is no host left: if each connect failed on our side,
+// that says nothing about the hosts.
+func (a *attempt) noHost() refusal {
+	if a.tried.Len() > 0 && !a.heard {
+		return outOfResource
+	}
+	return noHost
 }
 
 // slotsPerSlab sessions are allocated together.
@@ -107,6 +117,7 @@ func (t *sessionTable) settled(s *session) {
 	s.attempt = nil
 	a.from = sched.Addr{}
 	a.tried.Reset()
+	a.heard = false
 	a.next = t.tries
 	t.tries = a
 }

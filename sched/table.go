@@ -89,6 +89,17 @@ func (t *Tried) Has(h *Host) bool {
 // Len returns the number of hosts in the set.
 func (t *Tried) Len() int { return t.n }
 
+// Forget takes the host that was added last out again: it was picked, and then
+// not asked.
+func (t *Tried) Forget() {
+	t.n--
+	if t.n < len(t.few) {
+		t.few[t.n] = nil
+	} else {
+		t.more = t.more[:len(t.more)-1]
+	}
+}
+
 // Reset empties the set and keeps no host alive.
 func (t *Tried) Reset() {
 	clear(t.few[:])

@@ -342,3 +342,25 @@ func TestResetForgetsTheHosts(t *testing.T) {
 		}
 	}
 }
+
+// A host that was picked and then not asked may be picked again.
+func TestForgottenHostIsUntried(t *testing.T) {
+	for _, n := range []int{1, 4, 5, 6} {
+		var tried Tried
+		var hosts []*Host
+		for i := range n {
+			hosts = append(hosts, NewHost(string(rune('a'+i)), Addr{}))
+			tried.add(hosts[i])
+		}
+		tried.Forget()
+		for i, h := range hosts {
+			if want := i < n-1; tried.Has(h) != want {
+				t.Errorf("%d hosts: host %d is tried: %v", n, i, !want)
+			}
+		}
+		tried.add(hosts[n-1])
+		if tried.Len() != n || !tried.Has(hosts[n-1]) {
+			t.Errorf("%d hosts: the last cannot be tried again", n)
+		}
+	}
+}

@@ -95,9 +95,18 @@ func (o *output) String() string {
 // run starts a program, which is killed at the end of the test.
 func run(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(name, args...), out: &output{more: make(chan struct{})}, done: make(chan struct{})}
+	return start(t, exec.Command(name, args...))
+}
+
+// start is run for a command that is made already, as another user say.
+func start(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, out: &output{more: make(chan struct{})}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if p.cmd.SysProcAttr == nil {
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +118,7 @@ func run(t *testing.T, name string, args ...string) *process {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 		if t.Failed() {
-			t.Logf("%s said:\n%s", filepath.Base(name), p.out)
+			t.Logf("%s said:\n%s", filepath.Base(cmd.Path), p.out)
 		}
 	})
 	return p

@@ -53,12 +53,13 @@ func reason(err error) error {
 }
 
 // local tells whether connect(2) failed for want of something of our own: a
-// descriptor, memory, a local port, a permission. A UNIX socket with a full
+// descriptor, memory, a local port, a permission, or room in the poller that
+// waits for the answer (ENOSPC, epoll_ctl(2)). A UNIX socket with a full
 // queue (EAGAIN) is busy, which is not down.
 func local(errno syscall.Errno) bool {
 	switch errno {
 	case syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS,
-		syscall.ENOMEM, syscall.EAGAIN, syscall.EACCES, syscall.EPERM:
+		syscall.ENOMEM, syscall.EAGAIN, syscall.EACCES, syscall.EPERM, syscall.ENOSPC:
 		return true
 	}
 	return false

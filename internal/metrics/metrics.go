@@ -229,8 +229,28 @@ func Serve(ctx context.Context, ln net.Listener, s Source) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(enduring{ln}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics on %v: %w", ln.Addr(), err)
 	}
 	return nil
 }
+
+// enduring is a listener whose every failed accept but that on a closed socket
+// is passing. The server tries again after those, a little later each time; it
+// would take ENOMEM, ENOBUFS or a poller without room for its end.
+type enduring struct{ net.Listener }
+
+func (l enduring) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		err = passing{err}
+	}
+	return c, err
+}
+
+// passing is an error that net/http takes for a temporary one (net.Error).
+type passing struct{ error }
+
+func (passing) Timeout() bool   { return false }
+func (passing) Temporary() bool { return true }
+func (p passing) Unwrap() error { return p.error }
