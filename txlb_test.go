@@ -4,8 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -68,6 +73,41 @@ func TestImportsKeepToTheRooms(t *testing.T) {
 						t.Errorf("%s (GOOS=%s) imports %s, which only %s may know", room, goos, path, owner)
 					}
 				}
+			}
+		}
+	}
+}
+
+// covered are the numbered statements of what the balancer does that must have
+// a test; the others come with the parts that they are about.
+var covered = []struct{ from, to int }{{1, 25}, {27, 39}, {44, 45}, {47, 48}, {53, 54}, {57, 57}, {59, 61}, {63, 65}}
+
+// TestBehavioursHaveTests fails when a statement has lost its test. A test is
+// named after the numbers it is about: TestB07…, or TestB07…AndB08….
+func TestBehavioursHaveTests(t *testing.T) {
+	tested := map[int]bool{}
+	name := regexp.MustCompile(`(?m)^func Test(B\d\d\w*)\(`)
+	number := regexp.MustCompile(`B(\d\d)`)
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, test := range name.FindAllStringSubmatch(string(text), -1) {
+			for _, n := range number.FindAllStringSubmatch(test[1], -1) {
+				i, _ := strconv.Atoi(n[1])
+				tested[i] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range covered {
+		for n := r.from; n <= r.to; n++ {
+			if !tested[n] {
+				t.Errorf("behaviour %d has no test", n)
 			}
 		}
 	}

@@ -227,7 +227,7 @@ func TestB59FailingAcceptDoesNotSpin(t *testing.T) {
 	t.Parallel()
 	faulty(t, "accept4", "1+", "EMFILE ENFILE ENOBUFS ENOMEM", func(t *testing.T, rule string) {
 		const loops, clients = 2, 10
-		b := balance(t, fmt.Sprintf(`<engine loops="%d"/>`, loops)+group("", backend(t, echo)))
+		b := balance(t, fmt.Sprintf(`<engine loops="%d" ring="off"/>`, loops)+group("", backend(t, echo)))
 		in, start := b.inject(rule), time.Now()
 		waiting := make(chan []error)
 		go func() { waiting <- b.together(clients, 100<<10) }()
