@@ -175,7 +175,9 @@ func TestRewriteTouchesNoMore(t *testing.T) {
 			g.Hosts = append(g.Hosts, &h)
 		}, [][2]string{{`ip="127.0.0.1:9012"/>`, "ip=\"127.0.0.1:9012\"/>\n      <host name=\"large\" ip=\"127.0.0.1:9013\" weight=\"1\" state=\"drain\"/>"}}},
 		{"config.xml", func(c *Config) { c.Services[0].Groups[1].Hosts = c.Services[0].Groups[1].Hosts[:1] }, [][2]string{{"\n      <host name=\"medium\" ip=\"127.0.0.1:9012\"/>", ""}}},
-		{"windows", func(c *Config) { c.Services[1].Listen = append(c.Services[1].Listen, Listen{Address: "127.0.0.1:6433"}) },
+		{"windows", func(c *Config) {
+			c.Services[1].Listen = append(c.Services[1].Listen, Listen{Address: "127.0.0.1:6433"})
+		},
 			[][2]string{{`ip="127.0.0.1:6432"/>`, "ip=\"127.0.0.1:6432\"/>\r\n    <listen ip=\"127.0.0.1:6433\"/>"}}},
 		{"config.xml", func(c *Config) {
 			c.Services[0].Groups[0].Enabled, c.Services[0].Groups[1].Enabled = false, true
