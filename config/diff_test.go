@@ -105,6 +105,7 @@ func parseHost(t rapid.TB, name, address string) *Host {
 	c, problems := Parse("host", []byte(`<config><service name="s"><listen ip=":1"/><group name="g"><host ip="`+address+`"/></group></service></config>`))
 	if c == nil {
 		t.Fatal(problems)
+		panic("unreachable")
 	}
 	h := c.Services[0].Groups[0].Hosts[0]
 	h.Name, h.Pos = name, Pos{}

@@ -68,9 +68,7 @@ func merge(base, file, running *node) *node {
 	if base != nil && base.text == file.text {
 		n.text = running.text
 	}
-	for _, a := range file.attrs {
-		n.attrs = append(n.attrs, a)
-	}
+	n.attrs = append(n.attrs, file.attrs...)
 	if base != nil {
 		if base.tag == file.tag {
 			n.tag = running.tag
