@@ -140,6 +140,15 @@ func Diff(old, new *Config) []Edit {
 	return d.edits
 }
 
+// Same tells whether two models say the same: whether Diff has no edits.
+func Same(a, b *Config) bool {
+	if equal(a, b) {
+		return true
+	}
+	lessA, lessB := differing(a, b)
+	return lessA.tree(a.enabledGroups()).same(lessB.tree(b.enabledGroups()))
+}
+
 type differ struct {
 	old, new *Config // whole
 	edits    []Edit
