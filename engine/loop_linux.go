@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/panjf2000/gnet/v2/pkg/queue"
@@ -23,6 +24,11 @@ const (
 	bulkTurn   = 1 << 20
 	// publishEvery is how old the published byte counts of a session may be.
 	publishEvery = int64(time.Second)
+	// yieldEvery is how long a loop runs before it goes through the scheduler.
+	// A goroutine that has not for 10 ms is taken for one that hogs its
+	// processor: the runtime's monitor signals it, takes the processor away
+	// whenever it meets it in a system call, and never comes to rest itself.
+	yieldEvery = int64(4 * time.Millisecond)
 	// pauseFor is how long the listeners stay out when descriptors ran out.
 	pauseFor = int64(100 * time.Millisecond)
 )
@@ -104,6 +110,7 @@ func assemble(e *Engine, index int, sys kernel) *loop {
 func (l *loop) run() {
 	defer close(l.done)
 	busy := false
+	yielded := int64(0)
 	for !l.quit {
 		var events []unix.EpollEvent
 		idle := len(l.ready) == 0 && len(l.bulk) == 0
@@ -115,6 +122,10 @@ func (l *loop) run() {
 		}
 		busy = len(events) > 0
 		l.now = l.eng.clock()
+		if l.now-yielded > yieldEvery {
+			yielded = l.now
+			runtime.Gosched()
+		}
 		l.turn(events)
 	}
 	l.shut()
