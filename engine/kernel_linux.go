@@ -53,8 +53,9 @@ type sendOp struct {
 	s     *session
 	p     []byte
 	fd    int32
-	dir   int32 // which flow of s
-	n     int   // bytes that were taken
+	dir   int8 // which flow of s
+	last  bool // the end of the stream follows at once (MSG_MORE)
+	n     int  // bytes that were taken
 	errno syscall.Errno
 }
 
@@ -83,7 +84,7 @@ func (k linux) send(batch []sendOp) {
 	}
 	for i := range batch {
 		op := &batch[i]
-		op.n, op.errno = send(op.fd, op.p)
+		op.n, op.errno = send(op.fd, op.p, op.last)
 	}
 }
 

@@ -18,17 +18,18 @@ const (
 	// arenaSize is what one batch may read before it has to send.
 	arenaSize = 4 * readSize
 	// spliceTurn is what all spliced flows together move in a turn that had
-	// small messages too, so that those never wait long behind bulk; bulkTurn
-	// is what they move in a turn of their own.
+	// small messages not long ago, so that those never wait long behind bulk;
+	// bulkTurn is what they move when there have been none for quietFor.
 	spliceTurn = 256 << 10
 	bulkTurn   = 1 << 20
+	quietFor   = int64(50 * time.Millisecond)
 	// publishEvery is how old the published byte counts of a session may be.
 	publishEvery = int64(time.Second)
-	// yieldEvery is how long a loop runs before it goes through the scheduler.
+	// rescheduleEvery is how long a loop runs before it goes through the scheduler.
 	// A goroutine that has not for 10 ms is taken for one that hogs its
 	// processor: the runtime's monitor signals it, takes the processor away
 	// whenever it meets it in a system call, and never comes to rest itself.
-	yieldEvery = int64(4 * time.Millisecond)
+	rescheduleEvery = int64(4 * time.Millisecond)
 	// pauseFor is how long the listeners stay out when descriptors ran out.
 	pauseFor = int64(100 * time.Millisecond)
 )
@@ -60,16 +61,19 @@ type loop struct {
 	rung       bool     // the bell rang in this batch
 	quit       bool
 
-	ready   []*session // something may be done for them in this turn
-	sends   []sendOp   // the batch's sends; their bytes lie in arena or in held
-	bulk    []turnRef  // flows that wait for their turn to splice
-	dirty   []*session // have bytes to publish
-	closing []int32    // descriptors to close at the end of the batch
-	vacated []*session // sessions that ended in this batch
-	work    []*session // ready, while it is worked through
-	arena   []byte
-	used    int    // bytes of arena that sends refer to
-	waste   []byte // takes what refused clients have sent
+	ready    []*session // something may be done for them in this turn
+	sends    []sendOp   // the batch's sends; their bytes lie in arena or in held
+	bulk     []turnRef  // flows that wait for their turn to splice
+	dirty    []*session // have bytes to publish
+	owing    []turnRef  // backends that connected in this turn, whose handshake is not acknowledged
+	owed     []turnRef  // the same, in the turn before
+	closing  []int32    // descriptors to close at the end of the batch
+	vacated  []*session // sessions that ended in this batch
+	work     []*session // ready, while it is worked through
+	arena    []byte
+	copiedAt int64  // ns: the last send of a copied flow
+	used     int    // bytes of arena that sends refer to
+	waste    []byte // takes what refused clients have sent
 
 	done chan struct{} // closed when run returns
 }
@@ -110,25 +114,76 @@ func assemble(e *Engine, index int, sys kernel) *loop {
 func (l *loop) run() {
 	defer close(l.done)
 	busy := false
-	yielded := int64(0)
+	rescheduled := int64(0)
+	var offer offer
 	for !l.quit {
 		var events []unix.EpollEvent
 		idle := len(l.ready) == 0 && len(l.bulk) == 0
 		if busy || !idle {
 			events = l.poll.ready()
+			if len(events) == 0 && idle && offer.due() {
+				offer.begin(l.eng.clock())
+				schedYield()
+				events = l.poll.ready()
+				offer.end(l.eng.clock(), len(events) > 0)
+			}
 		}
 		if len(events) == 0 && idle {
+			l.acknowledge(&l.owing)
+			l.acknowledge(&l.owed)
 			events = l.poll.wait()
 		}
 		busy = len(events) > 0
 		l.now = l.eng.clock()
-		if l.now-yielded > yieldEvery {
-			yielded = l.now
+		if l.now-rescheduled > rescheduleEvery {
+			rescheduled = l.now
 			runtime.Gosched()
 		}
 		l.turn(events)
 	}
 	l.shut()
+}
+
+// offer decides when a loop that has nothing to do offers its processor to
+// others (sched_yield(2)) before it sleeps. If they bring new work at once, as
+// programs do that share a processor with the loop, none of both sleeps or has
+// to be woken. An offer in vain is not repeated for some time, and one that
+// somebody took for long not for longer.
+type offer struct {
+	began int64
+	skip  int // chances to let pass
+	vain  int // offers in vain in a row
+}
+
+const (
+	// longOffer is how long an offer may take, in ns.
+	longOffer = 300e3
+	// offerLess bounds the doubling of how many chances pass after an offer in
+	// vain; offerLater is how many pass after a long one.
+	offerLess  = 6
+	offerLater = 1000
+)
+
+func (o *offer) due() bool {
+	if o.skip > 0 {
+		o.skip--
+		return false
+	}
+	return true
+}
+
+func (o *offer) begin(now int64) { o.began = now }
+
+func (o *offer) end(now int64, found bool) {
+	switch {
+	case now-o.began > longOffer:
+		o.skip = offerLater
+	case found:
+		o.vain = 0
+	default:
+		o.skip = 1 << min(o.vain, offerLess)
+		o.vain++
+	}
 }
 
 // turn does one batch.
@@ -149,6 +204,9 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	}
 	budget := bulkTurn
 	if len(l.sends) > 0 {
+		l.copiedAt = l.now
+	}
+	if l.now-l.copiedAt < quietFor {
 		budget = spliceTurn
 	}
 	l.flush()
@@ -160,6 +218,8 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	if l.rung {
 		l.runTasks()
 	}
+	l.acknowledge(&l.owed)
+	l.owed, l.owing = l.owing, l.owed
 	l.sweep()
 	l.setAlarm()
 }
