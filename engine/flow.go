@@ -31,6 +31,7 @@ const (
 	sentOnce                   // bytes were sent to it
 	owesAck                    // the acknowledgement of its handshake waits for the first bytes
 	nodelay                    // TCP_NODELAY is set
+	paced                      // has the system's congestion control again
 	tuned                      // keep-alive and the send queue's limit are set
 )
 

@@ -31,6 +31,8 @@ type kernel interface {
 	// cannot be told.
 	unsent(fd int32) int
 	setInt(fd int32, level, name int, value int32) syscall.Errno
+	// pace takes back what unpace has done.
+	pace(fd int32)
 	// resetOnClose makes close send an RST and drop what is unsent.
 	resetOnClose(fd int32)
 	close(fd int32)
@@ -65,6 +67,7 @@ type linux struct {
 	pool     *splice.Pool
 	ring     *ring // nil: none
 	ringFrom int   // for batches from this size on
+	unpaced  bool  // backends on this machine are not paced
 }
 
 // shut gives back what the loop itself had.
@@ -88,12 +91,21 @@ func (k linux) send(batch []sendOp) {
 	}
 }
 
-func (linux) connectTo(to sched.Addr) (int32, syscall.Errno) { return connectTo(to) }
-func (linux) shutdownWrite(fd int32)                         { shutdownWrite(fd) }
-func (linux) socketError(fd int32) syscall.Errno             { return socketError(fd) }
-func (linux) unsent(fd int32) int                            { return unsent(fd) }
-func (linux) resetOnClose(fd int32)                          { resetOnClose(fd) }
-func (linux) close(fd int32)                                 { closeFD(fd) }
+func (k linux) connectTo(to sched.Addr) (int32, syscall.Errno) {
+	return connectTo(to, k.unpaced)
+}
+
+func (linux) shutdownWrite(fd int32)             { shutdownWrite(fd) }
+func (linux) socketError(fd int32) syscall.Errno { return socketError(fd) }
+func (linux) unsent(fd int32) int                { return unsent(fd) }
+func (linux) resetOnClose(fd int32)              { resetOnClose(fd) }
+func (k linux) pace(fd int32) {
+	if k.unpaced {
+		congestion(fd, "bbr")
+	}
+}
+
+func (linux) close(fd int32) { closeFD(fd) }
 
 func (linux) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return setInt(fd, level, name, value)

@@ -90,7 +90,7 @@ func newLoop(e *Engine, index int, pipeMemory int64) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipeMemory), ringFrom: e.opt.ringFrom}
+	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipeMemory), ringFrom: e.opt.ringFrom, unpaced: pacesByDefault()}
 	if e.opt.Ring == RingAuto {
 		k.ring, e.noRing = newRing()
 	}

@@ -237,6 +237,10 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 					return moved
 				}
 				f.pipe = pipe
+				if len(l.bulk) > fewStreams && !dst.is(paced) {
+					dst.set(paced)
+					l.sys.pace(dst.fd)
+				}
 				l.count.pipes.Store(int64(l.sys.pipes()))
 			}
 			n, st, err := f.pipe.Fill(int(src.fd), min(int(f.window), max(budget-moved, minWindow)))
@@ -268,6 +272,11 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 	}
 	return moved
 }
+
+// fewStreams is how many streams of a loop are spliced at once without pacing
+// toward peers on this machine. With more, what is under way outgrows the
+// processor's cache.
+const fewStreams = 4
 
 // letGo gives the flow's buffer and pipe back.
 func (l *loop) letGo(f *flow) {

@@ -438,6 +438,8 @@ func (k *sim) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return 0
 }
 
+func (k *sim) pace(fd int32) { k.open(fd, "setsockopt") }
+
 func (k *sim) resetOnClose(fd int32) { k.open(fd, "setsockopt").resetLater = true }
 
 func (k *sim) close(fd int32) {

@@ -5,6 +5,8 @@ package engine
 import (
 	"encoding/binary"
 	"net/netip"
+	"os"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -129,10 +131,29 @@ var socketOptions = [...]struct {
 	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent},
 }
 
-// connectTo opens a socket and starts to connect it. The errno is 0 when it is
+// pacesByDefault tells whether the system's congestion control paces (BBR does,
+// tcp(7)): every segment waits for a timer then. On the loopback interface that
+// costs more than the bytes, and there is no network to be spared.
+func pacesByDefault() bool {
+	name, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	return err == nil && strings.HasPrefix(string(name), "bbr")
+}
+
+// unpace gives a socket a congestion control that does not pace. It has to be
+// set before the connection is made: what BBR has begun to pace stays paced.
+func unpace(fd int32) { congestion(fd, "reno") } // every kernel has it, and every user may use it
+
+// congestion sets the congestion control of a socket (TCP_CONGESTION, tcp(7)).
+func congestion(fd int32, name string) {
+	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION,
+		uintptr(unsafe.Pointer(unsafe.StringData(name))), uintptr(len(name)), 0)
+}
+
+// connectTo opens a socket and starts to connect it, without pacing if unpaced
+// is set and the address is on the loopback interface. The errno is 0 when it is
 // connected already, EINPROGRESS while it is on the way. Whenever fd is not
 // negative the caller owns it, whatever the errno.
-func connectTo(to sched.Addr) (fd int32, errno syscall.Errno) {
+func connectTo(to sched.Addr, unpaced bool) (fd int32, errno syscall.Errno) {
 	var raw unix.RawSockaddrAny
 	size := encodeAddr(&raw, to)
 	n, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(raw.Addr.Family),
@@ -146,6 +167,9 @@ func connectTo(to sched.Addr) (fd int32, errno syscall.Errno) {
 		// which often are there already, carry it. Who asks for this owes
 		// TCP_QUICKACK 1 if none come: see acknowledge.
 		_ = setInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+		if unpaced && to.IP().Addr().IsLoopback() {
+			unpace(fd)
+		}
 	}
 	for {
 		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, n, uintptr(unsafe.Pointer(&raw)), uintptr(size))
