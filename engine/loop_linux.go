@@ -120,6 +120,12 @@ func (l *loop) run() {
 		var events []unix.EpollEvent
 		idle := len(l.ready) == 0 && len(l.bulk) == 0
 		if busy || !idle {
+			if len(l.bulk) > 0 && l.now-l.copiedAt < quietFor {
+				// Beside small messages, bulk leaves the processor to whoever
+				// answers them: a loop that never sleeps would be taken for a
+				// program that has no hurry, and they would wait with it.
+				schedYield()
+			}
 			events = l.poll.ready()
 			if len(events) == 0 && idle && offer.due() {
 				offer.begin(l.eng.clock())
