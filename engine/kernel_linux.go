@@ -65,9 +65,9 @@ type sendOp struct {
 type linux struct {
 	*poller
 	pool     *splice.Pool
-	ring     *ring // nil: none
-	ringFrom int   // for batches from this size on
-	unpaced  bool  // backends on this machine are not paced
+	ring     *ring  // nil: none
+	ringFrom int    // for batches from this size on
+	pacing   string // the system's congestion control, if it paces
 }
 
 // shut gives back what the loop itself had.
@@ -92,7 +92,7 @@ func (k linux) send(batch []sendOp) {
 }
 
 func (k linux) connectTo(to sched.Addr) (int32, syscall.Errno) {
-	return connectTo(to, k.unpaced)
+	return connectTo(to, k.pacing != "")
 }
 
 func (linux) shutdownWrite(fd int32)             { shutdownWrite(fd) }
@@ -100,8 +100,8 @@ func (linux) socketError(fd int32) syscall.Errno { return socketError(fd) }
 func (linux) unsent(fd int32) int                { return unsent(fd) }
 func (linux) resetOnClose(fd int32)              { resetOnClose(fd) }
 func (k linux) pace(fd int32) {
-	if k.unpaced {
-		congestion(fd, "bbr")
+	if k.pacing != "" {
+		congestion(fd, k.pacing)
 	}
 }
 

@@ -114,7 +114,7 @@ func (ln *listener) openTCP(network, address string, loops, backlog int) error {
 				return fmt.Errorf("listen on %s: setsockopt %d/%d: %w", address, o.level, o.name, errno)
 			}
 		}
-		if onLoopback(fd) && pacesByDefault() {
+		if onLoopback(fd) && pacing() != "" {
 			unpace(int32(fd)) // handed down as well
 		}
 		if ln.bound == "" {

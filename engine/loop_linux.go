@@ -90,7 +90,7 @@ func newLoop(e *Engine, index int, pipeMemory int64) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipeMemory), ringFrom: e.opt.ringFrom, unpaced: pacesByDefault()}
+	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipeMemory), ringFrom: e.opt.ringFrom, pacing: pacing()}
 	if e.opt.Ring == RingAuto {
 		k.ring, e.noRing = newRing()
 	}
@@ -127,17 +127,17 @@ func (l *loop) run() {
 				schedYield()
 			}
 			events = l.poll.ready()
-			if len(events) == 0 && idle && offer.due() {
-				offer.begin(l.eng.clock())
+			if len(events) == 0 && idle && offer.due(l.now) {
 				schedYield()
 				events = l.poll.ready()
-				offer.end(l.eng.clock(), len(events) > 0)
+				offer.made(l.eng.clock()-l.now, len(events) > 0)
 			}
 		}
 		if len(events) == 0 && idle {
 			l.acknowledge(&l.owing)
 			l.acknowledge(&l.owed)
 			events = l.poll.wait()
+			offer.awake = l.eng.clock()
 		}
 		busy = len(events) > 0
 		l.now = l.eng.clock()
@@ -151,26 +151,32 @@ func (l *loop) run() {
 }
 
 // offer decides when a loop that has nothing to do offers its processor to
-// others (sched_yield(2)) before it sleeps. If they bring new work at once, as
-// programs do that share a processor with the loop, none of both sleeps or has
-// to be woken. An offer in vain is not repeated for some time, and one that
-// somebody took for long not for longer.
+// others (sched_yield(2)) before it sleeps. Where programs share a processor
+// with the loop and bring it new work as soon as they run, neither sleeps nor
+// has to be woken then. It pays only while there is no end of work: a loop that
+// sleeps often is woken sooner than its turn would come. An offer in vain is
+// not repeated for some chances, and one that took long not for many.
 type offer struct {
-	began int64
-	skip  int // chances to let pass
-	vain  int // offers in vain in a row
+	awake int64 // ns: when the loop last woke
+	skip  int   // chances to let pass
+	vain  int   // offers in vain in a row
 }
 
 const (
-	// longOffer is how long an offer may take, in ns.
-	longOffer = 300e3
+	// offerAfter is how long a loop is awake before it makes offers, in ns.
+	offerAfter = 300e3
+	// longOffer is how long a turn and an offer may take, in ns.
+	longOffer = 2e6
 	// offerLess bounds the doubling of how many chances pass after an offer in
 	// vain; offerLater is how many pass after a long one.
 	offerLess  = 6
 	offerLater = 1000
 )
 
-func (o *offer) due() bool {
+func (o *offer) due(now int64) bool {
+	if now-o.awake < offerAfter {
+		return false
+	}
 	if o.skip > 0 {
 		o.skip--
 		return false
@@ -178,11 +184,10 @@ func (o *offer) due() bool {
 	return true
 }
 
-func (o *offer) begin(now int64) { o.began = now }
-
-func (o *offer) end(now int64, found bool) {
+// made takes in what became of an offer.
+func (o *offer) made(took int64, found bool) {
 	switch {
-	case now-o.began > longOffer:
+	case took > longOffer:
 		o.skip = offerLater
 	case found:
 		o.vain = 0

@@ -131,12 +131,16 @@ var socketOptions = [...]struct {
 	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent},
 }
 
-// pacesByDefault tells whether the system's congestion control paces (BBR does,
-// tcp(7)): every segment waits for a timer then. On the loopback interface that
-// costs more than the bytes, and there is no network to be spared.
-func pacesByDefault() bool {
-	name, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
-	return err == nil && strings.HasPrefix(string(name), "bbr")
+// pacing returns the name of the system's congestion control if it paces, else
+// "". BBR does (tcp(7)): every segment waits for a timer then. On the loopback
+// interface that costs more than the bytes, and there is no network to be
+// spared.
+func pacing() string {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	if name := strings.TrimSpace(string(text)); err == nil && strings.HasPrefix(name, "bbr") {
+		return name
+	}
+	return ""
 }
 
 // unpace gives a socket a congestion control that does not pace. It has to be
