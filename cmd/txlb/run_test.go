@@ -672,7 +672,7 @@ func TestSessionsFor(t *testing.T) {
 		{20_000, 2, 256, 9679},
 		{1024, 2, 256, 335},
 		{64, 2, 256, 1},
-		{1 << 63, 2, 256, 549755813567},
+		{1 << 63, 2, 256, 549755813087},
 	} {
 		if got := sessionsFor(test.files, test.listeners, test.pipes); got != test.want {
 			t.Errorf("%+v: %d sessions, want %d", test, got, test.want)

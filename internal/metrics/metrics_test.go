@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,7 +17,6 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
-	"github.com/txlb/txlb/sched"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
@@ -40,8 +38,7 @@ func source(t *testing.T) Source {
 		t.Fatal(problems)
 	}
 	d, err := director.New(c, fixed{}, director.Options{
-		Log:   slog.New(slog.DiscardHandler),
-		Probe: func(context.Context, sched.Addr) error { return errors.New("no") },
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
