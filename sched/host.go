@@ -15,7 +15,7 @@ type Host struct {
 	// write. A Host is then a whole number of lines that the allocator aligns
 	// to lines, so that no two hosts share one.
 	identity
-	_ [(cacheLine - unsafe.Sizeof(identity{})%cacheLine) % cacheLine]byte
+	_        [(cacheLine - unsafe.Sizeof(identity{})%cacheLine) % cacheLine]byte
 	counters // a whole line as it is: a field of no size behind it would add a word
 }
 
