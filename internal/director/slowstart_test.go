@@ -165,6 +165,10 @@ func TestSlowStartBeginsAndEnds(t *testing.T) {
 		share("after a moment of drain", 140, 140)
 		w.set(w.dead, "10.0.0.1:80", true)
 		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait()
+		if len(d.ramping) != 0 {
+			t.Error("the slow start of a host that is down goes on")
+		}
 		w.set(w.dead, "10.0.0.1:80", false)
 		time.Sleep(1100 * time.Millisecond)
 		synctest.Wait()

@@ -247,3 +247,20 @@ func TestProbesEndByAReset(t *testing.T) {
 		t.Errorf("the host saw %v", err)
 	}
 }
+
+// What is expected may come in any number of pieces.
+func TestExpectedInPieces(t *testing.T) {
+	for _, pieces := range [][]string{{"+PONG"}, {"+PO", "NG"}, {"xx+", "P", "O", "N", "G", "yy"}, {"+PON+PON", "G"}, {strings.Repeat("x", 510) + "+P", "ONG"}} {
+		ours, theirs := net.Pipe() // one Write is one Read
+		go func() {
+			for _, p := range pieces {
+				_, _ = io.WriteString(theirs, p)
+			}
+			_ = theirs.Close()
+		}()
+		if got, err := readUntil(ours, "+PONG", maxExpect); err != nil || !strings.HasSuffix(string(got), "+PONG") {
+			t.Errorf("%q: read %q, %v", pieces, got, err)
+		}
+		_ = ours.Close()
+	}
+}
