@@ -59,8 +59,8 @@ type Options struct {
 	Resolver Resolver     // nil: the system's
 	// Probe makes one probe; nil: package health does.
 	Probe func(context.Context, health.Probe) health.Result
-	// MaxProbes is how many probes are under way at once; 0: 64. Each takes a
-	// descriptor.
+	// MaxProbes is how many probes are under way at once; 0: 64. Each takes two
+	// descriptors at most.
 	MaxProbes int
 }
 
