@@ -71,6 +71,7 @@ type Director struct {
 	state atomic.Pointer[State]
 
 	changes chan request
+	orders  chan func() // what is no change of the configuration
 	probed  chan probeResult
 	looked  chan lookup
 	stopped chan struct{} // closed when Run has returned
@@ -137,6 +138,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 	d := &Director{
 		eng: eng, opt: opt, log: opt.Log,
 		changes: make(chan request),
+		orders:  make(chan func()),
 		probed:  make(chan probeResult, maxProbes),
 		looked:  make(chan lookup, maxLookups),
 		stopped: make(chan struct{}),
@@ -198,6 +200,8 @@ func (d *Director) Run(ctx context.Context) error {
 			return nil
 		case r := <-changes:
 			d.change(r)
+		case order := <-d.orders:
+			order()
 		case <-givenUp:
 			d.drop(d.pending.ctx.Err())
 		case f := <-d.eng.Failures():
