@@ -203,5 +203,5 @@ func Quote(s string) string {
 	if s != "" && !strings.ContainsAny(s, " \t\r\n\";=#") && !strings.HasPrefix(s, "--") {
 		return s
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+	return `"` + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), `"`, `\"`) + `"`
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/sched"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
@@ -116,6 +117,16 @@ func (r *rig) do(line string) string {
 		texts = append(texts, one.Text)
 	}
 	return strings.Join(texts, "\n")
+}
+
+// target returns the first address of a host that runs.
+func (r *rig) target(service, group, host string) *sched.Host {
+	r.t.Helper()
+	h := stateHost(r.dir.State(), service, group, host)
+	if len(h.Targets) == 0 {
+		r.t.Fatalf("there is no host %s in group %s of service %s", host, group, service)
+	}
+	return h.Targets[0].Host
 }
 
 // refused executes a line that must fail, change nothing, and say all of want
