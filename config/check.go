@@ -153,9 +153,6 @@ func (k *checker) manager(m *Manager) {
 		k.seconds(0, c.what, c.Interval)
 	}
 	k.within("<configCheck backups>", int64(m.Backups), 0, maxBackups)
-	if m.ConfigCheck.Enable {
-		k.warn(m.ConfigCheckPos.Line, "<configCheck> is not done by this version yet: changes made at run time are not written back")
-	}
 }
 
 func (k *checker) admin(a *Admin) {

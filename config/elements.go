@@ -298,13 +298,9 @@ func (r *reader) manager(e *etree.Element, to *Manager) {
 			r.children(e)
 		}
 	}
-	configCheck := check(&to.ConfigCheck, integer("backups", &to.Backups, 0, maxBackups))
 	r.children(e,
 		child{"hostCheck", check(&to.HostCheck), true},
-		child{"configCheck", func(e *etree.Element) {
-			to.ConfigCheckPos = Pos{r.lines[e]}
-			configCheck(e)
-		}, true},
+		child{"configCheck", check(&to.ConfigCheck, integer("backups", &to.Backups, 0, maxBackups)), true},
 		child{"heartbeat", check(&to.Heartbeat), true},
 	)
 }

@@ -127,9 +127,7 @@ type Manager struct {
 	Heartbeat Check // probe hosts that are in rotation
 	// ConfigCheck writes changes made at run time back to the file.
 	ConfigCheck Check
-	Backups     int
-
-	ConfigCheckPos Pos
+	Backups     int // old files kept by it and by Document.Save
 }
 
 // Check is a periodic task of the manager.

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/beevik/etree"
@@ -11,6 +12,17 @@ import (
 // Marshal writes the model as a new document, with every value that differs
 // from its default. Reading it gives the same model.
 func (c *Config) Marshal() ([]byte, error) {
+	doc := c.document()
+	doc.Indent(2)
+	data, err := doc.WriteToBytes()
+	if err != nil {
+		return nil, fmt.Errorf("write the configuration: %w", err)
+	}
+	return data, nil
+}
+
+// document is the model as a document without layout.
+func (c *Config) document() *etree.Document {
 	doc := etree.NewDocument()
 	doc.WriteSettings.CanonicalAttrVal = true
 	root := doc.CreateElement(c.Root)
@@ -23,7 +35,7 @@ func (c *Config) Marshal() ([]byte, error) {
 		unless(c.Engine.PipeMemory == std.Engine.PipeMemory, "pipeMemory", formatSize(c.Engine.PipeMemory)),
 		unless(c.Engine.MaxSessions == 0, "maxSessions", strconv.Itoa(c.Engine.MaxSessions)),
 		unless(c.Engine.Backlog == std.Engine.Backlog, "backlog", strconv.Itoa(c.Engine.Backlog)),
-		unless(c.Engine.Drain == std.Engine.Drain, "drain", c.Engine.Drain.String()))
+		unless(c.Engine.Drain == std.Engine.Drain, "drain", duration(c.Engine.Drain)))
 	for _, s := range c.Services {
 		s.marshal(root)
 	}
@@ -36,12 +48,7 @@ func (c *Config) Marshal() ([]byte, error) {
 		unless(c.Logging.File == "", "file", c.Logging.File),
 		unless(c.Logging.Level == std.Logging.Level, "level", c.Logging.Level),
 		unless(c.Logging.Format == std.Logging.Format, "format", c.Logging.Format))
-	doc.Indent(2)
-	data, err := doc.WriteToBytes()
-	if err != nil {
-		return nil, fmt.Errorf("write the configuration: %w", err)
-	}
-	return data, nil
+	return doc
 }
 
 func (s *Service) marshal(root *etree.Element) {
@@ -52,10 +59,10 @@ func (s *Service) marshal(root *etree.Element) {
 	}
 	std := NewService("")
 	add(e, "timeouts",
-		unless(s.Timeouts.Connect == std.Timeouts.Connect, "connect", s.Timeouts.Connect.String()),
-		unless(s.Timeouts.Total == std.Timeouts.Total, "total", s.Timeouts.Total.String()),
-		unless(s.Timeouts.Idle == std.Timeouts.Idle, "idle", s.Timeouts.Idle.String()),
-		unless(s.Timeouts.HalfClosed == std.Timeouts.HalfClosed, "halfClosed", s.Timeouts.HalfClosed.String()))
+		unless(s.Timeouts.Connect == std.Timeouts.Connect, "connect", duration(s.Timeouts.Connect)),
+		unless(s.Timeouts.Total == std.Timeouts.Total, "total", duration(s.Timeouts.Total)),
+		unless(s.Timeouts.Idle == std.Timeouts.Idle, "idle", duration(s.Timeouts.Idle)),
+		unless(s.Timeouts.HalfClosed == std.Timeouts.HalfClosed, "halfClosed", duration(s.Timeouts.HalfClosed)))
 	add(e, "limits", unless(s.Limits.Tries == 0, "tries", strconv.Itoa(s.Limits.Tries)))
 	for _, g := range s.Groups {
 		group := e.CreateElement("group")
@@ -128,6 +135,19 @@ func addCheck(to *etree.Element, tag string, c Check) *etree.Element {
 	e.CreateAttr("interval", seconds(c.Interval))
 	e.CreateAttr("enable", strconv.FormatBool(c.Enable))
 	return e
+}
+
+// duration is the inverse of parseDuration, without the zeros that a Duration
+// says at its end.
+func duration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // seconds is the inverse of parseSeconds.

@@ -52,7 +52,7 @@ func demoCommand(ctx context.Context, c console, args []string) int {
 
 Stop it with Ctrl-C. For your own servers: docs/configuration.md and txlb run -c FILE.
 `, demoAddress, demoMetrics)
-	return finish(c, serve(ctx, c, cfg))
+	return finish(c, serve(ctx, c, cfg, nil))
 }
 
 // page is one of the demo's web servers.

@@ -40,6 +40,7 @@ func commands() []command {
 		{"run", "[-c FILE]", "run in the foreground", runCommand},
 		{"demo", "", "balance three small web servers inside on 127.0.0.1:8080", demoCommand},
 		{"check", "[-c FILE]", "say what is wrong with a configuration", checkCommand},
+		{"diff", "OLD NEW", "print the runtime commands that make one configuration into another", diffCommand},
 		{"version", "", "print the version", versionCommand},
 	}
 }

@@ -24,35 +24,36 @@ import (
 )
 
 func runCommand(ctx context.Context, c console, args []string) int {
-	cfg, _, status := readConfig(c, "run", args, c.err)
-	if cfg == nil {
+	doc, _, status := readConfig(c, "run", args, c.err)
+	if doc == nil {
 		return status
 	}
-	return finish(c, serve(ctx, c, cfg))
+	return finish(c, serve(ctx, c, doc.Config, doc))
 }
 
 // readConfig reads the configuration that a command's words name and writes
 // what is wrong with it to problems. Without a usable one it returns the exit
 // status.
-func readConfig(c console, command string, args []string, problems io.Writer) (cfg *config.Config, path string, status int) {
+func readConfig(c console, command string, args []string, problems io.Writer) (doc *config.Document, path string, status int) {
 	flags := flag.NewFlagSet("txlb "+command, flag.ContinueOnError)
 	file := configFlag(flags)
 	if status, ok := parseFlags(c, command, flags, args); !ok {
 		return nil, "", status
 	}
 	path = configPath(*file)
-	cfg, found := config.ReadFile(path)
+	doc, found := config.ReadDocument(path)
 	if len(found) > 0 {
 		fmt.Fprintln(problems, found)
 	}
-	return cfg, path, exitUsage
+	return doc, path, exitUsage
 }
 
 func checkCommand(_ context.Context, c console, args []string) int {
-	cfg, path, status := readConfig(c, "check", args, c.out)
-	if cfg == nil {
+	doc, path, status := readConfig(c, "check", args, c.out)
+	if doc == nil {
 		return status
 	}
+	cfg := doc.Config
 	hosts := 0
 	for _, s := range cfg.Services {
 		for _, g := range s.Groups {
@@ -73,17 +74,19 @@ func finish(c console, err error) int {
 }
 
 // serve runs a configuration until ctx ends, then takes leave of the clients.
-// It returns nil if that went in good order.
-func serve(ctx context.Context, c console, cfg *config.Config) error {
+// doc is the file that it is of, nil without one. It returns nil if that went in
+// good order.
+func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Document) error {
 	file, err := logs.Open(cfg.Logging.File)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = file.Close() }()
-	log, err := logs.New(file, cfg.Logging.Level, cfg.Logging.Format)
+	handler, err := logs.NewSwitch(file, cfg.Logging.Level, cfg.Logging.Format)
 	if err != nil {
 		return err
 	}
+	log := slog.New(handler)
 	opt, limits := engineOptions(cfg, log)
 	eng, err := engine.New(opt)
 	if err != nil {
@@ -93,13 +96,12 @@ func serve(ctx context.Context, c console, cfg *config.Config) error {
 	if why := eng.NoRing(); why != nil {
 		log.Info("the kernel has no ring to give: each send is a call of its own", "why", why)
 	}
-	dir, err := director.New(cfg, eng, director.Options{Log: log, MaxProbes: probesFor(limits.files)})
+	dir, err := director.New(cfg, eng, director.Options{Log: log, MaxProbes: probesFor(limits.files), Document: doc})
 	if err != nil {
 		return err
 	}
-	for _, l := range eng.Listeners() {
-		log.Info("listening", "service", l.Service, "addr", l.Addr)
-	}
+	follow := &follower{log: log, handler: handler, file: file, logging: cfg.Logging, engine: eng}
+	follow.listeners()
 
 	// Everything that runs beside the loops ends with background.
 	background, stop := context.WithCancel(context.Background())
@@ -115,6 +117,9 @@ func serve(ctx context.Context, c console, cfg *config.Config) error {
 			Engine: eng.Snapshot, State: dir.State, Version: version,
 			SessionsLimit: opt.MaxSessions, FDLimit: limits.files,
 		}
+		if doc != nil {
+			source.File = func() (int, bool) { return len(dir.Unsaved()), dir.ReloadFailed() }
+		}
 		running.Go(func() {
 			if err := metrics.Serve(background, ln, source); err != nil {
 				log.Error("the metrics are gone", "err", err)
@@ -128,7 +133,8 @@ func serve(ctx context.Context, c console, cfg *config.Config) error {
 		signal.Notify(reopen, which...)
 	}
 	defer signal.Stop(reopen)
-	running.Go(func() { onSignals(background, reopen, log, file) })
+	running.Go(func() { onSignals(background, reopen, log, file, dir) })
+	running.Go(func() { follow.run(background, dir) })
 	log.Info("ready", "version", version, "services", len(cfg.Services), "loops", opt.Loops,
 		"max_sessions", opt.MaxSessions, "files", limits.files)
 	notify(log, daemon.SdNotifyReady)
@@ -218,7 +224,7 @@ func sessionsFor(files uint64, listeners, pipes int) int {
 }
 
 // onSignals does what signals other than those to stop ask for, until ctx ends.
-func onSignals(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, file *logs.File) {
+func onSignals(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, file *logs.File, dir *director.Director) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -226,11 +232,76 @@ func onSignals(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, 
 		case s := <-signals:
 			if err := file.Reopen(); err != nil {
 				log.Error("the log goes on in the old file", "err", err)
-				continue
+			} else {
+				log.Info("the log was opened anew", "signal", s.String())
 			}
-			log.Info("the log was opened anew", "signal", s.String())
+			if isReload(s) {
+				// The director logs what comes of it.
+				_, err := dir.Reload(ctx, director.ReloadRequest{By: s.String()})
+				if errors.Is(err, director.ErrNoFile) {
+					log.Warn("nothing to reload", "err", err)
+				}
+			}
 		}
 	}
+}
+
+// follower brings into the process what changes of the configuration are not
+// the director's to do: the log, and telling of listeners in it.
+type follower struct {
+	log     *slog.Logger
+	handler *logs.Switch
+	file    *logs.File
+	logging config.Logging // as it is
+	engine  *engine.Engine
+	told    map[engine.Listener]bool // listeners that the log has told of
+}
+
+// run follows until ctx ends.
+func (f *follower) run(ctx context.Context, dir *director.Director) {
+	for {
+		state := dir.State()
+		f.listeners()
+		f.logs(state.Config.Logging)
+		select {
+		case <-ctx.Done():
+			return
+		case <-state.Replaced():
+		}
+	}
+}
+
+// listeners tells of those that have come or gone.
+func (f *follower) listeners() {
+	now := map[engine.Listener]bool{}
+	for _, l := range f.engine.Listeners() {
+		now[l] = true
+		if !f.told[l] {
+			f.log.Info("listening", "service", l.Service, "addr", l.Addr)
+		}
+	}
+	for l := range f.told {
+		if !now[l] {
+			f.log.Info("listening no more", "service", l.Service, "addr", l.Addr)
+		}
+	}
+	f.told = now
+}
+
+// logs makes the log what <logging> says. A file that cannot be opened is
+// told, and the log goes on where it is.
+func (f *follower) logs(to config.Logging) {
+	if to.File != f.logging.File {
+		if err := f.file.Move(to.File); err != nil {
+			f.log.Error("the log goes on in the old file", "err", err)
+		}
+	}
+	if to.Level != f.logging.Level || to.Format != f.logging.Format {
+		if err := f.handler.Set(to.Level, to.Format); err != nil {
+			f.log.Error("the log stays as it is", "err", err)
+		}
+	}
+	f.logging = to
 }
 
 // notify tells systemd, if it started the program (sd_notify(3)).

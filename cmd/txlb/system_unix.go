@@ -27,3 +27,6 @@ func raiseFiles() (uint64, error) {
 
 // reopenSignals are the signals after which the log is opened anew.
 func reopenSignals() []os.Signal { return []os.Signal{unix.SIGUSR1, unix.SIGHUP} }
+
+// isReload tells the one after which the configuration is read again as well.
+func isReload(s os.Signal) bool { return s == unix.SIGHUP }

@@ -12,3 +12,5 @@ func raiseFiles() (uint64, error) {
 
 // reopenSignals: this system has none.
 func reopenSignals() []os.Signal { return nil }
+
+func isReload(os.Signal) bool { return false }

@@ -1,23 +1,37 @@
 package director
 
-import "github.com/txlb/txlb/config"
+import (
+	"time"
+
+	"github.com/txlb/txlb/config"
+)
 
 // pending is a change that is made to the model and waits for its names. No
 // other change is taken meanwhile, so the model it began with still runs.
 type pending struct {
 	request
 	config *config.Config
+	work   func() edits
 }
 
 // change begins a Do. It ends in finish or in drop.
 func (d *Director) change(r request) {
-	d.pending = &pending{r, d.config.Clone()}
+	d.pending = &pending{request: r, config: d.config.Clone()}
+	if want := r.change.Generation; want != 0 && want != d.State().Generation {
+		d.drop(d.moved(want))
+		return
+	}
 	if err := r.change.Apply(d.pending.config); err != nil {
 		d.drop(err)
 		return
 	}
 	if err := d.pending.config.Check("configuration").Err(); err != nil {
 		d.drop(err)
+		return
+	}
+	d.pending.work = between(d.config, d.pending.config)
+	if r.change.DryRun {
+		d.answer(d.State().Generation)
 		return
 	}
 	for host := range hostNames(d.pending.config) {
@@ -39,10 +53,17 @@ func (d *Director) finish() {
 		d.drop(err)
 		return
 	}
-	d.pending = nil
+	d.events.add(&event{Event{Generation: generation, Time: time.Now(), By: p.change.By, From: p.change.From, Verb: p.change.Verb}, p.work})
 	d.log.Info("configuration changed", "generation", generation,
 		"verb", p.change.Verb, "by", p.change.By, "from", p.change.From)
-	p.answer <- answer{generation, nil}
+	d.answer(generation)
+}
+
+// answer answers the change that is pending.
+func (d *Director) answer(generation uint64) {
+	p := d.pending
+	d.pending = nil
+	p.answer <- answer{generation: generation, work: p.work}
 }
 
 // drop answers the change that is pending, if there is one, with an error and
@@ -54,5 +75,5 @@ func (d *Director) drop(err error) {
 	p := d.pending
 	d.pending = nil
 	d.forgetNames()
-	p.answer <- answer{0, err}
+	p.answer <- answer{err: err}
 }

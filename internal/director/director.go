@@ -33,6 +33,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,12 +63,17 @@ type Options struct {
 	// MaxProbes is how many probes are under way at once; 0: 64. Each takes two
 	// descriptors at most.
 	MaxProbes int
+	Document  *config.Document // where the configuration came from; nil: from no file
 }
 
 // Change is one change of the configuration.
 type Change struct {
 	By, From, Verb string                     // who, from where, what: for the log
 	Apply          func(*config.Config) error // changes a copy; an error drops it
+
+	Generation uint64         // if not 0: refused with a *MovedError unless it is this one that runs
+	DryRun     bool           // do all but make the change
+	Edits      *[]config.Edit // if not nil: where to tell what the change did, or would do
 }
 
 // Director is the control plane. See the package comment.
@@ -82,6 +88,9 @@ type Director struct {
 	probed  chan probeResult
 	looked  chan lookup
 	stopped chan struct{} // closed when Run has returned
+	files   files
+	events  events
+	started *config.Config // what New was given
 
 	// What follows belongs to New, and then to Run.
 	config  *config.Config
@@ -109,6 +118,7 @@ type request struct {
 type answer struct {
 	generation uint64
 	err        error
+	work       func() edits
 }
 
 // route is what the engine was last given for a service.
@@ -158,6 +168,8 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		ramping: map[*Target]bool{},
 	}
 	cfg = cfg.Clone()
+	d.started = cfg
+	d.files.doc.Store(opt.Document)
 	d.lookupAll(cfg)
 	if _, err := d.adopt(cfg, 1); err != nil {
 		return nil, err
@@ -173,7 +185,8 @@ func (d *Director) State() *State { return d.state.Load() }
 // of the configuration or from the engine leaves everything as it was. Changes
 // made at the same moment are done one after the other. A change that brings
 // new host names waits for their first look-up, five seconds at most for up to
-// 64 of them; when ctx ends before, it is dropped.
+// 64 of them; when ctx ends before, it is dropped. A dry run waits for no names
+// and returns the generation as it is.
 func (d *Director) Do(ctx context.Context, c Change) (generation uint64, err error) {
 	reply := make(chan answer, 1)
 	select {
@@ -185,7 +198,14 @@ func (d *Director) Do(ctx context.Context, c Change) (generation uint64, err err
 	}
 	// Run has taken it and will answer.
 	a := <-reply
-	return a.generation, a.err
+	if a.err != nil {
+		return 0, a.err
+	}
+	if done := a.work().done; c.Edits != nil {
+		*c.Edits = done
+	}
+	d.events.bound()
+	return a.generation, nil
 }
 
 // Run is the director's goroutine. It returns when ctx ends, after its probes
@@ -193,6 +213,9 @@ func (d *Director) Do(ctx context.Context, c Change) (generation uint64, err err
 func (d *Director) Run(ctx context.Context) error {
 	defer close(d.stopped)
 	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { d.saveInTime(ctx) })
+	defer beside.Wait()
 	scan := time.NewTicker(scanEvery)
 	defer scan.Stop()
 	wake := time.NewTimer(0)
@@ -290,7 +313,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	for _, t := range targets {
 		d.byHost[t.Host] = t
 	}
-	d.state.Store(state)
+	d.publish(state)
 	d.settle(state)
 	d.forgetNames()
 	d.reportLeftOut(state)

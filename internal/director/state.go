@@ -20,6 +20,20 @@ type State struct {
 	Generation uint64 // counts the changes of the configuration, from 1 on
 	Config     *config.Config
 	Services   []*Service
+
+	replaced chan struct{}
+}
+
+// Replaced returns a channel that is closed when another state has taken the
+// place of this one.
+func (s *State) Replaced() <-chan struct{} { return s.replaced }
+
+// publish makes a state the one that readers see.
+func (d *Director) publish(state *State) {
+	state.replaced = make(chan struct{})
+	if was := d.state.Swap(state); was != nil {
+		close(was.replaced)
+	}
 }
 
 // Service is a service that runs.

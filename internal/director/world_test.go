@@ -143,6 +143,13 @@ func startWith(t *testing.T, w *world, c *config.Config, probe func(context.Cont
 	if err != nil {
 		t.Fatal(err)
 	}
+	runDirector(t, d)
+	return d
+}
+
+// runDirector runs a director until the test ends.
+func runDirector(t *testing.T, d *Director) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
@@ -153,7 +160,6 @@ func startWith(t *testing.T, w *world, c *config.Config, probe func(context.Cont
 		}
 	})
 	synctest.Wait()
-	return d
 }
 
 // target returns the n-th target of a host of the only service.

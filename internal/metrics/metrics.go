@@ -28,6 +28,9 @@ type Source struct {
 	Version       string
 	SessionsLimit int    // 0: none
 	FDLimit       uint64 // 0: not known
+	// File tells how many changes of what runs the configuration file lacks, and
+	// whether it was wrong when it was last reloaded; nil: there is no file.
+	File func() (unsaved int, failed bool)
 }
 
 // Write writes all metrics.
@@ -207,6 +210,17 @@ func (s Source) process(x *text, state *director.State) {
 	x.sample("txlb_build_info", 1, "version", s.Version)
 	x.gauge("txlb_config_generation")
 	x.sample("txlb_config_generation", float64(state.Generation))
+	if s.File != nil {
+		unsaved, failed := s.File()
+		x.gauge("txlb_config_unsaved")
+		x.sample("txlb_config_unsaved", float64(unsaved))
+		x.gauge("txlb_config_last_reload_success")
+		success := 1.0
+		if failed {
+			success = 0
+		}
+		x.sample("txlb_config_last_reload_success", success)
+	}
 	if s.SessionsLimit > 0 {
 		x.gauge("txlb_sessions_limit")
 		x.sample("txlb_sessions_limit", float64(s.SessionsLimit))

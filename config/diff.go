@@ -1,0 +1,915 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Edit is one step from a configuration to another, made by [Diff].
+type Edit struct {
+	text, shown string
+	ops         []op
+	live        bool
+	restart     bool
+}
+
+// Command returns the edit as the runtime verb that makes it. What no verb can
+// make is a comment that tells what differs and where:
+//
+//	# <service name="web"><timeouts> idle 1h -> 5m: needs reload
+//
+// It may contain password hashes; see String.
+func (e Edit) Command() string { return e.text }
+
+// String is Command with *** in place of password hashes, fit for a log.
+func (e Edit) String() string {
+	if e.shown != "" {
+		return e.shown
+	}
+	return e.text
+}
+
+// Live tells whether a runtime verb can make the edit.
+func (e Edit) Live() bool { return e.live }
+
+// Restart tells whether the edit is about something that a running process
+// cannot change: <engine>, or where <metrics>, <web> and <ssh> listen.
+func (e Edit) Restart() bool { return e.restart }
+
+// Apply returns the configuration that edits make of c, one after the other. c
+// stays as it is. The error tells that they do not fit: what an edit is about
+// has gone, or the result is not right.
+func Apply(c *Config, edits []Edit) (*Config, error) {
+	root := c.fullTree()
+	for _, e := range edits {
+		for _, o := range e.ops {
+			if err := o.apply(root); err != nil {
+				return nil, fmt.Errorf("%s: %w", e, err)
+			}
+		}
+	}
+	next, err := root.model()
+	if err != nil {
+		return nil, err
+	}
+	next.position(c)
+	return next, nil
+}
+
+// op is one change of a tree.
+type op struct {
+	path []step
+	kind opKind
+	name string // of an attribute, or the root's new tag
+	text string // its value, or the element's new text
+	kids []*node
+	gone []step
+}
+
+type opKind uint8
+
+const (
+	opSet     opKind = iota // an attribute
+	opUnset                 // an attribute
+	opText                  // the text of an element
+	opAdd                   // kids
+	opDelete                // gone
+	opReplace               // all kids without a key, by kids
+	opRename                // the element
+)
+
+func (o op) apply(root *node) error {
+	n := root
+	for _, s := range o.path {
+		next := n.kid(s)
+		if next == nil {
+			if s.key != "" {
+				return fmt.Errorf("there is no %s %q", s.tag, s.key)
+			}
+			next = &node{tag: s.tag}
+			n.add(next)
+		}
+		n = next
+	}
+	switch o.kind {
+	case opSet:
+		n.set(o.name, o.text)
+	case opUnset:
+		n.remove(o.name)
+	case opText:
+		n.text = o.text
+	case opRename:
+		n.tag = o.name
+	case opAdd:
+		for _, k := range o.kids {
+			if n.kid(k.step()) != nil {
+				return fmt.Errorf("there is a %s %q already", k.tag, k.key)
+			}
+			n.add(k.clone())
+		}
+	case opDelete:
+		for _, s := range o.gone {
+			if n.kid(s) == nil {
+				return fmt.Errorf("there is no %s %q", s.tag, s.key)
+			}
+			n.drop(s)
+		}
+	case opReplace:
+		n.kids = slices.DeleteFunc(n.kids, func(k *node) bool { return keys[k.tag] == "" })
+		n.index = nil
+		for _, k := range o.kids {
+			n.kids = append(n.kids, k.clone())
+		}
+	}
+	return nil
+}
+
+// Diff returns the edits that make old into new, in an order in which they work
+// one by one: after each the configuration is right, as far as that can be,
+// and no verb meets a rule that forbids it. No edit means that both say the
+// same; the order of services, listeners, groups, hosts and users says
+// nothing, and neither do positions. Both must be free of errors.
+func Diff(old, new *Config) []Edit {
+	if equal(old, new) {
+		return nil
+	}
+	d := &differ{old: old, new: new}
+	lessOld, lessNew := differing(old, new)
+	d.root(lessOld.tree(old.enabledGroups()), lessNew.tree(new.enabledGroups()))
+	return d.edits
+}
+
+// Same tells whether two models say the same: whether Diff has no edits.
+func Same(a, b *Config) bool {
+	if equal(a, b) {
+		return true
+	}
+	lessA, lessB := differing(a, b)
+	return lessA.tree(a.enabledGroups()).same(lessB.tree(b.enabledGroups()))
+}
+
+type differ struct {
+	old, new *Config // whole
+	edits    []Edit
+}
+
+func (d *differ) root(a, b *node) {
+	if a.tag != b.tag {
+		d.note(fmt.Sprintf("<%s> -> <%s>", a.tag, b.tag), op{kind: opRename, name: b.tag})
+		b = b.clone()
+		b.tag = a.tag
+	}
+	var fresh []*node // services of b that a lacks
+	for _, s := range b.of("service") {
+		if was := a.kid(s.step()); was != nil {
+			d.service(was, s)
+		} else {
+			fresh = append(fresh, s)
+		}
+	}
+	d.users(a.kid(step{tag: "admin"}), b.kid(step{tag: "admin"}))
+	begin := len(d.edits)
+	d.rest(nil, a, b)
+	others := slices.Clone(d.edits[begin:])
+	d.edits = d.edits[:begin]
+	d.addresses(a, b, fresh, others)
+	for _, s := range fresh {
+		d.service(serviceSeed(s), s)
+	}
+}
+
+// serviceSeed is what addService makes.
+func serviceSeed(s *node) *node {
+	seed := &node{tag: "service", key: s.key, attrs: []attribute{{"name", s.key}}}
+	seed.kids = s.of("listen")
+	return seed
+}
+
+// service makes the edits within a service, but for its listeners.
+func (d *differ) service(a, b *node) {
+	at := []step{b.step()}
+	name := b.key
+	d.rest(at, a, b)
+	enabled := a.get("enable")
+	groups := b.of("group")
+	if enabled == "" {
+		// The first group of a service is enabled, so it comes first.
+		slices.SortStableFunc(groups, func(x, y *node) int { return order(x.key != b.get("enable"), y.key != b.get("enable")) })
+	}
+	for _, g := range groups {
+		was := a.kid(g.step())
+		if was == nil {
+			was = d.addGroup(at, g, enabled == "")
+			if enabled == "" {
+				enabled = g.key
+			}
+		}
+		d.group(at, was, g, enabled)
+	}
+	if want := b.get("enable"); want != enabled && want != "" {
+		force := ""
+		if d.hostsOf(d.new, name, want) == 0 {
+			force = " --force"
+		}
+		d.verb(fmt.Sprintf("enableGroup %s %s%s", Quote(name), Quote(want), force), op{path: at, kind: opSet, name: "enable", text: want})
+		enabled = want
+	}
+	for _, g := range b.of("group") {
+		if was := a.kid(g.step()); was != nil {
+			d.deleteHosts(at, was, g, enabled == g.key)
+		}
+	}
+	for _, last := range []bool{false, true} {
+		for _, g := range a.of("group") {
+			if b.kid(g.step()) != nil || (g.key == enabled) != last {
+				continue
+			}
+			gone := op{path: at, kind: opDelete, gone: []step{g.step()}}
+			if last { // the enabled group, which delGroup refuses
+				d.note(fmt.Sprintf("%s<group name=%q> deleted", where(at, b), g.key), gone, op{path: at, kind: opUnset, name: "enable"})
+			} else {
+				d.verb(fmt.Sprintf("delGroup %s %s", Quote(name), Quote(g.key)), gone)
+			}
+		}
+	}
+}
+
+func order(x, y bool) int {
+	switch {
+	case x == y:
+		return 0
+	case x:
+		return 1
+	}
+	return -1
+}
+
+// addGroup returns what addGroup makes.
+func (d *differ) addGroup(at []step, g *node, first bool) *node {
+	seed := &node{tag: "group", key: g.key, attrs: []attribute{{"name", g.key}, {"scheduler", g.get("scheduler")}}}
+	ops := []op{{path: at, kind: opAdd, kids: []*node{seed}}}
+	if first {
+		ops = append(ops, op{path: at, kind: opSet, name: "enable", text: g.key})
+	}
+	d.verb(fmt.Sprintf("addGroup %s %s %s", Quote(at[0].key), Quote(g.key), Quote(g.get("scheduler"))), ops...)
+	return seed
+}
+
+// group makes the edits within a group that delete nothing.
+func (d *differ) group(service []step, a, b *node, enabled string) {
+	at := append(slices.Clone(service), b.step())
+	s, g := Quote(service[0].key), Quote(b.key)
+	if to := b.get("scheduler"); to != a.get("scheduler") {
+		d.verb(fmt.Sprintf("changeScheduler %s %s %s", s, g, Quote(to)), op{path: at, kind: opSet, name: "scheduler", text: to})
+	}
+	d.rest(at, a, b, "scheduler")
+	var moved []*node
+	for _, h := range b.of("host") {
+		was := a.kid(h.step())
+		switch {
+		case was == nil:
+			d.addHost(at, h)
+		case was.get("ip") != h.get("ip"):
+			moved = append(moved, h)
+		default:
+			d.host(at, was, h)
+		}
+	}
+	for _, h := range moved {
+		// With new hosts added before, it is the last one only if it is alone.
+		alone := d.hostsOf(d.old, service[0].key, b.key) == 1 && d.hostsOf(d.new, service[0].key, b.key) == 1
+		d.delHost(at, h, alone && b.key == enabled)
+		d.addHost(at, h)
+	}
+}
+
+func (d *differ) deleteHosts(service []step, a, b *node, enabled bool) {
+	at := append(slices.Clone(service), b.step())
+	var gone []*node
+	for _, h := range a.of("host") {
+		if b.kid(h.step()) == nil {
+			gone = append(gone, h)
+		}
+	}
+	empty := enabled && d.hostsOf(d.new, service[0].key, b.key) == 0
+	for i, h := range gone {
+		d.delHost(at, h, empty && i == len(gone)-1)
+	}
+}
+
+func (d *differ) delHost(at []step, h *node, force bool) {
+	text := fmt.Sprintf("delHost %s %s %s", Quote(at[0].key), Quote(at[1].key), Quote(h.key))
+	if force {
+		text += " --force"
+	}
+	d.verb(text, op{path: at, kind: opDelete, gone: []step{h.step()}})
+}
+
+func (d *differ) addHost(at []step, h *node) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "addHost %s %s %s %s", Quote(at[0].key), Quote(at[1].key), Quote(h.key), Quote(h.get("ip")))
+	for _, a := range h.attrs {
+		if a.name != "name" && a.name != "ip" && a.value != defaults["host "+a.name] {
+			fmt.Fprintf(&text, " %s=%s", a.name, Quote(a.value))
+		}
+	}
+	bare := h.bare()
+	d.verb(text.String(), op{path: at, kind: opAdd, kids: []*node{bare}})
+	d.rest(append(slices.Clone(at), h.step()), bare, h)
+}
+
+// host makes the edits of a host that stays where it is.
+func (d *differ) host(at []step, a, b *node) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "setHost %s %s %s", Quote(at[0].key), Quote(at[1].key), Quote(b.key))
+	at = append(slices.Clone(at), b.step())
+	var ops []op
+	var unknown []string // attributes whose default has no words
+	for _, name := range attrChanges(a, b) {
+		value, there := b.lookup(name)
+		if !there {
+			var known bool
+			if value, known = defaults["host "+name]; !known {
+				unknown = append(unknown, name)
+				continue
+			}
+		}
+		fmt.Fprintf(&text, " %s=%s", name, Quote(value))
+		ops = append(ops, change(at, b, name))
+	}
+	if len(ops) > 0 {
+		d.verb(text.String(), ops...)
+	}
+	if len(unknown) > 0 {
+		d.attributes(at, a, b, unknown)
+	}
+	d.rest(at, a, b, attrChanges(a, b)...)
+}
+
+// users makes the edits of <user>. Those who come are there before others go,
+// so that somebody can log in at any time.
+func (d *differ) users(a, b *node) {
+	at := []step{{tag: "admin"}}
+	full := 0
+	for _, u := range d.old.Admin.Users {
+		if u.Access == "full" {
+			full++
+		}
+	}
+	for _, u := range b.of("user") {
+		was := a.kid(u.step())
+		if was != nil {
+			d.rest(append(slices.Clone(at), u.step()), was, u)
+			full += count(u.get("access") == "full") - count(was.get("access") == "full")
+			continue
+		}
+		full += count(u.get("access") == "full")
+		access := u.get("access")
+		bare := u.bare()
+		d.verb(fmt.Sprintf("addUser %s %s %s", Quote(u.key), Quote(u.get("password")), access), op{path: at, kind: opAdd, kids: []*node{bare}})
+		d.edits[len(d.edits)-1].shown = fmt.Sprintf("addUser %s %s %s", Quote(u.key), masked, access)
+		d.rest(append(slices.Clone(at), u.step()), bare, u)
+	}
+	for _, u := range a.of("user") {
+		if b.kid(u.step()) != nil {
+			continue
+		}
+		gone := op{path: at, kind: opDelete, gone: []step{u.step()}}
+		full -= count(u.get("access") == "full")
+		if full == 0 && u.get("access") == "full" {
+			d.note(fmt.Sprintf("<admin><user name=%q> deleted, the last with full access", u.key), gone)
+			continue
+		}
+		d.verb("delUser "+Quote(u.key), gone)
+	}
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// hostsOf returns how many hosts a group has.
+func (d *differ) hostsOf(c *Config, service, group string) int {
+	for _, s := range c.Services {
+		if s.Name != service {
+			continue
+		}
+		for _, g := range s.Groups {
+			if g.Name == group {
+				return len(g.Hosts)
+			}
+		}
+	}
+	return 0
+}
+
+// rest makes the edits that no verb makes: of an element's attributes and of
+// what it contains, except for children with keys, which have verbs.
+func (d *differ) rest(at []step, a, b *node, except ...string) {
+	var names []string
+	for _, name := range attrChanges(a, b) {
+		isKey := b != nil && name == keys[b.tag]
+		if !isKey && !slices.Contains(except, name) && (name != "enable" || b.tag != "service") {
+			names = append(names, name)
+		}
+	}
+	if len(names) > 0 {
+		d.attributes(at, a, b, names)
+	}
+	if b != nil && a != nil && a.text != b.text {
+		d.note(fmt.Sprintf("%s text %s -> %s", where(at, b), told(a.text), told(b.text)), op{path: at, kind: opText, text: b.text})
+	}
+	was, ordered := a.list()
+	is, alsoOrdered := b.list()
+	if ordered || alsoOrdered {
+		if !slices.EqualFunc(was, is, (*node).same) {
+			d.note(fmt.Sprintf("%s %s -> %s", where(at, b), inline(was), inline(is)), op{path: at, kind: opReplace, kids: is})
+		}
+		return
+	}
+	for _, k := range is {
+		d.element(at, a.kid(k.step()), k)
+	}
+	for _, k := range was {
+		if b.kid(k.step()) == nil {
+			d.element(at, k, nil)
+		}
+	}
+}
+
+// element makes the edits of a child without a key, of which one side may be
+// missing.
+func (d *differ) element(at []step, a, b *node) {
+	tag := b
+	if b == nil {
+		tag = a
+	}
+	path := append(slices.Clone(at), tag.step())
+	switch {
+	case everThere[tag.tag]:
+		empty := &node{tag: tag.tag}
+		if a == nil {
+			a = empty
+		}
+		if b == nil {
+			b = empty
+		}
+		d.rest(path, a, b)
+	case a == nil:
+		d.note(fmt.Sprintf("%s%s added", where(at, nil), inline([]*node{b})), op{path: at, kind: opAdd, kids: []*node{b}})
+		d.mark(path)
+	case b == nil:
+		d.note(fmt.Sprintf("%s%s deleted", where(at, nil), inline([]*node{a})), op{path: at, kind: opDelete, gone: []step{a.step()}})
+		d.mark(path)
+	default:
+		d.rest(path, a, b)
+	}
+}
+
+// attributes makes one edit of the changed attributes of an element, for some
+// may make sense together only.
+func (d *differ) attributes(at []step, a, b *node, names []string) {
+	var texts, shown []string
+	var ops []op
+	for _, name := range names {
+		from, to := d.value(a, name), d.value(b, name)
+		texts = append(texts, fmt.Sprintf("%s %s -> %s", name, from, to))
+		if name == "password" {
+			from, to = masked, masked
+		}
+		shown = append(shown, fmt.Sprintf("%s %s -> %s", name, from, to))
+		ops = append(ops, change(at, b, name))
+	}
+	head := where(at, b) + " "
+	d.note(head+strings.Join(texts, ", "), ops...)
+	d.edits[len(d.edits)-1].shown = comment(head+strings.Join(shown, ", "), "")
+	d.mark(at)
+}
+
+// change is the op that makes an attribute what it is in b.
+func change(at []step, b *node, name string) op {
+	if v, there := b.lookup(name); there {
+		return op{path: at, kind: opSet, name: name, text: v}
+	}
+	return op{path: at, kind: opUnset, name: name}
+}
+
+// value shows an attribute.
+func (d *differ) value(n *node, name string) string {
+	if v, there := n.lookup(name); there {
+		return told(v)
+	}
+	if v, known := defaults[n.tag+" "+name]; known {
+		return told(v)
+	}
+	return "default"
+}
+
+func told(s string) string {
+	if !printable(s) || s == "default" {
+		return fmt.Sprintf("%q", s)
+	}
+	return Quote(s)
+}
+
+// verb adds an edit that a runtime verb makes.
+func (d *differ) verb(text string, ops ...op) {
+	d.edits = append(d.edits, Edit{text: text, ops: ops, live: true})
+}
+
+// note adds an edit that needs a reload.
+func (d *differ) note(text string, ops ...op) {
+	d.edits = append(d.edits, Edit{text: comment(text, needsReload), shown: comment(text, needsReload), ops: ops})
+}
+
+const (
+	needsReload  = ": needs reload"
+	needsRestart = ": needs restart"
+	// masked stands for a password hash.
+	masked = "***"
+)
+
+func comment(text, end string) string {
+	return "# " + strings.TrimSpace(strings.Map(func(c rune) rune {
+		if c < ' ' {
+			return ' '
+		}
+		return c
+	}, text)) + end
+}
+
+// mark completes the last edit, which is about the element at a path.
+func (d *differ) mark(path []step) {
+	e := &d.edits[len(d.edits)-1]
+	end := needsReload
+	if needsNewProcess(path) {
+		e.restart, end = true, needsRestart
+	}
+	e.text = strings.TrimSuffix(e.text, needsReload) + end
+	e.shown = strings.TrimSuffix(e.shown, needsReload) + end
+}
+
+// needsNewProcess tells what is fixed while a process runs.
+func needsNewProcess(path []step) bool {
+	switch {
+	case len(path) == 0:
+		return false
+	case path[0].tag == "engine":
+		return true
+	}
+	return len(path) > 1 && path[0].tag == "admin" &&
+		(path[1].tag == "metrics" || path[1].tag == "web" || path[1].tag == "ssh")
+}
+
+// where writes the way to an element as its tags. n is the element itself, of
+// which the root shows its name.
+func where(at []step, n *node) string {
+	var b strings.Builder
+	for _, s := range at {
+		if name := keys[s.tag]; name != "" {
+			key, _, _ := strings.Cut(s.key, "\x00")
+			fmt.Fprintf(&b, "<%s %s=%q>", s.tag, name, key)
+		} else {
+			fmt.Fprintf(&b, "<%s>", s.tag)
+		}
+	}
+	if len(at) == 0 && n != nil {
+		fmt.Fprintf(&b, "<%s>", n.tag)
+	}
+	return b.String()
+}
+
+// inline writes elements on one line.
+func inline(list []*node) string {
+	if len(list) == 0 {
+		return "nothing"
+	}
+	var b strings.Builder
+	for _, n := range list {
+		b.WriteString("<" + n.tag)
+		for _, a := range n.attrs {
+			value := a.value
+			if a.name == "password" {
+				value = masked
+			}
+			fmt.Fprintf(&b, " %s=%q", a.name, value)
+		}
+		switch {
+		case len(n.kids) > 0:
+			b.WriteString(">" + inline(n.kids) + "</" + n.tag + ">")
+		case n.text != "":
+			b.WriteString(">" + n.text + "</" + n.tag + ">")
+		default:
+			b.WriteString("/>")
+		}
+	}
+	return b.String()
+}
+
+// defaults are the defaults of attributes that Marshal leaves out where they
+// say them, by element and name: for people, and for setHost, which has to say
+// them. What is not here is told as "default".
+var defaults = map[string]string{
+	"host weight": "1", "host state": "ready", "host backup": "false", "host maxSessions": "0", "host slowStart": "0",
+	"host resolve": "30s", "group allDown": "try",
+	"timeouts connect": "5s", "timeouts total": "30s", "timeouts idle": "1h", "timeouts halfClosed": "30s", "limits tries": "0",
+	"engine loops": "auto", "engine ring": "auto", "engine splice": "auto", "engine pipeSize": "1MiB", "engine pipeMemory": "256MiB",
+	"engine maxSessions": "auto", "engine backlog": "4096", "engine drain": "30s",
+	"logging level": "info", "logging format": "text",
+}
+
+// Quote returns a word as it has to be written in a command: as it is, or
+// between double quotes, with a backslash before " and \.
+func Quote(s string) string {
+	if s != "" && !strings.ContainsAny(s, " \t\r\n\";=#") && !strings.HasPrefix(s, "--") {
+		return s
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// claim is what an edit does to addresses that are listened on.
+type claim struct {
+	edit        Edit
+	takes       []string
+	gives       []string
+	service     string // of a listener
+	fresh, gone bool   // a service comes or goes
+}
+
+// addresses orders the edits that take or give up addresses, so that none is
+// taken before it is free. Where they wait for each other in a circle, which
+// verbs cannot break, they are one edit.
+func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
+	var open, shut []claim
+	for _, s := range fresh {
+		seed := serviceSeed(s)
+		listens := seed.kids
+		first := listens[0].get("ip")
+		seed.kids = []*node{{tag: "listen", key: listens[0].key, attrs: []attribute{{"ip", first}}}}
+		open = append(open, claim{
+			edit: Edit{
+				text: fmt.Sprintf("addService %s %s", Quote(s.key), Quote(first)), live: true,
+				ops: []op{{kind: opAdd, kids: []*node{seed}}},
+			}, takes: []string{first}, service: s.key, fresh: true,
+		})
+		open = append(open, d.opened(seed, &node{tag: "service", key: s.key, kids: listens})...)
+	}
+	for _, s := range b.of("service") {
+		if was := a.kid(s.step()); was != nil {
+			open = append(open, d.opened(was, s)...)
+			shut = append(shut, d.closed(was, s)...)
+		}
+	}
+	for _, s := range a.of("service") {
+		if b.kid(s.step()) != nil {
+			continue
+		}
+		c := claim{
+			edit:    Edit{text: "delService " + Quote(s.key), live: true, ops: []op{{kind: opDelete, gone: []step{s.step()}}}},
+			service: s.key, gone: true,
+		}
+		for _, l := range s.of("listen") {
+			c.gives = append(c.gives, l.get("ip"))
+		}
+		shut = append(shut, c)
+	}
+	for _, e := range others {
+		open = append(open, claim{edit: e})
+	}
+	adminClaims(open, d.old, d.new)
+	d.inTurn(append(open, shut...))
+}
+
+// opened makes the edits of listeners that are new or have changed. Verbs know
+// of a listener nothing but its address.
+func (d *differ) opened(a, b *node) []claim {
+	var list []claim
+	at := []step{b.step()}
+	for _, l := range b.of("listen") {
+		if was := a.kid(l.step()); was != nil {
+			list = append(list, d.changedListener(at, was, l)...)
+			continue
+		}
+		address := l.get("ip")
+		begin := len(d.edits)
+		add := op{path: at, kind: opAdd, kids: []*node{l}}
+		if len(l.attrs)+len(l.kids) == 1 {
+			d.verb(fmt.Sprintf("addListen %s %s", Quote(b.key), Quote(address)), add)
+		} else {
+			d.note(where(at, nil)+inline([]*node{l})+" added", add)
+		}
+		list = append(list, claim{edit: d.edits[begin], takes: []string{address}, service: b.key})
+		d.edits = d.edits[:begin]
+	}
+	return list
+}
+
+// changedListener makes the edits of a listener that keeps its address.
+func (d *differ) changedListener(at []step, a, b *node) (list []claim) {
+	begin := len(d.edits)
+	d.rest(append(slices.Clone(at), b.step()), a, b)
+	for _, e := range d.edits[begin:] {
+		list = append(list, claim{edit: e, service: at[0].key})
+	}
+	d.edits = d.edits[:begin]
+	return list
+}
+
+func (d *differ) closed(a, b *node) []claim {
+	var list []claim
+	at := []step{b.step()}
+	// Of several with one address the last is the first to go: they are counted.
+	for _, l := range slices.Backward(a.of("listen")) {
+		if b.kid(l.step()) != nil {
+			continue
+		}
+		list = append(list, claim{
+			edit: Edit{
+				text: fmt.Sprintf("delListen %s %s", Quote(b.key), Quote(l.get("ip"))), live: true,
+				ops: []op{{path: at, kind: opDelete, gone: []step{l.step()}}},
+			}, gives: []string{l.get("ip")}, service: b.key,
+		})
+	}
+	return list
+}
+
+// adminClaims fills in which addresses edits of <admin> take and give up.
+func adminClaims(list []claim, old, new *Config) {
+	for tag, address := range map[string]func(*Admin) string{
+		"metrics": func(a *Admin) string { return a.Metrics },
+		"web":     func(a *Admin) string { return a.Web.served() },
+		"ssh":     func(a *Admin) string { return a.SSH.served() },
+	} {
+		from, to := address(&old.Admin), address(&new.Admin)
+		if from == to {
+			continue
+		}
+		for i := range list {
+			if !list[i].edit.touches(step{tag: "admin"}, step{tag: tag}) {
+				continue
+			}
+			if from != "" {
+				list[i].gives = []string{from}
+			}
+			if to != "" {
+				list[i].takes = []string{to}
+			}
+			break
+		}
+	}
+}
+
+// served returns the address that is listened on, "" if none is.
+func (a *AdminListen) served() string {
+	if a == nil || !a.Enable {
+		return ""
+	}
+	return a.Listen
+}
+
+// touches tells whether an edit is about an element.
+func (e Edit) touches(path ...step) bool {
+	for _, o := range e.ops {
+		at := slices.Clone(o.path)
+		for _, k := range o.kids {
+			at = append(at, k.step())
+			break
+		}
+		for _, s := range o.gone {
+			at = append(at, s)
+			break
+		}
+		if len(at) >= len(path) && slices.Equal(at[:len(path)], path) {
+			return true
+		}
+	}
+	return false
+}
+
+// inTurn adds edits in an order in which each can be made.
+func (d *differ) inTurn(list []claim) {
+	if !slices.ContainsFunc(list, func(c claim) bool { return len(c.takes)+len(c.gives) > 0 }) {
+		for _, c := range list {
+			d.edits = append(d.edits, c.edit)
+		}
+		return
+	}
+	used := newAddresses(d.old)
+	listeners := map[string]int{}
+	for _, s := range d.old.Services {
+		listeners[s.Name] = len(s.Listen)
+	}
+	services := len(d.old.Services)
+	for progress := true; progress && len(list) > 0; {
+		progress = false
+		waiting := list[:0]
+		for _, c := range list {
+			possible := true
+			switch {
+			case c.gone:
+				possible = services > 1
+			case c.service != "" && !c.fresh && len(c.gives) > 0:
+				possible = listeners[c.service] > 1
+			case c.service != "" && !c.fresh:
+				possible = listeners[c.service] > 0
+			}
+			for _, address := range c.gives {
+				used.remove(address)
+			}
+			possible = possible && !slices.ContainsFunc(c.takes, used.overlaps)
+			if !possible {
+				for _, address := range c.gives {
+					used.add(address)
+				}
+				waiting = append(waiting, c)
+				continue
+			}
+			for _, address := range c.takes {
+				used.add(address)
+			}
+			switch {
+			case c.gone:
+				services--
+				delete(listeners, c.service)
+			case c.fresh:
+				services++
+				listeners[c.service] = 1
+			case c.service != "":
+				listeners[c.service] += len(c.takes) - len(c.gives)
+			}
+			d.edits = append(d.edits, c.edit)
+			progress = true
+		}
+		list = waiting
+	}
+	if len(list) == 0 {
+		return
+	}
+	var texts []string
+	all := Edit{}
+	for _, giving := range []bool{true, false} {
+		for _, c := range list {
+			if giving == (len(c.gives) > 0 && len(c.takes) == 0) {
+				texts = append(texts, strings.TrimPrefix(c.edit.text, "# "))
+				all.ops = append(all.ops, c.edit.ops...)
+				all.restart = all.restart || c.edit.restart
+			}
+		}
+	}
+	all.text = comment("at once: "+strings.Join(texts, "; "), needsReload)
+	all.shown = all.text
+	d.edits = append(d.edits, all)
+}
+
+// addresses is a set of addresses that are listened on, by port.
+type addresses map[string][]string
+
+func newAddresses(c *Config) addresses {
+	used := addresses{}
+	for _, s := range c.Services {
+		for _, l := range s.Listen {
+			used.add(l.Address)
+		}
+	}
+	for _, a := range []string{c.Admin.Metrics, c.Admin.Web.served(), c.Admin.SSH.served()} {
+		if a != "" {
+			used.add(a)
+		}
+	}
+	return used
+}
+
+func (u addresses) add(address string) {
+	host, port := splitListen(address)
+	u[port] = append(u[port], host)
+}
+
+func (u addresses) remove(address string) {
+	host, port := splitListen(address)
+	if i := slices.Index(u[port], host); i >= 0 {
+		u[port] = slices.Delete(u[port], i, i+1)
+	}
+}
+
+// overlaps tells whether an address cannot be listened on beside the others,
+// by the rules of listenTable.
+func (u addresses) overlaps(address string) bool {
+	host, port := splitListen(address)
+	if port == "0" {
+		return false
+	}
+	is4 := func(h string) bool { return !strings.Contains(h, ":") }
+	for _, other := range u[port] {
+		switch {
+		case other == host, other == "", host == "":
+			return true
+		case other == "0.0.0.0" && is4(host), host == "0.0.0.0" && is4(other):
+			return true
+		}
+	}
+	return false
+}

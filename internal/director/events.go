@@ -1,0 +1,165 @@
+package director
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/txlb/txlb/config"
+)
+
+const (
+	// maxEvents is how many changes are remembered.
+	maxEvents = 256
+	// maxEventEdits is how many edits all of them may have together; the newest
+	// change is remembered whatever it has.
+	maxEventEdits = 50_000
+)
+
+// Event is a change that was made.
+type Event struct {
+	Generation     uint64 // of the configuration that came of it
+	Time           time.Time
+	By, From, Verb string        // see Change
+	Edits          []config.Edit // what it did; String hides secrets
+}
+
+// event is an Event that knows the way back. The edits are worked out by who
+// made the change, not on the director's goroutine; until then it keeps both
+// models.
+type event struct {
+	Event
+	work func() edits
+}
+
+// edits are the way from one configuration to another, and back.
+type edits struct {
+	done, undo []config.Edit
+}
+
+func between(before, after *config.Config) func() edits {
+	return sync.OnceValue(func() edits { return edits{config.Diff(before, after), config.Diff(after, before)} })
+}
+
+// events are the changes that are remembered, the oldest first.
+type events struct {
+	mu   sync.Mutex
+	list []*event
+}
+
+func (e *events) add(n *event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.list = append(e.list, n)
+	if len(e.list) > maxEvents {
+		e.list[0] = nil
+		e.list = e.list[1:]
+	}
+}
+
+// all returns what is remembered, worked out.
+func (e *events) all() []*event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ev := range e.list {
+		ev.Edits = ev.work().done
+	}
+	return append([]*event(nil), e.list...)
+}
+
+// bound forgets the oldest while they have too many edits.
+func (e *events) bound() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	total := 0
+	for i := len(e.list) - 1; i >= 0; i-- {
+		w := e.list[i].work()
+		if total += len(w.done) + len(w.undo); total > maxEventEdits && i < len(e.list)-1 {
+			e.list = append([]*event(nil), e.list[i+1:]...)
+			return
+		}
+	}
+}
+
+// Events returns the last changes of the configuration, up to 256, the oldest
+// first. Very large ones are forgotten earlier.
+func (d *Director) Events() []Event {
+	var list []Event
+	for _, e := range d.events.all() {
+		list = append(list, e.Event)
+	}
+	return list
+}
+
+// MovedError is why a change is refused that was meant for another generation
+// of the configuration.
+type MovedError struct {
+	Want, Is uint64
+	Since    []Event // what changed meanwhile, as far as it is remembered
+}
+
+// Error tells both generations and what changed between them.
+func (e *MovedError) Error() string {
+	if e.Want > e.Is {
+		return fmt.Sprintf("the configuration is at generation %d, and generation %d has not come yet", e.Is, e.Want)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "the configuration has moved on from generation %d to %d", e.Want, e.Is)
+	if n := e.Is - e.Want - uint64(len(e.Since)); n > 0 {
+		fmt.Fprintf(&b, "; %d changes are not remembered", n)
+	}
+	const most = 10 // shown of all edits
+	shown := 0
+	for _, ev := range e.Since {
+		fmt.Fprintf(&b, "; %d by %s:", ev.Generation, ev.By)
+		for i, edit := range ev.Edits {
+			if shown++; shown > most {
+				fmt.Fprintf(&b, " and more")
+				return b.String()
+			}
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			b.WriteString(" " + edit.String())
+		}
+	}
+	return b.String()
+}
+
+// moved makes the error of a change that came too late.
+func (d *Director) moved(want uint64) error {
+	err := &MovedError{Want: want, Is: d.State().Generation}
+	for _, e := range d.events.all() {
+		if e.Generation > want {
+			err.Since = append(err.Since, e.Event)
+		}
+	}
+	return err
+}
+
+// Rollback makes the configuration what it was before the last n changes, n > 0,
+// as one more change, which can be rolled back in its turn. By, From,
+// Generation, DryRun and Edits of c say how, as for Do. The file is not looked
+// at.
+func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation uint64, err error) {
+	c.Verb = fmt.Sprintf("rollback %d", n)
+	c.Apply = func(cfg *config.Config) error {
+		all := d.events.all()
+		if n < 1 || n > len(all) {
+			return fmt.Errorf("%d changes are remembered; want a number from 1 to that, not %d", len(all), n)
+		}
+		var undo []config.Edit
+		for i := range n {
+			undo = append(undo, all[len(all)-1-i].work().undo...)
+		}
+		was, err := config.Apply(cfg, undo)
+		if err != nil {
+			return err
+		}
+		*cfg = *was
+		return nil
+	}
+	return d.Do(ctx, c)
+}

@@ -1,0 +1,297 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/txlb/txlb/config"
+)
+
+// ErrNoFile is returned by Reload and Save where no file was given.
+var ErrNoFile = errors.New("the configuration came from no file")
+
+// errSame drops a change that would change nothing.
+var errSame = errors.New("nothing to change")
+
+// files is what the director knows of its configuration file.
+type files struct {
+	mu     sync.Mutex // held while the file is read or written: one at a time
+	doc    atomic.Pointer[config.Document]
+	failed atomic.Bool // the last reload
+	diff   atomic.Pointer[fileDiff]
+}
+
+// fileDiff is the difference between a document and what runs, kept because
+// every scrape of the metrics asks.
+type fileDiff struct {
+	doc     *config.Document
+	running *config.Config
+	edits   []config.Edit
+}
+
+// ReloadRequest is how a file is to be read again.
+type ReloadRequest struct {
+	By, From   string // as in Change
+	Discard    bool   // changes made at run time are lost
+	DryRun     bool   // nothing changes; the answer says what would
+	Generation uint64 // as in Change
+}
+
+// Reloaded is what came of a reload, or would.
+type Reloaded struct {
+	Generation uint64          // of the configuration afterwards
+	Changed    []config.Edit   // what runs has changed by this
+	Kept       []config.Edit   // changes made at run time that stay; the file lacks them
+	Lost       []config.Edit   // changes made at run time that the file overrules
+	Restart    []config.Edit   // what the file says and a running process cannot take up
+	Warnings   config.Problems // of the file
+}
+
+// String tells it in lines, each with a word in front of an edit.
+func (r Reloaded) String() string {
+	var b strings.Builder
+	if len(r.Changed) == 0 {
+		b.WriteString("nothing has changed\n")
+	}
+	for _, part := range []struct {
+		word  string
+		edits []config.Edit
+	}{{"changed", r.Changed}, {"kept, not in the file", r.Kept}, {"lost", r.Lost}, {"needs a restart", r.Restart}} {
+		for _, e := range part.edits {
+			fmt.Fprintf(&b, "%s: %s\n", part.word, e)
+		}
+	}
+	for _, w := range r.Warnings {
+		fmt.Fprintf(&b, "%s\n", w)
+	}
+	return b.String()
+}
+
+// Reload reads the file again and makes what it changed since it was last read
+// or written a change of what runs. Changes made at run time stay where the
+// file has not changed the same thing, unless they are to be discarded. A wrong
+// file changes nothing; the error is config.Problems then, and the log has
+// each. The file is read on the caller's goroutine.
+func (d *Director) Reload(ctx context.Context, r ReloadRequest) (Reloaded, error) {
+	d.files.mu.Lock()
+	defer d.files.mu.Unlock()
+	var answer Reloaded
+	base := d.files.doc.Load()
+	if base == nil {
+		return answer, ErrNoFile
+	}
+	answer, doc, err := d.reload(ctx, base, r)
+	if r.DryRun {
+		return answer, err
+	}
+	d.files.failed.Store(err != nil)
+	if err != nil {
+		d.logReloadError(base.Path, err)
+		return answer, err
+	}
+	d.files.doc.Store(doc)
+	d.logReload(base.Path, answer)
+	return answer, nil
+}
+
+func (d *Director) reload(ctx context.Context, base *config.Document, r ReloadRequest) (Reloaded, *config.Document, error) {
+	var answer Reloaded
+	doc, problems := config.ReadDocument(base.Path)
+	if doc == nil {
+		return answer, nil, problems
+	}
+	answer.Warnings = problems
+	verb := "reload"
+	if r.Discard {
+		verb = "reload --discard"
+	}
+	var err error
+	answer.Generation, err = d.Do(ctx, Change{
+		By: r.By, From: r.From, Verb: verb, Generation: r.Generation, DryRun: r.DryRun, Edits: &answer.Changed,
+		Apply: func(running *config.Config) error {
+			m := config.Merged{Config: doc.Config.Clone()}
+			if r.Discard {
+				m.Lost = config.Diff(base.Config, running)
+			} else {
+				var err error
+				if m, err = config.Merge(base.Config, doc.Config, running); err != nil {
+					return fmt.Errorf("%s and the changes made at run time do not go together: %w", base.Path, err)
+				}
+			}
+			answer.Kept, answer.Lost, answer.Restart = m.Kept, m.Lost, needRestart(d.started, m.Config)
+			if config.Same(running, m.Config) {
+				return errSame
+			}
+			*running = *m.Config
+			return nil
+		},
+	})
+	if errors.Is(err, errSame) {
+		answer.Generation, err = d.State().Generation, nil
+	}
+	return answer, doc, err
+}
+
+// needRestart returns what a configuration says otherwise than that with which
+// the process was started, of what is fixed while it runs.
+func needRestart(started, now *config.Config) []config.Edit {
+	fixed := func(c *config.Config) *config.Config {
+		f := config.New()
+		f.Engine, f.Admin = c.Engine, c.Admin
+		f.Admin.Users = nil
+		return f
+	}
+	return config.Diff(fixed(started), fixed(now))
+}
+
+// maxTold is how many edits of one reload go to the log.
+const maxTold = 100
+
+func (d *Director) logReload(path string, r Reloaded) {
+	for _, w := range r.Warnings {
+		d.log.Warn("warning of the configuration file", "problem", w.String())
+	}
+	for _, part := range []struct {
+		text  string
+		warn  bool
+		edits []config.Edit
+	}{
+		{"reload changed", false, r.Changed},
+		{"reload lost a change made at run time", true, r.Lost},
+		{"this needs a restart", true, r.Restart},
+	} {
+		for i, e := range part.edits {
+			if i == maxTold {
+				d.log.Info("and more of these", "number", len(part.edits)-maxTold)
+				break
+			}
+			if part.warn {
+				d.log.Warn(part.text, "edit", e.String())
+			} else {
+				d.log.Info(part.text, "edit", e.String())
+			}
+		}
+	}
+	d.log.Info("reloaded", "file", path, "generation", r.Generation, "changed", len(r.Changed),
+		"kept", len(r.Kept), "lost", len(r.Lost), "restart", len(r.Restart))
+}
+
+func (d *Director) logReloadError(path string, err error) {
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		for _, p := range problems {
+			if p.Warning {
+				d.log.Warn("warning of the configuration file", "problem", p.String())
+			} else {
+				d.log.Error("the configuration file is wrong", "problem", p.String())
+			}
+		}
+	}
+	d.log.Error("not reloaded: everything stays as it is", "file", path, "err", firstLine(err))
+}
+
+// firstLine is enough of an error whose lines have been logged.
+func firstLine(err error) string {
+	first, _, more := strings.Cut(err.Error(), "\n")
+	if more {
+		first += " …"
+	}
+	return first
+}
+
+// Saved is what was written.
+type Saved struct {
+	Path  string
+	Edits []config.Edit // what the file says now and did not before
+}
+
+// Save writes what runs to the file, as config.Document.Save does it, and
+// nothing if the file says it already. The work is done on the caller's
+// goroutine.
+func (d *Director) Save(by, from string) (Saved, error) {
+	d.files.mu.Lock()
+	defer d.files.mu.Unlock()
+	doc := d.files.doc.Load()
+	if doc == nil {
+		return Saved{}, ErrNoFile
+	}
+	running := d.State().Config
+	saved := Saved{doc.Path, config.Diff(doc.Config, running)}
+	if len(saved.Edits) == 0 {
+		return saved, nil
+	}
+	next, err := doc.Save(running, running.Manager.Backups)
+	if next != nil {
+		d.files.doc.Store(next)
+		d.log.Info("saved", "file", doc.Path, "changes", len(saved.Edits), "by", by, "from", from)
+	}
+	return saved, err
+}
+
+// Unsaved returns the changes made at run time that the file does not have:
+// what show diff shows. It may be called from any goroutine and changes
+// nothing.
+func (d *Director) Unsaved() []config.Edit {
+	doc, running := d.files.doc.Load(), d.State().Config
+	if doc == nil {
+		return nil
+	}
+	if was := d.files.diff.Load(); was != nil && was.doc == doc && was.running == running {
+		return was.edits
+	}
+	edits := config.Diff(doc.Config, running)
+	d.files.diff.Store(&fileDiff{doc, running, edits})
+	return edits
+}
+
+// Stored returns the configuration file as it was last read or written, nil
+// without one.
+func (d *Director) Stored() *config.Document { return d.files.doc.Load() }
+
+// ReloadFailed tells whether the last reload failed.
+func (d *Director) ReloadFailed() bool { return d.files.failed.Load() }
+
+// saveInTime is the goroutine of <configCheck>.
+func (d *Director) saveInTime(ctx context.Context) {
+	timer := time.NewTimer(0)
+	timer.Stop()
+	var every config.Check
+	told := ""
+	save := func() {
+		if len(d.Unsaved()) == 0 {
+			return
+		}
+		_, err := d.Save("configCheck", "")
+		if err == nil {
+			told = ""
+		} else if text := err.Error(); text != told {
+			told = text
+			d.log.Error("the configuration is not saved", "err", err)
+		}
+	}
+	for {
+		state := d.State()
+		if check := state.Config.Manager.ConfigCheck; check != every {
+			every = check
+			timer.Stop()
+			if every.Enable {
+				timer.Reset(every.Interval)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			if every.Enable {
+				save()
+			}
+			return
+		case <-state.Replaced():
+		case <-timer.C:
+			save()
+			timer.Reset(every.Interval)
+		}
+	}
+}
