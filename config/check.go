@@ -129,7 +129,12 @@ func (k *checker) group(s *Service, g *Group) {
 			k.fail(h.Pos.Line, "host %q: weight %d is not between 0 and %d", h.Name, h.Weight, MaxWeight)
 		}
 		k.word(h.Pos.Line, "<host state>", h.State, hostStates())
+		k.duration(h.Pos.Line, "<host slowStart>", h.SlowStart)
 		weights = max(weights, h.Weight)
+	}
+	k.failures(g)
+	if g.Check != nil {
+		k.healthCheck(g)
 	}
 	switch {
 	case k.broken[g]:

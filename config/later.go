@@ -17,10 +17,7 @@ var laterAttributes = [...]struct {
 	{"limits", "sessions", []string{"0"}},
 	{"limits", "perClient", []string{"0"}},
 	{"limits", "rate", []string{"0"}},
-	{"group", "maxFails", []string{"1"}},
-	{"group", "failWindow", []string{"10s"}},
 	{"host", "maxSessions", []string{"0"}},
-	{"host", "slowStart", []string{"0"}},
 	{"host", "proxyProtocol", []string{"off"}},
 	{"host", "resolve", []string{"30s"}},
 	{"web", "certificate", []string{""}},
@@ -36,7 +33,6 @@ var laterElements = [...]struct{ parent, name string }{
 	{"config", "dns"},
 	{"pdconfig", "dns"},
 	{"service", "access"},
-	{"group", "check"},
 	{"admin", "socket"},
 	{"user", "key"},
 }
