@@ -53,7 +53,7 @@ func (k *checker) config(c *Config) {
 	}
 	k.word(0, "the root element", c.Root, roots())
 	k.engine(&c.Engine)
-	names := map[string]bool{}
+	names := make(map[string]bool, len(c.Services))
 	for _, s := range c.Services {
 		k.name(s.Pos.Line, "service", s.Name, names, k.broken[s])
 		k.service(s)
@@ -116,7 +116,7 @@ func (k *checker) group(s *Service, g *Group) {
 	if !slices.Contains(SchedulerNames(), g.Scheduler) {
 		k.fail(line, "group %q: there is no scheduler %q%s", g.Name, g.Scheduler, k.suggest(g.Scheduler, SchedulerNames()))
 	}
-	names := map[string]bool{}
+	names := make(map[string]bool, len(g.Hosts))
 	weights := 0
 	for _, h := range g.Hosts {
 		k.name(h.Pos.Line, "host", h.Name, names, k.broken[h])

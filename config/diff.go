@@ -212,7 +212,7 @@ func (d *differ) service(a, b *node) {
 		if d.hostsOf(d.new, name, want) == 0 {
 			force = " --force"
 		}
-		d.verb(fmt.Sprintf("enableGroup %s %s%s", Quote(name), Quote(want), force), op{path: at, kind: opSet, name: "enable", text: want})
+		d.verb(fmt.Sprintf("enableGroup %s %s%s", quoteName(name), quoteName(want), force), op{path: at, kind: opSet, name: "enable", text: want})
 		enabled = want
 	}
 	for _, g := range b.of("group") {
@@ -229,7 +229,7 @@ func (d *differ) service(a, b *node) {
 			if last { // the enabled group, which delGroup refuses
 				d.note(fmt.Sprintf("%s<group name=%q> deleted", where(at, b), g.key), gone, op{path: at, kind: opUnset, name: "enable"})
 			} else {
-				d.verb(fmt.Sprintf("delGroup %s %s", Quote(name), Quote(g.key)), gone)
+				d.verb(fmt.Sprintf("delGroup %s %s", quoteName(name), quoteName(g.key)), gone)
 			}
 		}
 	}
@@ -252,14 +252,14 @@ func (d *differ) addGroup(at []step, g *node, first bool) *node {
 	if first {
 		ops = append(ops, op{path: at, kind: opSet, name: "enable", text: g.key})
 	}
-	d.verb(fmt.Sprintf("addGroup %s %s %s", Quote(at[0].key), Quote(g.key), Quote(g.get("scheduler"))), ops...)
+	d.verb(fmt.Sprintf("addGroup %s %s %s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler"))), ops...)
 	return seed
 }
 
 // group makes the edits within a group that delete nothing.
 func (d *differ) group(service []step, a, b *node, enabled string) {
 	at := append(slices.Clone(service), b.step())
-	s, g := Quote(service[0].key), Quote(b.key)
+	s, g := quoteName(service[0].key), quoteName(b.key)
 	if to := b.get("scheduler"); to != a.get("scheduler") {
 		d.verb(fmt.Sprintf("changeScheduler %s %s %s", s, g, Quote(to)), op{path: at, kind: opSet, name: "scheduler", text: to})
 	}
@@ -299,7 +299,7 @@ func (d *differ) deleteHosts(service []step, a, b *node, enabled bool) {
 }
 
 func (d *differ) delHost(at []step, h *node, force bool) {
-	text := fmt.Sprintf("delHost %s %s %s", Quote(at[0].key), Quote(at[1].key), Quote(h.key))
+	text := fmt.Sprintf("delHost %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(h.key))
 	if force {
 		text += " --force"
 	}
@@ -308,7 +308,7 @@ func (d *differ) delHost(at []step, h *node, force bool) {
 
 func (d *differ) addHost(at []step, h *node) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "addHost %s %s %s %s", Quote(at[0].key), Quote(at[1].key), Quote(h.key), Quote(h.get("ip")))
+	fmt.Fprintf(&text, "addHost %s %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(h.key), Quote(h.get("ip")))
 	for _, a := range h.attrs {
 		if a.name != "name" && a.name != "ip" && a.value != defaults["host "+a.name] {
 			fmt.Fprintf(&text, " %s=%s", a.name, Quote(a.value))
@@ -322,7 +322,7 @@ func (d *differ) addHost(at []step, h *node) {
 // host makes the edits of a host that stays where it is.
 func (d *differ) host(at []step, a, b *node) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "setHost %s %s %s", Quote(at[0].key), Quote(at[1].key), Quote(b.key))
+	fmt.Fprintf(&text, "setHost %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(b.key))
 	at = append(slices.Clone(at), b.step())
 	var ops []op
 	var unknown []string // attributes whose default has no words
@@ -367,8 +367,8 @@ func (d *differ) users(a, b *node) {
 		full += count(u.get("access") == "full")
 		access := u.get("access")
 		bare := u.bare()
-		d.verb(fmt.Sprintf("addUser %s %s %s", Quote(u.key), Quote(u.get("password")), access), op{path: at, kind: opAdd, kids: []*node{bare}})
-		d.edits[len(d.edits)-1].shown = fmt.Sprintf("addUser %s %s %s", Quote(u.key), masked, access)
+		d.verb(fmt.Sprintf("addUser %s %s %s", quoteName(u.key), Quote(u.get("password")), access), op{path: at, kind: opAdd, kids: []*node{bare}})
+		d.edits[len(d.edits)-1].shown = fmt.Sprintf("addUser %s %s %s", quoteName(u.key), masked, access)
 		d.rest(append(slices.Clone(at), u.step()), bare, u)
 	}
 	for _, u := range a.of("user") {
@@ -381,7 +381,7 @@ func (d *differ) users(a, b *node) {
 			d.note(fmt.Sprintf("<admin><user name=%q> deleted, the last with full access", u.key), gone)
 			continue
 		}
-		d.verb("delUser "+Quote(u.key), gone)
+		d.verb("delUser "+quoteName(u.key), gone)
 	}
 }
 
@@ -628,7 +628,20 @@ func Quote(s string) string {
 	if s != "" && !strings.ContainsAny(s, " \t\r\n\";=#") && !strings.HasPrefix(s, "--") {
 		return s
 	}
+	return quoted(s)
+}
+
+func quoted(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// quoteName is Quote for the names of services, groups, hosts and users: what is
+// not made of the usual letters is always quoted.
+func quoteName(s string) string {
+	if q := Quote(s); plainName(s) || q[0] == '"' {
+		return q
+	}
+	return quoted(s)
 }
 
 // claim is what an edit does to addresses that are listened on.
@@ -652,7 +665,7 @@ func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
 		seed.kids = []*node{{tag: "listen", key: listens[0].key, attrs: []attribute{{"ip", first}}}}
 		open = append(open, claim{
 			edit: Edit{
-				text: fmt.Sprintf("addService %s %s", Quote(s.key), Quote(first)), live: true,
+				text: fmt.Sprintf("addService %s %s", quoteName(s.key), Quote(first)), live: true,
 				ops: []op{{kind: opAdd, kids: []*node{seed}}},
 			}, takes: []string{first}, service: s.key, fresh: true,
 		})
@@ -669,7 +682,7 @@ func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
 			continue
 		}
 		c := claim{
-			edit:    Edit{text: "delService " + Quote(s.key), live: true, ops: []op{{kind: opDelete, gone: []step{s.step()}}}},
+			edit:    Edit{text: "delService " + quoteName(s.key), live: true, ops: []op{{kind: opDelete, gone: []step{s.step()}}}},
 			service: s.key, gone: true,
 		}
 		for _, l := range s.of("listen") {
@@ -698,7 +711,7 @@ func (d *differ) opened(a, b *node) []claim {
 		begin := len(d.edits)
 		add := op{path: at, kind: opAdd, kids: []*node{l}}
 		if len(l.attrs)+len(l.kids) == 1 {
-			d.verb(fmt.Sprintf("addListen %s %s", Quote(b.key), Quote(address)), add)
+			d.verb(fmt.Sprintf("addListen %s %s", quoteName(b.key), Quote(address)), add)
 		} else {
 			d.note(where(at, nil)+inline([]*node{l})+" added", add)
 		}
@@ -729,7 +742,7 @@ func (d *differ) closed(a, b *node) []claim {
 		}
 		list = append(list, claim{
 			edit: Edit{
-				text: fmt.Sprintf("delListen %s %s", Quote(b.key), Quote(l.get("ip"))), live: true,
+				text: fmt.Sprintf("delListen %s %s", quoteName(b.key), Quote(l.get("ip"))), live: true,
 				ops: []op{{path: at, kind: opDelete, gone: []step{l.step()}}},
 			}, gives: []string{l.get("ip")}, service: b.key,
 		})

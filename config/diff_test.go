@@ -159,11 +159,11 @@ func obeysRules(t *rapid.T, c *Config, e Edit) {
 		if g == nil {
 			continue
 		}
-		group := Quote(s.Name) + " " + Quote(g.Name)
+		group := quoteName(s.Name) + " " + quoteName(g.Name)
 		if e.Command() == "delGroup "+group {
 			t.Fatalf("%s: the group is enabled", e)
 		}
-		if len(g.Hosts) == 1 && e.Command() == "delHost "+group+" "+Quote(g.Hosts[0].Name) {
+		if len(g.Hosts) == 1 && e.Command() == "delHost "+group+" "+quoteName(g.Hosts[0].Name) {
 			t.Fatalf("%s: the last host of the enabled group", e)
 		}
 	}
@@ -172,7 +172,7 @@ func obeysRules(t *rapid.T, c *Config, e Edit) {
 		full += count(u.Access == "full")
 	}
 	for _, u := range c.Admin.Users {
-		if e.Command() == "delUser "+Quote(u.Name) && u.Access == "full" && full == 1 {
+		if e.Command() == "delUser "+quoteName(u.Name) && u.Access == "full" && full == 1 {
 			t.Fatalf("%s: the last full user", e)
 		}
 	}

@@ -204,7 +204,7 @@ func (s *Service) clone() *Service {
 	t.Groups = cloneAll(s.Groups, func(g *Group) *Group {
 		h := *g
 		h.Check = clone(g.Check)
-		h.Hosts = cloneAll(g.Hosts, clone[Host])
+		h.Hosts = cloneFlat(g.Hosts)
 		return &h
 	})
 	return &t
@@ -225,6 +225,21 @@ func cloneAll[T any](list []*T, one func(*T) *T) []*T {
 	all := make([]*T, len(list))
 	for i, v := range list {
 		all[i] = one(v)
+	}
+	return all
+}
+
+// cloneFlat is cloneAll for what contains nothing to clone: one allocation for
+// all, as there may be many.
+func cloneFlat[T any](list []*T) []*T {
+	if list == nil {
+		return nil
+	}
+	values := make([]T, len(list))
+	all := make([]*T, len(list))
+	for i, v := range list {
+		values[i] = *v
+		all[i] = &values[i]
 	}
 	return all
 }

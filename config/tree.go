@@ -422,7 +422,7 @@ func unequal[T any](a, b []*T, name func(*T) string, less func(x, y *T) (*T, *T)
 		if !aligned {
 			common[name(y)] = true
 		}
-		if !equal(x, y) {
+		if x != y && !equal(x, y) {
 			x, y = less(x, y)
 			ua, ub = append(ua, x), append(ub, y)
 		}

@@ -29,6 +29,7 @@ func (d *Director) change(r request) {
 		d.drop(err)
 		return
 	}
+	d.pending.config.Share(d.config)
 	d.pending.work = between(d.config, d.pending.config)
 	if r.change.DryRun {
 		d.answer(d.State().Generation)
