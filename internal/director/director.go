@@ -91,6 +91,7 @@ type Director struct {
 	files   files
 	events  events
 	started *config.Config // what New was given
+	adopted uint64         // counts the calls of adopt
 
 	// What follows belongs to New, and then to Run.
 	config  *config.Config
@@ -123,6 +124,7 @@ type answer struct {
 
 // route is what the engine was last given for a service.
 type route struct {
+	of    *Service
 	group string
 	table *sched.Table
 	plan  *engine.Route
@@ -289,13 +291,24 @@ func (d *Director) drain() {
 // adopt makes cfg what runs, if the engine takes it.
 func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) {
 	state := &State{Generation: generation, Config: cfg}
-	targets := map[targetKey]*Target{}
+	was, running := d.State(), d.running(cfg)
+	targets := map[targetKey]*Target{} // of hosts that are not kept
 	for _, s := range cfg.Services {
+		if kept := running.whole(s); kept != nil {
+			state.Services = append(state.Services, kept)
+			continue
+		}
 		svc := &Service{Config: s}
 		for _, g := range s.Groups {
 			group := &Group{Config: g, rule: newRule(&cfg.Manager, g)}
-			for _, h := range g.Hosts {
-				group.Hosts = append(group.Hosts, d.host(s, group, h, targets))
+			kept := running.hosts(s, g.Name)
+			for i, h := range g.Hosts {
+				host := kept(i, h)
+				if host == nil {
+					host = d.host(s, group, h, targets)
+					host.literal, host.mark = isLiteral(h.Address), running.mark
+				}
+				group.Hosts = append(group.Hosts, host)
 			}
 			svc.Groups = append(svc.Groups, group)
 		}
@@ -308,11 +321,8 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	if err := d.eng.Apply(plan); err != nil {
 		return 0, err
 	}
-	d.config, d.targets, d.routes, d.dirty = cfg, targets, routes, false
-	d.byHost = make(map[*sched.Host]*Target, len(targets))
-	for _, t := range targets {
-		d.byHost[t.Host] = t
-	}
+	d.config, d.routes, d.dirty = cfg, routes, false
+	d.replaceTargets(was, running.mark, targets)
 	d.publish(state)
 	d.settle(state)
 	d.forgetNames()
@@ -340,14 +350,15 @@ func (d *Director) host(s *config.Service, g *Group, h *config.Host, targets map
 	return host
 }
 
-// plan builds what the engine should do. Routes are built anew for all
-// services or for those alone whose health has changed.
+// plan builds what the engine should do. Routes are built anew for services
+// whose health has changed and, if all are looked at, for those that are others
+// than before.
 func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan, error) {
 	routes := make(map[string]*route, len(state.Services))
 	var plan engine.Plan
 	for _, s := range state.Services {
 		r := d.routes[s.Config.Name]
-		if r == nil || all || r.dirty {
+		if r == nil || r.dirty || all && r.of != s {
 			var err error
 			if r, err = newRoute(s, r); err != nil {
 				return nil, plan, fmt.Errorf("service %q: %w", s.Config.Name, err)
@@ -367,7 +378,7 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 // it was.
 func newRoute(s *Service, before *route) (*route, error) {
 	c := s.Config
-	r := &route{plan: &engine.Route{
+	r := &route{of: s, plan: &engine.Route{
 		Timeouts: engine.Timeouts{
 			Connect: c.Timeouts.Connect, Total: c.Timeouts.Total,
 			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.HalfClosed,

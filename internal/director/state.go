@@ -54,6 +54,10 @@ type Host struct {
 	Config  *config.Host
 	Targets []*Target // none while the name does not resolve
 	Problem string    // why there is none
+
+	// The rest belongs to the director's goroutine.
+	literal bool   // the address is no name
+	mark    uint64 // the last call of adopt that had a use for it
 }
 
 // Up tells whether the host has a target that is up.

@@ -1,0 +1,115 @@
+package director
+
+import (
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/sched"
+)
+
+// running finds the parts of the state that runs which a new state can have as
+// they are: those whose configuration is the very same (config.Share) and whose
+// addresses are no names, which may stand for something else by now.
+type running struct {
+	mark     uint64 // set on the hosts that are kept
+	services map[string]*Service
+}
+
+// running returns them; what is kept for a change that is refused stays valid.
+func (d *Director) running(cfg *config.Config) *running {
+	d.adopted++
+	r := &running{mark: d.adopted}
+	// Groups know the rules of <manager>.
+	if was := d.State(); was != nil && cfg.Manager == was.Config.Manager {
+		r.services = make(map[string]*Service, len(was.Services))
+		for _, s := range was.Services {
+			r.services[s.Config.Name] = s
+		}
+	}
+	return r
+}
+
+// whole returns the service of a configuration if it can be kept as it is.
+func (r *running) whole(s *config.Service) *Service {
+	was := r.services[s.Name]
+	if was == nil || was.Config != s {
+		return nil
+	}
+	for _, g := range was.Groups {
+		for _, h := range g.Hosts {
+			if !h.literal {
+				return nil
+			}
+		}
+	}
+	for _, g := range was.Groups {
+		for _, h := range g.Hosts {
+			h.mark = r.mark
+		}
+	}
+	return was
+}
+
+// hosts returns what finds the hosts of a group that can be kept, by their place
+// in it.
+func (r *running) hosts(s *config.Service, group string) func(i int, h *config.Host) *Host {
+	var list []*Host
+	if was := r.services[s.Name]; was != nil {
+		for _, g := range was.Groups {
+			if g.Config.Name == group {
+				list = g.Hosts
+			}
+		}
+	}
+	var others map[*config.Host]*Host // made when places have changed
+	return func(i int, h *config.Host) *Host {
+		var was *Host
+		switch {
+		case i < len(list) && list[i].Config == h:
+			was = list[i]
+		case len(list) > 0:
+			if others == nil {
+				others = make(map[*config.Host]*Host, len(list))
+				for _, o := range list {
+					others[o.Config] = o
+				}
+			}
+			was = others[h]
+		}
+		if was == nil || !was.literal {
+			return nil
+		}
+		was.mark = r.mark
+		return was
+	}
+}
+
+// replaceTargets brings the director's targets up to date: fresh are those of
+// hosts that were not kept of the state before.
+func (d *Director) replaceTargets(was *State, mark uint64, fresh map[targetKey]*Target) {
+	if was != nil {
+		for _, s := range was.Services {
+			for _, g := range s.Groups {
+				for _, h := range g.Hosts {
+					if h.mark == mark {
+						continue
+					}
+					for _, t := range h.Targets {
+						if fresh[t.key] != t {
+							delete(d.targets, t.key)
+							delete(d.byHost, t.Host)
+						}
+					}
+				}
+			}
+		}
+	}
+	for key, t := range fresh {
+		d.targets[key] = t
+		d.byHost[t.Host] = t
+	}
+}
+
+// isLiteral tells whether an address stands for itself.
+func isLiteral(address string) bool {
+	_, err := sched.ParseAddr(address)
+	return err == nil
+}
