@@ -174,6 +174,9 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 			// unused for as many picks.
 			start = max(start, m.Host.lastUse.Load())
 			if m.Host.Up() {
+				if up[tier] == nil {
+					up[tier] = make([]Member, 0, len(members))
+				}
 				up[tier] = append(up[tier], m)
 			}
 		}

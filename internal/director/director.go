@@ -301,6 +301,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 		svc := &Service{Config: s}
 		for _, g := range s.Groups {
 			group := &Group{Config: g, rule: newRule(&cfg.Manager, g)}
+			group.Hosts = make([]*Host, 0, len(g.Hosts))
 			kept := running.hosts(s, g.Name)
 			for i, h := range g.Hosts {
 				host := kept(i, h)
@@ -394,7 +395,7 @@ func newRoute(s *Service, before *route) (*route, error) {
 		if before != nil && before.group == g.Config.Name && before.table != nil {
 			policy.Start = before.table.Next()
 		}
-		var members []sched.Member
+		members := make([]sched.Member, 0, len(g.Hosts))
 		for _, h := range g.Hosts {
 			if h.Config.State != "ready" {
 				continue

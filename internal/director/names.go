@@ -119,6 +119,9 @@ func hostNames(cfg *config.Config) map[string]bool {
 	for _, s := range cfg.Services {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
+				if isLiteral(h.Address) {
+					continue
+				}
 				if host, _, _, err := hostName(h.Address); err == nil && host != "" {
 					used[host] = true
 				}

@@ -1,8 +1,9 @@
 package director
 
 import (
+	"strings"
+
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/sched"
 )
 
 // running finds the parts of the state that runs which a new state can have as
@@ -108,8 +109,19 @@ func (d *Director) replaceTargets(was *State, mark uint64, fresh map[targetKey]*
 	}
 }
 
-// isLiteral tells whether an address stands for itself.
+// isLiteral tells whether an address that has been checked stands for itself and
+// is no name: whether what stands before the port has only digits and dots.
 func isLiteral(address string) bool {
-	_, err := sched.ParseAddr(address)
-	return err == nil
+	if strings.HasPrefix(address, "unix:") || strings.HasPrefix(address, "[") {
+		return true
+	}
+	for _, c := range []byte(address) {
+		switch {
+		case c == ':':
+			return true
+		case (c < '0' || c > '9') && c != '.':
+			return false
+		}
+	}
+	return false
 }
