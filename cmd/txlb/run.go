@@ -237,7 +237,7 @@ func onSignals(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, 
 			}
 			if isReload(s) {
 				// The director logs what comes of it.
-				_, err := dir.Reload(ctx, director.ReloadRequest{By: s.String()})
+				_, err := dir.Reload(ctx, director.ReloadRequest{By: "SIGHUP"})
 				if errors.Is(err, director.ErrNoFile) {
 					log.Warn("nothing to reload", "err", err)
 				}

@@ -191,16 +191,11 @@ func (d *Director) logReloadError(path string, err error) {
 			}
 		}
 	}
-	d.log.Error("not reloaded: everything stays as it is", "file", path, "err", firstLine(err))
-}
-
-// firstLine is enough of an error whose lines have been logged.
-func firstLine(err error) string {
-	first, _, more := strings.Cut(err.Error(), "\n")
-	if more {
-		first += " …"
+	why := err.Error()
+	if first, _, more := strings.Cut(why, "\n"); more { // the lines have been logged
+		why = first + " …"
 	}
-	return first
+	d.log.Error("not reloaded: everything stays as it is", "file", path, "err", why)
 }
 
 // Saved is what was written.

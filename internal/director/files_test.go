@@ -1,6 +1,7 @@
 package director
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -305,6 +306,28 @@ func TestNoFile(t *testing.T) {
 		}
 		if _, err := d.Save("", ""); !errors.Is(err, ErrNoFile) || d.Unsaved() != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// What was not saved in time is saved at the end.
+func TestConfigCheckSavesAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		path := filepath.Join(t.TempDir(), "c.xml")
+		writeFile(t, path, with(`<manager><configCheck interval="30" enable="yes"/></manager>`))
+		doc, _ := config.ReadDocument(path)
+		d, err := New(doc.Config, w, Options{Log: w.logger(), Resolver: w, Probe: w.probe, Document: doc})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- d.Run(ctx) }()
+		do(t, d, weight(0, 5))
+		cancel()
+		if err := <-ended; err != nil || !strings.Contains(readFile(t, path), `weight="5"`) {
+			t.Errorf("%v:\n%s", err, readFile(t, path))
 		}
 	})
 }
