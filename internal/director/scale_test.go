@@ -8,7 +8,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
-	"github.com/txlb/txlb/sched"
+	"github.com/txlb/txlb/internal/health"
 )
 
 // crowd makes a configuration of services with hosts each.
@@ -50,7 +50,7 @@ func eachScale(b *testing.B, run func(b *testing.B, c *config.Config)) {
 
 func newStill(b *testing.B, c *config.Config) *Director {
 	b.Helper()
-	d, err := New(c, still{}, Options{Log: slog.New(slog.DiscardHandler), Probe: func(context.Context, sched.Addr) error { return nil }})
+	d, err := New(c, still{}, Options{Log: slog.New(slog.DiscardHandler), Probe: func(context.Context, health.Probe) health.Result { return health.Result{} }})
 	if err != nil {
 		b.Fatal(err)
 	}
