@@ -22,7 +22,6 @@ var laterAttributes = [...]struct {
 	{"host", "maxSessions", []string{"0"}},
 	{"host", "slowStart", []string{"0"}},
 	{"host", "proxyProtocol", []string{"off"}},
-	{"host", "resolve", []string{"30s"}},
 	{"web", "certificate", []string{""}},
 	{"web", "key", []string{""}},
 	{"ssh", "hostKey", []string{""}},
@@ -33,8 +32,6 @@ var laterAttributes = [...]struct {
 // laterElements are the elements whose feature has not come yet, each with the
 // one that contains it.
 var laterElements = [...]struct{ parent, name string }{
-	{"config", "dns"},
-	{"pdconfig", "dns"},
 	{"service", "access"},
 	{"group", "check"},
 	{"admin", "socket"},

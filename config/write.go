@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/beevik/etree"
@@ -32,6 +33,7 @@ func (c *Config) Marshal() ([]byte, error) {
 	addCheck(m, "hostCheck", c.Manager.HostCheck)
 	addCheck(m, "configCheck", c.Manager.ConfigCheck).CreateAttr("backups", strconv.Itoa(c.Manager.Backups))
 	addCheck(m, "heartbeat", c.Manager.Heartbeat)
+	add(root, "dns", unless(len(c.DNS.Servers) == 0, "servers", strings.Join(c.DNS.Servers, " ")))
 	add(root, "logging",
 		unless(c.Logging.File == "", "file", c.Logging.File),
 		unless(c.Logging.Level == std.Logging.Level, "level", c.Logging.Level),
@@ -75,6 +77,9 @@ func (s *Service) marshal(root *etree.Element) {
 			}
 			if h.State != "ready" {
 				host.CreateAttr("state", h.State)
+			}
+			if h.Resolve != DefaultResolve {
+				host.CreateAttr("resolve", h.Resolve.String())
 			}
 		}
 	}
