@@ -1,17 +1,30 @@
 package director
 
-import "github.com/txlb/txlb/config"
+import (
+	"slices"
+	"time"
+
+	"github.com/txlb/txlb/config"
+)
 
 // pending is a change that is made to the model and waits for its names. No
 // other change is taken meanwhile, so the model it began with still runs.
 type pending struct {
 	request
 	config *config.Config
+	names  names            // that it uses
+	source *source          // where they are looked up
+	late   <-chan time.Time // when it has waited for long enough
+	waited bool
 }
+
+// longestWait is how long a change waits for its names: for those that are asked
+// for at once, longer than any look-up takes.
+const longestWait = lookupTimeout + time.Second
 
 // change begins a Do. It ends in finish or in drop.
 func (d *Director) change(r request) {
-	d.pending = &pending{r, d.config.Clone()}
+	d.pending = &pending{request: r, config: d.config.Clone()}
 	if err := r.change.Apply(d.pending.config); err != nil {
 		d.drop(err)
 		return
@@ -20,26 +33,34 @@ func (d *Director) change(r request) {
 		d.drop(err)
 		return
 	}
-	for host := range hostNames(d.pending.config) {
+	p := d.pending
+	p.names, p.source, p.late = namesOf(p.config), d.source, time.After(longestWait)
+	if !slices.Equal(p.config.DNS.Servers, d.source.servers) {
+		p.source = newSource(&p.config.DNS, d.opt.Resolver)
+	}
+	for host, every := range p.names {
 		if d.names[host] == nil {
-			d.names[host] = &name{}
+			d.names[host] = &name{every: every}
+			d.nextLook = time.Time{}
 		}
 	}
 	d.finish()
 }
 
-// finish does the change that is pending, if its names have been looked up.
+// finish does the change that is pending, if its names have been looked up or it
+// has waited for them for long enough.
 func (d *Director) finish() {
-	if d.pending == nil || !d.lookedUp(d.pending.config) {
+	p := d.pending
+	if p == nil || !p.waited && !d.lookedUp(p.names) {
 		return
 	}
-	p := d.pending
 	generation, err := d.adopt(p.config, d.State().Generation+1)
 	if err != nil {
 		d.drop(err)
 		return
 	}
 	d.pending = nil
+	d.useSource(p.source)
 	d.log.Info("configuration changed", "generation", generation,
 		"verb", p.change.Verb, "by", p.change.By, "from", p.change.From)
 	p.answer <- answer{generation, nil}

@@ -121,6 +121,8 @@ type hostLine struct {
 	weight, state  int
 	up             bool
 	failures       uint64
+	addresses      int
+	nameFailing    bool
 }
 
 func hosts(x *text, state *director.State) {
@@ -137,8 +139,9 @@ func hosts(x *text, state *director.State) {
 				line := hostLine{
 					labels: []string{"service", svc.Config.Name, "group", g.Config.Name, "host", h.Config.Name},
 					weight: h.Config.Weight, up: h.Up(), state: stateNumber(h.Config.State),
+					addresses: len(h.Targets), nameFailing: h.Problem != "",
 				}
-				for _, t := range h.Targets {
+				for _, t := range slices.Concat(h.Targets, h.Leaving) {
 					c := t.Host.Stats()
 					line.active += c.Active
 					line.picks += c.Picks
@@ -163,12 +166,16 @@ func hosts(x *text, state *director.State) {
 	each("txlb_host_connect_failures_total", "counter", func(l hostLine) float64 { return float64(l.failures) })
 	each("txlb_host_weight", "gauge", func(l hostLine) float64 { return float64(l.weight) })
 	each("txlb_host_state", "gauge", func(l hostLine) float64 { return float64(l.state) })
-	each("txlb_host_up", "gauge", func(l hostLine) float64 {
-		if l.up {
-			return 1
-		}
-		return 0
-	})
+	each("txlb_host_addresses", "gauge", func(l hostLine) float64 { return float64(l.addresses) })
+	each("txlb_host_name_failing", "gauge", func(l hostLine) float64 { return truth(l.nameFailing) })
+	each("txlb_host_up", "gauge", func(l hostLine) float64 { return truth(l.up) })
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // stateNumber is the administrative state as a number: 0 ready, 1 drain, 2 maint.
