@@ -270,6 +270,9 @@ func TestSRV(t *testing.T) {
 			}
 		}
 		after("10.0.0.1:5432*120, 10.0.0.2:5433*2, 10.0.0.3:5433*2, [2001:db8::6]:5434*14 backup")
+		if p := only(d, 0).Problem; p != "" {
+			t.Errorf("problem %q of a record that says there is nothing", p)
+		}
 		one := target(t, d, "g", "a", 0)
 		// The table has these weights: of 124 picks 120 are of the first.
 		table, picked := w.lastPlan().Services[0].Route.Table, 0

@@ -190,8 +190,7 @@ func plain(err error) error {
 	case dns.IsTimeout:
 		short.Err = "no answer in time"
 	default:
-		short.Err = dns.Err[strings.LastIndex(dns.Err, ": ")+1:]
-		short.Err = strings.TrimSpace(short.Err)
+		short.Err = strings.TrimSpace(dns.Err[strings.LastIndex(dns.Err, ": ")+1:])
 	}
 	return &short
 }
