@@ -133,7 +133,12 @@ func (k *checker) group(s *Service, g *Group) {
 		if err := checkResolve(h.Resolve); err != nil {
 			k.fail(h.Pos.Line, "host %q: <host resolve>: %v", h.Name, err)
 		}
+		k.duration(h.Pos.Line, "<host slowStart>", h.SlowStart)
 		weights = max(weights, h.Weight)
+	}
+	k.failures(g)
+	if g.Check != nil {
+		k.healthCheck(g)
 	}
 	switch {
 	case k.broken[g]:

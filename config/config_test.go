@@ -93,8 +93,10 @@ func TestNewElements(t *testing.T) {
 		<listen ip="[::1]:80"/><listen ip="unix:/run/a.sock"/>
 		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m"/>
 		<limits tries="3"/>
-		<group name="g" scheduler="p2c" allDown="refuse">
-			<host name="h" ip="unix:/run/b.sock" weight="0" backup="on" state="maint"/>
+		<group name="g" scheduler="p2c" allDown="refuse" maxFails="5" failWindow="1m">
+			<check type="expect" interval="5s" fastInterval="500ms" downInterval="10s" rise="4" fall="5" timeout="1500ms"
+				port="" path="/" host="" status="200-399" send="PING\r\n\x00" expect="a\\b\tü"/>
+			<host name="h" ip="unix:/run/b.sock" weight="0" backup="on" state="maint" slowStart="90s"/>
 			<host name="i" ip="db_1.example.:5432" state="drain" resolve="2m"/>
 			<host name="j" ip="_pg._TCP.example." resolve="0"/>
 		</group>
@@ -115,8 +117,14 @@ func TestNewElements(t *testing.T) {
 		Timeouts: Timeouts{500 * time.Millisecond, 0, 5 * time.Minute, 90 * time.Minute},
 		Limits:   Limits{3},
 		Groups: []*Group{{
-			Name: "g", Scheduler: "p2c", Enabled: true, Refuse: true, Hosts: []*Host{
-				{Name: "h", Address: "unix:/run/b.sock", Weight: 0, Backup: true, State: "maint", Resolve: 30 * time.Second},
+			Name: "g", Scheduler: "p2c", Enabled: true, Refuse: true, MaxFails: 5, FailWindow: time.Minute,
+			Check: &HealthCheck{
+				Type: "expect", Interval: 5 * time.Second, FastInterval: 500 * time.Millisecond, DownInterval: 10 * time.Second,
+				Rise: 4, Fall: 5, Timeout: 1500 * time.Millisecond, Path: "/", Status: "200-399",
+				Send: "PING\r\n\x00", Expect: "a\\b\tü",
+			},
+			Hosts: []*Host{
+				{Name: "h", Address: "unix:/run/b.sock", Weight: 0, Backup: true, State: "maint", SlowStart: 90 * time.Second, Resolve: 30 * time.Second},
 				{Name: "i", Address: "db_1.example.:5432", Weight: 1, State: "drain", Resolve: 2 * time.Minute},
 				{Name: "j", Address: "_pg._TCP.example.", Weight: 1, State: "ready"},
 			},
@@ -125,8 +133,8 @@ func TestNewElements(t *testing.T) {
 	if diff := cmp.Diff(want, c, ignorePositions); diff != "" {
 		t.Error(diff)
 	}
-	if line := c.Services[0].Groups[0].Hosts[1].Pos.Line; line != 9 {
-		t.Errorf("the second host is in line %d, want 9", line)
+	if line := c.Services[0].Groups[0].Hosts[1].Pos.Line; line != 11 {
+		t.Errorf("the second host is in line %d, want 11", line)
 	}
 }
 
@@ -199,7 +207,25 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		return &Host{
 			Name: word("a", "b", "c").Draw(t, "host"), Address: word("h:1", "[::1]:2", "unix:/s", "_a._tcp.b", "_a._tcp.b:1", "_a").Draw(t, "address"), Resolve: duration.Draw(t, "resolve"),
 			Weight: number(1, 7).Draw(t, "weight"), Backup: rapid.Bool().Draw(t, "backup"), State: word("ready", "drain", "maint").Draw(t, "state"),
+			SlowStart: rapid.SampledFrom([]time.Duration{0, time.Minute, -1}).Draw(t, "slowStart"),
 		}
+	})
+	healthCheck := rapid.Custom(func(t *rapid.T) *HealthCheck {
+		c := NewHealthCheck()
+		// Most is right and a part is anything, so that many models are right.
+		switch rapid.IntRange(0, 5).Draw(t, "which") {
+		case 0:
+			c.Interval, c.FastInterval, c.DownInterval, c.Timeout = duration.Draw(t, "interval"), duration.Draw(t, "fast"), duration.Draw(t, "down"), duration.Draw(t, "timeout")
+		case 1:
+			c.Rise, c.Fall, c.Port = number(1, 3).Draw(t, "rise"), number(2, 5).Draw(t, "fall"), number(0, 80).Draw(t, "port")
+		case 2:
+			c.Type, c.Path, c.Host = "http", word("/", "/a?b=<&\"'").Draw(t, "path"), word("", "a.example:80", "[::1]:80", "::1", "10.0.0.1").Draw(t, "host")
+		case 3:
+			c.Type, c.Status = word("http", "tls").Draw(t, "type"), word("200", "200,204,300-399", "200-199", "2x0").Draw(t, "status")
+		default:
+			c.Type, c.Send, c.Expect = "expect", string(rapid.SliceOf(rapid.Byte()).Draw(t, "send")), rapid.String().Draw(t, "expect")
+		}
+		return c
 	})
 	right := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -226,6 +252,10 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		s.Timeouts.Idle, s.Limits.Tries = duration.Draw(t, "idle"), number(0, 4).Draw(t, "tries")
 		g := NewGroup(word("g").Draw(t, "group"))
 		g.Scheduler, g.Enabled, g.Refuse = word("rand", "leastc").Draw(t, "scheduler"), rapid.SampledFrom([]bool{true, true, false}).Draw(t, "enabled"), rapid.Bool().Draw(t, "refuse")
+		if rapid.Bool().Draw(t, "checked") {
+			g.Check = healthCheck.Draw(t, "check")
+			g.MaxFails, g.FailWindow = number(0, 5).Draw(t, "maxFails"), duration.Draw(t, "failWindow")
+		}
 		g.Hosts = rapid.SliceOfN(host, 0, 2).Draw(t, "hosts")
 		s.Groups = []*Group{g}
 		c.Services = []*Service{s}

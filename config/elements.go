@@ -169,12 +169,17 @@ func (r *reader) group(e *etree.Element) *Group {
 			parsed("scheduler", &g.Scheduler, canonicalScheduler),
 			parsed("enable", &g.Enabled, parseBool),
 			oneOf("allDown", &allDown, []string{"try", "refuse"}),
+			integer("maxFails", &g.MaxFails, 0, maxMaxFails),
+			parsed("failWindow", &g.FailWindow, parseDuration),
 		)
 		r.need(e, "name")
 		g.Refuse = allDown == "refuse"
-		r.children(e, child{"host", func(e *etree.Element) {
-			g.Hosts = append(g.Hosts, r.host(e, len(g.Hosts)))
-		}, false})
+		r.children(e,
+			child{"host", func(e *etree.Element) {
+				g.Hosts = append(g.Hosts, r.host(e, len(g.Hosts)))
+			}, false},
+			child{"check", func(e *etree.Element) { g.Check = r.healthCheck(e) }, true},
+		)
 	})
 	return g
 }
@@ -194,6 +199,7 @@ func (r *reader) host(e *etree.Element, index int) *Host {
 			integer("weight", &h.Weight, 0, MaxWeight),
 			parsed("backup", &h.Backup, parseBool),
 			oneOf("state", &h.State, hostStates()),
+			parsed("slowStart", &h.SlowStart, parseDuration),
 			parsed("resolve", &h.Resolve, parseResolve),
 		)
 		r.need(e, "ip")

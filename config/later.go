@@ -17,10 +17,7 @@ var laterAttributes = [...]struct {
 	{"limits", "sessions", []string{"0"}},
 	{"limits", "perClient", []string{"0"}},
 	{"limits", "rate", []string{"0"}},
-	{"group", "maxFails", []string{"1"}},
-	{"group", "failWindow", []string{"10s"}},
 	{"host", "maxSessions", []string{"0"}},
-	{"host", "slowStart", []string{"0"}},
 	{"host", "proxyProtocol", []string{"off"}},
 	{"web", "certificate", []string{""}},
 	{"web", "key", []string{""}},
@@ -33,7 +30,6 @@ var laterAttributes = [...]struct {
 // one that contains it.
 var laterElements = [...]struct{ parent, name string }{
 	{"service", "access"},
-	{"group", "check"},
 	{"admin", "socket"},
 	{"user", "key"},
 }

@@ -57,10 +57,11 @@ func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
 		{frame, `<group name="x" scheduler="roundr,sticky"/>`, `"roundr,sticky" is not supported by this version yet`},
 		{frame, `<group name="x" scheduler="maglev,sticky"/>`, `"maglev,sticky" is not supported by this version yet`},
 		{frame, `<group name="x" scheduler=""/>`, `there is no scheduler ""`},
-		{frame, `<group name="x" maxFails="2"/>`, `<group maxFails="2"> is not supported by this version yet; leave it out or say "1"`},
-		{frame, `<group name="x" failWindow="1s"/>`, `<group failWindow="1s"> is not supported`},
+		{frame, `<group name="x" maxFails="-1"/>`, `"-1" is no number from 0 to 1000`},
+		{frame, `<group name="x" failWindow="10"/>`, `"10" has no unit; say 10ms or 10s`},
+		{frame, `<group name="x" failWindow="0"/>`, `<group failWindow> is 0s; want 1ms to 24h0m0s`},
 		{frame, `<group name="x"><host ip="b:1" maxSessions="1"/></group>`, `<host maxSessions="1"> is not supported`},
-		{frame, `<group name="x"><host ip="b:1" slowStart="1s"/></group>`, `<host slowStart="1s"> is not supported`},
+		{frame, `<group name="x"><host ip="b:1" slowStart="1"/></group>`, `"1" has no unit`},
 		{frame, `<group name="x"><host ip="b:1" proxyProtocol="v2"/></group>`, `<host proxyProtocol="v2"> is not supported`},
 		{frame, `<group name="x"><host ip="b:1" resolve="500ms"/></group>`, `<host resolve>: 500ms is not between 1s and 87600h0m0s, nor 0 for once`},
 		{frame, `<group name="x"><host ip="b:1" resolve="30"/></group>`, `"30" has no unit; say 30ms or 30s`},
@@ -69,12 +70,38 @@ func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
 		{frame, `<group name="x"><host ip="_tcp.example."/></group>`, `want host:port, or _service._tcp.domain for SRV records`},
 		{frame, `<group name="x"><host ip="_pg._tcp.ex ample"/></group>`, `"_pg._tcp.ex ample" is no host name`},
 		{frame, `<listen ip="_pg._tcp.example."/>`, `"_pg._tcp.example." is no address; want host:port`},
-		{frame, `<group name="x"><client ip="b:1"/></group>`, `there is no <client> in <group>; there is host`},
+		{frame, `<group name="x"><client ip="b:1"/></group>`, `there is no <client> in <group>; there is host, check`},
 		{frame, `<group name="x&#10;"/>`, `group name "x\n" has a character that cannot be shown`},
 		{frame, `<group nam="x"/><enable group="x"/>`, `<group> has no attribute "nam"; did you mean "name"?`},
 		{frame, `<enable/>`, `<enable> needs the attribute group`},
 		{frame, `<group name="x" allDown="panic"/>`, `"panic" is none of try, refuse`},
-		{frame, `<group name="x"><check type="tcp"/></group>`, `<check> is not supported by this version yet`},
+		{frame, `<group name="x"><check type="udp"/></group>`, `<check type>: "udp" is none of tcp, http, tls, expect`},
+		{frame, `<group name="x"><check/><check/></group>`, `a second <check> in <group>`},
+		{frame, `<group name="x"><check><host/></check></group>`, `<check> contains nothing, and no <host>`},
+		{frame, `<group name="x"><check interval="2"/></group>`, `<check interval>: "2" has no unit; say 2ms or 2s`},
+		{frame, `<group name="x"><check interval="0"/></group>`, `<check interval> is 0s; want 10ms to 24h0m0s`},
+		{frame, `<group name="x"><check interval="25h"/></group>`, `<check interval> is 25h0m0s; want 10ms to 24h0m0s`},
+		{frame, `<group name="x"><check fastInterval="1ms"/></group>`, `<check fastInterval> is 1ms; want 10ms`},
+		{frame, `<group name="x"><check downInterval="48h"/></group>`, `<check downInterval> is 48h0m0s; want 10ms`},
+		{frame, `<group name="x"><check rise="0"/></group>`, `<check rise>: "0" is no number from 1 to 1000`},
+		{frame, `<group name="x"><check fall="1001"/></group>`, `<check fall>: "1001" is no number from 1 to 1000`},
+		{frame, `<group name="x"><check timeout="0"/></group>`, `<check timeout> is 0s; want 1ms to 5m0s`},
+		{frame, `<group name="x"><check port="0"/></group>`, `<check port>: "0" is no number from 1 to 65535`},
+		{frame, `<group name="x"><check port="81"/><host ip="unix:/s"/></group>`, `host "host.0" is a UNIX socket, which has no port`},
+		{frame, `<group name="x"><check type="http" path="status"/></group>`, `<check path>: "status" is no path; want / and`},
+		{frame, `<group name="x"><check type="http" path="/a b"/></group>`, `"/a b" is no path`},
+		{frame, `<group name="x"><check type="http" host="a b"/></group>`, `<check host>: "a b": "a b" is no host name`},
+		{frame, `<group name="x"><check type="http" host="a:0"/></group>`, `port "0" is no number from 1 to 65535`},
+		{frame, `<group name="x"><check type="http" host="::1%&#10;"/></group>`, `is neither a host name nor an address`},
+		{frame, `<group name="x"><check type="http" status="200-"/></group>`, `"200-" in "200-" is no status; want numbers from 100 to 599`},
+		{frame, `<group name="x"><check type="http" status="399-200"/></group>`, `"399-200" in "399-200" is no status`},
+		{frame, `<group name="x"><check type="http" status="200,2xx"/></group>`, `"2xx" in "200,2xx" is no status`},
+		{frame, `<group name="x"><check type="expect" send="a"/></group>`, `<check type="expect"> needs the attribute expect`},
+		{frame, `<group name="x"><check type="expect" expect="\q"/></group>`, `<check expect>: \q is no escape; there are \r \n \t \\ and \xNN`},
+		{frame, `<group name="x"><check type="expect" expect="\x4"/></group>`, `\x4 is no byte; want two hexadecimal digits`},
+		{frame, `<group name="x"><check type="expect" expect="a\"/></group>`, `ends within an escape; a backslash itself is \\`},
+		{frame, `<group name="x"><check type="expect" expect="` + strings.Repeat("a", 5000) + `"/></group>`, `<check expect> has 5000 bytes; want at most 4096`},
+		{frame, `<group name="x"><check type="expect" expct="a"/></group>`, `did you mean "expect"?`},
 		{frame, `<group name="x"><host ip="b:80" weight="70000"/></group>`, `"70000" is no number from 0 to 65535`},
 		{frame, `<group name="x"><host ip="b"/></group>`, `"b" is no address`},
 		{frame, `<group name="x"><host ip="*:80"/></group>`, `"*:80" names no host to connect to`},
@@ -244,7 +271,7 @@ func TestHarmlessValuesOfLaterFeatures(t *testing.T) {
 	parse(t, `<config>
 	<service name="a"><listen ip=":1" proxyProtocol="off" proxyFrom=""/>
 		<timeouts queue="5s"/><limits sessions="0" perClient="0" rate="0"/>
-		<group name="g" maxFails="1" failWindow="10s"><host ip="b:1" maxSessions="0" slowStart="0" proxyProtocol="off" resolve="30s"/></group></service>
+		<group name="g"><host ip="b:1" maxSessions="0" proxyProtocol="off" resolve="30s"/></group></service>
 	<admin><web certificate="" key=""/><ssh hostKey=""/></admin>
 	<logging access="" accessFormat="tcplog"/></config>`)
 }
@@ -269,6 +296,7 @@ func TestEnableInOneLine(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	for doc, want := range map[string]string{
 		`<config><service name="a"><listen ip=":1"/></service></config>`:                                                                                          `service "a" has no group`,
+		`<config><service name="a"><listen ip=":1"/><group name="g"><check path="/x"/><host ip="b:1"/></group></service></config>`:                                `c.xml:1: warning: <check path> means nothing to type "tcp"; it is for http`,
 		`<config><service name="a"><listen ip=":1"/><group name="g"/></service></config>`:                                                                         `group "g" of service "a" is empty`,
 		`<config><service name="a"><listen ip=":1"/><group name="g"><host ip="b:1" weight="0"/></group></service></config>`:                                       `every host of group "g" has weight 0`,
 		`<config><service name="a b"><listen ip=":1"/></service></config>`:                                                                                        `service name "a b" has to be quoted`,

@@ -76,8 +76,13 @@ type Group struct {
 	Scheduler string // canonical name, as sched.Names has it
 	Enabled   bool
 	Refuse    bool // allDown="refuse"
-	Hosts     []*Host
-	Pos       Pos
+	// MaxFails failed connects of clients within FailWindow take a host out;
+	// 1: each, whatever the window; 0: none does.
+	MaxFails   int
+	FailWindow time.Duration
+	Check      *HealthCheck // nil: <manager> says how hosts are probed
+	Hosts      []*Host
+	Pos        Pos
 }
 
 // Host is <host>.
@@ -87,6 +92,9 @@ type Host struct {
 	Weight  int
 	Backup  bool
 	State   string // ready, drain, maint
+	// SlowStart is how long the host's share grows after it has come back; 0: not
+	// at all.
+	SlowStart time.Duration
 	// Resolve is how often the DNS name in Address is looked up; 0: until it has
 	// resolved once.
 	Resolve time.Duration
@@ -186,7 +194,7 @@ func NewService(name string) *Service {
 
 // NewGroup returns a group without hosts.
 func NewGroup(name string) *Group {
-	return &Group{Name: name, Scheduler: "leastc"}
+	return &Group{Name: name, Scheduler: "leastc", MaxFails: 1, FailWindow: 10 * time.Second}
 }
 
 // NewHost returns a host with the default of everything else.
@@ -210,6 +218,7 @@ func (s *Service) clone() *Service {
 	t.Listen = append([]Listen(nil), s.Listen...)
 	t.Groups = cloneAll(s.Groups, func(g *Group) *Group {
 		h := *g
+		h.Check = clone(g.Check)
 		h.Hosts = cloneAll(g.Hosts, clone[Host])
 		return &h
 	})

@@ -67,6 +67,16 @@ func (s *Service) marshal(root *etree.Element) {
 		if g.Refuse {
 			group.CreateAttr("allDown", "refuse")
 		}
+		std := NewGroup("")
+		if g.MaxFails != std.MaxFails {
+			group.CreateAttr("maxFails", strconv.Itoa(g.MaxFails))
+		}
+		if g.FailWindow != std.FailWindow {
+			group.CreateAttr("failWindow", g.FailWindow.String())
+		}
+		if g.Check != nil {
+			g.Check.marshal(group)
+		}
 		for _, h := range g.Hosts {
 			host := group.CreateElement("host")
 			host.CreateAttr("name", h.Name)
@@ -77,6 +87,9 @@ func (s *Service) marshal(root *etree.Element) {
 			}
 			if h.State != "ready" {
 				host.CreateAttr("state", h.State)
+			}
+			if h.SlowStart != 0 {
+				host.CreateAttr("slowStart", h.SlowStart.String())
 			}
 			if h.Resolve != DefaultResolve {
 				host.CreateAttr("resolve", h.Resolve.String())

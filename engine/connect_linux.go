@@ -191,7 +191,8 @@ func (l *loop) connectDeadline(s *session) {
 func (l *loop) connected(s *session) {
 	s.phase = established
 	s.active = l.now
-	s.ends[backend].set(writable)
+	s.ends[backend].set(writable | owesAck)
+	l.owing = append(l.owing, turnRef{s, s.generation, backend})
 	if l.eng.opt.Splice == SpliceAlways {
 		s.flows[0].splice()
 		s.flows[1].splice()

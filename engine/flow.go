@@ -29,7 +29,9 @@ const (
 	reset                      // the connection failed: an end read after this is not a clean one
 	broken                     // nothing more can be sent
 	sentOnce                   // bytes were sent to it
+	owesAck                    // the acknowledgement of its handshake waits for the first bytes
 	nodelay                    // TCP_NODELAY is set
+	paced                      // has the system's congestion control again
 	tuned                      // keep-alive and the send queue's limit are set
 )
 

@@ -295,6 +295,9 @@ func (g *theatre) asleep() {
 			case s.phase == connecting && i == backend && !src.connecting:
 				g.k.fail("asleep: socket %d has its answer", src.id)
 			}
+			if dst.corked && !dst.dead {
+				g.k.fail("asleep: bytes wait in socket %d for an end that does not follow", dst.id)
+			}
 			f := &s.flows[i]
 			switch {
 			case s.phase != established:

@@ -31,6 +31,8 @@ type kernel interface {
 	// cannot be told.
 	unsent(fd int32) int
 	setInt(fd int32, level, name int, value int32) syscall.Errno
+	// pace takes back what unpace has done.
+	pace(fd int32)
 	// resetOnClose makes close send an RST and drop what is unsent.
 	resetOnClose(fd int32)
 	close(fd int32)
@@ -53,8 +55,9 @@ type sendOp struct {
 	s     *session
 	p     []byte
 	fd    int32
-	dir   int32 // which flow of s
-	n     int   // bytes that were taken
+	dir   int8 // which flow of s
+	last  bool // the end of the stream follows at once (MSG_MORE)
+	n     int  // bytes that were taken
 	errno syscall.Errno
 }
 
@@ -62,8 +65,9 @@ type sendOp struct {
 type linux struct {
 	*poller
 	pool     *splice.Pool
-	ring     *ring // nil: none
-	ringFrom int   // for batches from this size on
+	ring     *ring  // nil: none
+	ringFrom int    // for batches from this size on
+	pacing   string // the system's congestion control, if it paces
 }
 
 // shut gives back what the loop itself had.
@@ -83,16 +87,25 @@ func (k linux) send(batch []sendOp) {
 	}
 	for i := range batch {
 		op := &batch[i]
-		op.n, op.errno = send(op.fd, op.p)
+		op.n, op.errno = send(op.fd, op.p, op.last)
 	}
 }
 
-func (linux) connectTo(to sched.Addr) (int32, syscall.Errno) { return connectTo(to) }
-func (linux) shutdownWrite(fd int32)                         { shutdownWrite(fd) }
-func (linux) socketError(fd int32) syscall.Errno             { return socketError(fd) }
-func (linux) unsent(fd int32) int                            { return unsent(fd) }
-func (linux) resetOnClose(fd int32)                          { resetOnClose(fd) }
-func (linux) close(fd int32)                                 { closeFD(fd) }
+func (k linux) connectTo(to sched.Addr) (int32, syscall.Errno) {
+	return connectTo(to, k.pacing != "")
+}
+
+func (linux) shutdownWrite(fd int32)             { shutdownWrite(fd) }
+func (linux) socketError(fd int32) syscall.Errno { return socketError(fd) }
+func (linux) unsent(fd int32) int                { return unsent(fd) }
+func (linux) resetOnClose(fd int32)              { resetOnClose(fd) }
+func (k linux) pace(fd int32) {
+	if k.pacing != "" {
+		congestion(fd, k.pacing)
+	}
+}
+
+func (linux) close(fd int32) { closeFD(fd) }
 
 func (linux) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return setInt(fd, level, name, value)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -113,6 +114,9 @@ func (ln *listener) openTCP(network, address string, loops, backlog int) error {
 				return fmt.Errorf("listen on %s: setsockopt %d/%d: %w", address, o.level, o.name, errno)
 			}
 		}
+		if onLoopback(fd) && pacing() != "" {
+			unpace(int32(fd)) // handed down as well
+		}
 		if ln.bound == "" {
 			ln.bound, err = boundAddress(fd, bound)
 			if err != nil {
@@ -125,6 +129,21 @@ func (ln *listener) openTCP(network, address string, loops, backlog int) error {
 		}
 	}
 	return nil
+}
+
+// onLoopback tells whether only this machine can connect to fd.
+func onLoopback(fd int) bool {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(sa.Addr).IsLoopback()
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(sa.Addr).Unmap().IsLoopback()
+	}
+	return false
 }
 
 // boundAddress returns where fd listens.

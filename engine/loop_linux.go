@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/panjf2000/gnet/v2/pkg/queue"
@@ -17,12 +18,18 @@ const (
 	// arenaSize is what one batch may read before it has to send.
 	arenaSize = 4 * readSize
 	// spliceTurn is what all spliced flows together move in a turn that had
-	// small messages too, so that those never wait long behind bulk; bulkTurn
-	// is what they move in a turn of their own.
+	// small messages not long ago, so that those never wait long behind bulk;
+	// bulkTurn is what they move when there have been none for quietFor.
 	spliceTurn = 256 << 10
 	bulkTurn   = 1 << 20
+	quietFor   = int64(50 * time.Millisecond)
 	// publishEvery is how old the published byte counts of a session may be.
 	publishEvery = int64(time.Second)
+	// rescheduleEvery is how long a loop runs before it goes through the scheduler.
+	// A goroutine that has not for 10 ms is taken for one that hogs its
+	// processor: the runtime's monitor signals it, takes the processor away
+	// whenever it meets it in a system call, and never comes to rest itself.
+	rescheduleEvery = int64(4 * time.Millisecond)
 	// pauseFor is how long the listeners stay out when descriptors ran out.
 	pauseFor = int64(100 * time.Millisecond)
 )
@@ -54,16 +61,19 @@ type loop struct {
 	rung       bool     // the bell rang in this batch
 	quit       bool
 
-	ready   []*session // something may be done for them in this turn
-	sends   []sendOp   // the batch's sends; their bytes lie in arena or in held
-	bulk    []turnRef  // flows that wait for their turn to splice
-	dirty   []*session // have bytes to publish
-	closing []int32    // descriptors to close at the end of the batch
-	vacated []*session // sessions that ended in this batch
-	work    []*session // ready, while it is worked through
-	arena   []byte
-	used    int    // bytes of arena that sends refer to
-	waste   []byte // takes what refused clients have sent
+	ready    []*session // something may be done for them in this turn
+	sends    []sendOp   // the batch's sends; their bytes lie in arena or in held
+	bulk     []turnRef  // flows that wait for their turn to splice
+	dirty    []*session // have bytes to publish
+	owing    []turnRef  // backends that connected in this turn, whose handshake is not acknowledged
+	owed     []turnRef  // the same, in the turn before
+	closing  []int32    // descriptors to close at the end of the batch
+	vacated  []*session // sessions that ended in this batch
+	work     []*session // ready, while it is worked through
+	arena    []byte
+	copiedAt int64  // ns: the last send of a copied flow
+	used     int    // bytes of arena that sends refer to
+	waste    []byte // takes what refused clients have sent
 
 	done chan struct{} // closed when run returns
 }
@@ -80,7 +90,7 @@ func newLoop(e *Engine, index int, pipeMemory int64) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipeMemory), ringFrom: e.opt.ringFrom}
+	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipeMemory), ringFrom: e.opt.ringFrom, pacing: pacing()}
 	if e.opt.Ring == RingAuto {
 		k.ring, e.noRing = newRing()
 	}
@@ -104,20 +114,87 @@ func assemble(e *Engine, index int, sys kernel) *loop {
 func (l *loop) run() {
 	defer close(l.done)
 	busy := false
+	rescheduled := int64(0)
+	var offer offer
 	for !l.quit {
 		var events []unix.EpollEvent
 		idle := len(l.ready) == 0 && len(l.bulk) == 0
 		if busy || !idle {
+			if len(l.bulk) > 0 && l.now-l.copiedAt < quietFor {
+				// Beside small messages, bulk leaves the processor to whoever
+				// answers them: a loop that never sleeps would be taken for a
+				// program that has no hurry, and they would wait with it.
+				schedYield()
+			}
 			events = l.poll.ready()
+			if len(events) == 0 && idle && offer.due(l.now) {
+				schedYield()
+				events = l.poll.ready()
+				offer.made(l.eng.clock()-l.now, len(events) > 0)
+			}
 		}
 		if len(events) == 0 && idle {
+			l.acknowledge(&l.owing)
+			l.acknowledge(&l.owed)
 			events = l.poll.wait()
+			offer.awake = l.eng.clock()
 		}
 		busy = len(events) > 0
 		l.now = l.eng.clock()
+		if l.now-rescheduled > rescheduleEvery {
+			rescheduled = l.now
+			runtime.Gosched()
+		}
 		l.turn(events)
 	}
 	l.shut()
+}
+
+// offer decides when a loop that has nothing to do offers its processor to
+// others (sched_yield(2)) before it sleeps. Where programs share a processor
+// with the loop and bring it new work as soon as they run, neither sleeps nor
+// has to be woken then. It pays only while there is no end of work: a loop that
+// sleeps often is woken sooner than its turn would come. An offer in vain is
+// not repeated for some chances, and one that took long not for many.
+type offer struct {
+	awake int64 // ns: when the loop last woke
+	skip  int   // chances to let pass
+	vain  int   // offers in vain in a row
+}
+
+const (
+	// offerAfter is how long a loop is awake before it makes offers, in ns.
+	offerAfter = 300e3
+	// longOffer is how long a turn and an offer may take, in ns.
+	longOffer = 2e6
+	// offerLess bounds the doubling of how many chances pass after an offer in
+	// vain; offerLater is how many pass after a long one.
+	offerLess  = 6
+	offerLater = 1000
+)
+
+func (o *offer) due(now int64) bool {
+	if now-o.awake < offerAfter {
+		return false
+	}
+	if o.skip > 0 {
+		o.skip--
+		return false
+	}
+	return true
+}
+
+// made takes in what became of an offer.
+func (o *offer) made(took int64, found bool) {
+	switch {
+	case took > longOffer:
+		o.skip = offerLater
+	case found:
+		o.vain = 0
+	default:
+		o.skip = 1 << min(o.vain, offerLess)
+		o.vain++
+	}
 }
 
 // turn does one batch.
@@ -138,6 +215,9 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	}
 	budget := bulkTurn
 	if len(l.sends) > 0 {
+		l.copiedAt = l.now
+	}
+	if l.now-l.copiedAt < quietFor {
 		budget = spliceTurn
 	}
 	l.flush()
@@ -149,6 +229,8 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	if l.rung {
 		l.runTasks()
 	}
+	l.acknowledge(&l.owed)
+	l.owed, l.owing = l.owing, l.owed
 	l.sweep()
 	l.setAlarm()
 }

@@ -21,7 +21,7 @@ func (l *loop) drive(s *session) {
 			case read:
 				again = !l.receive(s, i)
 			case write:
-				l.queueSend(s, i, f.held[f.taken:])
+				l.queueSend(s, i, f.held[f.taken:], false)
 			case fill, drain:
 				l.queueSplice(s, i)
 			}
@@ -98,14 +98,18 @@ func (l *loop) receive(s *session, i int) bool {
 	if i == backend {
 		l.table.settled(s)
 	}
-	l.queueSend(s, i, room[:total])
+	// An end that is known already is passed on with the last bytes: they wait
+	// in the kernel for the shutdown or close that settle does next.
+	l.queueSend(s, i, room[:total], src.is(ended) && !src.is(reset))
 	l.used += total
 	return true
 }
 
-func (l *loop) queueSend(s *session, i int, p []byte) {
+// queueSend adds a send to the batch. With last, the end of the stream follows
+// at once.
+func (l *loop) queueSend(s *session, i int, p []byte, last bool) {
 	s.flows[i].sending = true
-	l.sends = append(l.sends, sendOp{s: s, p: p, dir: int32(i)})
+	l.sends = append(l.sends, sendOp{s: s, p: p, dir: int8(i), last: last})
 }
 
 // flush sends what the batch has gathered. It is the place where all sends of
@@ -175,6 +179,7 @@ func (l *loop) moved(s *session, i, n int) {
 	s.active = l.now
 	l.table.settled(s)
 	s.ends[1-i].set(sentOnce)
+	s.ends[1-i].clear(owesAck)
 	if i == client {
 		s.in += uint64(n)
 	} else {
@@ -232,6 +237,10 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 					return moved
 				}
 				f.pipe = pipe
+				if len(l.bulk) > fewStreams && !dst.is(paced) {
+					dst.set(paced)
+					l.sys.pace(dst.fd)
+				}
 				l.count.pipes.Store(int64(l.sys.pipes()))
 			}
 			n, st, err := f.pipe.Fill(int(src.fd), min(int(f.window), max(budget-moved, minWindow)))
@@ -264,6 +273,11 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 	return moved
 }
 
+// fewStreams is how many streams of a loop are spliced at once without pacing
+// toward peers on this machine. With more, what is under way outgrows the
+// processor's cache.
+const fewStreams = 4
+
 // letGo gives the flow's buffer and pipe back.
 func (l *loop) letGo(f *flow) {
 	if f.held != nil {
@@ -284,6 +298,21 @@ func (l *loop) tune(dst *end) {
 		dst.set(nodelay)
 		_ = l.sys.setInt(dst.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
+}
+
+// acknowledge makes up for the acknowledgements that connectTo has put off
+// and no bytes have carried: without them a server that speaks first would
+// not see its client for 200 ms.
+func (l *loop) acknowledge(list *[]turnRef) {
+	for _, ref := range *list {
+		e := &ref.s.ends[ref.dir]
+		if ref.s.generation == ref.generation && ref.s.phase == established && e.is(owesAck) {
+			e.clear(owesAck)
+			_ = l.sys.setInt(e.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+		}
+	}
+	clear(*list)
+	*list = (*list)[:0]
 }
 
 // tuneAfter is the age at which a session's backend socket gets the options

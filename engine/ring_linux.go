@@ -38,7 +38,7 @@ const ringSize = 256
 
 // worthARing is the size of a batch from which on the ring is quicker than a
 // call for each send (docs/performance.md).
-const worthARing = 4
+const worthARing = 1
 
 // sqe is struct io_uring_sqe of linux/io_uring.h.
 type sqe struct {
@@ -73,15 +73,14 @@ type ringParams struct {
 }
 
 const (
-	opSend           = 26         // IORING_OP_SEND
-	setupSubmitAll   = 1 << 7     // IORING_SETUP_SUBMIT_ALL
-	setupNoSQArray   = 1 << 16    // IORING_SETUP_NO_SQARRAY
-	featSingleMmap   = 1 << 0     // IORING_FEAT_SINGLE_MMAP
-	offsetSQEs       = 0x10000000 // IORING_OFF_SQES
-	enterGetEvents   = 1 << 0     // IORING_ENTER_GETEVENTS
-	sizeofSQE        = int(unsafe.Sizeof(sqe{}))
-	sizeofCQE        = int(unsafe.Sizeof(cqe{}))
-	ringSendMsgFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+	opSend         = 26         // IORING_OP_SEND
+	setupSubmitAll = 1 << 7     // IORING_SETUP_SUBMIT_ALL
+	setupNoSQArray = 1 << 16    // IORING_SETUP_NO_SQARRAY
+	featSingleMmap = 1 << 0     // IORING_FEAT_SINGLE_MMAP
+	offsetSQEs     = 0x10000000 // IORING_OFF_SQES
+	enterGetEvents = 1 << 0     // IORING_ENTER_GETEVENTS
+	sizeofSQE      = int(unsafe.Sizeof(sqe{}))
+	sizeofCQE      = int(unsafe.Sizeof(cqe{}))
 )
 
 // newRing sets a ring up. The error says why the system has none to give: it
@@ -148,7 +147,7 @@ func (r *ring) submit(part []sendOp) int {
 	for i := range part {
 		op := &part[i]
 		r.entries[(tail+uint32(i))&r.sqMask] = sqe{
-			opcode: opSend, fd: op.fd, len: uint32(len(op.p)), msgFlags: ringSendMsgFlags,
+			opcode: opSend, fd: op.fd, len: uint32(len(op.p)), msgFlags: sendFlags(op.last),
 			addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(op.p)))), userData: uint64(i),
 		}
 	}

@@ -27,7 +27,7 @@ func TestRingSends(t *testing.T) {
 	}
 	full, _ := pair()
 	for errno := unix.Errno(0); errno == 0; {
-		_, errno = send(full, make([]byte, 64<<10))
+		_, errno = send(full, make([]byte, 64<<10), false)
 	}
 	gone, goneFar := pair()
 	if err := unix.Shutdown(int(goneFar), unix.SHUT_RD); err != nil {

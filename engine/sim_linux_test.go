@@ -84,6 +84,7 @@ type simSocket struct {
 	room       int  // what further sends may take
 	noSpace    bool
 	shut       bool // by the loop
+	corked     bool // the last bytes wait for an end
 	resetLater bool // SO_LINGER 0
 	ended      bool // the far end gets a clean end behind the bytes
 	gotReset   bool // the far end gets a reset
@@ -344,6 +345,7 @@ func (k *sim) send(batch []sendOp) {
 		n, errno := s.takes(len(op.p))
 		if n > 0 {
 			k.arrive(s, op.p[:n])
+			s.corked = op.last && n == len(op.p) // what did not fit comes behind it, and pushes
 		}
 		op.n, op.errno = n, errno
 	}
@@ -409,7 +411,7 @@ func (k *sim) shutdownWrite(fd int32) {
 	if s.shut {
 		k.fail("socket %d was shut down twice", s.id)
 	}
-	s.shut, s.ended = true, true
+	s.shut, s.ended, s.corked = true, true, false
 	s.wakeUp()
 }
 
@@ -435,6 +437,8 @@ func (k *sim) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	k.open(fd, "setsockopt")
 	return 0
 }
+
+func (k *sim) pace(fd int32) { k.open(fd, "setsockopt") }
 
 func (k *sim) resetOnClose(fd int32) { k.open(fd, "setsockopt").resetLater = true }
 
@@ -541,6 +545,7 @@ func (p *simPipe) Drain(fd int) (int, splice.Status, error) {
 			return moved, splice.OK, errno
 		}
 		p.k.arrive(s, stream(p.from.id, p.at, n))
+		s.corked = false
 		p.at += n
 		p.held -= n
 		moved += n

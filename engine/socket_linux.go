@@ -5,6 +5,8 @@ package engine
 import (
 	"encoding/binary"
 	"net/netip"
+	"os"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -30,11 +32,13 @@ func recv(fd int32, p []byte) (int, syscall.Errno) {
 	}
 }
 
-func send(fd int32, p []byte) (int, syscall.Errno) {
+// send sends. What is the last of its stream waits in the kernel for the end
+// that follows, for at most 200 ms, so that one segment carries both.
+func send(fd int32, p []byte, last bool) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
 			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+			uintptr(sendFlags(last)), 0, 0)
 		if errno == 0 {
 			return int(n), 0
 		}
@@ -42,6 +46,13 @@ func send(fd int32, p []byte) (int, syscall.Errno) {
 			return 0, errno
 		}
 	}
+}
+
+func sendFlags(last bool) uint32 {
+	if last {
+		return unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_MORE
+	}
+	return unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 }
 
 func accept(fd int32, from *unix.RawSockaddrAny) (int32, syscall.Errno) {
@@ -54,6 +65,8 @@ func accept(fd int32, from *unix.RawSockaddrAny) (int32, syscall.Errno) {
 		}
 	}
 }
+
+func schedYield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
 func closeFD(fd int32) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
@@ -118,10 +131,33 @@ var socketOptions = [...]struct {
 	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent},
 }
 
-// connectTo opens a socket and starts to connect it. The errno is 0 when it is
+// pacing returns the name of the system's congestion control if it paces, else
+// "". BBR does (tcp(7)): every segment waits for a timer then. On the loopback
+// interface that costs more than the bytes, and there is no network to be
+// spared.
+func pacing() string {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	if name := strings.TrimSpace(string(text)); err == nil && strings.HasPrefix(name, "bbr") {
+		return name
+	}
+	return ""
+}
+
+// unpace gives a socket a congestion control that does not pace. It has to be
+// set before the connection is made: what BBR has begun to pace stays paced.
+func unpace(fd int32) { congestion(fd, "reno") } // every kernel has it, and every user may use it
+
+// congestion sets the congestion control of a socket (TCP_CONGESTION, tcp(7)).
+func congestion(fd int32, name string) {
+	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION,
+		uintptr(unsafe.Pointer(unsafe.StringData(name))), uintptr(len(name)), 0)
+}
+
+// connectTo opens a socket and starts to connect it, without pacing if unpaced
+// is set and the address is on the loopback interface. The errno is 0 when it is
 // connected already, EINPROGRESS while it is on the way. Whenever fd is not
 // negative the caller owns it, whatever the errno.
-func connectTo(to sched.Addr) (fd int32, errno syscall.Errno) {
+func connectTo(to sched.Addr, unpaced bool) (fd int32, errno syscall.Errno) {
 	var raw unix.RawSockaddrAny
 	size := encodeAddr(&raw, to)
 	n, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(raw.Addr.Family),
@@ -130,6 +166,15 @@ func connectTo(to sched.Addr) (fd int32, errno syscall.Errno) {
 		return -1, errno
 	}
 	fd = int32(n)
+	if raw.Addr.Family != unix.AF_UNIX {
+		// The acknowledgement of the handshake is put off: the first bytes,
+		// which often are there already, carry it. Who asks for this owes
+		// TCP_QUICKACK 1 if none come: see acknowledge.
+		_ = setInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+		if unpaced && to.IP().Addr().IsLoopback() {
+			unpace(fd)
+		}
+	}
 	for {
 		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, n, uintptr(unsafe.Pointer(&raw)), uintptr(size))
 		if errno != unix.EINTR {

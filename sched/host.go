@@ -2,6 +2,7 @@ package sched
 
 import (
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -14,9 +15,8 @@ type Host struct {
 	// write. A Host is then a whole number of lines that the allocator aligns
 	// to lines, so that no two hosts share one.
 	identity
-	_ [(cacheLine - unsafe.Sizeof(identity{})%cacheLine) % cacheLine]byte
-	counters
-	_ [(cacheLine - unsafe.Sizeof(counters{})%cacheLine) % cacheLine]byte
+	_        [(cacheLine - unsafe.Sizeof(identity{})%cacheLine) % cacheLine]byte
+	counters // a whole line as it is: a field of no size behind it would add a word
 }
 
 type identity struct {
@@ -33,6 +33,7 @@ type counters struct {
 	lastUse  atomic.Uint64 // number of the last pick, counted from 1, for ties
 	in, out  atomic.Uint64
 	failures atomic.Uint64
+	limit    atomic.Pointer[failLimit] // nil: the first failed connect takes the host down
 	down     atomic.Bool
 }
 
@@ -94,19 +95,75 @@ func (h *Host) AddBytes(in, out uint64) {
 	}
 }
 
-// Fail counts a failed connect and marks the host down. It reports whether
-// this call is the one that took it from up to down.
+// Fail counts a failed connect and, if it is one too many, marks the host down:
+// without a limit each is. It reports whether this call is the one that took
+// the host from up to down.
 func (h *Host) Fail() (first bool) {
 	h.failures.Add(1)
+	if l := h.limit.Load(); l != nil && !l.reached() {
+		return false
+	}
 	return h.MarkDown()
+}
+
+// SetFailLimit says how many failed connects within window take the host down:
+// 1, which is how a new host begins, each; 0 none. Failures so far are
+// forgotten if that is a change.
+func (h *Host) SetFailLimit(fails int, window time.Duration) {
+	if fails == 1 {
+		h.limit.Store(nil)
+		return
+	}
+	if l := h.limit.Load(); l == nil || len(l.at) != fails || l.window != window {
+		h.limit.Store(&failLimit{window: window, began: time.Now(), at: make([]atomic.Int64, fails)})
+	}
+}
+
+// failLimit remembers the last failed connects of a host, as many as take it
+// down. Only failures come here, so a success costs nothing.
+type failLimit struct {
+	window time.Duration
+	began  time.Time
+	next   atomic.Uint64
+	at     []atomic.Int64 // nanoseconds since began, from 1 on; 0: none
+}
+
+// reached takes in a failure and tells whether all of the last lie within the
+// window. Every failure has a place of its own, so of several at once the one
+// that comes last sees them all, and none is counted twice.
+func (l *failLimit) reached() bool {
+	if len(l.at) == 0 {
+		return false
+	}
+	now := int64(time.Since(l.began)) + 1
+	l.at[(l.next.Add(1)-1)%uint64(len(l.at))].Store(now)
+	for i := range l.at {
+		if at := l.at[i].Load(); at == 0 || now-at > int64(l.window) {
+			return false
+		}
+	}
+	return true
+}
+
+// forget drops the failures so far.
+func (l *failLimit) forget() {
+	for i := range l.at {
+		l.at[i].Store(0)
+	}
 }
 
 // MarkDown marks the host down without counting a failed connect, as a failed
 // probe does. It reports whether the host was up.
 func (h *Host) MarkDown() (changed bool) { return h.down.CompareAndSwap(false, true) }
 
-// MarkUp marks the host up. It reports whether the host was down.
-func (h *Host) MarkUp() (changed bool) { return h.down.CompareAndSwap(true, false) }
+// MarkUp marks the host up. It reports whether the host was down; then the
+// failures before count no longer.
+func (h *Host) MarkUp() (changed bool) {
+	if l := h.limit.Load(); l != nil && h.down.Load() {
+		l.forget()
+	}
+	return h.down.CompareAndSwap(true, false)
+}
 
 // HostStats is a snapshot of a host's counters. Its fields are read one after
 // the other, so they may differ by what happened in between.

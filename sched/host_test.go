@@ -2,7 +2,11 @@ package sched
 
 import (
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unsafe"
 )
 
@@ -16,6 +20,76 @@ func TestHealthAndCounters(t *testing.T) {
 	}
 	if s := h.Stats(); s.Failures != 2 || s.Up {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// Only so many failures within the window take a host down, however they are
+// spread, and a host that has come back begins anew.
+func TestFailLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHost("a", Addr{})
+		h.SetFailLimit(3, 10*time.Second)
+		for range 5 { // two within any ten seconds
+			if first, second := h.Fail(), h.Fail(); first || second {
+				t.Fatal("down after two")
+			}
+			time.Sleep(11 * time.Second)
+		}
+		h.Fail()
+		time.Sleep(5 * time.Second)
+		h.Fail()
+		time.Sleep(5 * time.Second)
+		h.SetFailLimit(3, 10*time.Second) // no change: it forgets nothing
+		if !h.Fail() || h.Up() || h.Fail() {
+			t.Error("three within ten seconds do not take it down, once")
+		}
+		h.MarkUp()
+		if first, second, third := h.Fail(), h.Fail(), h.Fail(); first || second || !third {
+			t.Error("a host that has come back does not begin anew")
+		}
+		h.MarkUp()
+		h.SetFailLimit(0, time.Second)
+		for range 100 {
+			if h.Fail() || !h.Up() {
+				t.Fatal("a failure counts where none should")
+			}
+		}
+		h.SetFailLimit(1, time.Second)
+		if !h.Fail() || h.Stats().Failures != 10+3+1+3+100+1 {
+			t.Errorf("%+v", h.Stats())
+		}
+	})
+}
+
+// Of failures at once, one takes the host down, and as many as it takes.
+func TestFailLimitAtOnce(t *testing.T) {
+	for range 100 {
+		h := NewHost("a", Addr{})
+		h.SetFailLimit(8, time.Hour)
+		var wg sync.WaitGroup
+		var firsts atomic.Int32
+		for range 7 {
+			wg.Go(func() {
+				if h.Fail() {
+					firsts.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if !h.Up() {
+			t.Fatal("down too early")
+		}
+		for range 4 {
+			wg.Go(func() {
+				if h.Fail() {
+					firsts.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if h.Up() || firsts.Load() != 1 {
+			t.Fatalf("up %v, %d calls took it down", h.Up(), firsts.Load())
+		}
 	}
 }
 

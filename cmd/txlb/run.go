@@ -93,7 +93,7 @@ func serve(ctx context.Context, c console, cfg *config.Config) error {
 	if why := eng.NoRing(); why != nil {
 		log.Info("the kernel has no ring to give: each send is a call of its own", "why", why)
 	}
-	dir, err := director.New(cfg, eng, director.Options{Log: log})
+	dir, err := director.New(cfg, eng, director.Options{Log: log, MaxProbes: probesFor(limits.files)})
 	if err != nil {
 		return err
 	}
@@ -199,15 +199,20 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 // spareProcs is how many more threads may run Go code than there are loops.
 const spareProcs = 1
 
-// ownFiles is what the process needs beside sessions, listeners and pipes:
-// logs, metrics, probes, epoll.
-const ownFiles = 128
+// ownFiles is what the process needs beside sessions, listeners, pipes and
+// probes: logs, metrics, epoll.
+const ownFiles = 64
+
+// probesFor returns how many probes of hosts may be under way at once with so
+// many open files.
+func probesFor(files uint64) int { return int(min(max(files/1024, 64), 1024)) }
 
 // sessionsFor returns how many sessions fit into a number of open files: two
 // each, beside the listeners and the pipes. Pipes may take a quarter: where
 // they do not get more, streams are copied.
 func sessionsFor(files uint64, listeners, pipes int) int {
-	left := int64(min(files, 1<<40)) - ownFiles - int64(listeners)
+	// A probe takes two: where nothing else is due, it has an epoll of its own.
+	left := int64(min(files, 1<<40)) - ownFiles - 2*int64(probesFor(files)) - int64(listeners)
 	left -= min(2*int64(pipes), left/4)
 	return int(max(left/2, 1))
 }

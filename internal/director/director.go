@@ -6,13 +6,16 @@
 // of the director's own; each decision leaves as a new plan for the engine.
 // Readers load [Director.State] and never wait.
 //
-// Health, while groups have no checks of their own: a failed connect takes a
-// host out at once; hostCheck probes hosts that are out, and one success brings
-// a host back; heartbeat probes hosts that are in, and the third failure in a
-// row takes one out. While every host of a group is out, they are probed at
-// most a second apart, whatever hostCheck says. A probe that fails for want of
-// a descriptor or a local port says nothing, and neither does one that began
-// before the host last changed.
+// Health: a group with a <check> is probed as that says. In others hostCheck
+// probes hosts that are out, and one success brings a host back; heartbeat
+// probes hosts that are in, and the third failure in a row takes one out. In
+// both, failed connects of clients take a host out, the first one unless
+// maxFails says otherwise: the host itself counts them. While every host of a
+// group is out, they are probed at most a second apart, whatever the intervals
+// are. A probe that fails for want of a descriptor or a local port says
+// nothing, and neither does one that began before the host last changed. A host
+// that has come back takes its share over its slow start, by tables that are
+// built anew.
 //
 // A host name stands for its IPv4 addresses, or for its IPv6 addresses if it
 // has no other; the name of SRV records stands for the addresses and ports of
@@ -21,9 +24,9 @@
 // get no new session. A name that stops resolving keeps what it had, and a host
 // whose name never did is left out until it does.
 //
-// Limits: 64 probes are under way at once, the longest due first, and new ones
-// start every 10 ms at most. Where more hosts than that are silent, probes come
-// later than asked for, but each comes.
+// Limits: Options.MaxProbes are under way at once, the longest due first, and
+// every 10 ms at most 128 new ones start. Where more hosts than that are silent,
+// probes come later than asked for, but each comes.
 package director
 
 import (
@@ -50,9 +53,13 @@ type Engine interface {
 
 // Options are what a Director may be given.
 type Options struct {
-	Log      *slog.Logger                                  // nil: slog.Default
-	Resolver Resolver                                      // asked without <dns servers>; nil: the system's
-	Probe    func(ctx context.Context, a sched.Addr) error // nil: health.TCP
+	Log      *slog.Logger // nil: slog.Default
+	Resolver Resolver     // asked without <dns servers>; nil: the system's
+	// Probe makes one probe; nil: package health does.
+	Probe func(context.Context, health.Probe) health.Result
+	// MaxProbes is how many probes are under way at once; 0: 64. Each takes two
+	// descriptors at most.
+	MaxProbes int
 }
 
 // Change is one change of the configuration.
@@ -89,6 +96,8 @@ type Director struct {
 	probing int        // probes under way
 	swept   time.Time  // when startProbes last went through the hosts
 	due     []dueProbe // what it found, kept for its room
+	ramping map[*Target]bool
+	ramped  time.Time // when ramp last went through them
 
 	nextLook time.Time // when startLookups goes through the names again
 }
@@ -135,13 +144,13 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 	if opt.Resolver == nil {
 		opt.Resolver = net.DefaultResolver
 	}
-	if opt.Probe == nil {
-		opt.Probe = health.TCP
+	if opt.MaxProbes == 0 {
+		opt.MaxProbes = maxProbes
 	}
 	d := &Director{
 		eng: eng, opt: opt, log: opt.Log,
 		changes: make(chan request),
-		probed:  make(chan probeResult, maxProbes),
+		probed:  make(chan probeResult, opt.MaxProbes),
 		looked:  make(chan lookup, maxLookups),
 		stopped: make(chan struct{}),
 		targets: map[targetKey]*Target{},
@@ -149,6 +158,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		names:   map[string]*name{},
 		moved:   map[string]bool{},
 		routes:  map[string]*route{},
+		ramping: map[*Target]bool{},
 	}
 	cfg = cfg.Clone()
 	d.source = newSource(&cfg.DNS, opt.Resolver)
@@ -225,9 +235,10 @@ func (d *Director) Run(ctx context.Context) error {
 		}
 		d.drain()
 		d.settleNames()
-		d.publishPlan()
 		now := time.Now()
-		wake.Reset(min(d.startLookups(ctx, now), d.startProbes(ctx, now)))
+		nextStep := d.ramp(now)
+		d.publishPlan()
+		wake.Reset(min(d.startLookups(ctx, now), d.startProbes(ctx, now), nextStep))
 	}
 }
 
@@ -272,9 +283,9 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	for _, s := range cfg.Services {
 		svc := &Service{Config: s}
 		for _, g := range s.Groups {
-			group := &Group{Config: g}
+			group := &Group{Config: g, rule: newRule(&cfg.Manager, g)}
 			for _, h := range g.Hosts {
-				group.Hosts = append(group.Hosts, d.host(s, g, h, targets))
+				group.Hosts = append(group.Hosts, d.host(s, group, h, targets))
 			}
 			svc.Groups = append(svc.Groups, group)
 		}
@@ -295,6 +306,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	d.state.Store(state)
 	clear(d.moved)
 	d.nameHosts(state)
+	d.settle(state)
 	if all {
 		d.useNames(namesOf(cfg))
 	}
@@ -303,22 +315,23 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 }
 
 // host finds the targets of a host: those that it had, and new ones.
-func (d *Director) host(s *config.Service, g *config.Group, h *config.Host, targets map[targetKey]*Target) *Host {
+func (d *Director) host(s *config.Service, g *Group, h *config.Host, targets map[targetKey]*Target) *Host {
 	host := &Host{Config: h}
 	for _, p := range d.parts(host) {
-		key := targetKey{s.Name, g.Name, h.Name, p.addr}
+		key := targetKey{s.Name, g.Config.Name, h.Name, p.addr}
 		t := d.targets[key]
 		if t == nil {
 			t = d.comeBack(key)
 		}
 		if t == nil {
-			t = newTarget(key, time.Now())
+			t = newTarget(key, g.rule, time.Now())
+			t.settle(g, h)
 		}
 		targets[key] = t
 		host.Targets = append(host.Targets, t)
 		host.Shares = append(host.Shares, p.Share)
 	}
-	d.leave(hostKey{s.Name, g.Name, h.Name}, host)
+	d.leave(hostKey{s.Name, g.Config.Name, h.Name}, host)
 	return host
 }
 
@@ -360,7 +373,8 @@ func newRoute(s *Service, before *route) (*route, error) {
 		if !g.Config.Enabled {
 			continue
 		}
-		policy := sched.Policy{Scheduler: g.Config.Scheduler, Refuse: g.Config.Refuse, Seed: rand.Uint64()}
+		scheduler, weight := g.shares()
+		policy := sched.Policy{Scheduler: scheduler, Refuse: g.Config.Refuse, Seed: rand.Uint64()}
 		if before != nil && before.group == g.Config.Name && before.table != nil {
 			policy.Start = before.table.Next()
 		}
@@ -370,7 +384,7 @@ func newRoute(s *Service, before *route) (*route, error) {
 				continue
 			}
 			for i, t := range h.Targets {
-				members = append(members, sched.Member{Host: t.Host, Weight: h.Shares[i].Weight, Backup: h.Shares[i].Backup})
+				members = append(members, sched.Member{Host: t.Host, Weight: weight(h.Shares[i], t), Backup: h.Shares[i].Backup})
 			}
 		}
 		table, err := sched.NewTable(policy, members)

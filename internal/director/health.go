@@ -2,21 +2,22 @@ package director
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"math/rand/v2"
 	"slices"
 	"time"
 
-	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/health"
 )
 
 const (
-	// maxProbes is how many probes are under way at once.
+	// maxProbes is how many probes are under way at once, unless Options say.
 	maxProbes = 64
-	// probeTimeout is how long a probe may take, or its interval if shorter.
+	// maxStarts is how many probes start at one look.
+	maxStarts = 128
+	// probeTimeout is how long a probe of <manager> may take, or its interval if
+	// shorter.
 	probeTimeout = 2 * time.Second
 	// lastResortInterval is the longest time between probes of a group whose
 	// hosts are all down.
@@ -32,7 +33,27 @@ const (
 type probeResult struct {
 	target  *Target
 	started time.Time
-	err     error
+	result  health.Result
+}
+
+// settle gives all targets what the configuration says of their hosts. A host
+// that was in maintenance has come back.
+func (d *Director) settle(state *State) {
+	now := time.Now()
+	for _, s := range state.Services {
+		for _, g := range s.Groups {
+			for _, h := range g.Hosts {
+				for _, t := range h.Targets {
+					was := t.maint
+					t.settle(g, h.Config)
+					if was && h.Config.State == "ready" && t.Host.Up() {
+						d.startRamp(t, now)
+						d.changed(s.Config.Name)
+					}
+				}
+			}
+		}
+	}
 }
 
 // failed takes in that a connect of the engine took a host down.
@@ -51,18 +72,19 @@ func (d *Director) scan() {
 	}
 }
 
-// down notes that a target is down, however that came.
-func (d *Director) down(t *Target, reason string) {
+// down notes that a target is down, however that came. more is for the log.
+func (d *Director) down(t *Target, reason string, more ...any) {
 	if !t.Status().Up {
 		return
 	}
 	now := time.Now()
-	t.status.Store(&Status{Reason: reason, Since: now})
-	t.fails = 0
+	t.failed, t.passed = 0, 0
 	t.last, t.next = now, time.Time{}
+	d.endRamp(t)
+	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = false, reason, now })
 	d.changed(t.key.service)
-	d.log.Warn("host down", "service", t.key.service, "group", t.key.group, "host", t.key.host,
-		"addr", t.key.addr.String(), "reason", reason)
+	d.log.Warn("host down", append([]any{"service", t.key.service, "group", t.key.group, "host", t.key.host,
+		"addr", t.key.addr.String(), "reason", reason}, more...)...)
 	if g := d.group(t.key); g != nil && g.lastWas(t) {
 		d.log.Error("all hosts are down", "service", t.key.service, "group", t.key.group)
 	}
@@ -71,12 +93,14 @@ func (d *Director) down(t *Target, reason string) {
 // up notes that a target is up again.
 func (d *Director) up(t *Target) {
 	was := t.Status()
+	now := time.Now()
 	t.Host.MarkUp()
-	t.status.Store(&Status{Up: true, Since: time.Now()})
-	t.fails = 0
+	t.failed, t.passed = 0, 0
+	d.startRamp(t, now)
+	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = true, "", now })
 	d.changed(t.key.service)
 	d.log.Info("host up", "service", t.key.service, "group", t.key.group, "host", t.key.host,
-		"addr", t.key.addr.String(), "down_for", time.Since(was.Since).Round(time.Millisecond).String())
+		"addr", t.key.addr.String(), "down_for", now.Sub(was.Since).Round(time.Millisecond).String())
 }
 
 // judge takes in the result of a probe.
@@ -85,25 +109,34 @@ func (d *Director) judge(r probeResult) {
 	t := r.target
 	t.probing = false
 	t.next = time.Time{}
-	if d.targets[t.key] != t {
-		return // it has gone meanwhile
-	}
+	t.checks[r.result.Code].Add(1)
 	status := t.Status()
+	if d.targets[t.key] != t || r.started.Before(status.Since) {
+		return // it has gone, or changed, meanwhile
+	}
+	ok := r.result.OK()
 	switch {
-	case r.started.Before(status.Since), errors.Is(r.err, health.ErrLocal):
-		// Says nothing about the host as it is now.
-	case r.err == nil && !status.Up:
-		d.up(t)
-	case r.err == nil:
-		t.fails = 0
+	case !r.result.Tells():
+	case ok && status.Up:
+		t.failed = 0
+	case ok:
+		if t.passed++; t.passed >= t.rule.rise {
+			d.up(t)
+		}
 	case status.Up:
-		if t.fails++; t.fails >= heartbeatFall {
+		if t.failed++; t.failed >= t.rule.fall {
 			t.Host.MarkDown()
-			d.down(t, r.err.Error())
+			d.down(t, r.result.Text, "check", r.result.Code.String(), "took", r.result.Took.String())
 		}
 	default:
-		t.status.Store(&Status{Reason: r.err.Error(), Since: status.Since})
+		t.passed = 0
 	}
+	t.restate(func(s *Status) {
+		s.Check, s.Checked = r.result, time.Now()
+		if !s.Up && !ok && r.result.Tells() {
+			s.Reason = r.result.Text
+		}
+	})
 }
 
 // group returns the group of a target, nil if it has gone.
@@ -180,13 +213,14 @@ func (d *Director) startProbes(ctx context.Context, now time.Time) time.Duration
 					continue
 				}
 				for _, t := range h.Targets {
-					every := probeInterval(&d.config.Manager, t.Host.Up(), allDown)
+					up := t.Host.Up()
+					every := g.rule.every(up, t.failed > 0 || t.passed > 0, allDown)
 					if wait, ok := t.wait(now, every); !ok {
 						continue
 					} else if wait > 0 {
 						soonest = min(soonest, wait)
 					} else {
-						due = append(due, dueProbe{t, every})
+						due = append(due, dueProbe{t, g.rule, up, allDown})
 					}
 				}
 			}
@@ -195,15 +229,35 @@ func (d *Director) startProbes(ctx context.Context, now time.Time) time.Duration
 	// The longest due come first: otherwise silent hosts at the front, due
 	// again as soon as they have timed out, would keep all others waiting.
 	slices.SortFunc(due, func(a, b dueProbe) int { return a.target.next.Compare(b.target.next) })
-	for _, p := range due[:min(len(due), maxProbes-d.probing)] {
-		d.probing++
-		p.target.probing = true
-		p.target.last = now
-		go d.probe(ctx, p.target, now, min(p.every-slack(p.every), probeTimeout))
+	n := min(len(due), d.opt.MaxProbes-d.probing, maxStarts)
+	d.start(ctx, due[:n], now)
+	if n == maxStarts {
+		soonest = coarse
 	}
 	clear(due)
 	d.due = due
 	return soonest // those that are left start when a probe has ended
+}
+
+// start starts probes. Those by TCP go out together, which costs the least.
+func (d *Director) start(ctx context.Context, due []dueProbe, now time.Time) {
+	var together []*Target
+	var connects []health.Probe
+	for _, p := range due {
+		d.probing++
+		p.target.probing = true
+		p.target.last = now
+		probe := p.rule.of(p.target.key.addr, p.up, p.allDown)
+		if d.opt.Probe == nil && probe.Type == health.TCP {
+			together = append(together, p.target)
+			connects = append(connects, probe)
+			continue
+		}
+		go d.probe(ctx, p.target, now, probe)
+	}
+	if len(connects) > 0 {
+		go d.connect(ctx, together, now, connects)
+	}
 }
 
 // slack is what an interval loses so that no probe is late: what makes it due
@@ -212,8 +266,9 @@ func slack(every time.Duration) time.Duration { return min(2*coarse, every/4) }
 
 // dueProbe is a probe that should go out.
 type dueProbe struct {
-	target *Target
-	every  time.Duration
+	target      *Target
+	rule        *rule
+	up, allDown bool // the target, and all hosts of its group
 }
 
 // wait returns the time until the next probe of a target that is to be probed
@@ -241,26 +296,18 @@ func spread(every time.Duration) time.Duration {
 	return every - slack(every) - time.Duration(rand.Int64N(int64(every)/5+1))
 }
 
-// probeInterval returns how often a target is to be probed, 0 for never.
-func probeInterval(m *config.Manager, up, allDown bool) time.Duration {
-	switch {
-	case up && m.Heartbeat.Enable:
-		return m.Heartbeat.Interval
-	case up:
-		return 0
-	case allDown && m.HostCheck.Enable:
-		return min(m.HostCheck.Interval, lastResortInterval)
-	case allDown:
-		return lastResortInterval
-	case m.HostCheck.Enable:
-		return m.HostCheck.Interval
+// probe is the goroutine of one probe.
+func (d *Director) probe(ctx context.Context, t *Target, started time.Time, p health.Probe) {
+	probe := d.opt.Probe
+	if probe == nil {
+		probe = health.Run
 	}
-	return 0
+	d.probed <- probeResult{t, started, probe(ctx, p)} // has room for every probe
 }
 
-// probe is the goroutine of one probe.
-func (d *Director) probe(ctx context.Context, t *Target, started time.Time, timeout time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	d.probed <- probeResult{t, started, d.opt.Probe(ctx, t.key.addr)} // has room for every probe
+// connect is the goroutine of TCP probes that go out together.
+func (d *Director) connect(ctx context.Context, targets []*Target, started time.Time, probes []health.Probe) {
+	health.Connect(ctx, probes, func(i int, r health.Result) {
+		d.probed <- probeResult{targets[i], started, r} // has room for every probe
+	})
 }

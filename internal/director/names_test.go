@@ -405,3 +405,33 @@ func TestSilentNames(t *testing.T) {
 		}
 	})
 }
+
+// A slow start grows to the share that the SRV record gives, and leaves backups
+// what they are.
+func TestSRVWithSlowStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		for i, name := range []string{"one.", "two.", "three."} {
+			w.resolves(name, fmt.Sprintf("10.0.0.%d", i+1))
+		}
+		w.srv["_pg._tcp.example."] = []*net.SRV{
+			{Target: "one.", Port: 1, Priority: 1, Weight: 3}, {Target: "two.", Port: 1, Priority: 1, Weight: 1}, {Target: "three.", Port: 1, Priority: 2, Weight: 9},
+		}
+		d := start(t, w, group(`<host name="a" ip="_pg._tcp.example." slowStart="20s"/>`))
+		one := target(t, d, "g", "a", 0)
+		w.fail(one)
+		for !one.Status().Up {
+			pass(10 * time.Millisecond)
+		}
+		pass(10*time.Second + 2*rampEvery)
+		picked := map[string]int{}
+		for range 50 {
+			h, _ := w.lastPlan().Services[0].Route.Table.Pick(one.key.addr, new(sched.Tried))
+			picked[h.Addr().String()]++
+			h.Release(0, 0)
+		}
+		if picked["10.0.0.1:1"] != 30 || picked["10.0.0.2:1"] != 20 {
+			t.Errorf("half-way: %v", picked)
+		}
+	})
+}

@@ -2,7 +2,6 @@ package director
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -160,10 +159,10 @@ func TestProbeOlderThanTheFailure(t *testing.T) {
 					t.Fatal(problems)
 				}
 				const takes = 500 * time.Millisecond
-				d := startWith(t, w, c, func(ctx context.Context, a sched.Addr) error {
-					_ = w.probe(ctx, a)
+				d := startWith(t, w, c, func(ctx context.Context, p health.Probe) health.Result {
+					_ = w.probe(ctx, p)
 					time.Sleep(takes)
-					return nil
+					return health.Result{Code: health.L4OK}
 				})
 				for w.probed("10.0.0.1:80") == 0 {
 					time.Sleep(takes / 5)
@@ -195,9 +194,9 @@ func TestB30OurOwnFaultsTakeNoHostOut(t *testing.T) {
 		if c == nil {
 			t.Fatal(problems)
 		}
-		fault := fmt.Errorf("%w: too many open files", health.ErrLocal)
-		d := startWith(t, w, c, func(ctx context.Context, a sched.Addr) error {
-			return errors.Join(w.probe(ctx, a), fault)
+		d := startWith(t, w, c, func(ctx context.Context, p health.Probe) health.Result {
+			_ = w.probe(ctx, p)
+			return health.Result{Code: health.SockErr, Text: "too many open files"}
 		})
 		b := target(t, d, "g", "b", 0)
 		w.fail(b)

@@ -2,11 +2,14 @@ package director
 
 import (
 	"fmt"
+	"iter"
+	"math/rand/v2"
 	"net"
 	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -29,6 +32,7 @@ type Service struct {
 type Group struct {
 	Config *config.Group
 	Hosts  []*Host
+	rule   *rule
 }
 
 // Host is a host with the addresses that its name stands for.
@@ -68,20 +72,46 @@ func (h *Host) Up() bool {
 type Target struct {
 	Host   *sched.Host
 	status atomic.Pointer[Status]
+	checks [health.Codes]atomic.Uint64 // probes that have ended, by code
 
 	// The rest belongs to the director's goroutine.
-	key     targetKey
-	probing bool
-	last    time.Time // the last probe's start, or the last change if that was later
-	next    time.Time // of the next probe; zero: not decided
-	fails   int       // probes failed in a row while up
+	key       targetKey
+	rule      *rule
+	slowStart time.Duration
+	maint     bool
+	probing   bool
+	last      time.Time // the last probe's start, or the last change if that was later
+	next      time.Time // of the next probe; zero: not decided
+	failed    int       // probes failed in a row while up
+	passed    int       // probes passed in a row while down
+	since     time.Time // when its slow start began
+	step      int       // of the slow start; rampSteps: the full share
 }
 
 // Status is the health of a target as the director sees it.
 type Status struct {
-	Up     bool
-	Reason string // of the last change, and of the last probe while down
-	Since  time.Time
+	Up      bool
+	Reason  string        // of the last change, and of the last probe while down
+	Since   time.Time     // of the last change
+	Check   health.Result // of the last probe: code, text, time taken; Unknown before the first
+	Checked time.Time     // when that ended
+	// Failed is how many probes in a row have failed while the target is up, of
+	// the Fall that take it out; Passed how many have passed while it is down, of
+	// the Rise that bring it back. See Progress.
+	Failed, Fall int
+	Passed, Rise int
+}
+
+// Checks yields how many probes have ended with each code, in HAProxy's words,
+// of those codes that there were.
+func (t *Target) Checks() iter.Seq2[string, uint64] {
+	return func(yield func(string, uint64) bool) {
+		for code := range t.checks {
+			if n := t.checks[code].Load(); n > 0 && !yield(health.Code(code).String(), n) {
+				return
+			}
+		}
+	}
 }
 
 // Status returns the target's health.
@@ -93,14 +123,34 @@ type targetKey struct {
 	addr                 sched.Addr
 }
 
-func newTarget(key targetKey, now time.Time) *Target {
-	t := &Target{Host: sched.NewHost(key.host, key.addr), key: key, last: now}
-	t.status.Store(&Status{Up: true, Since: now})
+func newTarget(key targetKey, r *rule, now time.Time) *Target {
+	t := &Target{Host: sched.NewHost(key.host, key.addr), key: key, last: now, step: rampSteps, failed: r.first()}
+	if r.own { // the first checks come soon, spread over an interval
+		t.next = now.Add(rand.N(r.fast))
+	}
+	t.status.Store(&Status{Up: true, Since: now, Failed: t.failed, Fall: r.fall, Rise: r.rise})
 	return t
 }
 
 // of returns the host that the target belongs to.
 func (k targetKey) of() hostKey { return hostKey{k.service, k.group, k.host} }
+
+// restate publishes a new status of a target.
+func (t *Target) restate(change func(*Status)) {
+	s := t.Status()
+	change(&s)
+	s.Failed, s.Fall, s.Passed, s.Rise = t.failed, t.rule.fall, t.passed, t.rule.rise
+	t.status.Store(&s)
+}
+
+// settle gives a target what the configuration says of its host.
+func (t *Target) settle(g *Group, h *config.Host) {
+	t.rule, t.slowStart, t.maint = g.rule, h.SlowStart, h.State == "maint"
+	t.Host.SetFailLimit(g.Config.MaxFails, g.Config.FailWindow)
+	if s := t.Status(); s.Fall != g.rule.fall || s.Rise != g.rule.rise {
+		t.restate(func(*Status) {})
+	}
+}
 
 // hostName returns the DNS name in a host's address, "" if there is none, and
 // the address otherwise. The name of SRV records has no port.

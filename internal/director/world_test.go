@@ -17,6 +17,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -77,19 +78,23 @@ func (w *world) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&w.l
 
 func (w *world) Failures() <-chan engine.Failure { return w.failures }
 
-func (w *world) probe(ctx context.Context, a sched.Addr) error {
+func (w *world) probe(ctx context.Context, p health.Probe) health.Result {
+	a := p.Addr
 	w.mu.Lock()
 	w.probes[a.String()] = append(w.probes[a.String()], time.Now())
 	dead, slow := w.dead[a.String()], w.slow[a.String()]
 	w.mu.Unlock()
 	if slow {
-		<-ctx.Done()
-		return ctx.Err()
+		select {
+		case <-ctx.Done():
+		case <-time.After(p.Connect):
+		}
+		return health.Result{Code: health.L4Tout, Text: "no answer", Took: p.Connect}
 	}
 	if dead {
-		return errors.New("connection refused")
+		return health.Result{Code: health.L4Con, Text: "connection refused"}
 	}
-	return nil
+	return health.Result{Code: health.L4OK}
 }
 
 func (w *world) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
@@ -163,7 +168,7 @@ func start(t *testing.T, w *world, doc string) *Director {
 }
 
 // startWith is start with a model and a probe of the test's own.
-func startWith(t *testing.T, w *world, c *config.Config, probe func(context.Context, sched.Addr) error) *Director {
+func startWith(t *testing.T, w *world, c *config.Config, probe func(context.Context, health.Probe) health.Result) *Director {
 	t.Helper()
 	d, err := New(c, w, Options{
 		Log: w.logger(), Resolver: w, Probe: probe,

@@ -1,5 +1,15 @@
-// Package health probes a host once and reports what it found. It decides
-// nothing: how often to probe and what a result means is the director's.
+// Package health probes hosts and reports what it found. It decides nothing:
+// how often to probe and what a result means is the director's.
+//
+// [Run] makes one probe, of any type. [Connect] makes many TCP probes together,
+// at about half of what dialling each of them costs. Either way a probe has a
+// deadline as a whole: a host that accepts and then trickles bytes cannot hold
+// one past its time-out. A probe ends with a reset, so that it leaves no socket
+// in TIME_WAIT on either side.
+//
+// Limits: of an HTTP answer only the status line is read, at most 4 KiB of it,
+// and of what a host says to an expect probe at most 64 KiB. Certificates are
+// not verified: a probe tells whether a host answers, not who it is.
 package health
 
 import (
@@ -9,47 +19,181 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/txlb/txlb/sched"
 )
 
-// ErrLocal is wrapped by the error of a probe that says nothing about the host:
-// this machine could not send it.
-var ErrLocal = errors.New("the probe could not be made")
+// Type is what a probe asks of a host.
+type Type uint8
 
-// TCP connects to addr and resets the connection, so that a probe leaves no
-// socket in TIME_WAIT on either side. It returns nil if the connect succeeded
-// before ctx ended, else a reason that an operator can read; it wraps ErrLocal
-// if the reason lies on our side. It may be called from any goroutine.
-func TCP(ctx context.Context, addr sched.Addr) error {
-	network, address := "tcp", addr.IP().String()
-	if path := addr.Path(); path != "" {
+const (
+	TCP    Type = iota // that it accepts a connection
+	HTTP               // that it answers a GET with a status that passes
+	TLS                // that a TLS handshake completes
+	Expect             // that it says something, after it was sent something or not
+)
+
+// Status is the HTTP statuses from Low to High, both included.
+type Status struct{ Low, High int }
+
+// Probe is what to ask of which host.
+type Probe struct {
+	Addr sched.Addr
+	Type Type
+	// Timeout bounds the probe as a whole. Connect bounds the connect within it;
+	// 0 means that nothing else does.
+	Timeout, Connect time.Duration
+
+	Path   string   // HTTP: what to get, from / on
+	Host   string   // HTTP: the Host header, "" for the address; TLS: the name asked for (SNI), "" for none
+	Status []Status // HTTP: the statuses that pass
+	Send   string   // Expect: sent first
+	Expect string   // Expect: has to be in what comes
+}
+
+// connectWithin returns how long the connect may take.
+func (p *Probe) connectWithin() time.Duration {
+	if p.Connect > 0 {
+		return min(p.Connect, p.Timeout)
+	}
+	return p.Timeout
+}
+
+// Code says how a probe ended, in HAProxy's words: L4 is the connect, L6 the
+// TLS handshake, L7 what is said over the connection.
+type Code uint8
+
+const (
+	Unknown  Code = iota // no probe has ended
+	SockErr              // this machine could not make the probe, which says nothing about the host
+	L4OK                 // connected
+	L4Tout               // no answer to the connect in time
+	L4Con                // the connect was refused, or no way led there
+	L6OK                 // the handshake is done
+	L6Tout               // the handshake was not done in time
+	L6Rsp                // the handshake failed
+	L7OK                 // the answer passes
+	L7Tout               // no answer in time, or not all of it
+	L7Rsp                // no answer, or one that makes no sense
+	L7Sts                // HTTP: a status that does not pass
+	numCodes             // how many codes there are
+)
+
+// Codes is how many codes there are: a code is a number below it.
+const Codes = int(numCodes)
+
+// String returns the code as HAProxy writes it.
+func (c Code) String() string {
+	return [...]string{
+		"UNK", "SOCKERR", "L4OK", "L4TOUT", "L4CON", "L6OK", "L6TOUT", "L6RSP", "L7OK", "L7TOUT", "L7RSP", "L7STS",
+	}[c]
+}
+
+// Result is how a probe ended.
+type Result struct {
+	Code Code
+	Text string        // for an operator; "" where the code says it all
+	Took time.Duration // from the first call to the answer
+}
+
+// OK tells whether the host passed.
+func (r Result) OK() bool { return r.Code == L4OK || r.Code == L6OK || r.Code == L7OK }
+
+// Tells tells whether the result says anything about the host.
+func (r Result) Tells() bool { return r.Code != Unknown && r.Code != SockErr }
+
+// String is the code and the text.
+func (r Result) String() string {
+	if r.Text == "" {
+		return r.Code.String()
+	}
+	return r.Code.String() + ": " + r.Text
+}
+
+// Run makes one probe and returns when it has ended, within its time-out, or
+// when ctx has; that says nothing about the host. It may be called from any
+// goroutine.
+func Run(ctx context.Context, p Probe) Result {
+	begun := time.Now()
+	r := run(ctx, &p, begun)
+	if ctx.Err() != nil && !r.OK() {
+		r = Result{Code: SockErr, Text: "the probe was given up"}
+	}
+	r.Took = time.Since(begun)
+	return r
+}
+
+func run(ctx context.Context, p *Probe, begun time.Time) Result {
+	conn, r := dial(ctx, p)
+	if conn == nil {
+		return r
+	}
+	defer reset(conn)
+	if p.Type == TCP {
+		return Result{Code: L4OK}
+	}
+	if err := conn.SetDeadline(begun.Add(p.Timeout)); err != nil {
+		return Result{Code: SockErr, Text: err.Error()}
+	}
+	// The end of ctx is a deadline that has passed.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(begun) })
+	defer stop()
+	switch p.Type {
+	case HTTP:
+		return askHTTP(conn, p)
+	case TLS:
+		return shakeHands(conn, p)
+	}
+	return await(conn, p)
+}
+
+// dial connects, or says why not.
+func dial(ctx context.Context, p *Probe) (net.Conn, Result) {
+	network, address := "tcp", p.Addr.IP().String()
+	if path := p.Addr.Path(); path != "" {
 		network, address = "unix", path
 	}
-	var d net.Dialer
+	within := p.connectWithin()
+	d := net.Dialer{Timeout: within, KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
 	conn, err := d.DialContext(ctx, network, address)
-	if err != nil {
-		return fmt.Errorf("probe %v: %w", addr, reason(err))
+	if err == nil {
+		return conn, Result{}
 	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return nil, connectFailed(errno)
+	}
+	if timedOut(err) {
+		return nil, Result{Code: L4Tout, Text: silent(within)}
+	}
+	return nil, Result{Code: L4Con, Text: err.Error()}
+}
+
+// silent is the text of a time-out.
+func silent(within time.Duration) string { return fmt.Sprintf("no answer within %v", within) }
+
+func timedOut(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// reset closes a connection so that no side keeps it in TIME_WAIT, and so that
+// a host that is still talking stops.
+func reset(conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
 	_ = conn.Close()
-	return nil
 }
 
-// reason leaves out what the dialer repeats of the address.
-func reason(err error) error {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		if local(errno) {
-			return fmt.Errorf("%w: %w", ErrLocal, errno)
-		}
-		return errno
+// connectFailed is the result of a connect(2) that failed.
+func connectFailed(errno syscall.Errno) Result {
+	switch {
+	case local(errno):
+		return Result{Code: SockErr, Text: errno.Error()}
+	case errno == syscall.ETIMEDOUT:
+		return Result{Code: L4Tout, Text: errno.Error()}
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		return errors.New("no answer in time")
-	}
-	return err
+	return Result{Code: L4Con, Text: errno.Error()}
 }
 
 // local tells whether connect(2) failed for want of something of our own: a

@@ -2,12 +2,9 @@ package health
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
 
-func parse(t *testing.T, s string) sched.Addr {
+func parse(t testing.TB, s string) sched.Addr {
 	t.Helper()
 	a, err := sched.ParseAddr(s)
 	if err != nil {
@@ -26,48 +23,48 @@ func parse(t *testing.T, s string) sched.Addr {
 	return a
 }
 
-func TestProbe(t *testing.T) {
+// ways are the two ways to make a TCP probe.
+var ways = map[string]func(context.Context, Probe) Result{
+	"Run": Run,
+	"Connect": func(ctx context.Context, p Probe) (r Result) {
+		Connect(ctx, []Probe{p}, func(_ int, got Result) { r = got })
+		return r
+	},
+}
+
+func TestTCP(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	for network, address := range map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "unix": path} {
-		ln, err := net.Listen(network, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := ln.Addr().String()
-		if network == "unix" {
-			addr = "unix:" + addr
-		}
-		if err := TCP(t.Context(), parse(t, addr)); err != nil {
-			t.Errorf("%s: %v", network, err)
-		}
-		// The other side sees a reset at once, or an end on a UNIX socket.
-		c, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) && err != io.EOF {
-			t.Errorf("%s: the probe left the connection: %v", network, err)
-		}
-		_ = c.Close()
-		_ = ln.Close()
-		if err := TCP(t.Context(), parse(t, addr)); err == nil {
-			t.Errorf("%s: a closed port passed", network)
-		} else if !strings.Contains(err.Error(), addr) || strings.Count(err.Error(), addr) > 1 {
-			t.Errorf("%s: reason %q", network, err)
+	for way, probe := range ways {
+		for network, address := range map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "unix": path} {
+			t.Run(way+" "+network, func(t *testing.T) {
+				ln, err := net.Listen(network, address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				addr := ln.Addr().String()
+				if network == "unix" {
+					addr = "unix:" + addr
+				}
+				p := Probe{Addr: parse(t, addr), Timeout: 5 * time.Second}
+				if r := probe(t.Context(), p); r.Code != L4OK || r.Took <= 0 || r.Took > 5*time.Second {
+					t.Errorf("open: %v after %v", r, r.Took)
+				}
+				_ = ln.Close()
+				if r := probe(t.Context(), p); r.Code != L4Con || r.OK() || !r.Tells() || r.Text == "" || strings.Contains(r.Text, addr) {
+					t.Errorf("closed: %v", r)
+				}
+			})
 		}
 	}
 }
 
-func TestProbeEndsWithItsContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := TCP(ctx, parse(t, "127.0.0.1:1")); err == nil {
-		t.Error("a probe passed after its context had ended")
+func TestCodesHaveHAProxysNames(t *testing.T) {
+	for c := range Codes {
+		if s := Code(c).String(); s == "" || strings.ToUpper(s) != s {
+			t.Errorf("code %d is %q", c, s)
+		}
 	}
-	ctx, cancel = context.WithTimeout(t.Context(), time.Nanosecond)
-	defer cancel()
-	if err := TCP(ctx, parse(t, "127.0.0.1:1")); err == nil || !strings.Contains(err.Error(), "no answer in time") {
-		t.Errorf("reason %v", err)
+	if got := (Result{Code: L7Sts, Text: "503 Service Unavailable"}).String(); got != "L7STS: 503 Service Unavailable" {
+		t.Error(got)
 	}
 }

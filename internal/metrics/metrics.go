@@ -121,6 +121,7 @@ type hostLine struct {
 	weight, state  int
 	up             bool
 	failures       uint64
+	checks         map[string]uint64 // probes by result
 	addresses      int
 	nameFailing    bool
 }
@@ -148,6 +149,12 @@ func hosts(x *text, state *director.State) {
 					line.in += c.In
 					line.out += c.Out
 					line.failures += c.Failures
+					for code, n := range t.Checks() {
+						if line.checks == nil {
+							line.checks = map[string]uint64{}
+						}
+						line.checks[code] += n
+					}
 				}
 				lines = append(lines, line)
 			}
@@ -164,6 +171,12 @@ func hosts(x *text, state *director.State) {
 	each("txlb_bytes_in_total", "counter", func(l hostLine) float64 { return float64(l.in) })
 	each("txlb_bytes_out_total", "counter", func(l hostLine) float64 { return float64(l.out) })
 	each("txlb_host_connect_failures_total", "counter", func(l hostLine) float64 { return float64(l.failures) })
+	x.counter("txlb_checks_total")
+	for _, l := range lines {
+		for _, code := range slices.Sorted(maps.Keys(l.checks)) {
+			x.sample("txlb_checks_total", float64(l.checks[code]), append(slices.Clip(l.labels), "result", code)...)
+		}
+	}
 	each("txlb_host_weight", "gauge", func(l hostLine) float64 { return float64(l.weight) })
 	each("txlb_host_state", "gauge", func(l hostLine) float64 { return float64(l.state) })
 	each("txlb_host_addresses", "gauge", func(l hostLine) float64 { return float64(l.addresses) })

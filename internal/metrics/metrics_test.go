@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,7 +11,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/internal/leaktest"
 
 	"github.com/txlb/txlb/config"
@@ -40,8 +42,7 @@ func source(t *testing.T) Source {
 		t.Fatal(problems)
 	}
 	d, err := director.New(c, fixed{}, director.Options{
-		Log:   slog.New(slog.DiscardHandler),
-		Probe: func(context.Context, sched.Addr) error { return errors.New("no") },
+		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +63,52 @@ func source(t *testing.T) Source {
 		},
 		State: d.State, Version: "v1", SessionsLimit: 100, FDLimit: 1000,
 	}
+}
+
+// Every probe that has ended is counted under its result, whatever it did to
+// the host; a host that is down by checks is so in txlb_host_up.
+func TestChecksAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, problems := config.Parse("", []byte(`<config><service name="s"><listen ip=":1"/><group name="g"><check interval="1s" fall="1"/>
+			<host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80"/></group></service></config>`))
+		if c == nil {
+			t.Fatal(problems)
+		}
+		d, err := director.New(c, fixed{}, director.Options{
+			Log: slog.New(slog.DiscardHandler),
+			Probe: func(_ context.Context, p health.Probe) health.Result {
+				if p.Addr.String() == "10.0.0.1:80" {
+					return health.Result{Code: health.L4OK}
+				}
+				return health.Result{Code: health.L7Sts, Text: "503"}
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- d.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		var out strings.Builder
+		Source{Engine: func() engine.Snapshot { return engine.Snapshot{} }, State: d.State}.Write(&out)
+		samples := read(t, out.String())
+		for host, code := range map[string]string{"a": "L4OK", "b": "L7STS"} {
+			name := `txlb_checks_total{service="s",group="g",host="` + host + `",result="` + code + `"}`
+			if n := samples[name]; n < 10 || n > 15 {
+				t.Errorf("%s is %v", name, n)
+			}
+		}
+		up := func(host string) float64 { return samples[`txlb_host_up{service="s",group="g",host="`+host+`"}`] }
+		if up("a") != 1 || up("b") != 0 {
+			t.Errorf("up: %v, %v", up("a"), up("b"))
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // line is one sample of the text format (Prometheus, exposition formats).

@@ -1,0 +1,312 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/beevik/etree"
+)
+
+// HealthCheck is <check>: how the hosts of a group are probed. Its meaning and
+// its defaults are HAProxy's.
+type HealthCheck struct {
+	Type         string        // tcp, http, tls, expect
+	Interval     time.Duration // from the start of a probe to that of the next
+	FastInterval time.Duration // while a host is on its way up or down; 0: Interval
+	DownInterval time.Duration // while a host is down; 0: Interval
+	Rise         int           // successes in a row that bring a host back
+	Fall         int           // failures in a row that take one out
+	Timeout      time.Duration // for one probe, from the connect on
+	Port         int           // 0: the host's own
+	Path         string        // http
+	Host         string        // http: the Host header; tls: the name asked for (SNI); "": the address, no name
+	Status       string        // http: the statuses that pass, as ParseStatus reads them
+	Send         string        // expect: bytes to send first
+	Expect       string        // expect: bytes that have to come
+	Pos          Pos
+}
+
+// NewHealthCheck returns a check by TCP connect with its defaults.
+func NewHealthCheck() *HealthCheck {
+	return &HealthCheck{
+		Type: "tcp", Interval: 2 * time.Second, Rise: 2, Fall: 3, Timeout: 2 * time.Second,
+		Path: "/", Status: "200-399",
+	}
+}
+
+// Bounds of checks.
+const (
+	shortestCheck = 10 * time.Millisecond // the director looks at what is due that often
+	longestCheck  = 24 * time.Hour
+	longestProbe  = 5 * time.Minute
+	maxRounds     = 1000 // rise and fall
+	maxMaxFails   = 1000
+	maxCheckText  = 4096 // send and expect, in bytes
+	maxCheckPath  = 2048
+)
+
+func checkTypes() []string { return []string{"tcp", "http", "tls", "expect"} }
+
+// healthCheck reads <check>. An empty attribute is as good as none.
+func (r *reader) healthCheck(e *etree.Element) *HealthCheck {
+	c := NewHealthCheck()
+	c.Pos = Pos{r.lines[e]}
+	r.part(c, func() {
+		r.attributes(e,
+			oneOf("type", &c.Type, checkTypes()),
+			parsed("interval", &c.Interval, parseDuration),
+			maybe(parsed("fastInterval", &c.FastInterval, parseDuration)),
+			maybe(parsed("downInterval", &c.DownInterval, parseDuration)),
+			integer("rise", &c.Rise, 1, maxRounds),
+			integer("fall", &c.Fall, 1, maxRounds),
+			parsed("timeout", &c.Timeout, parseDuration),
+			maybe(integer("port", &c.Port, 1, 65535)),
+			text("path", &c.Path),
+			text("host", &c.Host),
+			text("status", &c.Status),
+			parsed("send", &c.Send, unescape),
+			parsed("expect", &c.Expect, unescape),
+		)
+		r.children(e)
+	})
+	return c
+}
+
+// maybe is an attribute that says its default when it is empty.
+func maybe(a attr) attr {
+	return attr{a.name, func(s string) error {
+		if s == "" {
+			return nil
+		}
+		return a.set(s)
+	}}
+}
+
+func (c *HealthCheck) marshal(group *etree.Element) {
+	e := group.CreateElement("check")
+	e.CreateAttr("type", c.Type)
+	std := NewHealthCheck()
+	for _, a := range []*etree.Attr{
+		unless(c.Interval == std.Interval, "interval", c.Interval.String()),
+		unless(c.FastInterval == 0, "fastInterval", c.FastInterval.String()),
+		unless(c.DownInterval == 0, "downInterval", c.DownInterval.String()),
+		unless(c.Rise == std.Rise, "rise", strconv.Itoa(c.Rise)),
+		unless(c.Fall == std.Fall, "fall", strconv.Itoa(c.Fall)),
+		unless(c.Timeout == std.Timeout, "timeout", c.Timeout.String()),
+		unless(c.Port == 0, "port", strconv.Itoa(c.Port)),
+		unless(c.Path == std.Path, "path", c.Path),
+		unless(c.Host == "", "host", c.Host),
+		unless(c.Status == std.Status, "status", c.Status),
+		unless(c.Send == "", "send", escape(c.Send)),
+		unless(c.Expect == "", "expect", escape(c.Expect)),
+	} {
+		if a != nil {
+			e.CreateAttr(a.Key, a.Value)
+		}
+	}
+}
+
+// failures checks what failed connects do to the hosts of a group.
+func (k *checker) failures(g *Group) {
+	line := g.Pos.Line
+	if g.MaxFails < 0 || g.MaxFails > maxMaxFails {
+		k.fail(line, "<group maxFails> is %d; want 0 to %d", g.MaxFails, maxMaxFails)
+	}
+	k.between(line, "<group failWindow>", g.FailWindow, shortest, longestCheck)
+}
+
+// healthCheck checks <check> and what it needs of the hosts.
+func (k *checker) healthCheck(g *Group) {
+	c := g.Check
+	line := c.Pos.Line
+	k.word(line, "<check type>", c.Type, checkTypes())
+	k.between(line, "<check interval>", c.Interval, shortestCheck, longestCheck)
+	if c.FastInterval != 0 {
+		k.between(line, "<check fastInterval>", c.FastInterval, shortestCheck, longestCheck)
+	}
+	if c.DownInterval != 0 {
+		k.between(line, "<check downInterval>", c.DownInterval, shortestCheck, longestCheck)
+	}
+	k.between(line, "<check timeout>", c.Timeout, shortest, longestProbe)
+	for _, n := range []struct {
+		what      string
+		n         int
+		low, high int
+	}{{"rise", c.Rise, 1, maxRounds}, {"fall", c.Fall, 1, maxRounds}, {"port", c.Port, 0, 65535}} {
+		if n.n < n.low || n.n > n.high {
+			k.fail(line, "<check %s> is %d; want %d to %d", n.what, n.n, n.low, n.high)
+		}
+	}
+	if !strings.HasPrefix(c.Path, "/") || len(c.Path) > maxCheckPath || !visible(c.Path) {
+		k.fail(line, "<check path>: %q is no path; want / and ASCII letters without spaces, at most %d, and %%XX for every other byte", c.Path, maxCheckPath)
+	}
+	if c.Host != "" {
+		if err := checkHostHeader(c.Host); err != nil {
+			k.fail(line, "<check host>: %v", err)
+		}
+	}
+	if _, err := ParseStatus(c.Status); err != nil {
+		k.fail(line, "<check status>: %v", err)
+	}
+	if len(c.Send) > maxCheckText {
+		k.fail(line, "<check send> has %d bytes; want at most %d", len(c.Send), maxCheckText)
+	}
+	if len(c.Expect) > maxCheckText {
+		k.fail(line, "<check expect> has %d bytes; want at most %d", len(c.Expect), maxCheckText)
+	}
+	if c.Type == "expect" && c.Expect == "" && !k.broken[c] {
+		k.fail(line, "<check type=\"expect\"> needs the attribute expect: what a host that is up says")
+	}
+	for _, h := range g.Hosts {
+		if c.Port != 0 && strings.HasPrefix(h.Address, "unix:") {
+			k.fail(h.Pos.Line, "host %q is a UNIX socket, which has no port that <check port=\"%d\"> could mean; leave port out", h.Name, c.Port)
+		}
+	}
+	k.idle(c)
+}
+
+// idle warns of attributes that say nothing to a type.
+func (k *checker) idle(c *HealthCheck) {
+	std := NewHealthCheck()
+	for _, a := range []struct {
+		name  string
+		set   bool
+		types []string
+	}{
+		{"path", c.Path != std.Path, []string{"http"}},
+		{"status", c.Status != std.Status, []string{"http"}},
+		{"host", c.Host != std.Host, []string{"http", "tls"}},
+		{"send", c.Send != std.Send, []string{"expect"}},
+		{"expect", c.Expect != std.Expect, []string{"expect"}},
+	} {
+		if a.set && slices.Contains(checkTypes(), c.Type) && !slices.Contains(a.types, c.Type) {
+			k.warn(c.Pos.Line, "<check %s> means nothing to type %q; it is for %s", a.name, c.Type, strings.Join(a.types, " and "))
+		}
+	}
+}
+
+func (k *checker) between(line int, what string, d, low, high time.Duration) {
+	if d < low || d > high {
+		k.fail(line, "%s is %v; want %v to %v", what, d, low, high)
+	}
+}
+
+// visible tells whether a text is of ASCII letters that show, without spaces:
+// nothing in it can end a line of a request or one of its words.
+func visible(s string) bool {
+	return !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })
+}
+
+// checkHostHeader takes what a Host header may say: a name or an address, with
+// a port or without.
+func checkHostHeader(s string) error {
+	host := s
+	if name, port, err := net.SplitHostPort(s); err == nil {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("%q: port %q is no number from 1 to 65535", s, port)
+		}
+		host = name
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(inner, "]") {
+		host = strings.TrimSuffix(inner, "]")
+	}
+	if strings.Contains(host, ":") {
+		if !visible(host) || checkAddress(net.JoinHostPort(host, "1"), false) != nil {
+			return fmt.Errorf("%q is neither a host name nor an address", s)
+		}
+		return nil
+	}
+	return checkHostName(s, host)
+}
+
+// StatusRange is the HTTP statuses from Low to High, both included.
+type StatusRange struct{ Low, High int }
+
+// ParseStatus reads the statuses that pass a check: numbers from 100 to 599 and
+// ranges of them, with commas between, such as "200,204,300-399".
+func ParseStatus(s string) ([]StatusRange, error) {
+	var ranges []StatusRange
+	for part := range strings.SplitSeq(s, ",") {
+		low, high, isRange := strings.Cut(part, "-")
+		if !isRange {
+			high = low
+		}
+		a, errA := parseInt(low, 100, 599)
+		b, errB := parseInt(high, 100, 599)
+		if errA != nil || errB != nil || a > b || len(low) != 3 || len(high) != 3 {
+			return nil, fmt.Errorf("%q in %q is no status; want numbers from 100 to 599 or ranges, such as 200,204,300-399", part, s)
+		}
+		ranges = append(ranges, StatusRange{a, b})
+	}
+	return ranges, nil
+}
+
+// unescape reads bytes written as text: \r \n \t \\ and \xNN stand for what
+// they do in C, everything else for itself.
+func unescape(s string) (string, error) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' {
+			b.WriteByte(s[i])
+			continue
+		}
+		i++
+		if i == len(s) {
+			return "", fmt.Errorf(`%q ends within an escape; a backslash itself is \\`, s)
+		}
+		switch s[i] {
+		case 'r':
+			b.WriteByte('\r')
+		case 'n':
+			b.WriteByte('\n')
+		case 't':
+			b.WriteByte('\t')
+		case '\\':
+			b.WriteByte('\\')
+		case 'x':
+			digits := s[i+1 : min(i+3, len(s))]
+			n, err := strconv.ParseUint(digits, 16, 8)
+			if err != nil || len(digits) != 2 {
+				return "", fmt.Errorf(`\x%s is no byte; want two hexadecimal digits, such as \x0d`, digits)
+			}
+			b.WriteByte(byte(n))
+			i += 2
+		default:
+			_, size := utf8.DecodeRuneInString(s[i:])
+			return "", fmt.Errorf(`\%s is no escape; there are \r \n \t \\ and \xNN`, s[i:i+size])
+		}
+	}
+	return b.String(), nil
+}
+
+// escape is the inverse of unescape.
+func escape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		_, size := utf8.DecodeRuneInString(s[i:])
+		char := s[i : i+size]
+		i += size
+		switch {
+		case char == "\r":
+			b.WriteString(`\r`)
+		case char == "\n":
+			b.WriteString(`\n`)
+		case char == "\t":
+			b.WriteString(`\t`)
+		case char == `\`:
+			b.WriteString(`\\`)
+		case printable(char):
+			b.WriteString(char)
+		default:
+			for _, c := range []byte(char) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
+		}
+	}
+	return b.String()
+}

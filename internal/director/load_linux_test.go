@@ -1,0 +1,109 @@
+package director
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/health"
+)
+
+// TestHostsProcess is no test: it is all the hosts of the benchmark, in a
+// process of its own, so that the benchmark counts what checking costs alone.
+func TestHostsProcess(t *testing.T) {
+	if os.Getenv("TXLB_HOSTS") == "" {
+		t.Skip("this is the other process of the benchmark")
+	}
+	ln, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println("port", ln.Addr().(*net.TCPAddr).Port)
+	_, _ = bufio.NewReader(os.Stdin).ReadByte() // it ends with the benchmark
+	_ = ln.Close()
+}
+
+// BenchmarkCheck10000Hosts is what checking 10,000 hosts every 2 s by TCP costs,
+// director and all, in parts of one core.
+func BenchmarkCheck10000Hosts(b *testing.B) {
+	const length = 10 * time.Second
+	cmd := exec.Command(os.Args[0], "-test.run=^TestHostsProcess$")
+	cmd.Env = append(os.Environ(), "TXLB_HOSTS=1")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	}()
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	port, ok := strings.CutPrefix(strings.TrimSpace(line), "port ")
+	if !ok {
+		b.Fatalf("the hosts said %q", line)
+	}
+	var doc strings.Builder
+	doc.WriteString(`<config><service name="s"><listen ip=":1"/><group name="g"><check/>`)
+	for i := range 10_000 {
+		fmt.Fprintf(&doc, `<host name="h%d" ip="127.1.%d.%d:%s"/>`, i, i/200, 1+i%200, port)
+	}
+	doc.WriteString(`</group></service></config>`)
+	c, problems := config.Parse("", []byte(doc.String()))
+	if c == nil {
+		b.Fatal(problems)
+	}
+	d, err := New(c, newWorld(), Options{Log: slog.New(slog.DiscardHandler), MaxProbes: 1024})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	checks := func() (passed, failed uint64) {
+		for _, h := range d.State().Services[0].Groups[0].Hosts {
+			for code, n := range h.Targets[0].Checks() {
+				if code == health.L4OK.String() {
+					passed += n
+				} else {
+					failed += n
+				}
+			}
+		}
+		return passed, failed
+	}
+	time.Sleep(3 * time.Second) // past the start
+	var before, after syscall.Rusage
+	from, _ := checks()
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+	time.Sleep(length)
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+	to, failed := checks()
+	cancel()
+	if err := <-done; err != nil {
+		b.Error(err)
+	}
+	if failed > 0 || to-from < 10_000*uint64(length/(2*time.Second)) {
+		b.Errorf("%d checks passed in %v, %d failed", to-from, length, failed)
+	}
+	used := time.Duration(after.Utime.Nano()+after.Stime.Nano()) - time.Duration(before.Utime.Nano()+before.Stime.Nano())
+	b.ReportMetric(100*used.Seconds()/length.Seconds(), "%core")
+	b.ReportMetric(float64(to-from)/length.Seconds(), "checks/s")
+	b.ReportMetric(used.Seconds()*1e6/float64(to-from), "cpu-µs/check")
+	b.ReportMetric(0, "ns/op")
+}

@@ -1,0 +1,103 @@
+package director
+
+import (
+	"time"
+
+	"github.com/txlb/txlb/config"
+)
+
+const (
+	// rampSteps is in how many steps a slow start leads to the full share.
+	rampSteps = 20
+	// rampEvery is the least time between two looks at slow starts: each may
+	// cost a table.
+	rampEvery = 100 * time.Millisecond
+)
+
+// startRamp begins the slow start of a target that has come back, if its host
+// has one.
+func (d *Director) startRamp(t *Target, now time.Time) {
+	if t.slowStart == 0 {
+		return
+	}
+	t.since, t.step = now, 0
+	d.ramping[t] = true
+}
+
+// endRamp gives a target its full share.
+func (d *Director) endRamp(t *Target) {
+	t.step = rampSteps
+	delete(d.ramping, t)
+}
+
+// ramp takes slow starts a step further and returns the time until it should
+// look again. Those whose step is due at the same look share a table.
+func (d *Director) ramp(now time.Time) time.Duration {
+	if len(d.ramping) == 0 {
+		return scanEvery
+	}
+	if since := now.Sub(d.ramped); since < rampEvery {
+		return rampEvery - since
+	}
+	d.ramped = now
+	for t := range d.ramping {
+		if d.targets[t.key] != t {
+			d.endRamp(t)
+			continue
+		}
+		step := rampSteps
+		if run := now.Sub(t.since); run < t.slowStart {
+			step = int(rampSteps * float64(run) / float64(t.slowStart))
+		}
+		if step == t.step {
+			continue
+		}
+		t.step = step
+		if step == rampSteps {
+			d.endRamp(t)
+		}
+		d.changed(t.key.service)
+	}
+	return rampEvery
+}
+
+// shares returns how a table is to choose among the group's hosts: as the
+// configuration says unless one of them is in its slow start. Then every
+// weight is multiplied, so that there is a part even of 1, and a scheduler
+// that knows no weights gives way to the one that is the same with equal ones.
+func (g *Group) shares() (scheduler string, weight func(Share, *Target) int) {
+	scheduler = g.Config.Scheduler
+	if !g.ramping() {
+		return scheduler, func(s Share, _ *Target) int { return s.Weight }
+	}
+	kin, equal := map[string]string{
+		"leastc": "weightlc", "p2c": "weightlc", "rand": "weightr", "roundr": "weightrr",
+	}[scheduler]
+	base := func(s Share) int { return s.Weight }
+	if equal {
+		scheduler = kin
+		base = func(s Share) int { return min(s.Weight, 1) }
+	}
+	most := 1
+	for _, h := range g.Hosts {
+		for _, s := range h.Shares {
+			most = max(most, base(s))
+		}
+	}
+	scale := max(1, min(rampSteps, config.MaxWeight/most))
+	return scheduler, func(s Share, t *Target) int {
+		full := base(s) * scale
+		part := (full*t.step + rampSteps - 1) / rampSteps
+		return max(part, min(full, 1))
+	}
+}
+
+// ramping tells whether a host that takes clients is in its slow start.
+func (g *Group) ramping() bool {
+	for t := range g.serving() {
+		if t.step < rampSteps {
+			return true
+		}
+	}
+	return false
+}

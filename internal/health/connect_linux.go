@@ -1,0 +1,272 @@
+package health
+
+import (
+	"context"
+	"encoding/binary"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/sched"
+)
+
+// Connect makes many TCP probes together and calls report with the index and
+// the result of each as it ends, from the calling goroutine. It returns when
+// all have ended; when ctx ends first, the others are reported as given up.
+// Only the address and the time-outs of a probe count.
+//
+// It goes below the runtime's dialer, which registers every socket, allocates
+// for it and wakes a goroutine for it: here the sockets of a batch stand in an
+// epoll of their own, and only that is known to the runtime's poller.
+func Connect(ctx context.Context, probes []Probe, report func(i int, r Result)) {
+	b := batch{ctx: ctx, probes: probes, report: report, epoll: -1, open: make([]attempt, 0, len(probes))}
+	b.start()
+	b.wait()
+}
+
+// batch is the probes of one Connect.
+type batch struct {
+	ctx    context.Context
+	probes []Probe
+	report func(int, Result)
+	epoll  int
+	open   []attempt // those that wait for an answer; closed ones have fd -1
+	left   int       // how many wait
+}
+
+// attempt is a connect that is under way.
+type attempt struct {
+	fd       int
+	probe    int // index
+	begun    time.Time
+	deadline time.Time
+}
+
+// start makes the connects. None of its calls can block: that is why they may
+// be raw, which saves telling the scheduler of each.
+func (b *batch) start() {
+	epoll, _, errno := syscall.RawSyscall(unix.SYS_EPOLL_CREATE1, unix.EPOLL_CLOEXEC, 0, 0)
+	if errno != 0 {
+		for i := range b.probes {
+			b.report(i, connectFailed(errno))
+		}
+		return
+	}
+	b.epoll = int(epoll)
+	for i := range b.probes {
+		b.connect(i)
+	}
+}
+
+// connect begins one probe.
+func (b *batch) connect(i int) {
+	p := &b.probes[i]
+	begun := time.Now()
+	failed := func(errno syscall.Errno) {
+		r := connectFailed(errno)
+		r.Took = time.Since(begun)
+		b.report(i, r)
+	}
+	fd, errno := openSocket(p.Addr)
+	if errno != 0 {
+		failed(errno)
+		return
+	}
+	switch errno := connect(fd, p.Addr); errno {
+	case 0: // a UNIX socket, or the loopback of some systems
+		closeReset(fd)
+		b.report(i, Result{Code: L4OK, Took: time.Since(begun)})
+		return
+	case syscall.EINPROGRESS, syscall.EINTR:
+	default:
+		closeFD(fd)
+		failed(errno)
+		return
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLOUT, Fd: int32(len(b.open))}
+	_, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(b.epoll), unix.EPOLL_CTL_ADD, uintptr(fd), uintptr(unsafe.Pointer(&event)), 0, 0)
+	if errno != 0 {
+		closeFD(fd)
+		failed(errno)
+		return
+	}
+	b.open = append(b.open, attempt{fd, i, begun, begun.Add(p.connectWithin())})
+	b.left++
+}
+
+// openSocket makes the socket of a probe. Where TCP is spoken, the last ACK of
+// the handshake is held back: the reset goes out in its place, so that the host
+// never has a connection to accept and throw away (HAProxy does the same).
+func openSocket(to sched.Addr) (fd int, errno syscall.Errno) {
+	family := uintptr(unix.AF_INET)
+	switch {
+	case to.Path() != "":
+		family = unix.AF_UNIX
+	case to.IP().Addr().Is6():
+		family = unix.AF_INET6
+	}
+	s, _, errno := syscall.RawSyscall(unix.SYS_SOCKET, family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	if family != unix.AF_UNIX {
+		off := int32(0) // a kernel that refuses sends the ACK, which does no harm
+		_, _, _ = syscall.RawSyscall6(unix.SYS_SETSOCKOPT, s, unix.IPPROTO_TCP, unix.TCP_QUICKACK, uintptr(unsafe.Pointer(&off)), 4, 0)
+	}
+	return int(s), 0
+}
+
+// connect calls connect(2), once.
+func connect(fd int, to sched.Addr) syscall.Errno {
+	var raw unix.RawSockaddrAny
+	size := encode(&raw, to)
+	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), size)
+	return errno
+}
+
+// encode writes an address as the kernel wants it and returns its size.
+func encode(raw *unix.RawSockaddrAny, a sched.Addr) uintptr {
+	if path := a.Path(); path != "" {
+		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(raw))
+		sa.Family = unix.AF_UNIX
+		n := min(len(path), len(sa.Path)-1) // a path that is too long is refused by the configuration
+		for i := range n {
+			sa.Path[i] = int8(path[i])
+		}
+		return unsafe.Offsetof(sa.Path) + uintptr(n) + 1
+	}
+	ip := a.IP()
+	if ip.Addr().Is4() {
+		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(raw))
+		sa.Family, sa.Addr = unix.AF_INET, ip.Addr().As4()
+		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], ip.Port())
+		return unix.SizeofSockaddrInet4
+	}
+	sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(raw))
+	sa.Family, sa.Addr = unix.AF_INET6, ip.Addr().As16()
+	// A zone is a number here: names are resolved where addresses are.
+	zone, _ := strconv.ParseUint(ip.Addr().Zone(), 10, 32)
+	sa.Scope_id = uint32(zone)
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], ip.Port())
+	return unix.SizeofSockaddrInet6
+}
+
+// wait takes in the answers until none is left to come.
+func (b *batch) wait() {
+	if b.epoll < 0 {
+		return
+	}
+	// Fast path: nearby hosts have answered while the others were asked.
+	for b.left > 0 && b.take() {
+	}
+	if b.left == 0 {
+		closeFD(b.epoll)
+		return
+	}
+	// Slow path: sleep until the epoll has something. Being readable itself, it
+	// goes into the runtime's poller like any file.
+	_ = unix.SetNonblock(b.epoll, true)
+	file := os.NewFile(uintptr(b.epoll), "epoll")
+	defer func() { _ = file.Close() }()
+	raw, err := file.SyscallConn()
+	stop := context.AfterFunc(b.ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for b.left > 0 {
+		if err == nil {
+			err = file.SetReadDeadline(b.soonest())
+		}
+		if err != nil { // it cannot be waited for: ENOSPC, ENOMEM
+			b.giveUp(Result{Code: SockErr, Text: err.Error()})
+			return
+		}
+		if b.ctx.Err() != nil {
+			b.giveUp(Result{Code: SockErr, Text: "the probe was given up"})
+			return
+		}
+		_ = raw.Read(func(uintptr) bool { return b.take() }) // its error is the deadline
+		b.expire()
+	}
+}
+
+// take takes in the answers that are there, and tells whether there were any.
+func (b *batch) take() bool {
+	var events [64]unix.EpollEvent
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(b.epoll), uintptr(unsafe.Pointer(&events)), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return false
+	}
+	now := time.Now()
+	for _, e := range events[:n] {
+		a := &b.open[e.Fd]
+		r := Result{Code: L4OK}
+		if e.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			if errno := socketError(a.fd); errno != 0 {
+				r = connectFailed(errno)
+			}
+		}
+		r.Took = now.Sub(a.begun)
+		b.end(a, r)
+	}
+	return n > 0
+}
+
+// soonest returns the first deadline.
+func (b *batch) soonest() time.Time {
+	var first time.Time
+	for i := range b.open {
+		if a := &b.open[i]; a.fd >= 0 && (first.IsZero() || a.deadline.Before(first)) {
+			first = a.deadline
+		}
+	}
+	return first
+}
+
+// expire ends the attempts whose time is over.
+func (b *batch) expire() {
+	now := time.Now()
+	for i := range b.open {
+		if a := &b.open[i]; a.fd >= 0 && !now.Before(a.deadline) {
+			b.end(a, Result{Code: L4Tout, Text: silent(b.probes[a.probe].connectWithin()), Took: now.Sub(a.begun)})
+		}
+	}
+}
+
+// giveUp ends all attempts.
+func (b *batch) giveUp(r Result) {
+	for i := range b.open {
+		if a := &b.open[i]; a.fd >= 0 {
+			b.end(a, r)
+		}
+	}
+}
+
+// end closes an attempt, which takes it out of the epoll, and reports it.
+func (b *batch) end(a *attempt, r Result) {
+	closeReset(a.fd)
+	a.fd = -1
+	b.left--
+	b.report(a.probe, r)
+}
+
+// closeReset closes a socket; where it is connected, by a reset.
+func closeReset(fd int) {
+	linger := unix.Linger{Onoff: 1}
+	_, _, _ = syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
+	closeFD(fd)
+}
+
+func closeFD(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// socketError takes the error of a connect that has failed, 0 if it has not.
+func socketError(fd int) syscall.Errno {
+	var errno, size = int32(0), uint32(4)
+	_, _, failed := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&errno)), uintptr(unsafe.Pointer(&size)), 0)
+	if failed != 0 {
+		return failed
+	}
+	return syscall.Errno(errno)
+}
