@@ -23,7 +23,7 @@ import (
 type session struct {
 	e       *Engine
 	svc     *service
-	host    *sched.Host // from the pick until the end
+	host    atomic.Pointer[sched.Host] // from the pick until the end
 	started time.Time
 	ends    [2]net.Conn // client, backend
 
@@ -67,8 +67,8 @@ func (s *session) run() {
 			_ = c.Close()
 		}
 	}
-	if s.host != nil {
-		s.host.Release(0, 0)
+	if host := s.host.Load(); host != nil {
+		host.Release(0, 0)
 	}
 	s.svc.count.ended[s.how].Add(1)
 	s.svc.count.active.Add(-1)
@@ -78,13 +78,15 @@ func (s *session) run() {
 	}
 }
 
-// end makes the session end; the first reason is the one that counts. Any
-// goroutine may call it.
-func (s *session) end(how termination) {
+// end makes the session end; the first reason is the one that counts, and end
+// tells whether this was it. Any goroutine may call it.
+func (s *session) end(how termination) (first bool) {
 	s.endOnce.Do(func() {
 		s.how = how
 		s.cancel()
+		first = true
 	})
+	return first
 }
 
 // refuse tells the client that there is no host for it, and throws away what
@@ -132,7 +134,7 @@ func (s *session) connect() (why refusal, ok bool) {
 		if host == nil {
 			return noHost, false
 		}
-		s.host = host
+		s.host.Store(host)
 		if tried.Len() > 1 {
 			s.svc.count.redispatches.Add(1)
 		}
@@ -142,7 +144,7 @@ func (s *session) connect() (why refusal, ok bool) {
 			s.ends[backend] = conn
 			return 0, true
 		}
-		s.host = nil
+		s.host.Store(nil)
 		if s.ctx.Err() == nil {
 			s.hostFailed(host, errnoOf(err))
 		}
@@ -252,10 +254,10 @@ func (s *session) pump(i int) {
 func (s *session) moved(i, n int) {
 	s.touch()
 	if i == client {
-		s.host.AddBytes(uint64(n), 0)
+		s.host.Load().AddBytes(uint64(n), 0)
 		s.svc.count.in.Add(uint64(n))
 	} else {
-		s.host.AddBytes(0, uint64(n))
+		s.host.Load().AddBytes(0, uint64(n))
 		s.svc.count.out.Add(uint64(n))
 	}
 }

@@ -76,6 +76,7 @@ type Director struct {
 	state atomic.Pointer[State]
 
 	changes chan request
+	orders  chan func() // what is no change of the configuration
 	probed  chan probeResult
 	looked  chan lookup
 	stopped chan struct{} // closed when Run has returned
@@ -151,6 +152,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		eng: eng, opt: opt, log: opt.Log,
 		changes: make(chan request),
 		probed:  make(chan probeResult, opt.MaxProbes),
+		orders:  make(chan func()),
 		looked:  make(chan lookup, maxLookups),
 		stopped: make(chan struct{}),
 		targets: map[targetKey]*Target{},
@@ -215,6 +217,8 @@ func (d *Director) Run(ctx context.Context) error {
 			return nil
 		case r := <-changes:
 			d.change(r)
+		case order := <-d.orders:
+			order()
 		case <-givenUp:
 			d.drop(d.pending.ctx.Err())
 		case <-late:

@@ -1,0 +1,40 @@
+package config
+
+import "time"
+
+// What the runtime verbs read as a document is read.
+
+// ParseDuration reads a duration with a unit; 0 needs none.
+func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }
+
+// ParseBool reads a boolean in any of the ancestors' spellings.
+func ParseBool(s string) (bool, error) { return parseBool(s) }
+
+// ParseScheduler returns the canonical name of a scheduler or alias.
+func ParseScheduler(s string) (string, error) { return canonicalScheduler(s) }
+
+// CheckAddress tells what is wrong with an address to connect to, or to listen
+// on.
+func CheckAddress(s string, listen bool) error {
+	if listen {
+		return checkAddress(s, true)
+	}
+	return checkHostAddress(s)
+}
+
+// IsHash tells whether a text looks like a crypt(3) hash and not like a
+// password.
+func IsHash(s string) bool {
+	return printable(s) && (len(s) > 1 && s[0] == '$' || isDES(s))
+}
+
+// NeedsQuotes tells whether a name has to be quoted in commands.
+func NeedsQuotes(name string) bool { return !plainName(name) }
+
+// Printable tells whether a text has neither control characters nor what XML
+// cannot hold.
+func Printable(s string) bool { return printable(s) }
+
+// Suggest ends a message about an unknown word with the name that was probably
+// meant, or with the names that there are.
+func Suggest(word string, names []string) string { return suggest(word, names) }

@@ -1,0 +1,302 @@
+// Package admin is the runtime verbs: each is defined once, in one table, and
+// whatever serves people or programs (page, API, SSH, socket) only carries
+// commands to [Admin.Execute] and results back.
+//
+// A verb of the table has a name, parameters, a role and a line of help; help,
+// completion and documentation are made of it. A verb that changes something is
+// refused to a readonly user before its words are looked at. A change is one
+// [director.Director.Do]: it is whole or not at all, whatever comes in at the
+// same moment, and an error leaves everything as it was. Every error is one
+// line that says what is wrong and what would be right.
+//
+// Password hashes are shown by show config to users with the role full, and
+// nowhere else: not in the log, not in the description of a change, not in an
+// error.
+//
+// Limits: a deadline for draining lives in this process, and as long as the
+// Admin does. Sessions on a host that has been deleted can be ended by its
+// deadline or with all sessions of the service, not by its name.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/director"
+)
+
+// Role is what a caller may do. The zero Role may do nothing.
+type Role uint8
+
+const (
+	NoRole   Role = iota
+	Readonly      // may look
+	Full          // may change
+)
+
+// ParseRole reads <user access>; any other word gives NoRole.
+func ParseRole(access string) Role {
+	switch access {
+	case "readonly":
+		return Readonly
+	case "full":
+		return Full
+	}
+	return NoRole
+}
+
+// String gives the word that <user access> has for the role.
+func (r Role) String() string { return [...]string{"none", "readonly", "full"}[r] }
+
+// Caller is who gives a command, and from where. Both are for the log.
+type Caller struct {
+	Name string // of the user
+	From string // address, or how the command came
+	Role Role
+}
+
+// Result is the answer to a command.
+type Result struct {
+	Text       string `json:"text"`           // for people: lines, tables aligned
+	Data       any    `json:"data,omitempty"` // the same for programs
+	Generation uint64 `json:"generation"`     // of the configuration after the command
+}
+
+// Operations are the verbs that are neither a change of the model nor of the
+// admin's own doing. All may be called at the same time; [CallerOf] tells who
+// calls.
+type Operations interface {
+	// Reload reads the configuration file again. With discard, changes made at
+	// run time are lost; with dryRun nothing changes, and the answer says what
+	// would.
+	Reload(ctx context.Context, discard, dryRun bool) (text string, err error)
+	// Save writes the running configuration to its file.
+	Save(ctx context.Context) (text string, err error)
+	// Rollback goes back n changes, n > 0.
+	Rollback(ctx context.Context, n int) (text string, err error)
+	// CloseLog opens the log files anew.
+	CloseLog() error
+	// Shutdown makes the process take leave of its clients and end. It does not
+	// wait for that.
+	Shutdown()
+}
+
+// Report makes the answer of a reading verb.
+type Report func(context.Context) (text string, data any, err error)
+
+// Options are what an Admin works on.
+type Options struct {
+	Director   *director.Director // needed
+	Engine     *engine.Engine     // needed
+	Operations Operations         // nil: its verbs are not served
+	// Reports answer the reading verbs that other parts have the data for, by
+	// the verb's name, such as "show events". A verb without one is not served.
+	Reports map[string]Report
+	Version string       // of the program
+	Log     *slog.Logger // nil: slog.Default
+}
+
+// Admin executes verbs. All methods may be called from any goroutine.
+type Admin struct {
+	opt     Options
+	log     *slog.Logger
+	verbs   []Verb
+	started time.Time
+	drains  drains
+}
+
+// New returns an Admin. Close ends it.
+func New(opt Options) *Admin {
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), started: time.Now(), drains: newDrains()}
+}
+
+// Close forgets the deadlines that have not come; their sessions go on. It
+// must be called before the engine drains or closes.
+func (a *Admin) Close() { a.drains.close() }
+
+// Kinds of errors, for whoever has to turn them into a status.
+var (
+	ErrUnknownVerb = errors.New("unknown verb")
+	ErrNotAllowed  = errors.New("not allowed")
+	ErrMovedOn     = errors.New("the configuration has moved on")
+	ErrNotServed   = errors.New("not served")
+)
+
+// refusal is an error of one of the kinds, with its own text.
+type refusal struct {
+	kind error
+	text string
+}
+
+func (r refusal) Error() string { return r.text }
+func (r refusal) Unwrap() error { return r.kind }
+
+func refuse(kind error, format string, args ...any) error {
+	return refusal{kind, fmt.Sprintf(format, args...)}
+}
+
+// callerKey is where a context holds the Caller.
+type callerKey struct{}
+
+// CallerOf returns who gave the command that ctx belongs to.
+func CallerOf(ctx context.Context) (c Caller, ok bool) {
+	c, ok = ctx.Value(callerKey{}).(Caller)
+	return c, ok
+}
+
+// Run parses a line and executes its commands in turn, up to the first error,
+// which comes with the results of those before it.
+func (a *Admin) Run(ctx context.Context, caller Caller, line string) ([]Result, error) {
+	commands, err := Parse(line)
+	if err != nil {
+		return nil, err
+	}
+	var results []Result
+	for _, c := range commands {
+		r, err := a.Execute(ctx, caller, c)
+		if err != nil {
+			return results, err
+		}
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+// Execute does one command. It returns when the change is made, with the
+// generation of the configuration that has it; when ctx ends before, a change
+// that waits for names is dropped.
+func (a *Admin) Execute(ctx context.Context, caller Caller, c Command) (Result, error) {
+	verb, words, err := a.resolve(c)
+	if err != nil {
+		return Result{}, err
+	}
+	if caller.Role < verb.Role || caller.Role == NoRole {
+		a.log.Warn("command refused", "verb", verb.Name, "by", caller.Name, "from", caller.From, "role", caller.Role.String())
+		return Result{}, refuse(ErrNotAllowed, "%s needs the role %s; this user has %s", verb.Name, verb.Role, caller.Role)
+	}
+	args, err := verb.bind(words)
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", verb.Name, err)
+	}
+	k := &call{
+		ctx: context.WithValue(ctx, callerKey{}, caller), admin: a, caller: caller, verb: verb, args: args,
+	}
+	var result Result
+	if verb.edit != nil {
+		result, err = k.change()
+	} else {
+		result, err = k.order()
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", verb.Name, oneLine(err))
+	}
+	if result.Generation == 0 {
+		result.Generation = a.opt.Director.State().Generation
+	}
+	return result, nil
+}
+
+// call is one command on its way.
+type call struct {
+	ctx    context.Context
+	admin  *Admin
+	caller Caller
+	verb   *Verb
+	args   args
+}
+
+func (k *call) state() *director.State { return k.admin.opt.Director.State() }
+
+// current refuses a command that was meant for another generation.
+func (k *call) current() error {
+	want, ok := k.args.number("generation")
+	if now := k.state().Generation; ok && uint64(want) != now {
+		return refuse(ErrMovedOn, "generation is %d, not %d: the configuration has been changed; look at it again", now, want)
+	}
+	return nil
+}
+
+// errSame drops a change that would change nothing.
+var errSame = errors.New("nothing to change")
+
+// change makes an edit of the model through the director.
+func (k *call) change() (Result, error) {
+	dry := k.args.set("dry-run")
+	var e *edit
+	apply := func(c *config.Config) error {
+		// This runs where changes are made, one after the other: what state
+		// returns is what c was copied from.
+		if err := k.current(); err != nil {
+			return err
+		}
+		e = &edit{config: c, state: k.state(), args: k.args}
+		return k.verb.edit(e)
+	}
+	if dry {
+		c := k.state().Config.Clone()
+		err := apply(c)
+		if err == nil {
+			err = c.Check("configuration").Err()
+		}
+		if err != nil && !errors.Is(err, errSame) {
+			return Result{}, err
+		}
+		return Result{Text: e.text("would ")}, nil
+	}
+	generation, err := k.admin.opt.Director.Do(k.ctx, director.Change{
+		By: k.caller.Name, From: k.caller.From, Verb: k.verb.describe(k.args), Apply: apply,
+	})
+	switch {
+	case errors.Is(err, errSame):
+		return Result{Text: e.text("")}, nil
+	case err != nil:
+		return Result{}, err
+	}
+	if deadline, ok := k.args.duration("drain"); ok {
+		k.admin.drain(e.leaving, deadline)
+	}
+	return Result{Text: fmt.Sprintf("generation %d: %s", generation, e.text("")), Generation: generation}, nil
+}
+
+// order does a verb that is no edit of the model.
+func (k *call) order() (Result, error) {
+	if err := k.current(); err != nil {
+		return Result{}, err
+	}
+	if k.verb.Role == Full {
+		k.admin.log.Info("command", "verb", k.verb.describe(k.args), "by", k.caller.Name, "from", k.caller.From)
+	}
+	return k.verb.call(k)
+}
+
+// oneLine makes an error fit on one line. Of the problems of a configuration it
+// keeps those that are errors.
+func oneLine(err error) error {
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		var lines []string
+		for _, p := range problems {
+			if !p.Warning {
+				lines = append(lines, p.Text)
+			}
+		}
+		return errors.New(strings.Join(lines, "; "))
+	}
+	if text := err.Error(); strings.Contains(text, "\n") {
+		for _, kind := range []error{director.ErrStopped, engine.ErrClosed} {
+			if errors.Is(err, kind) {
+				return refusal{kind, strings.ReplaceAll(text, "\n", "; ")}
+			}
+		}
+		return errors.New(strings.ReplaceAll(text, "\n", "; "))
+	}
+	return err
+}

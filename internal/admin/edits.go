@@ -1,0 +1,516 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/sched"
+)
+
+// edit is one change of the model, while it is made.
+type edit struct {
+	config *config.Config  // the copy to change
+	state  *director.State // what runs, and config is a copy of
+	args   args
+
+	did     string        // what was done, as "add …"
+	notes   []string      // what the user should know of it
+	leaving []*sched.Host // hosts whose sessions have to end by the deadline
+	same    bool          // nothing was to be done
+}
+
+// text tells what was done, or with "would " what would be.
+func (e *edit) text(would string) string {
+	if e.same {
+		return "nothing to change: " + e.did
+	}
+	text := would + e.did
+	for _, n := range e.notes {
+		text += "\nwarning: " + n
+	}
+	return text
+}
+
+func (e *edit) do(format string, args ...any) error {
+	e.did = fmt.Sprintf(format, args...)
+	return nil
+}
+
+// nothing ends an edit that is done already.
+func (e *edit) nothing(format string, args ...any) error {
+	e.did, e.same = fmt.Sprintf(format, args...), true
+	return errSame
+}
+
+func (e *edit) warn(format string, args ...any) {
+	e.notes = append(e.notes, fmt.Sprintf(format, args...))
+}
+
+// named warns of a name that has to be quoted.
+func (e *edit) named(name string) {
+	if config.NeedsQuotes(name) {
+		e.warn("the name has to be quoted in commands; names of 1 to 64 letters, digits and _ . : - need not")
+	}
+}
+
+// find returns the element of list with that name, and its index.
+func find[T any](list []*T, name func(*T) string, want, what, of string) (*T, int, error) {
+	i := slices.IndexFunc(list, func(v *T) bool { return name(v) == want })
+	if i >= 0 {
+		return list[i], i, nil
+	}
+	var names []string
+	for _, v := range list {
+		names = append(names, name(v))
+	}
+	return nil, -1, fmt.Errorf("there is no %s %s%s%s", what, show(want), of, suggest(want, names))
+}
+
+func serviceName(s *config.Service) string { return s.Name }
+func groupName(g *config.Group) string     { return g.Name }
+func hostName(h *config.Host) string       { return h.Name }
+func userName(u *config.User) string       { return u.Name }
+
+func findService(c *config.Config, name string) (*config.Service, error) {
+	s, _, err := find(c.Services, serviceName, name, "service", "")
+	return s, err
+}
+
+func findGroup(s *config.Service, name string) (*config.Group, error) {
+	g, _, err := find(s.Groups, groupName, name, "group", fmt.Sprintf(" in service %s", show(s.Name)))
+	return g, err
+}
+
+func findHost(g *config.Group, name string) (*config.Host, error) {
+	h, _, err := find(g.Hosts, hostName, name, "host", fmt.Sprintf(" in group %s", show(g.Name)))
+	return h, err
+}
+
+func (e *edit) service() (*config.Service, error) {
+	return findService(e.config, e.args.text("service"))
+}
+
+func (e *edit) group() (*config.Service, *config.Group, error) {
+	s, err := e.service()
+	if err != nil {
+		return nil, nil, err
+	}
+	g, err := findGroup(s, e.args.text("group"))
+	return s, g, err
+}
+
+func (e *edit) host() (*config.Service, *config.Group, *config.Host, error) {
+	s, g, err := e.group()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	h, err := findHost(g, e.args.text("name"))
+	return s, g, h, err
+}
+
+// fresh refuses a name that is taken.
+func fresh[T any](list []*T, name func(*T) string, want, what, of string) error {
+	if slices.ContainsFunc(list, func(v *T) bool { return name(v) == want }) {
+		return fmt.Errorf("there is a %s %s%s already; choose another name", what, show(want), of)
+	}
+	return nil
+}
+
+func addService(e *edit) error {
+	name, listen := e.args.text("name"), e.args.text("address")
+	if err := fresh(e.config.Services, serviceName, name, "service", ""); err != nil {
+		return err
+	}
+	s := config.NewService(name)
+	s.Listen = []config.Listen{{Address: listen}}
+	e.config.Services = append(e.config.Services, s)
+	e.named(name)
+	e.warn("service %s has no group: its clients will be closed until addGroup and addHost", show(name))
+	return e.do("add service %s on %s", show(name), listen)
+}
+
+func delService(e *edit) error {
+	s, err := e.service()
+	if err != nil {
+		return err
+	}
+	if len(e.config.Services) == 1 {
+		return fmt.Errorf("service %s is the last; a configuration needs at least one", show(s.Name))
+	}
+	e.config.Services = slices.DeleteFunc(e.config.Services, func(o *config.Service) bool { return o == s })
+	return e.do("delete service %s; its sessions go on", show(s.Name))
+}
+
+// sameAddress compares addresses as they are written, but for the case of
+// letters in host names.
+func sameAddress(a, b string) bool {
+	if strings.HasPrefix(a, "unix:") {
+		return a == b
+	}
+	return strings.EqualFold(a, b)
+}
+
+func addListen(e *edit) error {
+	s, err := e.service()
+	if err != nil {
+		return err
+	}
+	address := e.args.text("address")
+	s.Listen = append(s.Listen, config.Listen{Address: address})
+	return e.do("listen on %s for service %s", address, show(s.Name))
+}
+
+// listener returns the place of a listener of the service.
+func listener(s *config.Service, address string) (int, error) {
+	i := slices.IndexFunc(s.Listen, func(l config.Listen) bool { return sameAddress(l.Address, address) })
+	if i >= 0 {
+		return i, nil
+	}
+	var all []string
+	for _, l := range s.Listen {
+		all = append(all, l.Address)
+	}
+	return 0, fmt.Errorf("service %s does not listen on %s%s", show(s.Name), show(address), suggest(address, all))
+}
+
+func delListen(e *edit) error {
+	s, err := e.service()
+	if err != nil {
+		return err
+	}
+	i, err := listener(s, e.args.text("address"))
+	if err != nil {
+		return err
+	}
+	if len(s.Listen) == 1 {
+		return fmt.Errorf("%s is the last address of service %s; add another first, or delete the service", s.Listen[i].Address, show(s.Name))
+	}
+	address := s.Listen[i].Address
+	s.Listen = slices.Delete(s.Listen, i, i+1)
+	return e.do("stop listening on %s for service %s", address, show(s.Name))
+}
+
+func switchPort(e *edit) error {
+	s, err := e.service()
+	if err != nil {
+		return err
+	}
+	i := 0
+	switch {
+	case e.args.given("old"):
+		if i, err = listener(s, e.args.text("old")); err != nil {
+			return err
+		}
+	case len(s.Listen) > 1:
+		return fmt.Errorf("service %s listens on %d addresses; say which to leave: switchPort SERVICE ADDRESS OLD", show(s.Name), len(s.Listen))
+	}
+	was, address := s.Listen[i].Address, e.args.text("address")
+	if strings.Trim(address, "0123456789") == "" { // a bare port
+		host, _, err := net.SplitHostPort(was)
+		if err != nil {
+			return fmt.Errorf("%s has no port to switch; give the whole address", was)
+		}
+		address = net.JoinHostPort(host, address)
+	}
+	if err := config.CheckAddress(address, true); err != nil {
+		return fmt.Errorf("address: %w", shorten(err))
+	}
+	if sameAddress(was, address) {
+		return e.nothing("service %s listens on %s", show(s.Name), was)
+	}
+	s.Listen[i] = config.Listen{Address: address}
+	return e.do("listen on %s instead of %s for service %s", address, was, show(s.Name))
+}
+
+func addGroup(e *edit) error {
+	s, err := e.service()
+	if err != nil {
+		return err
+	}
+	name := e.args.text("name")
+	if err := fresh(s.Groups, groupName, name, "group", " in service "+show(s.Name)); err != nil {
+		return err
+	}
+	g := config.NewGroup(name)
+	if e.args.given("scheduler") {
+		g.Scheduler = e.args.text("scheduler")
+	}
+	g.Refuse = e.args.text("allDown") == "refuse"
+	g.Enabled = len(s.Groups) == 0
+	s.Groups = append(s.Groups, g)
+	e.named(name)
+	e.warn("group %s is empty: it can take no clients until addHost", show(name))
+	if g.Enabled {
+		return e.do("add group %s (%s) to service %s and enable it", show(name), g.Scheduler, show(s.Name))
+	}
+	return e.do("add group %s (%s) to service %s", show(name), g.Scheduler, show(s.Name))
+}
+
+func delGroup(e *edit) error {
+	s, g, err := e.group()
+	if err != nil {
+		return err
+	}
+	if g.Enabled {
+		return fmt.Errorf("group %s takes the clients of service %s; enable another first", show(g.Name), show(s.Name))
+	}
+	s.Groups = slices.DeleteFunc(s.Groups, func(o *config.Group) bool { return o == g })
+	return e.do("delete group %s of service %s with its %s", show(g.Name), show(s.Name), count(len(g.Hosts), "host"))
+}
+
+func enableGroup(e *edit) error {
+	s, g, err := e.group()
+	if err != nil {
+		return err
+	}
+	if g.Enabled {
+		return e.nothing("group %s takes the clients of service %s", show(g.Name), show(s.Name))
+	}
+	running := stateGroup(e.state, s.Name, g.Name)
+	ready := slices.ContainsFunc(running.Hosts, func(h *director.Host) bool {
+		return h.Config.State == "ready" && h.Config.Weight > 0 && h.Up()
+	})
+	if !ready {
+		if !e.args.set("force") {
+			return fmt.Errorf("group %s has no host that is up and takes clients; add --force to enable it all the same", show(g.Name))
+		}
+		e.warn("group %s has no host that is up and takes clients", show(g.Name))
+	}
+	was := s.Enabled()
+	was.Enabled, g.Enabled = false, true
+	e.leave(stateGroup(e.state, s.Name, was.Name).Hosts...)
+	return e.do("give the clients of service %s to group %s instead of %s; %s", show(s.Name), show(g.Name), show(was.Name), e.sessions())
+}
+
+func changeScheduler(e *edit) error {
+	s, g, err := e.group()
+	if err != nil {
+		return err
+	}
+	was := g.Scheduler
+	g.Scheduler = e.args.text("scheduler")
+	if g.Scheduler == was {
+		return e.nothing("group %s of service %s is scheduled by %s", show(g.Name), show(s.Name), was)
+	}
+	return e.do("schedule group %s of service %s by %s instead of %s", show(g.Name), show(s.Name), g.Scheduler, was)
+}
+
+// options takes over what addHost and setHost say of a host.
+func (e *edit) options(h *config.Host) {
+	if weight, ok := e.args.number("weight"); ok {
+		h.Weight = int(weight)
+	}
+	if e.args.given("state") {
+		h.State = e.args.text("state")
+	}
+	if e.args.given("backup") {
+		h.Backup = e.args.set("backup")
+	}
+	if e.args.given("ip") {
+		h.Address = e.args.text("ip")
+	}
+}
+
+func addHost(e *edit) error {
+	s, g, err := e.group()
+	if err != nil {
+		return err
+	}
+	h := config.NewHost(e.args.text("name"), "")
+	if err := fresh(g.Hosts, hostName, h.Name, "host", " in group "+show(g.Name)); err != nil {
+		return err
+	}
+	e.options(h)
+	g.Hosts = append(g.Hosts, h)
+	e.named(h.Name)
+	return e.do("add host %s (%s) to group %s of service %s", show(h.Name), describeHost(h), show(g.Name), show(s.Name))
+}
+
+// describeHost shows what can be said of a host.
+func describeHost(h *config.Host) string {
+	text := fmt.Sprintf("%s, weight %d, %s", h.Address, h.Weight, h.State)
+	if h.Backup {
+		text += ", backup"
+	}
+	return text
+}
+
+func delHost(e *edit) error {
+	s, g, err := e.group()
+	if err != nil {
+		return err
+	}
+	want := e.args.text("name")
+	h, err := findHost(g, want)
+	if err != nil {
+		var names []string
+		for _, o := range g.Hosts {
+			if sameAddress(o.Address, want) {
+				h = o
+				names = append(names, o.Name)
+			}
+		}
+		switch {
+		case len(names) == 0:
+			return err
+		case len(names) > 1:
+			return fmt.Errorf("%d hosts of group %s have the address %s; give one by name: %s", len(names), show(g.Name), want, strings.Join(names, ", "))
+		}
+	}
+	if g.Enabled && len(g.Hosts) == 1 {
+		if !e.args.set("force") {
+			return fmt.Errorf("host %s is the last of the enabled group %s; add --force to delete it all the same", show(h.Name), show(g.Name))
+		}
+		e.warn("group %s is empty: the clients of service %s will be closed", show(g.Name), show(s.Name))
+	}
+	e.leave(stateHost(e.state, s.Name, g.Name, h.Name))
+	g.Hosts = slices.DeleteFunc(g.Hosts, func(o *config.Host) bool { return o == h })
+	e.unserved(s, g)
+	return e.do("delete host %s (%s) of group %s of service %s; %s", show(h.Name), h.Address, show(g.Name), show(s.Name), e.sessions())
+}
+
+func delAllHosts(e *edit) error {
+	s, g, err := e.group()
+	if err != nil {
+		return err
+	}
+	if g.Enabled {
+		return fmt.Errorf("group %s takes the clients of service %s; enable another first", show(g.Name), show(s.Name))
+	}
+	n := len(g.Hosts)
+	if n == 0 {
+		return e.nothing("group %s of service %s is empty", show(g.Name), show(s.Name))
+	}
+	g.Hosts = nil
+	return e.do("delete all %s of group %s of service %s", count(n, "host"), show(g.Name), show(s.Name))
+}
+
+func setHost(e *edit) error {
+	if !slices.ContainsFunc([]string{"weight", "state", "backup", "ip"}, e.args.given) {
+		return errors.New("say what to set: weight=N, state=ready|drain|maint, backup=yes|no or ip=ADDRESS")
+	}
+	return e.set(e.options)
+}
+
+func hostAdminDown(e *edit) error { return e.set(func(h *config.Host) { h.State = "maint" }) }
+
+func hostAdminUp(e *edit) error { return e.set(func(h *config.Host) { h.State = "ready" }) }
+
+// set changes one host.
+func (e *edit) set(change func(*config.Host)) error {
+	s, g, h, err := e.host()
+	if err != nil {
+		return err
+	}
+	was := *h
+	change(h)
+	if *h == was {
+		return e.nothing("host %s is %s", show(h.Name), describeHost(h))
+	}
+	e.unserved(s, g)
+	return e.do("set host %s of group %s of service %s to %s; it was %s",
+		show(h.Name), show(g.Name), show(s.Name), describeHost(h), describeHost(&was))
+}
+
+// unserved warns when the clients of a service find no host any more.
+func (e *edit) unserved(s *config.Service, g *config.Group) {
+	takes := func(h *config.Host) bool { return h.State == "ready" && h.Weight > 0 }
+	if g.Enabled && len(g.Hosts) > 0 && !slices.ContainsFunc(g.Hosts, takes) {
+		e.warn("no host of group %s takes clients: those of service %s will be closed", show(g.Name), show(s.Name))
+	}
+}
+
+func addUser(e *edit) error {
+	name := e.args.text("name")
+	if err := fresh(e.config.Admin.Users, userName, name, "user", ""); err != nil {
+		return err
+	}
+	u := &config.User{Name: name, Password: e.args.text("hash"), Access: e.args.text("access")}
+	e.config.Admin.Users = append(e.config.Admin.Users, u)
+	e.named(name)
+	return e.do("add user %s with access %s", show(name), u.Access)
+}
+
+func delUser(e *edit) error {
+	users := e.config.Admin.Users
+	u, _, err := find(users, userName, e.args.text("name"), "user", "")
+	if err != nil {
+		return err
+	}
+	full := 0
+	for _, o := range users {
+		if o.Access == "full" {
+			full++
+		}
+	}
+	if u.Access == "full" && full == 1 {
+		return fmt.Errorf("user %s is the last with access full; add another first", show(u.Name))
+	}
+	e.config.Admin.Users = slices.DeleteFunc(users, func(o *config.User) bool { return o == u })
+	return e.do("delete user %s", show(u.Name))
+}
+
+// leave notes hosts that get no more sessions.
+func (e *edit) leave(hosts ...*director.Host) {
+	for _, h := range hosts {
+		for _, t := range h.Targets {
+			e.leaving = append(e.leaving, t.Host)
+		}
+	}
+}
+
+// sessions says what becomes of the sessions of hosts that leave.
+func (e *edit) sessions() string {
+	n := int64(0)
+	for _, h := range e.leaving {
+		n += h.Stats().Active
+	}
+	deadline, ok := e.args.duration("drain")
+	what := count(int(n), "session")
+	switch {
+	case !ok:
+		return what + " on it may finish"
+	case deadline == 0:
+		return what + " on it end now"
+	}
+	return fmt.Sprintf("%s on it may finish for %v", what, deadline.Round(time.Millisecond))
+}
+
+// count says how many of something there are.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// stateGroup returns a running group of a name that the model has.
+func stateGroup(s *director.State, service, group string) *director.Group {
+	for _, svc := range s.Services {
+		if svc.Config.Name != service {
+			continue
+		}
+		for _, g := range svc.Groups {
+			if g.Config.Name == group {
+				return g
+			}
+		}
+	}
+	return &director.Group{}
+}
+
+// stateHost returns a running host of a name that the model has.
+func stateHost(s *director.State, service, group, host string) *director.Host {
+	for _, h := range stateGroup(s, service, group).Hosts {
+		if h.Config.Name == host {
+			return h
+		}
+	}
+	return &director.Host{}
+}

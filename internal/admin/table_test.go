@@ -1,0 +1,328 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// samples are words that are right for the verbs of the table, on a rig over
+// doc.
+var samples = map[string]string{
+	"status": "", "show services": "web", "show hosts": "web main", "show sessions": "", "show config": "", "show stored": "",
+	"show diff": "", "show metrics": "", "show events": "", "show log": "", "help": "show hosts",
+	"addService": "new 127.0.0.1:0", "delService": "mail", "addListen": "web 127.0.0.1:0", "delListen": "mail 127.0.0.1:0",
+	"switchPort": "web localhost:0 127.0.0.1:0", "addGroup": "web new p2c allDown=try", "delGroup": "web spare",
+	"enableGroup": "web spare drain=1m --force", "changeScheduler": "web main p2c",
+	"addHost": "web main new 127.0.0.1:1 weight=3 state=drain backup=yes", "delHost": "web main a drain=1m --force",
+	"delAllHosts": "web spare", "setHost": "web main a weight=3 state=drain backup=yes ip=127.0.0.1:1",
+	"hostAdminDown": "web main a", "hostAdminUp": "web main a", "retryHost": "web main a", "shutdownSessions": "web main a",
+	"addUser": "new $6$salt$newhash full", "delUser": "looker",
+	"saveConfig": "", "reload": "--discard", "rollback": "2", "closeLog": "", "shutdown": "",
+}
+
+// sample returns the right command of a verb, with every word named, so that
+// each can be left out.
+func sample(t *testing.T, v *Verb) Command {
+	t.Helper()
+	words, ok := samples[v.Name]
+	if !ok {
+		t.Fatalf("verb %s has no sample", v.Name)
+	}
+	commands, err := Parse("x " + words)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second, two := strings.Cut(v.Name, " ")
+	c := Command{Verb: first}
+	if two {
+		c.Words = append(c.Words, Word{Value: second})
+	}
+	n := 0
+	for _, w := range commands[0].Words {
+		if w.Key == "" {
+			w.Key = v.Params[n].Name
+			n++
+		}
+		c.Words = append(c.Words, w)
+	}
+	return c
+}
+
+func plainDoc() string { return doc("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3") }
+
+// operations count what they were asked for.
+type operations struct{ calls []string }
+
+func (o *operations) note(ctx context.Context, call string) (string, error) {
+	c, _ := CallerOf(ctx)
+	o.calls = append(o.calls, call+" by "+c.Name)
+	return call, nil
+}
+
+func (o *operations) Reload(ctx context.Context, discard, dryRun bool) (string, error) {
+	switch {
+	case discard && dryRun:
+		return o.note(ctx, "reload discard dry-run")
+	case discard:
+		return o.note(ctx, "reload discard")
+	}
+	return o.note(ctx, "reload")
+}
+func (o *operations) Save(ctx context.Context) (string, error) { return o.note(ctx, "save") }
+func (o *operations) Rollback(ctx context.Context, n int) (string, error) {
+	return o.note(ctx, "rollback "+string(rune('0'+n)))
+}
+func (o *operations) CloseLog() error { o.calls = append(o.calls, "closeLog"); return nil }
+func (o *operations) Shutdown()       { o.calls = append(o.calls, "shutdown") }
+
+// Every verb of the table is whole: it has a role, help and one way to be done.
+func TestTableIsWhole(t *testing.T) {
+	words := map[string]bool{}
+	for _, v := range Verbs() {
+		for _, name := range append([]string{v.Name}, v.Aliases...) {
+			if words[strings.ToLower(name)] {
+				t.Errorf("two verbs are called %s", name)
+			}
+			words[strings.ToLower(name)] = true
+		}
+		switch {
+		case v.Help == "" || strings.Contains(v.Help, "\n") || strings.HasSuffix(v.Help, "."):
+			t.Errorf("%s: help %q", v.Name, v.Help)
+		case v.Role != Readonly && v.Role != Full:
+			t.Errorf("%s: role %v", v.Name, v.Role)
+		case v.Changes != (v.Role == Full):
+			t.Errorf("%s: it changes something: %v, but its role is %v", v.Name, v.Changes, v.Role)
+		case v.Destructive && !v.Changes:
+			t.Errorf("%s: destructive, but changes nothing", v.Name)
+		case (v.edit == nil) == (v.call == nil):
+			t.Errorf("%s: not done in one way", v.Name)
+		}
+		keys := map[string]bool{}
+		optional := ""
+		for _, p := range v.Params {
+			for _, name := range append([]string{p.Name}, p.Aliases...) {
+				if keys[strings.ToLower(name)] {
+					t.Errorf("%s: two parameters are called %s", v.Name, name)
+				}
+				keys[strings.ToLower(name)] = true
+			}
+			if !p.Option && !p.Required {
+				optional = p.Name
+			}
+			if !p.Option && p.Required && optional != "" {
+				t.Errorf("%s: %s is required behind %s, which is not", v.Name, p.Name, optional)
+			}
+			if p.Kind == Flag && !p.Option || p.Kind == Choice && len(p.Choices) == 0 || p.Kind == Number && p.High == 0 {
+				t.Errorf("%s: parameter %+v", v.Name, p)
+			}
+		}
+	}
+}
+
+// A readonly user may look and nothing else, whatever the words are; somebody
+// without a role may not even look.
+func TestRolesOfEveryVerb(t *testing.T) {
+	op := &operations{}
+	r := newRig(t, plainDoc(), func(o *Options) { o.Operations = op })
+	before := r.dir.State()
+	for _, v := range Verbs() {
+		for _, c := range []Command{sample(t, &v), {Verb: v.Name}} {
+			if !v.Changes && c.Verb == v.Name && strings.Contains(v.Name, " ") {
+				continue // the name of such a verb is two words
+			}
+			if _, err := r.a.Execute(t.Context(), Caller{Name: "nobody"}, c); !errors.Is(err, ErrNotAllowed) {
+				t.Errorf("%v by nobody: %v", c, err)
+			}
+			_, err := r.a.Execute(t.Context(), guest, c)
+			switch {
+			case v.Changes && (!errors.Is(err, ErrNotAllowed) || !strings.Contains(err.Error(), "needs the role full")):
+				t.Errorf("%v by a readonly user: %v", c, err)
+			case !v.Changes && err != nil && !errors.Is(err, ErrNotServed):
+				t.Errorf("%v by a readonly user: %v", c, err)
+			}
+		}
+		for _, alias := range v.Aliases {
+			if _, err := r.a.Execute(t.Context(), guest, Command{Verb: alias}); !errors.Is(err, ErrNotAllowed) {
+				t.Errorf("%s by a readonly user: %v", alias, err)
+			}
+		}
+	}
+	if r.dir.State() != before || len(op.calls) > 0 {
+		t.Errorf("the state has changed, or %v was called", op.calls)
+	}
+}
+
+// garbage are words that no parameter of the kind takes.
+func garbage(v *Verb, p *Param) []string {
+	long := strings.Repeat("x", 10_000)
+	all := []string{"a\x00b", "a\nb", "\xff\xfe", "a\u0085b"}
+	switch p.Kind {
+	case Text:
+		if v.Name == "help" {
+			return append(all, "", "nope", long)
+		}
+		if p.Name == "address" {
+			return append(all, "", "nope", "127.0.0.1", "127.0.0.1:-1", "99999", long)
+		}
+		return append(all, "")
+	case Service, Group, Host, User, VerbName:
+		return append(all, "", "nope", "<b>", `"`, long)
+	case Address, Listen:
+		return append(all, "", "nope", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "[::1:80", "256.1.1.1:80", "unix:x", "-", long)
+	case Scheduler, Choice:
+		return append(all, "", "nope", long)
+	case Number:
+		return append(all, "", "nope", "-1", "1.5", "0x10", "99999999999999999999", " 1", long)
+	case Duration:
+		return append(all, "", "nope", "5", "-5s", "1ns", "1000000h", long)
+	case Bool, Flag:
+		return append(all, "", "nope", "2", long)
+	case Hash:
+		return append(all, "", "secret", "my password", "$")
+	}
+	return nil
+}
+
+// Every verb, with every parameter missing, garbled, doubled or unknown, says
+// what is wrong on one line and leaves everything as it was.
+func TestGarbledVerbsChangeNothing(t *testing.T) {
+	op := &operations{}
+	r := newRig(t, plainDoc(), func(o *Options) { o.Operations = op })
+	before := r.dir.State()
+	refused := func(c Command) {
+		t.Helper()
+		_, err := r.a.Execute(t.Context(), boss, c)
+		switch {
+		case err == nil:
+			t.Errorf("%v: not refused", c)
+		case r.dir.State() != before:
+			t.Fatalf("%v: the state has changed", c)
+		case len(op.calls) > 0:
+			t.Fatalf("%v: %v was called", c, op.calls)
+		case strings.ContainsAny(err.Error(), "\n\r\x00") || len(err.Error()) > 1000:
+			t.Errorf("%v: not a line of text: %q", c, err)
+		}
+	}
+	for _, v := range Verbs() {
+		right := sample(t, &v)
+		first := len(strings.Fields(v.Name)) - 1
+		refused(Command{right.Verb, append(right.Words[:len(right.Words):len(right.Words)], Word{"colour", "red"})})
+		refused(Command{right.Verb, append(right.Words[:len(right.Words):len(right.Words)], Word{"", "x"}, Word{"", "x"}, Word{"", "x"})})
+		for i := first; i < len(right.Words); i++ {
+			p := paramOf(t, &v, right.Words[i].Key)
+			without := append(append([]Word{}, right.Words[:i]...), right.Words[i+1:]...)
+			if p.Required {
+				refused(Command{right.Verb, without})
+			}
+			refused(Command{right.Verb, append(without, right.Words[i], right.Words[i])})
+			for _, g := range garbage(&v, p) {
+				refused(Command{right.Verb, append(without, Word{p.Name, g})})
+			}
+		}
+		for _, p := range v.Params {
+			if p.Name != "generation" {
+				continue
+			}
+			for _, g := range append(garbage(&v, &p), "0", "2") {
+				refused(Command{right.Verb, append(right.Words[:len(right.Words):len(right.Words)], Word{"generation", g})})
+			}
+		}
+	}
+}
+
+func paramOf(t *testing.T, v *Verb, key string) *Param {
+	t.Helper()
+	for i := range v.Params {
+		if v.Params[i].named(key) {
+			return &v.Params[i]
+		}
+	}
+	t.Fatalf("%s has no parameter %s", v.Name, key)
+	return nil
+}
+
+// Every verb takes its sample; a dry run changes nothing before.
+func TestEveryVerbWorks(t *testing.T) {
+	for _, v := range Verbs() {
+		t.Run(v.Name, func(t *testing.T) {
+			op := &operations{}
+			r := newRig(t, plainDoc(), func(o *Options) { o.Operations = op })
+			if v.Name == "hostAdminUp" {
+				r.do("hostAdminDown web main a")
+			}
+			before := r.dir.State()
+			c := sample(t, &v)
+			if v.edit != nil {
+				dry := Command{c.Verb, append(c.Words[:len(c.Words):len(c.Words)], Word{"dry-run", "yes"})}
+				got, err := r.a.Execute(t.Context(), boss, dry)
+				if err != nil || !strings.HasPrefix(got.Text, "would ") || r.dir.State() != before || got.Generation != before.Generation {
+					t.Errorf("dry run: %+v, %v", got, err)
+				}
+			}
+			got, err := r.a.Execute(t.Context(), boss, c)
+			switch {
+			case v.Part != "" && !v.Changes:
+				if !errors.Is(err, ErrNotServed) {
+					t.Errorf("without a source: %v", err)
+				}
+			case err != nil || got.Text == "":
+				t.Errorf("%v: %+v, %v", c, got, err)
+			case v.edit != nil && (got.Generation != before.Generation+1 || reflect.DeepEqual(r.dir.State().Config, before.Config)):
+				t.Errorf("generation %d after %d", got.Generation, before.Generation)
+			case v.edit != nil && !strings.Contains(r.log.String(), "by=boss"):
+				t.Errorf("the log does not say who:\n%s", r.log.String())
+			case v.edit == nil && r.dir.State() != before:
+				t.Error("the model has changed")
+			case v.Part != "" && len(op.calls) != 1:
+				t.Errorf("called %v", op.calls)
+			}
+		})
+	}
+}
+
+func TestOperationsGetTheirWords(t *testing.T) {
+	op := &operations{}
+	r := newRig(t, plainDoc(), func(o *Options) { o.Operations = op })
+	r.do("reload; reload --discard; reload --discard --dry-run; save; rollback; rollback 3; closeLog; shutdown")
+	want := "reload by boss, reload discard by boss, reload discard dry-run by boss, save by boss, rollback 1 by boss, rollback 3 by boss, closeLog, shutdown"
+	if got := strings.Join(op.calls, ", "); got != want {
+		t.Errorf("called %s", got)
+	}
+	r.refused("shutdown session 5", "takes no words")
+	r.refused("shutdown --force", "takes no words")
+	if n := len(op.calls); n != 8 {
+		t.Errorf("called %v", op.calls[8:])
+	}
+	r.a.opt.Operations = nil
+	r.refused("reload", "comes with")
+}
+
+var update = flag.Bool("update", false, "write the table of verbs into docs/operations.md")
+
+// docs/operations.md has the table of verbs as it is (go test ./internal/admin -update).
+func TestDocumentationHasTheTable(t *testing.T) {
+	const file, begin, end = "../../docs/operations.md", "<!-- verbs: made of internal/admin/table.go -->\n", "<!-- end of verbs -->\n"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(text), begin)
+	table, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no place for the table of verbs", file)
+	}
+	if table == Reference() {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s has another table of verbs; run go test ./internal/admin -update", file)
+	}
+	if err := os.WriteFile(file, []byte(head+begin+Reference()+end+tail), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,361 @@
+package admin
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/txlb/txlb/config"
+)
+
+// Verb is what can be told to a running txlb.
+type Verb struct {
+	Name        string   // one word, or two for show
+	Aliases     []string // the ancestors' names
+	Params      []Param
+	Role        Role
+	Help        string // one line
+	Changes     bool   // it changes what runs, or what is stored
+	Destructive bool   // ask before
+	// Part is what has to be there for the verb to be served, "" for the admin
+	// alone.
+	Part string
+
+	edit func(*edit) error           // changes the model
+	call func(*call) (Result, error) // anything else
+}
+
+// Kind is what the value of a parameter is.
+type Kind uint8
+
+const (
+	Text      Kind = iota // a new name, or any other text
+	Service               // the name of one that is there
+	Group                 //
+	Host                  //
+	User                  //
+	Address               // to connect to
+	Listen                // to listen on
+	Scheduler             //
+	Number                // Low to High
+	Duration              // with a unit
+	Choice                // one of Choices
+	Bool                  //
+	Flag                  // --name
+	Hash                  // crypt(3); never shown
+	VerbName              // a verb of the table
+)
+
+// Param is a parameter of a verb. Positional ones may be given by name too,
+// options only so.
+type Param struct {
+	Name      string
+	Aliases   []string // as the ancestors' pages named it
+	Kind      Kind
+	Required  bool
+	Option    bool
+	Low, High int64
+	Choices   []string
+}
+
+// named tells whether key names the parameter, in any case and with or without
+// hyphens.
+func (p *Param) named(key string) bool {
+	key = strings.ReplaceAll(key, "-", "")
+	same := func(name string) bool { return strings.EqualFold(strings.ReplaceAll(name, "-", ""), key) }
+	return same(p.Name) || slices.ContainsFunc(p.Aliases, same)
+}
+
+// syntax shows the parameter as help does.
+func (p *Param) syntax() string {
+	s := strings.ToUpper(p.Name)
+	if p.Option {
+		s = p.Name + "=" + p.placeholder()
+	}
+	if p.Kind == Flag {
+		s = "--" + p.Name
+	}
+	if !p.Required {
+		s = "[" + s + "]"
+	}
+	return s
+}
+
+func (p *Param) placeholder() string {
+	switch p.Kind {
+	case Number:
+		return "N"
+	case Duration:
+		return "DUR"
+	case Choice:
+		return strings.Join(p.Choices, "|")
+	case Bool:
+		return "yes|no"
+	}
+	return strings.ToUpper(p.Name)
+}
+
+// Syntax shows how the verb is written.
+func (v *Verb) Syntax() string {
+	words := []string{v.Name}
+	for i := range v.Params {
+		words = append(words, v.Params[i].syntax())
+	}
+	return strings.Join(words, " ")
+}
+
+func (v *Verb) secret() bool {
+	return slices.ContainsFunc(v.Params, func(p Param) bool { return p.Kind == Hash })
+}
+
+// args are the values that a command gives to the parameters of its verb.
+type args map[string]value
+
+type value struct {
+	text     string // as it was written, or its canonical form
+	number   int64
+	duration time.Duration
+	yes      bool
+}
+
+func (a args) text(name string) string { return a[name].text }
+
+// given tells whether the parameter was there.
+func (a args) given(name string) bool { _, ok := a[name]; return ok }
+
+func (a args) number(name string) (int64, bool) { v, ok := a[name]; return v.number, ok }
+
+func (a args) duration(name string) (time.Duration, bool) { v, ok := a[name]; return v.duration, ok }
+
+// set tells whether a flag was given.
+func (a args) set(name string) bool { return a[name].yes }
+
+// resolve finds the verb of a command and the words that are left for it.
+func (a *Admin) resolve(c Command) (*Verb, []Word, error) {
+	names, second := []string{}, []string{}
+	for i := range a.verbs {
+		v := &a.verbs[i]
+		for _, name := range append([]string{v.Name}, v.Aliases...) {
+			first, rest, two := strings.Cut(name, " ")
+			switch {
+			case !two && strings.EqualFold(name, c.Verb):
+				return v, c.Words, nil
+			case !two:
+				names = append(names, name)
+				continue
+			case !slices.Contains(names, first):
+				names = append(names, first)
+			}
+			if strings.EqualFold(first, c.Verb) {
+				if len(c.Words) > 0 && c.Words[0].Key == "" && strings.EqualFold(rest, c.Words[0].Value) {
+					return v, c.Words[1:], nil
+				}
+				second = append(second, rest)
+			}
+		}
+	}
+	switch {
+	case len(second) > 0 && len(c.Words) == 0:
+		return nil, nil, refuse(ErrUnknownVerb, "%s needs a word more: one of %s", c.Verb, strings.Join(second, ", "))
+	case len(second) > 0:
+		return nil, nil, refuse(ErrUnknownVerb, "there is no %s %s%s", c.Verb, show(c.Words[0].Value), suggest(c.Words[0].Value, second))
+	}
+	return nil, nil, refuse(ErrUnknownVerb, "there is no verb %s%s", show(c.Verb), suggest(c.Verb, names))
+}
+
+// bind gives the words to the parameters of the verb. Errors of a verb that
+// takes a secret show no word, as the secret may stand in the wrong place.
+func (v *Verb) bind(words []Word) (args, error) {
+	shown := show
+	if v.secret() {
+		shown = func(string) string { return "a word" }
+	}
+	bound := args{}
+	var positional []Word
+	for _, w := range words {
+		if w.Key == "" {
+			positional = append(positional, w)
+			continue
+		}
+		i := slices.IndexFunc(v.Params, func(p Param) bool { return p.named(w.Key) })
+		if i < 0 {
+			var names []string
+			for _, p := range v.Params {
+				names = append(names, p.Name)
+			}
+			if len(names) == 0 {
+				return nil, fmt.Errorf("it takes no words")
+			}
+			return nil, fmt.Errorf("there is no option %s%s", show(w.Key), suggest(w.Key, names))
+		}
+		if err := bound.put(&v.Params[i], w.Value, v.secret()); err != nil {
+			return nil, err
+		}
+	}
+	for i := range v.Params {
+		p := &v.Params[i]
+		switch {
+		case bound.given(p.Name):
+		case !p.Option && len(positional) > 0:
+			if err := bound.put(p, positional[0].Value, v.secret()); err != nil {
+				return nil, err
+			}
+			positional = positional[1:]
+		case p.Required:
+			return nil, fmt.Errorf("%s is missing; write %s", strings.ToUpper(p.Name), v.Syntax())
+		}
+	}
+	switch {
+	case len(positional) > 0 && len(v.Params) == 0:
+		return nil, fmt.Errorf("it takes no words")
+	case len(positional) > 0:
+		return nil, fmt.Errorf("%s is too much; write %s", shown(positional[0].Value), v.Syntax())
+	}
+	return bound, nil
+}
+
+// put reads the value of one parameter.
+func (a args) put(p *Param, s string, secret bool) error {
+	if a.given(p.Name) {
+		return fmt.Errorf("%s is given twice", p.Name)
+	}
+	v, err := p.read(s)
+	switch {
+	case err != nil && secret && p.Kind != Number:
+		return fmt.Errorf("%s: want %s", p.Name, p.wanted())
+	case err != nil:
+		return fmt.Errorf("%s: %w", p.Name, err)
+	}
+	a[p.Name] = v
+	return nil
+}
+
+func (p *Param) read(s string) (v value, err error) {
+	v.text = s
+	if !config.Printable(s) {
+		return v, fmt.Errorf("it has a character that cannot be shown")
+	}
+	switch p.Kind {
+	case Number:
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || n < p.Low || n > p.High {
+			return v, fmt.Errorf("%s is no number from %d to %d", show(s), p.Low, p.High)
+		}
+		v.number = n
+	case Duration:
+		v.duration, err = config.ParseDuration(s)
+	case Bool, Flag:
+		v.yes, err = config.ParseBool(s)
+	case Scheduler:
+		v.text, err = config.ParseScheduler(s)
+	case Address, Listen:
+		err = config.CheckAddress(s, p.Kind == Listen)
+	case Hash:
+		if !config.IsHash(s) {
+			err = fmt.Errorf("want %s", p.wanted())
+		}
+	case Choice:
+		for _, c := range p.Choices {
+			if strings.EqualFold(c, s) {
+				v.text = c
+				return v, nil
+			}
+		}
+		err = fmt.Errorf("%s is none of %s", show(s), strings.Join(p.Choices, ", "))
+	default:
+		if s == "" {
+			err = fmt.Errorf("it is empty")
+		}
+	}
+	return v, shorten(err)
+}
+
+// wanted says what a parameter of a verb with a secret should be.
+func (p *Param) wanted() string {
+	switch p.Kind {
+	case Hash:
+		return "a crypt(3) hash, which begins with $, and not a password"
+	case Choice:
+		return strings.Join(p.Choices, " or ")
+	case Bool, Flag:
+		return "yes or no"
+	}
+	return "a word that can be shown"
+}
+
+// describe writes the command for log and events: without its secrets, and
+// without what is only about how to do it.
+func (v *Verb) describe(a args) string {
+	c := Command{Verb: v.Name}
+	for _, p := range v.Params {
+		val, ok := a[p.Name]
+		if !ok || p.Name == "generation" || p.Name == "dry-run" {
+			continue
+		}
+		w := Word{Value: val.text}
+		if p.Kind == Hash {
+			w.Value = masked
+		}
+		if p.Option {
+			w.Key = p.Name
+		}
+		c.Words = append(c.Words, w)
+	}
+	words := strings.Fields(c.Verb)
+	c.Verb = words[0]
+	for _, w := range slices.Backward(words[1:]) {
+		c.Words = slices.Insert(c.Words, 0, Word{Value: w})
+	}
+	return c.String()
+}
+
+// masked stands for a password hash.
+const masked = "***"
+
+// longestShown is how much of a wrong word an error shows, in bytes.
+const longestShown = 80
+
+// show quotes a word for an error.
+func show(s string) string {
+	if len(s) > longestShown {
+		s = strings.ToValidUTF8(s[:longestShown], "") + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// shorten keeps a long word in an error from filling the screen.
+func shorten(err error) error {
+	if err == nil || len(err.Error()) <= 4*longestShown {
+		return err
+	}
+	text := err.Error()
+	head, tail := text[:2*longestShown], text[len(text)-2*longestShown:]
+	return fmt.Errorf("%s…%s", strings.ToValidUTF8(head, ""), strings.ToValidUTF8(tail, ""))
+}
+
+// manyNames is from how many on an error does not list what there is.
+const manyNames = 20
+
+// suggest says what was probably meant, or what there is.
+func suggest(word string, names []string) string {
+	if len(names) <= manyNames {
+		return config.Suggest(word, names)
+	}
+	if s := config.Suggest(word, names); strings.HasPrefix(s, "; did you mean") {
+		return s
+	}
+	return fmt.Sprintf("; there are %d, such as %s", len(names), strings.Join(names[:3], ", "))
+}
+
+// printable makes a text of another origin fit for a table.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return ' '
+		}
+		return c
+	}, s)
+}

@@ -1,0 +1,408 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/txlb/txlb/config"
+)
+
+func TestRefusalsSayWhatWouldBeRight(t *testing.T) {
+	r := newRig(t, plainDoc())
+	for line, want := range map[string]string{
+		"adHost web main c 1.2.3.4:80":                    `did you mean "addHost"?`,
+		"show":                                            "services, hosts",
+		"show host":                                       `did you mean "hosts"?`,
+		"addHost wep main c 1.2.3.4:80":                   `there is no service "wep"; did you mean "web"?`,
+		"addHost web mian c 1.2.3.4:80":                   `there is no group "mian" in service "web"; did you mean "main"?`,
+		"setHost web main aa weight=1":                    `there is no host "aa" in group "main"; did you mean "a"?`,
+		"setHost web main a wieght=1":                     `there is no option "wieght"; did you mean "weight"?`,
+		"setHost web main a weight=70000":                 `"70000" is no number from 0 to 65535`,
+		"setHost web main a state=dran":                   "ready, drain, maint",
+		"setHost web main a":                              "weight=N",
+		"setHost web main a maxSessions=5":                "there is no option",
+		"changeScheduler web main leastcon":               `did you mean "leastc"?`,
+		"addHost web main c 1.2.3.4":                      "want host:port",
+		"addHost web main c":                              "IP is missing; write addHost SERVICE GROUP NAME IP",
+		"addHost web main c 1.2.3.4:80 x":                 `"x" is too much; write addHost`,
+		"addHost web main a 1.2.3.4:80":                   `there is a host "a" in group "main" already`,
+		"addHost web main c 1.2.3.4:80 name=d":            `"c" is no address`,
+		"addGroup web main":                               "already",
+		"addService web 127.0.0.1:0":                      "already",
+		"addService new 127.0.0.1:99999":                  "no number from 0 to 65535",
+		"delHost web main 9.9.9.9:80":                     "there is no host",
+		"delHost web main a drain=5":                      "5s",
+		"delAllHosts web main":                            "enable another first",
+		"delGroup web main":                               "enable another first",
+		"delListen web 127.0.0.1:0":                       "the last address",
+		"delListen web 127.0.0.1:1":                       `did you mean "127.0.0.1:0"?`,
+		"switchPort mail 1":                               "say which",
+		"delUser admin":                                   "the last with access full",
+		"delUser amdin":                                   `did you mean "admin"?`,
+		"shutdownSessions web name=a":                     "GROUP is missing",
+		"addGroup web x generation=7":                     "generation is 1, not 7",
+		"addGroup web x generation=7 --dry-run":           "generation is 1, not 7",
+		"retryHost web main a generation=7":               "generation is 1, not 7",
+		"shutdownSessions web generation=7":               "generation is 1, not 7",
+		"show hosts web nope":                             "there is no group",
+		"help nope":                                       "there is no verb",
+		"help status now":                                 "too much",
+		"addHost web main c 1.2.3.4:80 weight=1 = 2":      "too much",
+		`addHost web main "" 1.2.3.4:80`:                  "empty",
+		"addHost web main c 1.2.3.4:80 weight=1 weight=2": "given twice",
+	} {
+		r.refused(line, want)
+	}
+}
+
+// A port that another process has is found by trying: the change is refused,
+// whole, on one line.
+func TestPortInUseIsRefused(t *testing.T) {
+	a := serve(t, "a")
+	r := newRig(t, plainDoc())
+	r.refused("addListen web "+a.addr, "in use")
+	r.refused("switchPort web "+a.addr, "in use")
+	r.refused("addService new "+r.addr, "in use") // by this process
+}
+
+func TestTheLastHost(t *testing.T) {
+	r := newRig(t, plainDoc())
+	r.do("delHost web main a")
+	r.refused("delHost web main b", "last of the enabled group", "--force")
+	r.refused("delHost web main b force=no", "--force")
+	if text := r.do("delHost web main b --force"); !strings.Contains(text, "warning: ") {
+		t.Errorf("no warning: %s", text)
+	}
+	r.do("delHost web spare c") // not enabled
+	r.refused("enableGroup web spare", "no host that is up", "--force")
+	r.do("enableGroup web spare --force")
+	r.do("delGroup web main")
+}
+
+// A group whose hosts are down, draining or without weight is enabled by force
+// only.
+func TestEnableGroupWantsAHost(t *testing.T) {
+	r := newRig(t, plainDoc())
+	host := r.dir.State().Services[0].Groups[1].Hosts[0].Targets[0].Host
+	for _, spoil := range []func(){
+		func() { host.MarkDown() },
+		func() { host.MarkUp(); r.do("setHost web spare c state=drain") },
+		func() { r.do("setHost web spare c state=ready weight=0") },
+	} {
+		spoil()
+		r.refused("enableGroup web spare", "--force")
+	}
+	r.do("setHost web spare c weight=1")
+	r.do("enableGroup web spare")
+	if text := r.do("enableGroup web spare"); !strings.HasPrefix(text, "nothing to change") {
+		t.Errorf("said %q", text)
+	}
+}
+
+func TestDelHostByAddress(t *testing.T) {
+	r := newRig(t, plainDoc())
+	r.do("addHost web main x 127.0.0.1:2")
+	r.refused("delHost web main 127.0.0.1:2", "2 hosts", "b, x")
+	r.do("delHost web main 127.0.0.1:1")
+	r.do("delHost SERVICE=web Group=main HOST=x generation=3")
+	hosts := r.dir.State().Config.Services[0].Groups[0].Hosts
+	if len(hosts) != 1 || hosts[0].Name != "b" {
+		t.Errorf("left %+v", hosts)
+	}
+}
+
+func TestSwitchPort(t *testing.T) {
+	a := serve(t, "a")
+	r := newRig(t, doc(a.addr, a.addr, a.addr))
+	old, _ := r.dial()
+	r.do("switchPort web localhost:0")
+	if text := r.do("switchPort web localhost:0"); !strings.HasPrefix(text, "nothing to change") {
+		t.Errorf("said %q", text)
+	}
+	r.do("switchPort web 127.0.0.1:0; switchPort mail localhost:0 127.0.0.1:0")
+	if _, err := old.ask(); err != nil {
+		t.Errorf("the session: %v", err)
+	}
+	if got := r.dir.State().Config.Services[0].Listen; len(got) != 1 || got[0].Address != "127.0.0.1:0" {
+		t.Errorf("listens on %+v", got)
+	}
+	r.refused("switchPort web 70000", "65535")
+}
+
+// What changes nothing makes no generation.
+func TestNothingToChange(t *testing.T) {
+	r := newRig(t, plainDoc())
+	for _, line := range []string{
+		"setHost web main a weight=1 state=ready", "hostAdminUp web main a", "changeScheduler web main roundrobin", "enableGroup web main",
+		"enableGroup web main --dry-run", "retryHost web main a",
+	} {
+		if text := r.do(line); !strings.HasPrefix(text, "nothing to change") && !strings.HasPrefix(text, "would ") || r.dir.State().Generation != 1 {
+			t.Errorf("%s: %q, generation %d", line, text, r.dir.State().Generation)
+		}
+	}
+}
+
+// No hash, and no word that may be one by mistake, comes into log, answers or
+// errors; show config has them for full users alone.
+func TestSecretsAreShownToNobody(t *testing.T) {
+	const secret = "$6$salt$topsecret"
+	r := newRig(t, plainDoc())
+	var said strings.Builder
+	for _, line := range []string{
+		"addUser bob " + secret + " full",
+		"addUser eve " + secret + " readonly --dry-run",
+		"addUser bob " + secret + " full",
+		"addUser " + secret + " bob full",
+		"addUser bob full " + secret,
+		"addUser bob2 topsecret full",
+		"addUser bob2 " + secret + " full " + secret,
+		"addUser bob2 hash=" + secret + " access=" + secret,
+		"addUser bob2 full hash=" + secret + " generation=" + "9",
+		"addUser bob2 " + secret + " full force=" + secret,
+		"addUser bob2 " + secret + " full dry-run=" + secret,
+		"adUser bob2 " + secret + " full",
+		`addUser bob2 "` + secret,
+		"help addUser", "show hosts", "status", "help",
+	} {
+		results, err := r.a.Run(t.Context(), boss, line)
+		data, _ := json.Marshal(results)
+		said.Write(data)
+		if err != nil {
+			said.WriteString(err.Error())
+		}
+	}
+	said.WriteString(r.log.String())
+	for _, caller := range []Caller{guest} {
+		results, err := r.a.Run(t.Context(), caller, "show config")
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, _ := json.Marshal(results)
+		said.Write(data)
+	}
+	for _, hidden := range []string{"topsecret", "secrethash", "otherhash"} {
+		if strings.Contains(said.String(), hidden) {
+			i := strings.Index(said.String(), hidden)
+			t.Errorf("%q is shown: …%s", hidden, said.String()[max(0, i-200):i+20])
+		}
+	}
+	if text := r.do("show config"); !strings.Contains(text, secret) || !strings.Contains(text, "secrethash") {
+		t.Errorf("a full user does not see the hashes:\n%s", text)
+	}
+	if users := r.dir.State().Config.Admin.Users; len(users) != 3 || users[2].Password != secret {
+		t.Errorf("users %d", len(users))
+	}
+	if !strings.Contains(r.log.String(), `verb="addUser bob *** full"`) {
+		t.Errorf("the log has:\n%s", r.log.String())
+	}
+}
+
+func TestRetryHost(t *testing.T) {
+	a := serve(t, "a")
+	r := newRig(t, doc(a.addr, a.addr, a.addr))
+	target := r.dir.State().Services[0].Groups[0].Hosts[0].Targets[0]
+	target.Host.MarkDown()
+	if text := r.do("retryHost web main a --dry-run"); !strings.HasPrefix(text, "would") || target.Host.Up() {
+		t.Errorf("said %q", text)
+	}
+	if text := r.do("retryHost web main a"); !strings.Contains(text, "up again") || !target.Host.Up() || !target.Status().Up {
+		t.Errorf("said %q", text)
+	}
+}
+
+func TestShutdownSessions(t *testing.T) {
+	a, b, c := serve(t, "a"), serve(t, "b"), serve(t, "c")
+	r := newRig(t, doc(a.addr, b.addr, c.addr))
+	byHost := map[string][]*client{}
+	for range 4 {
+		one, host := r.dial()
+		byHost[host] = append(byHost[host], one)
+	}
+	if text := r.do("shutdownSessions web main a --dry-run"); text != "would end 2 sessions" {
+		t.Errorf("said %q", text)
+	}
+	if text := r.do("shutdownSessions web spare; shutdownSessions mail"); text != "0 sessions ended\n0 sessions ended" {
+		t.Errorf("said %q", text)
+	}
+	if text := r.do("shutdownSessions web main a"); text != "2 sessions ended" {
+		t.Errorf("said %q", text)
+	}
+	for _, one := range byHost["a"] {
+		one.expectGone(t)
+	}
+	for _, one := range byHost["b"] {
+		if host, err := one.ask(); host != "b" || err != nil {
+			t.Errorf("the other host: %q, %v", host, err)
+		}
+	}
+	eventually(t, "two sessions are left", func() bool { return r.eng.Snapshot().Services["web"].Active == 2 })
+	if text := r.do("shutdownSessions web"); text != "2 sessions ended" {
+		t.Errorf("said %q", text)
+	}
+	for _, one := range byHost["b"] {
+		one.expectGone(t)
+	}
+}
+
+func TestStatusAndTables(t *testing.T) {
+	a, b, c := serve(t, "a"), serve(t, "b"), serve(t, "c")
+	r := newRig(t, doc(a.addr, b.addr, c.addr))
+	if _, host := r.dial(); host != "a" {
+		t.Fatalf("the first client came to %s", host)
+	}
+	r.dir.State().Services[0].Groups[0].Hosts[1].Targets[0].Host.MarkDown()
+	get := func(line string) Result {
+		t.Helper()
+		results, err := r.a.Run(t.Context(), guest, line)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		if _, err := json.Marshal(results); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		return results[0]
+	}
+	status := get("status")
+	if s := status.Data.(Status); s.Services != 2 || s.Hosts != 4 || s.Sessions != 1 || len(s.Problems) != 1 || status.Generation != 1 {
+		t.Errorf("status %+v", s)
+	}
+	if !strings.Contains(status.Text, "2 services, 4 hosts, 1 session\n") || !strings.Contains(status.Text, `host "b" of group "main" of service "web" is down`) {
+		t.Errorf("status:\n%s", status.Text)
+	}
+	services := get("show services")
+	if s := services.Data.([]ServiceInfo); len(s) != 2 || s[0].HostsUp != 1 || s[0].Hosts != 2 || s[0].Sessions != 1 || s[0].Listen[0] != r.addr {
+		t.Errorf("services %+v", s)
+	}
+	hosts := get("show hosts web main").Data.([]HostInfo)
+	if len(hosts) != 2 || !hosts[0].Up || hosts[0].Sessions != 1 || hosts[1].Up || hosts[0].Address != a.addr || hosts[1].Targets[0].Up {
+		t.Errorf("hosts %+v", hosts)
+	}
+	if n := len(get("show hosts web").Data.([]HostInfo)); n != 3 {
+		t.Errorf("%d hosts of web", n)
+	}
+	for _, line := range []string{"show services", "show hosts"} {
+		text := get(line).Text
+		lines := strings.Split(text, "\n")
+		column := strings.Index(lines[0], "sessions") + len("sessions")
+		for _, l := range lines[1:] {
+			if len(l) < column || l[column-1] < '0' || l[column-1] > '9' {
+				t.Errorf("not aligned:\n%s", text)
+				break
+			}
+		}
+	}
+	if x := get("show config").Data.(ConfigInfo); x.Generation != 1 || !strings.Contains(x.XML, `name="looker"`) {
+		t.Errorf("config %+v", x)
+	}
+	if c, problems := config.Parse("", []byte(r.do("show config"))); c == nil {
+		t.Errorf("show config gives no configuration: %v", problems)
+	}
+}
+
+func TestReportsComeFromOutside(t *testing.T) {
+	r := newRig(t, plainDoc(), func(o *Options) {
+		o.Reports = map[string]Report{"show events": func(ctx context.Context) (string, any, error) {
+			c, _ := CallerOf(ctx)
+			return "for " + c.Name, 7, nil
+		}}
+	})
+	results, err := r.a.Run(t.Context(), guest, "show events")
+	if err != nil || results[0].Text != "for guest" || results[0].Data != 7 {
+		t.Errorf("%+v, %v", results, err)
+	}
+	if _, err := r.a.Run(t.Context(), guest, "show diff"); !errors.Is(err, ErrNotServed) {
+		t.Errorf("show diff: %v", err)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	r := newRig(t, plainDoc())
+	all := r.do("help")
+	if !strings.Contains(all, "delHost SERVICE GROUP NAME [drain=DUR] [--force]") || strings.Contains(all, "rollback") {
+		t.Errorf("help:\n%s", all)
+	}
+	results, err := r.a.Run(t.Context(), guest, "help")
+	if err != nil || strings.Contains(results[0].Text, "delHost") || len(results[0].Data.([]VerbInfo)) != len(Verbs()) {
+		t.Errorf("help for readonly: %+v, %v", results, err)
+	}
+	for _, v := range Verbs() {
+		for _, name := range append([]string{v.Name}, v.Aliases...) {
+			if text := r.do("help " + name); !strings.HasPrefix(text, v.Syntax()+"\n") || !strings.Contains(text, v.Help) {
+				t.Errorf("help %s:\n%s", name, text)
+			}
+		}
+	}
+}
+
+func TestComplete(t *testing.T) {
+	r := newRig(t, plainDoc())
+	r.do(`addHost web spare "two words" 127.0.0.1:1`)
+	for line, want := range map[string]string{
+		"addH":                            "addHost",
+		"status; delS":                    "delService",
+		"DELs":                            "delService",
+		"show s":                          "services sessions stored",
+		"show hosts ":                     "mail web",
+		"show hosts web m":                "main",
+		"delHost ":                        "--dry-run --force drain= generation= mail web",
+		"delHost w":                       "web",
+		"delHost web ":                    "--dry-run --force drain= generation= main spare",
+		"delHost web main ":               "--dry-run --force a b drain= generation=",
+		"delHost web main a --f":          "--force",
+		"delHost web main a --force --":   "--dry-run",
+		"delHost group=main service=web ": "--dry-run --force a b drain= generation=",
+		`delHost web spare `:              `"two words" --dry-run --force c drain= generation=`,
+		"setHost web main a st":           "state=",
+		"setHost web main a state=":       "state=drain state=maint state=ready",
+		"setHost web main a state=d":      "state=drain",
+		"changeScheduler web main weight": "weightlc weightr weightrr",
+		"delUser ":                        "--dry-run admin generation= looker",
+		"delListen web ":                  "--dry-run 127.0.0.1:0 generation=",
+		"help sw":                         "switchPort",
+		"nope ":                           "",
+		"delHost nope ":                   "--dry-run --force drain= generation=",
+		`delHost "we`:                     "",
+		"setHost web main a nope=":        "",
+	} {
+		if got := strings.Join(r.a.Complete(line), " "); got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+	if n := len(r.a.Complete("")); n < 25 {
+		t.Errorf("%d verbs at the beginning", n)
+	}
+	if !reflect.DeepEqual(r.a.Complete(""), r.a.Complete("status;")) || !reflect.DeepEqual(r.a.Complete(""), r.a.Complete("status\n")) {
+		t.Error("a new command is not completed like the first")
+	}
+}
+
+// FuzzRun: whatever a line says, it is answered or refused on one line, and a
+// readonly user changes nothing. Words of a right kind come from the seeds.
+func FuzzRun(f *testing.F) {
+	r := newRig(f, plainDoc())
+	for verb, words := range samples {
+		f.Add(verb + " " + words)
+	}
+	before := r.dir.State()
+	f.Fuzz(func(t *testing.T, line string) {
+		r.a.Complete(line)
+		_, err := r.a.Run(context.Background(), guest, line)
+		if err != nil && strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: more than a line: %q", line, err)
+		}
+		commands, _ := Parse(line)
+		for _, c := range commands {
+			c.Words = append(c.Words, Word{"dry-run", "yes"})
+			if _, err := r.a.Execute(context.Background(), boss, c); err != nil && strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q: more than a line: %q", line, err)
+			}
+		}
+		if r.dir.State() != before {
+			t.Errorf("%q: the state has changed", line)
+		}
+	})
+}
