@@ -61,6 +61,7 @@ func (k *checker) config(c *Config) {
 	k.listeners(c)
 	k.admin(&c.Admin)
 	k.manager(&c.Manager)
+	k.dns(&c.DNS)
 	k.word(0, "<logging level>", c.Logging.Level, logLevels())
 	k.word(0, "<logging format>", c.Logging.Format, logFormats())
 	k.plain(0, "<logging file>", c.Logging.File)
@@ -121,7 +122,7 @@ func (k *checker) group(s *Service, g *Group) {
 	for _, h := range g.Hosts {
 		k.name(h.Pos.Line, "host", h.Name, names, k.broken[h])
 		if h.Address != "" || !k.broken[h] {
-			if err := checkAddress(h.Address, false); err != nil {
+			if err := checkHostAddress(h.Address); err != nil {
 				k.fail(h.Pos.Line, "host %q: %v", h.Name, err)
 			}
 		}
@@ -129,6 +130,9 @@ func (k *checker) group(s *Service, g *Group) {
 			k.fail(h.Pos.Line, "host %q: weight %d is not between 0 and %d", h.Name, h.Weight, MaxWeight)
 		}
 		k.word(h.Pos.Line, "<host state>", h.State, hostStates())
+		if err := checkResolve(h.Resolve); err != nil {
+			k.fail(h.Pos.Line, "host %q: <host resolve>: %v", h.Name, err)
+		}
 		k.duration(h.Pos.Line, "<host slowStart>", h.SlowStart)
 		weights = max(weights, h.Weight)
 	}

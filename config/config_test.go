@@ -97,15 +97,19 @@ func TestNewElements(t *testing.T) {
 			<check type="expect" interval="5s" fastInterval="500ms" downInterval="10s" rise="4" fall="5" timeout="1500ms"
 				port="" path="/" host="" status="200-399" send="PING\r\n\x00" expect="a\\b\tü"/>
 			<host name="h" ip="unix:/run/b.sock" weight="0" backup="on" state="maint" slowStart="90s"/>
-			<host name="i" ip="db_1.example.:5432" state="drain"/>
+			<host name="i" ip="db_1.example.:5432" state="drain" resolve="2m"/>
+			<host name="j" ip="_pg._TCP.example." resolve="0"/>
 		</group>
 	</service>
 	<admin><metrics listen="localhost:9107"/></admin>
+	<dns servers="10.0.0.1
+		[::1]:5353 fe80::1%eth0 [::2]"/>
 	<logging level="debug" format="json"/>
 </config>`)
 	want := New()
 	want.Engine = Engine{3, "off", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute}
 	want.Logging = Logging{"", "debug", "json"}
+	want.DNS.Servers = []string{"10.0.0.1", "[::1]:5353", "fe80::1%eth0", "[::2]"}
 	want.Admin.Metrics = "localhost:9107"
 	want.Services = []*Service{{
 		Name:     "a",
@@ -120,8 +124,9 @@ func TestNewElements(t *testing.T) {
 				Send: "PING\r\n\x00", Expect: "a\\b\tü",
 			},
 			Hosts: []*Host{
-				{Name: "h", Address: "unix:/run/b.sock", Weight: 0, Backup: true, State: "maint", SlowStart: 90 * time.Second},
-				{Name: "i", Address: "db_1.example.:5432", Weight: 1, State: "drain"},
+				{Name: "h", Address: "unix:/run/b.sock", Weight: 0, Backup: true, State: "maint", SlowStart: 90 * time.Second, Resolve: 30 * time.Second},
+				{Name: "i", Address: "db_1.example.:5432", Weight: 1, State: "drain", Resolve: 2 * time.Minute},
+				{Name: "j", Address: "_pg._TCP.example.", Weight: 1, State: "ready"},
 			},
 		}},
 	}}
@@ -144,6 +149,9 @@ func TestClone(t *testing.T) {
 		}
 		d.Services[0].Name = "changed"
 		d.Services[0].Listen[0].Address = "changed"
+		for i := range d.DNS.Servers {
+			d.DNS.Servers[i] = "changed"
+		}
 		d.Services[0].Groups[0].Name = "changed"
 		d.Services[0].Groups[0].Hosts[0].Weight = 77
 		d.Services[0].Groups[0].Hosts = append(d.Services[0].Groups[0].Hosts[:0], &Host{})
@@ -182,22 +190,33 @@ func roundTrip(t rapid.TB, c *Config) {
 	}
 }
 
+// mostly draws from right, and one time in ten from wrong, so that many models
+// of many parts are right as a whole.
+func mostly[T any](right, wrong *rapid.Generator[T]) *rapid.Generator[T] {
+	return rapid.Custom(func(t *rapid.T) T {
+		if rapid.IntRange(0, 9).Draw(t, "wrong") == 9 {
+			return wrong.Draw(t, "value")
+		}
+		return right.Draw(t, "value")
+	})
+}
+
 // Whatever Check finds no error in survives writing and reading: a model
 // changed at run time cannot become a file that is refused.
 func TestCheckedModelsSurvive(t *testing.T) {
 	word := func(right ...string) *rapid.Generator[string] {
-		return rapid.OneOf(rapid.SampledFrom(right), rapid.SampledFrom(right), rapid.SampledFrom([]string{"", "x", " ", "a b", "é<&\"'>", "a\nb", "\x00", "\xff", "\uffff", "\u0085"}))
+		return mostly(rapid.SampledFrom(right), rapid.SampledFrom([]string{"", "x", " ", "a b", "é<&\"'>", "a\nb", "\x00", "\xff", "\uffff", "\u0085"}))
 	}
 	number := func(right ...int) *rapid.Generator[int] {
-		return rapid.OneOf(rapid.SampledFrom(right), rapid.SampledFrom(right), rapid.SampledFrom([]int{-1, 0, 1, 65535, 65536, 1 << 40}))
+		return mostly(rapid.SampledFrom(right), rapid.SampledFrom([]int{-1, 0, 1, 65535, 65536, 1 << 40}))
 	}
-	duration := rapid.OneOf(
-		rapid.SampledFrom([]time.Duration{time.Second, 90 * time.Minute}), rapid.SampledFrom([]time.Duration{time.Millisecond, 1500 * time.Millisecond}),
+	duration := mostly(
+		rapid.SampledFrom([]time.Duration{time.Second, 90 * time.Minute, time.Millisecond, 1500 * time.Millisecond}),
 		rapid.SampledFrom([]time.Duration{0, -1, 1, 1500 * time.Microsecond, 1 << 62}))
 	check := rapid.Custom(func(t *rapid.T) Check { return Check{duration.Draw(t, "interval"), rapid.Bool().Draw(t, "enable")} })
 	host := rapid.Custom(func(t *rapid.T) *Host {
 		return &Host{
-			Name: word("a", "b", "c").Draw(t, "host"), Address: word("h:1", "[::1]:2", "unix:/s").Draw(t, "address"),
+			Name: word("a", "b", "c").Draw(t, "host"), Address: word("h:1", "[::1]:2", "unix:/s", "_a._tcp.b", "_a._tcp.b:1", "_a").Draw(t, "address"), Resolve: duration.Draw(t, "resolve"),
 			Weight: number(1, 7).Draw(t, "weight"), Backup: rapid.Bool().Draw(t, "backup"), State: word("ready", "drain", "maint").Draw(t, "state"),
 			SlowStart: rapid.SampledFrom([]time.Duration{0, time.Minute, -1}).Draw(t, "slowStart"),
 		}
@@ -232,6 +251,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 			}
 		case 1:
 			c.Manager = Manager{HostCheck: check.Draw(t, "hostCheck"), Heartbeat: check.Draw(t, "heartbeat"), ConfigCheck: check.Draw(t, "configCheck"), Backups: number(0, 3).Draw(t, "backups")}
+			c.DNS.Servers = rapid.SliceOfN(word("10.0.0.1", "[::1]:5353", "::1%eth0", "::1%a b"), 0, 3).Draw(t, "servers")
 			c.Logging = Logging{word("", "/var/log/x").Draw(t, "file"), word("debug", "warn").Draw(t, "level"), word("text", "json").Draw(t, "format")}
 		case 2:
 			c.Admin.Metrics = word("", "localhost:9107").Draw(t, "metrics")
@@ -255,6 +275,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 			roundTrip(t, c)
 		}
 	})
+	t.Logf("%d models were right", right)
 	if right == 0 {
 		t.Error("no model was right")
 	}

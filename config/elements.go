@@ -26,6 +26,11 @@ func (r *reader) config(e *etree.Element) *Config {
 			child{"service", func(e *etree.Element) { c.Services = append(c.Services, r.service(e)) }, false},
 			child{"admin", func(e *etree.Element) { r.admin(e, &c.Admin) }, true},
 			child{"manager", func(e *etree.Element) { r.manager(e, &c.Manager) }, true},
+			child{"dns", func(e *etree.Element) {
+				c.DNS.Pos = Pos{r.lines[e]}
+				r.attributes(e, attr{"servers", func(s string) error { c.DNS.Servers = strings.Fields(s); return nil }})
+				r.children(e)
+			}, true},
 			child{"logging", func(e *etree.Element) { r.logging(e, &c.Logging) }, true},
 			child{"checktime", func(e *etree.Element) {
 				r.attributes(e, parsed("time", &c.Manager.HostCheck.Interval, parseSeconds))
@@ -180,7 +185,8 @@ func (r *reader) group(e *etree.Element) *Group {
 }
 
 func (r *reader) host(e *etree.Element, index int) *Host {
-	h := &Host{Name: fmt.Sprintf("host.%d", index), Weight: 1, State: "ready", Pos: Pos{r.lines[e]}}
+	h := NewHost(fmt.Sprintf("host.%d", index), "")
+	h.Pos = Pos{r.lines[e]}
 	r.part(h, func() {
 		r.attributes(e,
 			attr{"name", func(s string) error {
@@ -194,6 +200,7 @@ func (r *reader) host(e *etree.Element, index int) *Host {
 			parsed("backup", &h.Backup, parseBool),
 			oneOf("state", &h.State, hostStates()),
 			parsed("slowStart", &h.SlowStart, parseDuration),
+			parsed("resolve", &h.Resolve, parseResolve),
 		)
 		r.need(e, "ip")
 		r.children(e)

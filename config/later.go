@@ -19,7 +19,6 @@ var laterAttributes = [...]struct {
 	{"limits", "rate", []string{"0"}},
 	{"host", "maxSessions", []string{"0"}},
 	{"host", "proxyProtocol", []string{"off"}},
-	{"host", "resolve", []string{"30s"}},
 	{"web", "certificate", []string{""}},
 	{"web", "key", []string{""}},
 	{"ssh", "hostKey", []string{""}},
@@ -30,8 +29,6 @@ var laterAttributes = [...]struct {
 // laterElements are the elements whose feature has not come yet, each with the
 // one that contains it.
 var laterElements = [...]struct{ parent, name string }{
-	{"config", "dns"},
-	{"pdconfig", "dns"},
 	{"service", "access"},
 	{"admin", "socket"},
 	{"user", "key"},

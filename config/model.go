@@ -11,7 +11,10 @@
 // opened or running, and it is not safe for concurrent changes.
 package config
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // MaxWeight is the greatest weight of a host.
 const MaxWeight = 65535
@@ -24,6 +27,7 @@ type Config struct {
 	Services []*Service
 	Admin    Admin
 	Manager  Manager
+	DNS      DNS
 	Logging  Logging
 }
 
@@ -84,14 +88,17 @@ type Group struct {
 // Host is <host>.
 type Host struct {
 	Name    string
-	Address string // host:port, [v6]:port or unix:/path; host may be a DNS name
+	Address string // host:port, [v6]:port, unix:/path or the name of SRV records; host may be a DNS name
 	Weight  int
 	Backup  bool
 	State   string // ready, drain, maint
 	// SlowStart is how long the host's share grows after it has come back; 0: not
 	// at all.
 	SlowStart time.Duration
-	Pos       Pos
+	// Resolve is how often the DNS name in Address is looked up; 0: until it has
+	// resolved once.
+	Resolve time.Duration
+	Pos     Pos
 }
 
 // Admin is <admin>.
@@ -188,10 +195,16 @@ func NewGroup(name string) *Group {
 	return &Group{Name: name, Scheduler: "leastc", MaxFails: 1, FailWindow: 10 * time.Second}
 }
 
+// NewHost returns a host with the default of everything else.
+func NewHost(name, address string) *Host {
+	return &Host{Name: name, Address: address, Weight: 1, State: "ready", Resolve: DefaultResolve}
+}
+
 // Clone returns a copy that shares nothing with c.
 func (c *Config) Clone() *Config {
 	d := *c
 	d.Services = cloneAll(c.Services, (*Service).clone)
+	d.DNS.Servers = slices.Clone(c.DNS.Servers)
 	d.Admin.Web = clone(c.Admin.Web)
 	d.Admin.SSH = clone(c.Admin.SSH)
 	d.Admin.Users = cloneAll(c.Admin.Users, clone[User])

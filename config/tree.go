@@ -360,7 +360,7 @@ func equalValues(a, b reflect.Value) bool {
 			return false
 		}
 		// The longest lists, of which most is shared (Share).
-		if hosts, ok := a.Interface().([]*Host); ok {
+		if hosts, ok := longList(a); ok {
 			others, _ := b.Interface().([]*Host)
 			for i, h := range hosts {
 				if h != others[i] && !equalValues(a.Index(i), b.Index(i)) {
@@ -383,6 +383,16 @@ func equalValues(a, b reflect.Value) bool {
 		return a.Int() == b.Int()
 	}
 	return reflect.DeepEqual(a.Interface(), b.Interface())
+}
+
+// longList returns a list of hosts that is worth being looked at without
+// reflection.
+func longList(v reflect.Value) ([]*Host, bool) {
+	if v.Len() < 64 {
+		return nil, false
+	}
+	hosts, ok := v.Interface().([]*Host)
+	return hosts, ok
 }
 
 // differing returns two models without the services, groups and hosts that are

@@ -15,7 +15,12 @@ func ParseScheduler(s string) (string, error) { return canonicalScheduler(s) }
 
 // CheckAddress tells what is wrong with an address to connect to, or to listen
 // on.
-func CheckAddress(s string, listen bool) error { return checkAddress(s, listen) }
+func CheckAddress(s string, listen bool) error {
+	if listen {
+		return checkAddress(s, true)
+	}
+	return checkHostAddress(s)
+}
 
 // IsHash tells whether a text looks like a crypt(3) hash and not like a
 // password.

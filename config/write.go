@@ -44,6 +44,7 @@ func (c *Config) document() *etree.Document {
 	addCheck(m, "hostCheck", c.Manager.HostCheck)
 	addCheck(m, "configCheck", c.Manager.ConfigCheck).CreateAttr("backups", strconv.Itoa(c.Manager.Backups))
 	addCheck(m, "heartbeat", c.Manager.Heartbeat)
+	add(root, "dns", unless(len(c.DNS.Servers) == 0, "servers", strings.Join(c.DNS.Servers, " ")))
 	add(root, "logging",
 		unless(c.Logging.File == "", "file", c.Logging.File),
 		unless(c.Logging.Level == std.Logging.Level, "level", c.Logging.Level),
@@ -95,6 +96,9 @@ func (s *Service) marshal(root *etree.Element) {
 			}
 			if h.SlowStart != 0 {
 				host.CreateAttr("slowStart", h.SlowStart.String())
+			}
+			if h.Resolve != DefaultResolve {
+				host.CreateAttr("resolve", h.Resolve.String())
 			}
 		}
 	}

@@ -158,7 +158,7 @@ func (c *changer) edit(verb string, edit func(*config.Service) (string, error)) 
 }
 
 func newHost(s *server) *config.Host {
-	return &config.Host{Name: s.name, Address: s.addr, Weight: 1, State: "ready"}
+	return config.NewHost(s.name, s.addr)
 }
 
 func serviceOf(cfg *config.Config, name string) *config.Service {

@@ -39,7 +39,7 @@ func demoCommand(ctx context.Context, c console, args []string) int {
 		server := &http.Server{Handler: page(name), ReadHeaderTimeout: 5 * time.Second}
 		go func() { _ = server.Serve(ln) }() // ends with Close
 		defer func() { _ = server.Close() }()
-		g.Hosts = append(g.Hosts, &config.Host{Name: name, Address: ln.Addr().String(), Weight: 1, State: "ready"})
+		g.Hosts = append(g.Hosts, config.NewHost(name, ln.Addr().String()))
 	}
 	s.Groups = []*config.Group{g}
 	cfg.Services = []*config.Service{s}

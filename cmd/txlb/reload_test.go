@@ -413,3 +413,43 @@ func TestDiffCommand(t *testing.T) {
 		}
 	}
 }
+
+// A thousand services, or ten thousand hosts, start and reload in no time.
+func TestScale(t *testing.T) {
+	if _, err := binary(); err != nil { // whose making is not to be counted
+		t.Fatal(err)
+	}
+	for _, scale := range []struct {
+		name            string
+		services, hosts int
+	}{{"1,000 services of 10 hosts", 1000, 10}, {"10,000 hosts in one service", 1, 10_000}} {
+		t.Run(scale.name, func(t *testing.T) {
+			doc := func(weight int) string {
+				var b strings.Builder
+				b.WriteString("<config>\n")
+				for s := range scale.services {
+					fmt.Fprintf(&b, "<service name=\"s%d\"><listen ip=\"127.%d.%d.1:0\"/><group name=\"g\">\n", s, 1+s>>8, s&255)
+					for h := range scale.hosts {
+						fmt.Fprintf(&b, "<host name=\"h%d\" ip=\"127.1.%d.%d:9\" weight=\"%d\"/>\n", h, h>>8, h&255, weight)
+						weight = 1 // of the first only
+					}
+					b.WriteString("</group></service>\n")
+				}
+				b.WriteString("<manager><hostCheck enable=\"no\"/></manager></config>\n")
+				return b.String()
+			}
+			begun := time.Now()
+			p, path := txlbFile(t, doc(1))
+			started := time.Since(begun)
+			begun = time.Now()
+			p.reload(path, doc(7))
+			reloaded := time.Since(begun)
+			p.expect(`msg="reload changed" edit="setHost s0 g h0 weight=7"`)
+			t.Logf("start %v, reload of one change %v, resident %d KiB", started.Round(time.Millisecond), reloaded.Round(time.Millisecond), statusField(t, p.cmd.Process.Pid, "VmRSS"))
+			// A second on a machine that has nothing else to do.
+			if limit := 5 * time.Second; started > limit || reloaded > limit {
+				t.Errorf("start %v, reload %v", started, reloaded)
+			}
+		})
+	}
+}

@@ -139,9 +139,12 @@ func TestNginxUnderLoad(t *testing.T) {
 	failed := failures(t, load, requests)
 	lost := int(metric(t, m, `txlb_sessions_ended_total{service="web",termination="SD"}`))
 	t.Logf("%d requests were in the hands of the server that was killed", lost)
-	// ab -r counts a broken request up to four times.
-	if lost > 64 || failed > 4*lost {
-		t.Errorf("%d failures for %d lost sessions", failed, lost)
+	// What it had read and not answered ends cleanly, as far as its kernel tells,
+	// so not every lost session is known as one; there are as many as clients at
+	// most, and ab -r counts a broken request up to four times.
+	const clients = 64
+	if lost > clients || failed > 4*clients {
+		t.Errorf("%d failures and %d lost sessions with %d clients", failed, lost, clients)
 	}
 }
 

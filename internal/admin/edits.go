@@ -322,7 +322,7 @@ func addHost(e *edit) error {
 	if err != nil {
 		return err
 	}
-	h := &config.Host{Name: e.args.text("name"), Weight: 1, State: "ready"}
+	h := config.NewHost(e.args.text("name"), "")
 	if err := fresh(g.Hosts, hostName, h.Name, "host", " in group "+show(g.Name)); err != nil {
 		return err
 	}

@@ -18,7 +18,11 @@
 // built anew.
 //
 // A host name stands for its IPv4 addresses, or for its IPv6 addresses if it
-// has no other. One that does not resolve is left out until it does.
+// has no other; the name of SRV records stands for the addresses and ports of
+// the hosts that they name. Names are looked up again at the interval of their
+// hosts. Addresses that stay keep counters, health and sessions; those that go
+// get no new session. A name that stops resolving keeps what it had, and a host
+// whose name never did is left out until it does.
 //
 // Limits: Options.MaxProbes are under way at once, the longest due first, and
 // every 10 ms at most 128 new ones start. Where more hosts than that are silent,
@@ -32,7 +36,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,15 +52,10 @@ type Engine interface {
 	Failures() <-chan engine.Failure
 }
 
-// Resolver looks names up; *net.Resolver is one.
-type Resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
 // Options are what a Director may be given.
 type Options struct {
 	Log      *slog.Logger // nil: slog.Default
-	Resolver Resolver     // nil: the system's
+	Resolver Resolver     // asked without <dns servers>; nil: the system's
 	// Probe makes one probe; nil: package health does.
 	Probe func(context.Context, health.Probe) health.Result
 	// MaxProbes is how many probes are under way at once; 0: 64. Each takes two
@@ -100,6 +98,10 @@ type Director struct {
 	targets map[targetKey]*Target
 	byHost  map[*sched.Host]*Target
 	names   map[string]*name
+	used    names             // by what runs
+	named   map[hostKey]*Host // those of what runs that have names
+	moved   map[string]bool   // names that the state is behind of; true: in their addresses
+	source  *source           // where names are looked up
 	routes  map[string]*route
 	dirty   bool       // a plan is due
 	probing int        // probes under way
@@ -107,6 +109,8 @@ type Director struct {
 	due     []dueProbe // what it found, kept for its room
 	ramping map[*Target]bool
 	ramped  time.Time // when ramp last went through them
+
+	nextLook time.Time // when startLookups goes through the names again
 }
 
 // request is a Do on its way to Run.
@@ -166,13 +170,15 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		targets: map[targetKey]*Target{},
 		byHost:  map[*sched.Host]*Target{},
 		names:   map[string]*name{},
+		moved:   map[string]bool{},
 		routes:  map[string]*route{},
 		ramping: map[*Target]bool{},
 	}
 	cfg = cfg.Clone()
 	d.started = cfg
 	d.files.doc.Store(opt.Document)
-	d.lookupAll(cfg)
+	d.source = newSource(&cfg.DNS, opt.Resolver)
+	d.lookupAll(namesOf(cfg))
 	if _, err := d.adopt(cfg, 1); err != nil {
 		return nil, err
 	}
@@ -186,9 +192,10 @@ func (d *Director) State() *State { return d.state.Load() }
 // it. The change is whole or not at all: an error from Apply, from the check
 // of the configuration or from the engine leaves everything as it was. Changes
 // made at the same moment are done one after the other. A change that brings
-// new host names waits for their first look-up, five seconds at most for up to
-// 64 of them; when ctx ends before, it is dropped. A dry run waits for no names
-// and returns the generation as it is.
+// new host names waits for their first look-up, six seconds at most; hosts whose
+// names have not resolved by then are left out until they do. When ctx ends
+// before, the change is dropped. A dry run waits for no names and returns the
+// generation as it is.
 func (d *Director) Do(ctx context.Context, c Change) (generation uint64, err error) {
 	reply := make(chan answer, 1)
 	select {
@@ -223,9 +230,9 @@ func (d *Director) Run(ctx context.Context) error {
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	for {
-		changes, givenUp := d.changes, (<-chan struct{})(nil)
+		changes, givenUp, late := d.changes, (<-chan struct{})(nil), (<-chan time.Time)(nil)
 		if d.pending != nil {
-			changes, givenUp = nil, d.pending.ctx.Done()
+			changes, givenUp, late = nil, d.pending.ctx.Done(), d.pending.late
 		}
 		select {
 		case <-ctx.Done():
@@ -239,6 +246,9 @@ func (d *Director) Run(ctx context.Context) error {
 			order()
 		case <-givenUp:
 			d.drop(d.pending.ctx.Err())
+		case <-late:
+			d.pending.waited = true
+			d.finish()
 		case f := <-d.eng.Failures():
 			d.failed(f)
 		case r := <-d.probed:
@@ -249,9 +259,11 @@ func (d *Director) Run(ctx context.Context) error {
 			// What is reported comes first: it has the better reason.
 			d.drain()
 			d.scan()
+			d.forgetLeft()
 		case <-wake.C:
 		}
 		d.drain()
+		d.settleNames()
 		now := time.Now()
 		nextStep := d.ramp(now)
 		d.publishPlan()
@@ -282,14 +294,19 @@ func (d *Director) drain() {
 			d.failed(f)
 		case r := <-d.probed:
 			d.judge(r)
+		case l := <-d.looked:
+			d.resolved(l)
 		default:
 			return
 		}
 	}
 }
 
-// adopt makes cfg what runs, if the engine takes it.
+// adopt makes cfg what runs, if the engine takes it. Where that is what runs
+// already, names have got other addresses, and the services that changed says so
+// of get new routes.
 func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) {
+	all := cfg != d.config
 	state := &State{Generation: generation, Config: cfg}
 	was, running := d.State(), d.running(cfg)
 	targets := map[targetKey]*Target{} // of hosts that are not kept
@@ -307,7 +324,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 				host := kept(i, h)
 				if host == nil {
 					host = d.host(s, group, h, targets)
-					host.literal, host.mark = isLiteral(h.Address), running.mark
+					host.mark = running.mark
 				}
 				group.Hosts = append(group.Hosts, host)
 			}
@@ -315,7 +332,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 		}
 		state.Services = append(state.Services, svc)
 	}
-	routes, plan, err := d.plan(state, true)
+	routes, plan, err := d.plan(state, all)
 	if err != nil {
 		return 0, err
 	}
@@ -325,8 +342,12 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	d.config, d.routes, d.dirty = cfg, routes, false
 	d.replaceTargets(was, running.mark, targets)
 	d.publish(state)
+	clear(d.moved)
+	d.nameHosts(state)
 	d.settle(state)
-	d.forgetNames()
+	if all {
+		d.useNames(namesOf(cfg))
+	}
 	d.reportLeftOut(state)
 	return generation, nil
 }
@@ -334,20 +355,21 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 // host finds the targets of a host: those that it had, and new ones.
 func (d *Director) host(s *config.Service, g *Group, h *config.Host, targets map[targetKey]*Target) *Host {
 	host := &Host{Config: h}
-	addrs, err := d.addresses(h.Address)
-	if err != nil {
-		host.Problem = err.Error()
-	}
-	for _, a := range addrs {
-		key := targetKey{s.Name, g.Config.Name, h.Name, a}
+	for _, p := range d.parts(host) {
+		key := targetKey{s.Name, g.Config.Name, h.Name, p.addr}
 		t := d.targets[key]
+		if t == nil {
+			t = d.comeBack(key)
+		}
 		if t == nil {
 			t = newTarget(key, g.rule, time.Now())
 			t.settle(g, h)
 		}
 		targets[key] = t
 		host.Targets = append(host.Targets, t)
+		host.Shares = append(host.Shares, p.Share)
 	}
+	d.leave(hostKey{s.Name, g.Config.Name, h.Name}, host)
 	return host
 }
 
@@ -400,8 +422,8 @@ func newRoute(s *Service, before *route) (*route, error) {
 			if h.Config.State != "ready" {
 				continue
 			}
-			for _, t := range h.Targets {
-				members = append(members, sched.Member{Host: t.Host, Weight: weight(h, t), Backup: h.Config.Backup})
+			for i, t := range h.Targets {
+				members = append(members, sched.Member{Host: t.Host, Weight: weight(h.Shares[i], t), Backup: h.Shares[i].Backup})
 			}
 		}
 		table, err := sched.NewTable(policy, members)

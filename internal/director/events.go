@@ -128,8 +128,8 @@ func (e *MovedError) Error() string {
 	return b.String()
 }
 
-// moved makes the error of a change that came too late.
-func (d *Director) moved(want uint64) error {
+// movedOn makes the error of a change that came too late.
+func (d *Director) movedOn(want uint64) error {
 	err := &MovedError{Want: want, Is: d.State().Generation}
 	for _, e := range d.events.all() {
 		if e.Generation > want {

@@ -2,8 +2,10 @@ package director
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -15,64 +17,52 @@ import (
 )
 
 const (
-	// maxLookups is how many look-ups are under way at once.
+	// maxLookups is how many names are looked up at once.
 	maxLookups = 64
-	// lookupTimeout bounds one look-up.
-	lookupTimeout = 5 * time.Second
-	// lookupAgain is how long after a failed look-up the next one comes.
+	// lookupAgain is the longest time from a failed look-up to the next one.
 	lookupAgain = 5 * time.Second
 )
 
 // name is a DNS name that hosts use.
 type name struct {
-	addrs   []netip.Addr // empty until it has resolved
-	err     error        // of the last look-up
+	ends    []endpoint    // of the last look-up that found any; empty until it has resolved
+	err     error         // of the last look-up; then ends are older, or not all
+	since   time.Time     // of the first look-up in a row that failed
+	every   time.Duration // the shortest interval of its hosts, 0: until it has resolved
+	source  *source       // that was asked last
 	looking bool
-	next    time.Time // of the next look-up, while it does not resolve
+	next    time.Time // of the next look-up; zero: there was none yet
 }
+
+// names are the DNS names that a configuration uses, each with the shortest
+// interval of its hosts, 0 if none is looked up again.
+type names map[string]time.Duration
 
 // lookup is a look-up that has ended.
 type lookup struct {
-	host  string
-	addrs []netip.Addr
-	err   error
+	host   string
+	source *source
+	ends   []endpoint
+	err    error
 }
 
-// look resolves a name, whatever the family, and keeps one family: a host that
-// listens on IPv4 alone would otherwise look half dead under a name that has
-// both.
-func (d *Director) look(ctx context.Context, host string) lookup {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	addrs, err := d.opt.Resolver.LookupNetIP(ctx, "ip", host)
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
-	}
-	if slices.ContainsFunc(addrs, netip.Addr.Is4) {
-		addrs = slices.DeleteFunc(addrs, netip.Addr.Is6)
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	addrs = slices.Compact(addrs)
-	if err == nil && len(addrs) == 0 {
-		err = fmt.Errorf("%s has no address", host)
-	}
-	return lookup{host, addrs, err}
-}
+// errNotYet is the error of a name whose first look-up has not ended.
+var errNotYet = errors.New("its first look-up has not ended")
 
 // lookupAll resolves every name of a configuration before the start.
-func (d *Director) lookupAll(cfg *config.Config) {
+func (d *Director) lookupAll(used names) {
 	ctx, cancel := context.WithTimeout(context.Background(), startLookup)
 	defer cancel()
 	results := make(chan lookup)
 	slots := make(chan struct{}, maxLookups)
 	var wg sync.WaitGroup
-	for host := range hostNames(cfg) {
-		d.names[host] = &name{looking: true}
+	for host, every := range used {
+		d.names[host] = &name{looking: true, every: every}
 		wg.Go(func() {
 			slots <- struct{}{}
-			l := d.look(ctx, host)
+			ends, err := d.source.look(ctx, host, nil)
 			<-slots
-			results <- l
+			results <- lookup{host, d.source, ends, err}
 		})
 	}
 	go func() {
@@ -90,40 +80,111 @@ func (d *Director) note(l lookup) (changed bool) {
 	if n == nil {
 		return false
 	}
+	now := time.Now()
 	n.looking = false
+	n.source = l.source
+	was, known := n.err, len(n.ends) > 0
 	n.err = l.err
-	if l.err != nil {
-		n.next = time.Now().Add(lookupAgain)
-		return false
+	if was == nil {
+		n.since = now
 	}
-	changed = !slices.Equal(n.addrs, l.addrs)
-	n.addrs = l.addrs
+	if len(l.ends) > 0 {
+		changed = !slices.Equal(n.ends, l.ends)
+		n.ends = l.ends
+	}
+	n.plan(now)
+	if l.source != d.source && (d.pending == nil || l.source != d.pending.source) {
+		n.next = now // an answer of servers that are asked no more
+	}
+	d.lookFrom(n.next)
+	switch {
+	case n.err != nil && len(n.ends) > 0 && (was == nil || !known):
+		d.log.Warn("name does not resolve, its last addresses stay", "name", l.host, "addrs", addrs(n.ends), "reason", n.err.Error())
+	case n.err == nil && was != nil && known:
+		d.log.Info("name resolves again", "name", l.host, "addrs", addrs(n.ends), "failed_for", now.Sub(n.since).Round(time.Millisecond).String())
+	}
+	if _, used := d.used[l.host]; used && (changed || fmt.Sprint(was) != fmt.Sprint(n.err)) {
+		d.behind(l.host, changed)
+	}
 	return changed
 }
 
-// resolved takes in a look-up made while running.
-func (d *Director) resolved(l lookup) {
-	if d.note(l) && hostNames(d.config)[l.host] {
-		d.log.Info("name resolved", "name", l.host, "addrs", fmt.Sprint(l.addrs))
-		if _, err := d.adopt(d.config, d.State().Generation); err != nil {
-			d.log.Warn("the engine did not take the new addresses", "name", l.host, "err", err)
+// behind notes that the state is behind of a name: of its addresses, or only of
+// what is told of it.
+func (d *Director) behind(host string, addrs bool) { d.moved[host] = d.moved[host] || addrs }
+
+// addrs shows what a name stands for in the log.
+func addrs(ends []endpoint) string {
+	list := make([]string, len(ends))
+	for i, e := range ends {
+		list[i] = e.ip.String()
+		if e.port != 0 {
+			list[i] = netip.AddrPortFrom(e.ip, e.port).String()
 		}
 	}
-	d.forgetNames()
+	return fmt.Sprint(list)
+}
+
+// plan says when the next look-up is due: a little sooner than asked for, so that
+// those of many names spread, but never within a second. The time to live of the
+// answer does not count; the resolver does not tell it.
+func (n *name) plan(now time.Time) {
+	every := n.every
+	if n.err != nil && (every == 0 || every > lookupAgain) {
+		every = lookupAgain
+	}
+	every = max(every, config.MinResolve)
+	n.next = now.Add(max(config.MinResolve, every-time.Duration(rand.Int64N(int64(every)/5+1))))
+}
+
+// settled tells whether the name needs no further look-up.
+func (n *name) settled() bool { return n.every == 0 && n.err == nil && len(n.ends) > 0 }
+
+// resolved takes in a look-up made while running. What it changes runs with the
+// next settleNames, so that many names that change at once cost one plan.
+func (d *Director) resolved(l lookup) {
+	_, used := d.used[l.host]
+	if d.note(l) && used {
+		d.log.Info("name resolved", "name", l.host, "addrs", addrs(l.ends))
+	}
+	if !used {
+		d.forgetNames()
+	}
 	d.finish()
 }
 
-// hostNames returns the DNS names that a configuration uses.
-func hostNames(cfg *config.Config) map[string]bool {
-	used := map[string]bool{}
+// settleNames makes what the look-ups have brought run.
+func (d *Director) settleNames() {
+	if len(d.moved) == 0 {
+		return
+	}
+	for key, h := range d.named {
+		if d.moved[h.name] {
+			d.changed(key.service)
+		}
+	}
+	clear(d.moved)
+	if _, err := d.adopt(d.config, d.State().Generation); err != nil {
+		d.log.Warn("the engine did not take new addresses", "err", err)
+	}
+}
+
+// namesOf returns the names that a configuration uses.
+func namesOf(cfg *config.Config) names {
+	used := names{}
 	for _, s := range cfg.Services {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
 				if isLiteral(h.Address) {
 					continue
 				}
-				if host, _, _, err := hostName(h.Address); err == nil && host != "" {
-					used[host] = true
+				host, _, _, err := hostName(h.Address)
+				if err != nil || host == "" {
+					continue
+				}
+				every, ok := used[host]
+				if !ok || every == 0 || h.Resolve != 0 && h.Resolve < every {
+					used[host] = h.Resolve
 				}
 			}
 		}
@@ -131,53 +192,198 @@ func hostNames(cfg *config.Config) map[string]bool {
 	return used
 }
 
-// lookedUp tells whether every name of a configuration has been looked up,
-// whatever came of it.
-func (d *Director) lookedUp(cfg *config.Config) bool {
-	for host := range hostNames(cfg) {
-		if n := d.names[host]; len(n.addrs) == 0 && n.err == nil {
+// useNames makes names those that are looked up from now on.
+func (d *Director) useNames(used names) {
+	now := time.Now()
+	for host, every := range used {
+		n := d.names[host]
+		if n.every == every {
+			continue
+		}
+		n.every = every
+		if due := n.next; !due.IsZero() {
+			n.plan(now)
+			if due.Before(n.next) {
+				n.next = due
+			}
+			d.lookFrom(n.next)
+		}
+	}
+	d.used = used
+	d.forgetNames()
+}
+
+// useSource makes source the one that is asked from now on. What another one
+// has said holds until it has answered.
+func (d *Director) useSource(s *source) {
+	if d.source == s {
+		return
+	}
+	d.source = s
+	now := time.Now()
+	for _, n := range d.names {
+		if n.source != s && !n.next.IsZero() {
+			n.next = now
+		}
+	}
+	d.lookFrom(now)
+}
+
+// lookedUp tells whether every name has been looked up, whatever came of it.
+func (d *Director) lookedUp(used names) bool {
+	for host := range used {
+		if n := d.names[host]; len(n.ends) == 0 && n.err == nil {
 			return false
 		}
 	}
 	return true
 }
 
-// addresses returns what a host's address stands for now, or why it stands for
-// nothing. Its name must have been looked up.
-func (d *Director) addresses(address string) ([]sched.Addr, error) {
-	host, port, addr, err := hostName(address)
+// part is one address that a host stands for, and what it gets of the sessions.
+type part struct {
+	addr sched.Addr
+	Share
+}
+
+// parts fills in what a host's address stands for now, and what is wrong with
+// its name.
+func (d *Director) parts(host *Host) []part {
+	h := host.Config
+	all := Share{h.Weight, h.Backup}
+	dns, port, addr, err := hostName(h.Address)
 	if err != nil {
-		return nil, err
+		host.Problem = err.Error()
+		return nil
 	}
-	if host == "" {
-		return []sched.Addr{addr}, nil
+	if dns == "" {
+		return []part{{addr, all}}
 	}
-	n := d.names[host]
-	if len(n.addrs) == 0 {
-		return nil, fmt.Errorf("name %s: %w", host, n.err)
+	host.name = dns
+	n := d.names[dns]
+	switch {
+	case n.err != nil:
+		host.Problem, host.ProblemSince = n.err.Error(), n.since
+	case len(n.ends) == 0:
+		host.Problem, host.ProblemSince = fmt.Sprintf("%s: %v", dns, errNotYet), time.Now()
+	}
+	if config.IsSRV(dns) {
+		return srvParts(n.ends, all)
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		return nil, fmt.Errorf("address %q: port %q is no number", address, port)
+		host.Problem = fmt.Sprintf("address %q: port %q is no number", h.Address, port)
+		return nil
 	}
-	addrs := make([]sched.Addr, len(n.addrs))
-	for i, ip := range n.addrs {
-		addrs[i] = sched.TCPAddr(netip.AddrPortFrom(ip, uint16(number)))
+	parts := make([]part, len(n.ends))
+	for i, e := range n.ends {
+		parts[i] = part{sched.TCPAddr(netip.AddrPortFrom(e.ip, uint16(number))), all}
 	}
-	return addrs, nil
+	return parts
+}
+
+// srvParts gives each endpoint of SRV records its share of a host's: its weight
+// times the host's, and those that are not of the lowest priority number are
+// backups. Weight 0 is a small share there and none here, so it counts as 1. ends
+// are in the order of their priorities.
+func srvParts(ends []endpoint, host Share) []part {
+	var parts []part
+	at := map[sched.Addr]int{}
+	heaviest := 0
+	for _, e := range ends {
+		addr := sched.TCPAddr(netip.AddrPortFrom(e.ip, e.port))
+		p := part{addr, Share{max(1, int(e.weight)) * host.Weight, host.Backup || e.priority > ends[0].priority}}
+		i, twice := at[addr]
+		switch {
+		case !twice:
+			i = len(parts)
+			at[addr] = i
+			parts = append(parts, p)
+		case parts[i].Backup == p.Backup:
+			parts[i].Weight += p.Weight
+		}
+		heaviest = max(heaviest, parts[i].Weight)
+	}
+	if heaviest > sched.MaxWeight {
+		for i := range parts {
+			parts[i].Weight = max(1, parts[i].Weight*sched.MaxWeight/heaviest)
+		}
+	}
+	return parts
+}
+
+// hostKey is what makes a host the same one across changes.
+type hostKey struct{ service, group, host string }
+
+// comeBack returns the target that a host had, and no longer had, at an address
+// that its name stands for again; nil if there is none.
+func (d *Director) comeBack(key targetKey) *Target {
+	if before := d.named[key.of()]; before != nil {
+		for _, t := range before.Leaving {
+			if t.key == key {
+				return t
+			}
+		}
+	}
+	return nil
+}
+
+// leave keeps the targets whose address a host's name has lost for as long as
+// they have sessions. Those that go now stay a scan longer, since a session may
+// be on its way to them.
+func (d *Director) leave(key hostKey, host *Host) {
+	before := d.named[key]
+	if before == nil || host.name == "" {
+		return
+	}
+	for _, t := range before.Targets {
+		if !slices.Contains(host.Targets, t) {
+			host.Leaving = append(host.Leaving, t)
+		}
+	}
+	for _, t := range before.Leaving {
+		if !slices.Contains(host.Targets, t) && t.Host.Stats().Active > 0 {
+			host.Leaving = append(host.Leaving, t)
+		}
+	}
+}
+
+// forgetLeft notes the hosts of which a target has left with its last session.
+func (d *Director) forgetLeft() {
+	for _, h := range d.named {
+		for _, t := range h.Leaving {
+			if t.Host.Stats().Active == 0 {
+				d.behind(h.name, false)
+				break
+			}
+		}
+	}
+}
+
+// nameHosts remembers the hosts that have names.
+func (d *Director) nameHosts(state *State) {
+	d.named = map[hostKey]*Host{}
+	for _, s := range state.Services {
+		for _, g := range s.Groups {
+			for _, h := range g.Hosts {
+				if h.name != "" {
+					d.named[hostKey{s.Config.Name, g.Config.Name, h.Config.Name}] = h
+				}
+			}
+		}
+	}
 }
 
 // forgetNames drops names that neither what runs nor what is pending uses.
 func (d *Director) forgetNames() {
-	used := hostNames(d.config)
+	pending := names{}
 	if d.pending != nil {
-		maps.Copy(used, hostNames(d.pending.config))
+		pending = d.pending.names
 	}
-	for host, n := range d.names {
-		if !used[host] && !n.looking {
-			delete(d.names, host)
-		}
-	}
+	maps.DeleteFunc(d.names, func(host string, n *name) bool {
+		_, used := d.used[host]
+		_, wanted := pending[host]
+		return !used && !wanted && !n.looking
+	})
 }
 
 // leftOut is a host whose name does not resolve.
@@ -204,32 +410,54 @@ func (d *Director) reportLeftOut(state *State) {
 	d.leftOut = now
 }
 
-// startLookups starts the look-ups that are due and returns the time until
-// the next one is.
+// lookFrom makes startLookups look no later than at a time.
+func (d *Director) lookFrom(at time.Time) {
+	if at.Before(d.nextLook) {
+		d.nextLook = at
+	}
+}
+
+// startLookups starts the look-ups that are due, those of new names first, and
+// returns the time until it should look again.
 func (d *Director) startLookups(ctx context.Context, now time.Time) time.Duration {
+	if wait := d.nextLook.Sub(now); wait > 0 {
+		return wait
+	}
 	soonest := lookupAgain
 	looking := 0
-	for _, n := range d.names {
-		if n.looking {
-			looking++
-		}
-	}
+	var due []string
 	for host, n := range d.names {
-		if len(n.addrs) > 0 || n.looking {
-			continue
-		}
-		if wait := n.next.Sub(now); wait > 0 {
-			soonest = min(soonest, wait)
-		} else if looking < maxLookups {
+		switch wait := n.next.Sub(now); {
+		case n.looking:
 			looking++
-			n.looking = true
-			go d.lookUp(ctx, host)
+		case n.settled():
+		case wait > 0:
+			soonest = min(soonest, wait)
+		default:
+			due = append(due, host)
 		}
 	}
+	slices.SortFunc(due, func(a, b string) int { return d.names[a].next.Compare(d.names[b].next) })
+	start := min(len(due), maxLookups-looking)
+	for _, host := range due[:start] {
+		n := d.names[host]
+		n.looking = true
+		from := d.source
+		if _, used := d.used[host]; !used && d.pending != nil {
+			from = d.pending.source
+		}
+		go d.lookUp(ctx, from, host, n.ends)
+	}
+	if start < len(due) {
+		soonest = coarse
+	}
+	soonest = max(soonest, coarse)
+	d.nextLook = now.Add(soonest)
 	return soonest
 }
 
 // lookUp is the goroutine of one look-up.
-func (d *Director) lookUp(ctx context.Context, host string) {
-	d.looked <- d.look(ctx, host) // has room for every look-up
+func (d *Director) lookUp(ctx context.Context, from *source, host string, before []endpoint) {
+	ends, err := from.look(ctx, host, before)
+	d.looked <- lookup{host, from, ends, err} // has room for every look-up
 }

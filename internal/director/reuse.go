@@ -36,7 +36,7 @@ func (r *running) whole(s *config.Service) *Service {
 	}
 	for _, g := range was.Groups {
 		for _, h := range g.Hosts {
-			if !h.literal {
+			if !h.settled() {
 				return nil
 			}
 		}
@@ -75,13 +75,17 @@ func (r *running) hosts(s *config.Service, group string) func(i int, h *config.H
 			}
 			was = others[h]
 		}
-		if was == nil || !was.literal {
+		if was == nil || !was.settled() {
 			return nil
 		}
 		was.mark = r.mark
 		return was
 	}
 }
+
+// settled tells whether what the host is made of can change by a change of its
+// configuration alone.
+func (h *Host) settled() bool { return h.name == "" && len(h.Leaving) == 0 }
 
 // replaceTargets brings the director's targets up to date: fresh are those of
 // hosts that were not kept of the state before.

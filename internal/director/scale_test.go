@@ -50,7 +50,7 @@ func eachScale(b *testing.B, run func(b *testing.B, c *config.Config)) {
 
 func newStill(b *testing.B, c *config.Config) *Director {
 	b.Helper()
-	d, err := New(c, still{}, Options{Log: slog.New(slog.DiscardHandler), Probe: func(context.Context, health.Probe) health.Result { return health.Result{Code: health.L4OK} }})
+	d, err := New(c, still{}, Options{Log: slog.New(slog.DiscardHandler), Probe: func(context.Context, health.Probe) health.Result { return health.Result{} }})
 	if err != nil {
 		b.Fatal(err)
 	}

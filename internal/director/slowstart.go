@@ -65,26 +65,28 @@ func (d *Director) ramp(now time.Time) time.Duration {
 // configuration says unless one of them is in its slow start. Then every
 // weight is multiplied, so that there is a part even of 1, and a scheduler
 // that knows no weights gives way to the one that is the same with equal ones.
-func (g *Group) shares() (scheduler string, weight func(*Host, *Target) int) {
+func (g *Group) shares() (scheduler string, weight func(Share, *Target) int) {
 	scheduler = g.Config.Scheduler
 	if !g.ramping() {
-		return scheduler, func(h *Host, _ *Target) int { return h.Config.Weight }
+		return scheduler, func(s Share, _ *Target) int { return s.Weight }
 	}
 	kin, equal := map[string]string{
 		"leastc": "weightlc", "p2c": "weightlc", "rand": "weightr", "roundr": "weightrr",
 	}[scheduler]
-	base := func(h *Host) int { return h.Config.Weight }
+	base := func(s Share) int { return s.Weight }
 	if equal {
 		scheduler = kin
-		base = func(h *Host) int { return min(h.Config.Weight, 1) }
+		base = func(s Share) int { return min(s.Weight, 1) }
 	}
 	most := 1
 	for _, h := range g.Hosts {
-		most = max(most, base(h))
+		for _, s := range h.Shares {
+			most = max(most, base(s))
+		}
 	}
 	scale := max(1, min(rampSteps, config.MaxWeight/most))
-	return scheduler, func(h *Host, t *Target) int {
-		full := base(h) * scale
+	return scheduler, func(s Share, t *Target) int {
+		full := base(s) * scale
 		part := (full*t.step + rampSteps - 1) / rampSteps
 		return max(part, min(full, 1))
 	}

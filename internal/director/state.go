@@ -52,12 +52,25 @@ type Group struct {
 // Host is a host with the addresses that its name stands for.
 type Host struct {
 	Config  *config.Host
-	Targets []*Target // none while the name does not resolve
-	Problem string    // why there is none
+	Targets []*Target // none while the name has never resolved
+	Shares  []Share   // what each of the Targets gets of the sessions
+	// Leaving are targets whose address the name has lost, and that still have
+	// sessions. They get no new ones and are not probed.
+	Leaving []*Target
+	// Problem is what is wrong with the name, "" if nothing is: why there is no
+	// target, or why those that there are may be out of date.
+	Problem      string
+	ProblemSince time.Time
 
-	// The rest belongs to the director's goroutine.
-	literal bool   // the address is no name
-	mark    uint64 // the last call of adopt that had a use for it
+	name string // the DNS name in the address, "" without
+	mark uint64 // the last call of adopt that had a use for it; the director's own
+}
+
+// Share is what a target gets of the sessions: what the configuration says of
+// the host, together with the SRV record, if there is one.
+type Share struct {
+	Weight int
+	Backup bool
 }
 
 // Up tells whether the host has a target that is up.
@@ -134,6 +147,9 @@ func newTarget(key targetKey, r *rule, now time.Time) *Target {
 	return t
 }
 
+// of returns the host that the target belongs to.
+func (k targetKey) of() hostKey { return hostKey{k.service, k.group, k.host} }
+
 // restate publishes a new status of a target.
 func (t *Target) restate(change func(*Status)) {
 	s := t.Status()
@@ -152,10 +168,13 @@ func (t *Target) settle(g *Group, h *config.Host) {
 }
 
 // hostName returns the DNS name in a host's address, "" if there is none, and
-// the address otherwise.
+// the address otherwise. The name of SRV records has no port.
 func hostName(address string) (name, port string, addr sched.Addr, err error) {
 	if addr, err := sched.ParseAddr(address); err == nil {
 		return "", "", addr, nil
+	}
+	if config.IsSRV(address) {
+		return address, "", sched.Addr{}, nil
 	}
 	name, port, err = net.SplitHostPort(address)
 	if err != nil {

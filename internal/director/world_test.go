@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,6 +31,9 @@ type world struct {
 	slow     map[string]bool         // addresses that answer too late
 	probes   map[string][]time.Time  // by address
 	dns      map[string][]netip.Addr // names that resolve
+	srv      map[string][]*net.SRV   // names of SRV records
+	lame     map[string]bool         // names that the servers fail at
+	asked    map[string][]time.Time  // look-ups of addresses, by name
 	dnsTakes time.Duration           // that a look-up takes
 	log      journal
 }
@@ -56,6 +60,7 @@ func newWorld() *world {
 	return &world{
 		failures: make(chan engine.Failure, 1024), dead: map[string]bool{}, slow: map[string]bool{},
 		probes: map[string][]time.Time{}, dns: map[string][]netip.Addr{},
+		srv: map[string][]*net.SRV{}, lame: map[string]bool{}, asked: map[string][]time.Time{},
 	}
 }
 
@@ -92,18 +97,46 @@ func (w *world) probe(ctx context.Context, p health.Probe) health.Result {
 	return health.Result{Code: health.L4OK}
 }
 
-func (w *world) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, error) {
-	select {
-	case <-time.After(w.dnsTakes):
-	case <-ctx.Done():
-		return nil, ctx.Err()
+func (w *world) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if network == "ip4" {
+		w.mu.Lock()
+		w.asked[host] = append(w.asked[host], time.Now())
+		w.mu.Unlock()
+		select {
+		case <-time.After(w.dnsTakes):
+		case <-ctx.Done():
+			return nil, &net.DNSError{Err: "i/o timeout", Name: host, IsTimeout: true}
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if addrs := w.dns[host]; len(addrs) > 0 {
-		return slices.Clone(addrs), nil
+	if w.lame[host] {
+		return nil, &net.DNSError{Err: "server misbehaving", Name: host, IsTemporary: true}
 	}
-	return nil, fmt.Errorf("lookup %s: no such host", host)
+	addrs := slices.DeleteFunc(slices.Clone(w.dns[host]), func(a netip.Addr) bool { return a.Unmap().Is4() != (network == "ip4") })
+	if len(addrs) == 0 {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
+	return addrs, nil
+}
+
+func (w *world) LookupSRV(_ context.Context, _, _, name string) (string, []*net.SRV, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if records := w.srv[name]; len(records) > 0 {
+		return name, slices.Clone(records), nil
+	}
+	return "", nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+}
+
+// resolves changes what a name stands for; none is that it does not resolve.
+func (w *world) resolves(host string, addrs ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dns[host] = nil
+	for _, a := range addrs {
+		w.dns[host] = append(w.dns[host], netip.MustParseAddr(a))
+	}
 }
 
 func (w *world) set(m map[string]bool, addr string, to bool) {

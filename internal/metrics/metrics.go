@@ -125,6 +125,8 @@ type hostLine struct {
 	up             bool
 	failures       uint64
 	checks         map[string]uint64 // probes by result
+	addresses      int
+	nameFailing    bool
 }
 
 func hosts(x *text, state *director.State) {
@@ -141,8 +143,9 @@ func hosts(x *text, state *director.State) {
 				line := hostLine{
 					labels: []string{"service", svc.Config.Name, "group", g.Config.Name, "host", h.Config.Name},
 					weight: h.Config.Weight, up: h.Up(), state: stateNumber(h.Config.State),
+					addresses: len(h.Targets), nameFailing: h.Problem != "",
 				}
-				for _, t := range h.Targets {
+				for _, t := range slices.Concat(h.Targets, h.Leaving) {
 					c := t.Host.Stats()
 					line.active += c.Active
 					line.picks += c.Picks
@@ -179,12 +182,16 @@ func hosts(x *text, state *director.State) {
 	}
 	each("txlb_host_weight", "gauge", func(l hostLine) float64 { return float64(l.weight) })
 	each("txlb_host_state", "gauge", func(l hostLine) float64 { return float64(l.state) })
-	each("txlb_host_up", "gauge", func(l hostLine) float64 {
-		if l.up {
-			return 1
-		}
-		return 0
-	})
+	each("txlb_host_addresses", "gauge", func(l hostLine) float64 { return float64(l.addresses) })
+	each("txlb_host_name_failing", "gauge", func(l hostLine) float64 { return truth(l.nameFailing) })
+	each("txlb_host_up", "gauge", func(l hostLine) float64 { return truth(l.up) })
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // stateNumber is the administrative state as a number: 0 ready, 1 drain, 2 maint.

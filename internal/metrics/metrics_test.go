@@ -20,6 +20,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/sched"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
@@ -184,6 +185,8 @@ func TestServe(t *testing.T) {
 		"txlb_sessions_total" + host:                                0,
 		"txlb_host_connect_failures_total" + host:                   1,
 		"txlb_host_up" + host:                                       0,
+		"txlb_host_addresses" + host:                                1,
+		"txlb_host_name_failing" + host:                             0,
 		"txlb_host_weight" + host:                                   7,
 		"txlb_host_state{" + svc + `,group="g",host="b"}`:           2,
 		`txlb_loop_sessions{loop="0"}`:                              1,
@@ -215,5 +218,44 @@ func TestServe(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// What a name stands for no longer counts with the host for as long as it has
+// sessions, and a name that fails shows.
+func TestHostsWithNames(t *testing.T) {
+	target := func(addr string, in uint64) *director.Target {
+		a, err := sched.ParseAddr(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := sched.NewHost("a", a)
+		h.AddBytes(in, 0)
+		return &director.Target{Host: h}
+	}
+	state := &director.State{Services: []*director.Service{{
+		Config: config.NewService("s"),
+		Groups: []*director.Group{{Config: config.NewGroup("g"), Hosts: []*director.Host{
+			{
+				Config:  config.NewHost("a", "db:1"),
+				Targets: []*director.Target{target("10.0.0.1:1", 1), target("10.0.0.2:1", 2)},
+				Leaving: []*director.Target{target("10.0.0.3:1", 4)},
+				Problem: "lookup db: no such host",
+			},
+			{Config: config.NewHost("b", "ghost:1"), Problem: "lookup ghost: no such host"},
+		}}},
+	}}}
+	var out strings.Builder
+	hosts(&text{w: &out}, state)
+	for _, want := range []string{
+		`txlb_bytes_in_total{service="s",group="g",host="a"} 7`,
+		`txlb_host_addresses{service="s",group="g",host="a"} 2`,
+		`txlb_host_name_failing{service="s",group="g",host="a"} 1`,
+		`txlb_host_addresses{service="s",group="g",host="b"} 0`,
+		`txlb_host_up{service="s",group="g",host="b"} 0`,
+	} {
+		if !strings.Contains(out.String(), want+"\n") {
+			t.Errorf("no %s in\n%s", want, out.String())
+		}
 	}
 }

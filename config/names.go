@@ -1,0 +1,103 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// DNS is <dns>: who is asked for the addresses of host names.
+type DNS struct {
+	Servers []string // as DNSServer reads them, asked in this order; none: the system's resolver
+	Pos     Pos
+}
+
+const (
+	// DefaultResolve is how often the name of a host is looked up.
+	DefaultResolve = 30 * time.Second
+	// MinResolve bounds that from below.
+	MinResolve = time.Second
+	// maxDNSServers keeps the time that each server has for its answer from
+	// getting too short.
+	maxDNSServers = 8
+	// dnsPort is where servers are that name no port.
+	dnsPort = 53
+)
+
+// DNSServer reads the address of a DNS server: 10.0.0.1, 10.0.0.1:5353, ::1 or
+// [::1]:5353, port 53 if none is said. Names are refused: somebody would have to
+// look them up first.
+func DNSServer(s string) (netip.AddrPort, error) {
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(ip, dnsPort), nil
+	}
+	server, err := netip.ParseAddrPort(s)
+	if err != nil {
+		server, err = netip.ParseAddrPort(fmt.Sprintf("%s:%d", s, dnsPort)) // [::1]
+	}
+	if err != nil || server.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("%q is no DNS server; want addresses such as 10.0.0.1 or [::1]:5353, with spaces between them", s)
+	}
+	return server, nil
+}
+
+// IsSRV tells whether a host's address is the name of SRV records, such as
+// _pg._tcp.example., which say address and port. Everything else that Check
+// accepts has a port or a path.
+func IsSRV(address string) bool {
+	return strings.HasPrefix(address, "_") && !strings.Contains(address, ":")
+}
+
+// checkHostAddress checks the address of a host: one to connect to, or the name
+// of SRV records.
+func checkHostAddress(s string) error {
+	name, _, port := strings.Cut(s, ":")
+	labels := strings.SplitN(strings.TrimSuffix(name, "."), ".", 3)
+	srv := len(labels) == 3 && strings.HasPrefix(labels[0], "_") && strings.EqualFold(labels[1], "_tcp")
+	switch {
+	case srv && port:
+		return fmt.Errorf("%q: SRV records say the port; leave it out", s)
+	case !IsSRV(s):
+		return checkAddress(s, false)
+	case !srv:
+		return fmt.Errorf("%q is no address; want host:port, or _service._tcp.domain for SRV records", s)
+	}
+	return checkHostName(s, name)
+}
+
+// parseResolve reads how often a name is looked up.
+func parseResolve(s string) (time.Duration, error) {
+	d, err := parseDuration(s)
+	if err == nil {
+		err = checkResolve(d)
+	}
+	return d, err
+}
+
+func checkResolve(d time.Duration) error {
+	if d != 0 && (d < MinResolve || d > longest) {
+		return fmt.Errorf("%v is not between %v and %v, nor 0 for once", d, MinResolve, longest)
+	}
+	return nil
+}
+
+func (k *checker) dns(c *DNS) {
+	if len(c.Servers) > maxDNSServers {
+		k.fail(c.Pos.Line, "<dns servers> names %d servers; at most %d are asked", len(c.Servers), maxDNSServers)
+	}
+	seen := map[netip.AddrPort]bool{}
+	for _, s := range c.Servers {
+		server, err := DNSServer(s)
+		switch {
+		case err == nil && (!printable(s) || len(strings.Fields(s)) != 1): // zones may be anything
+			err = fmt.Errorf("%q has a character that no address has", s)
+		case err == nil && seen[server]:
+			err = fmt.Errorf("%q is there twice", s)
+		}
+		if err != nil {
+			k.fail(c.Pos.Line, "<dns servers>: %v", err)
+		}
+		seen[server] = true
+	}
+}
