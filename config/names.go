@@ -52,6 +52,9 @@ func IsSRV(address string) bool {
 // checkHostAddress checks the address of a host: one to connect to, or the name
 // of SRV records.
 func checkHostAddress(s string) error {
+	if !strings.HasPrefix(s, "_") {
+		return checkAddress(s, false)
+	}
 	name, _, port := strings.Cut(s, ":")
 	labels := strings.SplitN(strings.TrimSuffix(name, "."), ".", 3)
 	srv := len(labels) == 3 && strings.HasPrefix(labels[0], "_") && strings.EqualFold(labels[1], "_tcp")
