@@ -41,10 +41,23 @@ func (c *Config) Check(name string) Problems {
 	return k.told()
 }
 
+// CheckSince is Check for a model that shares with another one, which has no
+// errors, what is as it was there (Share): that is not looked at again, but
+// where it may be in the way of something else. Warnings about it are left out.
+func (c *Config) CheckSince(was *Config, name string) Problems {
+	k := &checker{report: report{file: name}, checked: make(map[*Service]bool, len(was.Services))}
+	for _, s := range was.Services {
+		k.checked[s] = true
+	}
+	k.config(c)
+	return k.told()
+}
+
 // checker gathers problems of a model.
 type checker struct {
 	report
-	broken map[any]bool // parts that the reader has found mistakes in
+	checked map[*Service]bool // services that are known to be right within
+	broken  map[any]bool      // parts that the reader has found mistakes in
 }
 
 func (k *checker) config(c *Config) {
@@ -56,7 +69,9 @@ func (k *checker) config(c *Config) {
 	names := make(map[string]bool, len(c.Services))
 	for _, s := range c.Services {
 		k.name(s.Pos.Line, "service", s.Name, names, k.broken[s])
-		k.service(s)
+		if !k.checked[s] {
+			k.service(s)
+		}
 	}
 	k.listeners(c)
 	k.admin(&c.Admin)

@@ -353,3 +353,38 @@ func TestToldDefaults(t *testing.T) {
 		}
 	}
 }
+
+// What a change leaves as it was is shared, nothing else is, and both models say
+// what they said; an error is found wherever the change made it.
+func TestShareAndCheckSince(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		was := drawModel(t, "was")
+		c := was.Clone()
+		mutate(t, c)
+		if rapid.Bool().Draw(t, "wrong") {
+			s := c.Services[len(c.Services)-1]
+			switch rapid.IntRange(0, 2).Draw(t, "how") {
+			case 0:
+				s.Listen = append(s.Listen, Listen{Address: "nowhere"})
+			case 1:
+				s.Name = c.Services[0].Name
+			case 2:
+				s.Timeouts.Idle = -1
+			}
+		}
+		want := c.Clone()
+		before := was.Clone()
+		c.Share(was)
+		if !gocmp.Equal(want, c) || !gocmp.Equal(before, was) {
+			t.Fatal("a model has changed")
+		}
+		for i, s := range c.Services {
+			if i < len(was.Services) && gocmp.Equal(s, was.Services[i]) && s != was.Services[i] {
+				t.Fatalf("service %q is not shared", s.Name)
+			}
+		}
+		if one, other := c.Check("").Err(), c.CheckSince(was, "").Err(); (one == nil) != (other == nil) {
+			t.Fatalf("Check says %v, CheckSince %v", one, other)
+		}
+	})
+}

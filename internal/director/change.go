@@ -34,11 +34,11 @@ func (d *Director) change(r request) {
 		d.drop(err)
 		return
 	}
-	if err := d.pending.config.Check("configuration").Err(); err != nil {
+	d.pending.config.Share(d.config)
+	if err := d.pending.config.CheckSince(d.config, "configuration").Err(); err != nil {
 		d.drop(err)
 		return
 	}
-	d.pending.config.Share(d.config)
 	d.pending.work = between(d.config, d.pending.config)
 	if r.change.DryRun {
 		d.answer(d.State().Generation)
