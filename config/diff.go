@@ -264,23 +264,12 @@ func (d *differ) group(service []step, a, b *node, enabled string) {
 		d.verb(fmt.Sprintf("changeScheduler %s %s %s", s, g, Quote(to)), op{path: at, kind: opSet, name: "scheduler", text: to})
 	}
 	d.rest(at, a, b, "scheduler")
-	var moved []*node
 	for _, h := range b.of("host") {
-		was := a.kid(h.step())
-		switch {
-		case was == nil:
-			d.addHost(at, h)
-		case was.get("ip") != h.get("ip"):
-			moved = append(moved, h)
-		default:
+		if was := a.kid(h.step()); was != nil {
 			d.host(at, was, h)
+		} else {
+			d.addHost(at, h)
 		}
-	}
-	for _, h := range moved {
-		// With new hosts added before, it is the last one only if it is alone.
-		alone := d.hostsOf(d.old, service[0].key, b.key) == 1 && d.hostsOf(d.new, service[0].key, b.key) == 1
-		d.delHost(at, h, alone && b.key == enabled)
-		d.addHost(at, h)
 	}
 }
 
@@ -306,45 +295,52 @@ func (d *differ) delHost(at []step, h *node, force bool) {
 	d.verb(text, op{path: at, kind: opDelete, gone: []step{h.step()}})
 }
 
+// hostWords are the attributes that addHost and setHost know, ip apart. What else
+// a host may have needs a reload.
+var hostWords = map[string]bool{"weight": true, "state": true, "backup": true}
+
 func (d *differ) addHost(at []step, h *node) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "addHost %s %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(h.key), Quote(h.get("ip")))
+	made := &node{tag: h.tag, key: h.key}
 	for _, a := range h.attrs {
-		if a.name != "name" && a.name != "ip" && a.value != defaults["host "+a.name] {
-			fmt.Fprintf(&text, " %s=%s", a.name, Quote(a.value))
+		switch {
+		case hostWords[a.name]:
+			if a.value != defaults["host "+a.name] {
+				fmt.Fprintf(&text, " %s=%s", a.name, Quote(a.value))
+			}
+		case a.name != "name" && a.name != "ip":
+			continue
 		}
+		made.set(a.name, a.value)
 	}
-	bare := h.bare()
-	d.verb(text.String(), op{path: at, kind: opAdd, kids: []*node{bare}})
-	d.rest(append(slices.Clone(at), h.step()), bare, h)
+	d.verb(text.String(), op{path: at, kind: opAdd, kids: []*node{made}})
+	d.rest(append(slices.Clone(at), h.step()), made, h)
 }
 
-// host makes the edits of a host that stays where it is.
+// host makes the edits of a host that stays.
 func (d *differ) host(at []step, a, b *node) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "setHost %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(b.key))
 	at = append(slices.Clone(at), b.step())
 	var ops []op
-	var unknown []string // attributes whose default has no words
+	var said []string
 	for _, name := range attrChanges(a, b) {
+		if !hostWords[name] && name != "ip" {
+			continue
+		}
 		value, there := b.lookup(name)
 		if !there {
-			var known bool
-			if value, known = defaults["host "+name]; !known {
-				unknown = append(unknown, name)
-				continue
-			}
+			value = defaults["host "+name]
 		}
 		fmt.Fprintf(&text, " %s=%s", name, Quote(value))
 		ops = append(ops, change(at, b, name))
+		said = append(said, name)
 	}
 	if len(ops) > 0 {
 		d.verb(text.String(), ops...)
 	}
-	if len(unknown) > 0 {
-		d.attributes(at, a, b, unknown)
-	}
-	d.rest(at, a, b, attrChanges(a, b)...)
+	d.rest(at, a, b, said...)
 }
 
 // users makes the edits of <user>. Those who come are there before others go,
@@ -612,7 +608,7 @@ func inline(list []*node) string {
 
 // defaults are the defaults of attributes that Marshal leaves out where they
 // say them, by element and name: for people, and for setHost, which has to say
-// them. What is not here is told as "default".
+// those of hostWords. What is not here is told as "default".
 var defaults = map[string]string{
 	"host weight": "1", "host state": "ready", "host backup": "false", "host maxSessions": "0", "host slowStart": "0",
 	"host resolve": "30s", "group allDown": "try",

@@ -177,7 +177,7 @@ func TestGenerationsAndRollback(t *testing.T) {
 		var moved *MovedError
 		_, err := d.Do(t.Context(), Change{Generation: 2, Apply: weight(2, 9)})
 		if !errors.As(err, &moved) || err.Error() != "the configuration has moved on from generation 2 to 4; "+
-			"3 by tester: delHost web g b, addHost web g b 10.0.0.9:80; 4 by tester: addGroup web new leastc, enableGroup web new --force" {
+			"3 by tester: setHost web g b ip=10.0.0.9:80; 4 by tester: addGroup web new leastc, enableGroup web new --force" {
 			t.Errorf("said %v", err)
 		}
 		if _, err := d.Reload(t.Context(), ReloadRequest{Generation: 3}); !errors.As(err, &moved) {
@@ -193,7 +193,7 @@ func TestGenerationsAndRollback(t *testing.T) {
 		if g, err := d.Rollback(t.Context(), 2, Change{By: "tester"}); err != nil || g != 5 {
 			t.Fatal(g, err)
 		}
-		if weights(d) != "a=5 c=1 b=1" || len(d.State().Config.Services[0].Groups) != 1 {
+		if weights(d) != "a=5 b=1 c=1" || len(d.State().Config.Services[0].Groups) != 1 {
 			t.Errorf("weights %s", weights(d))
 		}
 		// A rollback is a change: two steps back are this one and the one before.
