@@ -93,8 +93,8 @@ func (l *loop) connect(s *session, host *sched.Host) bool {
 }
 
 // await keeps a client for which there is no descriptor now: another host would
-// need one just as well. No further client is taken meanwhile, so at most one
-// for each loop waits like this, until the time for all connects is over.
+// need one just as well. The listeners rest meanwhile, so few clients wait like
+// this, and none beyond the time for all connects.
 func (l *loop) await(s *session) {
 	s.count.failed[local].Add(1)
 	s.host.Release(0, 0)

@@ -1,0 +1,290 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// claim is what an edit does to addresses that are listened on.
+type claim struct {
+	edit        Edit
+	takes       []string
+	gives       []string
+	service     string // of a listener
+	fresh, gone bool   // a service comes or goes
+}
+
+// addresses orders the edits that take or give up addresses, so that none is
+// taken before it is free. Where they wait for each other in a circle, which
+// verbs cannot break, they are one edit.
+func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
+	var open, shut []claim
+	for _, s := range fresh {
+		seed := serviceSeed(s)
+		listens := seed.kids
+		first := listens[0].get("ip")
+		seed.kids = []*node{{tag: "listen", key: listens[0].key, attrs: []attribute{{"ip", first}}}}
+		open = append(open, claim{
+			edit: Edit{
+				text: fmt.Sprintf("addService %s %s", quoteName(s.key), Quote(first)), live: true,
+				ops: []op{{kind: opAdd, kids: []*node{seed}}},
+			}, takes: []string{first}, service: s.key, fresh: true,
+		})
+		open = append(open, d.opened(seed, &node{tag: "service", key: s.key, kids: listens})...)
+	}
+	for _, s := range b.of("service") {
+		if was := a.kid(s.step()); was != nil {
+			open = append(open, d.opened(was, s)...)
+			shut = append(shut, d.closed(was, s)...)
+		}
+	}
+	for _, s := range a.of("service") {
+		if b.kid(s.step()) != nil {
+			continue
+		}
+		c := claim{
+			edit:    Edit{text: "delService " + quoteName(s.key), live: true, ops: []op{{kind: opDelete, gone: []step{s.step()}}}},
+			service: s.key, gone: true,
+		}
+		for _, l := range s.of("listen") {
+			c.gives = append(c.gives, l.get("ip"))
+		}
+		shut = append(shut, c)
+	}
+	for _, e := range others {
+		open = append(open, claim{edit: e})
+	}
+	adminClaims(open, d.old, d.new)
+	d.inTurn(append(open, shut...))
+}
+
+// opened makes the edits of listeners that are new or have changed. Verbs know
+// of a listener nothing but its address.
+func (d *differ) opened(a, b *node) []claim {
+	var list []claim
+	at := []step{b.step()}
+	for _, l := range b.of("listen") {
+		if was := a.kid(l.step()); was != nil {
+			list = append(list, d.changedListener(at, was, l)...)
+			continue
+		}
+		address := l.get("ip")
+		begin := len(d.edits)
+		add := op{path: at, kind: opAdd, kids: []*node{l}}
+		if len(l.attrs)+len(l.kids) == 1 {
+			d.verb(fmt.Sprintf("addListen %s %s", quoteName(b.key), Quote(address)), add)
+		} else {
+			d.note(where(at, nil)+inline([]*node{l})+" added", add)
+		}
+		list = append(list, claim{edit: d.edits[begin], takes: []string{address}, service: b.key})
+		d.edits = d.edits[:begin]
+	}
+	return list
+}
+
+// changedListener makes the edits of a listener that keeps its address.
+func (d *differ) changedListener(at []step, a, b *node) (list []claim) {
+	begin := len(d.edits)
+	d.rest(append(slices.Clone(at), b.step()), a, b)
+	for _, e := range d.edits[begin:] {
+		list = append(list, claim{edit: e, service: at[0].key})
+	}
+	d.edits = d.edits[:begin]
+	return list
+}
+
+func (d *differ) closed(a, b *node) []claim {
+	var list []claim
+	at := []step{b.step()}
+	// Of several with one address the last is the first to go: they are counted.
+	for _, l := range slices.Backward(a.of("listen")) {
+		if b.kid(l.step()) != nil {
+			continue
+		}
+		list = append(list, claim{
+			edit: Edit{
+				text: fmt.Sprintf("delListen %s %s", quoteName(b.key), Quote(l.get("ip"))), live: true,
+				ops: []op{{path: at, kind: opDelete, gone: []step{l.step()}}},
+			}, gives: []string{l.get("ip")}, service: b.key,
+		})
+	}
+	return list
+}
+
+// adminClaims fills in which addresses edits of <admin> take and give up.
+func adminClaims(list []claim, old, new *Config) {
+	for tag, address := range map[string]func(*Admin) string{
+		"metrics": func(a *Admin) string { return a.Metrics },
+		"web":     func(a *Admin) string { return a.Web.served() },
+		"ssh":     func(a *Admin) string { return a.SSH.served() },
+	} {
+		from, to := address(&old.Admin), address(&new.Admin)
+		if from == to {
+			continue
+		}
+		for i := range list {
+			if !list[i].edit.touches(step{tag: "admin"}, step{tag: tag}) {
+				continue
+			}
+			if from != "" {
+				list[i].gives = []string{from}
+			}
+			if to != "" {
+				list[i].takes = []string{to}
+			}
+			break
+		}
+	}
+}
+
+// served returns the address that is listened on, "" if none is.
+func (a *AdminListen) served() string {
+	if a == nil || !a.Enable {
+		return ""
+	}
+	return a.Listen
+}
+
+// touches tells whether an edit is about an element.
+func (e Edit) touches(path ...step) bool {
+	for _, o := range e.ops {
+		at := slices.Clone(o.path)
+		for _, k := range o.kids {
+			at = append(at, k.step())
+			break
+		}
+		for _, s := range o.gone {
+			at = append(at, s)
+			break
+		}
+		if len(at) >= len(path) && slices.Equal(at[:len(path)], path) {
+			return true
+		}
+	}
+	return false
+}
+
+// inTurn adds edits in an order in which each can be made.
+func (d *differ) inTurn(list []claim) {
+	if !slices.ContainsFunc(list, func(c claim) bool { return len(c.takes)+len(c.gives) > 0 }) {
+		for _, c := range list {
+			d.edits = append(d.edits, c.edit)
+		}
+		return
+	}
+	used := newAddresses(d.old)
+	listeners := map[string]int{}
+	for _, s := range d.old.Services {
+		listeners[s.Name] = len(s.Listen)
+	}
+	services := len(d.old.Services)
+	for progress := true; progress && len(list) > 0; {
+		progress = false
+		waiting := list[:0]
+		for _, c := range list {
+			possible := true
+			switch {
+			case c.gone:
+				possible = services > 1
+			case c.service != "" && !c.fresh && len(c.gives) > 0:
+				possible = listeners[c.service] > 1
+			case c.service != "" && !c.fresh:
+				possible = listeners[c.service] > 0
+			}
+			for _, address := range c.gives {
+				used.remove(address)
+			}
+			possible = possible && !slices.ContainsFunc(c.takes, used.overlaps)
+			if !possible {
+				for _, address := range c.gives {
+					used.add(address)
+				}
+				waiting = append(waiting, c)
+				continue
+			}
+			for _, address := range c.takes {
+				used.add(address)
+			}
+			switch {
+			case c.gone:
+				services--
+				delete(listeners, c.service)
+			case c.fresh:
+				services++
+				listeners[c.service] = 1
+			case c.service != "":
+				listeners[c.service] += len(c.takes) - len(c.gives)
+			}
+			d.edits = append(d.edits, c.edit)
+			progress = true
+		}
+		list = waiting
+	}
+	if len(list) == 0 {
+		return
+	}
+	var texts []string
+	all := Edit{}
+	for _, giving := range []bool{true, false} {
+		for _, c := range list {
+			if giving == (len(c.gives) > 0 && len(c.takes) == 0) {
+				texts = append(texts, strings.TrimPrefix(c.edit.text, "# "))
+				all.ops = append(all.ops, c.edit.ops...)
+				all.restart = all.restart || c.edit.restart
+			}
+		}
+	}
+	all.text = comment("at once: "+strings.Join(texts, "; "), needsReload)
+	all.shown = all.text
+	d.edits = append(d.edits, all)
+}
+
+// addresses is a set of addresses that are listened on, by port.
+type addresses map[string][]string
+
+func newAddresses(c *Config) addresses {
+	used := addresses{}
+	for _, s := range c.Services {
+		for _, l := range s.Listen {
+			used.add(l.Address)
+		}
+	}
+	for _, a := range []string{c.Admin.Metrics, c.Admin.Web.served(), c.Admin.SSH.served()} {
+		if a != "" {
+			used.add(a)
+		}
+	}
+	return used
+}
+
+func (u addresses) add(address string) {
+	host, port := splitListen(address)
+	u[port] = append(u[port], host)
+}
+
+func (u addresses) remove(address string) {
+	host, port := splitListen(address)
+	if i := slices.Index(u[port], host); i >= 0 {
+		u[port] = slices.Delete(u[port], i, i+1)
+	}
+}
+
+// overlaps tells whether an address cannot be listened on beside the others,
+// by the rules of listenTable.
+func (u addresses) overlaps(address string) bool {
+	host, port := splitListen(address)
+	if port == "0" {
+		return false
+	}
+	is4 := func(h string) bool { return !strings.Contains(h, ":") }
+	for _, other := range u[port] {
+		switch {
+		case other == host, other == "", host == "":
+			return true
+		case other == "0.0.0.0" && is4(host), host == "0.0.0.0" && is4(other):
+			return true
+		}
+	}
+	return false
+}
