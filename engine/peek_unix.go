@@ -27,3 +27,18 @@ func peek(c net.Conn) error {
 	}
 	return perr
 }
+
+// hasUnread tells whether bytes that c has received wait to be read. A deadline
+// of c does not matter.
+func hasUnread(c net.Conn) bool {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	err = raw.Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, _ = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	})
+	return err == nil && n > 0
+}

@@ -38,7 +38,7 @@ const ringSize = 256
 
 // worthARing is the size of a batch from which on the ring is quicker than a
 // call for each send (docs/performance.md).
-const worthARing = 1
+const worthARing = 4
 
 // sqe is struct io_uring_sqe of linux/io_uring.h.
 type sqe struct {

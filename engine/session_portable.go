@@ -233,7 +233,7 @@ func (s *session) pump(i int) {
 			_ = dst.(writeCloser).CloseWrite()
 		}
 	case s.ctx.Err() != nil:
-		if tcp, ok := dst.(*net.TCPConn); ok && errors.Is(err, splice.ErrWrite) {
+		if tcp, ok := dst.(*net.TCPConn); ok && (errors.Is(err, splice.ErrWrite) || hasUnread(src)) {
 			_ = tcp.SetLinger(0) // bytes on the way are lost: a clean end would hide that
 		}
 		return
