@@ -22,7 +22,7 @@ const module = "github.com/txlb/txlb"
 // may import whatever the room may, and what they are listed for below.
 var rooms = map[string][]string{
 	"":                  {"config", "sched", "engine", "internal/director", "internal/logs"},
-	"cmd/txlb":          {"config", "sched", "engine", "splice", "internal/director", "internal/health", "internal/logs", "internal/metrics"},
+	"cmd/txlb":          {"config", "sched", "engine", "splice", "internal/admin", "internal/director", "internal/health", "internal/logs", "internal/metrics"},
 	"config":            {},
 	"sched":             {},
 	"splice":            {},
