@@ -30,6 +30,7 @@ var packages = map[string]string{
 	"nft":             "nftables",
 	"redis-server":    "redis-server",
 	"redis-benchmark": "redis-tools",
+	"promtool":        "prometheus",
 	"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
 	"/usr/lib/postgresql/*/bin/postgres":          "postgresql",
 	"/usr/lib/postgresql/*/bin/initdb":            "postgresql",
