@@ -41,6 +41,9 @@ func readConfig(c console, command string, args []string, problems io.Writer) (d
 	}
 	path = configPath(*file)
 	doc, found := config.ReadDocument(path)
+	if doc != nil {
+		found = append(found, badHashes(path, doc.Config)...)
+	}
 	if len(found) > 0 {
 		fmt.Fprintln(problems, found)
 	}
