@@ -59,6 +59,8 @@ type Caller struct {
 	Name string // of the user
 	From string // address, or how the command came
 	Role Role
+
+	proof string // for Still: what he has logged in with
 }
 
 // Result is the answer to a command.
@@ -100,6 +102,7 @@ type Admin struct {
 	verbs   []Verb
 	started time.Time
 	drains  drains
+	users   *users
 }
 
 // New returns an Admin. Close ends it.
@@ -107,7 +110,7 @@ func New(opt Options) *Admin {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), started: time.Now(), drains: newDrains()}
+	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), started: time.Now(), drains: newDrains(), users: newUsers()}
 }
 
 // Close forgets the deadlines that have not come; their sessions go on. It
