@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -65,22 +66,24 @@ func kindOf(err error) string {
 // frame gives the answer as a line of JSON.
 func (a answer) frame() []byte {
 	f := Answer{OK: a.err == nil, Text: a.text, Raw: a.raw, Generation: a.generation}
-	if a.data != nil {
-		data, err := json.Marshal(a.data)
-		if err != nil {
-			// What verbs give is plain data.
-			data = nil
-		}
-		f.Data = data
-	}
 	if a.err != nil {
 		f.Error, f.Kind = strings.ReplaceAll(a.err.Error(), "\n", "; "), kindOf(a.err)
 	}
-	line, err := json.Marshal(f)
-	if err != nil {
-		line, _ = json.Marshal(Answer{Error: err.Error(), Kind: "failed"})
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
+	data, err := json.Marshal(a.data)
+	if a.data != nil {
+		f.Data = data
 	}
-	return append(line, '\n')
+	if err == nil {
+		err = enc.Encode(f)
+	}
+	if err != nil {
+		line.Reset()
+		_ = enc.Encode(Answer{Error: "the answer cannot be written as JSON: " + err.Error(), Kind: "failed"})
+	}
+	return line.Bytes()
 }
 
 // plain gives the answer as lines, of which the last is empty, and no other.

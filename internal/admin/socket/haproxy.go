@@ -43,8 +43,10 @@ func natives() []native {
 		{name: "show backend", help: "the names of the backends", run: showBackend},
 		{name: "show info", help: "figures of the process", run: showInfo},
 		{name: "show servers state", args: "[<backend>]", help: "servers with their state, version 1", run: showServersState},
+		{name: "show sess", args: "[<id>]", help: "sessions that are open, or one", run: showSess},
 		{name: "show stat", args: "[<iid>|<proxy> <type> <sid>] [no-maint|up]", help: "figures of frontends, backends and servers, as CSV", run: showStat},
 		{name: "show version", help: "the version of txlb", run: showVersion},
+		{name: "shutdown session", args: "<id>", help: "end a session", destructive: true, run: shutdownSession},
 		{name: "shutdown sessions server", args: "<bk>/<srv>", help: "end the sessions of a server", destructive: true, run: shutdownServer},
 	}
 }

@@ -28,7 +28,7 @@ import (
 func Listen(path string, mode fs.FileMode, group string) (net.Listener, error) {
 	ln, err := listen(path, mode, group)
 	if err != nil {
-		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+		return nil, fmt.Errorf("admin socket: %w", err)
 	}
 	return ln, nil
 }
