@@ -122,7 +122,7 @@ func TestBehavioursHaveTests(t *testing.T) {
 func TestDependenciesStayFew(t *testing.T) {
 	want := []string{
 		"github.com/VictoriaMetrics/metrics", "github.com/beevik/etree", "github.com/coreos/go-systemd/v22", "github.com/go-crypt/x",
-		"github.com/panjf2000/gnet/v2", "github.com/valyala/fastrand", "github.com/valyala/histogram", "golang.org/x/sys",
+		"github.com/panjf2000/gnet/v2", "github.com/valyala/fastrand", "github.com/valyala/histogram", "golang.org/x/sys", "golang.org/x/term",
 	}
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./cmd/txlb").Output()
 	if err != nil {

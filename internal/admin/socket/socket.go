@@ -72,6 +72,8 @@ const (
 	// writeTimeout is how long a client may leave writeChunk bytes unread.
 	writeTimeout = 10 * time.Second
 	writeChunk   = 64 << 10
+	// grace is how long an answer may take after the end of Serve.
+	grace = time.Second
 	// acceptPause is how long accepting rests when there is no descriptor.
 	acceptPause = 100 * time.Millisecond
 )
@@ -157,6 +159,7 @@ type conn struct {
 	net.Conn
 	caller admin.Caller
 	in     *bufio.Reader
+	ctx    context.Context // of serve
 	idle   time.Duration
 	prompt bool // stay, and say "> "
 	frames bool // ctl
@@ -166,10 +169,14 @@ type conn struct {
 // serve is the goroutine of a connection.
 func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	defer func() { _ = nc.Close() }()
-	// The end of ctx is a deadline that has passed.
-	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	// At the end of ctx no line is read any more, but one that is being done,
+	// such as a reload that moves this socket, still has its answer.
+	stop := context.AfterFunc(ctx, func() {
+		_ = nc.SetReadDeadline(time.Unix(1, 0))
+		_ = nc.SetWriteDeadline(time.Now().Add(grace))
+	})
 	defer stop()
-	c := &conn{Server: s, Conn: nc, caller: callerOf(nc), in: bufio.NewReaderSize(nc, 4<<10), idle: s.opt.Idle}
+	c := &conn{Server: s, Conn: nc, caller: callerOf(nc), in: bufio.NewReaderSize(nc, 4<<10), ctx: ctx, idle: s.opt.Idle}
 	for ctx.Err() == nil && !c.ended {
 		line, err := c.readLine(ctx)
 		if err != nil {
@@ -350,8 +357,10 @@ func (c *conn) reply(a answer) error {
 // write writes all of p, and gives up when the client does not read.
 func (c *conn) write(p []byte) error {
 	for len(p) > 0 {
-		if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return err
+		if c.ctx.Err() == nil {
+			if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+				return err
+			}
 		}
 		n, err := c.Conn.Write(p[:min(len(p), writeChunk)])
 		if err != nil {
