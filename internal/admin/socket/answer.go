@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/internal/admin"
-	"github.com/txlb/txlb/internal/director"
 )
 
 // Answer is the answer to a line behind ctl, one line of JSON. Of a line with
@@ -49,13 +48,12 @@ type answer struct {
 
 // kindOf names an error for programs.
 func kindOf(err error) string {
-	_, moved := errors.AsType[*director.MovedError](err)
 	switch {
 	case errors.Is(err, admin.ErrUnknownVerb):
 		return "unknown"
 	case errors.Is(err, admin.ErrNotAllowed):
 		return "forbidden"
-	case errors.Is(err, admin.ErrMovedOn) || moved:
+	case errors.Is(err, admin.ErrMovedOn):
 		return "moved"
 	case errors.Is(err, admin.ErrNotServed):
 		return "missing"

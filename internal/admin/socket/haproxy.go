@@ -282,44 +282,48 @@ func (s server) verb(name string, options ...admin.Word) admin.Command {
 	return c
 }
 
-// movedTries is how often a command is made anew because the configuration has
-// changed between looking and doing.
-const movedTries = 10
-
-// edit does the verb that a command means by what runs. It is done to that and
-// nothing else: if the configuration changes meanwhile, it is looked at again.
+// edit does the verb that a command means.
 func (r *request) edit(make func(*director.State) (c admin.Command, text string, err error)) answer {
+	c, text, err := make(r.opt.Director.State())
+	if err != nil {
+		return answer{err: err}
+	}
+	result, err := r.opt.Admin.Execute(r.ctx, r.caller, c)
+	if err != nil {
+		return answer{err: err}
+	}
+	return answer{text: text, generation: result.Generation}
+}
+
+// exactTries is how often a command is made anew because the configuration has
+// changed between looking and doing.
+const exactTries = 1000
+
+// exactly is edit for a verb that is right only for what runs: if the
+// configuration changes before it is done, it is made anew.
+func (r *request) exactly(make func(*director.State) (c admin.Command, text string, err error)) answer {
 	for try := 1; ; try++ {
-		state := r.opt.Director.State()
-		c, text, err := make(state)
-		if err != nil {
-			return answer{err: err}
+		a := r.edit(func(state *director.State) (admin.Command, string, error) {
+			c, text, err := make(state)
+			c.Words = append(c.Words, admin.Word{Key: "generation", Value: strconv.FormatUint(state.Generation, 10)})
+			return c, text, err
+		})
+		if a.err == nil || !errors.Is(a.err, admin.ErrMovedOn) || try == exactTries || r.ctx.Err() != nil {
+			return a
 		}
-		c.Words = append(c.Words, admin.Word{Key: "generation", Value: strconv.FormatUint(state.Generation, 10)})
-		result, err := r.opt.Admin.Execute(r.ctx, r.caller, c)
-		if err != nil && kindOf(err) == "moved" && try < movedTries {
-			continue
-		}
-		if err != nil {
-			return answer{err: err}
-		}
-		return answer{text: text, generation: result.Generation}
 	}
 }
 
-// set is an edit that sets options of the host that the first word names.
-func (r *request) set(options func(server) (words []admin.Word, text string, err error)) answer {
-	if len(r.words) == 0 {
-		return answer{err: errNoName}
-	}
-	return r.edit(func(state *director.State) (admin.Command, string, error) {
+// set makes a verb that sets options of the host that the first word names.
+func (r *request) set(options func(server) (words []admin.Word, text string, err error)) func(*director.State) (admin.Command, string, error) {
+	return func(state *director.State) (admin.Command, string, error) {
 		s, err := find(state, r.words[0])
 		if err != nil {
 			return admin.Command{}, "", err
 		}
 		words, text, err := options(s)
 		return s.verb("setHost", words...), text, err
-	})
+	}
 }
 
 // tooMany refuses words behind those that a command takes.
@@ -330,9 +334,17 @@ func (r *request) tooMany(most int) error {
 	return nil
 }
 
+// oneName refuses a command that is not about one server.
+func (r *request) oneName() error {
+	if len(r.words) == 0 {
+		return errNoName
+	}
+	return r.tooMany(1)
+}
+
 func stateTo(state string) func(*request) answer {
 	return func(r *request) answer {
-		if err := r.tooMany(1); err != nil {
+		if err := r.oneName(); err != nil {
 			return answer{err: err}
 		}
 		return r.setState(state)
@@ -340,9 +352,9 @@ func stateTo(state string) func(*request) answer {
 }
 
 func (r *request) setState(state string) answer {
-	return r.set(func(server) ([]admin.Word, string, error) {
+	return r.edit(r.set(func(server) ([]admin.Word, string, error) {
 		return []admin.Word{{Key: "state", Value: state}}, "", nil
-	})
+	}))
 }
 
 func setServer(r *request) answer {
@@ -379,13 +391,13 @@ func setWeight(r *request) answer {
 	if err := r.tooMany(2); err != nil {
 		return answer{err: err}
 	}
-	return r.set(func(s server) ([]admin.Word, string, error) {
+	return r.edit(r.set(func(s server) ([]admin.Word, string, error) {
 		if len(r.words) < 2 {
 			return nil, "", sentence("Require <weight> or <weight%>.")
 		}
 		w, err := weight(r.words[1], r.initial(s))
 		return []admin.Word{{Key: "weight", Value: strconv.Itoa(w)}}, "", err
-	})
+	}))
 }
 
 // weight reads a weight, or a share of the initial one in percent.
@@ -438,10 +450,7 @@ func (s *Server) storedWeights() map[rowKey]int {
 }
 
 func getWeight(r *request) answer {
-	if len(r.words) == 0 {
-		return answer{err: errNoName}
-	}
-	if err := r.tooMany(1); err != nil {
+	if err := r.oneName(); err != nil {
 		return answer{err: err}
 	}
 	s, err := find(r.opt.Director.State(), r.words[0])
@@ -470,7 +479,7 @@ func setAddr(r *request) answer {
 	if n, err := strconv.ParseUint(port, 10, 16); port != "" && (err != nil || n == 0) {
 		return answer{err: fmt.Errorf("invalid port '%s'%s", port, by)}
 	}
-	return r.set(func(s server) ([]admin.Word, string, error) {
+	return r.exactly(r.set(func(s server) ([]admin.Word, string, error) {
 		oldIP, oldPort, err := net.SplitHostPort(s.host.Config.Address)
 		newPort := port
 		if newPort == "" {
@@ -492,7 +501,7 @@ func setAddr(r *request) answer {
 			text += ", no need to change the port"
 		}
 		return []admin.Word{{Key: "ip", Value: net.JoinHostPort(ip, newPort)}}, text + by, nil
-	})
+	}))
 }
 
 func addServer(r *request) answer {
@@ -553,13 +562,10 @@ func addServer(r *request) answer {
 }
 
 func delServer(r *request) answer {
-	if len(r.words) == 0 {
-		return answer{err: errNoName}
-	}
-	if err := r.tooMany(1); err != nil {
+	if err := r.oneName(); err != nil {
 		return answer{err: err}
 	}
-	return r.edit(func(now *director.State) (admin.Command, string, error) {
+	return r.exactly(func(now *director.State) (admin.Command, string, error) {
 		s, err := find(now, r.words[0])
 		if err == nil && s.host.Config.State != "maint" {
 			err = sentence("Only servers in maintenance mode can be deleted.")
@@ -572,10 +578,7 @@ func delServer(r *request) answer {
 }
 
 func shutdownServer(r *request) answer {
-	if len(r.words) == 0 {
-		return answer{err: errNoName}
-	}
-	if err := r.tooMany(1); err != nil {
+	if err := r.oneName(); err != nil {
 		return answer{err: err}
 	}
 	return r.edit(func(now *director.State) (admin.Command, string, error) {
