@@ -22,13 +22,14 @@ const module = "github.com/txlb/txlb"
 // may import whatever the room may, and what they are listed for below.
 var rooms = map[string][]string{
 	"":                       {"config", "sched", "engine", "internal/director", "internal/logs"},
-	"cmd/txlb":               {"config", "sched", "engine", "splice", "internal/admin", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd"},
+	"cmd/txlb":               {"config", "sched", "engine", "splice", "internal/admin", "internal/admin/control", "internal/admin/socket", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd"},
 	"config":                 {},
 	"sched":                  {},
 	"splice":                 {},
 	"engine":                 {"sched", "splice"},
 	"internal/admin":         {"config", "sched", "engine", "internal/director", "internal/passwd"},
 	"internal/admin/control": {"engine"},
+	"internal/admin/socket":  {"config", "sched", "engine", "internal/admin", "internal/director", "internal/health"},
 	"internal/director":      {"config", "engine", "sched", "internal/health"},
 	"internal/health":        {"sched"},
 	"internal/logs":          {},
