@@ -21,22 +21,24 @@ const module = "github.com/txlb/txlb"
 // docs/architecture.md. What is not listed may import none. The tests of a room
 // may import whatever the room may, and what they are listed for below.
 var rooms = map[string][]string{
-	"":                  {"config", "sched", "engine", "internal/director", "internal/logs"},
-	"cmd/txlb":          {"config", "sched", "engine", "splice", "internal/admin", "internal/director", "internal/health", "internal/logs", "internal/metrics"},
-	"config":            {},
-	"sched":             {},
-	"splice":            {},
-	"engine":            {"sched", "splice"},
-	"internal/admin":    {"config", "sched", "engine", "internal/director", "internal/passwd"},
-	"internal/director": {"config", "engine", "sched", "internal/health"},
-	"internal/health":   {"sched"},
-	"internal/logs":     {},
-	"internal/debian":   {},
-	"internal/leaktest": {},
-	"internal/metrics":  {"internal/director", "engine", "sched"},
-	"internal/passwd":   {},
-	"bench":             {"config", "sched", "engine", "splice", "internal/debian"},
-	"soak":              {"config", "sched", "engine", "internal/director", "internal/debian"},
+	"":                       {"config", "sched", "engine", "internal/director", "internal/logs"},
+	"cmd/txlb":               {"config", "sched", "engine", "splice", "internal/admin", "internal/admin/console", "internal/admin/ssh", "internal/director", "internal/health", "internal/logs", "internal/metrics"},
+	"config":                 {},
+	"sched":                  {},
+	"splice":                 {},
+	"engine":                 {"sched", "splice"},
+	"internal/admin":         {"config", "sched", "engine", "internal/director", "internal/passwd"},
+	"internal/admin/console": {"config", "internal/admin"},
+	"internal/admin/ssh":     {"internal/admin", "internal/admin/console"},
+	"internal/director":      {"config", "engine", "sched", "internal/health"},
+	"internal/health":        {"sched"},
+	"internal/logs":          {},
+	"internal/debian":        {},
+	"internal/leaktest":      {},
+	"internal/metrics":       {"internal/director", "engine", "sched"},
+	"internal/passwd":        {},
+	"bench":                  {"config", "sched", "engine", "splice", "internal/debian"},
+	"soak":                   {"config", "sched", "engine", "internal/director", "internal/debian"},
 }
 
 // outside says which room alone may know an outside library.
@@ -46,6 +48,8 @@ var outside = map[string]string{
 	"github.com/VictoriaMetrics/metrics": "internal/metrics",
 	"github.com/coreos/go-systemd/v22":   "cmd/txlb",
 	"github.com/go-crypt/x":              "internal/passwd",
+	"golang.org/x/crypto/ssh":            "internal/admin/ssh",
+	"golang.org/x/term":                  "internal/admin/console",
 }
 
 // pkg is what `go list -json` says of a package, as far as the fence needs it.

@@ -153,10 +153,13 @@ func (v *view) rows() []*row {
 		if !h.Enabled {
 			r.state += ",off"
 		}
+		if h.State != "ready" {
+			r.health, r.colour = h.State, yellow
+		}
 		if !h.Up {
 			r.health, r.detail, r.trouble = "DOWN", r.detail+" "+h.Reason, 2
 			if h.State == "maint" {
-				r.trouble = 0
+				r.health, r.trouble = "maint", 0
 			}
 		}
 		r.match = h.Service + " " + r.name + " " + h.Address + " " + r.state + " " + r.health
