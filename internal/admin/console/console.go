@@ -1,6 +1,6 @@
 // Package console is how people meet the runtime verbs at a terminal: a prompt
 // ([Terminal.Shell]), a live view ([Terminal.Top]), and the way results look
-// ([Render], [Run]). It carries bytes of a terminal in and out and knows
+// ([Render], [Run], [Script]). It carries bytes of a terminal in and out and knows
 // nothing of how they travel; commands go to an [Executor].
 //
 // Beside the verbs it has a few words of its own: top, quit and exit. The flag
@@ -118,10 +118,10 @@ type runner struct {
 }
 
 // Run does the commands of one line in turn, up to the first that fails, and
-// returns the exit status. Answers go to out, errors to errs.
+// returns the exit status; quit ends it well. Answers go to out, errors to errs.
 func Run(ctx context.Context, x Executor, line string, out, errs io.Writer, style Style) int {
 	r := runner{x: x, out: out, errs: errs, style: style}
-	return statusOf(r.line(ctx, line))
+	return max(statusOf(r.line(ctx, line)), StatusOK)
 }
 
 // Script does what Run does for each line of in, up to the first that fails,
@@ -130,14 +130,15 @@ func Script(ctx context.Context, x Executor, in io.Reader, out, errs io.Writer, 
 	lines := newLines(in)
 	for n := 1; ; n++ {
 		line, err := lines.next()
+		told := prefixed{errs, fmt.Sprintf("line %d: ", n)}
 		switch {
 		case errors.Is(err, io.EOF):
 			return StatusOK
 		case err != nil:
-			writeError(errs, fmt.Errorf("line %d: %w", n, err), style)
+			writeError(told, err, style)
 			return StatusFailed
 		}
-		r := runner{x: x, out: out, errs: prefixed{errs, fmt.Sprintf("line %d: ", n)}, style: style}
+		r := runner{x: x, out: out, errs: told, style: style}
 		if status := statusOf(r.line(ctx, line)); status != StatusOK {
 			if status < 0 {
 				return StatusOK
@@ -147,34 +148,28 @@ func Script(ctx context.Context, x Executor, in io.Reader, out, errs io.Writer, 
 	}
 }
 
-// failure is an error of a command that has been shown.
-type failure struct{ error }
-
-func (f failure) Unwrap() error { return f.error }
-
 // statusOf turns the end of a line into an exit status, -1 for quit.
 func statusOf(err error) int {
-	var usage usageError
 	switch {
 	case err == nil:
 		return StatusOK
 	case errors.Is(err, errQuit):
 		return -1
-	case errors.As(err, &usage) || errors.Is(err, admin.ErrUnknownVerb) || errors.Is(err, admin.ErrUsage):
+	case errors.Is(err, errParse) || errors.Is(err, admin.ErrUnknownVerb) || errors.Is(err, admin.ErrUsage):
 		return StatusUsage
 	}
 	return StatusFailed
 }
 
-// usageError is a line that cannot be understood.
-type usageError struct{ error }
+// errParse is a line that cannot be read.
+var errParse = errors.New("no command")
 
 // line does the commands of a line. Every error is shown before it is returned.
 func (r *runner) line(ctx context.Context, line string) error {
 	commands, err := parse(line)
 	if err != nil {
 		writeError(r.errs, err, r.style)
-		return usageError{err}
+		return fmt.Errorf("%w: %w", errParse, err)
 	}
 	return r.commands(ctx, commands)
 }

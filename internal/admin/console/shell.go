@@ -91,7 +91,7 @@ func (t *Terminal) do(ctx context.Context, x Executor, line string, e *editor) e
 	commands, err := parse(line)
 	if err != nil {
 		writeError(out, err, t.style)
-		return usageError{err}
+		return fmt.Errorf("%w: %w", errParse, err)
 	}
 	if doomed := destructive(commands); e != nil && len(doomed) > 0 {
 		switch answer, err := e.read(strings.Join(doomed, "; ")+": sure? (y/N) ", true); {
