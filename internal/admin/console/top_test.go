@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,12 +21,22 @@ import (
 
 // plant is a Source whose counters grow by what a test says for each look.
 type plant struct {
+	mu    sync.Mutex
 	looks int
 	err   error
 	names []string // of hosts of service web
 }
 
+// fails makes it fail from now on, or no longer.
+func (p *plant) fails(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}
+
 func (p *plant) Snapshot(context.Context) (Snapshot, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.err != nil {
 		return Snapshot{}, p.err
 	}
@@ -99,7 +110,7 @@ func TestTopGivesTheTerminalBack(t *testing.T) {
 		"a signal":          {func(tt *tty, _ *plant) { tt.term.Interrupt() }, nil},
 		"the context":       {func(tt *tty, _ *plant) { tt.end(end) }, end},
 		"the terminal goes": {func(tt *tty, _ *plant) { _ = tt.keys.Close() }, errHangup},
-		"the user is gone":  {func(tt *tty, p *plant) { p.err = ErrEnd; time.Sleep(pace) }, ErrEnd},
+		"the user is gone":  {func(tt *tty, p *plant) { p.fails(ErrEnd); time.Sleep(pace) }, ErrEnd},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -143,7 +154,7 @@ func TestTopSurvivesAnError(t *testing.T) {
 		p := &plant{err: errors.New("dial:\n\x1b[2J nobody")}
 		tt := openTop(t, p, Options{})
 		wants(t, plain(tt.raw()), "error: dial:; ?[2J nobody")
-		p.err = nil
+		p.fails(nil)
 		tt.press("")
 		time.Sleep(pace)
 		synctest.Wait()
@@ -310,7 +321,7 @@ func TestRemoteReadsAnswers(t *testing.T) {
 			t.Errorf("%s: %v", answer, err)
 		}
 	}
-	p.err = io.ErrUnexpectedEOF
+	p.fails(io.ErrUnexpectedEOF)
 	if _, err := Remote(ask).Snapshot(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Error(err)
 	}
