@@ -15,6 +15,7 @@ require (
 )
 
 require (
+	github.com/go-crypt/x v0.4.16 // indirect
 	github.com/valyala/fastrand v1.1.0 // indirect
 	github.com/valyala/histogram v1.2.0 // indirect
 )

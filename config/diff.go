@@ -431,16 +431,7 @@ func (d *differ) mark(path []step) {
 }
 
 // needsNewProcess tells what is fixed while a process runs.
-func needsNewProcess(path []step) bool {
-	switch {
-	case len(path) == 0:
-		return false
-	case path[0].tag == "engine":
-		return true
-	}
-	return len(path) > 1 && path[0].tag == "admin" &&
-		(path[1].tag == "metrics" || path[1].tag == "web" || path[1].tag == "ssh")
-}
+func needsNewProcess(path []step) bool { return len(path) > 0 && path[0].tag == "engine" }
 
 // where writes the way to an element as its tags. n is the element itself, of
 // which the root shows its name.

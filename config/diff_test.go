@@ -313,7 +313,7 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 			"# at once: delListen a :80; delListen b :81; addListen a :81; addListen b :80: needs reload"},
 		"what no verb does": {plain, `<engine loops="2"/>` + plain + `<admin><metrics listen=":9107"/></admin><manager><hostCheck interval="5"/></manager><logging level="debug"/>`,
 			`# <engine> loops auto -> 2: needs restart
-# <admin><metrics listen=":9107"/> added: needs restart
+# <admin><metrics listen=":9107"/> added: needs reload
 # <manager><hostCheck> interval 10 -> 5: needs reload
 # <logging> level info -> debug: needs reload`},
 		"users": {plain + `<admin><user name="a" password="$6$x" access="full"/></admin>`, plain + `<admin><user name="b" password="$6$y" access="full"/></admin>`,

@@ -28,7 +28,7 @@ func (a *Admin) Served(v *Verb) bool {
 	case v.Part == "":
 		return true
 	case v.Role == Full:
-		return a.opt.Operations != nil
+		return a.opt.Process != nil
 	}
 	return a.opt.Reports[v.Name] != nil
 }

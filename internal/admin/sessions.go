@@ -180,60 +180,28 @@ func (k *call) retryHost() (Result, error) {
 	return Result{Text: fmt.Sprintf("host %s counts as up again", show(name))}, nil
 }
 
-// The verbs that the program does.
-
-func (k *call) operations() (Operations, error) {
-	if k.admin.opt.Operations == nil {
+// process returns what a verb needs that is about the process.
+func (k *call) process() (Process, error) {
+	if k.admin.opt.Process == nil {
 		return nil, refuse(ErrNotServed, "not served here: it comes with %s", k.verb.Part)
 	}
-	return k.admin.opt.Operations, nil
-}
-
-func (k *call) save() (Result, error) {
-	op, err := k.operations()
-	if err != nil {
-		return Result{}, err
-	}
-	text, err := op.Save(k.ctx)
-	return Result{Text: text}, err
-}
-
-func (k *call) reload() (Result, error) {
-	op, err := k.operations()
-	if err != nil {
-		return Result{}, err
-	}
-	text, err := op.Reload(k.ctx, k.args.set("discard"), k.args.set("dry-run"))
-	return Result{Text: text}, err
-}
-
-func (k *call) rollback() (Result, error) {
-	op, err := k.operations()
-	if err != nil {
-		return Result{}, err
-	}
-	n, given := k.args.number("n")
-	if !given {
-		n = 1
-	}
-	text, err := op.Rollback(k.ctx, int(n))
-	return Result{Text: text}, err
+	return k.admin.opt.Process, nil
 }
 
 func (k *call) closeLog() (Result, error) {
-	op, err := k.operations()
+	p, err := k.process()
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Text: "the log is opened anew"}, op.CloseLog()
+	return Result{Text: "the log is opened anew"}, p.CloseLog()
 }
 
 func (k *call) shutdown() (Result, error) {
-	op, err := k.operations()
+	p, err := k.process()
 	if err != nil {
 		return Result{}, err
 	}
-	op.Shutdown()
+	p.Shutdown()
 	return Result{Text: "taking leave of the clients"}, nil
 }
 
