@@ -123,6 +123,8 @@ var (
 	ErrNotAllowed  = errors.New("not allowed")
 	ErrMovedOn     = errors.New("the configuration has moved on")
 	ErrNotServed   = errors.New("not served")
+	ErrBadWords    = errors.New("wrong words")  // of a command, whatever runs
+	ErrUnknownName = errors.New("unknown name") // of what should be there
 )
 
 // refusal is an error of one of the kinds, with its own text.
@@ -179,7 +181,7 @@ func (a *Admin) Execute(ctx context.Context, caller Caller, c Command) (Result, 
 	}
 	args, err := verb.bind(words)
 	if err != nil {
-		return Result{}, fmt.Errorf("%s: %w", verb.Name, err)
+		return Result{}, refuse(ErrBadWords, "%s: %v", verb.Name, err)
 	}
 	k := &call{
 		ctx: context.WithValue(ctx, callerKey{}, caller), admin: a, caller: caller, verb: verb, args: args,

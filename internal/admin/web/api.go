@@ -59,6 +59,13 @@ var shapes = map[string]any{
 	"show services": []admin.ServiceInfo{},
 	"show hosts":    []admin.HostInfo{},
 	"show config":   admin.ConfigInfo{},
+	"show events":   []admin.EventInfo{},
+	"show diff":     admin.FileInfo{},
+	"show stored":   admin.StoredInfo{},
+	"rollback":      admin.FileInfo{},
+	"saveConfig":    admin.FileInfo{},
+	"reload":        admin.FileInfo{},
+	"help":          []admin.VerbInfo{},
 }
 
 // serveAPI does a verb and answers with JSON.
@@ -99,9 +106,8 @@ func (s *server) command(q *request) (admin.Command, error) {
 		return c, err
 	}
 	words = slices.DeleteFunc(words, func(w admin.Word) bool {
-		i := slices.IndexFunc(v.Params, func(p admin.Param) bool { return p.Named(w.Key) })
 		// A form sends the fields that were left empty.
-		return w.Value == "" && i >= 0 && !v.Params[i].Required
+		return w.Value == "" && optional(v, w.Key)
 	})
 	if tag := q.Header.Get("If-Match"); tag != "" && v.Changes && tag != "*" {
 		generation, err := strconv.Unquote(strings.TrimPrefix(tag, "W/"))
@@ -112,6 +118,19 @@ func (s *server) command(q *request) (admin.Command, error) {
 	}
 	c.Words = append(c.Words, words...)
 	return c, nil
+}
+
+// optional tells whether a parameter of a verb may be left out.
+func optional(v *admin.Verb, key string) bool {
+	key = strings.ReplaceAll(key, "-", "")
+	for i := range v.Params {
+		for _, name := range append([]string{v.Params[i].Name}, v.Params[i].Aliases...) {
+			if strings.EqualFold(strings.ReplaceAll(name, "-", ""), key) {
+				return !v.Params[i].Required
+			}
+		}
+	}
+	return false
 }
 
 func etag(generation uint64) string { return strconv.Quote(strconv.FormatUint(generation, 10)) }
@@ -239,26 +258,24 @@ func (s *server) meanwhile(f *failure, c admin.Command) {
 	if err != nil {
 		return
 	}
-	moved := &director.MovedError{Want: want, Is: s.opt.Director.State().Generation}
-	changes := []Change{}
+	changes := []admin.EventInfo{}
 	for _, e := range s.opt.Director.Events() {
-		if e.Generation > want {
-			moved.Since = append(moved.Since, e)
-			changes = append(changes, changeOf(e))
+		if e.Kind == director.ConfigEvent && e.Generation > want {
+			changes = append(changes, admin.NewEventInfo(e))
 		}
 	}
-	f.text = moved.Error()
-	f.data = map[string]any{"generation": moved.Is, "changes": changes}
-	f.header = map[string]string{"ETag": etag(moved.Is)}
+	now := s.opt.Director.State().Generation
+	f.data = map[string]any{"generation": now, "changes": changes}
+	f.header = map[string]string{"ETag": etag(now)}
 }
 
 // Problem is the answer of the API that is an error. One of the kind moved_on
 // has the generation that there is now and the changes that led to it.
 type Problem struct {
-	Error      string   `json:"error"` // what is wrong, in one line
-	Kind       string   `json:"kind"`  // the same for programs
-	Generation uint64   `json:"generation,omitempty"`
-	Changes    []Change `json:"changes,omitempty"`
+	Error      string            `json:"error"` // what is wrong, in one line
+	Kind       string            `json:"kind"`  // the same for programs
+	Generation uint64            `json:"generation,omitempty"`
+	Changes    []admin.EventInfo `json:"changes,omitempty"`
 }
 
 // failed makes the answer of an error: JSON for those who use the API, one line

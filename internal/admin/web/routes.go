@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/web/page"
 )
 
 // route is one line of the table: everything that the server can be asked.
@@ -86,7 +87,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // secure sets the headers that every answer has.
 func (s *server) secure(h http.Header) {
-	h.Set("Content-Security-Policy", contentSecurityPolicy)
+	h.Set("Content-Security-Policy", page.ContentSecurityPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "same-origin")
@@ -266,6 +267,14 @@ func (s *server) login(q *request) error {
 	return err
 }
 
+// retryAfter is for how many seconds a source has to wait.
+func retryAfter(err error) int {
+	if t, ok := errors.AsType[admin.Throttled](err); ok {
+		return max(1, int(t.Wait.Seconds()))
+	}
+	return 1
+}
+
 func (s *server) noLogin(text string) error {
 	f := fail(http.StatusUnauthorized, "login", "%s", text)
 	f.header = map[string]string{"WWW-Authenticate": `Basic realm="txlb", charset="UTF-8"`}
@@ -280,7 +289,7 @@ func (s *server) backTo(q *request) string {
 		return "/"
 	}
 	r := s.find(u.Path)[http.MethodGet]
-	if r == nil || !s.pages.isPage(r.path) {
+	if r == nil || !isPage(r.path) {
 		return "/"
 	}
 	query := u.Query()

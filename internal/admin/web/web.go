@@ -16,8 +16,11 @@
 // /api/v1/VERB with their parameters as a JSON object, a form or a query. An
 // answer is {text, data, generation}, an error {error, kind}; the generation is
 // the ETag too, and If-Match does what the parameter generation does.
-// /api/v1/events is a stream of server-sent events; see [Hello], [page.Figures],
-// [Change] and [Health].
+// /api/v1/events is a stream of server-sent events: hello ([Hello]), figures
+// ([page.Figures]) about once a second, and change, health and order
+// ([admin.EventInfo]). The first figures have all hosts. Only the last three have
+// an id, so that a client that comes back with it as Last-Event-ID, or with
+// its number as the parameter since, gets what it has missed.
 //
 // Nothing here makes a loop or a change wait: what is shown is read from one
 // immutable state, and live figures are worked out once a second for all who
@@ -39,11 +42,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/director"
 )
 
@@ -103,6 +108,7 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 		return errors.Join(err, ln.Close())
 	}
 	httpServer := s.http()
+	s.live.start()
 	ended := make(chan error, 1)
 	go func() { ended <- s.accept(httpServer, newBounded(ln, s.log)) }()
 	select {
@@ -140,11 +146,11 @@ type server struct {
 	table   map[string]map[string]*route
 	list    []route
 	cross   *http.CrossOriginProtection
-	flashes flashes
+	flashes *flashes
 	live    *live
 	atWork  chan struct{}
 	openapi []byte
-	pages   *pages
+	pages   *page.Pages
 }
 
 func newServer(opt Options, addr net.Addr) (*server, error) {
@@ -163,6 +169,7 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 	}
 	s := &server{
 		opt: opt, log: opt.Log, names: names(listen), cross: http.NewCrossOriginProtection(),
+		pages: page.New(),
 		atWork: make(chan struct{}, maxAtWork), flashes: newFlashes(),
 	}
 	if opt.Secure {
@@ -171,12 +178,8 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 			return nil, err
 		}
 	}
-	var err error
-	if s.pages, err = newPages(s); err != nil {
-		return nil, err
-	}
 	s.live = newLive(s)
-	s.list = s.routes()
+	s.list = slices.Concat(s.ownRoutes(), s.pageRoutes(), s.rawRoutes(), s.verbRoutes(), s.apiRoutes())
 	s.table = map[string]map[string]*route{}
 	for i := range s.list {
 		r := &s.list[i]
@@ -185,10 +188,9 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 		}
 		s.table[r.path][r.method] = r
 	}
-	if s.openapi, err = describe(opt.Version, s.list); err != nil {
-		return nil, err
-	}
-	return s, nil
+	var err error
+	s.openapi, err = describe(opt.Version, s.list)
+	return s, err
 }
 
 // http returns the server with its limits.
