@@ -169,7 +169,7 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 	}
 	s := &server{
 		opt: opt, log: opt.Log, names: names(listen), cross: http.NewCrossOriginProtection(),
-		pages: page.New(),
+		pages:  page.New(),
 		atWork: make(chan struct{}, maxAtWork), flashes: newFlashes(),
 	}
 	if opt.Secure {

@@ -1,7 +1,7 @@
 package page
 
 // Figures is the data of the event "figures" that live pages get once a second:
-// what moves by itself. The JSON names are short, as there may be many hosts.
+// what moves by itself.
 //
 // A page compares Boot, Version, Generation and Revision with its own: another
 // Boot is another process, and if it has another Version too, the page loads
@@ -20,50 +20,54 @@ type Figures struct {
 	// each at least every 15 seconds; at most 400 at once, so that the event
 	// stays small however many there are. By HostRow.ID.
 	Hosts map[string]HostFigures `json:"hosts"`
+
+	all map[string]HostFigures // every host, for a View
 }
 
-// ServiceFigures are of one service.
+// ServiceFigures are of one service. Rates are a second, over the last three.
 type ServiceFigures struct {
-	Sessions int64    `json:"n"`           // now
-	Total    uint64   `json:"t"`           // ever accepted
-	Rate     float64  `json:"r"`           // new ones a second
-	In       uint64   `json:"i"`           // bytes from clients, ever
-	Out      uint64   `json:"o"`           // bytes to clients, ever
-	InRate   float64  `json:"ir"`          // bytes a second
-	OutRate  float64  `json:"or"`          // bytes a second
-	Refused  uint64   `json:"x"`           // clients closed without a host, ever
-	RefuseBy float64  `json:"xr"`          // of them a second
-	Failed   float64  `json:"fr"`          // failed connects a second
-	Connect  *float64 `json:"c,omitempty"` // connect time in milliseconds, as the last probes of its hosts measured it, on average; nil: none did
+	Sessions   int64    `json:"sessions"`    // now
+	Total      uint64   `json:"total"`       // ever accepted
+	Rate       float64  `json:"rate"`        // new ones
+	In         uint64   `json:"in"`          // bytes from clients, ever
+	Out        uint64   `json:"out"`         // bytes to clients, ever
+	InRate     float64  `json:"in_rate"`     // bytes
+	OutRate    float64  `json:"out_rate"`    // bytes
+	Refused    uint64   `json:"refused"`     // clients closed without a host, ever
+	RefusedNow uint64   `json:"refused_now"` // of them in the last ten seconds
+	Failures   uint64   `json:"failures"`    // failed connects, ever
+	FailRate   float64  `json:"fail_rate"`
+	ConnectMS  *float64 `json:"connect_ms"` // connect time, as the last probes of the enabled group's hosts took, on average; null: there was none
 }
 
-// HostFigures are of one host, all addresses together.
+// HostFigures are of one host, all addresses together. Rates are as for services.
 type HostFigures struct {
-	Sessions int64    `json:"n"` // now
-	Total    uint64   `json:"t"` // ever
-	Rate     float64  `json:"r"` // new ones a second
-	Failures uint64   `json:"f"` // failed connects, ever
-	In       uint64   `json:"i"`
-	Out      uint64   `json:"o"`
-	InRate   float64  `json:"ir"`
-	OutRate  float64  `json:"or"`
-	Checked  int64    `json:"k,omitempty"` // when the last probe ended, milliseconds since 1970
-	Connect  *float64 `json:"c,omitempty"` // how long it took, in milliseconds; nil: it failed, or there was none
+	Sessions  int64    `json:"sessions"`
+	Total     uint64   `json:"total"`
+	Rate      float64  `json:"rate"`
+	Failures  uint64   `json:"failures"`
+	In        uint64   `json:"in"`
+	Out       uint64   `json:"out"`
+	InRate    float64  `json:"in_rate"`
+	OutRate   float64  `json:"out_rate"`
+	Checked   int64    `json:"checked"`    // when the last probe ended, milliseconds since 1970; 0: there was none
+	ConnectMS *float64 `json:"connect_ms"` // how long it took, if the host passed; else null
 }
 
 // History is the past of services and hosts, as the charts of a page that has
-// just been opened need it: one value for each second, the newest last.
+// just been opened need it, the newest value last.
 type History struct {
 	Time   int64             `json:"time"` // of the last value, milliseconds since 1970
 	Step   int               `json:"step"` // milliseconds between two
 	Series map[string]Series `json:"series"`
 }
 
-// Series is the past of one service or host. All have the same length.
+// Series is the past of one service or host. All fields have the same length;
+// null: nothing was measured.
 type Series struct {
-	Rate     []float32  `json:"r"`
-	Sessions []float32  `json:"n"`
-	InRate   []float32  `json:"ir"`
-	OutRate  []float32  `json:"or"`
-	Connect  []*float32 `json:"c"` // milliseconds; null: nothing was measured
+	Rate      []float32  `json:"rate"`
+	Sessions  []float32  `json:"sessions"`
+	InRate    []float32  `json:"in_rate"`
+	OutRate   []float32  `json:"out_rate"`
+	ConnectMS []*float32 `json:"connect_ms"`
 }

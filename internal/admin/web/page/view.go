@@ -27,6 +27,7 @@ type Source struct {
 	CanChange bool          // the role full; without it there are no controls
 	Refresh   time.Duration // of a page without JavaScript; 0: not at all
 
+	Events  []Event  // what happened lately, the oldest first
 	Figures *Figures // the last of the Meter, for rates and connect times; nil: none yet
 	Query   Query    // which hosts to show, from the address of the page
 	Message *Message // the answer to what was just done; nil: nothing was
