@@ -58,6 +58,7 @@ var shapes = map[string]any{
 	"status":        admin.Status{},
 	"show services": []admin.ServiceInfo{},
 	"show hosts":    []admin.HostInfo{},
+	"show sessions": []admin.SessionInfo{},
 	"show config":   admin.ConfigInfo{},
 	"show events":   []admin.EventInfo{},
 	"show diff":     admin.FileInfo{},

@@ -159,7 +159,10 @@ func (all schemas) verb(op, answers object, r *route, problem func(int, string))
 
 // operationID names a route: its method and its path in letters.
 func operationID(r *route) string {
-	name := strings.TrimPrefix(strings.TrimPrefix(r.path, apiPath), "/")
+	name, ok := strings.CutPrefix(r.path, apiPath)
+	if !ok {
+		name = "server" + r.path
+	}
 	return strings.ToLower(r.method) + "_" + strings.NewReplacer("/", "_", ".", "_").Replace(name)
 }
 

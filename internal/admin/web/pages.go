@@ -15,6 +15,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/sched"
 )
 
 const html = "text/html; charset=utf-8"
@@ -173,28 +174,15 @@ func (s *server) read(q *request, verb string) (admin.Result, error) {
 const maxSessionsShown = 500
 
 func (s *server) serveSessions(q *request) (answer, error) {
-	list := s.opt.Engine.Sessions(maxSessionsShown+1, nil)
+	list := s.opt.Engine.Sessions(maxSessionsShown+1, func(string, *sched.Host) bool { return true })
 	more := len(list) > maxSessionsShown
-	groups := map[any]string{}
-	for _, svc := range s.opt.Director.State().Services {
-		for _, g := range svc.Groups {
-			for _, h := range g.Hosts {
-				for _, t := range slices.Concat(h.Targets, h.Leaving) {
-					groups[t.Host] = g.Config.Name
-				}
-			}
+	list = list[:min(len(list), maxSessionsShown)]
+	shown := make([]page.Session, len(list))
+	for i, one := range admin.SessionInfos(s.opt.Director.State(), list) {
+		shown[i] = page.Session{
+			ID: list[i].ID, Service: one.Service, Group: one.Group, Host: one.Host, Client: one.Client,
+			Started: one.Started, Idle: list[i].Idle, In: one.In, Out: one.Out,
 		}
-	}
-	var shown []page.Session
-	for _, one := range list[:min(len(list), maxSessionsShown)] {
-		p := page.Session{ID: one.ID, Service: one.Service, Started: one.Started, Idle: one.Idle, In: one.In, Out: one.Out}
-		if one.Client.IsValid() {
-			p.Client = one.Client.String()
-		}
-		if one.Host != nil {
-			p.Host, p.Group = one.Host.Name(), groups[one.Host]
-		}
-		shown = append(shown, p)
 	}
 	return write(func(b *bytes.Buffer) error { return s.pages.Sessions(b, s.view(q), shown, more) })
 }

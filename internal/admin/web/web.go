@@ -44,6 +44,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/txlb/txlb/engine"
@@ -117,6 +118,7 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 	case <-ctx.Done():
 	}
 	s.live.close()
+	s.silent.close() // Shutdown would wait for them
 	leave, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	if httpServer.Shutdown(leave) != nil {
@@ -149,6 +151,7 @@ type server struct {
 	flashes *flashes
 	live    *live
 	atWork  chan struct{}
+	silent  silent
 	openapi []byte
 	pages   *page.Pages
 }
@@ -197,6 +200,7 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 func (s *server) http() *http.Server {
 	h := &http.Server{
 		Handler:           s,
+		ConnState:         s.silent.note,
 		ReadHeaderTimeout: headerTime,
 		ReadTimeout:       readTime,
 		WriteTimeout:      writeTime,
@@ -210,6 +214,33 @@ func (s *server) http() *http.Server {
 		h.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get}
 	}
 	return h
+}
+
+// silent are the connections that have not sent a request yet.
+type silent struct {
+	mu  sync.Mutex
+	all map[net.Conn]bool
+}
+
+func (s *silent) note(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state != http.StateNew {
+		delete(s.all, c)
+		return
+	}
+	if s.all == nil {
+		s.all = map[net.Conn]bool{}
+	}
+	s.all[c] = true
+}
+
+func (s *silent) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.all {
+		_ = c.Close()
+	}
 }
 
 // debugLog takes what net/http has to say.
