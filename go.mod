@@ -18,4 +18,5 @@ require (
 	github.com/go-crypt/x v0.4.16 // indirect
 	github.com/valyala/fastrand v1.1.0 // indirect
 	github.com/valyala/histogram v1.2.0 // indirect
+	golang.org/x/term v0.47.0 // indirect
 )

@@ -31,7 +31,7 @@ type parts struct {
 
 // surfaces lists the ways into the admin.
 func (p parts) surfaces() []surface {
-	return []surface{p.metricsSurface()}
+	return []surface{p.metricsSurface(), p.webSurface()}
 }
 
 // newAdmin makes the admin of a process, which shutdown ends.

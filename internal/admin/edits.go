@@ -10,6 +10,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/passwd"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -447,6 +448,9 @@ func addUser(e *edit) error {
 	u := &config.User{Name: name, Password: e.args.text("hash"), Access: e.args.text("access")}
 	e.config.Admin.Users = append(e.config.Admin.Users, u)
 	e.named(name)
+	if err := passwd.Check(u.Password); err != nil {
+		e.warn("user %s cannot log in with a password: %v", show(name), err)
+	}
 	return e.do("add user %s with access %s", show(name), u.Access)
 }
 

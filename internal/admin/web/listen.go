@@ -40,9 +40,13 @@ type bounded struct {
 	once    sync.Once
 }
 
-func newBounded(ln net.Listener, log *slog.Logger) *bounded {
+// newBounded bounds a listener to so many connections, 0: maxConns.
+func newBounded(ln net.Listener, conns int, log *slog.Logger) *bounded {
+	if conns == 0 {
+		conns = maxConns
+	}
 	return &bounded{
-		Listener: ln, log: log, max: maxConns, each: maxPerSource,
+		Listener: ln, log: log, max: conns, each: min(maxPerSource, (conns+1)/2),
 		sources: map[netip.Prefix]int{}, done: make(chan struct{}),
 	}
 }

@@ -80,6 +80,7 @@ type Options struct {
 	Certificate string // file; "": a certificate is made and kept in StateDir
 	Key         string // file; "": in the file of the certificate
 	StateDir    string
+	MaxConns    int // connections at once; 0: 256
 
 	Version string       // of the program
 	Started time.Time    // when the process was; zero: now
@@ -111,7 +112,7 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 	httpServer := s.http()
 	s.live.start()
 	ended := make(chan error, 1)
-	go func() { ended <- s.accept(httpServer, newBounded(ln, s.log)) }()
+	go func() { ended <- s.accept(httpServer, newBounded(ln, opt.MaxConns, s.log)) }()
 	select {
 	case err = <-ended:
 		err = fmt.Errorf("the page on %v: %w", ln.Addr(), err)
