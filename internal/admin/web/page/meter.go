@@ -28,7 +28,8 @@ const (
 	maxTransitions = 256
 )
 
-// Meter takes the figures once a second and keeps those of the last ten
+// Meter takes the figures once a second, and when the configuration changes if
+// that is to be seen sooner, and keeps those of the last ten
 // minutes. Sample is for one goroutine; everything else may be called from
 // any, and waits for no sample longer than it takes to copy a pointer or the
 // series asked for.
@@ -43,10 +44,11 @@ type Meter struct {
 	cursor   int // of the next host to be sent
 	count    int // samples so far
 
-	mu     sync.Mutex
-	last   *Figures
-	past   map[string]*ring
-	events []Event // changes of health, the oldest first
+	mu         sync.Mutex
+	last       *Figures
+	past       map[string]*ring
+	remembered int64   // the Figures.Time of the last that went there
+	events     []Event // changes of health, the oldest first
 }
 
 // hostRef is a host with its ID and its parents.
@@ -347,8 +349,13 @@ func (r *ring) add(v *[5]float32, at int64) {
 	r.last = at
 }
 
-// remember adds the figures to the past. m.mu is held.
+// remember adds the figures to the past, unless they are some beside those of
+// every second. m.mu is held.
 func (m *Meter) remember(f *Figures) {
+	if f.Time-m.remembered < historyStep.Milliseconds()*9/10 {
+		return
+	}
+	m.remembered = f.Time
 	put := func(id string, rate float64, sessions int64, in, out float64, connect *float64) {
 		r := m.past[id]
 		if r == nil {
@@ -378,9 +385,7 @@ func (m *Meter) History(ids ...string) History {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := History{Step: int(historyStep.Milliseconds()), Series: map[string]Series{}}
-	if m.last != nil {
-		h.Time = m.last.Time
-	}
+	h.Time = m.remembered
 	tail := func(list []float32) []float32 {
 		return append([]float32{}, list[max(0, len(list)-historyLength):]...)
 	}
