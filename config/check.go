@@ -77,6 +77,7 @@ func (k *checker) config(c *Config) {
 	k.admin(&c.Admin)
 	k.manager(&c.Manager)
 	k.dns(&c.DNS)
+	k.control(&c.Control)
 	k.word(0, "<logging level>", c.Logging.Level, logLevels())
 	k.word(0, "<logging format>", c.Logging.Format, logFormats())
 	k.plain(0, "<logging file>", c.Logging.File)
@@ -186,6 +187,13 @@ func (k *checker) admin(a *Admin) {
 		k.plain(l.Pos.Line, l.what, l.Listen)
 		if l.AdminListen == a.Web {
 			k.seconds(l.Pos.Line, "<web refresh>", l.Refresh)
+			k.plain(l.Pos.Line, "<web certificate>", l.Certificate)
+			k.plain(l.Pos.Line, "<web key>", l.Key)
+			if (l.Certificate == "") != (l.Key == "") {
+				k.fail(l.Pos.Line, "<web> has one of certificate and key; give both, or none for a certificate that is made at the first start")
+			}
+		} else {
+			k.plain(l.Pos.Line, "<ssh hostKey>", l.HostKey)
 		}
 		if !l.Enable {
 			continue
@@ -195,6 +203,9 @@ func (k *checker) admin(a *Admin) {
 			exposed = l.Listen
 		}
 	}
+	if a.Socket != nil {
+		k.socket(a.Socket)
+	}
 	names := map[string]bool{}
 	for _, u := range a.Users {
 		k.name(u.Pos.Line, "user", u.Name, names, k.broken[u])
@@ -203,17 +214,23 @@ func (k *checker) admin(a *Admin) {
 		if !k.broken[u] {
 			k.password(u, exposed)
 		}
+		for _, key := range u.Keys {
+			if err := checkKey(key); err != nil {
+				k.fail(u.Pos.Line, "<key> of user %q: %v", u.Name, err)
+			}
+		}
 	}
 }
 
 // password warns of hashes that protect little. It never shows one.
 func (k *checker) password(u *User, exposed string) {
-	public := slices.Contains(wellKnown[:], u.Password)
+	public := IsPublished(u.Password)
 	switch {
 	case public && exposed != "":
-		k.warn(u.Pos.Line, "the password of user %q is that of a published sample: the admin will refuse to serve %s with it", u.Name, exposed)
+		k.warn(u.Pos.Line, "the password of user %q is that of a published sample: nobody can log in with it on %s, but from this machine", u.Name, exposed)
 	case public:
 		k.warn(u.Pos.Line, "the password of user %q is that of a published sample; choose another", u.Name)
+	case u.Password == "" && len(u.Keys) > 0: // he has SSH
 	case u.Password == "":
 		k.warn(u.Pos.Line, "user %q has no password and cannot log in; give a crypt(3) hash", u.Name)
 	case isDES(u.Password):

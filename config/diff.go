@@ -129,11 +129,16 @@ func order(x, y bool) int {
 // addGroup returns what addGroup makes.
 func (d *differ) addGroup(at []step, g *node, first bool) *node {
 	seed := &node{tag: "group", key: g.key, attrs: []attribute{{"name", g.key}, {"scheduler", g.get("scheduler")}}}
+	allDown := ""
+	if v, there := g.lookup("allDown"); there {
+		seed.set("allDown", v)
+		allDown = " allDown=" + Quote(v)
+	}
 	ops := []op{{path: at, kind: opAdd, kids: []*node{seed}}}
 	if first {
 		ops = append(ops, op{path: at, kind: opSet, name: "enable", text: g.key})
 	}
-	d.verb(fmt.Sprintf("addGroup %s %s %s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler"))), ops...)
+	d.verb(fmt.Sprintf("addGroup %s %s %s%s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler")), allDown), ops...)
 	return seed
 }
 
@@ -178,7 +183,7 @@ func (d *differ) delHost(at []step, h *node, force bool) {
 
 // hostWords are the attributes that addHost and setHost know, ip apart. What else
 // a host may have needs a reload.
-var hostWords = map[string]bool{"weight": true, "state": true, "backup": true}
+var hostWords = map[string]bool{"weight": true, "state": true, "backup": true, "slowStart": true, "resolve": true}
 
 func (d *differ) addHost(at []step, h *node) {
 	var text strings.Builder
@@ -431,16 +436,7 @@ func (d *differ) mark(path []step) {
 }
 
 // needsNewProcess tells what is fixed while a process runs.
-func needsNewProcess(path []step) bool {
-	switch {
-	case len(path) == 0:
-		return false
-	case path[0].tag == "engine":
-		return true
-	}
-	return len(path) > 1 && path[0].tag == "admin" &&
-		(path[1].tag == "metrics" || path[1].tag == "web" || path[1].tag == "ssh")
-}
+func needsNewProcess(path []step) bool { return len(path) > 0 && path[0].tag == "engine" }
 
 // where writes the way to an element as its tags. n is the element itself, of
 // which the root shows its name.

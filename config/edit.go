@@ -33,7 +33,7 @@ func (e Edit) String() string {
 func (e Edit) Live() bool { return e.live }
 
 // Restart tells whether the edit is about something that a running process
-// cannot change: <engine>, or where <metrics>, <web> and <ssh> listen.
+// cannot change: <engine>.
 func (e Edit) Restart() bool { return e.restart }
 
 // Apply returns the configuration that edits make of c, one after the other. c

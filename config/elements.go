@@ -36,7 +36,7 @@ func (r *reader) config(e *etree.Element) *Config {
 				r.attributes(e, parsed("time", &c.Manager.HostCheck.Interval, parseSeconds))
 				r.children(e)
 			}, true},
-			child{"control", r.control, true},
+			child{"control", func(e *etree.Element) { r.control(e, &c.Control) }, true},
 		)
 		if len(c.Services) == 0 && r.errors == before {
 			r.fail(r.lines[e], noService)
@@ -47,12 +47,12 @@ func (r *reader) config(e *etree.Element) *Config {
 
 // control reads what answers Apple's Calendar Server in txLoadBalancer, which
 // saved socket="None" where there was none.
-func (r *reader) control(e *etree.Element) {
-	var socket string
-	r.attributes(e, text("socket", &socket))
+func (r *reader) control(e *etree.Element, to *Control) {
+	to.Pos = Pos{r.lines[e]}
+	r.attributes(e, text("socket", &to.Socket))
 	r.children(e)
-	if socket != "" && socket != "None" {
-		r.warn(r.lines[e], "<control> is not served by this version yet")
+	if to.Socket == "None" {
+		to.Socket = ""
 	}
 }
 
@@ -229,6 +229,15 @@ func (r *reader) admin(e *etree.Element, to *Admin) {
 			to.Web = r.adminListen(e, "7000")
 		}, true},
 		child{"ssh", func(e *etree.Element) { to.SSH = r.adminListen(e, "2222") }, true},
+		child{"socket", func(e *etree.Element) {
+			to.Socket = NewSocket("")
+			to.Socket.Pos = Pos{r.lines[e]}
+			r.part(to.Socket, func() {
+				r.attributes(e, text("path", &to.Socket.Path), parsed("mode", &to.Socket.Mode, parseMode), text("group", &to.Socket.Group))
+				r.need(e, "path")
+				r.children(e)
+			})
+		}, true},
 		child{"metrics", func(e *etree.Element) {
 			r.attributes(e, text("listen", &to.Metrics))
 			r.need(e, "listen")
@@ -240,11 +249,25 @@ func (r *reader) admin(e *etree.Element, to *Admin) {
 			r.part(u, func() {
 				r.attributes(e, text("name", &u.Name), text("password", &u.Password), oneOf("access", &u.Access, accesses()))
 				r.need(e, "name")
-				r.children(e)
+				r.children(e, child{"key", func(e *etree.Element) { u.Keys = append(u.Keys, r.key(e)) }, false})
 			})
 			to.Users = append(to.Users, u)
 		}, false},
 	)
+}
+
+// key reads a public key, in which blanks and line ends say nothing, and
+// comments are none of its text.
+func (r *reader) key(e *etree.Element) string {
+	var line strings.Builder
+	for _, t := range e.Child {
+		if data, ok := t.(*etree.CharData); ok {
+			line.WriteString(data.Data)
+		}
+	}
+	r.attributes(e)
+	r.children(e)
+	return strings.Join(strings.Fields(line.String()), " ")
 }
 
 // defaultRefresh is how often the page renews itself without JavaScript.
@@ -283,7 +306,9 @@ func (r *reader) adminListen(e *etree.Element, port string) *AdminListen {
 		}
 		if e.Tag == "web" {
 			a.Secure, a.Refresh = true, defaultRefresh
-			known = append(known, parsed("secure", &a.Secure, parseBool), refresh(a))
+			known = append(known, parsed("secure", &a.Secure, parseBool), refresh(a), text("certificate", &a.Certificate), text("key", &a.Key))
+		} else {
+			known = append(known, text("hostKey", &a.HostKey))
 		}
 		r.attributes(e, known...)
 		r.children(e)

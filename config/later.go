@@ -19,9 +19,6 @@ var laterAttributes = [...]struct {
 	{"limits", "rate", []string{"0"}},
 	{"host", "maxSessions", []string{"0"}},
 	{"host", "proxyProtocol", []string{"off"}},
-	{"web", "certificate", []string{""}},
-	{"web", "key", []string{""}},
-	{"ssh", "hostKey", []string{""}},
 	{"logging", "access", []string{""}},
 	{"logging", "accessFormat", []string{"tcplog"}},
 }
@@ -30,8 +27,6 @@ var laterAttributes = [...]struct {
 // one that contains it.
 var laterElements = [...]struct{ parent, name string }{
 	{"service", "access"},
-	{"admin", "socket"},
-	{"user", "key"},
 }
 
 // laterAttribute tells whether an attribute is one of a later version, and

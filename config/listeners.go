@@ -43,6 +43,13 @@ func (k *checker) listeners(c *Config) {
 	if a := c.Admin.SSH; a != nil && a.Enable {
 		add("<ssh>", a.Listen, a.Pos.Line)
 	}
+	// The ancestors' <control> may be relative; where that is, nobody knows yet.
+	if s := c.Admin.Socket; s != nil && checkSocketPath(s.Path) == nil {
+		add("<socket path>", "unix:"+s.Path, s.Pos.Line)
+	}
+	if path := c.Control.Socket; checkSocketPath(path) == nil {
+		add("<control socket>", "unix:"+path, c.Control.Pos.Line)
+	}
 }
 
 // taken is an address in use.

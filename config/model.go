@@ -12,6 +12,7 @@
 package config
 
 import (
+	"io/fs"
 	"slices"
 	"time"
 )
@@ -28,6 +29,7 @@ type Config struct {
 	Admin    Admin
 	Manager  Manager
 	DNS      DNS
+	Control  Control
 	Logging  Logging
 }
 
@@ -105,6 +107,7 @@ type Host struct {
 type Admin struct {
 	Web     *AdminListen // nil: no <web>
 	SSH     *AdminListen // nil: no <ssh>
+	Socket  *Socket      // nil: no <socket>
 	Metrics string       // address of <metrics listen>, "" without
 	Users   []*User
 
@@ -117,7 +120,26 @@ type AdminListen struct {
 	Enable  bool
 	Secure  bool          // web only
 	Refresh time.Duration // web only
-	Pos     Pos
+	// Certificate and Key are files in PEM, web only; both or none. "": made and
+	// kept at the first start.
+	Certificate, Key string
+	HostKey          string // file, SSH only; "": made and kept at the first start
+	Pos              Pos
+}
+
+// Socket is <socket>: who may open it may do everything.
+type Socket struct {
+	Path  string      // absolute
+	Mode  fs.FileMode // permission bits
+	Group string      // name or number of the group that owns it; "": the process's
+	Pos   Pos
+}
+
+// Control is <control>: where to ask which client a backend connection belongs
+// to.
+type Control struct {
+	Socket string // path; "": nowhere
+	Pos    Pos
 }
 
 // User is <user>.
@@ -125,7 +147,11 @@ type User struct {
 	Name     string
 	Password string // crypt(3) hash
 	Access   string // full, readonly
-	Pos      Pos
+	// Keys are public keys for SSH, each as a line of authorized_keys without
+	// options: type, base64 and, if there is one, a comment, with one space
+	// between them.
+	Keys []string
+	Pos  Pos
 }
 
 // Manager is <manager>.
@@ -195,6 +221,9 @@ func NewGroup(name string) *Group {
 	return &Group{Name: name, Scheduler: "leastc", MaxFails: 1, FailWindow: 10 * time.Second}
 }
 
+// NewSocket returns a socket that its owner alone may open.
+func NewSocket(path string) *Socket { return &Socket{Path: path, Mode: 0o600} }
+
 // NewHost returns a host with the default of everything else.
 func NewHost(name, address string) *Host {
 	return &Host{Name: name, Address: address, Weight: 1, State: "ready", Resolve: DefaultResolve}
@@ -207,7 +236,12 @@ func (c *Config) Clone() *Config {
 	d.DNS.Servers = slices.Clone(c.DNS.Servers)
 	d.Admin.Web = clone(c.Admin.Web)
 	d.Admin.SSH = clone(c.Admin.SSH)
-	d.Admin.Users = cloneAll(c.Admin.Users, clone[User])
+	d.Admin.Socket = clone(c.Admin.Socket)
+	d.Admin.Users = cloneAll(c.Admin.Users, func(u *User) *User {
+		v := *u
+		v.Keys = slices.Clone(u.Keys)
+		return &v
+	})
 	return &d
 }
 

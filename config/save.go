@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Document is a configuration file as it was last read or written. It does not
@@ -39,6 +40,19 @@ func ReadDocument(path string) (*Document, Problems) {
 		return nil, problems
 	}
 	return &Document{Path: path, Config: c, data: data}, problems
+}
+
+// Text returns the document as it was read or written, in UTF-8 whatever its
+// encoding. It may contain password hashes.
+func (d *Document) Text() string {
+	if utf8.Valid(d.data) {
+		return string(d.data)
+	}
+	runes := make([]rune, len(d.data)) // ISO-8859-1, the only other encoding that is read
+	for i, b := range d.data {
+		runes[i] = rune(b)
+	}
+	return string(runes)
 }
 
 // Save makes the file say what c does and returns it as it is then; without a

@@ -41,7 +41,7 @@ var keys = map[string]string{"service": "name", "listen": "ip", "group": "name",
 // were missing. Others, such as <web>, mean something by being there.
 var everThere = map[string]bool{
 	"engine": true, "timeouts": true, "limits": true, "admin": true, "manager": true,
-	"hostCheck": true, "configCheck": true, "heartbeat": true, "dns": true, "logging": true,
+	"hostCheck": true, "configCheck": true, "heartbeat": true, "dns": true, "control": true, "logging": true,
 }
 
 // tree returns the model as a tree. enabled tells the enabled group of a

@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // What the runtime verbs read as a document is read.
 
@@ -27,6 +30,10 @@ func CheckAddress(s string, listen bool) error {
 func IsHash(s string) bool {
 	return printable(s) && (len(s) > 1 && s[0] == '$' || isDES(s))
 }
+
+// IsPublished tells whether a hash is one that the ancestors' samples published:
+// everybody knows the password.
+func IsPublished(hash string) bool { return slices.Contains(wellKnown[:], hash) }
 
 // NeedsQuotes tells whether a name has to be quoted in commands.
 func NeedsQuotes(name string) bool { return !plainName(name) }

@@ -45,6 +45,7 @@ func (c *Config) document() *etree.Document {
 	addCheck(m, "configCheck", c.Manager.ConfigCheck).CreateAttr("backups", strconv.Itoa(c.Manager.Backups))
 	addCheck(m, "heartbeat", c.Manager.Heartbeat)
 	add(root, "dns", unless(len(c.DNS.Servers) == 0, "servers", strings.Join(c.DNS.Servers, " ")))
+	add(root, "control", unless(c.Control.Socket == "", "socket", c.Control.Socket))
 	add(root, "logging",
 		unless(c.Logging.File == "", "file", c.Logging.File),
 		unless(c.Logging.Level == std.Logging.Level, "level", c.Logging.Level),
@@ -105,7 +106,7 @@ func (s *Service) marshal(root *etree.Element) {
 }
 
 func (a *Admin) marshal(root *etree.Element) {
-	if a.Web == nil && a.SSH == nil && a.Metrics == "" && len(a.Users) == 0 {
+	if a.Web == nil && a.SSH == nil && a.Socket == nil && a.Metrics == "" && len(a.Users) == 0 {
 		return
 	}
 	e := root.CreateElement("admin")
@@ -119,9 +120,16 @@ func (a *Admin) marshal(root *etree.Element) {
 		el := listen("web", w)
 		el.CreateAttr("secure", strconv.FormatBool(w.Secure))
 		el.CreateAttr("refresh", seconds(w.Refresh))
+		set(el, unless(w.Certificate == "", "certificate", w.Certificate), unless(w.Key == "", "key", w.Key))
 	}
 	if a.SSH != nil {
-		listen("ssh", a.SSH)
+		set(listen("ssh", a.SSH), unless(a.SSH.HostKey == "", "hostKey", a.SSH.HostKey))
+	}
+	if s := a.Socket; s != nil {
+		el := e.CreateElement("socket")
+		el.CreateAttr("path", s.Path)
+		el.CreateAttr("mode", formatMode(s.Mode))
+		set(el, unless(s.Group == "", "group", s.Group))
 	}
 	if a.Metrics != "" {
 		e.CreateElement("metrics").CreateAttr("listen", a.Metrics)
@@ -131,6 +139,9 @@ func (a *Admin) marshal(root *etree.Element) {
 		el.CreateAttr("name", u.Name)
 		el.CreateAttr("password", u.Password)
 		el.CreateAttr("access", u.Access)
+		for _, k := range u.Keys {
+			el.CreateElement("key").SetText(k)
+		}
 	}
 }
 
@@ -165,6 +176,15 @@ func unless(isDefault bool, name, value string) *etree.Attr {
 		return nil
 	}
 	return &etree.Attr{Key: name, Value: value}
+}
+
+// set gives an element its attributes.
+func set(e *etree.Element, attrs ...*etree.Attr) {
+	for _, a := range attrs {
+		if a != nil {
+			e.CreateAttr(a.Key, a.Value)
+		}
+	}
 }
 
 // add writes an element, unless it would have no attribute.

@@ -288,7 +288,13 @@ func TestB35SessionsCountFromThePickOn(t *testing.T) {
 		for range 40 {
 			r.dial()
 		}
-		eventually(t, "all are on their way", func() bool { return r.stats().Active == 40 })
+		eventually(t, "all are on their way", func() bool {
+			n := int64(0)
+			for _, h := range r.hosts {
+				n += h.Stats().Active
+			}
+			return n == 40
+		})
 		for _, h := range r.hosts {
 			if n := h.Stats().Active; n != 10 {
 				t.Errorf("host %s has %d sessions, want 10", h.Name(), n)

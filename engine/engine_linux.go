@@ -26,8 +26,9 @@ type Engine struct {
 	draining atomic.Bool   //
 	empty    chan struct{} // has a token after the last session ended while draining
 
-	mu      sync.Mutex // held by Apply, Drain and Close
-	closed  bool
+	mu      sync.Mutex   // held by Apply, Drain and Close
+	asking  sync.RWMutex // held for reading by who asks the loops for sessions: they live until it has its answer
+	closed  bool         // written under both
 	serving atomic.Pointer[serving]
 }
 
@@ -294,7 +295,9 @@ func (e *Engine) Close() error {
 	if e.closed {
 		return nil
 	}
+	e.asking.Lock()
 	e.closed = true
+	e.asking.Unlock()
 	for _, l := range e.loops {
 		l.submit(func() { l.quit = true })
 	}

@@ -33,7 +33,8 @@ type Engine struct {
 
 	accepting sync.WaitGroup
 	running   sync.WaitGroup // sessions
-	live      sync.Map       // *session
+	live      sync.Map       // *session by its ID
+	ids       atomic.Uint64  // given out
 }
 
 // serving is what the last plan made of the engine. It is immutable.
@@ -195,7 +196,7 @@ func (e *Engine) acceptFrom(ln *listener) {
 			}
 		}
 		s := newSession(e, ln.svc.Load(), conn)
-		e.live.Store(s, nil)
+		e.live.Store(s.id, s)
 		e.running.Add(1)
 		go s.run()
 	}
@@ -252,7 +253,7 @@ func (e *Engine) stopAccepting() {
 }
 
 func (e *Engine) killAll() {
-	e.live.Range(func(s, _ any) bool {
+	e.live.Range(func(_, s any) bool {
 		s.(*session).end(killed)
 		return true
 	})

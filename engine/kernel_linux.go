@@ -3,7 +3,10 @@
 package engine
 
 import (
+	"net/netip"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/sched"
 	"github.com/txlb/txlb/splice"
@@ -31,6 +34,10 @@ type kernel interface {
 	// cannot be told.
 	unsent(fd int32) int
 	setInt(fd int32, level, name int, value int32) syscall.Errno
+	// localAddr and peerAddr return the addresses of a socket's two ends; not
+	// valid for a UNIX socket and for one that is not connected any more.
+	localAddr(fd int32) netip.AddrPort
+	peerAddr(fd int32) netip.AddrPort
 	// pace takes back what unpace has done.
 	pace(fd int32)
 	// resetOnClose makes close send an RST and drop what is unsent.
@@ -98,6 +105,8 @@ func (k linux) connectTo(to sched.Addr) (int32, syscall.Errno) {
 func (linux) shutdownWrite(fd int32)             { shutdownWrite(fd) }
 func (linux) socketError(fd int32) syscall.Errno { return socketError(fd) }
 func (linux) unsent(fd int32) int                { return unsent(fd) }
+func (linux) localAddr(fd int32) netip.AddrPort  { return nameOf(unix.SYS_GETSOCKNAME, fd) }
+func (linux) peerAddr(fd int32) netip.AddrPort   { return nameOf(unix.SYS_GETPEERNAME, fd) }
 func (linux) resetOnClose(fd int32)              { resetOnClose(fd) }
 func (k linux) pace(fd int32) {
 	if k.pacing != "" {

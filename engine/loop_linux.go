@@ -322,13 +322,14 @@ func (l *loop) onBeat() {
 
 // publish makes the session's bytes visible in the counters.
 func (l *loop) publish(s *session) {
-	if s.phase == vacant || s.in|s.out == 0 {
+	in, out := s.in-s.inTold, s.out-s.outTold
+	if s.phase == vacant || in|out == 0 {
 		return
 	}
-	s.host.AddBytes(s.in, s.out)
-	s.count.in.Add(s.in)
-	s.count.out.Add(s.out)
-	s.in, s.out = 0, 0
+	s.host.AddBytes(in, out)
+	s.count.in.Add(in)
+	s.count.out.Add(out)
+	s.inTold, s.outTold = s.in, s.out
 }
 
 // setAlarm sets the clock if the wheel is due before it goes off.
@@ -350,10 +351,14 @@ func (l *loop) submit(f func()) {
 	l.poll.ring()
 }
 
+// runTasks runs the tasks that are there. One that comes meanwhile, as the next
+// step of a walk does, rings again and has to wait for the next batch: what was
+// put down before hush has its length counted by then.
 func (l *loop) runTasks() {
 	l.rung = false
 	l.poll.hush()
-	for t := l.tasks.Dequeue(); t != nil; t = l.tasks.Dequeue() {
+	for range l.tasks.Length() {
+		t := l.tasks.Dequeue()
 		_ = t.Exec(t.Param)
 		queue.PutTask(t)
 	}

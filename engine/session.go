@@ -21,7 +21,8 @@ type session struct {
 	active  int64 // ns on the loop's clock: the last byte, end or change of phase
 	started int64 // ns: accepted
 
-	in, out uint64 // bytes from and to the client, not published yet
+	in, out         uint64 // bytes from and to the client
+	inTold, outTold uint64 // of these, published
 
 	slot, generation int32
 	phase            phase
@@ -129,7 +130,7 @@ func (t *sessionTable) put(s *session) {
 	s.generation++
 	s.flows = [2]flow{}
 	s.svc, s.count, s.host = nil, nil, nil
-	s.in, s.out = 0, 0
+	s.in, s.out, s.inTold, s.outTold = 0, 0, 0, 0
 	t.free = append(t.free, s.slot)
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -22,10 +23,13 @@ import (
 // direction has one of its own.
 type session struct {
 	e       *Engine
+	id      uint64
 	svc     *service
 	host    atomic.Pointer[sched.Host] // from the pick until the end
 	started time.Time
-	ends    [2]net.Conn // client, backend
+	ends    [2]net.Conn                    // client, backend
+	local   atomic.Pointer[netip.AddrPort] // of ends[backend], once it is there
+	in, out atomic.Uint64                  // bytes from and to the client
 
 	active  atomic.Int64   // ns after started: the last byte or end
 	over    [2]atomic.Bool // direction i has ended: from ends[i] to ends[1-i]
@@ -43,7 +47,7 @@ const (
 )
 
 func newSession(e *Engine, svc *service, conn net.Conn) *session {
-	s := &session{e: e, svc: svc, started: time.Now()}
+	s := &session{e: e, id: e.ids.Add(1), svc: svc, started: time.Now()}
 	s.ends[client] = conn
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	svc.count.sessions.Add(1)
@@ -72,7 +76,7 @@ func (s *session) run() {
 	}
 	s.svc.count.ended[s.how].Add(1)
 	s.svc.count.active.Add(-1)
-	s.e.live.Delete(s)
+	s.e.live.Delete(s.id)
 	if s.e.room != nil {
 		<-s.e.room
 	}
@@ -142,6 +146,8 @@ func (s *session) connect() (why refusal, ok bool) {
 		if err == nil {
 			tune(conn)
 			s.ends[backend] = conn
+			local := endpoint(conn.LocalAddr())
+			s.local.Store(&local)
 			return 0, true
 		}
 		s.host.Store(nil)
@@ -256,9 +262,11 @@ func (s *session) moved(i, n int) {
 	if i == client {
 		s.host.Load().AddBytes(uint64(n), 0)
 		s.svc.count.in.Add(uint64(n))
+		s.in.Add(uint64(n))
 	} else {
 		s.host.Load().AddBytes(0, uint64(n))
 		s.svc.count.out.Add(uint64(n))
+		s.out.Add(uint64(n))
 	}
 }
 

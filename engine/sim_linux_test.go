@@ -438,6 +438,14 @@ func (k *sim) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return 0
 }
 
+func (k *sim) localAddr(fd int32) netip.AddrPort {
+	return simAddr(k.open(fd, "getsockname").id).IP()
+}
+
+func (k *sim) peerAddr(fd int32) netip.AddrPort {
+	return simAddr(k.open(fd, "getpeername").id).IP()
+}
+
 func (k *sim) pace(fd int32) { k.open(fd, "setsockopt") }
 
 func (k *sim) resetOnClose(fd int32) { k.open(fd, "setsockopt").resetLater = true }

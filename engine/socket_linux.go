@@ -110,6 +110,17 @@ func unsent(fd int32) int {
 	return int(value)
 }
 
+// nameOf asks getsockname(2) or getpeername(2) for an address, see kernel.
+func nameOf(call uintptr, fd int32) netip.AddrPort {
+	var raw unix.RawSockaddrAny
+	size := uint32(unix.SizeofSockaddrAny)
+	_, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 || size < unix.SizeofSockaddrInet4 {
+		return netip.AddrPort{}
+	}
+	return decodeAddr(&raw).IP()
+}
+
 // Keep-alive of both sides, in seconds (semantics: 60 s, 15 s, 4 probes).
 const (
 	keepIdle     = 60

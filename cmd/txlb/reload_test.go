@@ -453,3 +453,39 @@ func TestScale(t *testing.T) {
 		})
 	}
 }
+
+// A surface of the admin goes where the configuration says, and away.
+func TestReloadMovesTheMetrics(t *testing.T) {
+	services := group("", backend(t, echo))
+	doc := func(listen string) string {
+		return "<config>" + services + "<admin>" + listen + "</admin></config>"
+	}
+	at := func(port int) string { return fmt.Sprintf(`<metrics listen="127.0.0.1:%d"/>`, port) }
+	url := func(port int) string { return fmt.Sprintf("http://127.0.0.1:%d/metrics", port) }
+	first, second := freePort(t), freePort(t)
+	p, path := txlbFile(t, doc(at(first)))
+	if _, err := get(url(first)); err != nil {
+		t.Fatal(err)
+	}
+	p.reload(path, doc(at(second)))
+	eventually(t, "the metrics are where they should be", func() bool {
+		_, err := get(url(second))
+		return err == nil
+	})
+	if _, err := get(url(first)); err == nil {
+		t.Error("the metrics are still where they were")
+	}
+	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.reload(path, doc(at(first)))
+	p.expect("off until the configuration changes again")
+	_ = taken.Close()
+	p.reload(path, doc(""))
+	p.reload(path, doc(at(first)))
+	eventually(t, "the metrics are back", func() bool {
+		_, err := get(url(first))
+		return err == nil
+	})
+}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"runtime"
@@ -103,29 +102,31 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	follow := &follower{log: log, handler: handler, file: file, logging: cfg.Logging, engine: eng}
 	follow.listeners()
 
-	// Everything that runs beside the loops ends with background.
+	source := metrics.Source{
+		Engine: eng.Snapshot, State: dir.State, Version: version,
+		SessionsLimit: opt.MaxSessions, FDLimit: limits.files,
+	}
+	if doc != nil {
+		source.File = func() (int, bool) { return len(dir.Unsaved()), dir.ReloadFailed() }
+	}
+	ctx, shutdown := context.WithCancel(ctx)
+	defer shutdown()
+	adm := newAdmin(dir, eng, source, log, file, shutdown)
+	defer adm.Close()
+	front, err := openFront(dir, log, parts{
+		admin: adm, director: dir, engine: eng, metrics: source, log: log,
+		stateDir: stateDir(doc), draining: func() bool { return ctx.Err() != nil },
+	}.surfaces())
+	if err != nil {
+		return err
+	}
+	defer front.Close() // last: whoever looks on sees the sessions go
+
+	// Everything that changes what runs ends with background.
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var running sync.WaitGroup
 	defer running.Wait()
-	if cfg.Admin.Metrics != "" {
-		ln, err := net.Listen("tcp", cfg.Admin.Metrics)
-		if err != nil {
-			return fmt.Errorf("<metrics listen=%q>: %w", cfg.Admin.Metrics, err)
-		}
-		source := metrics.Source{
-			Engine: eng.Snapshot, State: dir.State, Version: version,
-			SessionsLimit: opt.MaxSessions, FDLimit: limits.files,
-		}
-		if doc != nil {
-			source.File = func() (int, bool) { return len(dir.Unsaved()), dir.ReloadFailed() }
-		}
-		running.Go(func() {
-			if err := metrics.Serve(background, ln, source); err != nil {
-				log.Error("the metrics are gone", "err", err)
-			}
-		})
-	}
 	running.Go(func() { _ = dir.Run(background) })
 	// Whoever sees "ready" may signal at once, so the signals are taken before.
 	reopen := make(chan os.Signal, 4)
@@ -144,6 +145,7 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	log.Info("draining", "at_most", cfg.Engine.Drain.String())
 	stop()
 	running.Wait()
+	adm.Close()
 	leave, cancel := context.WithTimeout(context.Background(), max(cfg.Engine.Drain, time.Millisecond))
 	defer cancel()
 	switch err := eng.Drain(leave); {

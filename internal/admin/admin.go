@@ -59,6 +59,8 @@ type Caller struct {
 	Name string // of the user
 	From string // address, or how the command came
 	Role Role
+
+	proof string // for Still: what he has logged in with
 }
 
 // Result is the answer to a command.
@@ -68,18 +70,9 @@ type Result struct {
 	Generation uint64 `json:"generation"`     // of the configuration after the command
 }
 
-// Operations are the verbs that are neither a change of the model nor of the
-// admin's own doing. All may be called at the same time; [CallerOf] tells who
-// calls.
-type Operations interface {
-	// Reload reads the configuration file again. With discard, changes made at
-	// run time are lost; with dryRun nothing changes, and the answer says what
-	// would.
-	Reload(ctx context.Context, discard, dryRun bool) (text string, err error)
-	// Save writes the running configuration to its file.
-	Save(ctx context.Context) (text string, err error)
-	// Rollback goes back n changes, n > 0.
-	Rollback(ctx context.Context, n int) (text string, err error)
+// Process is what verbs do to the process itself. Both may be called at the same
+// time.
+type Process interface {
 	// CloseLog opens the log files anew.
 	CloseLog() error
 	// Shutdown makes the process take leave of its clients and end. It does not
@@ -92,11 +85,11 @@ type Report func(context.Context) (text string, data any, err error)
 
 // Options are what an Admin works on.
 type Options struct {
-	Director   *director.Director // needed
-	Engine     *engine.Engine     // needed
-	Operations Operations         // nil: its verbs are not served
+	Director *director.Director // needed
+	Engine   *engine.Engine     // needed
+	Process  Process            // nil: its verbs are not served
 	// Reports answer the reading verbs that other parts have the data for, by
-	// the verb's name, such as "show events". A verb without one is not served.
+	// the verb's name, such as "show metrics". A verb without one is not served.
 	Reports map[string]Report
 	Version string       // of the program
 	Log     *slog.Logger // nil: slog.Default
@@ -109,6 +102,7 @@ type Admin struct {
 	verbs   []Verb
 	started time.Time
 	drains  drains
+	users   *users
 }
 
 // New returns an Admin. Close ends it.
@@ -116,7 +110,7 @@ func New(opt Options) *Admin {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), started: time.Now(), drains: newDrains()}
+	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), started: time.Now(), drains: newDrains(), users: newUsers()}
 }
 
 // Close forgets the deadlines that have not come; their sessions go on. It
@@ -129,6 +123,8 @@ var (
 	ErrNotAllowed  = errors.New("not allowed")
 	ErrMovedOn     = errors.New("the configuration has moved on")
 	ErrNotServed   = errors.New("not served")
+	ErrBadWords    = errors.New("wrong words")  // of a command, whatever runs
+	ErrUnknownName = errors.New("unknown name") // of what should be there
 )
 
 // refusal is an error of one of the kinds, with its own text.
@@ -185,7 +181,7 @@ func (a *Admin) Execute(ctx context.Context, caller Caller, c Command) (Result, 
 	}
 	args, err := verb.bind(words)
 	if err != nil {
-		return Result{}, fmt.Errorf("%s: %w", verb.Name, err)
+		return Result{}, refuse(ErrBadWords, "%s: %v", verb.Name, err)
 	}
 	k := &call{
 		ctx: context.WithValue(ctx, callerKey{}, caller), admin: a, caller: caller, verb: verb, args: args,
@@ -218,9 +214,8 @@ func (k *call) state() *director.State { return k.admin.opt.Director.State() }
 
 // current refuses a command that was meant for another generation.
 func (k *call) current() error {
-	want, ok := k.args.number("generation")
-	if now := k.state().Generation; ok && uint64(want) != now {
-		return refuse(ErrMovedOn, "generation is %d, not %d: the configuration has been changed; look at it again", now, want)
+	if want, ok := k.args.number("generation"); ok {
+		return k.admin.opt.Director.At(uint64(want))
 	}
 	return nil
 }
@@ -231,17 +226,18 @@ var errSame = errors.New("nothing to change")
 // change makes an edit of the model through the director.
 func (k *call) change() (Result, error) {
 	dry := k.args.set("dry-run")
+	want, _ := k.args.number("generation")
 	var e *edit
 	apply := func(c *config.Config) error {
 		// This runs where changes are made, one after the other: what state
 		// returns is what c was copied from.
-		if err := k.current(); err != nil {
-			return err
-		}
 		e = &edit{config: c, state: k.state(), args: k.args}
 		return k.verb.edit(e)
 	}
 	if dry {
+		if err := k.current(); err != nil {
+			return Result{}, err
+		}
 		c := k.state().Config.Clone()
 		err := apply(c)
 		if err == nil {
@@ -253,7 +249,7 @@ func (k *call) change() (Result, error) {
 		return Result{Text: e.text("would ")}, nil
 	}
 	generation, err := k.admin.opt.Director.Do(k.ctx, director.Change{
-		By: k.caller.Name, From: k.caller.From, Verb: k.verb.describe(k.args), Apply: apply,
+		By: k.caller.Name, From: k.caller.From, Verb: k.verb.describe(k.args), Apply: apply, Generation: uint64(want),
 	})
 	switch {
 	case errors.Is(err, errSame):
@@ -272,10 +268,16 @@ func (k *call) order() (Result, error) {
 	if err := k.current(); err != nil {
 		return Result{}, err
 	}
-	if k.verb.Role == Full {
-		k.admin.log.Info("command", "verb", k.verb.describe(k.args), "by", k.caller.Name, "from", k.caller.From)
+	if k.verb.Role != Full {
+		return k.verb.call(k)
 	}
-	return k.verb.call(k)
+	verb := k.verb.describe(k.args)
+	k.admin.log.Info("command", "verb", verb, "by", k.caller.Name, "from", k.caller.From)
+	result, err := k.verb.call(k)
+	if err == nil && !k.args.set("dry-run") {
+		k.admin.opt.Director.Note(k.caller.Name, k.caller.From, verb, result.Text)
+	}
+	return result, err
 }
 
 // oneLine makes an error fit on one line. Of the problems of a configuration it
@@ -289,6 +291,9 @@ func oneLine(err error) error {
 			}
 		}
 		return errors.New(strings.Join(lines, "; "))
+	}
+	if _, ok := errors.AsType[*director.MovedError](err); ok {
+		return refusal{ErrMovedOn, err.Error()}
 	}
 	if text := err.Error(); strings.Contains(text, "\n") {
 		for _, kind := range []error{director.ErrStopped, engine.ErrClosed} {

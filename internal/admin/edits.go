@@ -69,7 +69,7 @@ func find[T any](list []*T, name func(*T) string, want, what, of string) (*T, in
 	for _, v := range list {
 		names = append(names, name(v))
 	}
-	return nil, -1, fmt.Errorf("there is no %s %s%s%s", what, show(want), of, suggest(want, names))
+	return nil, -1, refuse(ErrUnknownName, "there is no %s %s%s%s", what, show(want), of, suggest(want, names))
 }
 
 func serviceName(s *config.Service) string { return s.Name }
@@ -312,6 +312,12 @@ func (e *edit) options(h *config.Host) {
 	if e.args.given("backup") {
 		h.Backup = e.args.set("backup")
 	}
+	if d, ok := e.args.duration("slowStart"); ok {
+		h.SlowStart = d
+	}
+	if d, ok := e.args.duration("resolve"); ok {
+		h.Resolve = d
+	}
 	if e.args.given("ip") {
 		h.Address = e.args.text("ip")
 	}
@@ -337,6 +343,13 @@ func describeHost(h *config.Host) string {
 	text := fmt.Sprintf("%s, weight %d, %s", h.Address, h.Weight, h.State)
 	if h.Backup {
 		text += ", backup"
+	}
+	usual := config.NewHost("", "")
+	if h.SlowStart != usual.SlowStart {
+		text += fmt.Sprintf(", slowStart %v", h.SlowStart)
+	}
+	if h.Resolve != usual.Resolve {
+		text += fmt.Sprintf(", resolve %v", h.Resolve)
 	}
 	return text
 }
@@ -392,8 +405,8 @@ func delAllHosts(e *edit) error {
 }
 
 func setHost(e *edit) error {
-	if !slices.ContainsFunc([]string{"weight", "state", "backup", "ip"}, e.args.given) {
-		return errors.New("say what to set: weight=N, state=ready|drain|maint, backup=yes|no or ip=ADDRESS")
+	if !slices.ContainsFunc([]string{"weight", "state", "backup", "slowStart", "resolve", "ip"}, e.args.given) {
+		return errors.New("say what to set: weight=N, state=ready|drain|maint, backup=yes|no, slowStart=DUR, resolve=DUR or ip=ADDRESS")
 	}
 	return e.set(e.options)
 }
@@ -459,7 +472,7 @@ func delUser(e *edit) error {
 // leave notes hosts that get no more sessions.
 func (e *edit) leave(hosts ...*director.Host) {
 	for _, h := range hosts {
-		for _, t := range h.Targets {
+		for t := range everyTarget(h) {
 			e.leaving = append(e.leaving, t.Host)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,7 @@ type rig struct {
 	dir  *director.Director
 	log  journal
 	addr string // of service web
+	file string // the configuration's
 	stop func() // ends everything; the end of the test does too
 }
 
@@ -65,17 +67,20 @@ var (
 // newRig starts everything over a configuration. change edits the options.
 func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	t.Helper()
-	cfg, problems := config.Parse("c.xml", []byte(doc))
-	if cfg == nil {
+	r := &rig{t: t, file: filepath.Join(t.TempDir(), "c.xml")}
+	if err := os.WriteFile(r.file, []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stored, problems := config.ReadDocument(r.file)
+	if stored == nil {
 		t.Fatal(problems)
 	}
-	r := &rig{t: t}
 	log := slog.New(slog.NewTextHandler(&r.log, nil))
 	var err error
 	if r.eng, err = engine.New(engine.Options{Loops: 2}); err != nil {
 		t.Fatal(err)
 	}
-	if r.dir, err = director.New(cfg, r.eng, director.Options{Log: log}); err != nil {
+	if r.dir, err = director.New(stored.Config, r.eng, director.Options{Log: log, Document: stored}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -31,6 +31,8 @@ func hostOptions() []Param {
 		{Name: "weight", Kind: Number, Option: true, High: config.MaxWeight},
 		{Name: "state", Kind: Choice, Option: true, Choices: []string{"ready", "drain", "maint"}},
 		{Name: "backup", Kind: Bool, Option: true},
+		{Name: "slowStart", Kind: Duration, Option: true},
+		{Name: "resolve", Kind: Duration, Option: true},
 	}
 }
 
@@ -75,9 +77,9 @@ func alias(v Verb, names ...string) Verb {
 	return v
 }
 
-// operation is a verb that the program does.
-func operation(v Verb) Verb {
-	v.Part = "the operations of the program"
+// ofProcess is a verb about the process itself.
+func ofProcess(v Verb) Verb {
+	v.Part = "the program"
 	return v
 }
 
@@ -87,12 +89,14 @@ func Verbs() []Verb {
 		reads("status", "what runs, and what is wrong with it", (*call).status),
 		reads("show services", "services with their sessions and bytes", (*call).showServices, optional(service())),
 		reads("show hosts", "hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
-		reported("show sessions", "sessions that are open", "the list of sessions"),
+		reads("show sessions", "sessions that are open, the oldest first", (*call).showSessions,
+			optional(service()), optional(group()), optional(host()), Param{Name: "max", Kind: Number, Option: true, Low: 1, High: 10_000_000}),
 		reads("show config", "the running configuration; password hashes for full users only", (*call).showConfig),
-		reported("show stored", "the stored configuration", "saving"),
-		reported("show diff", "the difference between stored and running configuration, as verbs", "saving"),
+		reads("show stored", "the stored configuration, as its file says it; password hashes for full users only", (*call).showStored),
+		reads("show diff", "what runs and the file does not say, as verbs", (*call).showDiff),
 		reported("show metrics", "the figures that Prometheus gets", "the metrics"),
-		reported("show events", "who changed what, and which host went down why", "the events"),
+		reads("show events", "who changed what, and which host went down why, the newest last", (*call).showEvents,
+			Param{Name: "max", Kind: Number, Option: true, Low: 1, High: 1000}),
 		reported("show log", "the last lines of the log", "the log"),
 		reads("help", "all verbs, or one", (*call).help, Param{Name: "verb", Kind: VerbName}, Param{Name: "word", Kind: Text}),
 
@@ -128,17 +132,19 @@ func Verbs() []Verb {
 		orders("retryHost", "count a host that is down as up, at once", (*call).retryHost, service(), group(), host(), generation(), dryRun()),
 		destructive(orders("shutdownSessions", "end the sessions of a service, a group or a host now", (*call).shutdownSessions,
 			service(), optional(group()), optional(host()), generation(), dryRun())),
+		destructive(orders("shutdownSession", "end one session now, by its ID in show sessions", (*call).shutdownSession,
+			Param{Name: "id", Required: true})),
 		edits("addUser", "one more user of the admin", addUser, Param{Name: "name", Aliases: []string{"user"}, Required: true},
 			Param{Name: "hash", Aliases: []string{"password"}, Kind: Hash, Required: true},
 			Param{Name: "access", Kind: Choice, Required: true, Choices: []string{"full", "readonly"}}),
 		destructive(edits("delUser", "forget a user", delUser, Param{Name: "name", Aliases: []string{"user"}, Kind: User, Required: true})),
 
-		alias(operation(orders("saveConfig", "write the running configuration to its file", (*call).save, generation())), "save"),
-		operation(orders("reload", "read the file again; what was changed since by verbs stays, unless discarded", (*call).reload,
-			Param{Name: "discard", Kind: Flag, Option: true}, generation(), dryRun())),
-		destructive(operation(orders("rollback", "undo the last change, or the last N", (*call).rollback,
-			Param{Name: "n", Kind: Number, Low: 1, High: 10_000}, generation()))),
-		operation(orders("closeLog", "open the log files anew", (*call).closeLog)),
-		destructive(operation(orders("shutdown", "take leave of the clients and end the process", (*call).shutdown))),
+		alias(orders("saveConfig", "write the running configuration to its file", (*call).save, generation(), dryRun()), "save"),
+		orders("reload", "read the file again; what was changed since by verbs stays, unless discarded", (*call).reload,
+			Param{Name: "discard", Kind: Flag, Option: true}, generation(), dryRun()),
+		destructive(orders("rollback", "undo the last change, or the last N", (*call).rollback,
+			Param{Name: "n", Kind: Number, Low: 1, High: 10_000}, generation(), dryRun())),
+		ofProcess(orders("closeLog", "open the log files anew", (*call).closeLog)),
+		destructive(ofProcess(orders("shutdown", "take leave of the clients and end the process", (*call).shutdown))),
 	}
 }

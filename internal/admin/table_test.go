@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"os"
@@ -13,13 +12,14 @@ import (
 // samples are words that are right for the verbs of the table, on a rig over
 // doc.
 var samples = map[string]string{
-	"status": "", "show services": "web", "show hosts": "web main", "show sessions": "", "show config": "", "show stored": "",
+	"status": "", "show services": "web", "show hosts": "web main", "show sessions": "web main a max=5", "show config": "", "show stored": "",
 	"show diff": "", "show metrics": "", "show events": "", "show log": "", "help": "show hosts",
 	"addService": "new 127.0.0.1:0", "delService": "mail", "addListen": "web 127.0.0.1:0", "delListen": "mail 127.0.0.1:0",
 	"switchPort": "web localhost:0 127.0.0.1:0", "addGroup": "web new p2c allDown=try", "delGroup": "web spare",
 	"enableGroup": "web spare drain=1m --force", "changeScheduler": "web main p2c",
-	"addHost": "web main new 127.0.0.1:1 weight=3 state=drain backup=yes", "delHost": "web main a drain=1m --force",
-	"delAllHosts": "web spare", "setHost": "web main a weight=3 state=drain backup=yes ip=127.0.0.1:1",
+	"shutdownSession": "1e00400003",
+	"addHost":         "web main new 127.0.0.1:1 weight=3 state=drain backup=yes slowStart=5s resolve=1m", "delHost": "web main a drain=1m --force",
+	"delAllHosts": "web spare", "setHost": "web main a weight=3 state=drain backup=yes slowStart=5s resolve=1m ip=127.0.0.1:1",
 	"hostAdminDown": "web main a", "hostAdminUp": "web main a", "retryHost": "web main a", "shutdownSessions": "web main a",
 	"addUser": "new $6$salt$newhash full", "delUser": "looker",
 	"saveConfig": "", "reload": "--discard", "rollback": "2", "closeLog": "", "shutdown": "",
@@ -55,30 +55,11 @@ func sample(t *testing.T, v *Verb) Command {
 
 func plainDoc() string { return doc("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3") }
 
-// operations count what they were asked for.
-type operations struct{ calls []string }
+// fakeProcess notes what it was asked for.
+type fakeProcess struct{ calls []string }
 
-func (o *operations) note(ctx context.Context, call string) (string, error) {
-	c, _ := CallerOf(ctx)
-	o.calls = append(o.calls, call+" by "+c.Name)
-	return call, nil
-}
-
-func (o *operations) Reload(ctx context.Context, discard, dryRun bool) (string, error) {
-	switch {
-	case discard && dryRun:
-		return o.note(ctx, "reload discard dry-run")
-	case discard:
-		return o.note(ctx, "reload discard")
-	}
-	return o.note(ctx, "reload")
-}
-func (o *operations) Save(ctx context.Context) (string, error) { return o.note(ctx, "save") }
-func (o *operations) Rollback(ctx context.Context, n int) (string, error) {
-	return o.note(ctx, "rollback "+string(rune('0'+n)))
-}
-func (o *operations) CloseLog() error { o.calls = append(o.calls, "closeLog"); return nil }
-func (o *operations) Shutdown()       { o.calls = append(o.calls, "shutdown") }
+func (p *fakeProcess) CloseLog() error { p.calls = append(p.calls, "closeLog"); return nil }
+func (p *fakeProcess) Shutdown()       { p.calls = append(p.calls, "shutdown") }
 
 // Every verb of the table is whole: it has a role, help and one way to be done.
 func TestTableIsWhole(t *testing.T) {
@@ -127,8 +108,8 @@ func TestTableIsWhole(t *testing.T) {
 // A readonly user may look and nothing else, whatever the words are; somebody
 // without a role may not even look.
 func TestRolesOfEveryVerb(t *testing.T) {
-	op := &operations{}
-	r := newRig(t, plainDoc(), func(o *Options) { o.Operations = op })
+	op := &fakeProcess{}
+	r := newRig(t, plainDoc(), func(o *Options) { o.Process = op })
 	before := r.dir.State()
 	for _, v := range Verbs() {
 		for _, c := range []Command{sample(t, &v), {Verb: v.Name}} {
@@ -191,8 +172,8 @@ func garbage(v *Verb, p *Param) []string {
 // Every verb, with every parameter missing, garbled, doubled or unknown, says
 // what is wrong on one line and leaves everything as it was.
 func TestGarbledVerbsChangeNothing(t *testing.T) {
-	op := &operations{}
-	r := newRig(t, plainDoc(), func(o *Options) { o.Operations = op })
+	op := &fakeProcess{}
+	r := newRig(t, plainDoc(), func(o *Options) { o.Process = op })
 	before := r.dir.State()
 	refused := func(c Command) {
 		t.Helper()
@@ -250,10 +231,10 @@ func paramOf(t *testing.T, v *Verb, key string) *Param {
 func TestEveryVerbWorks(t *testing.T) {
 	for _, v := range Verbs() {
 		t.Run(v.Name, func(t *testing.T) {
-			op := &operations{}
-			r := newRig(t, plainDoc(), func(o *Options) { o.Operations = op })
-			if v.Name == "hostAdminUp" {
-				r.do("hostAdminDown web main a")
+			op := &fakeProcess{}
+			r := newRig(t, plainDoc(), func(o *Options) { o.Process = op })
+			if v.Name == "hostAdminUp" || v.Name == "rollback" {
+				r.do("hostAdminDown web main a; setHost web main b weight=2")
 			}
 			before := r.dir.State()
 			c := sample(t, &v)
@@ -266,6 +247,10 @@ func TestEveryVerbWorks(t *testing.T) {
 			}
 			got, err := r.a.Execute(t.Context(), boss, c)
 			switch {
+			case v.Name == "shutdownSession": // TestShutdownSession ends one
+				if err == nil || !strings.Contains(err.Error(), "there is no session") {
+					t.Errorf("without a session: %v", err)
+				}
 			case v.Part != "" && !v.Changes:
 				if !errors.Is(err, ErrNotServed) {
 					t.Errorf("without a source: %v", err)
@@ -276,6 +261,10 @@ func TestEveryVerbWorks(t *testing.T) {
 				t.Errorf("generation %d after %d", got.Generation, before.Generation)
 			case v.edit != nil && !strings.Contains(r.log.String(), "by=boss"):
 				t.Errorf("the log does not say who:\n%s", r.log.String())
+			case v.Name == "rollback":
+				if got.Generation != before.Generation+1 {
+					t.Errorf("generation %d after %d", got.Generation, before.Generation)
+				}
 			case v.edit == nil && r.dir.State() != before:
 				t.Error("the model has changed")
 			case v.Part != "" && len(op.calls) != 1:
@@ -285,21 +274,20 @@ func TestEveryVerbWorks(t *testing.T) {
 	}
 }
 
-func TestOperationsGetTheirWords(t *testing.T) {
-	op := &operations{}
-	r := newRig(t, plainDoc(), func(o *Options) { o.Operations = op })
-	r.do("reload; reload --discard; reload --discard --dry-run; save; rollback; rollback 3; closeLog; shutdown")
-	want := "reload by boss, reload discard by boss, reload discard dry-run by boss, save by boss, rollback 1 by boss, rollback 3 by boss, closeLog, shutdown"
-	if got := strings.Join(op.calls, ", "); got != want {
+func TestVerbsOfTheProcess(t *testing.T) {
+	op := &fakeProcess{}
+	r := newRig(t, plainDoc(), func(o *Options) { o.Process = op })
+	r.do("closeLog; shutdown")
+	if got := strings.Join(op.calls, ", "); got != "closeLog, shutdown" {
 		t.Errorf("called %s", got)
 	}
 	r.refused("shutdown session 5", "takes no words")
 	r.refused("shutdown --force", "takes no words")
-	if n := len(op.calls); n != 8 {
-		t.Errorf("called %v", op.calls[8:])
+	if n := len(op.calls); n != 2 {
+		t.Errorf("called %v", op.calls[2:])
 	}
-	r.a.opt.Operations = nil
-	r.refused("reload", "comes with")
+	r.a.opt.Process = nil
+	r.refused("closeLog", "comes with")
 }
 
 var update = flag.Bool("update", false, "write the table of verbs into docs/operations.md")

@@ -44,10 +44,10 @@ func TestRefusalsSayWhatWouldBeRight(t *testing.T) {
 		"delUser admin":                                   "the last with access full",
 		"delUser amdin":                                   `did you mean "admin"?`,
 		"shutdownSessions web name=a":                     "GROUP is missing",
-		"addGroup web x generation=7":                     "generation is 1, not 7",
-		"addGroup web x generation=7 --dry-run":           "generation is 1, not 7",
-		"retryHost web main a generation=7":               "generation is 1, not 7",
-		"shutdownSessions web generation=7":               "generation is 1, not 7",
+		"addGroup web x generation=7":                     "is at generation 1, and generation 7 has not come yet",
+		"addGroup web x generation=7 --dry-run":           "is at generation 1, and generation 7 has not come yet",
+		"retryHost web main a generation=7":               "is at generation 1, and generation 7 has not come yet",
+		"shutdownSessions web generation=7":               "is at generation 1, and generation 7 has not come yet",
 		"show hosts web nope":                             "there is no group",
 		"help nope":                                       "there is no verb",
 		"help status now":                                 "too much",
@@ -305,24 +305,24 @@ func TestStatusAndTables(t *testing.T) {
 
 func TestReportsComeFromOutside(t *testing.T) {
 	r := newRig(t, plainDoc(), func(o *Options) {
-		o.Reports = map[string]Report{"show events": func(ctx context.Context) (string, any, error) {
+		o.Reports = map[string]Report{"show metrics": func(ctx context.Context) (string, any, error) {
 			c, _ := CallerOf(ctx)
 			return "for " + c.Name, 7, nil
 		}}
 	})
-	results, err := r.a.Run(t.Context(), guest, "show events")
+	results, err := r.a.Run(t.Context(), guest, "show metrics")
 	if err != nil || results[0].Text != "for guest" || results[0].Data != 7 {
 		t.Errorf("%+v, %v", results, err)
 	}
-	if _, err := r.a.Run(t.Context(), guest, "show diff"); !errors.Is(err, ErrNotServed) {
-		t.Errorf("show diff: %v", err)
+	if _, err := r.a.Run(t.Context(), guest, "show log"); !errors.Is(err, ErrNotServed) {
+		t.Errorf("show log: %v", err)
 	}
 }
 
 func TestHelp(t *testing.T) {
 	r := newRig(t, plainDoc())
 	all := r.do("help")
-	if !strings.Contains(all, "delHost SERVICE GROUP NAME [drain=DUR] [--force]") || strings.Contains(all, "rollback") {
+	if !strings.Contains(all, "delHost SERVICE GROUP NAME [drain=DUR] [--force]") || strings.Contains(all, "closeLog") {
 		t.Errorf("help:\n%s", all)
 	}
 	results, err := r.a.Run(t.Context(), guest, "help")

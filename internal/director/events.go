@@ -1,8 +1,11 @@
 package director
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,22 +14,35 @@ import (
 )
 
 const (
-	// maxEvents is how many changes are remembered.
+	// maxEvents is how many changes are remembered, and how many of all other
+	// events together, so that hosts which come and go push out no change.
 	maxEvents = 256
 	// maxEventEdits is how many edits all of them may have together; the newest
 	// change is remembered whatever it has.
 	maxEventEdits = 50_000
 )
 
-// Event is a change that was made.
+// EventKind is what an event is about.
+type EventKind string
+
+const (
+	ConfigEvent EventKind = "change" // the configuration was changed
+	HealthEvent EventKind = "health" // a host went down or came up
+	OrderEvent  EventKind = "order"  // something was done that is no change of the configuration
+)
+
+// Event is something that has happened.
 type Event struct {
-	Generation     uint64 // of the configuration that came of it
+	Seq            uint64 // counts all events since the start, from 1
+	Kind           EventKind
+	Generation     uint64 // of the configuration then; of a change, the one that came of it
 	Time           time.Time
-	By, From, Verb string        // see Change
-	Edits          []config.Edit // what it did; String hides secrets
+	By, From, Verb string        // see Change; of a host, only Verb: "host down", "host up"
+	Text           string        // of a host, which one and why; of an order, what came of it
+	Edits          []config.Edit // what a change did; String hides secrets
 }
 
-// event is an Event that knows the way back. The edits are worked out by who
+// event is a change that knows the way back. The edits are worked out by who
 // made the change, not on the director's goroutine; until then it keeps both
 // models.
 type event struct {
@@ -43,15 +59,19 @@ func between(before, after *config.Config) func() edits {
 	return sync.OnceValue(func() edits { return edits{config.Diff(before, after), config.Diff(after, before)} })
 }
 
-// events are the changes that are remembered, the oldest first.
+// events are what is remembered, the oldest first.
 type events struct {
-	mu   sync.Mutex
-	list []*event
+	mu    sync.Mutex
+	seq   uint64
+	list  []*event // changes
+	notes []Event  // all else
 }
 
 func (e *events) add(n *event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.seq++
+	n.Seq, n.Kind = e.seq, ConfigEvent
 	e.list = append(e.list, n)
 	if len(e.list) > maxEvents {
 		e.list[0] = nil
@@ -59,8 +79,19 @@ func (e *events) add(n *event) {
 	}
 }
 
-// all returns what is remembered, worked out.
-func (e *events) all() []*event {
+func (e *events) note(n Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.seq++
+	n.Seq, n.Time = e.seq, time.Now()
+	e.notes = append(e.notes, n)
+	if len(e.notes) > maxEvents {
+		e.notes = e.notes[1:]
+	}
+}
+
+// changes returns the changes that are remembered, worked out.
+func (e *events) changes() []*event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, ev := range e.list {
@@ -83,14 +114,34 @@ func (e *events) bound() {
 	}
 }
 
-// Events returns the last changes of the configuration, up to 256, the oldest
-// first. Very large ones are forgotten earlier.
+// Events returns what has happened last, the oldest first: up to 256 changes of
+// the configuration, very large ones fewer, and up to 256 other events.
 func (d *Director) Events() []Event {
-	var list []Event
-	for _, e := range d.events.all() {
+	changes := d.events.changes()
+	d.events.mu.Lock()
+	list := slices.Clone(d.events.notes)
+	d.events.mu.Unlock()
+	for _, e := range changes {
 		list = append(list, e.Event)
 	}
+	slices.SortFunc(list, func(a, b Event) int { return cmp.Compare(a.Seq, b.Seq) })
 	return list
+}
+
+// LastEvent returns the Seq of the newest event, 0 if there is none: whoever
+// waits for events asks this first.
+func (d *Director) LastEvent() uint64 {
+	d.events.mu.Lock()
+	defer d.events.mu.Unlock()
+	return d.events.seq
+}
+
+// Note remembers an order that was carried out: what the words of verb did that
+// is no change of the configuration.
+func (d *Director) Note(by, from, verb, text string) {
+	d.events.note(Event{
+		Kind: OrderEvent, Generation: d.State().Generation, By: by, From: from, Verb: verb, Text: text,
+	})
 }
 
 // MovedError is why a change is refused that was meant for another generation
@@ -128,10 +179,18 @@ func (e *MovedError) Error() string {
 	return b.String()
 }
 
+// At returns a *MovedError unless the configuration is at a generation.
+func (d *Director) At(generation uint64) error {
+	if d.State().Generation == generation {
+		return nil
+	}
+	return d.movedOn(generation)
+}
+
 // movedOn makes the error of a change that came too late.
 func (d *Director) movedOn(want uint64) error {
 	err := &MovedError{Want: want, Is: d.State().Generation}
-	for _, e := range d.events.all() {
+	for _, e := range d.events.changes() {
 		if e.Generation > want {
 			err.Since = append(err.Since, e.Event)
 		}
@@ -146,9 +205,12 @@ func (d *Director) movedOn(want uint64) error {
 func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation uint64, err error) {
 	c.Verb = fmt.Sprintf("rollback %d", n)
 	c.Apply = func(cfg *config.Config) error {
-		all := d.events.all()
+		all := d.events.changes()
 		if n < 1 || n > len(all) {
-			return fmt.Errorf("%d changes are remembered; want a number from 1 to that, not %d", len(all), n)
+			if len(all) == 0 {
+				return errors.New("there is no change to undo")
+			}
+			return fmt.Errorf("only %d changes are remembered; want a number from 1 to that, not %d", len(all), n)
 		}
 		var undo []config.Edit
 		for i := range n {

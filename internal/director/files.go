@@ -142,8 +142,7 @@ func (d *Director) reload(ctx context.Context, base *config.Document, r ReloadRe
 func needRestart(started, now *config.Config) []config.Edit {
 	fixed := func(c *config.Config) *config.Config {
 		f := config.New()
-		f.Engine, f.Admin = c.Engine, c.Admin
-		f.Admin.Users = nil
+		f.Engine = c.Engine
 		return f
 	}
 	return config.Diff(fixed(started), fixed(now))

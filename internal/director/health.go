@@ -2,6 +2,7 @@ package director
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"math/rand/v2"
 	"slices"
@@ -83,6 +84,7 @@ func (d *Director) down(t *Target, reason string, more ...any) {
 	d.endRamp(t)
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = false, reason, now })
 	d.changed(t.key.service)
+	d.noteHost("host down", t, reason)
 	d.log.Warn("host down", append([]any{"service", t.key.service, "group", t.key.group, "host", t.key.host,
 		"addr", t.key.addr.String(), "reason", reason}, more...)...)
 	if g := d.group(t.key); g != nil && g.lastWas(t) {
@@ -99,8 +101,17 @@ func (d *Director) up(t *Target) {
 	d.startRamp(t, now)
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = true, "", now })
 	d.changed(t.key.service)
+	d.noteHost("host up", t, "after "+now.Sub(was.Since).Round(time.Millisecond).String())
 	d.log.Info("host up", "service", t.key.service, "group", t.key.group, "host", t.key.host,
 		"addr", t.key.addr.String(), "down_for", now.Sub(was.Since).Round(time.Millisecond).String())
+}
+
+// noteHost makes an event of what became of a target.
+func (d *Director) noteHost(what string, t *Target, text string) {
+	d.events.note(Event{
+		Kind: HealthEvent, Generation: d.State().Generation, Verb: what,
+		Text: fmt.Sprintf("%s %s %s (%v): %s", t.key.service, t.key.group, t.key.host, t.key.addr, text),
+	})
 }
 
 // judge takes in the result of a probe.

@@ -63,8 +63,9 @@ func (d *Director) ramp(now time.Time) time.Duration {
 
 // shares returns how a table is to choose among the group's hosts: as the
 // configuration says unless one of them is in its slow start. Then every
-// weight is multiplied, so that there is a part even of 1, and a scheduler
-// that knows no weights gives way to the one that is the same with equal ones.
+// weight is multiplied, so that there is a part even of 1 (the first is a
+// twentieth), and a scheduler that knows no weights gives way to the one that is
+// the same with equal ones.
 func (g *Group) shares() (scheduler string, weight func(Share, *Target) int) {
 	scheduler = g.Config.Scheduler
 	if !g.ramping() {
@@ -87,8 +88,7 @@ func (g *Group) shares() (scheduler string, weight func(Share, *Target) int) {
 	scale := max(1, min(rampSteps, config.MaxWeight/most))
 	return scheduler, func(s Share, t *Target) int {
 		full := base(s) * scale
-		part := (full*t.step + rampSteps - 1) / rampSteps
-		return max(part, min(full, 1))
+		return (full*max(t.step, 1) + rampSteps - 1) / rampSteps
 	}
 }
 

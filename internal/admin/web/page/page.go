@@ -203,6 +203,10 @@ type withEvent struct {
 	Event Event
 }
 
+// Address returns where a static file is served, by its name in the source, such
+// as page.css.
+func (p *Pages) Address(name string) (string, error) { return p.files.address(name) }
+
 func (p *Pages) functions() template.FuncMap {
 	return template.FuncMap{
 		"static":  p.files.address,
@@ -213,6 +217,7 @@ func (p *Pages) functions() template.FuncMap {
 		"bytes":   amount,
 		"bytesOf": func(n uint64) string { return amount(float64(n)) },
 		"took":    took,
+		"millis":  func(d time.Duration) string { return took(milliseconds(d)) },
 		"since":   since,
 		"span":    span,
 		"ago": func(at, now time.Time) string {

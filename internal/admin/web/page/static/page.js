@@ -6,6 +6,8 @@
 const root = document.documentElement
 const $ = (s, at = document) => at.querySelector(s)
 const $$ = (s, at = document) => at.querySelectorAll(s)
+// Addresses begin with location.origin, as fetch refuses those of a page that
+// was opened with a password in its address.
 const live = () => document.getElementById('live')
 
 // ---- texts: the same as text.go makes ----
@@ -24,7 +26,7 @@ const span = ms => {
   const s = Math.floor(ms / 1000)
   return s < 1 ? 'now' : s < 120 ? s + ' s' : s < 7200 ? Math.floor(s / 60) + ' min' : s < 172800 ? Math.floor(s / 3600) + ' h' : Math.floor(s / 86400) + ' d'
 }
-const took = ms => ms == null ? '' : ms < 9.95 ? ms.toFixed(1) + ' ms' : count(Math.round(ms)) + ' ms'
+const took = ms => ms == null ? '' : ms < 0.995 ? ms.toFixed(2) + ' ms' : ms < 9.95 ? ms.toFixed(1) + ' ms' : count(Math.round(ms)) + ' ms'
 const shown = {
   sessions: count, total: count, failures: count, refused: count, rate: f => decimal(f) + '/s',
   in: amount, out: amount, in_rate: f => amount(f) + '/s', out_rate: f => amount(f) + '/s', connect_ms: took,
@@ -119,11 +121,12 @@ function watch(at) {
 
 // ---- charts ----
 
-const kinds = [
-  { title: 'New sessions a second', series: ['rate'], value: decimal },
-  { title: 'Sessions', series: ['sessions'], value: count },
-  { title: 'Bytes a second', series: ['in_rate', 'out_rate'], names: ['in', 'out'], value: amount },
-  { title: 'Connect time (checks)', series: ['connect_ms'], value: v => took(v) || '–' },
+const whole = v => v >= 1 || v === 0 ? count(v) : decimal(v)
+const kinds = [ // least: the least that the axis ends at
+  { title: 'New sessions a second', series: ['rate'], value: decimal, least: 4, mark: whole },
+  { title: 'Sessions', series: ['sessions'], value: count, least: 4, mark: whole },
+  { title: 'Bytes a second', series: ['in_rate', 'out_rate'], names: ['in', 'out'], value: amount, least: 1000, mark: amount },
+  { title: 'Connect time of checks', series: ['connect_ms'], value: v => took(v) || '–', least: 0.5, mark: v => v + ' ms' },
 ]
 const colours = { rate: 'rate', sessions: 'sessions', in_rate: 'in', out_rate: 'out', connect_ms: 'connect' }
 const keep = 600 // values
@@ -158,7 +161,7 @@ function chartsIn(at) {
 
 async function load(c) {
   try {
-    const r = await fetch('/history?id=' + encodeURIComponent(c.id))
+    const r = await fetch(location.origin + '/history?id=' + encodeURIComponent(c.id))
     if (!r.ok) throw new Error(r.status)
     const h = await r.json()
     const s = h.series[c.id]
@@ -200,10 +203,10 @@ function plot(c) {
     const u = new uPlot({
       width: Math.max(120, box.clientWidth), height: 84, padding: [6, 4, 0, 0],
       legend: { show: false }, cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-      scales: { x: { time: true }, y: { range: (_, lo, hi) => [0, Math.max(hi * 1.1, k.series[0] === 'rate' || k.series[0] === 'sessions' ? 4 : 1)] } },
+      scales: { x: { time: true }, y: { range: (_, lo, hi) => [0, Math.max(hi * 1.1, k.least)] } },
       axes: [
-        { ...axis, size: 18, gap: 2, space: 70, values: (_, ts) => ts.map(t => new Date(t * 1000).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false })) },
-        { ...axis, size: 50, gap: 3, space: 26, values: (_, vs) => vs.map(v => v === 0 ? '0' : k.value(v)) },
+        { ...axis, size: 18, gap: 2, space: 70, values: (_, ts) => ts.map(t => time(t * 1000, ts.length > 1 && ts[1] - ts[0] < 60)) },
+        { ...axis, size: 50, gap: 3, space: 26, values: (_, vs) => vs.map(v => v === 0 ? '0' : k.mark(v)) },
       ],
       series: [{}, ...k.series.map(s => ({ stroke: colour('chart-' + colours[s]), width: 1.5, spanGaps: s === 'connect_ms', points: { show: false } }))],
       hooks: { setCursor: [u => legend(c, k, now, u.cursor.idx)] },
@@ -212,6 +215,9 @@ function plot(c) {
   })
   redraw(c)
 }
+
+// time writes a time of the day.
+const time = (ms, seconds) => new Date(ms).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: seconds ? '2-digit' : undefined, hourCycle: 'h23' })
 
 // legend shows the values under the pointer, or the last ones.
 function legend(c, k, now, idx) {
@@ -263,7 +269,7 @@ async function get(address, target, style) {
   under.set(target, mine)
   const late = setTimeout(() => mine.abort(), patient)
   try {
-    const r = await fetch(address, { headers: { 'HX-Request': 'true' }, signal: mine.signal })
+    const r = await fetch(location.origin + address, { headers: { 'HX-Request': 'true' }, signal: mine.signal })
     const html = await r.text()
     if (under.get(target) !== mine) return false
     if (!(r.headers.get('Content-Type') || '').startsWith('text/html')) { say('critical', html.trim().slice(0, 500)); return false }
@@ -290,6 +296,13 @@ async function get(address, target, style) {
 const controls = 'a, button, summary, input, select'
 let lastFetch = 0
 
+let due = 0
+
+// soon refreshes at once, but not more than twice a second.
+function soon() {
+  if (!due) due = setTimeout(() => { due = 0; refresh() }, Math.max(0, lastFetch + 500 - Date.now()))
+}
+
 function refresh() {
   if (!live() || document.hidden) return
   lastFetch = Date.now()
@@ -305,9 +318,9 @@ document.addEventListener('htmx:beforeSwap', e => {
     say('critical', e.detail.xhr.responseText.trim().slice(0, 500) || 'Refused: ' + status)
     return
   }
-  if (status >= 400) {
-    e.detail.shouldSwap = true
-    e.detail.isError = false
+  e.detail.shouldSwap = true
+  e.detail.isError = false
+  if (e.detail.serverResponse.includes('data-level="critical"')) {
     const answer = $('#dialog[open] .answer')
     if (answer) { e.detail.target = answer; e.detail.swapOverride = 'innerHTML' }
   }
@@ -318,7 +331,7 @@ document.addEventListener('htmx:afterRequest', e => {
   if (!message) return
   closable(message)
   for (const old of [...$$('#messages .message')].slice(3)) old.remove()
-  if (e.detail.xhr.status < 400) shut()
+  if (message.dataset.level !== 'critical') shut()
   refresh()
 })
 
@@ -351,7 +364,7 @@ document.addEventListener('click', e => {
   } else if (a.hasAttribute('data-live') && live()) {
     e.preventDefault()
     const to = new URL(a.href)
-    history.replaceState(null, '', to)
+    history.replaceState(null, '', to.pathname + to.search)
     $('#filter-sort').value = to.searchParams.get('sort') || ''
     get(to.pathname + to.search, 'live')
   } else if (a.hasAttribute('data-close') && $('#dialog[open]')) {
@@ -385,8 +398,8 @@ async function ask(address) {
   if (!dialog.open) dialog.showModal()
   dialog.scrollTop = 0
   chartsIn(document)
-  if ($('.forms', dialog)) return
-  const first = $('.fields input:not([type=hidden]):not([type=checkbox]), .fields button', dialog)
+  // Where a slip of the finger would do harm, the way out comes first.
+  const first = $('button.danger', dialog) && !$('.forms', dialog) ? $('[data-close]', dialog) : $('.forms', dialog) ? $('h1', dialog) : $('.fields input:not([type=hidden]), .fields button', dialog)
   if (first) first.focus()
 }
 
@@ -445,9 +458,10 @@ function banner(kind, words) {
 function connect() {
   clearTimeout(retry)
   if (source) source.close()
-  source = new EventSource('/api/v1/events')
+  source = new EventSource(location.origin + '/api/v1/events')
   heard = Date.now()
   source.addEventListener('figures', e => arrived(JSON.parse(e.data)))
+  for (const news of ['change', 'health', 'order']) source.addEventListener(news, soon)
   source.onerror = () => {
     gone()
     // The browser tries again by itself unless the server has said no.
@@ -459,7 +473,7 @@ function gone() {
   if (lost) return
   lost = Date.now()
   root.classList.add('stale')
-  banner('lost', 'Connection to txlb lost at ' + new Date().toLocaleTimeString([], { hour12: false }) + '. What you see is old. Trying again…')
+  banner('lost', 'Connection to txlb lost at ' + time(Date.now(), true) + '. What you see is old. Trying again…')
 }
 
 function arrived(f) {
@@ -478,7 +492,7 @@ function arrived(f) {
   for (const id in f.hosts) { rows.set(id, f.hosts[id]); waiting.add(id) }
   if (rows.size > 20000) rows.clear()
   const at = live()
-  if (at && (restarted || at.dataset.revision !== f.revision) && Date.now() - lastFetch > 700) refresh()
+  if (at && (restarted || at.dataset.revision !== f.revision)) soon()
   feed(f)
   draw()
 }

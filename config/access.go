@@ -1,0 +1,141 @@
+package config
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// What <socket>, <control> and the <key> of a user may say.
+
+// parseMode reads the permissions of a file, in octal as chmod(1) does.
+func parseMode(s string) (fs.FileMode, error) {
+	n, err := strconv.ParseUint(s, 8, 16)
+	if err != nil || n > uint64(fs.ModePerm) {
+		return 0, fmt.Errorf("%q is no mode; want octal digits such as 0600 or 0660", s)
+	}
+	return fs.FileMode(n), nil
+}
+
+// formatMode is the inverse of parseMode.
+func formatMode(m fs.FileMode) string { return fmt.Sprintf("%04o", uint32(m)) }
+
+func (k *checker) socket(s *Socket) {
+	line := s.Pos.Line
+	if err := checkSocketPath(s.Path); err != nil && !(s.Path == "" && k.broken[s]) {
+		k.fail(line, "<socket path>: %v", err)
+	}
+	switch {
+	case s.Mode&^fs.ModePerm != 0:
+		k.fail(line, "<socket mode> is %o; want 0 to 0777", uint32(s.Mode))
+	case s.Mode&0o006 != 0:
+		k.warn(line, "<socket mode> is %s: everybody on this machine has full access; say 0660 and a group", formatMode(s.Mode))
+	}
+	k.plain(line, "<socket group>", s.Group)
+}
+
+func (k *checker) control(c *Control) {
+	switch {
+	case c.Socket == "":
+		return
+	case c.Socket == "None" || len(c.Socket) > maxUnixPath:
+		k.fail(c.Pos.Line, "<control socket>: %q is no path of a socket; want one of at most %d bytes", c.Socket, maxUnixPath)
+	}
+	k.plain(c.Pos.Line, "<control socket>", c.Socket)
+	k.warn(c.Pos.Line, "<control> is not served by this version yet")
+}
+
+// checkSocketPath checks where a UNIX socket is to be.
+func checkSocketPath(path string) error {
+	if !strings.HasPrefix(path, "/") || len(path) > maxUnixPath || !printable(path) {
+		return fmt.Errorf("%q is no path of a socket; want an absolute one of at most %d bytes", path, maxUnixPath)
+	}
+	return nil
+}
+
+// keyTypes says what keys consist of, by their type: how many parts there are,
+// the type included, and the name of the curve if that is the second one.
+var keyTypes = map[string]struct {
+	parts int
+	curve string
+}{
+	"ssh-ed25519":                        {2, ""},
+	"ssh-rsa":                            {3, ""},
+	"ecdsa-sha2-nistp256":                {3, "nistp256"},
+	"ecdsa-sha2-nistp384":                {3, "nistp384"},
+	"ecdsa-sha2-nistp521":                {3, "nistp521"},
+	"sk-ssh-ed25519@openssh.com":         {3, ""},
+	"sk-ecdsa-sha2-nistp256@openssh.com": {4, "nistp256"},
+}
+
+const (
+	maxKey       = 4 << 10 // bytes of a line
+	ed25519Bytes = 32
+	rsaBytes     = 2048 / 8
+)
+
+// checkKey checks the form of a public key. Whether its numbers are those of a
+// key, only its user finds out. It shows no more of it than its type.
+func checkKey(line string) error {
+	const want = "want a line as in ~/.ssh/id_ed25519.pub: ssh-ed25519 AAAA… name"
+	fields := strings.Fields(line)
+	switch {
+	case !printable(line):
+		return errors.New("a character that cannot be shown; " + want)
+	case len(line) > maxKey:
+		return fmt.Errorf("%d bytes; no public key has more than %d", len(line), maxKey)
+	case len(fields) < 2:
+		return errors.New("no public key; " + want)
+	case strings.Join(fields, " ") != line:
+		return errors.New("more than one space between two words; " + want)
+	}
+	kind, known := keyTypes[fields[0]]
+	if !known {
+		switch {
+		case slices.ContainsFunc(fields[1:], func(f string) bool { _, is := keyTypes[f]; return is }):
+			return fmt.Errorf("options before the type are not supported; begin with %s", fields[slices.IndexFunc(fields, func(f string) bool { _, is := keyTypes[f]; return is })])
+		case fields[0] == "ssh-dss":
+			return errors.New("ssh-dss keys are too weak; make one with ssh-keygen -t ed25519")
+		}
+		return fmt.Errorf("%q is no type of a public key that is known; %s", fields[0], want)
+	}
+	raw, err := base64.StdEncoding.DecodeString(fields[1])
+	if err != nil {
+		return fmt.Errorf("what follows %s is no base64; %s", fields[0], want)
+	}
+	parts, ok := wireParts(raw)
+	wrong := fmt.Errorf("what follows %s is no such key; %s", fields[0], want)
+	switch {
+	case !ok || len(parts) != kind.parts || string(parts[0]) != fields[0]:
+		return wrong
+	case kind.curve != "" && string(parts[1]) != kind.curve:
+		return wrong
+	case strings.Contains(fields[0], "ed25519") && len(parts[1]) != ed25519Bytes:
+		return wrong
+	case fields[0] == "ssh-rsa" && len(parts[2]) < rsaBytes:
+		return fmt.Errorf("an RSA key of less than %d bits is too weak; make one with ssh-keygen -t ed25519", rsaBytes*8)
+	}
+	return nil
+}
+
+// wireParts takes apart a key as SSH sends it: strings with their lengths before
+// them.
+func wireParts(raw []byte) (parts [][]byte, ok bool) {
+	for len(raw) > 0 {
+		if len(raw) < 4 {
+			return nil, false
+		}
+		n := binary.BigEndian.Uint32(raw)
+		raw = raw[4:]
+		if uint64(n) > uint64(len(raw)) {
+			return nil, false
+		}
+		parts, raw = append(parts, raw[:n]), raw[n:]
+	}
+	return parts, true
+}

@@ -1,0 +1,161 @@
+//go:build !portable
+
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/txlb/txlb/sched"
+)
+
+// Sessions returns the sessions that which picks out, the oldest first, but no
+// more than most; 0 is no limit. Which of them are left out is not defined. host
+// is nil for a client that has none. The loops call which at the same moment,
+// and wait for it: it must be quick and call nothing of the engine. Sessions
+// does not wait for a change or a drain. It is no picture of one moment: a
+// session that begins or ends meanwhile may be in it or not. A closed engine
+// has no sessions.
+func (e *Engine) Sessions(most int, which func(service string, host *sched.Host) bool) []SessionInfo {
+	found := make([][]SessionInfo, len(e.loops)) // each loop has its own
+	var count atomic.Int64
+	e.walk(func(l *loop, s *session) bool {
+		if !which(s.svc.name, s.host) {
+			return true
+		}
+		if most > 0 && count.Add(1) > int64(most) {
+			return false
+		}
+		found[l.index] = append(found[l.index], l.info(s))
+		return true
+	})
+	return sorted(slices.Concat(found...))
+}
+
+// FindByLocal returns the sessions whose connection to the backend has this
+// address on our side, which is what the backend sees as its peer. There may be
+// several: the kernel uses a port again for connections to other addresses.
+func (e *Engine) FindByLocal(local netip.AddrPort) []SessionInfo {
+	if local = unmapped(local); !local.IsValid() {
+		return nil
+	}
+	found := make([][]SessionInfo, len(e.loops))
+	e.walk(func(l *loop, s *session) bool {
+		if b := s.ends[backend].fd; b >= 0 && l.sys.localAddr(b) == local {
+			found[l.index] = append(found[l.index], l.info(s))
+		}
+		return true
+	})
+	return sorted(slices.Concat(found...))
+}
+
+// EndSessions ends the sessions that which picks out, as an operator's kill,
+// and returns how many those were. host is nil for a client that has none. The
+// loops call which at the same moment, and wait for it: it must be quick and
+// call nothing of the engine. Where bytes are on the way to a side, that side
+// gets a reset. It does not wait for a change or a drain; a closed engine has no
+// sessions.
+func (e *Engine) EndSessions(which func(service string, host *sched.Host) bool) int {
+	var ended atomic.Int64
+	e.walk(func(l *loop, s *session) bool {
+		if which(s.svc.name, s.host) {
+			l.end(s, killed)
+			ended.Add(1)
+		}
+		return true
+	})
+	return int(ended.Load())
+}
+
+// EndSession ends one session as EndSessions does. It returns false if there is
+// none with that ID any more.
+func (e *Engine) EndSession(id uint64) (ended bool) {
+	index, slot, generation := splitID(id)
+	e.asking.RLock()
+	defer e.asking.RUnlock()
+	if e.closed || index < 0 || index >= len(e.loops) {
+		return false
+	}
+	l := e.loops[index]
+	done := make(chan struct{})
+	l.submit(func() {
+		defer close(done)
+		if int(slot) >= len(l.table.slabs)*slotsPerSlab {
+			return
+		}
+		if s := l.table.at(slot, generation); s != nil {
+			l.end(s, killed)
+			ended = true
+		}
+	})
+	<-done
+	return ended
+}
+
+// walk calls f for every session, on the session's loop, and returns when all
+// loops are through. A loop does it in steps of slotsPerSlab sessions, which take
+// a fraction of a millisecond, and turns to its clients between them; f ends the
+// walk of its loop by returning false.
+func (e *Engine) walk(f func(*loop, *session) bool) {
+	e.asking.RLock()
+	defer e.asking.RUnlock()
+	if e.closed {
+		return
+	}
+	var wg sync.WaitGroup
+	for _, l := range e.loops {
+		wg.Add(1)
+		next := 0 // slab
+		var step func()
+		step = func() {
+			if next == len(l.table.slabs) {
+				wg.Done()
+				return
+			}
+			slab := l.table.slabs[next]
+			next++
+			for i := range slab {
+				if s := &slab[i]; s.phase != vacant && !f(l, s) {
+					wg.Done()
+					return
+				}
+			}
+			l.submit(step)
+		}
+		l.submit(step)
+	}
+	wg.Wait()
+}
+
+// info describes a session of the loop.
+func (l *loop) info(s *session) SessionInfo {
+	i := SessionInfo{
+		ID: l.idOf(s), Service: s.svc.name, Host: s.host,
+		Client:  l.sys.peerAddr(s.ends[client].fd),
+		Started: l.eng.epoch.Add(time.Duration(s.started)),
+		Idle:    time.Duration(max(l.now-s.active, 0)),
+		In:      s.in, Out: s.out,
+	}
+	if b := s.ends[backend].fd; b >= 0 {
+		i.Local = l.sys.localAddr(b)
+	}
+	return i
+}
+
+// An ID holds the generation of the slot in its upper half, below it the loop,
+// counted from 1 so that no ID is 0, and the slot.
+const (
+	slotBits       = 22
+	generationBits = 32
+)
+
+func (l *loop) idOf(s *session) uint64 {
+	return uint64(uint32(s.generation))<<generationBits | uint64(l.index+1)<<slotBits | uint64(s.slot)
+}
+
+func splitID(id uint64) (loop int, slot, generation int32) {
+	return int(id>>slotBits&(1<<(generationBits-slotBits)-1)) - 1, int32(id & (1<<slotBits - 1)), int32(id >> generationBits)
+}

@@ -1,0 +1,444 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/passwd"
+)
+
+// Errors of Login and LoginKey.
+var (
+	// ErrBadLogin: no such user, another password, or a user that may not log in
+	// from there; which of them, is not said.
+	ErrBadLogin = errors.New("user or password is wrong")
+	// ErrThrottled: too many failed logins came from the source. The error is a
+	// [Throttled], which says how long to wait.
+	ErrThrottled = errors.New("too many failed logins")
+)
+
+// Throttled is the error of a login from a source that has to wait.
+type Throttled struct {
+	Source string        // an IPv4 address, or an IPv6 network of 64 bits
+	Wait   time.Duration // whole seconds
+}
+
+func (t Throttled) Error() string {
+	return fmt.Sprintf("%v from %s; try again in %v", ErrThrottled, t.Source, t.Wait)
+}
+
+func (t Throttled) Unwrap() error { return ErrThrottled }
+
+// Bounds of the logins.
+const (
+	freeFailures = 5                // of a source, before it has to wait
+	longestWait  = time.Minute      // after a failure
+	forgetSource = 15 * time.Minute // after its last failure
+	maxSources   = 4096             // remembered
+	repeats      = 4                // wrong logins of a source that are remembered
+	maxVerified  = 256              // good logins remembered
+	verifiedFor  = 5 * time.Minute
+	maxHashing   = 4  // hashes computed at once, on many CPUs
+	logFailures  = 20 // lines about failures in a burst; then one each logRecovery
+	logRecovery  = time.Second
+)
+
+// users is what the logins need to remember.
+type users struct {
+	secret  [32]byte      // of this process, for what is kept of passwords
+	hashing chan struct{} // holds a token for each hash that is computed
+
+	mu       sync.Mutex
+	verified map[login]time.Time // good logins, until when
+	flights  map[login]*flight   // logins that are being tried
+	sources  map[string]*source
+	lines    int       // of the log that may be written at once
+	lined    time.Time // when lines was brought up to date
+	unlogged int       // failures since the last line
+}
+
+// login stands for a name, a password, the hash that it was tried on, and the
+// source. Who reads it in memory cannot try passwords on it without the secret, and it is
+// worth nothing once the hash has changed.
+type login [sha256.Size]byte
+
+// flight is a login that is being tried. When done is closed, ok tells whether
+// it is good, unless err says that nobody has found out.
+type flight struct {
+	done chan struct{}
+	ok   bool
+	err  error
+}
+
+// source is where failed logins came from.
+type source struct {
+	failures int       // in a row; counted when they begin, so that none is free
+	last     time.Time // of them
+	wrong    [repeats]login
+	told     time.Time // when it was last logged that it has to wait
+}
+
+func newUsers() *users {
+	u := &users{
+		hashing:  make(chan struct{}, min(max(1, runtime.GOMAXPROCS(0)/4), maxHashing)),
+		verified: map[login]time.Time{}, flights: map[login]*flight{}, sources: map[string]*source{}, lines: logFailures,
+	}
+	_, _ = rand.Read(u.secret[:]) // never fails
+	return u
+}
+
+// Login tells who a user is that gives a password, by the users of the running
+// configuration. from is where he is, as ip:port.
+//
+// An unknown name takes as long as a wrong password. After five failures in a
+// row a source (an IPv4 address, or an IPv6 network of 64 bits) has to wait
+// before each further try, from a second to a minute, also with the right
+// password: ErrThrottled. The same wrong password again counts once, so that a
+// page left open with an old one locks nobody out. A good login is remembered for
+// minutes and then costs microseconds; the password or the user changing ends
+// that at once. At most a few hashes are computed at once; ctx ends the wait.
+// Failures are logged, passwords and names that may be one are not.
+func (a *Admin) Login(ctx context.Context, name, password, from string) (Caller, error) {
+	u := a.users
+	place := placeOf(from)
+	all := a.opt.Director.State().Config.Admin.Users
+	user := findUser(all, name)
+	hash, own := u.hashFor(all, user, name)
+	id := u.login(name, password, hash, place.source)
+
+	var ok bool
+	for {
+		verdict, wait, flight := u.enter(place.source, id, time.Now())
+		switch verdict {
+		case waits:
+			return Caller{}, a.throttled(place, wait)
+		case wrongAgain:
+			return Caller{}, ErrBadLogin
+		case tried: // somebody else tries just this one
+			select {
+			case <-flight.done:
+			case <-ctx.Done():
+				return Caller{}, ctx.Err()
+			}
+			if flight.err != nil {
+				continue // his context has ended, so it is our turn
+			}
+			ok = flight.ok
+		case good:
+			ok = true
+		case begins:
+			right, err := u.compute(ctx, hash, password)
+			ok = own && right && (place.loopback || !config.IsPublished(hash))
+			u.end(place.source, id, flight, ok, err, time.Now())
+			if err != nil {
+				return Caller{}, err
+			}
+			if !ok {
+				a.failed(user, place, right && own)
+			}
+		}
+		break
+	}
+	if !ok {
+		return Caller{}, ErrBadLogin
+	}
+	a.log.Debug("login", "user", name, "from", from)
+	return Caller{Name: user.Name, From: from, Role: ParseRole(user.Access), proof: proofOf(hash)}, nil
+}
+
+// LoginKey tells who a user is that has a public key, in the form of SSH's wire
+// protocol; that he has it, the caller proves. Keys cannot be guessed, so
+// neither are tries counted nor has anybody to wait.
+func (a *Admin) LoginKey(name string, authorizedKey []byte, from string) (Caller, error) {
+	user := findUser(a.opt.Director.State().Config.Admin.Users, name)
+	if user == nil {
+		return Caller{}, ErrBadLogin
+	}
+	for _, line := range user.Keys {
+		if raw, ok := keyBytes(line); ok && bytes.Equal(raw, authorizedKey) {
+			return Caller{Name: user.Name, From: from, Role: ParseRole(user.Access), proof: proofOf(string(raw))}, nil
+		}
+	}
+	return Caller{}, ErrBadLogin
+}
+
+// Still returns a caller that has logged in with the role that he has now. It is
+// false when the user has gone, or the password or key that he came in with.
+func (a *Admin) Still(c Caller) (Caller, bool) {
+	user := findUser(a.opt.Director.State().Config.Admin.Users, c.Name)
+	if user == nil {
+		return Caller{}, false
+	}
+	valid := c.proof == proofOf(user.Password)
+	for _, line := range user.Keys {
+		raw, ok := keyBytes(line)
+		valid = valid || ok && c.proof == proofOf(string(raw))
+	}
+	if !valid {
+		return Caller{}, false
+	}
+	c.Role = ParseRole(user.Access)
+	return c, true
+}
+
+// proofOf stands for what somebody has logged in with.
+func proofOf(hashOrKey string) string {
+	sum := sha256.Sum256([]byte(hashOrKey))
+	return string(sum[:])
+}
+
+// keyBytes reads the key of a line such as "ssh-ed25519 AAAA… comment".
+func keyBytes(line string) ([]byte, bool) {
+	fields := strings.Fields(line)
+	if len(fields) < 2 {
+		return nil, false
+	}
+	raw, err := base64.StdEncoding.DecodeString(fields[1])
+	return raw, err == nil
+}
+
+func findUser(all []*config.User, name string) *config.User {
+	for _, u := range all {
+		if u.Name == name {
+			return u
+		}
+	}
+	return nil
+}
+
+// hashFor returns the hash to try a password on, and whether it is the user's
+// own. For a name without one it is one of the others', always the same for the
+// same name, so that what a try costs says nothing about who is there.
+func (u *users) hashFor(all []*config.User, user *config.User, name string) (hash string, own bool) {
+	if user != nil && passwd.KindOf(user.Password) != passwd.Unknown {
+		return user.Password, true
+	}
+	var hashes []string
+	for _, o := range all {
+		if passwd.KindOf(o.Password) != passwd.Unknown {
+			hashes = append(hashes, o.Password)
+		}
+	}
+	if len(hashes) == 0 {
+		return "", false
+	}
+	id := u.login(name)
+	return hashes[binary.BigEndian.Uint64(id[:])%uint64(len(hashes))], false
+}
+
+func (u *users) login(parts ...string) (id login) {
+	mac := hmac.New(sha256.New, u.secret[:])
+	for _, part := range parts {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+		mac.Write(length[:])
+		mac.Write([]byte(part))
+	}
+	mac.Sum(id[:0])
+	return id
+}
+
+// verdict says what becomes of a login.
+type verdict uint8
+
+const (
+	begins     verdict = iota // it is tried now, and end has to be called
+	tried                     // somebody tries it already
+	good                      // it was, minutes ago
+	wrongAgain                // it was wrong just now
+	waits                     // its source has to wait
+)
+
+// enter says what becomes of a login. One that begins is counted as failed until
+// it ends, so that many at once win nothing.
+func (u *users) enter(from string, id login, now time.Time) (verdict, time.Duration, *flight) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if f := u.flights[id]; f != nil {
+		return tried, 0, f
+	}
+	s := u.sources[from]
+	if s != nil && now.Sub(s.last) > forgetSource {
+		delete(u.sources, from)
+		s = nil
+	}
+	if s != nil {
+		if wait := s.last.Add(s.wait()).Sub(now); wait > 0 {
+			return waits, wait, nil
+		}
+	}
+	if until, there := u.verified[id]; there {
+		if now.Before(until) {
+			return good, 0, nil
+		}
+		delete(u.verified, id)
+	}
+	if s == nil {
+		if len(u.sources) >= maxSources {
+			evict(u.sources, func(s *source) time.Time { return s.last })
+		}
+		s = &source{}
+		u.sources[from] = s
+	} else if slices.Contains(s.wrong[:], id) {
+		return wrongAgain, 0, nil
+	}
+	s.failures++
+	s.last = now
+	f := &flight{done: make(chan struct{})}
+	u.flights[id] = f
+	return begins, 0, f
+}
+
+// wait is how long after its last failure a source has to wait.
+func (s *source) wait() time.Duration {
+	if s.failures < freeFailures {
+		return 0
+	}
+	return min(time.Second<<min(s.failures-freeFailures, 30), longestWait)
+}
+
+// end tells how a login that began has ended. With an error nobody knows, and it
+// does not count.
+func (u *users) end(from string, id login, f *flight, ok bool, err error, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.flights, id)
+	f.ok, f.err = ok, err
+	close(f.done)
+	s := u.sources[from]
+	switch {
+	case ok:
+		delete(u.sources, from)
+		if len(u.verified) >= maxVerified {
+			evict(u.verified, func(until time.Time) time.Time { return until })
+		}
+		u.verified[id] = now.Add(verifiedFor)
+	case s == nil: // a good login, or too many sources, have made it forgotten
+	case err != nil:
+		s.failures--
+	default:
+		s.last = now
+		s.wrong[s.failures%repeats] = id
+	}
+}
+
+// evict removes the oldest of what is remembered.
+func evict[K comparable, V any](all map[K]V, when func(V) time.Time) {
+	var oldest K
+	var at time.Time
+	for k, v := range all {
+		if w := when(v); at.IsZero() || w.Before(at) {
+			oldest, at = k, w
+		}
+	}
+	delete(all, oldest)
+}
+
+// compute tries a password on a hash, when its turn has come. The error is that
+// of ctx.
+func (u *users) compute(ctx context.Context, hash, password string) (bool, error) {
+	select {
+	case u.hashing <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	defer func() { <-u.hashing }()
+	ok, err := passwd.Verify(hash, password)
+	return ok && err == nil, nil
+}
+
+// place is where a login comes from.
+type place struct {
+	from     string
+	source   string // what has to wait when logins fail
+	loopback bool
+}
+
+func placeOf(from string) place {
+	p := place{from: from, source: from}
+	ip, err := netip.ParseAddr(from)
+	if both, e := netip.ParseAddrPort(from); e == nil {
+		ip, err = both.Addr(), nil
+	}
+	if err != nil {
+		return p
+	}
+	ip = ip.Unmap().WithZone("")
+	p.loopback = ip.IsLoopback()
+	if p.source = ip.String(); ip.Is6() {
+		network, _ := ip.Prefix(64)
+		p.source = network.String()
+	}
+	return p
+}
+
+// failed logs a login that has failed. The name is logged if it is a user's, for
+// people type passwords there.
+func (a *Admin) failed(user *config.User, p place, published bool) {
+	name := "unknown"
+	if user != nil {
+		name = user.Name
+	}
+	if unlogged, ok := a.users.mayLog(time.Now()); ok {
+		attrs := []any{"user", name, "from", p.from}
+		if published {
+			attrs = append(attrs, "why", "the password is that of a published sample, which is good on this machine alone")
+		}
+		if unlogged > 0 {
+			attrs = append(attrs, "not logged", unlogged)
+		}
+		a.log.Warn("login failed", attrs...)
+	}
+}
+
+// throttled makes the error for a source that has to wait, and logs it now and
+// then.
+func (a *Admin) throttled(p place, wait time.Duration) error {
+	t := Throttled{Source: p.source, Wait: wait.Truncate(time.Second) + time.Second}
+	if a.users.tell(p.source, time.Now()) {
+		a.log.Warn("logins refused", "from", p.from, "why", t.Error())
+	}
+	return t
+}
+
+// mayLog tells whether a failure may be logged, and how many were not.
+func (u *users) mayLog(now time.Time) (unlogged int, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if n := int(now.Sub(u.lined) / logRecovery); n > 0 {
+		u.lines, u.lined = min(u.lines+n, logFailures), now
+	}
+	if u.lines == 0 {
+		u.unlogged++
+		return 0, false
+	}
+	u.lines--
+	unlogged, u.unlogged = u.unlogged, 0
+	return unlogged, true
+}
+
+// tell tells whether it is time to log that a source has to wait.
+func (u *users) tell(from string, now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.sources[from]
+	if s == nil || now.Sub(s.told) < longestWait {
+		return false
+	}
+	s.told = now
+	return true
+}
