@@ -30,9 +30,10 @@ var packages = map[string]string{
 	"nft":             "nftables",
 	"redis-server":    "redis-server",
 	"redis-benchmark": "redis-tools",
-	"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
-	"/usr/lib/postgresql/*/bin/postgres":          "postgresql",
-	"/usr/lib/postgresql/*/bin/initdb":            "postgresql",
+	"/usr/lib/nginx/modules/ngx_stream_module.so":     "libnginx-mod-stream",
+	"/usr/lib/postgresql/*/bin/postgres":              "postgresql",
+	"/usr/lib/postgresql/*/bin/initdb":                "postgresql",
+	"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core",
 }
 
 // Need makes sure that every program is there. What is missing is installed if

@@ -27,6 +27,7 @@ type Form struct {
 	Fields []Field
 	Danger bool
 	Note   string // what it does, in a line
+	Cancel string // where to go instead, "" where that is no question
 }
 
 // Field is one parameter to fill in.
@@ -53,7 +54,6 @@ type question struct {
 	Lines  []string
 	Beware []string // what is bad about it now
 	Form   Form
-	Back   string // where "Cancel" leads without JavaScript
 }
 
 // managed is a service, a group or a host with all that can be done with it.
@@ -231,12 +231,12 @@ func (v *View) manageService(m *managed, at Where, f found) {
 	}
 	if len(f.service.Config.Listen) > 1 {
 		for _, l := range f.service.Config.Listen {
-			m.Links = append(m.Links, link{"Close listener " + l.Address + "…", at.asks("delListen", "address", l.Address), true, ""})
+			m.Links = append(m.Links, link{"Close listener " + l.Address + "…", at.asks("delListen", "address", l.Address), true, "Sessions go on."})
 		}
 	}
-	m.Links = append(m.Links, link{"End all its sessions…", at.asks("shutdownSessions"), true, ""})
+	m.Links = append(m.Links, link{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."})
 	if len(v.State.Services) > 1 {
-		m.Links = append(m.Links, link{"Delete service…", at.asks("delService"), true, ""})
+		m.Links = append(m.Links, link{"Delete service…", at.asks("delService"), true, "Its listeners are closed; sessions finish."})
 	}
 }
 
@@ -247,14 +247,14 @@ func (v *View) manageGroup(m *managed, at Where, f found) {
 		v.form("Change scheduler", "changeScheduler", at, "Sessions stay where they are; new ones are spread in the new way.", schedulers(f.group.Config.Scheduler)),
 	}
 	if f.group.Config.Enabled {
-		m.Links = []link{{"End all its sessions…", at.asks("shutdownSessions"), true, ""}}
+		m.Links = []link{{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."}}
 		return
 	}
 	m.Links = []link{
-		{"Switch clients to this group…", at.asks("enableGroup"), false, ""},
-		{"End all its sessions…", at.asks("shutdownSessions"), true, ""},
-		{"Delete all its hosts…", at.asks("delAllHosts"), true, ""},
-		{"Delete group…", at.asks("delGroup"), true, ""},
+		{"Switch clients to this group…", at.asks("enableGroup"), false, "All new clients of the service, at once."},
+		{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."},
+		{"Delete all its hosts…", at.asks("delAllHosts"), true, "The group stays, empty."},
+		{"Delete group…", at.asks("delGroup"), true, "With its hosts."},
 	}
 }
 
@@ -272,20 +272,20 @@ func (v *View) manageHost(m *managed, at Where) {
 		m.Forms = append(m.Forms, v.form("Retry now", "retryHost", at, "Count it as up at once; a failure takes it out again."))
 	}
 	if m.Host.State != "drain" {
-		m.Links = append(m.Links, link{"Drain…", at.asks("setHost", "state", "drain"), false, "no new clients; its sessions finish"})
+		m.Links = append(m.Links, link{"Drain…", at.asks("setHost", "state", "drain"), false, "No new clients; its sessions finish."})
 	}
 	if m.Host.State != "maint" {
-		m.Links = append(m.Links, link{"Maintenance…", at.asks("setHost", "state", "maint"), false, "no new clients and no probes; its sessions finish"})
+		m.Links = append(m.Links, link{"Maintenance…", at.asks("setHost", "state", "maint"), false, "No new clients and no probes; its sessions finish."})
 	}
 	m.Links = append(m.Links,
-		link{"End its sessions…", at.asks("shutdownSessions"), true, ""},
-		link{"Delete host…", at.asks("delHost"), true, ""})
+		link{"End its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."},
+		link{"Delete host…", at.asks("delHost"), true, "Out of the configuration."})
 }
 
 // ask works out the question before a verb is done, with what it would mean now.
 func (v *View) ask(verb string, p url.Values) (*question, error) {
 	at := Where{p.Get("service"), p.Get("group"), p.Get("name")}
-	q := &question{Form: Form{Action: Action{Verb: verb}, Danger: true}, Back: "/"}
+	q := &question{Form: Form{Action: Action{Verb: verb}, Danger: true, Cancel: "/"}}
 	if verb == "rollback" {
 		q.Title = "Undo the last change?"
 		q.Lines = v.lastChange()
@@ -299,6 +299,7 @@ func (v *View) ask(verb string, p url.Values) (*question, error) {
 			q.Beware = []string{plural(n, "change") + " made at run time " + is(n) + " not in the file. To discard means to lose " + them(n) + "."}
 		}
 		q.Form = Form{Action: Action{"Reload", "reload", []Param{v.generation()}},
+			Cancel: "/",
 			Fields: []Field{{Name: "discard", Label: "Discard what was changed at run time", Kind: "flag"}}}
 		return q, nil
 	}
@@ -310,7 +311,7 @@ func (v *View) ask(verb string, p url.Values) (*question, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.Back = m.Back
+	q.Form.Cancel = m.Back
 	q.Form.Params = append(at.params(), v.generation())
 	put := func(title, label string, lines ...string) {
 		q.Title, q.Form.Label, q.Lines = title, label, lines

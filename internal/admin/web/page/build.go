@@ -286,6 +286,7 @@ func (v *View) group(s *director.Service, g *director.Group, room *int) GroupVie
 		one.Next = one.From + n
 	}
 	v.Shown += n
+	v.Matching += one.Matching
 	return one
 }
 
@@ -614,11 +615,7 @@ func (r *HostRow) Age(now time.Time) template.HTML {
 	if r.Since.IsZero() {
 		return ""
 	}
-	word := "since"
-	if r.Health == "down" || r.Health == "none" {
-		word = "for"
-	}
-	return template.HTML(fmt.Sprintf(`%s <time data-at="%d">%s</time>`, word, r.Since.UnixMilli(), since(r.Since, now)))
+	return template.HTML(fmt.Sprintf(`for <time data-at="%d">%s</time>`, r.Since.UnixMilli(), since(r.Since, now)))
 }
 
 // Cells are the columns of figures.
@@ -647,7 +644,7 @@ func (r *HostRow) Cells(now time.Time) template.HTML {
 	}
 	b = append(append(append(b, `<td data-label="Last check"><span data-f="connect_ms">`...), check...), `</span><small>`...)
 	if f.Checked != 0 {
-		b = fmt.Appendf(b, `<time data-f="checked" data-at="%d">%s</time> ago`, f.Checked, since(time.UnixMilli(f.Checked), now))
+		b = fmt.Appendf(b, `<time data-f="checked" data-at="%d">%s</time>`, f.Checked, since(time.UnixMilli(f.Checked), now))
 	}
 	if r.Check.Progress != "" {
 		b = append(append(b, ", "...), r.Check.Progress...)

@@ -24,11 +24,10 @@ const (
 	// maxSent is how many hosts one event has, and resend how many events there
 	// may be between two that have the same host.
 	maxSent, resend = 400, 15
-	// maxTransitions is how many changes of health are remembered.
-	maxTransitions = 256
 )
 
-// Meter takes the figures once a second and keeps those of the last ten
+// Meter takes the figures once a second, and when the configuration changes if
+// that is to be seen sooner, and keeps those of the last ten
 // minutes. Sample is for one goroutine; everything else may be called from
 // any, and waits for no sample longer than it takes to copy a pointer or the
 // series asked for.
@@ -43,10 +42,10 @@ type Meter struct {
 	cursor   int // of the next host to be sent
 	count    int // samples so far
 
-	mu     sync.Mutex
-	last   *Figures
-	past   map[string]*ring
-	events []Event // changes of health, the oldest first
+	mu         sync.Mutex
+	last       *Figures
+	past       map[string]*ring
+	remembered int64 // the Figures.Time of the last that went there
 }
 
 // hostRef is a host with its ID and its parents.
@@ -87,10 +86,8 @@ type hostMeter struct {
 	list  [rateOver + 1]counters
 	n     int
 	sent  HostFigures
-	event int  // when it was last sent, by count
-	seen  int  // when it was last there, by count
-	up    bool // by Status
-	known bool // up is
+	event int // when it was last sent, by count
+	seen  int // when it was last there, by count
 }
 
 type serviceMeter struct {
@@ -126,7 +123,7 @@ func (m *Meter) Sample(src Source) Figures {
 		Services: map[string]ServiceFigures{}, Hosts: map[string]HostFigures{},
 		all: make(map[string]HostFigures, len(m.order)),
 	}
-	events := m.sampleHosts(src, f)
+	m.sampleHosts(src, f)
 	for _, s := range src.State.Services {
 		m.sampleService(src, f, s)
 	}
@@ -140,14 +137,10 @@ func (m *Meter) Sample(src Source) Figures {
 	defer m.mu.Unlock()
 	m.last = f
 	m.remember(f)
-	m.events = append(m.events, events...)
-	if n := len(m.events) - maxTransitions; n > 0 {
-		m.events = append([]Event(nil), m.events[n:]...)
-	}
 	return *f
 }
 
-func (m *Meter) sampleHosts(src Source, f *Figures) (events []Event) {
+func (m *Meter) sampleHosts(src Source, f *Figures) {
 	for _, r := range m.order {
 		h := m.hosts[r.id]
 		if h == nil {
@@ -158,13 +151,7 @@ func (m *Meter) sampleHosts(src Source, f *Figures) (events []Event) {
 		figures := hostFigures(r.host)
 		h.rates(src.Now, &figures)
 		f.all[r.id] = figures
-		up, reason, since := health(r.host)
-		if h.known && h.up != up && len(r.host.Targets) > 0 {
-			events = append(events, transition(r, up, reason, since))
-		}
-		h.up, h.known = up, true
 	}
-	return events
 }
 
 // rates works the rates out and takes the counters in.
@@ -311,25 +298,6 @@ func (m *Meter) Figures(full bool) *Figures {
 	return &f
 }
 
-// Transitions returns which hosts have gone down and come back, as far as it is
-// remembered, the oldest first. What happens twice within a second is not seen.
-func (m *Meter) Transitions() []Event {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return append([]Event(nil), m.events...)
-}
-
-func transition(r hostRef, up bool, reason string, since time.Time) Event {
-	e := Event{Time: since, Kind: "up", What: "host " + label(r.service.Config.Name, r.group.Config.Name, r.host.Config.Name)}
-	if !up {
-		e.Kind = "down"
-		if reason != "" {
-			e.Details = []string{reason}
-		}
-	}
-	return e
-}
-
 // ring is the past of one service or host.
 type ring struct {
 	rate, sessions, in, out, connect []float32 // NaN: nothing was measured
@@ -347,8 +315,13 @@ func (r *ring) add(v *[5]float32, at int64) {
 	r.last = at
 }
 
-// remember adds the figures to the past. m.mu is held.
+// remember adds the figures to the past, unless they are some beside those of
+// every second. m.mu is held.
 func (m *Meter) remember(f *Figures) {
+	if f.Time-m.remembered < historyStep.Milliseconds()*9/10 {
+		return
+	}
+	m.remembered = f.Time
 	put := func(id string, rate float64, sessions int64, in, out float64, connect *float64) {
 		r := m.past[id]
 		if r == nil {
@@ -378,9 +351,7 @@ func (m *Meter) History(ids ...string) History {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := History{Step: int(historyStep.Milliseconds()), Series: map[string]Series{}}
-	if m.last != nil {
-		h.Time = m.last.Time
-	}
+	h.Time = m.remembered
 	tail := func(list []float32) []float32 {
 		return append([]float32{}, list[max(0, len(list)-historyLength):]...)
 	}

@@ -217,6 +217,7 @@ func (p *Pages) functions() template.FuncMap {
 		"bytes":   amount,
 		"bytesOf": func(n uint64) string { return amount(float64(n)) },
 		"took":    took,
+		"millis":  func(d time.Duration) string { return took(milliseconds(d)) },
 		"since":   since,
 		"span":    span,
 		"ago": func(at, now time.Time) string {

@@ -55,7 +55,6 @@ func source(d *director.Director) Source {
 	}
 }
 
-
 func TestRunningIsWritten(t *testing.T) {
 	d := world(t, many(3))
 	var b bytes.Buffer

@@ -1,7 +1,6 @@
 package page
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -89,6 +88,8 @@ func took(ms *float64) string {
 	switch {
 	case ms == nil:
 		return ""
+	case *ms < 0.995:
+		return strconv.FormatFloat(*ms, 'f', 2, 64) + " ms"
 	case *ms < 9.95:
 		return strconv.FormatFloat(*ms, 'f', 1, 64) + " ms"
 	}
@@ -127,9 +128,4 @@ func visible(r rune) rune {
 		return '␣'
 	}
 	return r
-}
-
-// label names a host in a line.
-func label(service, group, host string) string {
-	return fmt.Sprintf("%s of %s / %s", short(host), short(service), short(group))
 }

@@ -56,7 +56,8 @@ type View struct {
 	Problems   []Problem // the worst first; those alike are one
 	Services   []ServiceView
 	Hosts      int // all there are
-	Shown      int // of them, on this page
+	Matching   int // of them, that the query asks for
+	Shown      int // of those, on this page
 	Sessions   int64
 }
 
