@@ -70,6 +70,7 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	stored, problems := config.ReadDocument(file)
 	if stored == nil {
 		t.Fatal(problems)
+		return nil
 	}
 	r := &rig{t: t, path: filepath.Join(folder(t), "admin.sock")}
 	log := slog.New(slog.NewTextHandler(&r.log, nil))
