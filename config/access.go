@@ -89,7 +89,7 @@ func checkKey(line string) error {
 		return errors.New("a character that cannot be shown; " + want)
 	case len(line) > maxKey:
 		return fmt.Errorf("%d bytes; no public key has more than %d", len(line), maxKey)
-	case len(fields) < 2:
+	case len(fields) < 2 || len(fields[0]) > 40: // the words of a private key are longer
 		return errors.New("no public key; " + want)
 	case strings.Join(fields, " ") != line:
 		return errors.New("more than one space between two words; " + want)

@@ -55,7 +55,7 @@ func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
 	for _, e := range others {
 		open = append(open, claim{edit: e})
 	}
-	adminClaims(open, d.old, d.new)
+	otherClaims(open, d.old, d.new)
 	d.inTurn(append(open, shut...))
 }
 
@@ -112,19 +112,52 @@ func (d *differ) closed(a, b *node) []claim {
 	return list
 }
 
-// adminClaims fills in which addresses edits of <admin> take and give up.
-func adminClaims(list []claim, old, new *Config) {
-	for tag, address := range map[string]func(*Admin) string{
-		"metrics": func(a *Admin) string { return a.Metrics },
-		"web":     func(a *Admin) string { return a.Web.served() },
-		"ssh":     func(a *Admin) string { return a.SSH.served() },
-	} {
-		from, to := address(&old.Admin), address(&new.Admin)
+// others are what else than services listens, each with the way to its element
+// and its address, "" if it does not.
+func others() []other {
+	at := func(tags ...string) (path []step) {
+		for _, t := range tags {
+			path = append(path, step{tag: t})
+		}
+		return path
+	}
+	return []other{
+		{at("admin", "metrics"), func(c *Config) string { return c.Admin.Metrics }},
+		{at("admin", "web"), func(c *Config) string { return c.Admin.Web.served() }},
+		{at("admin", "ssh"), func(c *Config) string { return c.Admin.SSH.served() }},
+		{at("admin", "socket"), func(c *Config) string {
+			if c.Admin.Socket == nil {
+				return ""
+			}
+			return unixAddress(c.Admin.Socket.Path)
+		}},
+		{at("control"), func(c *Config) string { return unixAddress(c.Control.Socket) }},
+	}
+}
+
+type other struct {
+	path    []step
+	address func(*Config) string
+}
+
+// unixAddress returns a path as an address to listen on, "" for one that is
+// relative: where that is, nobody knows yet.
+func unixAddress(path string) string {
+	if !strings.HasPrefix(path, "/") {
+		return ""
+	}
+	return "unix:" + path
+}
+
+// otherClaims fills in which addresses edits of others take and give up.
+func otherClaims(list []claim, old, new *Config) {
+	for _, o := range others() {
+		from, to := o.address(old), o.address(new)
 		if from == to {
 			continue
 		}
 		for i := range list {
-			if !list[i].edit.touches(step{tag: "admin"}, step{tag: tag}) {
+			if !list[i].edit.touches(o.path...) {
 				continue
 			}
 			if from != "" {
@@ -250,8 +283,8 @@ func newAddresses(c *Config) addresses {
 			used.add(l.Address)
 		}
 	}
-	for _, a := range []string{c.Admin.Metrics, c.Admin.Web.served(), c.Admin.SSH.served()} {
-		if a != "" {
+	for _, o := range others() {
+		if a := o.address(c); a != "" {
 			used.add(a)
 		}
 	}

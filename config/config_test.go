@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,7 +102,11 @@ func TestNewElements(t *testing.T) {
 			<host name="j" ip="_pg._TCP.example." resolve="0"/>
 		</group>
 	</service>
-	<admin><metrics listen="localhost:9107"/></admin>
+	<admin><metrics listen="localhost:9107"/><socket path="/run/txlb/admin.sock" mode="660" group="adm"/>
+		<web certificate="/c" key="/k"/><ssh hostKey="/h"/>
+		<user name="ann"><key>`+edKey+`</key><note>spare</note><key>
+			`+strings.ReplaceAll(ecKey, " ", "\n\t")+`<!-- her token --> <![CDATA[at < work]]> </key></user></admin>
+	<control socket="run/control"/>
 	<dns servers="10.0.0.1
 		[::1]:5353 fe80::1%eth0 [::2]"/>
 	<logging level="debug" format="json"/>
@@ -110,7 +115,12 @@ func TestNewElements(t *testing.T) {
 	want.Engine = Engine{3, "off", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute}
 	want.Logging = Logging{"", "debug", "json"}
 	want.DNS.Servers = []string{"10.0.0.1", "[::1]:5353", "fe80::1%eth0", "[::2]"}
-	want.Admin.Metrics = "localhost:9107"
+	want.Admin = Admin{
+		Web: &AdminListen{Listen: "localhost:7000", Enable: true, Secure: true, Refresh: 10 * time.Second, Certificate: "/c", Key: "/k"},
+		SSH: &AdminListen{Listen: "localhost:2222", Enable: true, HostKey: "/h"}, Socket: &Socket{Path: "/run/txlb/admin.sock", Mode: 0o660, Group: "adm"},
+		Metrics: "localhost:9107", Users: []*User{{Name: "ann", Access: "readonly", Keys: []string{edKey, ecKey + " at < work"}}},
+	}
+	want.Control.Socket = "run/control"
 	want.Services = []*Service{{
 		Name:     "a",
 		Listen:   []Listen{{Address: "[::1]:80"}, {Address: "unix:/run/a.sock"}},
@@ -140,7 +150,7 @@ func TestNewElements(t *testing.T) {
 
 // A clone shares nothing: changing it everywhere leaves the original alone.
 func TestClone(t *testing.T) {
-	for name, data := range samples(t) {
+	for name, data := range annotated(t) {
 		c, _ := Parse(name, data)
 		before, _ := Parse(name, data)
 		d := c.Clone()
@@ -152,11 +162,19 @@ func TestClone(t *testing.T) {
 		for i := range d.DNS.Servers {
 			d.DNS.Servers[i] = "changed"
 		}
-		d.Services[0].Groups[0].Name = "changed"
-		d.Services[0].Groups[0].Hosts[0].Weight = 77
-		d.Services[0].Groups[0].Hosts = append(d.Services[0].Groups[0].Hosts[:0], &Host{})
+		if groups := d.Services[0].Groups; len(groups) > 0 {
+			groups[0].Name = "changed"
+			groups[0].Hosts[0].Weight = 77
+			groups[0].Hosts = append(groups[0].Hosts[:0], &Host{})
+		}
 		for _, u := range d.Admin.Users {
 			u.Name = "changed"
+			for i := range u.Keys {
+				u.Keys[i] = "changed"
+			}
+		}
+		if d.Admin.Socket != nil {
+			d.Admin.Socket.Path = "changed"
 		}
 		if d.Admin.Web != nil {
 			d.Admin.Web.Listen = "changed"
@@ -255,8 +273,16 @@ func TestCheckedModelsSurvive(t *testing.T) {
 			c.Logging = Logging{word("", "/var/log/x").Draw(t, "file"), word("debug", "warn").Draw(t, "level"), word("text", "json").Draw(t, "format")}
 		case 2:
 			c.Admin.Metrics = word("", "localhost:9107").Draw(t, "metrics")
-			c.Admin.Web = &AdminListen{Listen: word("localhost:7000", "*:1").Draw(t, "web"), Enable: true, Secure: rapid.Bool().Draw(t, "secure"), Refresh: duration.Draw(t, "refresh")}
+			c.Admin.Web = &AdminListen{Listen: word("localhost:7000", "*:1").Draw(t, "web"), Enable: true, Secure: rapid.Bool().Draw(t, "secure"), Refresh: duration.Draw(t, "refresh"), Certificate: word("", "/c").Draw(t, "certificate")}
+			c.Admin.Web.Key = rapid.SampledFrom([]string{c.Admin.Web.Certificate, c.Admin.Web.Certificate, "/k"}).Draw(t, "key")
+			c.Admin.SSH = &AdminListen{HostKey: word("", "/h").Draw(t, "hostKey")}
+			c.Admin.Socket = &Socket{Path: word("/s", "/s t").Draw(t, "path"), Mode: fs.FileMode(number(0o600, 0o660).Draw(t, "mode")), Group: word("", "adm").Draw(t, "group")}
+			c.Control.Socket = word("", "/control", "relative", "None").Draw(t, "control")
 			c.Admin.Users = []*User{{Name: word("u").Draw(t, "user"), Password: word("$6$a").Draw(t, "password"), Access: word("full", "readonly").Draw(t, "access")}}
+			c.Admin.Users[0].Keys = rapid.SliceOfN(word(edKey, ecKey+" é"), 0, 3).Draw(t, "keys")
+			if len(c.Admin.Users[0].Keys) == 0 {
+				c.Admin.Users[0].Keys = nil
+			}
 		}
 		s := NewService(word("s", "t").Draw(t, "service"))
 		s.Listen = []Listen{{Address: word(":80", "unix:/a b").Draw(t, "listen")}}
@@ -289,6 +315,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte("<config><service name=\"a&lt;&quot; b\"><listen ip=\"unix:/a b\"/><group name=\"&#xe9;\"><host ip=\"[::1]:1\"/></group></service></config>"))
 	f.Add([]byte("<pdconfig><engine loops=\"2\" drain=\"0\"/><service name=\"a\"><listen ip=\"*:0\"/></service><admin><user name=\"u\" password=\" x&amp;\"/></admin><logging file=\"a b\"/></pdconfig>"))
+	f.Add(annotated(f)["keys"])
 	f.Add([]byte("<config " + strings.Repeat("\x88", 700)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, problems := Parse("fuzz", data)

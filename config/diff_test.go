@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"io/fs"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,6 +14,12 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 )
+
+// drawKeys makes the keys of a user.
+func drawKeys(t *rapid.T) []string {
+	keys := rapid.SliceOfN(rapid.SampledFrom([]string{edKey, ecKey, edKey + " é <&>"}), 0, 3).Draw(t, "keys")
+	return append([]string(nil), keys...)
+}
 
 // sameMeaning compares models by what they say: the order of what has a name
 // says nothing.
@@ -90,8 +97,15 @@ func drawModel(t *rapid.T, label string) *Config {
 	for _, name := range pick(rapid.IntRange(0, 2).Draw(t, "users"), "users") {
 		c.Admin.Users = append(c.Admin.Users, &User{
 			Name: name, Password: rapid.SampledFrom([]string{"$6$secret", "$6$other secret"}).Draw(t, "password"), Access: rapid.SampledFrom(accesses()).Draw(t, "access"),
+			Keys: drawKeys(t),
 		})
 	}
+	if rapid.Bool().Draw(t, "socket") {
+		if a, ok := take("unix:/a b", "unix:/run/admin"); ok {
+			c.Admin.Socket = &Socket{Path: strings.TrimPrefix(a, "unix:"), Mode: rapid.SampledFrom([]fs.FileMode{0o600, 0o660}).Draw(t, "mode"), Group: rapid.SampledFrom([]string{"", "adm"}).Draw(t, "group")}
+		}
+	}
+	c.Control.Socket = rapid.SampledFrom([]string{"", "relative", "/run/control"}).Draw(t, "control")
 	c.Engine.Loops = rapid.IntRange(0, 1).Draw(t, "loops")
 	c.Manager.HostCheck.Interval = rapid.SampledFrom([]time.Duration{10 * time.Second, time.Second}).Draw(t, "interval")
 	c.Logging.Level = rapid.SampledFrom(logLevels()).Draw(t, "level")
@@ -183,7 +197,8 @@ func obeysRules(t *rapid.T, c *Config, e Edit) {
 // Every field of the model, also one that somebody adds tomorrow, is seen.
 func TestDiffSeesEveryField(t *testing.T) {
 	// What no document says.
-	unsaid := map[string]bool{"Config.Admin.SSH.Secure": true, "Config.Admin.SSH.Refresh": true}
+	unsaid := map[string]bool{"Config.Admin.SSH.Secure": true, "Config.Admin.SSH.Refresh": true,
+		"Config.Admin.SSH.Certificate": true, "Config.Admin.SSH.Key": true, "Config.Admin.Web.HostKey": true}
 	c := New()
 	fill(reflect.ValueOf(c).Elem())
 	seen := 0
@@ -314,6 +329,13 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 			"delListen a :80\naddService b 127.0.0.1:80"},
 		"a service is renamed": {plain + `<service name="x"><listen ip=":9"/></service>`, strings.ReplaceAll(plain, "web", "api") + `<service name="x"><listen ip=":9"/></service>`,
 			"delService web\naddService api :80\naddGroup api main leastc\naddHost api main a h:1"},
+		"the only service is renamed": {plain, strings.ReplaceAll(plain, "web", "api"),
+			"# at once: delService web; addService api :80: needs reload\n# addGroup api main leastc: needs reload\n# addHost api main a h:1: needs reload"},
+		"a group whose hosts take no clients": {strings.ReplaceAll(plain, `"main"`, `"main" enable="yes"`), strings.ReplaceAll(plain, `</service>`, `<group name="g" enable="yes"><host name="n" ip="h:3" weight="0"/></group></service>`),
+			"addGroup web g leastc\naddHost web g n h:3 weight=0\nenableGroup web g --force"},
+		"full access changes hands": {plain + `<admin><user name="a" password="$6$x" access="full"/><user name="b" password="$6$y" access="readonly"/></admin>`,
+			plain + `<admin><user name="b" password="$6$y" access="full"/></admin>`,
+			"# <admin><user name=\"b\"> access readonly -> full: needs reload\n# <admin><user name=\"a\"> deleted, the last with full access: needs reload"},
 		"addresses swapped": {
 			`<service name="a"><listen ip=":80"/></service><service name="b"><listen ip=":81"/></service>`, `<service name="a"><listen ip=":81"/></service><service name="b"><listen ip=":80"/></service>`,
 			"# at once: delListen a :80; delListen b :81; addListen a :81; addListen b :80: needs reload"},
@@ -322,6 +344,16 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 # <admin><metrics listen=":9107"/> added: needs reload
 # <manager><hostCheck> interval 10 -> 5: needs reload
 # <logging> level info -> debug: needs reload`},
+		"files and sockets": {plain + `<admin><web listen="localhost:1"/><ssh/><socket path="/run/s"/></admin><control socket="/run/c"/>`,
+			plain + `<admin><web listen="localhost:1" certificate="/c" key="/k"/><ssh hostKey="/h"/><socket path="/run/s" mode="0660" group="adm"/></admin>`,
+			`# <admin><web> certificate default -> /c, key default -> /k: needs reload
+# <admin><ssh> hostKey default -> /h: needs reload
+# <admin><socket> mode 0600 -> 0660, group default -> adm: needs reload
+# <control> socket /run/c -> default: needs reload`},
+		"a user with a key": {plain, plain + `<admin><user name="a" password="$6$x" access="full"><key>` + edKey + `</key></user></admin>`,
+			"addUser a $6$x full\n# <admin><user name=\"a\"><key>" + edKey + "</key> added: needs reload"},
+		"a key more": {plain + `<admin><user name="a"><key>` + edKey + `</key></user></admin>`, plain + `<admin><user name="a"><key>` + edKey + `</key><key>` + ecKey + `</key></user></admin>`,
+			"# <admin><user name=\"a\"> <key>" + edKey + "</key> -> <key>" + edKey + "</key><key>" + ecKey + "</key>: needs reload"},
 		"users": {plain + `<admin><user name="a" password="$6$x" access="full"/></admin>`, plain + `<admin><user name="b" password="$6$y" access="full"/></admin>`,
 			"addUser b $6$y full\ndelUser a"},
 		"the last full user": {plain + `<admin><user name="a" password="$6$x" access="full"/></admin>`, plain,

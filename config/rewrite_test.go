@@ -18,7 +18,13 @@ func mutate(t *rapid.T, c *Config) {
 	some := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "which") }
 	port := func() int { return rapid.IntRange(20000, 60000).Draw(t, "port") }
 	s := c.Services[some(len(c.Services))]
-	switch what := rapid.IntRange(0, 16).Draw(t, "what"); what {
+	switch what := rapid.IntRange(0, 17).Draw(t, "what"); what {
+	case 17:
+		for _, u := range c.Admin.Users {
+			u.Keys = drawKeys(t)
+		}
+		c.Admin.Socket = rapid.SampledFrom([]*Socket{nil, NewSocket("/run/s"), {Path: "/run/t<", Mode: 0o660, Group: "é"}}).Draw(t, "socket")
+		c.Control.Socket = rapid.SampledFrom([]string{"", "relative", "/run/control"}).Draw(t, "control")
 	case 0:
 		n := NewService(name())
 		n.Listen = []Listen{{Address: fmt.Sprint(":", port())}}
@@ -79,7 +85,7 @@ func mutate(t *rapid.T, c *Config) {
 		c.Manager.HostCheck.Interval = time.Duration(1+some(20)) * time.Second
 		c.Manager.Backups = some(20)
 	case 14:
-		c.Admin.Web = rapid.SampledFrom([]*AdminListen{nil, {Listen: "localhost:17001", Enable: false, Refresh: time.Second}, {Listen: "*:17777", Enable: true, Secure: true, Refresh: 10 * time.Second}}).Draw(t, "web")
+		c.Admin.Web = rapid.SampledFrom([]*AdminListen{nil, {Listen: "localhost:17001", Enable: false, Refresh: time.Second}, {Listen: "*:17777", Enable: true, Secure: true, Refresh: 10 * time.Second, Certificate: "/c", Key: "/é"}}).Draw(t, "web")
 		c.Admin.Metrics = rapid.SampledFrom([]string{"", "localhost:9107", "localhost:9108"}).Draw(t, "metrics")
 	case 15:
 		c.Admin.Users = rapid.SampledFrom([][]*User{nil, {{Name: "admin", Password: "$6$€", Access: "full"}}, {{Name: "reader", Password: "x y", Access: "readonly"}}}).Draw(t, "users")
@@ -92,6 +98,8 @@ func mutate(t *rapid.T, c *Config) {
 // annotated are sample documents with what people write beside the elements.
 func annotated(t testing.TB) map[string][]byte {
 	all := samples(t)
+	all["keys"] = []byte("<config>\n  <service name=\"a\"><listen ip=\":1\"/></service>\n  <admin>\n    <socket path=\"/run/s\"/> <!-- ours -->\n    <user name=\"ann\" access=\"full\">\n      <!-- at her desk -->\n      <key>" + edKey +
+		"</key>\n      <key><!-- her token -->\n        " + ecKey + "\n      </key>\n    </user>\n  </admin>\n  <control socket=\"None\"/>\n</config>\n<!-- end -->\n")
 	all["inline"] = []byte(`<config><service name="a"><listen ip=":1"/></service></config>`)
 	all["single quotes"] = []byte("<config\n>\n\t<service   name = 'a'\n\t\t><listen ip=':1' /><group name='g'><!-- 1 --><host\n  ip = 'h:1'/><!-- 2 --><host ip='h:2'/><!-- 3 --><host name='' ip='h:3'/></group></service  ></config  >\n<!-- end -->\n")
 	all["windows"] = []byte(strings.ReplaceAll(string(all["config.xml"]), "\n", "\r\n"))
@@ -191,6 +199,10 @@ func TestRewriteTouchesNoMore(t *testing.T) {
 			[][2]string{{"<host\n  ip = 'h:1'/>", ""}, {"<host ip='h:2'/>", `<host ip='h:2' name="host.1"/>`}, {"<host name='' ip='h:3'/>", "<host name='host.2' ip='h:3'/>"}}},
 		{"latin1", func(c *Config) { c.Services[0].Groups[0].Name = "é€" },
 			[][2]string{{`    <group name="g"><host name="n1" ip="h:1"/></group>`, "    <group name=\"\xe9&#x20AC;\" scheduler=\"leastc\">\n      <host name=\"n1\" ip=\"h:1\" weight=\"1\"/>\n    </group>"}}},
+		{"keys", func(c *Config) { c.Admin.Users[0].Keys = c.Admin.Users[0].Keys[:1] },
+			[][2]string{{"\n      <key><!-- her token -->\n        " + ecKey + "\n      </key>", ""}}},
+		{"keys", func(c *Config) { c.Admin.Socket.Group, c.Control.Socket = "adm", "/run/c" },
+			[][2]string{{`path="/run/s"/>`, `path="/run/s" mode="0600" group="adm"/>`}, {`"None"`, `"/run/c"`}}},
 		{"inline", func(c *Config) { c.Services[0].Listen = append(c.Services[0].Listen, Listen{Address: ":2"}) },
 			[][2]string{{`<listen ip=":1"/>`, `<listen ip=":1"/><listen ip=":2"/>`}}},
 	} {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/passwd"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -69,7 +70,7 @@ func find[T any](list []*T, name func(*T) string, want, what, of string) (*T, in
 	for _, v := range list {
 		names = append(names, name(v))
 	}
-	return nil, -1, fmt.Errorf("there is no %s %s%s%s", what, show(want), of, suggest(want, names))
+	return nil, -1, refuse(ErrUnknownName, "there is no %s %s%s%s", what, show(want), of, suggest(want, names))
 }
 
 func serviceName(s *config.Service) string { return s.Name }
@@ -447,6 +448,9 @@ func addUser(e *edit) error {
 	u := &config.User{Name: name, Password: e.args.text("hash"), Access: e.args.text("access")}
 	e.config.Admin.Users = append(e.config.Admin.Users, u)
 	e.named(name)
+	if err := passwd.Check(u.Password); err != nil {
+		e.warn("user %s cannot log in with a password: %v", show(name), err)
+	}
 	return e.do("add user %s with access %s", show(name), u.Access)
 }
 

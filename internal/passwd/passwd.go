@@ -41,7 +41,7 @@ const (
 	stdRounds  = 5000
 	maxRounds  = 1_000_000
 	minCost    = 4 // of bcrypt, the logarithm of its rounds
-	maxCost    = 14
+	maxCost    = 13
 	maxMemory  = 64 << 20 // of yescrypt, bytes
 	maxSalt    = 86       // of yescrypt, letters
 	maxHash    = 256      // bytes of a hash as a whole
@@ -232,8 +232,8 @@ func parseBcrypt(text string, fields []string) (hash, error) {
 		return hash{}, parts(Bcrypt, "$2b$, two digits, $ and 53 letters")
 	}
 	cost, err := strconv.Atoi(fields[0])
-	if err != nil || cost < minCost || cost > maxCost {
-		return hash{}, fmt.Errorf("a bcrypt hash of another cost than %d to %d", minCost, maxCost)
+	if err != nil || cost < minCost || cost > maxCost || fmt.Sprintf("%02d", cost) != fields[0] {
+		return hash{}, fmt.Errorf("a bcrypt hash of another cost than %02d to %d", minCost, maxCost)
 	}
 	return hash{kind: Bcrypt, text: text, rounds: cost, salt: fields[1][:saltBcrypt], sum: fields[1][saltBcrypt:]}, nil
 }
