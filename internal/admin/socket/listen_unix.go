@@ -27,6 +27,9 @@ import (
 // is missing. Close removes the socket, if it is still this one. Errors say
 // nothing of the path.
 func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("the path has %d bytes; a socket's has at most %d", len(path), maxPath)
+	}
 	gid, err := groupID(group)
 	if err != nil {
 		return nil, err
@@ -41,11 +44,8 @@ func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 	}
 	defer func() { _ = os.RemoveAll(private) }()
 	made := filepath.Join(private, "s")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	ln, err := bind(private, made)
 	if err != nil {
-		if errors.Is(err, syscall.EINVAL) {
-			return nil, errors.New("the path is too long for a socket; choose one of less than 90 letters")
-		}
 		return nil, err
 	}
 	ln.SetUnlinkOnClose(false)
@@ -80,6 +80,28 @@ func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 	l := &listener{UnixListener: ln, path: path, file: info}
 	l.remove = sync.OnceFunc(l.unlink)
 	return l, nil
+}
+
+const (
+	// maxPath is how long the path of a socket can be (unix(7)).
+	maxPath = 107
+	// maxBound is how long it can be on any system.
+	maxBound = 103
+)
+
+// bind makes a socket. made, in the folder private, may be longer than such a
+// path may be, though what it is renamed to is not: then it is reached by way
+// of the folder's descriptor.
+func bind(private, made string) (*net.UnixListener, error) {
+	if len(made) > maxBound {
+		dir, err := os.Open(private)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = dir.Close() }()
+		made = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(made))
+	}
+	return net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
 }
 
 // groupID returns the number of a group, -1 for none.
