@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -390,5 +391,18 @@ func TestNoCommandHidesAVerb(t *testing.T) {
 	}
 	if config.MaxWeight != 65535 {
 		t.Error("the documentation says 65535")
+	}
+}
+
+// What is served is documented.
+func TestCommandsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range slices.Concat(natives(), ofConnection()) {
+		if !strings.Contains(string(text), "`"+n.name+"`") && !strings.Contains(string(text), "`"+n.name+" ") {
+			t.Errorf("docs/operations.md does not have %s", n.name)
+		}
 	}
 }

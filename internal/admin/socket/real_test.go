@@ -282,7 +282,7 @@ func TestShowInfoIsThatOfHAProxy(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"CurrConns": "1", "CumConns": "1", "Pid": fmt.Sprint(os.Getpid()), "Nbthread": "2", "Maxconn": "1000", "Listeners": "2",
+		"CurrConns": "1", "CumConns": "1", "Pid": fmt.Sprint(os.Getpid()), "Maxconn": "1000", "Listeners": "2",
 		"Ulimit-n": "4000", "Maxpipes": "200", "node": theirs["node"],
 	} {
 		if ours[name] != want {
