@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -205,5 +207,46 @@ func TestHatop(t *testing.T) {
 	press("q")
 	if err := <-ended; err != nil {
 		t.Errorf("hatop ended with %v", err)
+	}
+}
+
+// The mode says who may come in, and the kernel says who has.
+func TestWhoMayComeIn(t *testing.T) {
+	needs(t, "socat")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)))
+	if err := os.Chmod(filepath.Dir(r.path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const uid, gid = 65534, 65534 // nobody
+	as := func(line string) (string, error) {
+		cmd := exec.Command(debian.Path("socat"), "-t", "20", "-", "UNIX-CONNECT:"+r.path)
+		cmd.Dir = "/"
+		cmd.Stdin = strings.NewReader(line + "\n")
+		cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := as("set server web.main/a state maint"); err == nil || !strings.Contains(out, "Permission denied") {
+		t.Errorf("mode 0600: %v, %q", err, out)
+	}
+	if got := r.is("web", "main", "a"); !strings.HasSuffix(got, "ready false") {
+		t.Errorf("a is %s", got)
+	}
+	// What the group may, its members may.
+	if err := os.Chown(r.path, -1, gid); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(r.path, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := as("set server web.main/a state maint"); err != nil || out != "\n" {
+		t.Errorf("mode 0660: %v, %q", err, out)
+	}
+	events := r.dir.Events()
+	if len(events) == 0 || events[0].By != "nobody" || !regexp.MustCompile(`^socket pid \d+$`).MatchString(events[0].From) {
+		t.Errorf("events: %+v", events)
 	}
 }
