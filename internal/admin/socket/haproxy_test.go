@@ -60,7 +60,7 @@ func TestHAProxysCommandsAreVerbs(t *testing.T) {
 		}
 	}
 	// Each is a change as any other: an event, with who made it.
-	if events := r.dir.Events(); len(events) < verbs || events[0].By == "" || !strings.HasPrefix(events[0].From, "socket") || events[0].Verb != "setHost web main a state=drain" {
+	if events := r.changes(); len(events) < verbs || events[0].By == "" || !strings.HasPrefix(events[0].From, "socket") || events[0].Verb != "setHost web main a state=drain" {
 		t.Errorf("%d events of %d changes; the first: %+v", len(events), verbs, events[0])
 	}
 	if got := r.ask("set server web.main/a state ready"); got != "" {

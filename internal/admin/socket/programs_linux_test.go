@@ -245,7 +245,7 @@ func TestWhoMayComeIn(t *testing.T) {
 	if out, err := as("set server web.main/a state maint"); err != nil || out != "\n" {
 		t.Errorf("mode 0660: %v, %q", err, out)
 	}
-	events := r.dir.Events()
+	events := r.changes()
 	if len(events) == 0 || events[0].By != "nobody" || !regexp.MustCompile(`^socket pid \d+$`).MatchString(events[0].From) {
 		t.Errorf("events: %+v", events)
 	}

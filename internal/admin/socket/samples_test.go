@@ -3,6 +3,8 @@ package socket
 import (
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/sched"
 )
 
 func TestRowCountsSessions(t *testing.T) {
@@ -48,6 +50,29 @@ func TestRowCountsDowntime(t *testing.T) {
 	r.turn(false, at(20))
 	if r.downs != 2 || r.downtime(at(21)) != 6*time.Second {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestMeanIsOfTheLastTimes(t *testing.T) {
+	var m mean
+	var times sched.Times
+	look := func(n int, each time.Duration) time.Duration {
+		for range n {
+			times.Connected(0, each)
+		}
+		m.take(times.Connects())
+		return m.value.Round(time.Millisecond)
+	}
+	for i, c := range []struct {
+		n          int
+		each, want time.Duration
+	}{
+		{0, 0, 0}, {1, 40 * time.Millisecond, 40 * time.Millisecond}, {3, 80 * time.Millisecond, 70 * time.Millisecond}, {0, 0, 70 * time.Millisecond},
+		{2000, 10 * time.Millisecond, 10 * time.Millisecond}, {512, 30 * time.Millisecond, 20 * time.Millisecond},
+	} {
+		if got := look(c.n, c.each); got != c.want {
+			t.Errorf("look %d: %v, want %v", i, got, c.want)
+		}
 	}
 }
 
