@@ -146,6 +146,9 @@ type listener struct {
 	remove func()
 }
 
+// Addr is where the socket is, not where it was made.
+func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
 // Close closes the socket and removes it, if nobody has put another in its
 // place.
 func (l *listener) Close() error {
