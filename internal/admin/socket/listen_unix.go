@@ -24,16 +24,9 @@ import (
 //
 // A socket that nobody answers on is replaced; one that answers, and what is no
 // socket, stays and is an error. The folder of path is made if only it
-// is missing. Close removes the socket, if it is still this one.
-func Listen(path string, mode fs.FileMode, group string) (net.Listener, error) {
-	ln, err := listen(path, mode, group)
-	if err != nil {
-		return nil, fmt.Errorf("admin socket: %w", err)
-	}
-	return ln, nil
-}
-
-func listen(path string, mode fs.FileMode, group string) (_ net.Listener, err error) {
+// is missing. Close removes the socket, if it is still this one. Errors say
+// nothing of the path.
+func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err error) {
 	gid, err := groupID(group)
 	if err != nil {
 		return nil, err
@@ -146,7 +139,7 @@ type listener struct {
 	remove func()
 }
 
-// Addr is where the socket is, not where it was made.
+// Addr is where the socket is, and not where it was made.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 // Close closes the socket and removes it, if nobody has put another in its
