@@ -318,7 +318,6 @@ func TestWarnings(t *testing.T) {
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="secret"/></admin></config>`:                                         `the password of user "u" is no crypt(3) hash`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><web/></admin></config>`:                                                                     `the admin page is on and there is no <user>`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u"/></admin></config>`:                                                           `user "u" has no password and cannot log in`,
-		`<config><service name="a"><listen ip=":1"/></service><control socket="/tmp/s"/></config>`:                                                                `<control> is not served by this version yet`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><socket path="/s" mode="0666"/></admin></config>`:                                            `<socket mode> is 0666: everybody on this machine has full access`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><ssh/></admin></config>`:                                                                     `c.xml:1: warning: the SSH admin is on and there is no <user> who could log in`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="iy9l0V1MkG1DE"/></admin></config>`:                                  `is that of a published sample; choose another`,
