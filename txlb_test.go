@@ -22,7 +22,7 @@ const module = "github.com/txlb/txlb"
 // may import whatever the room may, and what they are listed for below.
 var rooms = map[string][]string{
 	"":                       {"config", "sched", "engine", "internal/director", "internal/logs"},
-	"cmd/txlb":               {"config", "sched", "engine", "splice", "internal/admin", "internal/admin/console", "internal/admin/ssh", "internal/director", "internal/health", "internal/logs", "internal/metrics"},
+	"cmd/txlb":               {"config", "sched", "engine", "splice", "internal/admin", "internal/admin/console", "internal/admin/ssh", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd"},
 	"config":                 {},
 	"sched":                  {},
 	"splice":                 {},
@@ -125,7 +125,7 @@ func TestBehavioursHaveTests(t *testing.T) {
 func TestDependenciesStayFew(t *testing.T) {
 	want := []string{
 		"github.com/VictoriaMetrics/metrics", "github.com/beevik/etree", "github.com/coreos/go-systemd/v22", "github.com/go-crypt/x",
-		"github.com/panjf2000/gnet/v2", "github.com/valyala/fastrand", "github.com/valyala/histogram", "golang.org/x/sys",
+		"github.com/panjf2000/gnet/v2", "github.com/valyala/fastrand", "github.com/valyala/histogram", "golang.org/x/sys", "golang.org/x/term",
 	}
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./cmd/txlb").Output()
 	if err != nil {

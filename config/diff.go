@@ -56,7 +56,24 @@ func (d *differ) root(a, b *node) {
 	d.edits = d.edits[:begin]
 	d.addresses(a, b, fresh, others)
 	for _, s := range fresh {
+		begin := len(d.edits)
 		d.service(serviceSeed(s), s)
+		made := slices.ContainsFunc(d.edits[:begin], func(e Edit) bool { return e.live && e.touches(s.step()) })
+		if !made { // it comes with a reload, and what is in it too
+			d.noted(begin)
+		}
+	}
+}
+
+// noted makes edits from one on into such that need a reload.
+func (d *differ) noted(begin int) {
+	for i, e := range d.edits[begin:] {
+		if e.live {
+			e.live = false
+			e.shown = comment(e.String(), needsReload)
+			e.text = comment(e.text, needsReload)
+			d.edits[begin+i] = e
+		}
 	}
 }
 
@@ -90,7 +107,7 @@ func (d *differ) service(a, b *node) {
 	}
 	if want := b.get("enable"); want != enabled && want != "" {
 		force := ""
-		if d.hostsOf(d.new, name, want) == 0 {
+		if !slices.ContainsFunc(d.hostsOf(d.new, name, want), func(h *Host) bool { return h.State == "ready" && h.Weight > 0 }) {
 			force = " --force"
 		}
 		d.verb(fmt.Sprintf("enableGroup %s %s%s", quoteName(name), quoteName(want), force), op{path: at, kind: opSet, name: "enable", text: want})
@@ -129,11 +146,16 @@ func order(x, y bool) int {
 // addGroup returns what addGroup makes.
 func (d *differ) addGroup(at []step, g *node, first bool) *node {
 	seed := &node{tag: "group", key: g.key, attrs: []attribute{{"name", g.key}, {"scheduler", g.get("scheduler")}}}
+	allDown := ""
+	if v, there := g.lookup("allDown"); there {
+		seed.set("allDown", v)
+		allDown = " allDown=" + Quote(v)
+	}
 	ops := []op{{path: at, kind: opAdd, kids: []*node{seed}}}
 	if first {
 		ops = append(ops, op{path: at, kind: opSet, name: "enable", text: g.key})
 	}
-	d.verb(fmt.Sprintf("addGroup %s %s %s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler"))), ops...)
+	d.verb(fmt.Sprintf("addGroup %s %s %s%s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler")), allDown), ops...)
 	return seed
 }
 
@@ -162,7 +184,7 @@ func (d *differ) deleteHosts(service []step, a, b *node, enabled bool) {
 			gone = append(gone, h)
 		}
 	}
-	empty := enabled && d.hostsOf(d.new, service[0].key, b.key) == 0
+	empty := enabled && len(d.hostsOf(d.new, service[0].key, b.key)) == 0
 	for i, h := range gone {
 		d.delHost(at, h, empty && i == len(gone)-1)
 	}
@@ -178,7 +200,7 @@ func (d *differ) delHost(at []step, h *node, force bool) {
 
 // hostWords are the attributes that addHost and setHost know, ip apart. What else
 // a host may have needs a reload.
-var hostWords = map[string]bool{"weight": true, "state": true, "backup": true}
+var hostWords = map[string]bool{"weight": true, "state": true, "backup": true, "slowStart": true, "resolve": true}
 
 func (d *differ) addHost(at []step, h *node) {
 	var text strings.Builder
@@ -228,11 +250,12 @@ func (d *differ) host(at []step, a, b *node) {
 // so that somebody can log in at any time.
 func (d *differ) users(a, b *node) {
 	at := []step{{tag: "admin"}}
-	full := 0
+	// Those with full access at this step: when all edits are made, and when only
+	// the verbs are.
+	full, fullByVerbs := 0, 0
 	for _, u := range d.old.Admin.Users {
-		if u.Access == "full" {
-			full++
-		}
+		full += count(u.Access == "full")
+		fullByVerbs += count(u.Access == "full")
 	}
 	for _, u := range b.of("user") {
 		was := a.kid(u.step())
@@ -242,6 +265,7 @@ func (d *differ) users(a, b *node) {
 			continue
 		}
 		full += count(u.get("access") == "full")
+		fullByVerbs += count(u.get("access") == "full")
 		access := u.get("access")
 		bare := u.bare()
 		d.verb(fmt.Sprintf("addUser %s %s %s", quoteName(u.key), Quote(u.get("password")), access), op{path: at, kind: opAdd, kids: []*node{bare}})
@@ -254,10 +278,11 @@ func (d *differ) users(a, b *node) {
 		}
 		gone := op{path: at, kind: opDelete, gone: []step{u.step()}}
 		full -= count(u.get("access") == "full")
-		if full == 0 && u.get("access") == "full" {
+		if u.get("access") == "full" && (full == 0 || fullByVerbs == 1) {
 			d.note(fmt.Sprintf("<admin><user name=%q> deleted, the last with full access", u.key), gone)
 			continue
 		}
+		fullByVerbs -= count(u.get("access") == "full")
 		d.verb("delUser "+quoteName(u.key), gone)
 	}
 }
@@ -269,19 +294,19 @@ func count(b bool) int {
 	return 0
 }
 
-// hostsOf returns how many hosts a group has.
-func (d *differ) hostsOf(c *Config, service, group string) int {
+// hostsOf returns the hosts of a group.
+func (d *differ) hostsOf(c *Config, service, group string) []*Host {
 	for _, s := range c.Services {
 		if s.Name != service {
 			continue
 		}
 		for _, g := range s.Groups {
 			if g.Name == group {
-				return len(g.Hosts)
+				return g.Hosts
 			}
 		}
 	}
-	return 0
+	return nil
 }
 
 // rest makes the edits that no verb makes: of an element's attributes and of

@@ -72,6 +72,8 @@ func drawModel(t *rapid.T, label string) *Config {
 				h := parseHost(t, name, rapid.SampledFrom([]string{"h:1", "h:2", "unix:/s t"}).Draw(t, "ip"))
 				h.Weight = rapid.IntRange(0, 1).Draw(t, "weight")
 				h.Backup = rapid.Bool().Draw(t, "backup")
+				h.SlowStart = rapid.SampledFrom([]time.Duration{0, 0, 90 * time.Second}).Draw(t, "slow start")
+				h.Resolve = rapid.SampledFrom([]time.Duration{30 * time.Second, 0, time.Hour}).Draw(t, "resolve")
 				h.State = rapid.SampledFrom(hostStates()).Draw(t, "state")
 				g.Hosts = append(g.Hosts, h)
 			}
@@ -310,8 +312,12 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 		"another host": {plain, strings.ReplaceAll(plain, `"a"`, `"b"`), "addHost web main b h:1\ndelHost web main a"},
 		"another address of the last host": {plain, strings.ReplaceAll(plain, `"h:1"`, `"h:2"`),
 			"setHost web main a ip=h:2"},
-		"what setHost does not know": {plain, strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" weight="2" slowStart="5s"`),
-			"setHost web main a weight=2\n# <service name=\"web\"><group name=\"main\"><host name=\"a\"> slowStart 0 -> 5s: needs reload"},
+		"all that setHost knows": {plain, strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" weight="2" slowStart="5s" resolve="1m"`),
+			"setHost web main a weight=2 slowStart=5s resolve=1m0s"},
+		"its defaults": {strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" slowStart="5s" resolve="0"`), plain,
+			"setHost web main a slowStart=0 resolve=30s"},
+		"a new group with all that addGroup knows": {plain, strings.ReplaceAll(strings.ReplaceAll(plain, `"main"`, `"main" enable="yes"`), `</service>`, `<group name="g" allDown="refuse" maxFails="3"><host name="n" ip="h:3" slowStart="1h" resolve="90s"/></group></service>`),
+			"addGroup web g leastc allDown=refuse\n# <service name=\"web\"><group name=\"g\"> maxFails default -> 3: needs reload\naddHost web g n h:3 slowStart=1h0m0s resolve=1m30s"},
 		"a host changes": {plain, strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" state="maint" weight="7"`), "setHost web main a weight=7 state=maint"},
 		"and back":       {strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" state="maint" weight="7"`), plain, "setHost web main a weight=1 state=ready"},
 		"the group is emptied": {plain, strings.ReplaceAll(plain, `<host name="a" ip="h:1"/>`, ""),
@@ -323,6 +329,13 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 			"delListen a :80\naddService b 127.0.0.1:80"},
 		"a service is renamed": {plain + `<service name="x"><listen ip=":9"/></service>`, strings.ReplaceAll(plain, "web", "api") + `<service name="x"><listen ip=":9"/></service>`,
 			"delService web\naddService api :80\naddGroup api main leastc\naddHost api main a h:1"},
+		"the only service is renamed": {plain, strings.ReplaceAll(plain, "web", "api"),
+			"# at once: delService web; addService api :80: needs reload\n# addGroup api main leastc: needs reload\n# addHost api main a h:1: needs reload"},
+		"a group whose hosts take no clients": {strings.ReplaceAll(plain, `"main"`, `"main" enable="yes"`), strings.ReplaceAll(plain, `</service>`, `<group name="g" enable="yes"><host name="n" ip="h:3" weight="0"/></group></service>`),
+			"addGroup web g leastc\naddHost web g n h:3 weight=0\nenableGroup web g --force"},
+		"full access changes hands": {plain + `<admin><user name="a" password="$6$x" access="full"/><user name="b" password="$6$y" access="readonly"/></admin>`,
+			plain + `<admin><user name="b" password="$6$y" access="full"/></admin>`,
+			"# <admin><user name=\"b\"> access readonly -> full: needs reload\n# <admin><user name=\"a\"> deleted, the last with full access: needs reload"},
 		"addresses swapped": {
 			`<service name="a"><listen ip=":80"/></service><service name="b"><listen ip=":81"/></service>`, `<service name="a"><listen ip=":81"/></service><service name="b"><listen ip=":80"/></service>`,
 			"# at once: delListen a :80; delListen b :81; addListen a :81; addListen b :80: needs reload"},

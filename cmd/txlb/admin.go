@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/txlb/txlb/config"
@@ -35,7 +36,7 @@ func (p parts) surfaces() []surface {
 }
 
 // newAdmin makes the admin of a process, which shutdown ends.
-func newAdmin(dir *director.Director, eng *engine.Engine, m metrics.Source, log *slog.Logger, file *logs.File, shutdown func()) *admin.Admin {
+func newAdmin(dir *director.Director, eng *engine.Engine, m metrics.Source, log *slog.Logger, file *logs.File, tail *logs.Tail, shutdown func()) *admin.Admin {
 	return admin.New(admin.Options{
 		Director: dir, Engine: eng, Process: self{file, shutdown}, Version: version, Log: log,
 		Reports: map[string]admin.Report{
@@ -44,9 +45,16 @@ func newAdmin(dir *director.Director, eng *engine.Engine, m metrics.Source, log 
 				m.Write(&b)
 				return b.String(), nil, nil
 			},
+			"show log": func(context.Context) (string, any, error) {
+				lines := tail.Lines(shownLines)
+				return strings.Join(lines, "\n"), lines, nil
+			},
 		},
 	})
 }
+
+// shownLines is how many lines of the log are shown.
+const shownLines = 200
 
 // self is what verbs do to this process.
 type self struct {

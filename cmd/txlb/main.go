@@ -41,6 +41,7 @@ func commands() []command {
 		{"demo", "", "balance three small web servers inside on 127.0.0.1:8080", demoCommand},
 		{"check", "[-c FILE]", "say what is wrong with a configuration", checkCommand},
 		{"diff", "OLD NEW", "print the runtime commands that make one configuration into another", diffCommand},
+		{"passwd", "", "read a password, print the hash for <user password=\"…\">", passwdCommand},
 		{"version", "", "print the version", versionCommand},
 	}
 }

@@ -85,7 +85,8 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	if err != nil {
 		return err
 	}
-	log := slog.New(handler)
+	tail := logs.NewTail(handler)
+	log := slog.New(tail)
 	opt, limits := engineOptions(cfg, log)
 	eng, err := engine.New(opt)
 	if err != nil {
@@ -111,7 +112,7 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	}
 	ctx, shutdown := context.WithCancel(ctx)
 	defer shutdown()
-	adm := newAdmin(dir, eng, source, log, file, shutdown)
+	adm := newAdmin(dir, eng, source, log, file, tail, shutdown)
 	defer adm.Close()
 	front, err := openFront(dir, log, parts{
 		admin: adm, director: dir, engine: eng, metrics: source, log: log,

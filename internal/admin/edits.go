@@ -10,6 +10,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/passwd"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -312,6 +313,12 @@ func (e *edit) options(h *config.Host) {
 	if e.args.given("backup") {
 		h.Backup = e.args.set("backup")
 	}
+	if d, ok := e.args.duration("slowStart"); ok {
+		h.SlowStart = d
+	}
+	if d, ok := e.args.duration("resolve"); ok {
+		h.Resolve = d
+	}
 	if e.args.given("ip") {
 		h.Address = e.args.text("ip")
 	}
@@ -337,6 +344,13 @@ func describeHost(h *config.Host) string {
 	text := fmt.Sprintf("%s, weight %d, %s", h.Address, h.Weight, h.State)
 	if h.Backup {
 		text += ", backup"
+	}
+	usual := config.NewHost("", "")
+	if h.SlowStart != usual.SlowStart {
+		text += fmt.Sprintf(", slowStart %v", h.SlowStart)
+	}
+	if h.Resolve != usual.Resolve {
+		text += fmt.Sprintf(", resolve %v", h.Resolve)
 	}
 	return text
 }
@@ -392,8 +406,8 @@ func delAllHosts(e *edit) error {
 }
 
 func setHost(e *edit) error {
-	if !slices.ContainsFunc([]string{"weight", "state", "backup", "ip"}, e.args.given) {
-		return errors.New("say what to set: weight=N, state=ready|drain|maint, backup=yes|no or ip=ADDRESS")
+	if !slices.ContainsFunc([]string{"weight", "state", "backup", "slowStart", "resolve", "ip"}, e.args.given) {
+		return errors.New("say what to set: weight=N, state=ready|drain|maint, backup=yes|no, slowStart=DUR, resolve=DUR or ip=ADDRESS")
 	}
 	return e.set(e.options)
 }
@@ -434,6 +448,9 @@ func addUser(e *edit) error {
 	u := &config.User{Name: name, Password: e.args.text("hash"), Access: e.args.text("access")}
 	e.config.Admin.Users = append(e.config.Admin.Users, u)
 	e.named(name)
+	if err := passwd.Check(u.Password); err != nil {
+		e.warn("user %s cannot log in with a password: %v", show(name), err)
+	}
 	return e.do("add user %s with access %s", show(name), u.Access)
 }
 
@@ -459,7 +476,7 @@ func delUser(e *edit) error {
 // leave notes hosts that get no more sessions.
 func (e *edit) leave(hosts ...*director.Host) {
 	for _, h := range hosts {
-		for _, t := range h.Targets {
+		for t := range everyTarget(h) {
 			e.leaving = append(e.leaving, t.Host)
 		}
 	}

@@ -95,6 +95,14 @@ func (p *Param) explain() string {
 		return "do it although clients may find no host"
 	case "drain":
 		return "a duration such as 30s; sessions that are left then are closed"
+	case "slowStart":
+		return "a duration such as 30s; after coming back the host gets its share little by little"
+	case "resolve":
+		return "how often its name is looked up, as 30s; 0: until it has resolved once"
+	case "max":
+		return fmt.Sprintf("show no more than these; %d if it is not said", usualSessions)
+	case "id":
+		return "as show sessions has it"
 	case "discard":
 		return "lose the changes made at run time"
 	}

@@ -50,6 +50,7 @@ type HostInfo struct {
 	Backup        bool         `json:"backup"`
 	Up            bool         `json:"up"` // one of its addresses is
 	Reason        string       `json:"reason,omitempty"`
+	Problem       string       `json:"problem,omitempty"` // with its name, though it may be up
 	Sessions      int64        `json:"sessions"`
 	SessionsTotal uint64       `json:"sessions_total"`
 	Failures      uint64       `json:"connect_failures"`
@@ -65,6 +66,7 @@ type TargetInfo struct {
 	Reason   string    `json:"reason,omitempty"` // of the last change, and of the last probe while down
 	Since    time.Time `json:"since"`
 	Sessions int64     `json:"sessions"`
+	Leaving  bool      `json:"leaving,omitempty"` // its name has lost the address: no new sessions
 }
 
 // ConfigInfo is the Data of show config.
@@ -106,6 +108,9 @@ func problems(s *director.Service, g *director.Group) []string {
 		info := hostInfo(s, g, h)
 		if info.Up {
 			up++
+			if info.Problem != "" {
+				list = append(list, fmt.Sprintf("host %s of group %s of service %s is up, but %s", show(info.Name), show(info.Group), show(info.Service), info.Problem))
+			}
 			continue
 		}
 		if info.State != "maint" {
@@ -195,8 +200,11 @@ func (k *call) showHosts() (Result, error) {
 					where += " (off)"
 				}
 				health := "up"
-				if !i.Up {
+				switch {
+				case !i.Up:
 					health = "down: " + i.Reason
+				case i.Problem != "":
+					health = "up, but " + i.Problem
 				}
 				state := i.State
 				if i.Backup {
@@ -215,7 +223,7 @@ func hostInfo(s *director.Service, g *director.Group, h *director.Host) HostInfo
 	i := HostInfo{
 		Service: s.Config.Name, Group: g.Config.Name, Enabled: g.Config.Enabled, Name: h.Config.Name,
 		Address: h.Config.Address, State: h.Config.State, Weight: h.Config.Weight, Backup: h.Config.Backup,
-		Reason: h.Problem, Targets: []TargetInfo{},
+		Reason: h.Problem, Problem: h.Problem, Targets: []TargetInfo{},
 	}
 	for _, t := range h.Targets {
 		status, stats := t.Status(), t.Host.Stats()
@@ -229,6 +237,14 @@ func hostInfo(s *director.Service, g *director.Group, h *director.Host) HostInfo
 	}
 	if i.Up {
 		i.Reason = ""
+	}
+	for _, t := range h.Leaving {
+		status, stats := t.Status(), t.Host.Stats()
+		i.Targets = append(i.Targets, TargetInfo{
+			Address: t.Host.Addr().String(), Up: stats.Up, Reason: status.Reason, Since: status.Since, Sessions: stats.Active, Leaving: true,
+		})
+		stats.Up = false // what it is says nothing about the host
+		i.add(stats)
 	}
 	return i
 }

@@ -2,9 +2,15 @@ package admin
 
 import (
 	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/sched"
 )
@@ -72,7 +78,7 @@ func (a *Admin) endDrain(hosts []*sched.Host) {
 	for _, s := range a.opt.Director.State().Services {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
-				for _, t := range h.Targets {
+				for t := range everyTarget(h) {
 					if g.Config.Enabled && h.Config.State == "ready" {
 						delete(doomed, t.Host)
 					}
@@ -120,12 +126,161 @@ func (k *call) shutdownSessions() (Result, error) {
 	return Result{Text: count(n, "session") + " ended", Data: ended{n}}, nil
 }
 
+// usualSessions is how many sessions show sessions shows if it is not told.
+const usualSessions = 1000
+
+// SessionInfo is one session in the Data of show sessions.
+type SessionInfo struct {
+	ID      string    `json:"id"` // for shutdownSession
+	Service string    `json:"service"`
+	Group   string    `json:"group,omitempty"`   // "" without a host, or when the host is configured no more
+	Host    string    `json:"host,omitempty"`    // "" while it has none
+	Address string    `json:"address,omitempty"` // of the host
+	Client  string    `json:"client,omitempty"`  // "" for a UNIX socket
+	Local   string    `json:"local,omitempty"`   // our own address toward the host; "" for a UNIX socket
+	Started time.Time `json:"started"`
+	Age     float64   `json:"age_seconds"`
+	Idle    float64   `json:"idle_seconds"` // since the last byte
+	In      uint64    `json:"bytes_in"`
+	Out     uint64    `json:"bytes_out"`
+}
+
+// FormatSessionID writes the ID of a session as ParseSessionID reads it.
+func FormatSessionID(id uint64) string { return strconv.FormatUint(id, 16) }
+
+// ParseSessionID reads the ID of a session, hexadecimal with or without 0x
+// before it.
+func ParseSessionID(s string) (uint64, error) {
+	digits := strings.ToLower(s)
+	id, err := strconv.ParseUint(strings.TrimPrefix(digits, "0x"), 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s is no session; show sessions lists them, as %s", show(s), FormatSessionID(0x1e00400003))
+	}
+	return id, nil
+}
+
+// SessionInfos describes sessions to people and programs.
+func SessionInfos(state *director.State, list []engine.SessionInfo) []SessionInfo {
+	groups := map[*sched.Host]string{}
+	for _, s := range list {
+		if s.Host != nil {
+			groups[s.Host] = ""
+		}
+	}
+	if len(groups) > 0 {
+		for _, s := range state.Services {
+			for _, g := range s.Groups {
+				for _, h := range g.Hosts {
+					for t := range everyTarget(h) {
+						if _, asked := groups[t.Host]; asked {
+							groups[t.Host] = g.Config.Name
+						}
+					}
+				}
+			}
+		}
+	}
+	now := time.Now()
+	infos := make([]SessionInfo, 0, len(list))
+	for _, s := range list {
+		i := SessionInfo{
+			ID: FormatSessionID(s.ID), Service: s.Service, Client: address(s.Client), Local: address(s.Local),
+			Started: s.Started, Age: now.Sub(s.Started).Seconds(), Idle: s.Idle.Seconds(), In: s.In, Out: s.Out,
+		}
+		if s.Host != nil {
+			i.Group, i.Host, i.Address = groups[s.Host], s.Host.Name(), s.Host.Addr().String()
+		}
+		infos = append(infos, i)
+	}
+	return infos
+}
+
+func address(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func (k *call) showSessions() (Result, error) {
+	service, targets, err := "", []*director.Target(nil), error(nil)
+	if k.args.given("service") {
+		service, targets, err = k.targets()
+	} else if k.args.given("group") || k.args.given("name") {
+		err = fmt.Errorf("SERVICE is missing; write %s", k.verb.Syntax())
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	hosts := map[*sched.Host]bool{}
+	for _, t := range targets {
+		hosts[t.Host] = true
+	}
+	some := k.args.given("group")
+	most, given := k.args.number("max")
+	if !given {
+		most = usualSessions
+	}
+	list := k.admin.opt.Engine.Sessions(int(most)+1, func(s string, h *sched.Host) bool {
+		return (service == "" || s == service) && (!some || hosts[h])
+	})
+	more := len(list) > int(most)
+	infos := SessionInfos(k.state(), list[:min(len(list), int(most))])
+	t := table{head: []string{"id", "service", "group", "host", "client", "local", "age", "idle", "in", "out"}, right: 6}
+	for _, i := range infos {
+		t.row(i.ID, i.Service, i.Group, i.Host, i.Client, i.Local, seconds(i.Age), seconds(i.Idle), i.In, i.Out)
+	}
+	text := t.String()
+	if more {
+		text += fmt.Sprintf("\nthere are more than these %s; max=N shows more", count(len(infos), "session"))
+	}
+	return Result{Text: text, Data: infos}, nil
+}
+
+// seconds writes a time that has passed, short.
+func seconds(s float64) string {
+	d := time.Duration(s * float64(time.Second))
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+func (k *call) shutdownSession() (Result, error) {
+	id, err := ParseSessionID(k.args.text("id"))
+	if err != nil {
+		return Result{}, err
+	}
+	if !k.admin.opt.Engine.EndSession(id) {
+		return Result{}, fmt.Errorf("there is no session %s any more; show sessions lists them", FormatSessionID(id))
+	}
+	return Result{Text: "1 session ended", Data: ended{1}}, nil
+}
+
 // ended is the Data of shutdownSessions.
 type ended struct {
 	Sessions int `json:"sessions"`
 }
 
-// targets returns the addresses of the hosts that the command names.
+// everyTarget yields the addresses of a host, and those that its name has lost
+// but that still have sessions.
+func everyTarget(h *director.Host) iter.Seq[*director.Target] {
+	return func(yield func(*director.Target) bool) {
+		for _, list := range [...][]*director.Target{h.Targets, h.Leaving} {
+			for _, t := range list {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// targets returns the addresses of the hosts that the command names, those that
+// are leaving too; none where it names a whole service.
 func (k *call) targets() (service string, targets []*director.Target, err error) {
 	if k.args.given("name") && !k.args.given("group") {
 		return "", nil, fmt.Errorf("GROUP is missing; write %s", k.verb.Syntax())
@@ -147,10 +302,10 @@ func (k *call) targets() (service string, targets []*director.Target, err error)
 		if err != nil {
 			return "", nil, err
 		}
-		return s.Name, stateHost(state, s.Name, g.Name, h.Name).Targets, nil
+		return s.Name, slices.Collect(everyTarget(stateHost(state, s.Name, g.Name, h.Name))), nil
 	}
 	for _, h := range stateGroup(state, s.Name, g.Name).Hosts {
-		targets = append(targets, h.Targets...)
+		targets = slices.AppendSeq(targets, everyTarget(h))
 	}
 	return s.Name, targets, nil
 }

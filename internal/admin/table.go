@@ -31,6 +31,8 @@ func hostOptions() []Param {
 		{Name: "weight", Kind: Number, Option: true, High: config.MaxWeight},
 		{Name: "state", Kind: Choice, Option: true, Choices: []string{"ready", "drain", "maint"}},
 		{Name: "backup", Kind: Bool, Option: true},
+		{Name: "slowStart", Kind: Duration, Option: true},
+		{Name: "resolve", Kind: Duration, Option: true},
 	}
 }
 
@@ -87,7 +89,8 @@ func Verbs() []Verb {
 		reads("status", "what runs, and what is wrong with it", (*call).status),
 		reads("show services", "services with their sessions and bytes", (*call).showServices, optional(service())),
 		reads("show hosts", "hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
-		reported("show sessions", "sessions that are open", "the list of sessions"),
+		reads("show sessions", "sessions that are open, the oldest first", (*call).showSessions,
+			optional(service()), optional(group()), optional(host()), Param{Name: "max", Kind: Number, Option: true, Low: 1, High: 10_000_000}),
 		reads("show config", "the running configuration; password hashes for full users only", (*call).showConfig),
 		reads("show stored", "the stored configuration, as its file says it; password hashes for full users only", (*call).showStored),
 		reads("show diff", "what runs and the file does not say, as verbs", (*call).showDiff),
@@ -129,6 +132,8 @@ func Verbs() []Verb {
 		orders("retryHost", "count a host that is down as up, at once", (*call).retryHost, service(), group(), host(), generation(), dryRun()),
 		destructive(orders("shutdownSessions", "end the sessions of a service, a group or a host now", (*call).shutdownSessions,
 			service(), optional(group()), optional(host()), generation(), dryRun())),
+		destructive(orders("shutdownSession", "end one session now, by its ID in show sessions", (*call).shutdownSession,
+			Param{Name: "id", Required: true})),
 		edits("addUser", "one more user of the admin", addUser, Param{Name: "name", Aliases: []string{"user"}, Required: true},
 			Param{Name: "hash", Aliases: []string{"password"}, Kind: Hash, Required: true},
 			Param{Name: "access", Kind: Choice, Required: true, Choices: []string{"full", "readonly"}}),

@@ -12,13 +12,14 @@ import (
 // samples are words that are right for the verbs of the table, on a rig over
 // doc.
 var samples = map[string]string{
-	"status": "", "show services": "web", "show hosts": "web main", "show sessions": "", "show config": "", "show stored": "",
+	"status": "", "show services": "web", "show hosts": "web main", "show sessions": "web main a max=5", "show config": "", "show stored": "",
 	"show diff": "", "show metrics": "", "show events": "", "show log": "", "help": "show hosts",
 	"addService": "new 127.0.0.1:0", "delService": "mail", "addListen": "web 127.0.0.1:0", "delListen": "mail 127.0.0.1:0",
 	"switchPort": "web localhost:0 127.0.0.1:0", "addGroup": "web new p2c allDown=try", "delGroup": "web spare",
 	"enableGroup": "web spare drain=1m --force", "changeScheduler": "web main p2c",
-	"addHost": "web main new 127.0.0.1:1 weight=3 state=drain backup=yes", "delHost": "web main a drain=1m --force",
-	"delAllHosts": "web spare", "setHost": "web main a weight=3 state=drain backup=yes ip=127.0.0.1:1",
+	"shutdownSession": "1e00400003",
+	"addHost":         "web main new 127.0.0.1:1 weight=3 state=drain backup=yes slowStart=5s resolve=1m", "delHost": "web main a drain=1m --force",
+	"delAllHosts": "web spare", "setHost": "web main a weight=3 state=drain backup=yes slowStart=5s resolve=1m ip=127.0.0.1:1",
 	"hostAdminDown": "web main a", "hostAdminUp": "web main a", "retryHost": "web main a", "shutdownSessions": "web main a",
 	"addUser": "new $6$salt$newhash full", "delUser": "looker",
 	"saveConfig": "", "reload": "--discard", "rollback": "2", "closeLog": "", "shutdown": "",
@@ -246,6 +247,10 @@ func TestEveryVerbWorks(t *testing.T) {
 			}
 			got, err := r.a.Execute(t.Context(), boss, c)
 			switch {
+			case v.Name == "shutdownSession": // TestShutdownSession ends one
+				if err == nil || !strings.Contains(err.Error(), "there is no session") {
+					t.Errorf("without a session: %v", err)
+				}
 			case v.Part != "" && !v.Changes:
 				if !errors.Is(err, ErrNotServed) {
 					t.Errorf("without a source: %v", err)

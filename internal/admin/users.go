@@ -72,8 +72,8 @@ type users struct {
 }
 
 // login stands for a name, a password, the hash that it was tried on, and the
-// source. Who reads it in memory cannot try passwords on it without the secret, and it is
-// worth nothing once the hash has changed.
+// source. Who reads it in memory cannot try passwords on it without the secret,
+// and it is worth nothing once the hash has changed.
 type login [sha256.Size]byte
 
 // flight is a login that is being tried. When done is closed, ok tells whether
@@ -106,8 +106,8 @@ func newUsers() *users {
 //
 // An unknown name takes as long as a wrong password. After five failures in a
 // row a source (an IPv4 address, or an IPv6 network of 64 bits) has to wait
-// before each further try, from a second to a minute, also with the right
-// password: ErrThrottled. The same wrong password again counts once, so that a
+// before each further try, from a second to a minute, with the right password too:
+// ErrThrottled. The same wrong password again counts once, so that a
 // page left open with an old one locks nobody out. A good login is remembered for
 // minutes and then costs microseconds; the password or the user changing ends
 // that at once. At most a few hashes are computed at once; ctx ends the wait.
@@ -142,7 +142,7 @@ func (a *Admin) Login(ctx context.Context, name, password, from string) (Caller,
 			ok = true
 		case begins:
 			right, err := u.compute(ctx, hash, password)
-			ok = own && right && (place.loopback || !config.IsPublished(hash))
+			ok = right && own && (place.loopback || !config.IsPublished(hash))
 			u.end(place.source, id, flight, ok, err, time.Now())
 			if err != nil {
 				return Caller{}, err
@@ -153,7 +153,8 @@ func (a *Admin) Login(ctx context.Context, name, password, from string) (Caller,
 		}
 		break
 	}
-	if !ok {
+	// A name without a hash of its own may be tried on one that it had before.
+	if !ok || !own {
 		return Caller{}, ErrBadLogin
 	}
 	a.log.Debug("login", "user", name, "from", from)
@@ -408,7 +409,7 @@ func (a *Admin) failed(user *config.User, p place, published bool) {
 // throttled makes the error for a source that has to wait, and logs it now and
 // then.
 func (a *Admin) throttled(p place, wait time.Duration) error {
-	t := Throttled{Source: p.source, Wait: wait.Truncate(time.Second) + time.Second}
+	t := Throttled{Source: p.source, Wait: (wait + time.Second - 1).Truncate(time.Second)}
 	if a.users.tell(p.source, time.Now()) {
 		a.log.Warn("logins refused", "from", p.from, "why", t.Error())
 	}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+
+	"github.com/txlb/txlb/internal/passwd"
+)
+
+// passwdCommand reads a password and prints its hash, and nothing else, on
+// standard output.
+func passwdCommand(ctx context.Context, c console, args []string) int {
+	if status, ok := parseFlags(c, "passwd", flag.NewFlagSet("txlb passwd", flag.ContinueOnError), args); !ok {
+		return status
+	}
+	password, err := readPassword(ctx, os.Stdin, c.err)
+	var hash string
+	if err == nil {
+		hash, err = passwd.Hash(password)
+	}
+	if err != nil {
+		fmt.Fprintln(c.err, "txlb passwd:", err)
+		return exitFailed
+	}
+	fmt.Fprintln(c.out, hash)
+	return exitOK
+}
+
+// readPassword reads one line, or from a terminal the same one twice, unseen.
+func readPassword(ctx context.Context, in *os.File, prompt io.Writer) (string, error) {
+	fd := int(in.Fd())
+	if !term.IsTerminal(fd) {
+		return firstLine(in)
+	}
+	was, err := term.GetState(fd)
+	if err != nil {
+		return "", fmt.Errorf("the terminal: %w", err)
+	}
+	lines, failed := make(chan string), make(chan error, 1)
+	// Nothing but a line or its end wakes who reads a terminal, so after a signal
+	// this ends with the process.
+	go readUnseen(fd, prompt, lines, failed)
+	var read []string
+	for len(read) < 2 {
+		select {
+		case line := <-lines:
+			read = append(read, line)
+		case err := <-failed:
+			return "", err
+		case <-ctx.Done():
+			// Else the terminal would stay mute.
+			if err := term.Restore(fd, was); err != nil {
+				return "", fmt.Errorf("the terminal: %w", err)
+			}
+			fmt.Fprintln(prompt)
+			return "", errors.New("interrupted")
+		}
+	}
+	if read[0] != read[1] {
+		return "", errors.New("the two passwords are not the same")
+	}
+	return read[0], nil
+}
+
+// readUnseen reads two lines from a terminal that does not show them.
+func readUnseen(fd int, prompt io.Writer, lines chan<- string, failed chan<- error) {
+	for _, ask := range []string{"Password: ", "Again: "} {
+		fmt.Fprint(prompt, ask)
+		line, err := term.ReadPassword(fd)
+		fmt.Fprintln(prompt)
+		if err != nil {
+			failed <- fmt.Errorf("read the password: %w", err)
+			return
+		}
+		lines <- string(line)
+	}
+}
+
+// firstLine reads up to the end of the first line. One that is too long is read
+// so far that it can be refused.
+func firstLine(in io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(in, passwd.MaxPassword+3)).ReadBytes('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read the password: %w", err)
+	}
+	line = bytes.TrimSuffix(line, []byte("\n"))
+	return string(bytes.TrimSuffix(line, []byte("\r"))), nil
+}

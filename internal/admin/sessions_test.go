@@ -1,0 +1,249 @@
+package admin
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/txlb/txlb/config"
+)
+
+// sessions executes a line and returns what it shows.
+func (r *rig) sessions(line string) (string, []SessionInfo) {
+	r.t.Helper()
+	results, err := r.a.Run(r.t.Context(), guest, line)
+	if err != nil {
+		r.t.Fatalf("%s: %v", line, err)
+	}
+	return results[0].Text, results[0].Data.([]SessionInfo)
+}
+
+func TestShowSessions(t *testing.T) {
+	a, b, c := serve(t, "a"), serve(t, "b"), serve(t, "c")
+	r := newRig(t, doc(a.addr, b.addr, c.addr))
+	if text, list := r.sessions("show sessions"); len(list) != 0 || strings.Contains(text, "\n") {
+		t.Errorf("without a client: %+v\n%s", list, text)
+	}
+	hosts := map[string]string{} // by client
+	for range 4 {
+		one, host := r.dial()
+		hosts[one.LocalAddr().String()] = host
+	}
+	text, list := r.sessions("show sessions")
+	if len(list) != 4 || strings.Count(text, "\n") != 4 || !strings.HasPrefix(text, "id ") {
+		t.Fatalf("%d sessions:\n%s", len(list), text)
+	}
+	addresses := map[string]string{"a": a.addr, "b": b.addr}
+	for i, s := range list {
+		local, err := netip.ParseAddrPort(s.Local)
+		if s.Service != "web" || s.Group != "main" || s.Host != hosts[s.Client] || s.Address != addresses[s.Host] || err != nil ||
+			local.Addr() != netip.MustParseAddr("127.0.0.1") || s.Age < 0 || s.Idle < 0 || s.Idle > s.Age+1 || s.In != 4 || s.Out != 2 {
+			t.Errorf("%+v", s)
+		}
+		if !strings.Contains(strings.Split(text, "\n")[i+1], s.Client) || !strings.HasPrefix(strings.Split(text, "\n")[i+1], s.ID+" ") {
+			t.Errorf("session %+v is not in line %d of\n%s", s, i+1, text)
+		}
+	}
+	for line, want := range map[string]int{
+		"show sessions web": 4, "show sessions mail": 0, "show sessions web main": 4, "show sessions web spare": 0,
+		"show sessions web main a": 2, "show sessions web main b max=1": 1, "show sessions max=3": 3, "show sessions max=4": 4,
+	} {
+		text, list := r.sessions(line)
+		if len(list) != want {
+			t.Errorf("%s: %d sessions, want %d", line, len(list), want)
+		}
+		if more := strings.Contains(text, "max=N shows more"); more != (line == "show sessions web main b max=1" || line == "show sessions max=3") {
+			t.Errorf("%s:\n%s", line, text)
+		}
+	}
+	r.refused("show sessions webb", "did you mean")
+	r.refused("show sessions web mian", `did you mean`)
+	r.refused("show sessions web main z", "there is no host")
+	r.refused("show sessions group=main", "SERVICE is missing")
+	r.refused("show sessions web name=a", "GROUP is missing")
+	r.refused("show sessions max=0", "from 1 to")
+	// A host that is configured no more still has its name.
+	r.do("delHost web main a")
+	if _, list := r.sessions("show sessions"); len(list) != 4 || list[0].Host+list[1].Host+list[2].Host+list[3].Host != "abab" || list[0].Group != "" || list[1].Group != "main" {
+		t.Errorf("after delHost: %+v", list)
+	}
+}
+
+func TestShutdownSession(t *testing.T) {
+	a, b, c := serve(t, "a"), serve(t, "b"), serve(t, "c")
+	r := newRig(t, doc(a.addr, b.addr, c.addr))
+	clients := map[string]*client{}
+	for range 3 {
+		one, _ := r.dial()
+		clients[one.LocalAddr().String()] = one
+	}
+	_, list := r.sessions("show sessions")
+	doomed := list[1]
+	if text := r.do("shutdownSession 0x" + strings.ToUpper(doomed.ID)); text != "1 session ended" {
+		t.Errorf("said %q", text)
+	}
+	clients[doomed.Client].expectGone(t)
+	delete(clients, doomed.Client)
+	r.refused("shutdownSession "+doomed.ID, "there is no session "+doomed.ID)
+	r.refused("shutdownSession", "ID is missing")
+	r.refused("shutdownSession first", `"first" is no session`)
+	r.refused("shutdownSession -1", "no session")
+	r.refused("shutdownSession 11112222333344445", "no session")
+	if _, err := r.a.Run(t.Context(), guest, "shutdownSession "+list[0].ID); err == nil || !strings.Contains(err.Error(), "needs the role full") {
+		t.Errorf("a readonly user: %v", err)
+	}
+	for _, one := range clients {
+		if _, err := one.ask(); err != nil {
+			t.Errorf("a neighbour: %v", err)
+		}
+	}
+	if !strings.Contains(r.log.String(), `verb="shutdownSession 0x`+strings.ToUpper(doomed.ID)+`" by=boss`) {
+		t.Errorf("the log has:\n%s", r.log.String())
+	}
+}
+
+// nameServer answers every question for an IPv4 address with the one that it
+// has then, and fails while it has none.
+type nameServer struct {
+	conn    net.PacketConn
+	address atomic.Pointer[netip.Addr]
+	serving sync.WaitGroup
+}
+
+func newNameServer(t *testing.T, address string) *nameServer {
+	t.Helper()
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &nameServer{conn: conn}
+	s.set(address)
+	s.serving.Go(s.serve)
+	t.Cleanup(func() {
+		_ = conn.Close()
+		s.serving.Wait()
+	})
+	return s
+}
+
+func (s *nameServer) set(address string) {
+	a := netip.MustParseAddr(address)
+	s.address.Store(&a)
+}
+
+func (s *nameServer) serve() {
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := s.conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		// The question ends with the empty label, a type and a class.
+		end := 12
+		for end < n && buf[end] != 0 {
+			end += int(buf[end]) + 1
+		}
+		if end += 5; end > n {
+			continue
+		}
+		answer := append([]byte(nil), buf[:end]...)
+		copy(answer[2:12], []byte{0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0})
+		address := *s.address.Load()
+		switch {
+		case address.IsUnspecified():
+			answer[3] = 0x82 // SERVFAIL
+		case binary.BigEndian.Uint16(answer[end-4:]) == 1:
+			answer[7] = 1
+			answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4)
+			answer = append(answer, address.AsSlice()...)
+		}
+		_, _ = s.conn.WriteTo(answer, from)
+	}
+}
+
+// Sessions on an address that the host's name has lost belong to the host: they
+// are shown, counted, ended and drained with it.
+func TestSessionsOfLostAddresses(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs a second address on the loopback interface")
+	}
+	first := serve(t, "first")
+	_, port, _ := net.SplitHostPort(first.addr)
+	ln, err := net.Listen("tcp4", "127.0.0.2:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := &backend{name: "second", listener: ln}
+	second.conns.Go(second.accept)
+	t.Cleanup(second.close)
+	spare := serve(t, "spare")
+	for _, verb := range []string{
+		"shutdownSessions web main n", "shutdownSessions web main", "delHost web main n drain=0 --force",
+		"delHost web main n drain=200ms --force", "enableGroup web spare drain=0", "",
+	} {
+		t.Run(verb, func(t *testing.T) {
+			names := newNameServer(t, "127.0.0.1")
+			text := strings.NewReplacer(
+				`<host name="a" ip="127.0.0.1:1"/><host name="b" ip="127.0.0.1:2"/>`, `<host name="n" ip="host.test:`+port+`" resolve="1s"/>`,
+				`<admin>`, `<dns servers="`+names.conn.LocalAddr().String()+`"/><admin>`,
+			).Replace(doc("127.0.0.1:1", "127.0.0.1:2", spare.addr))
+			r := newRig(t, text)
+			eventually(t, "the name resolves", func() bool { return len(stateHost(r.dir.State(), "web", "main", "n").Targets) == 1 })
+			old, host := r.dial()
+			if host != "first" {
+				t.Fatalf("came to %s", host)
+			}
+			names.set("127.0.0.2")
+			eventually(t, "the address leaves", func() bool { return len(stateHost(r.dir.State(), "web", "main", "n").Leaving) == 1 })
+			_, list := r.sessions("show sessions web main n")
+			if len(list) != 1 || list[0].Client != old.LocalAddr().String() || list[0].Group != "main" || list[0].Address != "127.0.0.1:"+port {
+				t.Errorf("sessions %+v", list)
+			}
+			results, err := r.a.Run(t.Context(), guest, "show hosts web main")
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := results[0].Data.([]HostInfo)[0]
+			if h.Sessions != 1 || len(h.Targets) != 2 || h.Targets[0].Leaving || !h.Targets[1].Leaving || h.Targets[1].Sessions != 1 {
+				t.Errorf("host %+v", h)
+			}
+			if verb == "" { // the name server fails
+				names.set("0.0.0.0")
+				eventually(t, "the name has a problem", func() bool { return stateHost(r.dir.State(), "web", "main", "n").Problem != "" })
+				if text := r.do("show hosts web main"); !strings.Contains(text, "up, but ") || !strings.Contains(text, "host.test") {
+					t.Errorf("hosts:\n%s", text)
+				}
+				if text := r.do("status"); !strings.Contains(text, `host "n" of group "main" of service "web" is up, but `) {
+					t.Errorf("status:\n%s", text)
+				}
+				return
+			}
+			r.do(verb)
+			old.expectGone(t)
+		})
+	}
+}
+
+func TestSlowStartAndResolveByVerb(t *testing.T) {
+	r := newRig(t, plainDoc())
+	if text := r.do("addHost web main n 127.0.0.1:9 slowStart=10s resolve=5m"); !strings.Contains(text, "slowStart 10s, resolve 5m") {
+		t.Errorf("said %q", text)
+	}
+	h := func(name string) *config.Host { return stateHost(r.dir.State(), "web", "main", name).Config }
+	if h("n").SlowStart != 10*time.Second || h("n").Resolve != 5*time.Minute {
+		t.Errorf("host %+v", h("n"))
+	}
+	r.do("setHost web main a slowStart=1m resolve=0; setHost web main n slowStart=0 resolve=30s")
+	if h("a").SlowStart != time.Minute || h("a").Resolve != 0 || h("n").SlowStart != 0 || h("n").Resolve != 30*time.Second {
+		t.Errorf("hosts %+v, %+v", h("a"), h("n"))
+	}
+	r.refused("setHost web main a slowStart=5", "5s")
+	r.refused("setHost web main a resolve=10ms", "<host resolve>", "1s")
+	r.refused("setHost web main a", "slowStart=DUR", "resolve=DUR")
+}
