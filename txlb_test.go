@@ -49,7 +49,6 @@ var outside = map[string]string{
 	"github.com/coreos/go-systemd/v22":   "cmd/txlb",
 	"github.com/go-crypt/x":              "internal/passwd",
 	"golang.org/x/crypto/ssh":            "internal/admin/ssh",
-	"golang.org/x/term":                  "internal/admin/console",
 }
 
 // pkg is what `go list -json` says of a package, as far as the fence needs it.
