@@ -26,13 +26,14 @@ type parts struct {
 	engine   *engine.Engine
 	metrics  metrics.Source
 	log      *slog.Logger
+	pipes    int         // that may be open at once
 	stateDir string      // where certificate and host key are kept
 	draining func() bool // the process takes leave of its clients
 }
 
 // surfaces lists the ways into the admin.
 func (p parts) surfaces() []surface {
-	return []surface{p.metricsSurface(), p.sshSurface()}
+	return []surface{p.metricsSurface(), p.socketSurface(), p.sshSurface()}
 }
 
 // newAdmin makes the admin of a process, which shutdown ends.

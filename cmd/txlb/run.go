@@ -41,6 +41,9 @@ func readConfig(c console, command string, args []string, problems io.Writer) (d
 	}
 	path = configPath(*file)
 	doc, found := config.ReadDocument(path)
+	if doc != nil {
+		found = append(found, badHashes(path, doc.Config)...)
+	}
 	if len(found) > 0 {
 		fmt.Fprintln(problems, found)
 	}
@@ -115,7 +118,7 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	adm := newAdmin(dir, eng, source, log, file, tail, shutdown)
 	defer adm.Close()
 	front, err := openFront(dir, log, parts{
-		admin: adm, director: dir, engine: eng, metrics: source, log: log,
+		admin: adm, director: dir, engine: eng, metrics: source, log: log, pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
 		stateDir: stateDir(doc), draining: func() bool { return ctx.Err() != nil },
 	}.surfaces())
 	if err != nil {

@@ -28,14 +28,20 @@ var packages = map[string]string{
 	"strace":          "strace",
 	"ip":              "iproute2",
 	"nft":             "nftables",
+	"bash":            "bash",
+	"zsh":             "zsh",
+	"fish":            "fish",
 	"ssh":             "openssh-client",
 	"sftp":            "openssh-client",
 	"ssh-keygen":      "openssh-client",
 	"redis-server":    "redis-server",
 	"redis-benchmark": "redis-tools",
+	"promtool":        "prometheus",
 	"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
 	"/usr/lib/postgresql/*/bin/postgres":          "postgresql",
 	"/usr/lib/postgresql/*/bin/initdb":            "postgresql",
+	"/usr/bin/python3":                            "python3",
+	"/usr/lib/python3/dist-packages/twisted":      "python3-twisted",
 }
 
 // Need makes sure that every program is there. What is missing is installed if
