@@ -168,7 +168,12 @@ func (s *screen) update(w io.Writer, lines []string, to size) error {
 		if i < len(s.lines) && s.lines[i] == line {
 			continue
 		}
-		fmt.Fprintf(&b, "\x1b[%d;1H%s\x1b[K", i+1, line)
+		fmt.Fprintf(&b, "\x1b[%d;1H%s", i+1, line)
+		// Behind a line that fills the width the cursor is still on its last
+		// letter, which this would take away.
+		if visible(line) < to.width {
+			b.WriteString("\x1b[K")
+		}
 	}
 	s.lines = lines
 	if b.Len() == 0 {
@@ -176,4 +181,20 @@ func (s *screen) update(w io.Writer, lines []string, to size) error {
 	}
 	_, err := io.WriteString(w, beginSync+b.String()+endSync)
 	return err
+}
+
+// visible counts the letters of a line that has colours.
+func visible(line string) int {
+	n, hidden := 0, false
+	for _, c := range line {
+		switch {
+		case c == '\x1b':
+			hidden = true
+		case hidden:
+			hidden = c != 'm'
+		default:
+			n++
+		}
+	}
+	return n
 }
