@@ -313,7 +313,7 @@ func TestWarnings(t *testing.T) {
 		`<config><service name="a"><listen ip=":1"/><group name="g"><host ip="b:1" weight="0"/></group></service></config>`:                                       `every host of group "g" has weight 0`,
 		`<config><service name="a b"><listen ip=":1"/></service></config>`:                                                                                        `service name "a b" has to be quoted`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="abJnggxhB/yWI"/></admin></config>`:                                  `is a DES hash`,
-		`<config><service name="a"><listen ip=":1"/></service><admin><web/></admin></config>`:                                                                     `the admin page is not served by this version yet`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000" enable="1" secure="0"/></admin></config>`:                               `without TLS on *:7000`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000" enable="1"/><user name="u" password="..xpoEyRReGzk"/></admin></config>`: `nobody can log in with it on *:7000, but from this machine`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="secret"/></admin></config>`:                                         `the password of user "u" is no crypt(3) hash`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u"/></admin></config>`:                                                           `user "u" has no password and cannot log in`,

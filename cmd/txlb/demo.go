@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"flag"
 	"fmt"
 	"net"
@@ -9,13 +10,18 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/passwd"
 )
 
 // Where the demo listens.
 const (
 	demoAddress = "127.0.0.1:8080"
 	demoMetrics = "127.0.0.1:9107"
+	demoPage    = "127.0.0.1:7000"
 )
+
+// demoPassword is how many letters the password has: of five bits each.
+const demoPassword = 16
 
 // demoCommand balances three small web servers that run inside the program.
 func demoCommand(ctx context.Context, c console, args []string) int {
@@ -24,6 +30,15 @@ func demoCommand(ctx context.Context, c console, args []string) int {
 	}
 	cfg := config.New()
 	cfg.Admin.Metrics = demoMetrics
+	// Nothing is to be left behind, such as a certificate, and nobody can listen
+	// on the way to this machine's own address.
+	cfg.Admin.Web = &config.AdminListen{Listen: demoPage, Enable: true, Refresh: 10 * time.Second}
+	password := rand.Text()[:demoPassword]
+	hash, err := passwd.Hash(password)
+	if err != nil {
+		return finish(c, err)
+	}
+	cfg.Admin.Users = []*config.User{{Name: "admin", Password: hash, Access: "full"}}
 	cfg.Logging.Level = "warn"
 	cfg.Engine.Drain = time.Second
 	s := config.NewService("demo")
@@ -50,8 +65,13 @@ func demoCommand(ctx context.Context, c console, args []string) int {
   for i in 1 2 3 4 5 6; do curl -s http://%[1]s/; done
   curl -s http://%[2]s/metrics | grep txlb_sessions_total
 
+The admin page is http://%[3]s/, for this run with the user admin and the password %[4]s
+
+  curl -u admin:%[4]s http://%[3]s/running.txt
+  curl -u admin:%[4]s http://%[3]s/api/v1/setHost -d 'service=demo&group=servers&name=red&state=drain'
+
 Stop it with Ctrl-C. For your own servers: docs/configuration.md and txlb run -c FILE.
-`, demoAddress, demoMetrics)
+`, demoAddress, demoMetrics, demoPage, password)
 	return finish(c, serve(ctx, c, cfg, nil))
 }
 

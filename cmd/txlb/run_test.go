@@ -639,7 +639,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, addr := range []string{demoAddress, demoMetrics} {
+	for _, addr := range []string{demoAddress, demoMetrics, demoPage} {
 		ln, err := net.Listen("tcp", addr)
 		if err != nil {
 			t.Skipf("%s is in use on this machine", addr)
@@ -672,10 +672,10 @@ func TestSessionsFor(t *testing.T) {
 		listeners, pipes int
 		want             int
 	}{
-		{20_000, 2, 256, 9647},
-		{1024, 2, 256, 311},
+		{20_000, 2, 256, 9519},
+		{1024, 2, 256, 287},
 		{64, 2, 256, 1},
-		{1 << 63, 2, 256, 549755812575},
+		{1 << 63, 2, 256, 549755812447},
 	} {
 		if got := sessionsFor(test.files, test.listeners, test.pipes); got != test.want {
 			t.Errorf("%+v: %d sessions, want %d", test, got, test.want)

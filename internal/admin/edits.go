@@ -70,7 +70,7 @@ func find[T any](list []*T, name func(*T) string, want, what, of string) (*T, in
 	for _, v := range list {
 		names = append(names, name(v))
 	}
-	return nil, -1, fmt.Errorf("there is no %s %s%s%s", what, show(want), of, suggest(want, names))
+	return nil, -1, refuse(ErrUnknownName, "there is no %s %s%s%s", what, show(want), of, suggest(want, names))
 }
 
 func serviceName(s *config.Service) string { return s.Name }

@@ -37,11 +37,12 @@ var packages = map[string]string{
 	"redis-server":    "redis-server",
 	"redis-benchmark": "redis-tools",
 	"promtool":        "prometheus",
-	"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
-	"/usr/lib/postgresql/*/bin/postgres":          "postgresql",
-	"/usr/lib/postgresql/*/bin/initdb":            "postgresql",
-	"/usr/bin/python3":                            "python3",
-	"/usr/lib/python3/dist-packages/twisted":      "python3-twisted",
+	"/usr/lib/nginx/modules/ngx_stream_module.so":     "libnginx-mod-stream",
+	"/usr/lib/postgresql/*/bin/postgres":              "postgresql",
+	"/usr/lib/postgresql/*/bin/initdb":                "postgresql",
+	"/usr/bin/python3":                                "python3",
+	"/usr/lib/python3/dist-packages/twisted":          "python3-twisted",
+	"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core",
 }
 
 // Need makes sure that every program is there. What is missing is installed if

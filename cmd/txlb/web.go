@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin/web"
+	"github.com/txlb/txlb/sched"
+)
+
+// webSurface is <web>: the admin page and the API.
+func (p parts) webSurface() surface {
+	type words struct {
+		listen, certificate, key string
+		secure                   bool
+	}
+	loops := &pulse{ask: func() {
+		// Every loop has to come by to say that it has a session, or none.
+		p.engine.Sessions(1, func(string, *sched.Host) bool { return true })
+	}}
+	started := time.Now()
+	return surface{
+		name: "web",
+		words: func(c *config.Config) any {
+			if w := c.Admin.Web; w != nil && w.Enable {
+				return words{w.Listen, w.Certificate, w.Key, w.Secure}
+			}
+			return nil
+		},
+		listen: func(c *config.Config) (net.Listener, error) {
+			network, address := adminAddress(c.Admin.Web.Listen)
+			ln, err := net.Listen(network, address)
+			if err != nil {
+				return nil, fmt.Errorf("<web listen=%q>: %w", c.Admin.Web.Listen, err)
+			}
+			return ln, nil
+		},
+		serve: func(ctx context.Context, ln net.Listener, c *config.Config) error {
+			w := c.Admin.Web
+			if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !w.Secure && !tcp.IP.IsLoopback() {
+				p.log.Warn("the admin page is served without TLS: passwords can be read on their way; say secure=\"true\"", "listen", w.Listen)
+			}
+			return web.Serve(ctx, ln, web.Options{
+				Admin: p.admin, Director: p.director, Engine: p.engine, Metrics: p.metrics.Write,
+				Healthy: loops.check, Ready: p.ready,
+				Listen: w.Listen, Secure: w.Secure, Certificate: w.Certificate, Key: w.Key, StateDir: p.stateDir,
+				MaxConns: pageFiles(p.metrics.FDLimit), Version: version, Started: started, Log: p.log,
+			})
+		},
+	}
+}
+
+// ready tells why no clients are served.
+func (p parts) ready() error {
+	if p.draining() {
+		return errors.New("draining")
+	}
+	return nil
+}
+
+// adminAddress translates an address of <admin> for package net: * is every
+// address, and 0.0.0.0 every one of IPv4.
+func adminAddress(listen string) (network, address string) {
+	switch host, port, _ := net.SplitHostPort(listen); host {
+	case "*":
+		return "tcp", ":" + port
+	case "0.0.0.0":
+		return "tcp4", listen
+	}
+	return "tcp", listen
+}
+
+// pageFiles is how many connections the admin page may have with so many open
+// files; 0: not known.
+func pageFiles(files uint64) int {
+	if files == 0 {
+		return 256
+	}
+	return int(max(min(files/16, 256), 8))
+}
+
+const (
+	// aLoopTicks is how long ago the loops may have come by.
+	aLoopTicks = 5 * time.Second
+	// askAgain is for how long an answer is good, as everybody may ask.
+	askAgain = 500 * time.Millisecond
+)
+
+// pulse tells whether the loops work, by asking them. However many want to know
+// it, they are asked once at a time, and a loop that hangs holds one goroutine.
+type pulse struct {
+	ask func() // returns when all have answered
+
+	mu       sync.Mutex
+	asked    time.Time
+	answered time.Time
+	answer   chan struct{} // closed with the answer; nil: they are not being asked
+}
+
+// check waits for an answer that is no older than askAgain, and for no longer than
+// the loops may take.
+func (p *pulse) check(ctx context.Context) error {
+	p.mu.Lock()
+	if time.Since(p.answered) < askAgain {
+		p.mu.Unlock()
+		return nil
+	}
+	if p.answer == nil {
+		p.asked, p.answer = time.Now(), make(chan struct{})
+		go p.run(p.answer)
+	}
+	answer, late := p.answer, time.Until(p.asked.Add(aLoopTicks))
+	p.mu.Unlock()
+	timer := time.NewTimer(late)
+	defer timer.Stop()
+	select {
+	case <-answer:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("a loop has not answered for %v", aLoopTicks)
+	}
+}
+
+// run asks. It ends when the loops have answered: with the engine at the
+// latest, as Close ends them.
+func (p *pulse) run(answer chan struct{}) {
+	p.ask()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answered, p.answer = time.Now(), nil
+	close(answer)
+}

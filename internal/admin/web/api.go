@@ -1,0 +1,310 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/director"
+)
+
+const apiPath = "/api/v1/"
+
+// apiRoutes are the verbs that are served, as JSON.
+func (s *server) apiRoutes() []route {
+	list := []route{
+		{method: http.MethodGet, path: apiPath + "openapi.json", role: admin.Readonly,
+			about: "this description", serve: s.serveOpenAPI},
+		{method: http.MethodGet, path: apiPath + "events", role: admin.Readonly,
+			about: "live events: hello, figures once a second, change, health (server-sent events)", stream: s.serveEvents},
+	}
+	verbs := admin.Verbs()
+	for i := range verbs {
+		v := &verbs[i]
+		if !s.opt.Admin.Served(v) {
+			continue
+		}
+		r := route{method: http.MethodGet, role: v.Role, verb: v, about: v.Help, serve: s.serveAPI, shape: shapes[v.Name]}
+		if v.Changes {
+			r.method = http.MethodPost
+		}
+		name := strings.ReplaceAll(v.Name, " ", "/")
+		for _, path := range append([]string{name}, v.Aliases...) {
+			r.path = apiPath + path
+			list = append(list, r)
+		}
+		// show hosts is at hosts too; events are the live ones.
+		if short, ok := strings.CutPrefix(name, "show/"); ok && short != "events" {
+			r.path = apiPath + short
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// shapes are examples of what the Data of verbs is made of.
+var shapes = map[string]any{
+	"status":        admin.Status{},
+	"show services": []admin.ServiceInfo{},
+	"show hosts":    []admin.HostInfo{},
+	"show sessions": []admin.SessionInfo{},
+	"show config":   admin.ConfigInfo{},
+	"show events":   []admin.EventInfo{},
+	"show diff":     admin.FileInfo{},
+	"show stored":   admin.StoredInfo{},
+	"rollback":      admin.FileInfo{},
+	"saveConfig":    admin.FileInfo{},
+	"reload":        admin.FileInfo{},
+	"help":          []admin.VerbInfo{},
+}
+
+// serveAPI does a verb and answers with JSON.
+func (s *server) serveAPI(q *request) (answer, error) {
+	c, err := s.command(q)
+	if err != nil {
+		return answer{}, err
+	}
+	result, err := s.execute(q, c)
+	if err != nil {
+		return answer{}, err
+	}
+	a, err := jsonAnswer(result)
+	a.header = map[string]string{"ETag": etag(result.Generation)}
+	return a, err
+}
+
+// execute does a command. An error knows its status.
+func (s *server) execute(q *request, c admin.Command) (admin.Result, error) {
+	result, err := s.opt.Admin.Execute(q.Context(), q.caller, c)
+	if err != nil {
+		return result, s.explain(err, c)
+	}
+	return result, nil
+}
+
+// command makes the command of a request: the verb of its route, and the
+// parameters of query and body.
+func (s *server) command(q *request) (admin.Command, error) {
+	v := q.route.verb
+	first, second, _ := strings.Cut(v.Name, " ")
+	c := admin.Command{Verb: first}
+	if second != "" {
+		c.Words = append(c.Words, admin.Word{Value: second})
+	}
+	words, err := parameters(q.Request)
+	if err != nil {
+		return c, err
+	}
+	words = slices.DeleteFunc(words, func(w admin.Word) bool {
+		// A form sends the fields that were left empty.
+		return w.Value == "" && optional(v, w.Key)
+	})
+	if tag := q.Header.Get("If-Match"); tag != "" && v.Changes && tag != "*" {
+		generation, err := strconv.Unquote(strings.TrimPrefix(tag, "W/"))
+		if err != nil || generation == "" {
+			return c, fail(http.StatusBadRequest, "bad_request", `If-Match: want the ETag of an answer, such as "12"`)
+		}
+		words = append(words, admin.Word{Key: "generation", Value: generation})
+	}
+	c.Words = append(c.Words, words...)
+	return c, nil
+}
+
+// optional tells whether a parameter of a verb may be left out.
+func optional(v *admin.Verb, key string) bool {
+	key = strings.ReplaceAll(key, "-", "")
+	for i := range v.Params {
+		for _, name := range append([]string{v.Params[i].Name}, v.Params[i].Aliases...) {
+			if strings.EqualFold(strings.ReplaceAll(name, "-", ""), key) {
+				return !v.Params[i].Required
+			}
+		}
+	}
+	return false
+}
+
+func etag(generation uint64) string { return strconv.Quote(strconv.FormatUint(generation, 10)) }
+
+// parameters reads what a request says by its query and by its body, sorted.
+// All have a key.
+func parameters(r *http.Request) ([]admin.Word, error) {
+	bad := func(text string) error { return fail(http.StatusBadRequest, "bad_request", "%s", text) }
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, bad("the query cannot be read: want name=value, joined by & and URL-encoded")
+	}
+	words := wordsOf(query)
+	if r.Method == http.MethodPost {
+		body, err := io.ReadAll(r.Body)
+		switch tooLarge := (*http.MaxBytesError)(nil); {
+		case errors.As(err, &tooLarge):
+			return nil, fail(http.StatusRequestEntityTooLarge, "too_large", "the body is longer than %d bytes", maxBody)
+		case err != nil:
+			return nil, bad("the body did not come whole")
+		}
+		kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		switch {
+		case len(bytes.TrimSpace(body)) == 0:
+		case kind == "application/json":
+			more, err := wordsOfJSON(body)
+			if err != nil {
+				return nil, bad(err.Error())
+			}
+			words = append(words, more...)
+		case kind == "application/x-www-form-urlencoded":
+			form, err := url.ParseQuery(string(body))
+			if err != nil {
+				return nil, bad("the body cannot be read: want name=value, joined by & and URL-encoded")
+			}
+			words = append(words, wordsOf(form)...)
+		default:
+			return nil, fail(http.StatusUnsupportedMediaType, "media_type", "want a body of application/json or application/x-www-form-urlencoded")
+		}
+	}
+	if slices.ContainsFunc(words, func(w admin.Word) bool { return w.Key == "" }) {
+		return nil, bad("a parameter has no name")
+	}
+	return words, nil
+}
+
+func wordsOf(values url.Values) []admin.Word {
+	var words []admin.Word
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		for _, v := range values[key] {
+			words = append(words, admin.Word{Key: key, Value: v})
+		}
+	}
+	return words
+}
+
+// wordsOfJSON reads one object of strings, numbers, true and false. null is as
+// good as nothing.
+func wordsOfJSON(body []byte) ([]admin.Word, error) {
+	var object map[string]any
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if err := d.Decode(&object); err != nil || object == nil {
+		return nil, errors.New(`the body is no JSON object: want one such as {"service": "web"}`)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("there is something behind the JSON object")
+	}
+	var words []admin.Word
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		w := admin.Word{Key: key}
+		switch v := object[key].(type) {
+		case nil:
+			continue
+		case string:
+			w.Value = v
+		case json.Number:
+			w.Value = v.String()
+		case bool:
+			w.Value = map[bool]string{true: "yes", false: "no"}[v]
+		default:
+			return nil, errors.New("a parameter is a string, a number, true or false, and no list or object")
+		}
+		words = append(words, w)
+	}
+	return words, nil
+}
+
+// explain gives the error of a command its status, and tells who was too late
+// what has changed meanwhile.
+func (s *server) explain(err error, c admin.Command) error {
+	f := &failure{text: err.Error()}
+	switch {
+	case errors.Is(err, admin.ErrUnknownVerb):
+		f.status, f.kind = http.StatusNotFound, "unknown_verb"
+	case errors.Is(err, admin.ErrNotServed):
+		f.status, f.kind = http.StatusNotImplemented, "not_served"
+	case errors.Is(err, admin.ErrNotAllowed):
+		f.status, f.kind = http.StatusForbidden, "not_allowed"
+	case errors.Is(err, admin.ErrUnknownName):
+		f.status, f.kind = http.StatusNotFound, "unknown_name"
+	case errors.Is(err, admin.ErrUsage):
+		f.status, f.kind = http.StatusBadRequest, "bad_request"
+	case errors.Is(err, admin.ErrMovedOn):
+		f.status, f.kind = http.StatusConflict, "moved_on"
+		s.meanwhile(f, c)
+	case errors.Is(err, director.ErrStopped), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		f.status, f.kind = http.StatusServiceUnavailable, "stopping"
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.As(err, new(*fs.PathError)):
+		f.status, f.kind = http.StatusInternalServerError, "failed"
+	default:
+		f.status, f.kind = http.StatusUnprocessableEntity, "refused"
+	}
+	return f
+}
+
+// meanwhile adds to the error of a command that came too late what others have
+// changed.
+func (s *server) meanwhile(f *failure, c admin.Command) {
+	i := slices.IndexFunc(c.Words, func(w admin.Word) bool { return strings.EqualFold(w.Key, "generation") })
+	if i < 0 {
+		return
+	}
+	want, err := strconv.ParseUint(c.Words[i].Value, 10, 64)
+	if err != nil {
+		return
+	}
+	changes := []admin.EventInfo{}
+	for _, e := range s.opt.Director.Events() {
+		if e.Kind == director.ConfigEvent && e.Generation > want {
+			changes = append(changes, admin.NewEventInfo(e))
+		}
+	}
+	now := s.opt.Director.State().Generation
+	f.data = map[string]any{"generation": now, "changes": changes}
+	f.header = map[string]string{"ETag": etag(now)}
+}
+
+// Problem is the answer of the API that is an error. One of the kind moved_on
+// has the generation that there is now and the changes that led to it.
+type Problem struct {
+	Error      string            `json:"error"` // what is wrong, in one line
+	Kind       string            `json:"kind"`  // the same for programs
+	Generation uint64            `json:"generation,omitempty"`
+	Changes    []admin.EventInfo `json:"changes,omitempty"`
+}
+
+// failed makes the answer of an error: JSON for those who use the API, one line
+// of text for others.
+func (s *server) failed(q *request, err error) answer {
+	f, ok := errors.AsType[*failure](err)
+	if !ok {
+		f = s.explain(err, admin.Command{}).(*failure)
+	}
+	a := text(f.text)
+	if strings.HasPrefix(q.URL.Path, apiPath) {
+		body := map[string]any{"error": f.text, "kind": f.kind}
+		maps.Copy(body, f.data)
+		var err error
+		if a, err = jsonAnswer(body); err != nil {
+			a = text(err.Error())
+		}
+	}
+	a.status, a.header = f.status, f.header
+	return a
+}
+
+func jsonAnswer(v any) (answer, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(true)
+	if err := e.Encode(v); err != nil {
+		return answer{}, err
+	}
+	return answer{kind: "application/json", body: b.Bytes()}, nil
+}

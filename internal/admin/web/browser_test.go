@@ -1,0 +1,623 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/txlb/txlb/internal/debian"
+)
+
+// browser is one chromium for all tests of it.
+type browser struct {
+	ctx context.Context
+}
+
+func newBrowser(t *testing.T) *browser {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a browser")
+	}
+	if err := debian.Need("chromium", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"); err != nil {
+		t.Fatal(err)
+	}
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(debian.Path("chromium")), chromedp.NoSandbox,
+		chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(patience), chromedp.Flag("ignore-certificate-errors", true))
+	allocator, cancel := chromedp.NewExecAllocator(context.Background(), opts...)
+	ctx, cancelTab := chromedp.NewContext(allocator)
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Error(err)
+		}
+		cancelTab()
+		cancel()
+	})
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return &browser{ctx}
+}
+
+// tab is one page of the browser.
+type tab struct {
+	t   testing.TB
+	ctx context.Context
+}
+
+// step is an action of the browser.
+type step = chromedp.Action[chromedp.Void]
+
+// open opens a path as a user, in a tab with cookies and a store of its own.
+// What the browser refuses for the page's policy, and what its script throws,
+// fails the test.
+func (b *browser) open(t testing.TB, r *rig, user, path string, before ...step) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
+	t.Cleanup(cancel)
+	p := &tab{t, ctx}
+	err := chromedp.Listen(ctx, func(ev any) {
+		switch ev := ev.(type) {
+		case *runtime.EventExceptionThrown:
+			t.Errorf("the page's script failed: %v", ev.ExceptionDetails)
+		case *cdplog.EventEntryAdded:
+			if ev.Entry.Source == cdplog.EntrySourceSecurity || strings.Contains(ev.Entry.Text, "Content Security Policy") {
+				t.Errorf("the browser refused something: %s", ev.Entry.Text)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheme, host, _ := strings.Cut(r.url, "://")
+	password := map[string]string{"boss": "wonder", "guest": "look"}[user]
+	p.run(append(before, chromedp.Navigate(scheme+"://"+user+":"+password+"@"+host+path))...)
+	return p
+}
+
+func (p *tab) run(steps ...step) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// eval returns what an expression gives, as text.
+func (p *tab) eval(expression string) string {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[any](expression))
+	if err != nil {
+		p.t.Fatalf("%s: %v", expression, err)
+	}
+	return fmt.Sprint(v)
+}
+
+// until waits for an expression to come true. While the page is loaded anew it
+// is not.
+func (p *tab) until(what, expression string) (after time.Duration) {
+	p.t.Helper()
+	begun := time.Now()
+	for {
+		ok, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		if err == nil && ok {
+			return time.Since(begun)
+		}
+		if time.Since(begun) > patience {
+			body, _ := chromedp.Run(p.ctx, chromedp.Evaluate[string]("document.body.innerText.slice(0, 3000)"))
+			p.t.Fatalf("%s: not within %v (%v); the page says:\n%s", what, patience, err, body)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks, not instead of one
+	}
+}
+
+// says waits for an element that the selector finds to have a text.
+func (p *tab) says(selector, text string) (after time.Duration) {
+	p.t.Helper()
+	return p.until(selector+" says "+text, fmt.Sprintf("[...document.querySelectorAll(%q)].some(e => e.textContent.includes(%q))", selector, text))
+}
+
+// click clicks on what a selector finds, has the text and is visible.
+func (p *tab) click(selector, text string) {
+	p.t.Helper()
+	find := fmt.Sprintf("[...document.querySelectorAll(%q)].find(e => e.textContent.includes(%q) && e.checkVisibility())", selector, text)
+	p.until(selector+" with "+text, find)
+	p.eval(find + ".click()")
+}
+
+// fill writes into a field as a user would.
+func (p *tab) fill(selector, text string) {
+	p.t.Helper()
+	p.until(selector, fmt.Sprintf("document.querySelector(%q)?.checkVisibility()", selector))
+	p.eval(fmt.Sprintf("(e => { e.focus(); e.value = %q; e.dispatchEvent(new Event('input', {bubbles: true})) })(document.querySelector(%q))", text, selector))
+}
+
+// row is the row of a host.
+func row(host, rest string) string {
+	return fmt.Sprintf("[...document.querySelectorAll('.hosts tbody tr')].some(r => r.querySelector('th a').textContent === %q && (%s))", host, rest)
+}
+
+// size sets the window, and light or dark.
+func size(width, height int64, scheme string) step {
+	return chromedp.Steps(chromedp.EmulateViewport(width, height), chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return err
+	}))
+}
+
+// noScript is a browser without JavaScript.
+func noScript(ctx context.Context, t *chromedp.Target) error {
+	_, err := cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	return err
+}
+
+// backend answers every line with 4 KB; it ends with the test, or with close.
+type backend struct {
+	addr  string
+	ln    net.Listener
+	conns sync.WaitGroup
+}
+
+func serve(t testing.TB) *backend {
+	t.Helper()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &backend{addr: ln.Addr().String(), ln: ln}
+	b.conns.Go(b.accept)
+	t.Cleanup(b.close)
+	return b
+}
+
+func (b *backend) accept() {
+	for {
+		c, err := b.ln.Accept()
+		if err != nil {
+			return
+		}
+		b.conns.Go(func() {
+			defer func() { _ = c.Close() }()
+			for in := bufio.NewReader(c); ; {
+				if _, err := in.ReadString('\n'); err != nil {
+					return
+				}
+				if _, err := io.WriteString(c, strings.Repeat("x", 4096)+"\n"); err != nil {
+					return
+				}
+			}
+		})
+	}
+}
+
+func (b *backend) close() {
+	_ = b.ln.Close()
+	b.conns.Wait()
+}
+
+// load visits service web again and again, until the test ends.
+func (r *rig) load(pause time.Duration) {
+	addr := ""
+	for _, l := range r.eng.Listeners() {
+		if l.Service == "web" {
+			addr = l.Addr
+		}
+	}
+	quit := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			select {
+			case <-quit:
+				return
+			case <-time.After(pause):
+				visit(addr)
+			}
+		}
+	})
+	r.t.Cleanup(func() { close(quit); running.Wait() })
+}
+
+// visit asks once. What it meets is for the page to show.
+func visit(addr string) {
+	c, err := net.DialTimeout("tcp", addr, patience)
+	if err != nil {
+		return
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(c, "who\n"); err == nil {
+		_, _ = bufio.NewReader(c).ReadString('\n')
+	}
+}
+
+// users are those of twoHosts.
+const users = `<admin><web listen="localhost:7000" refresh="10"/>
+	<user name="boss" password="` + bossHash + `" access="full"/><user name="guest" password="` + guestHash + `" access="readonly"/></admin>`
+
+// incident is a configuration on a bad night: web-3 refuses, web-4 is being
+// drained, and web-5 is in maintenance.
+func incident(t *testing.T) string {
+	t.Helper()
+	var at []any
+	for range 8 {
+		at = append(at, serve(t).addr)
+	}
+	return fmt.Sprintf(`<config>
+	<service name="web"><listen ip="127.0.0.1:0"/>
+		<group name="blue" scheduler="weightlc" enable="yes"><check type="tcp" interval="500ms" fall="2" rise="2"/>
+			<host name="web-1" ip="%s" weight="10"/><host name="web-2" ip="%s" weight="10"/><host name="web-3" ip="127.0.0.1:1" weight="10"/>
+			<host name="web-4" ip="%s" weight="5" state="drain"/><host name="web-5" ip="%s" weight="5" state="maint"/></group>
+		<group name="green" scheduler="weightlc"><check type="tcp" interval="500ms"/><host name="new-1" ip="%s"/><host name="new-2" ip="%s"/></group>
+	</service>
+	<service name="smtp"><listen ip="127.0.0.1:0"/><group name="mail" scheduler="roundr"><check type="tcp" interval="500ms"/><host name="mx-1" ip="%s"/><host name="mx-2" ip="%s" backup="yes"/></group></service>
+	%s</config>`, append(at, users)...)
+}
+
+// secure serves the page as it is served by default.
+func secure(o *Options) { o.Secure = true }
+
+// TestBrowser is everything that needs a browser, in one.
+func TestBrowser(t *testing.T) {
+	b := newBrowser(t)
+	for name, test := range map[string]func(*testing.T, *browser){
+		"operate": testOperate, "look": testLook, "restart": testRestart, "plain": testPlain, "many": testMany,
+		"phone": testPhone, "keyboard": testKeyboard,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
+}
+
+// testOperate is an operator's night: figures move, a host fails, others are
+// drained, weighted, added and deleted, the group is switched, all of it saved.
+func testOperate(t *testing.T, b *browser) {
+	dies := serve(t)
+	r := newRig(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/>
+		<group name="blue" scheduler="roundr" enable="yes"><check type="tcp" interval="200ms" fall="1" rise="1"/>
+			<host name="a" ip="%s"/><host name="b" ip="%s"/><host name="c" ip="%s"/></group>
+		<group name="green"><check type="tcp" interval="200ms"/><host name="g" ip="%s"/></group></service>%s</config>`,
+		serve(t).addr, serve(t).addr, dies.addr, serve(t).addr, users), secure)
+	r.load(5 * time.Millisecond)
+	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
+	p.says("#state h1", "All is well")
+
+	// Live figures move, and the charts with them.
+	p.until("the service's rate", "parseFloat(document.querySelector('[data-s=rate]').textContent) > 0")
+	p.until("a host's rate", row("a", "parseFloat(r.querySelector('[data-f=rate]').textContent) > 0"))
+	p.until("a host's bytes", row("a", "/[kM]B/.test(r.querySelector('[data-f=out_rate]').textContent)"))
+	total := p.eval("document.querySelector('.hosts [data-f=total]').textContent")
+	p.until("more sessions", fmt.Sprintf("document.querySelector('.hosts [data-f=total]').textContent !== %q", total))
+	p.until("the charts", "document.querySelectorAll('.service .charts canvas').length === 4")
+
+	// A host fails: it is first, with its reason, and the head says so.
+	dies.close()
+	took := p.says("#state h1", "1 problem; clients are served")
+	p.says("#state .problems", "c: ")
+	p.until("the host is down", row("c", "r.querySelector('.health.down') && /refused/.test(r.textContent) && r.rowIndex === 1"))
+	p.until("the tab's title", "document.title.startsWith('▲ 1 problem')")
+	t.Logf("a host that went down was shown after %v", took)
+
+	// Drain, and back.
+	p.click("tr .button[aria-label='Drain b']", "Drain")
+	p.says("dialog h1", "Drain host b?")
+	p.says("dialog .beware", "one host alone")
+	p.click("dialog button", "Drain")
+	took = p.until("the host drains", row("b", "r.querySelector('.health.drain')"))
+	t.Logf("a drained host was shown after %v", took)
+	p.until("the dialog is closed", "!document.querySelector('dialog[open]')")
+	p.says("#state .config", "1 unsaved change")
+	p.click(".message button", "Undo: back to state ready")
+	p.until("the host is ready", row("b", "!r.querySelector('.health.drain')"))
+
+	// Another weight; the form says what is wrong where it is.
+	p.click("tbody th a", "a")
+	p.fill("dialog input[name=weight]", "7")
+	p.click("dialog button", "Set weight")
+	p.until("the weight", row("a", "r.querySelector('[data-label=Weight]').textContent === '7'"))
+	p.says(".message", "Undo: back to weight 1")
+
+	// One more host: first a wrong address, then a right one.
+	p.click(".group-box.enabled .tools a", "Add host")
+	p.fill("dialog input[name=name]", "fresh <b>")
+	p.fill("dialog input[name=ip]", "nonsense")
+	p.click("dialog button", "Add host")
+	p.says("dialog .answer .critical", "Refused")
+	p.fill("dialog input[name=ip]", serve(t).addr)
+	p.click("dialog button", "Add host")
+	p.until("the new host", row("fresh <b>", "r.querySelector('.health.up')"))
+
+	// Somebody else changes something meanwhile: the later is told.
+	p.click("tbody th a", "fresh <b>")
+	p.click("dialog .links a", "Delete host")
+	p.says("dialog h1", "Delete host fresh <b>?")
+	if a := r.post("/setHost", "service", "web", "group", "blue", "name", "a", "weight", "8"); a.StatusCode >= 400 {
+		t.Fatal(a.Status, a.body)
+	}
+	p.click("dialog button", "Delete host")
+	p.says("dialog .answer .critical", "generation")
+	p.until("the other change is shown", row("a", "r.querySelector('[data-label=Weight]').textContent === '8'"))
+	p.click("dialog a", "Cancel")
+	p.click("tbody th a", "fresh <b>")
+	p.click("dialog .links a", "Delete host")
+	p.click("dialog button", "Delete host")
+	p.until("the host has gone", "!"+row("fresh <b>", "true"))
+
+	// Clients go to the other group, and back.
+	p.click(".tools a", "Switch clients here")
+	p.says("dialog h1", "Switch service web to group green?")
+	p.click("dialog button", "Switch clients")
+	p.says(".group-box.enabled h3", "green")
+	p.click(".message button", "Undo: back to group blue")
+	p.says(".group-box.enabled h3", "blue")
+
+	// All of it goes to the file.
+	p.click("#state .tools button", "Save")
+	p.until("saved", "!document.querySelector('.unsaved')")
+	if text, err := os.ReadFile(r.file); err != nil || !strings.Contains(string(text), `weight="8"`) {
+		t.Errorf("the file has not what was saved: %v\n%s", err, text)
+	}
+
+	// And the list of what happened has it.
+	p.run(chromedp.Navigate(r.url + "/events"))
+	for _, what := range []string{"boss", "setHost web blue b state=drain", "enableGroup web green"} {
+		p.says(".eventlist", what)
+	}
+	p.says(".eventlist .down", "c")
+}
+
+// testLook is a user who may only look: everything is shown, nothing offered.
+func testLook(t *testing.T, b *browser) {
+	r := newRig(t, incident(t), secure)
+	p := b.open(t, r, "guest", "/", size(1300, 900, "light"))
+	p.says("#state", "1 of 5 hosts")
+	p.says(".who", "read only")
+	offered := "document.querySelectorAll('form[method=post], a[href^=\"/ask\"], main button').length"
+	if n := p.eval(offered); n != "0" {
+		t.Errorf("the running page offers %s things to a user who may only look", n)
+	}
+	p.click("tbody th a", "web-1")
+	p.says("dialog .facts", "ready, weight 10")
+	p.until("the host's charts", "document.querySelectorAll('dialog .charts canvas').length === 4")
+	if n := p.eval(offered); n != "0" {
+		t.Errorf("the host's page offers %s things to a user who may only look", n)
+	}
+	p.run(chromedp.Navigate(r.url + "/ask?verb=delHost&service=web&group=blue&name=web-1"))
+	p.says("main", "role full")
+	p.run(chromedp.Navigate(r.url + "/configs"))
+	p.says(".diff", "web-1")
+	if strings.Contains(p.eval("document.body.textContent"), bossHash) {
+		t.Error("a password hash is shown to a user who may only look")
+	}
+}
+
+// testRestart ends the server under an open page, and starts another in its
+// place.
+func testRestart(t *testing.T, b *browser) {
+	r := newRig(t, twoHosts, secure)
+	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
+	p.until("live", "window.txlb && document.querySelector('.charts canvas')")
+	p.eval("window.before = true")
+	again := func(version string) {
+		t.Helper()
+		if err := r.stop(); err != nil {
+			t.Fatal(err)
+		}
+		p.says("#connection.lost", "Connection to txlb lost at")
+		if p.eval("document.documentElement.classList.contains('stale')") != "true" {
+			t.Error("the page does not look old while the connection is lost")
+		}
+		ln, err := net.Listen("tcp4", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.opt.Version, r.opt.Started = version, time.Now()
+		serving, end := context.WithCancel(context.Background())
+		served := make(chan error, 1)
+		go func() { served <- Serve(serving, ln, r.opt) }()
+		r.stop = sync.OnceValue(func() error { end(); return <-served })
+		stop := r.stop
+		t.Cleanup(func() {
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	again("test")
+	p.says("#connection.back", "txlb was restarted. Live again.")
+	if p.eval("window.before") != "true" {
+		t.Error("the page was loaded anew though the version is the same")
+	}
+	again("test 2")
+	p.until("the page is loaded anew for another version", "!window.before && document.documentElement.dataset.version === 'test 2'")
+	p.until("and live", "document.querySelector('.charts canvas')")
+}
+
+// testPlain is a browser without JavaScript.
+func testPlain(t *testing.T, b *browser) {
+	r := newRig(t, incident(t), secure)
+	p := b.open(t, r, "boss", "/?refresh=5", chromedp.Func(noScript), size(1300, 900, "light"))
+	p.says("#state", "1 of 5 hosts")
+	if got := p.eval("document.querySelector('meta[http-equiv=refresh]')?.content"); got != "5" {
+		t.Errorf("the page refreshes itself after %q; want 5", got)
+	}
+	p.run(chromedp.Navigate(r.url + "/"))
+	p.click("tr .button[aria-label='Drain web-1']", "Drain")
+	p.says("main h1", "Drain host web-1?")
+	p.click("main button", "Drain")
+	p.says(".message", "drain")
+	p.until("the host drains", row("web-1", "r.querySelector('.health.drain')"))
+	p.click(".message button", "Undo: back to state ready")
+	p.until("the host is ready", row("web-1", "!r.querySelector('.health.drain')"))
+	p.fill("#filter-q", "web-2")
+	p.click("#filter button", "Show")
+	p.until("one row", "document.querySelectorAll('.hosts tbody tr').length === 1")
+	p.click("thead a", "Sessions")
+	p.until("sorted, and filtered still", "location.search.includes('sort=sessions') && document.querySelectorAll('.hosts tbody tr').length === 1")
+}
+
+// testMany is a page over 10,000 hosts in ten groups, live.
+func testMany(t *testing.T, b *browser) {
+	const groups, hosts = 10, 1000
+	var doc strings.Builder
+	doc.WriteString("<config>")
+	for g := range groups {
+		fmt.Fprintf(&doc, `<service name="web%d"><listen ip="127.0.0.1:0"/><group name="main">`, g)
+		for h := range hosts {
+			fmt.Fprintf(&doc, `<host name="h%d-%d" ip="127.0.%d.%d:1"/>`, g, h, g, h%250+1)
+		}
+		doc.WriteString("</group></service>")
+	}
+	fmt.Fprintf(&doc, `%s<manager><hostCheck enable="false"/></manager></config>`, users)
+	r := newRig(t, doc.String())
+	p := b.open(t, r, "boss", "/", size(1300, 900, "light"), chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error { return nil }))
+	p.until("live", "document.querySelector('.charts canvas')")
+	p.says(".paging", "of 1,000")
+	// What keeps the browser from answering is noted from here on.
+	p.eval("window.long = []; new PerformanceObserver(l => window.long.push(...l.getEntries().map(e => Math.round(e.duration)))).observe({entryTypes: ['longtask']}); 0")
+	for i := range 3 { // changes, of which each makes the page fetch its part anew
+		if a := r.post("/setHost", "service", "web0", "group", "main", "name", "h0-0", "weight", fmt.Sprint(i+2)); a.StatusCode >= 400 {
+			t.Fatal(a.Status, a.body)
+		}
+		p.until("the weight", row("h0-0", fmt.Sprintf("r.querySelector('[data-label=Weight]').textContent === '%d'", i+2)))
+	}
+	p.eval("scrollTo(0, 4000)")
+	p.fill("#filter-q", "h7-77")
+	p.until("the filter", "document.querySelectorAll('.hosts tbody tr').length === 11")
+	p.says(".matches", "11 of 10,000 hosts match")
+	p.fill("#filter-q", "")
+	p.until("all", "document.querySelectorAll('.hosts tbody tr').length > 500")
+	p.eval("new Promise(done => setTimeout(() => requestAnimationFrame(done), 1200))") // one more event of figures
+	long := p.eval("Math.max(0, ...window.long)")
+	t.Logf("long tasks with 10,000 hosts, in ms: %s", p.eval("window.long.join(' ')"))
+	if p.eval("Math.max(0, ...window.long) < 200") != "true" {
+		t.Errorf("the browser was kept for %s ms; want less than 200", long)
+	}
+}
+
+// testPhone looks at every page at the width of a phone, with names that are no
+// help: nothing is wider than the screen, and nothing of a name is taken for
+// HTML.
+func testPhone(t *testing.T, b *browser) {
+	evil := `<img src=x onerror="window.pwned=1"> '&quot;"/>` + strings.Repeat("w", 200)
+	escape := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;").Replace
+	long := strings.Repeat("long-", 2000)
+	r := newRig(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/>
+		<group name="%s" enable="yes"><host name="%s" ip="127.0.0.1:1"/><host name="%s" ip="127.0.0.1:2"/></group><group name="spare"/></service>%s</config>`,
+		escape(evil), escape(evil), long, users))
+	visit(r.eng.Listeners()[0].Addr)
+	p := b.open(t, r, "boss", "/", size(360, 740, "dark"))
+	p.until("live", "document.querySelector('.charts canvas')")
+	fits := func(where string) {
+		t.Helper()
+		if got := p.eval("document.documentElement.scrollWidth"); got != "360" {
+			t.Errorf("%s is %s pixels wide; want 360", where, got)
+		}
+		if got := p.eval("String(window.pwned) + document.images.length"); got != "undefined0" {
+			t.Errorf("%s takes a name for HTML: %s", where, got)
+		}
+	}
+	fits("the running page")
+	p.click("tbody th a", "<img")
+	p.says("dialog h1", evil)
+	fits("the dialog")
+	host := p.eval("document.querySelector('tbody th a').getAttribute('href')")
+	for _, path := range []string{host, "/events", "/sessions", "/configs", "/manage?service=web", "/ask?verb=rollback"} {
+		p.run(chromedp.Navigate(r.url + path))
+		p.until("the page", "window.txlb")
+		fits(path)
+	}
+}
+
+// testKeyboard goes about with the keyboard alone.
+func testKeyboard(t *testing.T, b *browser) {
+	r := newRig(t, incident(t))
+	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
+	p.until("live", "document.querySelector('.charts canvas')")
+	p.run(chromedp.KeyEvent(kb.Tab))
+	if got := p.eval("document.activeElement.textContent + getComputedStyle(document.activeElement).outlineStyle"); got != "Skip to the contentsolid" {
+		t.Errorf("the first Tab leads to %q; want the visible link that skips the head", got)
+	}
+	p.run(chromedp.KeyEvent(kb.Enter))
+	p.until("the content has the focus", "document.activeElement.id === 'main'")
+	p.eval("document.querySelector('tr .button[aria-label=\"Drain web-1\"]').focus()")
+	p.run(chromedp.KeyEvent(kb.Enter))
+	p.until("the question, its button in the focus", "document.querySelector('dialog[open]') && document.activeElement.textContent === 'Drain' && document.activeElement.closest('dialog')")
+	p.run(chromedp.KeyEvent(kb.Escape))
+	p.until("the question is gone, the focus back", "!document.querySelector('dialog[open]') && document.activeElement.getAttribute('aria-label') === 'Drain web-1'")
+	// A change elsewhere does not take the focus away.
+	if a := r.post("/setHost", "service", "web", "group", "blue", "name", "web-2", "weight", "3"); a.StatusCode >= 400 {
+		t.Fatal(a.Status, a.body)
+	}
+	p.until("the change", row("web-2", "r.querySelector('[data-label=Weight]').textContent === '3'"))
+	if got := p.eval("document.activeElement.getAttribute('aria-label')"); got != "Drain web-1" {
+		t.Errorf("after a change elsewhere the focus is on %q", got)
+	}
+	// What is folded stays so.
+	p.eval("document.querySelector('.group-box.enabled summary').focus()")
+	p.run(chromedp.KeyEvent(kb.Enter))
+	p.until("folded", "!document.querySelector('.group-box.enabled details').open")
+	p.run(chromedp.Reload())
+	p.until("folded still", "window.txlb && !document.querySelector('.group-box.enabled details').open")
+}
+
+var screenshots = flag.String("screenshots", "", "folder to write pictures of the page to")
+
+// TestScreenshots writes the pictures of docs/images.
+func TestScreenshots(t *testing.T) {
+	if *screenshots == "" {
+		t.Skip("writes pictures, if asked by -screenshots")
+	}
+	b := newBrowser(t)
+	r := newRig(t, incident(t), func(o *Options) { o.Version = "1.0" })
+	r.load(3 * time.Millisecond)
+	shot := func(name string, p *tab) {
+		t.Helper()
+		time.Sleep(500 * time.Millisecond) // for the last frame
+		png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(*screenshots, name+".png"), png, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	light := b.open(t, r, "boss", "/", size(1360, 1000, "light"))
+	light.says("#state", "1 of 5 hosts")
+	time.Sleep(*shotAfter) // for something to be on the charts
+	shot("page-light", light)
+	shot("page-dark", b.open(t, r, "boss", "/", size(1360, 1000, "dark")))
+	shot("page-phone", b.open(t, r, "boss", "/", size(390, 844, "light")))
+	light.click("a", "web-1")
+	light.says("dialog", "Set weight")
+	shot("page-host", light)
+	light.run(chromedp.Navigate(r.url + "/ask?verb=enableGroup&service=web&group=green"))
+	shot("page-ask", light)
+	r.post("/setHost", "service", "web", "group", "blue", "name", "web-1", "weight", "20")
+	r.post("/delHost", "service", "web", "group", "blue", "name", "web-5")
+	for _, page := range []string{"configs", "events", "sessions"} {
+		light.run(chromedp.Navigate(r.url + "/" + page))
+		shot("page-"+page, light)
+	}
+}
+
+var shotAfter = flag.Duration("shot-after", 30*time.Second, "how long load is to be on the charts of -screenshots")

@@ -1,0 +1,292 @@
+package web
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// ownFile holds the certificate that txlb made, with its key, in StateDir.
+	ownFile = "web.pem"
+	// ownLife is how long such a one is good for: browsers take no more.
+	ownLife = 397 * 24 * time.Hour
+	// renewBefore is how long before its end it is replaced.
+	renewBefore = 30 * 24 * time.Hour
+	// lookEvery is how often, at most, the files are looked at: at a handshake,
+	// so that nothing runs where nobody comes.
+	lookEvery = time.Second
+)
+
+// certificates has the certificate that handshakes show: that of two files,
+// read again when they have changed, or one of its own making, kept in a file
+// and made anew in time.
+type certificates struct {
+	log       *slog.Logger
+	cert, key string   // files; "": of its own making
+	dir       string   // where that is kept
+	names     []string // that it has to be good for
+
+	mu     sync.Mutex
+	now    *tls.Certificate
+	looked time.Time
+	seen   [2]stamp // of the files when they were last read
+}
+
+// stamp tells whether a file is another than it was.
+type stamp struct {
+	when time.Time
+	size int64
+}
+
+func stampOf(file string) stamp {
+	info, err := os.Stat(file)
+	if err != nil {
+		return stamp{}
+	}
+	return stamp{info.ModTime(), info.Size()}
+}
+
+// newCertificates reads the certificate, or makes one.
+func newCertificates(opt *Options, names []string, log *slog.Logger) (*certificates, error) {
+	c := &certificates{log: log, cert: opt.Certificate, key: opt.Key, dir: opt.StateDir, names: names}
+	if c.cert != "" && c.key == "" {
+		c.key = c.cert // both in one file
+	}
+	if c.cert == "" {
+		if c.key != "" {
+			return nil, fmt.Errorf("<web key=%q> needs the certificate of it in certificate", c.key)
+		}
+		own, err := c.own(time.Now())
+		if err != nil {
+			return nil, err
+		}
+		c.now = own
+		c.log.Info("the page shows a certificate that txlb made", "sha256", fingerprint(own), "file", filepath.Join(c.dir, ownFile))
+		return c, nil
+	}
+	c.seen = c.stamps()
+	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	if err != nil {
+		return nil, fmt.Errorf("<web certificate=%q key=%q>: %w", c.cert, c.key, err)
+	}
+	c.now = &pair
+	return c, nil
+}
+
+func (c *certificates) stamps() [2]stamp { return [2]stamp{stampOf(c.cert), stampOf(c.key)} }
+
+// get is the tls.Config.GetCertificate. What cannot be read leaves the
+// certificate that is there.
+func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if now.Sub(c.looked) < lookEvery {
+		return c.now, nil
+	}
+	c.looked = now
+	if c.cert == "" {
+		if now.After(c.now.Leaf.NotAfter.Add(-renewBefore)) {
+			if own, err := c.own(now); err != nil {
+				c.log.Error("the page goes on with its old certificate", "err", err)
+			} else {
+				c.now = own
+				c.log.Info("the page has a new certificate", "sha256", fingerprint(own))
+			}
+		}
+		return c.now, nil
+	}
+	if seen := c.stamps(); seen != c.seen {
+		// A pair of which one half is new already fails, and is read again when
+		// the other is.
+		c.seen = seen
+		if pair, err := tls.LoadX509KeyPair(c.cert, c.key); err != nil {
+			c.log.Error("the page goes on with its old certificate", "certificate", c.cert, "key", c.key, "err", err)
+		} else {
+			c.now = &pair
+			c.log.Info("the page has a new certificate", "sha256", fingerprint(&pair))
+		}
+	}
+	return c.now, nil
+}
+
+// good tells whether the certificate is one for a host name.
+func (c *certificates) good(host string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now.Leaf.VerifyHostname(host) == nil
+}
+
+// dnsNames returns the names of the certificate.
+func (c *certificates) dnsNames() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now.Leaf.DNSNames
+}
+
+// own returns the certificate of txlb's making: the one that is kept if it is
+// still good, else a new one. Where it cannot be kept it is as good, but
+// another one after the next start.
+func (c *certificates) own(now time.Time) (*tls.Certificate, error) {
+	path := filepath.Join(c.dir, ownFile)
+	kept, err := c.kept(path, now)
+	switch {
+	case err == nil:
+		return kept, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		c.log.Warn("the page makes a new certificate", "file", path, "err", err)
+	}
+	text, err := makeCertificate(c.names, now)
+	if err != nil {
+		return nil, fmt.Errorf("make a certificate: %w", err)
+	}
+	if err := writeSecret(path, text); err != nil {
+		c.log.Warn("the page's certificate cannot be kept: the next start makes another one", "err", err)
+	}
+	pair, err := tls.X509KeyPair(text, text)
+	return &pair, err
+}
+
+// kept reads the certificate of an earlier start. It is refused if others could
+// read its key, it ends soon, or the page has names now that it is not for.
+func (c *certificates) kept(path string, now time.Time) (*tls.Certificate, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
+		return nil, fmt.Errorf("others can read the old one: its mode is %#o, want 0600", mode)
+	}
+	pair, err := tls.LoadX509KeyPair(path, path)
+	if err != nil {
+		return nil, fmt.Errorf("the old one cannot be used: %w", err)
+	}
+	if now.After(pair.Leaf.NotAfter.Add(-renewBefore)) || now.Before(pair.Leaf.NotBefore) {
+		return nil, fmt.Errorf("the old one is good from %s to %s", day(pair.Leaf.NotBefore), day(pair.Leaf.NotAfter))
+	}
+	for _, name := range c.names {
+		if pair.Leaf.VerifyHostname(name) != nil {
+			return nil, fmt.Errorf("the old one is not for %s", name)
+		}
+	}
+	return &pair, nil
+}
+
+func day(t time.Time) string { return t.Format(time.DateOnly) }
+
+// makeCertificate returns a certificate signed by itself and its key, as PEM.
+func makeCertificate(names []string, now time.Time) ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: "txlb admin page"},
+		NotBefore:    now.Add(-time.Hour), // for browsers whose clock is late
+		NotAfter:     now.Add(ownLife - time.Hour),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+
+		BasicConstraintsValid: true,
+	}
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, n)
+		}
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})
+	return append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...), nil
+}
+
+// writeSecret writes a file that its owner alone can read, whole or not at all.
+func writeSecret(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// fingerprint is what browsers show of a certificate.
+func fingerprint(c *tls.Certificate) string {
+	sum := sha256.Sum256(c.Certificate[0])
+	var pairs []string
+	for _, b := range sum {
+		pairs = append(pairs, strings.ToUpper(hex.EncodeToString([]byte{b})))
+	}
+	return strings.Join(pairs, ":")
+}
+
+// names returns what the page may be called by: localhost, the host of the
+// address that it listens on, and the machine's name. Names that no
+// certificate can be for are left out.
+func names(listen string) []string {
+	all := []string{"localhost", "127.0.0.1", "::1"}
+	host, _, _ := net.SplitHostPort(listen)
+	machine, _ := os.Hostname()
+	for _, name := range []string{host, machine} {
+		ip := net.ParseIP(name)
+		switch {
+		case ip != nil && ip.IsUnspecified(), ip == nil && !isDNSName(name):
+		case !slices.Contains(all, strings.ToLower(name)):
+			all = append(all, strings.ToLower(name))
+		}
+	}
+	return all
+}
+
+// isDNSName tells whether a name can be that of a host.
+func isDNSName(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,138 @@
+package web
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	// maxConns is how many connections the page has at once. Each takes a
+	// descriptor that a session could have.
+	maxConns = 256
+	// maxPerSource is how many of them one source may have: an IPv4 address, or
+	// a /64 of IPv6. A browser has six at most; several of them may sit behind
+	// one address.
+	maxPerSource = 48
+	// tellEvery bounds how often the log tells of connections that were closed.
+	tellEvery = time.Minute
+)
+
+// bounded is a listener that closes what is more than it may have, so that
+// whoever opens connections without end takes neither the process's
+// descriptors nor the places of other sources. Accept fails only when the
+// listener is closed: what else goes wrong, such as a lack of descriptors,
+// passes.
+type bounded struct {
+	net.Listener
+	log       *slog.Logger
+	max, each int
+
+	mu      sync.Mutex
+	open    int
+	sources map[netip.Prefix]int
+	closed  uint64    // that were too many, since told
+	told    time.Time // when the log was
+	done    chan struct{}
+	once    sync.Once
+}
+
+// newBounded bounds a listener to so many connections, 0: maxConns.
+func newBounded(ln net.Listener, conns int, log *slog.Logger) *bounded {
+	if conns == 0 {
+		conns = maxConns
+	}
+	return &bounded{
+		Listener: ln, log: log, max: conns, each: min(maxPerSource, (conns+1)/2),
+		sources: map[netip.Prefix]int{}, done: make(chan struct{}),
+	}
+}
+
+// Accept returns the next connection that there is a place for.
+func (b *bounded) Accept() (net.Conn, error) {
+	wait := time.Duration(0)
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil, err
+			}
+			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			select {
+			case <-b.done:
+				return nil, net.ErrClosed
+			case <-time.After(wait):
+				continue
+			}
+		}
+		wait = 0
+		source := sourceOf(c.RemoteAddr())
+		if b.take(source) {
+			return &placed{Conn: c, free: sync.OnceFunc(func() { b.free(source) })}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+// Close ends Accept.
+func (b *bounded) Close() error {
+	b.once.Do(func() { close(b.done) })
+	return b.Listener.Close()
+}
+
+func (b *bounded) take(source netip.Prefix) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open < b.max && b.sources[source] < b.each {
+		b.open++
+		b.sources[source]++
+		return true
+	}
+	b.closed++
+	if now := time.Now(); now.Sub(b.told) >= tellEvery {
+		b.log.Warn("the page closes connections that are too many", "source", source.String(), "open", b.open,
+			"of_the_source", b.sources[source], "closed_since", b.closed)
+		b.told, b.closed = now, 0
+	}
+	return false
+}
+
+func (b *bounded) free(source netip.Prefix) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open--
+	if b.sources[source]--; b.sources[source] == 0 {
+		delete(b.sources, source)
+	}
+}
+
+// placed is a connection that gives its place back when it is closed.
+type placed struct {
+	net.Conn
+	free func()
+}
+
+// Close closes the connection.
+func (p *placed) Close() error {
+	defer p.free()
+	return p.Conn.Close()
+}
+
+// sourceOf returns what the connections of one source have in common. All that
+// has no IP address is one source.
+func sourceOf(a net.Addr) netip.Prefix {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	bits := 32
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits)
+	return p
+}

@@ -1,0 +1,345 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/web/page"
+	"github.com/txlb/txlb/internal/director"
+)
+
+// Hello is the data of the event hello, with which a stream begins.
+type Hello struct {
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	Boot    string    `json:"boot"` // another one means that the process was started again
+	// Generation is that of the configuration now.
+	Generation uint64 `json:"generation"`
+	// Resync tells that events may be missing since the one that Last-Event-ID
+	// or since named.
+	Resync bool `json:"resync"`
+}
+
+const (
+	maxWatchers  = 64
+	waitingFor   = 32               // messages that may wait for one who watches; then he is dropped
+	eventTime    = 10 * time.Second // for a message to be taken by the kernel
+	beatEvery    = 15 * time.Second // a comment, where nothing else was sent
+	retryMS      = 2000             // after which a browser connects anew
+	sampleEvery  = time.Second
+	changeSettle = 20 * time.Millisecond // between a new state and its event
+	// alwaysUpTo is how many hosts are sampled though nobody watches, so that a
+	// page that is opened shows the ten minutes before. Beyond, samples end
+	// lingering after the last one has watched.
+	alwaysUpTo = 1000
+	lingering  = 10 * time.Minute
+)
+
+// live works out what moves, once for all who watch, on one goroutine.
+type live struct {
+	s     *server
+	boot  string
+	meter *page.Meter
+
+	quit    chan struct{}
+	once    sync.Once
+	poke    chan struct{} // somebody has come
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	watchers map[*watcher]bool
+	told     uint64    // Seq of the last event that all were sent
+	watched  time.Time // when the last one left
+}
+
+// watcher is one who watches. Its channel is closed when it is dropped.
+type watcher struct {
+	messages chan []byte
+	fresh    bool // it has had no figures yet
+}
+
+func newLive(s *server) *live {
+	boot := strconv.FormatInt(s.opt.Started.UnixNano(), 36)
+	return &live{
+		s: s, boot: boot, meter: page.NewMeter(boot), quit: make(chan struct{}), poke: make(chan struct{}, 1),
+		watchers: map[*watcher]bool{},
+	}
+}
+
+// start begins to sample. close ends that.
+func (l *live) start() { l.running.Go(l.run) }
+
+// close drops all who watch; wait waits for the end of the samples.
+func (l *live) close() {
+	l.once.Do(func() { close(l.quit) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for w := range l.watchers {
+		l.drop(w)
+	}
+}
+
+func (l *live) wait() { l.running.Wait() }
+
+// drop ends a watcher. l.mu is held.
+func (l *live) drop(w *watcher) {
+	if l.watchers[w] {
+		delete(l.watchers, w)
+		close(w.messages)
+		l.watched = time.Now()
+	}
+}
+
+// run is the goroutine that samples, until close.
+func (l *live) run() {
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	settle := time.NewTimer(0)
+	settle.Stop()
+	defer settle.Stop()
+	var sampled time.Time
+	state := l.s.opt.Director.State()
+	for {
+		select {
+		case <-l.quit:
+			return
+		case <-state.Replaced():
+			state = l.s.opt.Director.State()
+			settle.Reset(changeSettle)
+		case <-settle.C:
+			l.tellEvents()
+		case <-l.poke:
+			if time.Since(sampled) < 2*sampleEvery {
+				l.tellFresh()
+				continue
+			}
+			// Nobody has watched for long: what was sampled then is no news.
+			sampled = time.Now()
+			l.sample()
+		case <-tick.C:
+			if l.wanted() {
+				sampled = time.Now()
+				l.sample()
+			}
+			l.tellEvents()
+		}
+	}
+}
+
+// wanted tells whether samples are of use to anybody.
+func (l *live) wanted() bool {
+	l.mu.Lock()
+	watched := len(l.watchers) > 0 || time.Since(l.watched) < lingering
+	l.mu.Unlock()
+	if watched {
+		return true
+	}
+	hosts := 0
+	for _, s := range l.s.opt.Director.State().Services {
+		for _, g := range s.Groups {
+			hosts += len(g.Hosts)
+		}
+	}
+	return hosts <= alwaysUpTo
+}
+
+// sample takes one sample and sends it.
+func (l *live) sample() {
+	f := l.meter.Sample(l.s.source())
+	l.broadcast(message("", "figures", f), func(w *watcher) bool { return !w.fresh })
+	l.tellFresh()
+}
+
+// tellFresh sends the figures of all hosts to those who have had none.
+func (l *live) tellFresh() {
+	l.mu.Lock()
+	fresh := false
+	for w := range l.watchers {
+		fresh = fresh || w.fresh
+	}
+	l.mu.Unlock()
+	f := l.meter.Figures(true)
+	if !fresh || f == nil {
+		return
+	}
+	l.broadcast(message("", "figures", f), func(w *watcher) bool {
+		was := w.fresh
+		w.fresh = false
+		return was
+	})
+}
+
+// tellEvents sends what has happened since the last time.
+func (l *live) tellEvents() {
+	d := l.s.opt.Director
+	l.mu.Lock()
+	told, idle := l.told, len(l.watchers) == 0
+	l.mu.Unlock()
+	if idle || d.LastEvent() == told {
+		return
+	}
+	for _, e := range d.Events() {
+		if e.Seq > told {
+			told = e.Seq
+			l.broadcast(l.event(e), nil)
+		}
+	}
+	l.mu.Lock()
+	l.told = max(l.told, told)
+	l.mu.Unlock()
+}
+
+// event makes the message of an event.
+func (l *live) event(e director.Event) []byte {
+	return message(l.boot+"-"+strconv.FormatUint(e.Seq, 10), string(e.Kind), admin.NewEventInfo(e))
+}
+
+// broadcast sends a message to those who watch and are chosen; who does not
+// keep up is dropped.
+func (l *live) broadcast(m []byte, chosen func(*watcher) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w := range l.watchers {
+		if chosen != nil && !chosen(w) {
+			continue
+		}
+		select {
+		case w.messages <- m:
+		default:
+			l.s.log.Debug("one who watches does not keep up and is dropped")
+			l.drop(w)
+		}
+	}
+}
+
+// message writes an event of a stream. id "": it has none.
+func message(id, name string, data any) []byte {
+	var b bytes.Buffer
+	if id != "" {
+		fmt.Fprintf(&b, "id: %s\n", id)
+	}
+	fmt.Fprintf(&b, "event: %s\ndata: ", name)
+	if err := json.NewEncoder(&b).Encode(data); err != nil {
+		panic(err) // only what cannot be written as JSON, and none of these is that
+	}
+	b.WriteByte('\n')
+	return b.Bytes()
+}
+
+// watch makes one more watcher. backlog are the messages that it gets first:
+// what has happened since the event that it knows.
+func (l *live) watch(last string) (w *watcher, backlog []byte, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return nil, nil, busy("txlb is stopping")
+	case len(l.watchers) >= maxWatchers:
+		return nil, nil, busy(fmt.Sprintf("%d watch already", maxWatchers))
+	}
+	d := l.s.opt.Director
+	if len(l.watchers) == 0 {
+		l.told = d.LastEvent()
+	}
+	hello := Hello{
+		Version: l.s.opt.Version, Started: l.s.opt.Started, Boot: l.boot, Generation: d.State().Generation,
+	}
+	var missed []byte
+	if last != "" {
+		seq, ok := l.sequence(last)
+		list := d.Events()
+		hello.Resync = !ok || len(list) > 0 && list[0].Seq > seq+1
+		for _, e := range list {
+			if ok && e.Seq > seq && e.Seq <= l.told {
+				missed = append(missed, l.event(e)...)
+			}
+		}
+	}
+	w = &watcher{messages: make(chan []byte, waitingFor), fresh: true}
+	l.watchers[w] = true
+	backlog = fmt.Appendf(nil, "retry: %d\n", retryMS)
+	backlog = append(backlog, message("", "hello", hello)...)
+	select {
+	case l.poke <- struct{}{}:
+	default:
+	}
+	return w, append(backlog, missed...), nil
+}
+
+// sequence reads the id of an event of this process, or the number alone.
+func (l *live) sequence(id string) (seq uint64, ok bool) {
+	if boot, n, both := strings.Cut(id, "-"); both {
+		if boot != l.boot {
+			return 0, false
+		}
+		id = n
+	}
+	seq, err := strconv.ParseUint(id, 10, 64)
+	return seq, err == nil
+}
+
+func (l *live) leave(w *watcher) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drop(w)
+}
+
+// serveEvents is the stream of live events. It ends when the client goes or
+// does not keep up, the server ends, or the user may not look any more.
+func (s *server) serveEvents(rw http.ResponseWriter, q *request) error {
+	last := q.Header.Get("Last-Event-ID")
+	if last == "" {
+		last = q.URL.Query().Get("since")
+	}
+	w, backlog, err := s.live.watch(last)
+	if err != nil {
+		return err
+	}
+	defer s.live.leave(w)
+	rw.Header().Set("Content-Type", "text/event-stream")
+	if q.Method == http.MethodHead {
+		rw.WriteHeader(http.StatusOK)
+		return nil
+	}
+	c := http.NewResponseController(rw)
+	// The time to read is that of the request, which is over; HTTP/1 would take
+	// its end for the client's.
+	if err := c.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil // the client is gone
+	}
+	beat := time.NewTimer(beatEvery)
+	defer beat.Stop()
+	for m := backlog; ; {
+		if err := c.SetWriteDeadline(time.Now().Add(eventTime)); err != nil {
+			return nil
+		}
+		if _, err := rw.Write(m); err != nil {
+			return nil
+		}
+		if err := c.Flush(); err != nil {
+			return nil
+		}
+		beat.Reset(beatEvery)
+		open := true
+		select {
+		case <-q.Context().Done():
+			return nil
+		case m, open = <-w.messages:
+		case <-beat.C:
+			m = []byte(": nothing new\n\n")
+		}
+		if caller, is := s.opt.Users.Still(q.caller); !open || !is || caller.Role < q.route.role {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,538 @@
+package page
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/sched"
+)
+
+// ErrNotFound is returned for a page about what is not there, or not any more.
+var ErrNotFound = errors.New("there is no such thing on this txlb: it may have been deleted")
+
+// ErrReadonly is returned for a question that its asker may not answer.
+var ErrReadonly = errors.New("changing needs the role full")
+
+// Form is what a verb is done with: its parameters that are known, and fields
+// for the others.
+type Form struct {
+	Action
+	Fields []Field
+	Danger bool
+	Note   string // what it does, in a line
+	Cancel string // where to go instead, "" where that is no question
+}
+
+// Field is one parameter to fill in.
+type Field struct {
+	Name, Label string
+	Kind        string // text, number, choice, flag
+	Value       string
+	Choices     []Choice // of a choice
+	Hint        string   // an example, or what an empty field means
+	Required    bool
+	Max         int // of a number
+}
+
+// link is a way to a page that asks or shows.
+type link struct {
+	Text, Address string
+	Danger        bool
+	Note          string
+}
+
+// question is what is asked before something is done that clients may notice.
+type question struct {
+	Title  string
+	Lines  []string
+	Beware []string // what is bad about it now
+	Form   Form
+}
+
+// managed is a service, a group or a host with all that can be done with it.
+type managed struct {
+	Title   string
+	Kind    string
+	Service *ServiceView
+	Group   *GroupView
+	Host    *HostRow
+	Forms   []Form
+	Links   []link
+	Back    string
+}
+
+// found is a place in the state with the models of what is there.
+type found struct {
+	service *director.Service
+	group   *director.Group
+	host    *director.Host
+}
+
+func find(state *director.State, at Where) (f found, err error) {
+	for _, s := range state.Services {
+		if s.Config.Name == at.Service {
+			f.service = s
+		}
+	}
+	if f.service == nil {
+		return f, ErrNotFound
+	}
+	if at.Group == "" {
+		return f, nil
+	}
+	for _, g := range f.service.Groups {
+		if g.Config.Name == at.Group {
+			f.group = g
+		}
+	}
+	if f.group == nil {
+		return f, ErrNotFound
+	}
+	if at.Name == "" {
+		return f, nil
+	}
+	for _, h := range f.group.Hosts {
+		if h.Config.Name == at.Name {
+			f.host = h
+		}
+	}
+	if f.host == nil {
+		return f, ErrNotFound
+	}
+	return f, nil
+}
+
+// params are those that name a place.
+func (at Where) params(more ...string) []Param {
+	var list []Param
+	for _, p := range []Param{{"service", at.Service}, {"group", at.Group}, {"name", at.Name}} {
+		if p.Value != "" {
+			list = append(list, p)
+		}
+	}
+	for i := 0; i+1 < len(more); i += 2 {
+		list = append(list, Param{more[i], more[i+1]})
+	}
+	return list
+}
+
+// query writes parameters into an address.
+func query(path string, list []Param) string {
+	v := url.Values{}
+	for _, p := range list {
+		v.Set(p.Name, p.Value)
+	}
+	return path + "?" + v.Encode()
+}
+
+// asks is the address of a question about a place.
+func (at Where) asks(verb string, more ...string) string {
+	return query("/ask", append([]Param{{"verb", verb}}, at.params(more...)...))
+}
+
+// Manage is the address of the page about the place.
+func (at Where) Manage() string { return query("/manage", at.params()) }
+
+// form fills in what is the same for all.
+func (v *View) form(label, verb string, at Where, note string, fields ...Field) Form {
+	return Form{Action: Action{label, verb, append(at.params(), v.generation())}, Fields: fields, Note: note}
+}
+
+func (v *View) generation() Param {
+	return Param{"generation", strconv.FormatUint(v.Generation, 10)}
+}
+
+var (
+	drainField = Field{Name: "drain", Label: "End its sessions after", Kind: "text", Hint: "such as 30s or 5m; empty: they finish by themselves"}
+	forceField = Field{Name: "force", Label: "Do it all the same", Kind: "flag"}
+)
+
+func schedulers(chosen string) Field {
+	f := Field{Name: "scheduler", Label: "Scheduler", Kind: "choice", Value: chosen}
+	for _, name := range sched.Names() {
+		f.Choices = append(f.Choices, Choice{name, name})
+	}
+	return f
+}
+
+func hostFields() []Field {
+	return []Field{
+		{Name: "name", Label: "Name", Kind: "text", Required: true},
+		{Name: "ip", Label: "Address", Kind: "text", Required: true, Hint: "host:port, [v6]:port or unix:/path"},
+		{Name: "weight", Label: "Weight", Kind: "number", Value: "1", Max: config.MaxWeight},
+		{Name: "state", Label: "State", Kind: "choice", Value: "ready", Choices: []Choice{{"ready", "ready: it gets clients at once"}, {"drain", "drain: not yet"}, {"maint", "maintenance: not even probed"}}},
+	}
+}
+
+// manage works out what can be done with a place.
+func (v *View) manage(at Where) (*managed, error) {
+	f, err := find(v.State, at)
+	if err != nil {
+		return nil, err
+	}
+	m := &managed{Back: "/"}
+	var service *ServiceView
+	for i := range v.Services {
+		if v.Services[i].Name == at.Service {
+			service = &v.Services[i]
+		}
+	}
+	m.Service = service
+	if f.group == nil {
+		v.manageService(m, at, f)
+		return m, nil
+	}
+	for i := range service.Groups {
+		if service.Groups[i].Name == at.Group {
+			m.Group = &service.Groups[i]
+		}
+	}
+	m.Back = "/#" + m.Group.ID
+	if f.host == nil {
+		v.manageGroup(m, at, f)
+		return m, nil
+	}
+	row := v.row(f.service, f.group, f.host)
+	row.Targets = targets(f.host)
+	m.Host = &row
+	v.manageHost(m, at)
+	return m, nil
+}
+
+func targets(h *director.Host) (list []TargetView) {
+	for i, t := range append(slices.Clone(h.Targets), h.Leaving...) {
+		status, c := t.Status(), t.Host.Stats()
+		one := TargetView{
+			Address: t.Host.Addr().String(), Up: c.Up, Leaving: i >= len(h.Targets), Reason: status.Reason, Since: status.Since,
+			Sessions: c.Active, Total: c.Picks, Failures: c.Failures, Check: checkView(status),
+		}
+		if i < len(h.Shares) {
+			one.Weight, one.Backup = h.Shares[i].Weight, h.Shares[i].Backup
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+func (v *View) manageService(m *managed, at Where, f found) {
+	m.Title, m.Kind, m.Back = at.Service, "Service", "/#"+m.Service.ID
+	m.Forms = []Form{
+		v.form("Add listener", "addListen", at, "One more address for its clients.",
+			Field{Name: "address", Label: "Address", Kind: "text", Required: true, Hint: "host:port, *:port or unix:/path"}),
+		v.form("Add group", "addGroup", at, "The first group of a service takes its clients at once; others wait for the switch.",
+			Field{Name: "name", Label: "Name", Kind: "text", Required: true}, schedulers("leastc")),
+	}
+	if len(f.service.Config.Listen) > 1 {
+		for _, l := range f.service.Config.Listen {
+			m.Links = append(m.Links, link{"Close listener " + l.Address + "…", at.asks("delListen", "address", l.Address), true, "Sessions go on."})
+		}
+	}
+	m.Links = append(m.Links, link{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."})
+	if len(v.State.Services) > 1 {
+		m.Links = append(m.Links, link{"Delete service…", at.asks("delService"), true, "Its listeners are closed; sessions finish."})
+	}
+}
+
+func (v *View) manageGroup(m *managed, at Where, f found) {
+	m.Title, m.Kind = at.Group, "Group of service "+short(at.Service)
+	m.Forms = []Form{
+		v.form("Add host", "addHost", Where{Service: at.Service, Group: at.Group}, "", hostFields()...),
+		v.form("Change scheduler", "changeScheduler", at, "Sessions stay where they are; new ones are spread in the new way.", schedulers(f.group.Config.Scheduler)),
+	}
+	if f.group.Config.Enabled {
+		m.Links = []link{{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."}}
+		return
+	}
+	m.Links = []link{
+		{"Switch clients to this group…", at.asks("enableGroup"), false, "All new clients of the service, at once."},
+		{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."},
+		{"Delete all its hosts…", at.asks("delAllHosts"), true, "The group stays, empty."},
+		{"Delete group…", at.asks("delGroup"), true, "With its hosts."},
+	}
+}
+
+func (v *View) manageHost(m *managed, at Where) {
+	m.Title, m.Kind = at.Name, "Host of "+short(at.Service)+" / "+short(at.Group)
+	m.Back = "/#" + m.Host.ID
+	ready := v.form("Ready: give it clients", "setHost", at, "")
+	ready.Params = append(ready.Params, Param{"state", "ready"})
+	if m.Host.State != "ready" {
+		m.Forms = append(m.Forms, ready)
+	}
+	m.Forms = append(m.Forms, v.form("Set weight", "setHost", at, "The share of new clients, beside the other hosts' weights; 0: none.",
+		Field{Name: "weight", Label: "Weight", Kind: "number", Value: strconv.Itoa(m.Host.Weight), Required: true, Max: config.MaxWeight}))
+	if h := m.Host.Health; h == "down" || h == "part" {
+		m.Forms = append(m.Forms, v.form("Retry now", "retryHost", at, "Count it as up at once; a failure takes it out again."))
+	}
+	if m.Host.State != "drain" {
+		m.Links = append(m.Links, link{"Drain…", at.asks("setHost", "state", "drain"), false, "No new clients; its sessions finish."})
+	}
+	if m.Host.State != "maint" {
+		m.Links = append(m.Links, link{"Maintenance…", at.asks("setHost", "state", "maint"), false, "No new clients and no probes; its sessions finish."})
+	}
+	m.Links = append(m.Links,
+		link{"End its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."},
+		link{"Delete host…", at.asks("delHost"), true, "Out of the configuration."})
+}
+
+// ask works out the question before a verb is done, with what it would mean now.
+func (v *View) ask(verb string, p url.Values) (*question, error) {
+	at := Where{p.Get("service"), p.Get("group"), p.Get("name")}
+	q := &question{Form: Form{Action: Action{Verb: verb}, Danger: true, Cancel: "/"}}
+	if verb == "rollback" {
+		q.Title = "Undo the last change?"
+		q.Lines = v.lastChange()
+		q.Form.Label, q.Form.Params = "Undo it", []Param{{"n", "1"}, v.generation()}
+		return q, nil
+	}
+	if verb == "reload" {
+		q.Title = "Reload the configuration file?"
+		q.Lines = []string{"What the file has changed since it was read takes effect. Changes made at run time stay, unless they are discarded."}
+		if n := len(v.Unsaved); n > 0 {
+			q.Beware = []string{plural(n, "change") + " made at run time " + is(n) + " not in the file. To discard means to lose " + them(n) + "."}
+		}
+		q.Form = Form{Action: Action{"Reload", "reload", []Param{v.generation()}},
+			Cancel: "/",
+			Fields: []Field{{Name: "discard", Label: "Discard what was changed at run time", Kind: "flag"}}}
+		return q, nil
+	}
+	f, err := find(v.State, at)
+	if err != nil {
+		return nil, err
+	}
+	m, err := v.manage(at)
+	if err != nil {
+		return nil, err
+	}
+	q.Form.Cancel = m.Back
+	q.Form.Params = append(at.params(), v.generation())
+	put := func(title, label string, lines ...string) {
+		q.Title, q.Form.Label, q.Lines = title, label, lines
+	}
+	switch {
+	case verb == "setHost" && f.host != nil && (p.Get("state") == "drain" || p.Get("state") == "maint"):
+		q.Form.Params = append(q.Form.Params, Param{"state", p.Get("state")})
+		q.Form.Danger = false
+		if p.Get("state") == "drain" {
+			put(fmt.Sprintf("Drain host %s?", short(at.Name)), "Drain", "It gets no new clients. "+open(m.Host.Figures.Sessions)+" on it, to finish by themselves.")
+		} else {
+			put(fmt.Sprintf("Take host %s out for maintenance?", short(at.Name)), "Start maintenance",
+				"It gets no new clients and is not probed. "+open(m.Host.Figures.Sessions)+" on it, to finish by themselves.")
+		}
+		q.Beware = f.without(1)
+	case verb == "delHost" && f.host != nil:
+		put(fmt.Sprintf("Delete host %s?", short(at.Name)), "Delete host", "It is taken out of the configuration. "+open(m.Host.Figures.Sessions)+" on it.")
+		q.Form.Fields = []Field{drainField}
+		if q.Beware = f.without(1); f.group.Config.Enabled && len(f.group.Hosts) == 1 {
+			q.Beware = []string{"It is the last host of the group that takes the clients: they will be closed."}
+			q.Form.Fields = append(q.Form.Fields, forceField)
+		}
+	case verb == "shutdownSessions":
+		n, of := m.Service.Figures.Sessions, "service "+short(at.Service)
+		switch {
+		case f.host != nil:
+			n, of = m.Host.Figures.Sessions, "host "+short(at.Name)
+		case f.group != nil:
+			n, of = sessionsOf(f.group), "group "+short(at.Group)
+		}
+		put("End the sessions of "+of+" now?", "End sessions", open(n)+". Each is cut off where it is; clients may come back at once.")
+	case verb == "enableGroup" && f.group != nil:
+		was := f.service.Config.Enabled()
+		put(fmt.Sprintf("Switch service %s to group %s?", short(at.Service), short(at.Group)), "Switch clients",
+			"All new clients go to group "+short(at.Group)+" from now on.")
+		q.Form.Danger = false
+		q.Form.Fields = []Field{{Name: "drain", Label: "End the other group's sessions after", Kind: "text", Hint: drainField.Hint}}
+		if was != nil {
+			for _, g := range f.service.Groups {
+				if g.Config == was {
+					q.Lines = append(q.Lines, fmt.Sprintf("%s in group %s now.", open(sessionsOf(g)), short(was.Name)))
+				}
+			}
+		}
+		up := serving(f.group)
+		q.Lines = append(q.Lines, fmt.Sprintf("%d of its %s %s up and ready.", up, plural(len(f.group.Hosts), "host"), is(up)))
+		if up == 0 {
+			q.Beware = []string{"None of its hosts is up and takes clients."}
+			q.Form.Fields = append(q.Form.Fields, forceField)
+		}
+	case verb == "delAllHosts" && f.group != nil:
+		put(fmt.Sprintf("Delete all %s of group %s?", plural(len(f.group.Hosts), "host"), short(at.Group)), "Delete all hosts", "The group stays, empty.")
+	case verb == "delGroup" && f.group != nil:
+		put(fmt.Sprintf("Delete group %s of service %s?", short(at.Group), short(at.Service)), "Delete group",
+			"It goes with its "+plural(len(f.group.Hosts), "host")+". "+open(sessionsOf(f.group))+" on them, to finish by themselves.")
+	case verb == "delListen" && p.Get("address") != "":
+		put(fmt.Sprintf("Close listener %s of service %s?", clip(p.Get("address"), 80), short(at.Service)), "Close listener",
+			"New clients that come to this address are refused by the system. Sessions go on.")
+		q.Form.Params = append(q.Form.Params, Param{"address", p.Get("address")})
+	case verb == "delService" && f.group == nil:
+		put(fmt.Sprintf("Delete service %s?", short(at.Service)), "Delete service",
+			"Its listeners are closed and new clients refused. "+open(m.Service.Figures.Sessions)+", to finish by themselves.")
+		q.Beware = []string{"Everything that its clients need stops here."}
+	default:
+		return nil, ErrNotFound
+	}
+	return q, nil
+}
+
+// lastChange tells in lines what a rollback would undo.
+func (v *View) lastChange() []string {
+	for _, e := range slices.Backward(v.Source.Events) {
+		if e.Kind != "change" {
+			continue
+		}
+		by := e.By
+		if e.From != "" {
+			by += " from " + e.From
+		}
+		return append([]string{fmt.Sprintf("At %s %s did: %s", clock(e.Time, v.Now), clip(by, 80), clip(e.What, 300))},
+			"Undoing is a change of its own, and can be undone too.")
+	}
+	return []string{"The configuration becomes what it was before its last change. That is a change of its own, and can be undone too."}
+}
+
+// without tells what it would mean if a group lost one host that may serve.
+func (f *found) without(n int) []string {
+	if !f.group.Config.Enabled || f.host.Config.State != "ready" || f.host.Config.Weight == 0 || !f.host.Up() {
+		return nil
+	}
+	switch left := serving(f.group) - n; {
+	case left <= 0:
+		return []string{"It is the last host that is up and takes clients: without it they are turned away."}
+	case left == 1:
+		return []string{"Then one host alone serves all clients of the service."}
+	}
+	return nil
+}
+
+// serving is how many hosts of a group are up and take clients.
+func serving(g *director.Group) (n int) {
+	for _, h := range g.Hosts {
+		if h.Config.State == "ready" && h.Config.Weight > 0 && h.Up() {
+			n++
+		}
+	}
+	return n
+}
+
+func sessionsOf(g *director.Group) (n int64) {
+	for _, h := range g.Hosts {
+		n += hostFigures(h).Sessions
+	}
+	return n
+}
+
+func open(n int64) string {
+	if n == 0 {
+		return "No session is open"
+	}
+	return plural(int(n), "session") + " " + is(int(n)) + " open"
+}
+
+func is(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+func them(n int) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
+}
+
+// Answer makes the message about a verb that was executed. before is the state
+// before that; params are what the form said, err what came of it.
+func Answer(before *director.State, verb string, params url.Values, r admin.Result, err error) *Message {
+	if err != nil {
+		return &Message{Level: Critical, Text: "Refused: " + err.Error()}
+	}
+	m := &Message{Text: r.Text, Undo: undo(before, verb, params, r.Generation)}
+	if strings.Contains(r.Text, "\nwarning: ") {
+		m.Level = Warning
+	}
+	if strings.Contains(r.Text, "nothing to change") {
+		m.Undo = nil
+	}
+	return m
+}
+
+// undo is the way back from a change, nil if there is none. What only sets
+// something goes back by the same verb, whatever has been changed since;
+// what adds or deletes goes back by rollback, which is refused if it is not the
+// last change any more.
+func undo(before *director.State, verb string, params url.Values, generation uint64) *Action {
+	get := func(names ...string) string {
+		for key, values := range params {
+			for _, n := range names {
+				if strings.EqualFold(key, n) && len(values) > 0 {
+					return values[0]
+				}
+			}
+		}
+		return ""
+	}
+	if before == nil || generation <= before.Generation {
+		return nil
+	}
+	at := Where{get("service"), get("group"), get("name", "host")}
+	f, err := find(before, at)
+	switch strings.ToLower(verb) {
+	case "sethost", "hostadmindown", "hostadminup":
+		if err != nil || f.host == nil {
+			return nil
+		}
+		c := f.host.Config
+		a := &Action{Verb: "setHost", Params: at.params()}
+		var back []string
+		put := func(name, value string) {
+			a.Params = append(a.Params, Param{name, value})
+			back = append(back, name+" "+value)
+		}
+		if !strings.EqualFold(verb, "setHost") || get("state") != "" {
+			put("state", c.State)
+		}
+		if get("weight") != "" {
+			put("weight", strconv.Itoa(c.Weight))
+		}
+		if get("backup") != "" {
+			put("backup", yes(c.Backup))
+		}
+		if get("ip", "address") != "" {
+			put("ip", c.Address)
+		}
+		a.Label = "Undo: back to " + strings.Join(back, ", ")
+		return a
+	case "enablegroup":
+		if err != nil {
+			return nil
+		}
+		was := f.service.Config.Enabled()
+		if was == nil {
+			return nil
+		}
+		return &Action{"Undo: back to group " + short(was.Name), "enableGroup", Where{Service: at.Service, Group: was.Name}.params("force", "yes")}
+	case "changescheduler":
+		if err != nil || f.group == nil {
+			return nil
+		}
+		was := f.group.Config.Scheduler
+		return &Action{"Undo: back to " + was, "changeScheduler", at.params("scheduler", was)}
+	}
+	return &Action{"Undo", "rollback", []Param{{"n", "1"}, {"generation", strconv.FormatUint(generation, 10)}}}
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

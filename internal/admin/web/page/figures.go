@@ -1,0 +1,73 @@
+package page
+
+// Figures is the data of the event "figures" that live pages get once a second:
+// what moves by itself.
+//
+// A page compares Boot, Version, Generation and Revision with its own: another
+// Boot is another process, and if it has another Version too, the page loads
+// itself anew; another Revision means that rows, problems or their order have
+// changed, and the page fetches its changing part again.
+type Figures struct {
+	Time       int64  `json:"time"` // milliseconds since 1970
+	Boot       string `json:"boot"`
+	Version    string `json:"version"`
+	Generation uint64 `json:"generation"`
+	Revision   string `json:"revision"`
+	Sessions   int64  `json:"sessions"` // now, all services
+
+	Services map[string]ServiceFigures `json:"services"` // by ServiceView.ID
+	// Hosts has those whose figures have changed since they were last sent, and
+	// each at least every 15 seconds; at most 400 at once, so that the event
+	// stays small however many there are. By HostRow.ID.
+	Hosts map[string]HostFigures `json:"hosts"`
+
+	all map[string]HostFigures // every host, for a View
+}
+
+// ServiceFigures are of one service. Rates are a second, over the last three.
+type ServiceFigures struct {
+	Sessions   int64    `json:"sessions"`    // now
+	Total      uint64   `json:"total"`       // ever accepted
+	Rate       float64  `json:"rate"`        // new ones
+	In         uint64   `json:"in"`          // bytes from clients, ever
+	Out        uint64   `json:"out"`         // bytes to clients, ever
+	InRate     float64  `json:"in_rate"`     // bytes
+	OutRate    float64  `json:"out_rate"`    // bytes
+	Refused    uint64   `json:"refused"`     // clients closed without a host, ever
+	RefusedNow uint64   `json:"refused_now"` // of them in the last ten seconds
+	Failures   uint64   `json:"failures"`    // failed connects, ever
+	FailRate   float64  `json:"fail_rate"`
+	ConnectMS  *float64 `json:"connect_ms"` // connect time, as the last probes of the enabled group's hosts took, on average; null: there was none
+}
+
+// HostFigures are of one host, all addresses together. Rates are as for services.
+type HostFigures struct {
+	Sessions  int64    `json:"sessions"`
+	Total     uint64   `json:"total"`
+	Rate      float64  `json:"rate"`
+	Failures  uint64   `json:"failures"`
+	In        uint64   `json:"in"`
+	Out       uint64   `json:"out"`
+	InRate    float64  `json:"in_rate"`
+	OutRate   float64  `json:"out_rate"`
+	Checked   int64    `json:"checked"`    // when the last probe ended, milliseconds since 1970; 0: there was none
+	ConnectMS *float64 `json:"connect_ms"` // how long it took, if the host passed; else null
+}
+
+// History is the past of services and hosts, as the charts of a page that has
+// just been opened need it, the newest value last.
+type History struct {
+	Time   int64             `json:"time"` // of the last value, milliseconds since 1970
+	Step   int               `json:"step"` // milliseconds between two
+	Series map[string]Series `json:"series"`
+}
+
+// Series is the past of one service or host. All fields have the same length;
+// null: nothing was measured.
+type Series struct {
+	Rate      []float32  `json:"rate"`
+	Sessions  []float32  `json:"sessions"`
+	InRate    []float32  `json:"in_rate"`
+	OutRate   []float32  `json:"out_rate"`
+	ConnectMS []*float32 `json:"connect_ms"`
+}

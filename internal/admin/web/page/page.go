@@ -1,0 +1,297 @@
+// Package page is what an operator sees: it turns one state of the director
+// and one snapshot of the engine into HTML, and keeps the figures of the last
+// ten minutes for the charts. It does no HTTP and knows no passwords.
+//
+// Whoever serves it makes one [Meter], calls [Meter.Sample] once a second and
+// sends what that returns to every live page as the SSE event "figures" at
+// /api/v1/events. The pages expect to be served like this, all of it from the
+// root of the server:
+//
+//	GET  /           Pages.Running    parameters as ParseQuery reads them; refresh
+//	GET  /manage     Pages.Manage     service, group, name: what can be done with one of them
+//	GET  /ask        Pages.Ask        verb and its parameters: the question before it is done
+//	GET  /configs    Pages.Configs
+//	GET  /events     Pages.Events
+//	GET  /sessions   Pages.Sessions
+//	GET  /history    Meter.History    id, repeated: JSON
+//	GET  /static/…   Pages.Static     names with hashes of the content: cacheable for ever
+//	POST /VERB       Pages.Done       the answer to a verb, done or refused
+//
+// A request that htmx makes has the header HX-Request: true; Source.Part is to
+// be set then, and only what changes is written. Forms post the parameters that
+// package admin gives its verbs, by their names, and generation.
+//
+// Everything works without JavaScript; with it, the page is live. The pages need
+// no more than ContentSecurityPolicy allows.
+package page
+
+import (
+	"bytes"
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ContentSecurityPolicy is what the pages need, as the header of that name.
+const ContentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// Pages writes pages. Its methods may be called from any goroutine; each writes
+// a whole page or, for Source.Part, its changing part, or nothing and an error.
+type Pages struct {
+	templates *template.Template
+	files     files
+}
+
+// New returns Pages.
+func New() *Pages {
+	p := &Pages{files: newFiles()}
+	p.templates = template.Must(template.New("").Funcs(p.functions()).ParseFS(embedded, "templates/*.html"))
+	return p
+}
+
+// page is what the templates see.
+type page struct {
+	View    *View
+	Kind    string // which one
+	Title   string
+	Icon    string
+	Refresh string // of <meta http-equiv="refresh">, "" for none
+	Nav     []navigation
+	Data    any
+}
+
+type navigation struct {
+	Address, Text string
+	Here          bool
+}
+
+// Running writes the page of all services. It is the answer to a verb too, with
+// Source.Message; see Done.
+func (p *Pages) Running(w io.Writer, v *View) error {
+	return p.write(w, v, "running", v.Refresh, "", nil)
+}
+
+// Done writes the answer to a verb that was posted: Source.Message alone for
+// htmx, the running page with it otherwise, which then refreshes itself under
+// the address of the running page.
+func (p *Pages) Done(w io.Writer, v *View) error {
+	if v.Part {
+		return p.write(w, v, "done", 0, "", nil)
+	}
+	return p.write(w, v, "running", v.Refresh, "; url=/", nil)
+}
+
+// Manage writes the page of one service, group or host with all that can be
+// done with it. The error is ErrNotFound if it is not there; the page says so
+// then.
+func (p *Pages) Manage(w io.Writer, v *View, at Where) error {
+	m, err := v.manage(at)
+	if err != nil {
+		return p.missing(w, v, err)
+	}
+	return p.write(w, v, "manage", 0, "", m)
+}
+
+// Ask writes the question before a verb is done: the parameters are those of
+// the question's address. The error is as for Manage.
+func (p *Pages) Ask(w io.Writer, v *View, verb string, params map[string][]string) error {
+	q, err := v.ask(verb, params)
+	if err != nil {
+		return p.missing(w, v, err)
+	}
+	if !v.CanChange {
+		return p.missing(w, v, ErrReadonly)
+	}
+	return p.write(w, v, "ask", 0, "", q)
+}
+
+func (p *Pages) missing(w io.Writer, v *View, err error) error {
+	text := err.Error()
+	if werr := p.write(w, v, "missing", 0, "", strings.ToUpper(text[:1])+text[1:]+"."); werr != nil {
+		return werr
+	}
+	return err
+}
+
+// Configs writes the page that compares the running configuration with the
+// stored one.
+func (p *Pages) Configs(w io.Writer, v *View, c Configs) error {
+	return p.write(w, v, "configs", 0, "", comparison{c, sideBySide(c.Running, c.Stored)})
+}
+
+// Events writes the page of all of Source.Events.
+func (p *Pages) Events(w io.Writer, v *View) error {
+	list := slices.Clone(v.Events)
+	slices.Reverse(list)
+	return p.write(w, v, "events", v.Refresh, "", list)
+}
+
+// Sessions writes the page of open sessions; more tells that there are others.
+func (p *Pages) Sessions(w io.Writer, v *View, list []Session, more bool) error {
+	return p.write(w, v, "sessions", v.Refresh, "", struct {
+		List []Session
+		More bool
+	}{list, more})
+}
+
+func (p *Pages) write(w io.Writer, v *View, kind string, refresh time.Duration, to string, data any) error {
+	pg := page{View: v, Kind: kind, Data: data, Title: v.title(kind)}
+	pg.Icon = map[Level]string{Warning: "warning.svg", Critical: "critical.svg"}[v.Overall]
+	if pg.Icon == "" {
+		pg.Icon = "fine.svg"
+	}
+	if refresh > 0 {
+		pg.Refresh = strconv.Itoa(int(math.Ceil(refresh.Seconds()))) + to
+	}
+	for _, n := range []struct{ address, text, kind string }{
+		{"/", "Running", "running"}, {"/sessions", "Sessions", "sessions"}, {"/events", "Events", "events"}, {"/configs", "Configs", "configs"},
+	} {
+		pg.Nav = append(pg.Nav, navigation{n.address, n.text, n.kind == kind})
+	}
+	name := "shell"
+	if v.Part {
+		name = "part"
+	}
+	var b bytes.Buffer
+	if err := p.templates.ExecuteTemplate(&b, name, pg); err != nil {
+		return fmt.Errorf("write the page %s: %w", kind, err)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// title is the page's name in a row of tabs: the state comes first.
+func (v *View) title(kind string) string {
+	sign := "✓ txlb"
+	if n := v.Count(); n > 0 {
+		sign = "▲ " + plural(n, "problem") + " · txlb"
+		if v.Overall == Critical {
+			sign = "✖ " + plural(n, "problem") + " · txlb"
+		}
+	}
+	if kind != "running" && kind != "done" {
+		sign += " · " + kind
+	}
+	return sign
+}
+
+// Static returns an embedded file by its name under /static/, with its media
+// type. The names have a hash of the content, so that an answer may be kept for
+// ever.
+func (p *Pages) Static(name string) (data []byte, mediaType string, ok bool) {
+	f, ok := p.files.byAddress[name]
+	return f.data, f.mediaType, ok
+}
+
+// with joins a View with what a template is about.
+type withRow struct {
+	View *View
+	Row  *HostRow
+}
+type withGroup struct {
+	View  *View
+	Group *GroupView
+}
+type withEvent struct {
+	View  *View
+	Event Event
+}
+
+// Address returns where a static file is served, by its name in the source, such
+// as page.css.
+func (p *Pages) Address(name string) (string, error) { return p.files.address(name) }
+
+func (p *Pages) functions() template.FuncMap {
+	return template.FuncMap{
+		"static":  p.files.address,
+		"count":   count[int64],
+		"count64": count[int],
+		"ucount":  count[uint64],
+		"decimal": decimal,
+		"bytes":   amount,
+		"bytesOf": func(n uint64) string { return amount(float64(n)) },
+		"took":    took,
+		"millis":  func(d time.Duration) string { return took(milliseconds(d)) },
+		"since":   since,
+		"span":    span,
+		"ago": func(at, now time.Time) string {
+			if s := since(at, now); s != "now" {
+				return s + " ago"
+			}
+			return "now"
+		},
+		"clock":  clock,
+		"short":  short,
+		"clip":   clip,
+		"plural": plural,
+		"dash": func(s string) string {
+			if s == "" {
+				return "–"
+			}
+			return s
+		},
+		"sign":       func(l Level) string { return [...]string{"✓", "●", "▲", "✖"}[l] },
+		"healthMark": func(h string) template.HTML { return healthMarks[h] },
+		"kindSign": func(kind string) string {
+			if s, ok := kindSigns[kind]; ok {
+				return s
+			}
+			return "●"
+		},
+		"where":  func(service, group, name string) Where { return Where{service, group, name} },
+		"row":    func(v *View, r HostRow) withRow { return withRow{v, &r} },
+		"group":  func(v *View, g GroupView) withGroup { return withGroup{v, &g} },
+		"event":  func(v *View, e Event) withEvent { return withEvent{v, e} },
+		"from":   func(id string, n int) string { return id + " " + strconv.Itoa(n) },
+		"sorts":  func() []Choice { return sortChoices },
+		"recent": recent,
+		"sortLink": func(v *View, by, text string) template.HTML {
+			return p.sortLink(v, by, text)
+		},
+	}
+}
+
+// recentEvents is how many events the running page shows.
+const recentEvents = 8
+
+func recent(list []Event) []Event {
+	list = slices.Clone(list[max(0, len(list)-recentEvents):])
+	slices.Reverse(list)
+	return list
+}
+
+// healthMarks are a sign and a word for each HostRow.Health.
+var healthMarks = map[string]template.HTML{
+	"up":    `<span class="health up"><span class="sign" aria-hidden="true">✓</span> up</span>`,
+	"down":  `<span class="health down"><span class="sign" aria-hidden="true">✖</span> down</span>`,
+	"part":  `<span class="health part"><span class="sign" aria-hidden="true">◐</span> partly up</span>`,
+	"maint": `<span class="health maint"><span class="sign" aria-hidden="true">■</span> maintenance</span>`,
+	"none":  `<span class="health none"><span class="sign" aria-hidden="true">✖</span> no address</span>`,
+}
+
+var kindSigns = map[string]string{"up": "✓", "down": "✖", "change": "✎"}
+
+var sortChoices = []Choice{
+	{"", "problems first"}, {"name", "by name"}, {"health", "by health"}, {"sessions", "most sessions"}, {"rate", "highest rate"},
+	{"failures", "most failures"}, {"in", "most bytes in"}, {"out", "most bytes out"}, {"check", "slowest check"}, {"weight", "highest weight"},
+	{"-sessions", "fewest sessions"}, {"-rate", "lowest rate"}, {"-name", "by name, backwards"}, {"-weight", "lowest weight"},
+}
+
+// sortLink is the head of a column. A second click turns the order round.
+func (p *Pages) sortLink(v *View, by, text string) template.HTML {
+	to, mark := by, ""
+	switch v.Query.Sort {
+	case by:
+		to, mark = "-"+by, ` <span class="order" aria-label="sorted">▾</span>`
+	case "-" + by:
+		to, mark = by, ` <span class="order" aria-label="sorted backwards">▴</span>`
+	}
+	return template.HTML(`<a href="` + template.HTMLEscapeString(v.Query.With("sort", to)) + `" data-live>` +
+		template.HTMLEscapeString(text) + mark + `</a>`)
+}

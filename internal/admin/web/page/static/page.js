@@ -1,0 +1,527 @@
+// The page, live. Without this script everything works too; with it figures move,
+// questions come in a dialog, and what has changed is fetched as it changes.
+(() => {
+'use strict'
+
+const root = document.documentElement
+const $ = (s, at = document) => at.querySelector(s)
+const $$ = (s, at = document) => at.querySelectorAll(s)
+// Addresses begin with location.origin, as fetch refuses those of a page that
+// was opened with a password in its address.
+const live = () => document.getElementById('live')
+
+// ---- texts: the same as text.go makes ----
+
+const count = n => Math.trunc(n).toString().replace(/\B(?=(\d{3})+$)/g, ',')
+const decimal = f => f < 0.05 ? '0' : f < 9.95 ? f.toFixed(1) : count(Math.round(f))
+const amount = f => {
+  if (f < 999.5) return Math.round(f) + ' B'
+  for (const unit of ['kB', 'MB', 'GB', 'TB']) {
+    f /= 1000
+    if (f < 999.5) return decimal(f) + ' ' + unit
+  }
+  return decimal(f / 1000) + ' PB'
+}
+const span = ms => {
+  const s = Math.floor(ms / 1000)
+  return s < 1 ? 'now' : s < 120 ? s + ' s' : s < 7200 ? Math.floor(s / 60) + ' min' : s < 172800 ? Math.floor(s / 3600) + ' h' : Math.floor(s / 86400) + ' d'
+}
+const took = ms => ms == null ? '' : ms < 0.995 ? ms.toFixed(2) + ' ms' : ms < 9.95 ? ms.toFixed(1) + ' ms' : count(Math.round(ms)) + ' ms'
+const shown = {
+  sessions: count, total: count, failures: count, refused: count, rate: f => decimal(f) + '/s',
+  in: amount, out: amount, in_rate: f => amount(f) + '/s', out_rate: f => amount(f) + '/s', connect_ms: took,
+}
+const text = (el, s) => { if (el && el.textContent !== s) el.textContent = s }
+
+// ---- what is folded stays folded ----
+
+const kept = {
+  all: (() => { try { return JSON.parse(localStorage.getItem('txlb.folds')) || {} } catch { return {} } })(),
+  set(key, open) {
+    this.all[key] = open
+    const keys = Object.keys(this.all)
+    for (const old of keys.slice(0, Math.max(0, keys.length - 500))) delete this.all[old]
+    try { localStorage.setItem('txlb.folds', JSON.stringify(this.all)) } catch { /* private window */ }
+  },
+  apply(at) {
+    if (new URLSearchParams(location.search).get('more') === null) {
+      for (const d of $$('details[data-keep]', at)) {
+        const open = this.all[d.dataset.keep]
+        if (open !== undefined && d.open !== open) d.open = open
+      }
+    }
+  },
+}
+document.addEventListener('click', e => {
+  const summary = e.target.closest('details[data-keep] > summary')
+  if (summary) kept.set(summary.parentNode.dataset.keep, !summary.parentNode.open)
+})
+
+// ---- figures: kept until their row is seen, written once a frame ----
+
+const rows = new Map() // id -> the newest figures
+const waiting = new Set() // ids whose figures have not been written
+const visible = new Set() // rows on the screen
+let clock = 0 // the server's, minus ours
+let newest = null
+let frame = 0
+
+const seen = new IntersectionObserver(entries => {
+  for (const e of entries) {
+    if (e.isIntersecting) { visible.add(e.target); if (rows.has(e.target.id)) waiting.add(e.target.id) } else visible.delete(e.target)
+  }
+  draw()
+}, { rootMargin: '200px' })
+
+function draw() {
+  if (!frame) frame = requestAnimationFrame(write)
+}
+
+function write() {
+  frame = 0
+  const now = Date.now() + clock
+  for (const tr of visible) {
+    if (!tr.isConnected) { visible.delete(tr); continue }
+    const f = rows.get(tr.id)
+    if (f && waiting.delete(tr.id)) {
+      for (const el of $$('[data-f]', tr)) {
+        const name = el.dataset.f
+        if (name === 'checked') el.dataset.at = f.checked
+        else if (name === 'connect_ms') { if (f.connect_ms != null) text(el, took(f.connect_ms)) } else text(el, shown[name](f[name]))
+      }
+    }
+    for (const el of $$('time[data-at]', tr)) {
+      if (el.dataset.at !== '0') text(el, span(Math.max(0, now - el.dataset.at)))
+    }
+  }
+  if (newest) {
+    const totals = { sessions: 0, rate: 0, in_rate: 0, out_rate: 0 }
+    for (const id in newest.services) {
+      const f = newest.services[id]
+      for (const k in totals) totals[k] += f[k]
+      const head = $('#' + id + ' > .service-head')
+      if (head) for (const el of $$('[data-s]', head)) {
+        const name = el.dataset.s
+        text(el, name === 'rate' ? decimal(f.rate) : shown[name](f[name]) || '–')
+      }
+    }
+    for (const el of $$('[data-total]')) {
+      const name = el.dataset.total
+      text(el, name === 'rate' ? decimal(totals.rate) : shown[name](totals[name]))
+    }
+  }
+}
+
+// watch takes up rows that have come with a new part of the page.
+function watch(at) {
+  seen.disconnect()
+  visible.clear()
+  for (const tr of $$('.hosts tbody tr[id]', at)) seen.observe(tr)
+}
+
+// ---- charts ----
+
+const whole = v => v >= 1 || v === 0 ? count(v) : decimal(v)
+const kinds = [ // least: the least that the axis ends at
+  { title: 'New sessions a second', series: ['rate'], value: decimal, least: 4, mark: whole },
+  { title: 'Sessions', series: ['sessions'], value: count, least: 4, mark: whole },
+  { title: 'Bytes a second', series: ['in_rate', 'out_rate'], names: ['in', 'out'], value: amount, least: 1000, mark: amount },
+  { title: 'Connect time of checks', series: ['connect_ms'], value: v => took(v) || '–', least: 0.5, mark: v => v + ' ms' },
+]
+const colours = { rate: 'rate', sessions: 'sessions', in_rate: 'in', out_rate: 'out', connect_ms: 'connect' }
+const keep = 600 // values
+const charts = new Map() // element -> {id, kind, data, plots}
+
+const inView = new IntersectionObserver(entries => {
+  for (const e of entries) {
+    const c = charts.get(e.target)
+    if (!c) continue
+    c.inView = e.isIntersecting
+    if (c.inView) redraw(c)
+  }
+})
+
+function chartsIn(at) {
+  for (const el of $$('.charts', at)) {
+    if (charts.has(el)) continue
+    const c = { el, id: el.dataset.of, kind: el.dataset.kind, data: { time: [] }, plots: [], inView: false }
+    for (const k in colours) c.data[k] = []
+    charts.set(el, c)
+    el.hidden = false
+    inView.observe(el)
+    load(c)
+  }
+  for (const [el, c] of charts) {
+    if (el.isConnected) continue
+    for (const p of c.plots) p.u.destroy()
+    inView.unobserve(el)
+    charts.delete(el)
+  }
+}
+
+async function load(c) {
+  try {
+    const r = await fetch(location.origin + '/history?id=' + encodeURIComponent(c.id))
+    if (!r.ok) throw new Error(r.status)
+    const h = await r.json()
+    const s = h.series[c.id]
+    if (s) {
+      const n = s.rate.length
+      const later = c.data.time.filter(t => t * 1000 > h.time).length
+      const skip = c.data.time.length - later
+      c.data.time = [...Array.from({ length: n }, (_, i) => (h.time - (n - 1 - i) * h.step) / 1000), ...c.data.time.slice(skip)]
+      for (const k in colours) c.data[k] = [...(s[k] || Array(n).fill(null)), ...c.data[k].slice(skip)]
+    }
+  } catch { /* it begins now */ }
+  plot(c)
+}
+
+function plot(c) {
+  const style = getComputedStyle(root)
+  const colour = name => style.getPropertyValue('--' + name).trim()
+  for (const p of c.plots) p.u.destroy()
+  c.el.replaceChildren()
+  c.plots = kinds.map(k => {
+    const box = document.createElement('div')
+    box.className = 'chart'
+    const head = document.createElement('h4')
+    const title = document.createElement('span')
+    title.textContent = k.title
+    head.append(title)
+    const now = k.series.map((s, i) => {
+      const key = document.createElement('span')
+      key.className = 'key c-' + s
+      if (k.names) key.append(k.names[i] + ' ')
+      const b = document.createElement('b')
+      key.append(b)
+      head.append(key)
+      return b
+    })
+    box.append(head)
+    c.el.append(box)
+    const axis = { stroke: colour('muted'), grid: { stroke: colour('line'), width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' }
+    const u = new uPlot({
+      width: Math.max(120, box.clientWidth), height: 84, padding: [6, 4, 0, 0],
+      legend: { show: false }, cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
+      scales: { x: { time: true }, y: { range: (_, lo, hi) => [0, Math.max(hi * 1.1, k.least)] } },
+      axes: [
+        { ...axis, size: 18, gap: 2, space: 70, values: (_, ts) => ts.map(t => time(t * 1000, ts.length > 1 && ts[1] - ts[0] < 60)) },
+        { ...axis, size: 50, gap: 3, space: 26, values: (_, vs) => vs.map(v => v === 0 ? '0' : k.mark(v)) },
+      ],
+      series: [{}, ...k.series.map(s => ({ stroke: colour('chart-' + colours[s]), width: 1.5, spanGaps: s === 'connect_ms', points: { show: false } }))],
+      hooks: { setCursor: [u => legend(c, k, now, u.cursor.idx)] },
+    }, [c.data.time, ...k.series.map(s => c.data[s])], box)
+    return { k, u, box, now }
+  })
+  redraw(c)
+}
+
+// time writes a time of the day.
+const time = (ms, seconds) => new Date(ms).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: seconds ? '2-digit' : undefined, hourCycle: 'h23' })
+
+// legend shows the values under the pointer, or the last ones.
+function legend(c, k, now, idx) {
+  k.series.forEach((s, i) => {
+    const list = c.data[s]
+    const v = list[idx ?? list.length - 1]
+    text(now[i], v == null ? '–' : k.value(v))
+  })
+}
+
+function redraw(c) {
+  if (!c.inView || document.hidden) return
+  for (const p of c.plots) {
+    const width = Math.max(120, p.box.clientWidth)
+    if (p.u.width !== width) p.u.setSize({ width, height: 84 })
+    p.u.setData([c.data.time, ...p.k.series.map(s => c.data[s])])
+    legend(c, p.k, p.now, p.u.cursor.idx)
+  }
+}
+
+function feed(f) {
+  for (const c of charts.values()) {
+    const v = c.kind === 'host' ? rows.get(c.id) : f.services[c.id]
+    const t = f.time / 1000
+    if (!v || c.data.time.length && t <= c.data.time[c.data.time.length - 1]) continue
+    c.data.time.push(t)
+    for (const k in colours) c.data[k].push(v[k] ?? null)
+    if (c.data.time.length > 2 * keep) {
+      c.data.time = c.data.time.slice(-keep)
+      for (const k in colours) c.data[k] = c.data[k].slice(-keep)
+    }
+    redraw(c)
+  }
+}
+
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => { for (const c of charts.values()) plot(c) })
+addEventListener('resize', () => { for (const c of charts.values()) redraw(c) })
+
+// ---- the changing part ----
+
+const patient = 15000 // for an answer
+const under = new Map() // target -> the request that is on its way for it
+
+// get fetches a part of the page and puts it in place; a newer one for the same
+// place overtakes it.
+async function get(address, target, style) {
+  under.get(target)?.abort()
+  const mine = new AbortController()
+  under.set(target, mine)
+  const late = setTimeout(() => mine.abort(), patient)
+  try {
+    const r = await fetch(location.origin + address, { headers: { 'HX-Request': 'true' }, signal: mine.signal })
+    const html = await r.text()
+    if (under.get(target) !== mine) return false
+    if (!(r.headers.get('Content-Type') || '').startsWith('text/html')) { say('critical', html.trim().slice(0, 500)); return false }
+    if (target === 'live') {
+      if (!r.ok || !live()) return false
+      const on = document.activeElement
+      const row = on && on.closest('#live [id]')
+      const held = row && { row: row.id, nth: [...$$(controls, row)].indexOf(on) }
+      htmx.swap('#live', html, { swapStyle: 'outerHTML', swapDelay: 0, settleDelay: 0 })
+      taken(held)
+    } else {
+      htmx.swap('#' + target, html, { swapStyle: style, swapDelay: 0, settleDelay: 0 })
+    }
+    return true
+  } catch (e) {
+    if (under.get(target) === mine && target !== 'live') say('critical', 'txlb did not answer.')
+    return false
+  } finally {
+    clearTimeout(late)
+    if (under.get(target) === mine) under.delete(target)
+  }
+}
+
+const controls = 'a, button, summary, input, select'
+let lastFetch = 0
+
+let due = 0
+
+// soon refreshes at once, but not more than twice a second.
+function soon() {
+  if (!due) due = setTimeout(() => { due = 0; refresh() }, Math.max(0, lastFetch + 500 - Date.now()))
+}
+
+function refresh() {
+  if (!live() || document.hidden) return
+  lastFetch = Date.now()
+  get(live().dataset.address, 'live')
+}
+
+// What a form has posted is answered with a message. A refusal is shown where
+// the question is.
+document.addEventListener('htmx:beforeSwap', e => {
+  const status = e.detail.xhr.status
+  if (!(e.detail.xhr.getResponseHeader('Content-Type') || '').startsWith('text/html')) {
+    e.detail.shouldSwap = false
+    say('critical', e.detail.xhr.responseText.trim().slice(0, 500) || 'Refused: ' + status)
+    return
+  }
+  e.detail.shouldSwap = true
+  e.detail.isError = false
+  if (e.detail.serverResponse.includes('data-level="critical"')) {
+    const answer = $('#dialog[open] .answer')
+    if (answer) { e.detail.target = answer; e.detail.swapOverride = 'innerHTML' }
+  }
+})
+
+document.addEventListener('htmx:afterRequest', e => {
+  const message = $('#dialog[open] .answer .message:not(.seen)') || $('#messages .message:not(.seen)')
+  if (!message) return
+  closable(message)
+  for (const old of [...$$('#messages .message')].slice(3)) old.remove()
+  if (message.dataset.level !== 'critical') shut()
+  refresh()
+})
+
+// taken looks after a part that has just come.
+function taken(held) {
+  const at = live()
+  kept.apply(document)
+  watch(at)
+  chartsIn(document)
+  const state = $('#state')
+  document.title = state.dataset.title
+  const icon = $('#icon')
+  const href = icon.dataset[state.dataset.level] || icon.dataset.fine
+  if (icon.getAttribute('href') !== href) icon.setAttribute('href', href)
+  if (held) {
+    const row = document.getElementById(held.row)
+    const el = row && (held.nth < 0 ? row : $$(controls, row)[held.nth])
+    if (el && (document.activeElement === document.body || !document.activeElement)) el.focus({ preventScroll: true })
+  }
+  draw()
+}
+
+// Links that show the same page otherwise, and the filter, keep the address.
+document.addEventListener('click', e => {
+  const a = e.target.closest('a')
+  if (!a || e.ctrlKey || e.metaKey || e.shiftKey || e.button !== 0) return
+  if (a.hasAttribute('data-dialog')) {
+    e.preventDefault()
+    ask(a.getAttribute('href'))
+  } else if (a.hasAttribute('data-live') && live()) {
+    e.preventDefault()
+    const to = new URL(a.href)
+    history.replaceState(null, '', to.pathname + to.search)
+    $('#filter-sort').value = to.searchParams.get('sort') || ''
+    get(to.pathname + to.search, 'live')
+  } else if (a.hasAttribute('data-close') && $('#dialog[open]')) {
+    e.preventDefault()
+    shut()
+  } else if (a.hash && a.pathname === location.pathname && a.search === location.search || a.getAttribute('href')?.startsWith('#')) {
+    const to = document.getElementById(decodeURIComponent(a.hash.slice(1)))
+    for (let d = to && to.closest('details'); d; d = d.parentElement.closest('details')) d.open = true
+  }
+})
+const filter = $('#filter')
+let typing = 0
+function choose() {
+  const v = new URLSearchParams()
+  for (const [name, value] of new FormData(filter)) if (value) v.set(name, value)
+  const to = v.size ? '/?' + v : '/'
+  history.replaceState(null, '', to)
+  get(to, 'live')
+}
+if (filter) {
+  filter.addEventListener('input', () => { clearTimeout(typing); typing = setTimeout(choose, 120) })
+  filter.addEventListener('submit', e => { e.preventDefault(); clearTimeout(typing); choose() })
+}
+
+// ---- the dialog ----
+
+const dialog = $('#dialog')
+
+async function ask(address) {
+  if (!await get(address, 'dialog-body', 'innerHTML')) return
+  if (!dialog.open) dialog.showModal()
+  dialog.scrollTop = 0
+  chartsIn(document)
+  // Where a slip of the finger would do harm, the way out comes first.
+  const first = $('button.danger', dialog) && !$('.forms', dialog) ? $('[data-close]', dialog) : $('.forms', dialog) ? $('h1', dialog) : $('.fields input:not([type=hidden]), .fields button', dialog)
+  if (first) first.focus()
+}
+
+function shut() {
+  if (dialog.open) dialog.close()
+}
+dialog.addEventListener('close', () => { $('#dialog-body').replaceChildren(); chartsIn(document) })
+dialog.addEventListener('click', e => { if (e.target === dialog) shut() })
+
+// ---- messages ----
+
+function closable(message) {
+  message.classList.add('seen')
+  const b = document.createElement('button')
+  b.type = 'button'
+  b.className = 'close'
+  b.setAttribute('aria-label', 'Dismiss')
+  b.textContent = '✕'
+  b.addEventListener('click', () => message.remove())
+  message.append(b)
+}
+
+function say(level, words) {
+  const m = document.createElement('div')
+  m.className = 'message ' + level
+  m.dataset.level = level
+  const p = document.createElement('p')
+  p.textContent = words
+  m.append(p)
+  const answer = $('#dialog[open] .answer')
+  if (answer) answer.replaceChildren(m)
+  else $('#messages').prepend(m)
+  closable(m)
+}
+for (const event of ['htmx:sendError', 'htmx:timeout']) {
+  document.addEventListener(event, () => {
+    say('critical', 'txlb did not answer: whether that was done is not known. Look at the page when it is live again.')
+  })
+}
+
+// ---- live ----
+
+const patience = 5000 // without a word for so long, the connection is lost
+let source = null
+let heard = 0
+let lost = 0 // since when; 0: live
+let boot = root.dataset.boot
+let retry = 0
+
+function banner(kind, words) {
+  const el = $('#connection')
+  el.className = 'connection ' + kind
+  text(el, words)
+}
+
+function connect() {
+  clearTimeout(retry)
+  if (source) source.close()
+  source = new EventSource(location.origin + '/api/v1/events')
+  heard = Date.now()
+  source.addEventListener('figures', e => arrived(JSON.parse(e.data)))
+  for (const news of ['change', 'health', 'order']) source.addEventListener(news, soon)
+  source.onerror = () => {
+    gone()
+    // The browser tries again by itself unless the server has said no.
+    if (source.readyState === EventSource.CLOSED) { clearTimeout(retry); retry = setTimeout(connect, 2000) }
+  }
+}
+
+function gone() {
+  if (lost) return
+  lost = Date.now()
+  root.classList.add('stale')
+  banner('lost', 'Connection to txlb lost at ' + time(Date.now(), true) + '. What you see is old. Trying again…')
+}
+
+function arrived(f) {
+  heard = Date.now()
+  clock = f.time - heard
+  const restarted = boot !== f.boot
+  if (restarted && root.dataset.version !== f.version) { location.reload(); return }
+  if (lost || restarted) {
+    root.classList.remove('stale')
+    banner('back', restarted ? 'txlb was restarted. Live again.' : 'Live again.')
+    setTimeout(() => { if (!lost) banner('', '') }, 5000)
+    lost = 0
+  }
+  if (restarted) { boot = f.boot; rows.clear() }
+  newest = f
+  for (const id in f.hosts) { rows.set(id, f.hosts[id]); waiting.add(id) }
+  if (rows.size > 20000) rows.clear()
+  const at = live()
+  if (at && (restarted || at.dataset.revision !== f.revision)) soon()
+  feed(f)
+  draw()
+}
+
+setInterval(() => {
+  if (document.hidden) return
+  if (Date.now() - heard > patience) {
+    gone()
+    if (Date.now() - heard > 2 * patience || source.readyState === EventSource.CLOSED) connect()
+  }
+}, 1000)
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) return
+  refresh()
+  for (const c of charts.values()) redraw(c)
+})
+
+// ---- go ----
+
+root.classList.add('js')
+for (const m of $$('.message')) closable(m)
+kept.apply(document)
+if (live()) watch(live())
+chartsIn(document)
+if (location.hash) {
+  const to = document.getElementById(location.hash.slice(1))
+  for (let d = to && to.closest('details'); d; d = d.parentElement.closest('details')) d.open = true
+  if (to) to.scrollIntoView()
+}
+connect()
+window.txlb = { count, decimal, amount, span, took } // for the test that compares them with the server's
+})()

@@ -1,0 +1,131 @@
+package page
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// The texts that figures become. page.js has the same functions, for what moves;
+// a test compares them.
+
+// count writes a whole number with its thousands apart.
+func count[T int | int64 | uint64](n T) string {
+	s := strconv.FormatInt(int64(n), 10)
+	from := 0
+	if n < 0 {
+		from = 1
+	}
+	for i := len(s) - 3; i > from; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// decimal writes a figure with as many digits as it is worth: three, or all of
+// its whole part.
+func decimal(f float64) string {
+	switch {
+	case f < 0.05:
+		return "0"
+	case f < 9.95:
+		return strconv.FormatFloat(f, 'f', 1, 64)
+	}
+	return count(int64(math.Round(f)))
+}
+
+// amount writes so many bytes in decimal units.
+func amount(f float64) string {
+	if f < 999.5 {
+		return strconv.FormatFloat(math.Round(f), 'f', 0, 64) + " B"
+	}
+	for _, unit := range []string{"kB", "MB", "GB", "TB"} {
+		if f /= 1000; f < 999.5 {
+			return decimal(f) + " " + unit
+		}
+	}
+	return decimal(f/1000) + " PB"
+}
+
+// span writes a time that has passed with its greatest unit.
+func span(d time.Duration) string {
+	s := int64(d / time.Second)
+	switch {
+	case s < 1:
+		return "now"
+	case s < 120:
+		return strconv.FormatInt(s, 10) + " s"
+	case s < 2*3600:
+		return strconv.FormatInt(s/60, 10) + " min"
+	case s < 2*86400:
+		return strconv.FormatInt(s/3600, 10) + " h"
+	}
+	return strconv.FormatInt(s/86400, 10) + " d"
+}
+
+// since is the span from at to now, "" if at is zero.
+func since(at, now time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return span(max(0, now.Sub(at)))
+}
+
+// clock writes a time of the day, with the day if that is another.
+func clock(t, now time.Time) string {
+	t = t.Local()
+	y, m, d := t.Date()
+	if ny, nm, nd := now.Local().Date(); y == ny && m == nm && d == nd {
+		return t.Format("15:04:05")
+	}
+	return t.Format("2 Jan 15:04:05")
+}
+
+// took writes how long something took, "" for nothing.
+func took(ms *float64) string {
+	switch {
+	case ms == nil:
+		return ""
+	case *ms < 0.995:
+		return strconv.FormatFloat(*ms, 'f', 2, 64) + " ms"
+	case *ms < 9.95:
+		return strconv.FormatFloat(*ms, 'f', 1, 64) + " ms"
+	}
+	return count(int64(math.Round(*ms))) + " ms"
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return count(n) + " " + what + "s"
+}
+
+// clip shortens a text to some letters.
+func clip(s string, letters int) string {
+	if utf8.RuneCountInString(s) <= letters {
+		return s
+	}
+	r := []rune(s)
+	return string(r[:letters-1]) + "…"
+}
+
+// short makes a name fit into a line.
+func short(name string) string {
+	if len(name) > 4*shortName {
+		name = strings.ToValidUTF8(name[:4*shortName], "") + "…"
+	}
+	return clip(strings.Map(visible, name), shortName)
+}
+
+const shortName = 64 // letters
+
+// visible replaces what would break a line.
+func visible(r rune) rune {
+	if r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' {
+		return '␣'
+	}
+	return r
+}

@@ -1,0 +1,263 @@
+package web
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/web/page"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/sched"
+)
+
+const html = "text/html; charset=utf-8"
+
+// pageRoutes are the pages of package page, under the ancestors' paths and
+// their own, and what they are made of.
+func (s *server) pageRoutes() []route {
+	get := func(path, about string, serve func(*request) (answer, error)) route {
+		return route{method: http.MethodGet, path: path, role: admin.Readonly, about: about, serve: serve}
+	}
+	list := []route{
+		get("/manage", "one service, group or host (service, group, name) with all that can be done", s.serveManage),
+		get("/ask", "the question before something is done", s.serveAsk),
+		get("/events", "what has happened", s.serveEventPage),
+		get("/sessions", "open sessions", s.serveSessions),
+		get("/history", "the last ten minutes of what has these IDs (id, repeated), as JSON", s.serveHistory),
+		get("/static/", "what the pages are made of", s.serveStatic),
+	}
+	for _, path := range []string{"/", "/all", "/running", "/index.html"} {
+		list = append(list, get(path, "the running page; refresh, in seconds", s.serveRunning))
+	}
+	for _, path := range []string{"/configs", "/config.xml", "/stored.xml", "/config.obj"} {
+		list = append(list, get(path, "the running and the stored configuration", s.serveConfigs))
+	}
+	for _, path := range []string{"/txlb.css", "/pydirector.css"} {
+		list = append(list, get(path, "the style sheet, under the ancestors' names", s.serveStyle))
+	}
+	return list
+}
+
+// isPage tells whether a path is one that a browser shows, and a form may be on.
+func isPage(path string) bool {
+	return slices.Contains([]string{"/", "/all", "/running", "/index.html", "/configs", "/config.xml", "/stored.xml", "/config.obj",
+		"/manage", "/events", "/sessions"}, path)
+}
+
+// source is what a page is made of, but for who looks.
+func (s *server) source() page.Source {
+	d := s.opt.Director
+	state := d.State()
+	src := page.Source{
+		State: state, Snapshot: s.opt.Engine.Snapshot(), Listeners: s.opt.Engine.Listeners(),
+		Version: s.opt.Version, Boot: s.live.boot, Started: s.opt.Started, Now: time.Now(),
+		HasFile: d.Stored() != nil, Unsaved: d.Unsaved(), ReloadFailed: d.ReloadFailed(),
+	}
+	if w := state.Config.Admin.Web; w != nil {
+		src.Refresh = w.Refresh
+	}
+	return src
+}
+
+// view makes the View of a request.
+func (s *server) view(q *request) *page.View {
+	src := s.source()
+	query := q.URL.Query()
+	src.User, src.CanChange = q.caller.Name, q.caller.Role == admin.Full
+	src.Query = page.ParseQuery(query)
+	src.Part = q.Header.Get("HX-Request") == "true"
+	src.Message = s.flashes.take(q)
+	src.Figures = s.live.meter.Figures(false)
+	for name := range query {
+		if n, err := strconv.ParseFloat(query.Get(name), 64); err == nil && strings.EqualFold(name, "refresh") && n >= 0 && n <= 86400 {
+			src.Refresh = time.Duration(n * float64(time.Second))
+		}
+	}
+	for _, e := range s.opt.Director.Events() {
+		src.Events = append(src.Events, pageEvent(e))
+	}
+	return page.NewView(src)
+}
+
+// pageEvent writes an event for a page.
+func pageEvent(e director.Event) page.Event {
+	info := admin.NewEventInfo(e)
+	p := page.Event{Time: e.Time, Kind: info.Kind, Generation: e.Generation, By: e.By, From: e.From, What: e.Verb, Details: info.Edits}
+	switch e.Kind {
+	case director.HealthEvent:
+		p.Kind = strings.TrimPrefix(e.Verb, "host ")
+		p.What = e.Text
+	case director.OrderEvent:
+		p.Details = strings.Split(strings.TrimSpace(e.Text), "\n")
+	}
+	return p
+}
+
+// write makes the answer of what a function of package page writes.
+func write(f func(*bytes.Buffer) error) (answer, error) {
+	a := answer{kind: html}
+	var b bytes.Buffer
+	switch err := f(&b); {
+	case err == nil:
+	case b.Len() == 0:
+		return answer{}, err
+	case errors.Is(err, page.ErrReadonly):
+		a.status = http.StatusForbidden
+	default: // the page says what is not there
+		a.status = http.StatusNotFound
+	}
+	a.body = b.Bytes()
+	return a, nil
+}
+
+func (s *server) serveRunning(q *request) (answer, error) {
+	return write(func(b *bytes.Buffer) error { return s.pages.Running(b, s.view(q)) })
+}
+
+func (s *server) serveEventPage(q *request) (answer, error) {
+	return write(func(b *bytes.Buffer) error { return s.pages.Events(b, s.view(q)) })
+}
+
+func (s *server) serveManage(q *request) (answer, error) {
+	v := q.URL.Query()
+	at := page.Where{Service: v.Get("service"), Group: v.Get("group"), Name: v.Get("name")}
+	return write(func(b *bytes.Buffer) error { return s.pages.Manage(b, s.view(q), at) })
+}
+
+func (s *server) serveAsk(q *request) (answer, error) {
+	v := q.URL.Query()
+	verb := v.Get("verb")
+	delete(v, "verb")
+	return write(func(b *bytes.Buffer) error { return s.pages.Ask(b, s.view(q), verb, v) })
+}
+
+// serveConfigs shows the configurations as show config and show stored tell
+// them, hashes masked for those who may not see them.
+func (s *server) serveConfigs(q *request) (answer, error) {
+	running, err := s.read(q, "show config")
+	if err != nil {
+		return answer{}, err
+	}
+	c := page.Configs{Running: running.Text}
+	if doc := s.opt.Director.Stored(); doc != nil {
+		stored, err := s.read(q, "show stored")
+		if err != nil {
+			return answer{}, err
+		}
+		diff, err := s.read(q, "show diff")
+		if err != nil {
+			return answer{}, err
+		}
+		c.Path, c.Stored = doc.Path, stored.Text
+		if info, ok := diff.Data.(admin.FileInfo); ok && len(info.Changed) > 0 {
+			c.Verbs = strings.Split(strings.TrimSpace(diff.Text), "\n")
+		}
+	}
+	return write(func(b *bytes.Buffer) error { return s.pages.Configs(b, s.view(q), c) })
+}
+
+// read does a verb that only looks.
+func (s *server) read(q *request, verb string) (admin.Result, error) {
+	first, second, _ := strings.Cut(verb, " ")
+	return s.execute(q, admin.Command{Verb: first, Words: []admin.Word{{Value: second}}})
+}
+
+// maxSessionsShown bounds the page of sessions.
+const maxSessionsShown = 500
+
+func (s *server) serveSessions(q *request) (answer, error) {
+	list := s.opt.Engine.Sessions(maxSessionsShown+1, func(string, *sched.Host) bool { return true })
+	more := len(list) > maxSessionsShown
+	list = list[:min(len(list), maxSessionsShown)]
+	shown := make([]page.Session, len(list))
+	for i, one := range admin.SessionInfos(s.opt.Director.State(), list) {
+		shown[i] = page.Session{
+			ID: list[i].ID, Service: one.Service, Group: one.Group, Host: one.Host, Client: one.Client,
+			Started: one.Started, Idle: list[i].Idle, In: one.In, Out: one.Out,
+		}
+	}
+	return write(func(b *bytes.Buffer) error { return s.pages.Sessions(b, s.view(q), shown, more) })
+}
+
+func (s *server) serveHistory(q *request) (answer, error) {
+	return jsonAnswer(s.live.meter.History(q.URL.Query()["id"]...))
+}
+
+func (s *server) serveStatic(q *request) (answer, error) {
+	data, kind, ok := s.pages.Static(strings.TrimPrefix(q.URL.Path, "/static/"))
+	if !ok {
+		return answer{}, fail(http.StatusNotFound, "unknown_path", "there is no such file; load the page again")
+	}
+	return answer{kind: kind, body: data, cached: true}, nil
+}
+
+func (s *server) serveStyle(*request) (answer, error) {
+	address, err := s.pages.Address("page.css")
+	if err != nil {
+		return answer{}, err
+	}
+	data, kind, _ := s.pages.Static(path.Base(address))
+	return answer{kind: kind, body: data}, nil
+}
+
+// verbRoutes are the changing verbs under their names, as the ancestors had
+// them.
+func (s *server) verbRoutes() []route {
+	var list []route
+	verbs := admin.Verbs()
+	for i := range verbs {
+		v := &verbs[i]
+		if !v.Changes || !s.opt.Admin.Served(v) {
+			continue
+		}
+		for _, name := range append([]string{v.Name}, v.Aliases...) {
+			list = append(list, route{
+				method: http.MethodPost, path: "/" + name, role: v.Role, verb: v, about: v.Help, serve: s.serveVerb,
+			})
+		}
+	}
+	return list
+}
+
+// serveVerb does a verb. The page's script gets the message to show, a browser
+// is led back to the page that it was on, and shown it there; others get it as
+// text.
+func (s *server) serveVerb(q *request) (answer, error) {
+	before := s.opt.Director.State()
+	c, err := s.command(q)
+	var result admin.Result
+	if err == nil {
+		result, err = s.execute(q, c)
+	}
+	live := q.Header.Get("HX-Request") == "true"
+	if !live && !strings.Contains(q.Header.Get("Accept"), "text/html") {
+		return text(result.Text), err
+	}
+	params := url.Values{}
+	for _, w := range c.Words {
+		params.Add(w.Key, w.Value)
+	}
+	message := page.Answer(before, q.route.verb.Name, params, result, err)
+	if live {
+		return write(func(b *bytes.Buffer) error {
+			v := s.view(q)
+			v.Message = message
+			return s.pages.Done(b, v)
+		})
+	}
+	return answer{
+		status: http.StatusSeeOther, kind: "text/plain; charset=utf-8", body: fmt.Appendln(nil, message.Text),
+		header: map[string]string{
+			"Location":   s.backTo(q),
+			"Set-Cookie": s.flashes.put(q.caller.Name, message, s.opt.Secure),
+		},
+	}, nil
+}

@@ -1,0 +1,282 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+// The hashes of the passwords wonder and look.
+const (
+	bossHash  = "$1$abcdefgh$hqvCbNwzGGtJDzHd8m2pC1"
+	guestHash = "$1$hgfedcba$FBJBJnT84vt/FejE1dkpK0"
+)
+
+// twoHosts has a service with two groups, and two users.
+const twoHosts = `<config>
+  <service name="web"><listen ip="127.0.0.1:0"/>
+    <group name="main" scheduler="roundr" enable="true"><host name="a" ip="127.0.0.1:1"/><host name="b" ip="127.0.0.1:2"/></group>
+    <group name="spare"><host name="s" ip="127.0.0.1:3"/></group>
+  </service>
+  <admin><web listen="localhost:7000" refresh="10"/>
+    <user name="boss" password="` + bossHash + `" access="full"/>
+    <user name="guest" password="` + guestHash + `" access="readonly"/>
+  </admin>
+  <manager><hostCheck enable="false"/></manager>
+</config>`
+
+// rig is a server of the admin over a real engine and director.
+type rig struct {
+	t    testing.TB
+	opt  Options
+	eng  *engine.Engine
+	dir  *director.Director
+	adm  *admin.Admin
+	log  journal
+	file string // of the configuration
+	addr string // of the server
+	url  string
+	http *http.Client
+	stop func() error // ends the server, and returns what Serve did
+}
+
+// journal is what was logged.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+// process is what verbs do to the process, in tests nothing.
+type process struct{}
+
+func (process) CloseLog() error { return nil }
+func (process) Shutdown()       {}
+
+// newRig serves a configuration from a file. change edits the options.
+func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
+	t.Helper()
+	r := &rig{t: t, file: filepath.Join(t.TempDir(), "config.xml")}
+	if err := os.WriteFile(r.file, []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stored, problems := config.ReadDocument(r.file)
+	if stored == nil {
+		t.Fatal(problems)
+	}
+	log := slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	var err error
+	if r.eng, err = engine.New(engine.Options{Loops: 1}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.eng.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if r.dir, err = director.New(stored.Config, r.eng, director.Options{Log: log, Document: stored}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	directed := make(chan error, 1)
+	go func() { directed <- r.dir.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-directed; err != nil {
+			t.Error(err)
+		}
+	})
+	r.adm = admin.New(admin.Options{
+		Director: r.dir, Engine: r.eng, Process: process{}, Log: log, Version: "test",
+		Reports: map[string]admin.Report{"show metrics": func(context.Context) (string, any, error) { return "txlb_up 1", nil, nil }},
+	})
+	t.Cleanup(r.adm.Close)
+	r.opt = Options{
+		Admin: r.adm, Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Version: "test", Log: log,
+		Metrics: func(w io.Writer) { _, _ = io.WriteString(w, "txlb_up 1\n") },
+	}
+	for _, c := range change {
+		c(&r.opt)
+	}
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.addr = ln.Addr().String()
+	r.url = "http://" + r.addr
+	if r.opt.Secure {
+		r.url = "https://" + r.addr
+	}
+	r.http = r.client()
+	served, ended := make(chan error, 1), make(chan struct{})
+	serving, end := context.WithCancel(context.Background())
+	go func() {
+		served <- Serve(serving, ln, r.opt)
+		close(ended)
+	}()
+	r.stop = sync.OnceValue(func() error {
+		end()
+		<-ended
+		return <-served
+	})
+	t.Cleanup(func() {
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// client returns a client of its own, whose connections end with the test. It
+// follows no redirection.
+func (r *rig) client() *http.Client {
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true,
+	}
+	r.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{
+		Transport: transport, Timeout: patience,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// response is what came back, read whole.
+type response struct {
+	*http.Response
+	body string
+}
+
+// request makes a request of a user, "" for nobody.
+func (r *rig) request(user, method, path string, body io.Reader, header ...string) *http.Request {
+	r.t.Helper()
+	q, err := http.NewRequestWithContext(r.t.Context(), method, r.url+path, body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if user != "" {
+		q.SetBasicAuth(user, map[string]string{"boss": "wonder", "guest": "look"}[user])
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i] == "Host" {
+			q.Host = header[i+1]
+		}
+		q.Header.Set(header[i], header[i+1])
+	}
+	return q
+}
+
+// do sends a request and reads the answer.
+func (r *rig) do(user, method, path, body string, header ...string) response {
+	r.t.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	return r.send(r.request(user, method, path, reader, header...))
+}
+
+func (r *rig) send(q *http.Request) response {
+	r.t.Helper()
+	answer, err := r.http.Do(q)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return response{answer, string(text)}
+}
+
+// get reads a path as boss, and must be given it.
+func (r *rig) get(path string) string {
+	r.t.Helper()
+	a := r.do("boss", "GET", path, "")
+	if a.StatusCode != http.StatusOK {
+		r.t.Fatalf("GET %s: %s: %s", path, a.Status, a.body)
+	}
+	return a.body
+}
+
+// post sends a form as boss.
+func (r *rig) post(path string, params ...string) response {
+	r.t.Helper()
+	return r.do("boss", "POST", path, form(params...), "Content-Type", "application/x-www-form-urlencoded")
+}
+
+func form(params ...string) string {
+	v := url.Values{}
+	for i := 0; i+1 < len(params); i += 2 {
+		v.Add(params[i], params[i+1])
+	}
+	return v.Encode()
+}
+
+// api sends JSON as boss and reads JSON.
+func (r *rig) api(verb string, params map[string]any, header ...string) (status int, answer map[string]any) {
+	r.t.Helper()
+	body, err := json.Marshal(params)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	a := r.do("boss", "POST", "/api/v1/"+verb, string(body), append([]string{"Content-Type", "application/json"}, header...)...)
+	if err := json.Unmarshal([]byte(a.body), &answer); err != nil {
+		r.t.Fatalf("%s: %v: %s", verb, err, a.body)
+	}
+	return a.StatusCode, answer
+}
+
+// eventually waits until a condition holds.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after %v still not: %s", patience, what)
+		}
+	}
+}
+
+// walk returns the table of routes that the rig serves.
+func (r *rig) walk() []route {
+	r.t.Helper()
+	s, err := newServer(r.opt, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7000})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s.list
+}

@@ -1,0 +1,253 @@
+// Package web serves the admin to browsers and programs: the pages of package
+// page, the ancestors' paths, JSON under /api/v1 with its description in
+// /api/v1/openapi.json, and live events.
+//
+// [Serve] answers on one listener until its context ends. All that it can do is
+// in one table of routes, each with the role that it takes; only /healthz and
+// /readyz take none. Verbs are those of package admin, by [admin.Admin.Execute];
+// GET and HEAD change nothing, whatever they carry. Requests come from the
+// users of the running configuration, by HTTP basic authentication, over TLS 1.2
+// or newer if Secure. They are refused if another site made the browser send
+// them, or if they call the server by a name that is not its own (DNS
+// rebinding).
+//
+// /api/v1: verbs that read are at GET /api/v1/NAME (show hosts at
+// /api/v1/hosts and /api/v1/show/hosts), verbs that change at POST
+// /api/v1/VERB with their parameters as a JSON object, a form or a query. An
+// answer is {text, data, generation}, an error {error, kind}; the generation is
+// the ETag too, and If-Match does what the parameter generation does.
+// /api/v1/events is a stream of server-sent events: hello ([Hello]), figures
+// ([page.Figures]) about once a second, and change, health and order
+// ([admin.EventInfo]). The first figures have all hosts. Only the last three have
+// an id, so that a client that comes back with it as Last-Event-ID, or with
+// its number as the parameter since, gets what it has missed.
+//
+// Nothing here makes a loop or a change wait: what is shown is read from one
+// immutable state, and live figures are worked out once a second for all who
+// watch.
+//
+// Limits: 256 connections at once, 48 of one source; what is more is closed.
+// Headers of 32 KiB, bodies of 64 KiB, 32 requests being answered, 64 who watch.
+// A request must have come within 20 s and its answer gone within 60; an event
+// within 10. TLS keys are read from files without a passphrase.
+package web
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/web/page"
+	"github.com/txlb/txlb/internal/director"
+)
+
+// Users knows who may log in. [admin.Admin] does.
+type Users interface {
+	// Login returns the caller that a name and a password are those of. from is
+	// where the request comes from, "ip:port".
+	Login(ctx context.Context, name, password, from string) (admin.Caller, error)
+	// Still returns the caller with the role that it has now; false: it is no
+	// user any more.
+	Still(admin.Caller) (admin.Caller, bool)
+}
+
+// Options are what the admin is served with.
+type Options struct {
+	Admin    *admin.Admin       // needed
+	Users    Users              // nil: Admin
+	Director *director.Director // needed
+	Engine   *engine.Engine     // needed
+	Metrics  func(io.Writer)    // writes the text for Prometheus; nil: no /metrics
+	// Healthy tells what is wrong with the process, and Ready why it takes no
+	// clients: /healthz and /readyz. nil: nothing ever is.
+	Healthy func(context.Context) error
+	Ready   func() error
+
+	Listen      string // the address as configured: its host is a name of the page
+	Secure      bool   // TLS
+	Certificate string // file; "": a certificate is made and kept in StateDir
+	Key         string // file; "": in the file of the certificate
+	StateDir    string
+	MaxConns    int // connections at once; 0: 256
+
+	Version string       // of the program
+	Started time.Time    // when the process was; zero: now
+	Log     *slog.Logger // nil: slog.Default
+}
+
+const (
+	headerTime = 10 * time.Second // for the TLS handshake and the header of a request
+	readTime   = 20 * time.Second // for a whole request
+	writeTime  = 60 * time.Second // from a request's header to the end of its answer
+	idleTime   = 2 * time.Minute  // between two requests
+	leaveTime  = 5 * time.Second  // for what is being answered when the end comes
+
+	maxHeader   = 32 << 10
+	maxBody     = 64 << 10
+	maxStreams  = 32 // of one HTTP/2 connection
+	maxAtWork   = 32 // requests that are being answered
+	waitForWork = 10 * time.Second
+)
+
+// Serve answers on ln until ctx ends, and closes it. Then it gives what is
+// being answered five seconds. The error is one of the beginning: a
+// certificate that cannot be used.
+func Serve(ctx context.Context, ln net.Listener, opt Options) error {
+	s, err := newServer(opt, ln.Addr())
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	httpServer := s.http()
+	s.live.start()
+	ended := make(chan error, 1)
+	go func() { ended <- s.accept(httpServer, newBounded(ln, opt.MaxConns, s.log)) }()
+	select {
+	case err = <-ended:
+		err = fmt.Errorf("the page on %v: %w", ln.Addr(), err)
+	case <-ctx.Done():
+	}
+	s.live.close()
+	s.silent.close() // Shutdown would wait for them
+	leave, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	if httpServer.Shutdown(leave) != nil {
+		_ = httpServer.Close() // whoever is left had his time
+	}
+	if err == nil {
+		<-ended
+	}
+	s.live.wait()
+	return err
+}
+
+// accept serves until the server is shut down.
+func (s *server) accept(h *http.Server, ln net.Listener) error {
+	if s.opt.Secure {
+		return h.ServeTLS(ln, "", "")
+	}
+	return h.Serve(ln)
+}
+
+// server is one Serve.
+type server struct {
+	opt     Options
+	log     *slog.Logger
+	names   []string      // that the page is called by
+	certs   *certificates // nil: plain HTTP
+	table   map[string]map[string]*route
+	list    []route
+	cross   *http.CrossOriginProtection
+	flashes *flashes
+	live    *live
+	atWork  chan struct{}
+	silent  silent
+	openapi []byte
+	pages   *page.Pages
+}
+
+func newServer(opt Options, addr net.Addr) (*server, error) {
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	if opt.Started.IsZero() {
+		opt.Started = time.Now()
+	}
+	if opt.Users == nil {
+		opt.Users = opt.Admin
+	}
+	listen := opt.Listen
+	if listen == "" {
+		listen = addr.String()
+	}
+	s := &server{
+		opt: opt, log: opt.Log, names: names(listen), cross: http.NewCrossOriginProtection(),
+		pages:  page.New(),
+		atWork: make(chan struct{}, maxAtWork), flashes: newFlashes(),
+	}
+	if opt.Secure {
+		var err error
+		if s.certs, err = newCertificates(&opt, s.names, s.log); err != nil {
+			return nil, err
+		}
+	}
+	s.live = newLive(s)
+	s.list = slices.Concat(s.ownRoutes(), s.pageRoutes(), s.rawRoutes(), s.verbRoutes(), s.apiRoutes())
+	s.table = map[string]map[string]*route{}
+	for i := range s.list {
+		r := &s.list[i]
+		if s.table[r.path] == nil {
+			s.table[r.path] = map[string]*route{}
+		}
+		s.table[r.path][r.method] = r
+	}
+	var err error
+	s.openapi, err = describe(opt.Version, s.list)
+	return s, err
+}
+
+// http returns the server with its limits.
+func (s *server) http() *http.Server {
+	h := &http.Server{
+		Handler:           s,
+		ConnState:         s.silent.note,
+		ReadHeaderTimeout: headerTime,
+		ReadTimeout:       readTime,
+		WriteTimeout:      writeTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeader,
+		// Clients that break off are no news, and must not fill the log.
+		ErrorLog: log.New(debugLog{s.log}, "", 0),
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTime, SendPingTimeout: idleTime},
+	}
+	if s.certs != nil {
+		h.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get}
+	}
+	return h
+}
+
+// silent are the connections that have not sent a request yet.
+type silent struct {
+	mu  sync.Mutex
+	all map[net.Conn]bool
+}
+
+func (s *silent) note(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state != http.StateNew {
+		delete(s.all, c)
+		return
+	}
+	if s.all == nil {
+		s.all = map[net.Conn]bool{}
+	}
+	s.all[c] = true
+}
+
+func (s *silent) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.all {
+		_ = c.Close()
+	}
+}
+
+// debugLog takes what net/http has to say.
+type debugLog struct{ log *slog.Logger }
+
+func (d debugLog) Write(p []byte) (int, error) {
+	d.log.Debug("the page: " + strings.TrimSpace(string(p)))
+	return len(p), nil
+}
