@@ -42,6 +42,7 @@ func commands() []command {
 		{"check", "[-c FILE]", "say what is wrong with a configuration", checkCommand},
 		{"diff", "OLD NEW", "print the runtime commands that make one configuration into another", diffCommand},
 		{"ctl", "[-s SOCKET] WORDS…", "one runtime command to a running txlb; without words, those of standard input", ctlCommand},
+		{"top", "[-s SOCKET]", "a live view of a running txlb in the terminal", topCommand},
 		{"passwd", "", "read a password, print the hash for <user password=\"…\">", passwdCommand},
 		{"completion", "bash|zsh|fish", "print the script that completes txlb in a shell", completionCommand},
 		{"version", "", "print the version", versionCommand},
