@@ -39,7 +39,7 @@ func many(hosts int) string {
 	var b strings.Builder
 	b.WriteString(`<config><service name="web"><listen ip="127.0.0.1:0"/><group name="main">`)
 	for i := range hosts {
-		if i > 0 && i%groupRows == 0 {
+		if i > 0 && i%250 == 0 {
 			fmt.Fprintf(&b, `</group></service><service name="web%d"><listen ip="127.0.0.1:0"/><group name="main">`, i)
 		}
 		fmt.Fprintf(&b, `<host name="host%d" ip="10.%d.%d.%d:80"/>`, i, i>>16, i>>8&255, i&255)
