@@ -644,11 +644,14 @@ func (r *HostRow) Age(now time.Time) template.HTML {
 func (r *HostRow) Cells(now time.Time) template.HTML {
 	f := &r.Figures
 	b := make([]byte, 0, 1024)
-	cell := func(label, name, value, small, smallValue string) {
+	cell := func(label, name, value string, zero bool, small, smallValue string) {
 		b = append(b, `<td class="num" data-label="`...)
 		b = append(append(b, label...), `"><span`...)
 		if name != "" {
 			b = append(append(append(b, ` data-f="`...), name...), '"')
+		}
+		if zero {
+			b = append(b, ` class="zero"`...)
 		}
 		b = append(append(append(b, '>'), value...), `</span>`...)
 		if small != "" {
@@ -672,12 +675,12 @@ func (r *HostRow) Cells(now time.Time) template.HTML {
 		b = append(append(b, ", "...), r.Check.Progress...)
 	}
 	b = append(b, `</small></td>`...)
-	cell("Weight", "", strconv.Itoa(r.Weight), "", "")
-	cell("Sessions", "sessions", count(f.Sessions), "total", count(f.Total))
-	cell("Rate", "rate", decimal(f.Rate)+"/s", "", "")
-	cell("Failures", "failures", count(f.Failures), "", "")
-	cell("In", "in_rate", amount(f.InRate)+"/s", "in", amount(float64(f.In)))
-	cell("Out", "out_rate", amount(f.OutRate)+"/s", "out", amount(float64(f.Out)))
+	cell("Weight", "", strconv.Itoa(r.Weight), r.Weight == 0, "", "")
+	cell("Sessions", "sessions", count(f.Sessions), f.Sessions == 0, "total", count(f.Total))
+	cell("Rate", "rate", decimal(f.Rate)+"/s", f.Rate == 0, "", "")
+	cell("Failures", "failures", count(f.Failures), f.Failures == 0, "", "")
+	cell("In", "in_rate", amount(f.InRate)+"/s", f.InRate == 0, "in", amount(float64(f.In)))
+	cell("Out", "out_rate", amount(f.OutRate)+"/s", f.OutRate == 0, "out", amount(float64(f.Out)))
 	return template.HTML(b)
 }
 
