@@ -32,8 +32,9 @@ lint: ## gofmt, go vet, staticcheck, and that every system builds
 	@for os in darwin freebsd windows; do echo "GOOS=$$os $(GO) build ./..."; GOOS=$$os CGO_ENABLED=0 $(GO) build -o /dev/null ./... || exit 1; done
 
 .PHONY: fuzz
-fuzz: ## fuzz the parser and the sessions for a minute each
+fuzz: ## fuzz the parsers and the sessions for a minute each
 	$(GO) test ./config -run '^$$' -fuzz FuzzParse -fuzztime 60s
+	$(GO) test ./internal/passwd -run '^$$' -fuzz FuzzVerify -fuzztime 60s
 	$(GO) test ./engine -run '^$$' -fuzz FuzzSessions -fuzztime 60s
 
 .PHONY: bench

@@ -16,6 +16,7 @@ import (
 type end struct {
 	fd    int32 // -1: none
 	flags flags
+	port  uint16 // on our side, once somebody has asked; 0: not known
 }
 
 type flags uint16

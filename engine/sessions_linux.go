@@ -39,12 +39,17 @@ func (e *Engine) Sessions(most int, which func(service string, host *sched.Host)
 // address on our side, which is what the backend sees as its peer. There may be
 // several: the kernel uses a port again for connections to other addresses.
 func (e *Engine) FindByLocal(local netip.AddrPort) []SessionInfo {
-	if local = unmapped(local); !local.IsValid() {
+	if local = unmapped(local); local.Port() == 0 {
 		return nil
 	}
 	found := make([][]SessionInfo, len(e.loops))
 	e.walk(func(l *loop, s *session) bool {
-		if b := s.ends[backend].fd; b >= 0 && l.sys.localAddr(b) == local {
+		b := &s.ends[backend]
+		if b.port == 0 && b.fd >= 0 {
+			// Asked for once: the next walk passes by without a call.
+			b.port = l.sys.localAddr(b.fd).Port()
+		}
+		if b.port == local.Port() && l.sys.localAddr(b.fd) == local {
 			found[l.index] = append(found[l.index], l.info(s))
 		}
 		return true

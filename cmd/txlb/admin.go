@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/txlb/txlb/config"
@@ -25,17 +26,18 @@ type parts struct {
 	engine   *engine.Engine
 	metrics  metrics.Source
 	log      *slog.Logger
+	pipes    int         // that may be open at once
 	stateDir string      // where certificate and host key are kept
 	draining func() bool // the process takes leave of its clients
 }
 
 // surfaces lists the ways into the admin.
 func (p parts) surfaces() []surface {
-	return []surface{p.metricsSurface(), p.webSurface()}
+	return []surface{p.metricsSurface(), p.webSurface(), p.socketSurface(), p.sshSurface()}
 }
 
 // newAdmin makes the admin of a process, which shutdown ends.
-func newAdmin(dir *director.Director, eng *engine.Engine, m metrics.Source, log *slog.Logger, file *logs.File, shutdown func()) *admin.Admin {
+func newAdmin(dir *director.Director, eng *engine.Engine, m metrics.Source, log *slog.Logger, file *logs.File, tail *logs.Tail, shutdown func()) *admin.Admin {
 	return admin.New(admin.Options{
 		Director: dir, Engine: eng, Process: self{file, shutdown}, Version: version, Log: log,
 		Reports: map[string]admin.Report{
@@ -44,9 +46,16 @@ func newAdmin(dir *director.Director, eng *engine.Engine, m metrics.Source, log 
 				m.Write(&b)
 				return b.String(), nil, nil
 			},
+			"show log": func(context.Context) (string, any, error) {
+				lines := tail.Lines(shownLines)
+				return strings.Join(lines, "\n"), lines, nil
+			},
 		},
 	})
 }
+
+// shownLines is how many lines of the log are shown.
+const shownLines = 200
 
 // self is what verbs do to this process.
 type self struct {

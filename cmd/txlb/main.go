@@ -41,6 +41,7 @@ func commands() []command {
 		{"demo", "", "balance three small web servers inside on 127.0.0.1:8080", demoCommand},
 		{"check", "[-c FILE]", "say what is wrong with a configuration", checkCommand},
 		{"diff", "OLD NEW", "print the runtime commands that make one configuration into another", diffCommand},
+		{"ctl", "[-s SOCKET] WORDS…", "one runtime command to a running txlb; without words, those of standard input", ctlCommand},
 		{"passwd", "", "read a password, print the hash for <user password=\"…\">", passwdCommand},
 		{"version", "", "print the version", versionCommand},
 	}
@@ -84,7 +85,7 @@ func dispatch(ctx context.Context, c console, args []string) int {
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage:")
 	for _, cmd := range commands() {
-		fmt.Fprintf(w, "  txlb %-8s %-10s %s\n", cmd.name, cmd.args, cmd.help)
+		fmt.Fprintf(w, "  txlb %-8s %-18s %s\n", cmd.name, cmd.args, cmd.help)
 	}
 	fmt.Fprintln(w, "without -c the configuration is ./etc/config.xml, else /etc/txlb/config.xml")
 }

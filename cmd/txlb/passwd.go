@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/passwd"
 )
 
@@ -93,4 +94,21 @@ func firstLine(in io.Reader) (string, error) {
 	}
 	line = bytes.TrimSuffix(line, []byte("\n"))
 	return string(bytes.TrimSuffix(line, []byte("\r"))), nil
+}
+
+// badHashes warns of passwords that nobody can log in with. Of what is no hash
+// at all the reader of the configuration has warned.
+func badHashes(file string, c *config.Config) (warnings config.Problems) {
+	for _, u := range c.Admin.Users {
+		if !config.IsHash(u.Password) {
+			continue
+		}
+		if err := passwd.Check(u.Password); err != nil {
+			warnings = append(warnings, config.Problem{
+				File: file, Line: u.Pos.Line, Warning: true,
+				Text: fmt.Sprintf("the password of user %q is not taken: %v", u.Name, err),
+			})
+		}
+	}
+	return warnings
 }

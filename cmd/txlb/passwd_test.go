@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -148,5 +149,20 @@ func TestPasswdAsksTwiceUnseen(t *testing.T) {
 		if text := strings.ToLower(p.out.String()); strings.Contains(text, "secret") {
 			t.Errorf("%s: said %s", name, text)
 		}
+	}
+}
+
+func TestCheckWarnsOfHashesThatAreNotTaken(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.xml")
+	doc := "<config><service name=\"a\"><listen ip=\":1\"/><group name=\"g\"><host ip=\"h:1\"/></group></service>\n<admin>\n" +
+		"<user name=\"ann\" password=\"$2b$20$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\"/>\n" +
+		"<user name=\"bob\" password=\"$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\"/></admin></config>"
+	if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := program(t, "check", "-c", file).CombinedOutput()
+	want := file + `:3: warning: the password of user "ann" is not taken: a bcrypt hash of another cost than 04 to 13` + "\n" + file + " is right: 1 services, 1 hosts\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v, said\n%swant\n%s", err, out, want)
 	}
 }

@@ -41,6 +41,9 @@ func readConfig(c console, command string, args []string, problems io.Writer) (d
 	}
 	path = configPath(*file)
 	doc, found := config.ReadDocument(path)
+	if doc != nil {
+		found = append(found, badHashes(path, doc.Config)...)
+	}
 	if len(found) > 0 {
 		fmt.Fprintln(problems, found)
 	}
@@ -85,7 +88,8 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	if err != nil {
 		return err
 	}
-	log := slog.New(handler)
+	tail := logs.NewTail(handler)
+	log := slog.New(tail)
 	opt, limits := engineOptions(cfg, log)
 	eng, err := engine.New(opt)
 	if err != nil {
@@ -111,10 +115,10 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	}
 	ctx, shutdown := context.WithCancel(ctx)
 	defer shutdown()
-	adm := newAdmin(dir, eng, source, log, file, shutdown)
+	adm := newAdmin(dir, eng, source, log, file, tail, shutdown)
 	defer adm.Close()
 	front, err := openFront(dir, log, parts{
-		admin: adm, director: dir, engine: eng, metrics: source, log: log,
+		admin: adm, director: dir, engine: eng, metrics: source, log: log, pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
 		stateDir: stateDir(doc), draining: func() bool { return ctx.Err() != nil },
 	}.surfaces())
 	if err != nil {

@@ -120,10 +120,10 @@ func (a *Admin) Close() { a.drains.close() }
 // Kinds of errors, for whoever has to turn them into a status.
 var (
 	ErrUnknownVerb = errors.New("unknown verb")
+	ErrUsage       = errors.New("wrong words") // behind a verb that there is
 	ErrNotAllowed  = errors.New("not allowed")
 	ErrMovedOn     = errors.New("the configuration has moved on")
 	ErrNotServed   = errors.New("not served")
-	ErrBadWords    = errors.New("wrong words")  // of a command, whatever runs
 	ErrUnknownName = errors.New("unknown name") // of what should be there
 )
 
@@ -181,7 +181,7 @@ func (a *Admin) Execute(ctx context.Context, caller Caller, c Command) (Result, 
 	}
 	args, err := verb.bind(words)
 	if err != nil {
-		return Result{}, refuse(ErrBadWords, "%s: %v", verb.Name, err)
+		return Result{}, refuse(ErrUsage, "%s: %v", verb.Name, err)
 	}
 	k := &call{
 		ctx: context.WithValue(ctx, callerKey{}, caller), admin: a, caller: caller, verb: verb, args: args,

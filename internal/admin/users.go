@@ -387,8 +387,8 @@ func placeOf(from string) place {
 	return p
 }
 
-// failed logs a login that has failed. The name is logged if it is a user's, for
-// people type passwords there.
+// failed logs a login that has failed, and why, where it is not the password.
+// The name is logged if it is a user's, for people type passwords there.
 func (a *Admin) failed(user *config.User, p place, published bool) {
 	name := "unknown"
 	if user != nil {
@@ -398,6 +398,10 @@ func (a *Admin) failed(user *config.User, p place, published bool) {
 		attrs := []any{"user", name, "from", p.from}
 		if published {
 			attrs = append(attrs, "why", "the password is that of a published sample, which is good on this machine alone")
+		} else if user != nil && user.Password != "" {
+			if err := passwd.Check(user.Password); err != nil {
+				attrs = append(attrs, "why", "his password is not taken: "+err.Error())
+			}
 		}
 		if unlogged > 0 {
 			attrs = append(attrs, "not logged", unlogged)

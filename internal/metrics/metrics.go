@@ -236,6 +236,10 @@ func (s Source) process(x *text, state *director.State) {
 		x.gauge("txlb_fd_limit")
 		x.sample("txlb_fd_limit", float64(s.FDLimit))
 	}
+	if n, ok := openFDs(); ok {
+		x.gauge("process_open_fds")
+		x.sample("process_open_fds", float64(n))
+	}
 	if n, ok := listenOverflows(); ok {
 		x.counter("txlb_listen_overflows_total")
 		x.sample("txlb_listen_overflows_total", float64(n))

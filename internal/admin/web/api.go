@@ -233,7 +233,7 @@ func (s *server) explain(err error, c admin.Command) error {
 		f.status, f.kind = http.StatusForbidden, "not_allowed"
 	case errors.Is(err, admin.ErrUnknownName):
 		f.status, f.kind = http.StatusNotFound, "unknown_name"
-	case errors.Is(err, admin.ErrBadWords):
+	case errors.Is(err, admin.ErrUsage):
 		f.status, f.kind = http.StatusBadRequest, "bad_request"
 	case errors.Is(err, admin.ErrMovedOn):
 		f.status, f.kind = http.StatusConflict, "moved_on"

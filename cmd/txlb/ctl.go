@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/socket"
+)
+
+// ctl is one call of txlb ctl.
+type ctl struct {
+	console
+	ctx    context.Context
+	client *socket.Client
+	in     *os.File
+	json   bool // every answer
+	yes    bool // do not ask
+}
+
+// ctlCommand gives runtime commands to a running txlb over its local socket.
+func ctlCommand(ctx context.Context, c console, args []string) int {
+	flags := flag.NewFlagSet("txlb ctl", flag.ContinueOnError)
+	flags.SetOutput(c.err)
+	path := flags.String("s", "", "`SOCKET` of the txlb to talk to; without it, that of the configuration, else "+socket.DefaultPath)
+	file := configFlag(flags)
+	k := &ctl{console: c, ctx: ctx, in: os.Stdin}
+	flags.BoolVar(&k.json, "json", false, "each answer as one JSON object on a line")
+	flags.BoolVar(&k.yes, "yes", false, "do not ask before what cannot be undone")
+	flags.Usage = func() {
+		fmt.Fprintln(c.err, "usage: txlb ctl [-s SOCKET] [-c FILE] [--json] [--yes] WORDS…\nwithout WORDS, lines are read from standard input; try: txlb ctl help")
+		flags.PrintDefaults()
+	}
+	switch err := flags.Parse(args); {
+	case err == flag.ErrHelp:
+		return exitOK
+	case err != nil:
+		return exitUsage
+	}
+	words := flags.Args()
+	if i := slices.Index(words, "--yes"); i >= 0 {
+		k.yes, words = true, slices.Delete(words, i, i+1)
+	}
+	to, err := socketPath(*path, *file)
+	if err != nil {
+		fmt.Fprintln(c.err, "txlb ctl:", err)
+		return exitUsage
+	}
+	if k.client, err = socket.Dial(to); err != nil {
+		fmt.Fprintln(c.err, "txlb ctl:", err)
+		return exitFailed
+	}
+	defer func() { _ = k.client.Close() }()
+	if len(words) > 0 {
+		return k.do(commandLine(words))
+	}
+	return k.lines()
+}
+
+// socketPath returns the socket to talk to: the one asked for, else that of the
+// configuration that is found, else the usual one. Only a configuration that
+// was asked for has to be there.
+func socketPath(asked, file string) (string, error) {
+	if asked != "" {
+		return asked, nil
+	}
+	cfg, problems := config.ReadFile(configPath(file))
+	switch {
+	case cfg == nil && file != "":
+		return "", fmt.Errorf("%s is no usable configuration: %s", file, strings.ReplaceAll(problems.Error(), "\n", "; "))
+	case cfg == nil:
+		return socket.DefaultPath, nil
+	case cfg.Admin.Socket == nil && file != "":
+		return "", fmt.Errorf("%s has no <socket>; add <socket path=%q/> to its <admin>, or say -s SOCKET", file, socket.DefaultPath)
+	case cfg.Admin.Socket == nil:
+		return socket.DefaultPath, nil
+	}
+	return cfg.Admin.Socket.Path, nil
+}
+
+// commandLine makes a line of words as a shell has split them. A single word
+// with blanks is a line already.
+func commandLine(words []string) string {
+	if len(words) == 1 {
+		return words[0]
+	}
+	line := make([]string, len(words))
+	for i, w := range words {
+		key, value, named := strings.Cut(w, "=")
+		switch {
+		case named && isOption(strings.TrimPrefix(key, "--")):
+			line[i] = key + "=" + admin.Quote(value)
+		case isOption(strings.TrimPrefix(w, "--")) && strings.HasPrefix(w, "--"):
+			line[i] = w
+		default:
+			line[i] = admin.Quote(w)
+		}
+	}
+	return strings.Join(line, " ")
+}
+
+// isOption tells whether a word can name an option.
+func isOption(s string) bool {
+	return s != "" && s[0] != '-' && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-") == ""
+}
+
+// lines does the lines of standard input up to the first that fails or, on a
+// terminal, to the end.
+func (k *ctl) lines() int {
+	person := term.IsTerminal(int(k.in.Fd()))
+	prompt := func() {
+		if person {
+			fmt.Fprint(k.out, "> ")
+		}
+	}
+	in := bufio.NewReader(k.in)
+	status := exitOK
+	for prompt(); ; prompt() {
+		line, err := k.readLine(in)
+		if err != nil && line == "" {
+			if person {
+				fmt.Fprintln(k.out)
+			}
+			if err != io.EOF {
+				fmt.Fprintln(k.err, "txlb ctl:", err)
+				return exitFailed
+			}
+			return status
+		}
+		switch line = strings.TrimRight(line, "\r\n"); line {
+		case "":
+			continue
+		case "quit", "exit":
+			return status
+		}
+		status = k.ask(line, in)
+		if status != exitOK && !person {
+			return status
+		}
+	}
+}
+
+// readLine waits for a line, or for the end of ctx: then the reader is of no
+// use any more, and neither is the process.
+func (k *ctl) readLine(in *bufio.Reader) (string, error) {
+	type result struct {
+		line string
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		line, err := in.ReadString('\n')
+		read <- result{line, err}
+	}()
+	select {
+	case r := <-read:
+		return r.line, r.err
+	case <-k.ctx.Done():
+		return "", k.ctx.Err()
+	}
+}
+
+func (k *ctl) do(line string) int { return k.ask(line, bufio.NewReader(k.in)) }
+
+// ask does a line, on a terminal after a question if it is destructive.
+func (k *ctl) ask(line string, in *bufio.Reader) int {
+	out, file := k.out.(*os.File)
+	terminal := file && term.IsTerminal(int(out.Fd()))
+	if what, yes := socket.Destructive(line); yes && !k.yes && terminal && term.IsTerminal(int(k.in.Fd())) {
+		fmt.Fprintf(k.out, "%s: sure? [y/N] ", what)
+		said, err := k.readLine(in)
+		if said = strings.ToLower(strings.TrimSpace(said)); err != nil || said != "y" && said != "yes" {
+			fmt.Fprintln(k.err, "txlb ctl: nothing was done")
+			return exitFailed
+		}
+	}
+	a, err := k.client.Do(k.ctx, line)
+	if err != nil {
+		fmt.Fprintln(k.err, "txlb ctl:", err)
+		return exitFailed
+	}
+	err = a.Err()
+	switch {
+	case k.json || wantsJSON(line):
+		enc := json.NewEncoder(k.out)
+		enc.SetEscapeHTML(false)
+		_ = enc.Encode(a)
+	case a.Raw != nil && terminal:
+		err = fmt.Errorf("this is a file of %d bytes, not for a terminal: send it to one, as in txlb ctl %s > FILE", len(a.Raw), line)
+	case a.Raw != nil:
+		_, err = k.out.Write(a.Raw)
+	case a.Text != "":
+		fmt.Fprintln(k.out, strings.TrimSuffix(a.Text, "\n"))
+	}
+	if err != nil {
+		fmt.Fprintln(k.err, "txlb ctl:", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// wantsJSON tells whether a line has --json.
+func wantsJSON(line string) bool {
+	commands, err := admin.Parse(line)
+	return err == nil && slices.ContainsFunc(commands, func(c admin.Command) bool {
+		return slices.Contains(c.Words, admin.Word{Key: "json", Value: "yes"})
+	})
+}

@@ -1,0 +1,186 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/internal/admin"
+)
+
+// Snapshot is what a live view shows of one moment.
+type Snapshot struct {
+	At         time.Time
+	Generation uint64
+	Services   []admin.ServiceInfo
+	Hosts      []admin.HostInfo
+}
+
+// Source is where a live view looks.
+type Source interface {
+	// Snapshot tells how things stand. An error is shown, and the view asks
+	// again a second later, unless the error is ErrEnd.
+	Snapshot(ctx context.Context) (Snapshot, error)
+}
+
+// Live returns the Source that asks an Executor in the same process.
+func Live(x Executor) Source { return live{x} }
+
+type live struct{ x Executor }
+
+func (l live) Snapshot(ctx context.Context) (s Snapshot, err error) {
+	s.At = time.Now()
+	services, err := l.x.Execute(ctx, admin.Command{Verb: "show", Words: []admin.Word{{Value: "services"}}})
+	if err != nil {
+		return s, err
+	}
+	hosts, err := l.x.Execute(ctx, admin.Command{Verb: "show", Words: []admin.Word{{Value: "hosts"}}})
+	if err != nil {
+		return s, err
+	}
+	s.Generation = hosts.Generation
+	s.Services, _ = services.Data.([]admin.ServiceInfo)
+	s.Hosts, _ = hosts.Data.([]admin.HostInfo)
+	return s, nil
+}
+
+// Remote returns the Source that asks another process: ask sends a command line
+// and returns its answer, which is one JSON object.
+func Remote(ask func(ctx context.Context, line string) ([]byte, error)) Source { return remote{ask} }
+
+type remote struct {
+	ask func(context.Context, string) ([]byte, error)
+}
+
+func (r remote) Snapshot(ctx context.Context) (s Snapshot, err error) {
+	s.At = time.Now()
+	if _, err = r.data(ctx, "show services --json", &s.Services); err != nil {
+		return s, err
+	}
+	s.Generation, err = r.data(ctx, "show hosts --json", &s.Hosts)
+	return s, err
+}
+
+// data asks and reads the data of the answer.
+func (r remote) data(ctx context.Context, line string, to any) (generation uint64, err error) {
+	text, err := r.ask(ctx, line)
+	if err != nil {
+		return 0, err
+	}
+	answer := struct {
+		Data       any    `json:"data"`
+		Generation uint64 `json:"generation"`
+		Error      string `json:"error"`
+	}{Data: to}
+	switch err := json.Unmarshal(text, &answer); {
+	case err != nil:
+		return 0, fmt.Errorf("%s: the answer is no JSON: %w", line, err)
+	case answer.Error != "":
+		return 0, errors.New(answer.Error)
+	}
+	return answer.Generation, nil
+}
+
+// pace is how often a live view looks.
+const pace = time.Second
+
+// Escape sequences. Synchronised writes (?2026) make a terminal that knows them
+// show a picture only when it is whole; the others pass them over.
+const (
+	enterView = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+	leaveView = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+	beginSync = "\x1b[?2026h"
+	endSync   = "\x1b[?2026l"
+)
+
+// Top shows a live view until q, Ctrl-C, or the end of ctx or of the terminal,
+// and gives the terminal back as it was. It returns nil if the user has left.
+func (t *Terminal) Top(ctx context.Context, source Source) (err error) {
+	ctx, done := t.input.during(ctx)
+	defer done()
+	if _, err := io.WriteString(t.rw, enterView); err != nil {
+		return fmt.Errorf("%w: %w", errGoneWriting, err)
+	}
+	defer func() {
+		if _, werr := io.WriteString(t.rw, leaveView); err == nil && werr != nil {
+			err = fmt.Errorf("%w: %w", errGoneWriting, werr)
+		}
+	}()
+	v := newView(t.style)
+	v.size = t.input.current()
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	look := func() error {
+		s, err := source.Snapshot(ctx)
+		if errors.Is(err, ErrEnd) {
+			return err
+		}
+		v.take(s, err)
+		return nil
+	}
+	if err := look(); err != nil {
+		return err
+	}
+	var shown screen
+	for {
+		if err := shown.update(t.rw, v.draw(), v.size); err != nil {
+			return fmt.Errorf("%w: %w", errGoneWriting, err)
+		}
+		what, k, err := t.input.next(ctx, tick.C)
+		switch {
+		case errors.Is(err, errStopped):
+			return nil
+		case errors.Is(err, io.EOF):
+			return errHangup
+		case err != nil:
+			return err
+		}
+		switch what {
+		case eventTick:
+			if err := look(); err != nil {
+				return err
+			}
+		case eventResize:
+			v.size = t.input.current()
+			shown = screen{}
+		case eventKey:
+			if v.press(k) {
+				return nil
+			}
+		}
+	}
+}
+
+// screen is what a terminal shows.
+type screen struct{ lines []string }
+
+// update brings new lines to the terminal, all in one write, and only those
+// that are not there yet: so nothing flickers, and a slow line has little to
+// carry.
+func (s *screen) update(w io.Writer, lines []string, to size) error {
+	lines = lines[:min(len(lines), to.height)]
+	var b strings.Builder
+	if s.lines == nil {
+		b.WriteString("\x1b[2J")
+	}
+	for i := range max(len(lines), len(s.lines)) {
+		line := ""
+		if i < len(lines) {
+			line = lines[i]
+		}
+		if i < len(s.lines) && s.lines[i] == line {
+			continue
+		}
+		fmt.Fprintf(&b, "\x1b[%d;1H%s\x1b[K", i+1, line)
+	}
+	s.lines = lines
+	if b.Len() == 0 {
+		return nil
+	}
+	_, err := io.WriteString(w, beginSync+b.String()+endSync)
+	return err
+}

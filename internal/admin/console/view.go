@@ -1,0 +1,525 @@
+package console
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/txlb/txlb/internal/admin"
+)
+
+// view is a live view without its terminal: snapshots and keys go in, lines come
+// out.
+type view struct {
+	style  Style
+	size   size
+	now    Snapshot
+	rates  map[string]rate // of the last two snapshots, by name of row
+	before Snapshot
+	err    error // of the last look
+
+	sort    order
+	reverse bool
+	hidden  bool // the hosts are
+	paused  bool
+	help    bool
+	filter  string
+	typing  bool // the filter is being written
+	was     string
+	scroll  int
+}
+
+func newView(style Style) *view { return &view{style: style, rates: map[string]rate{}} }
+
+// rate is what happens in a second.
+type rate struct{ sessions, in, out, failures float64 }
+
+// order is what rows are sorted by.
+type order struct {
+	key  key
+	name string // in the line of keys, and of the column
+	by   func(a, b *row) int
+}
+
+// orders lists them. The first is the order of the configuration.
+func orders() []order {
+	return []order{
+		{'c', "config", nil},
+		{'n', "name", func(a, b *row) int { return cmp.Compare(a.name, b.name) }},
+		{'h', "health", func(a, b *row) int { return cmp.Compare(b.trouble, a.trouble) }},
+		{'s', "sess", func(a, b *row) int { return cmp.Compare(b.sessions, a.sessions) }},
+		{'r', "new/s", func(a, b *row) int { return cmp.Compare(b.rate.sessions, a.rate.sessions) }},
+		{'i', "in/s", func(a, b *row) int { return cmp.Compare(b.rate.in, a.rate.in) }},
+		{'o', "out/s", func(a, b *row) int { return cmp.Compare(b.rate.out, a.rate.out) }},
+		{'t', "total", func(a, b *row) int { return cmp.Compare(b.total, a.total) }},
+		{'f', "fail", func(a, b *row) int { return cmp.Compare(b.failures, a.failures) }},
+		{'b', "bytes", func(a, b *row) int { return cmp.Compare(b.in+b.out, a.in+a.out) }},
+		{'w', "weight", func(a, b *row) int { return cmp.Compare(b.weight, a.weight) }},
+	}
+}
+
+// row is one line of the table: a service, or a host under it.
+type row struct {
+	key      string // the same in every snapshot
+	name     string
+	match    string // what the filter looks at
+	host     bool
+	state    string
+	health   string
+	colour   colour
+	trouble  int // 0 none, 1 some, 2 down
+	weight   int
+	sessions int64
+	total    uint64
+	failures uint64
+	in, out  uint64
+	rate     rate
+	detail   string // address, or what is wrong
+	under    []*row
+}
+
+// take brings in a new snapshot. While paused, it is dropped.
+func (v *view) take(s Snapshot, err error) {
+	v.err = err
+	if err != nil || v.paused {
+		return
+	}
+	v.before, v.now = v.now, s
+	v.rates = map[string]rate{}
+	seconds := v.now.At.Sub(v.before.At).Seconds()
+	if v.before.At.IsZero() || seconds <= 0 {
+		return
+	}
+	// A counter that is smaller than it was is another one.
+	per := func(now, before uint64) float64 { return float64(now-min(before, now)) / seconds }
+	services := map[string]admin.ServiceInfo{}
+	for _, b := range v.before.Services {
+		services[b.Name] = b
+	}
+	for _, n := range v.now.Services {
+		if b, ok := services[n.Name]; ok {
+			v.rates[n.Name] = rate{per(n.SessionsTotal, b.SessionsTotal), per(n.In, b.In), per(n.Out, b.Out), per(n.Refused, b.Refused)}
+		}
+	}
+	hosts := map[string]admin.HostInfo{}
+	for _, b := range v.before.Hosts {
+		hosts[hostKey(b)] = b
+	}
+	for _, n := range v.now.Hosts {
+		if b, ok := hosts[hostKey(n)]; ok {
+			v.rates[hostKey(n)] = rate{per(n.SessionsTotal, b.SessionsTotal), per(n.In, b.In), per(n.Out, b.Out), per(n.Failures, b.Failures)}
+		}
+	}
+}
+
+func hostKey(h admin.HostInfo) string { return h.Service + "\n" + h.Group + "\n" + h.Name }
+
+// rows makes the table of a snapshot: services in order, each with its hosts.
+func (v *view) rows() []*row {
+	byService := map[string]*row{}
+	var list []*row
+	for _, s := range v.now.Services {
+		r := &row{
+			key: s.Name, name: s.Name, match: s.Name, sessions: s.Sessions, total: s.SessionsTotal, failures: s.Refused,
+			in: s.In, out: s.Out, rate: v.rates[s.Name], state: s.Group, weight: -1,
+			health: fmt.Sprintf("%d/%d up", s.HostsUp, s.Hosts), colour: serviceColour(s),
+			detail: strings.TrimSpace(strings.Join(s.Listen, " ") + " " + s.Scheduler),
+		}
+		switch {
+		case s.HostsUp == 0:
+			r.trouble = 2
+		case s.HostsUp < s.Hosts:
+			r.trouble = 1
+		}
+		byService[s.Name] = r
+		list = append(list, r)
+	}
+	for _, h := range v.now.Hosts {
+		s := byService[h.Service]
+		if s == nil {
+			continue // it came between the two looks
+		}
+		r := &row{
+			key: hostKey(h), name: h.Group + "/" + h.Name, host: true, sessions: h.Sessions, total: h.SessionsTotal,
+			failures: h.Failures, in: h.In, out: h.Out, rate: v.rates[hostKey(h)], state: h.State, weight: h.Weight,
+			health: "up", colour: hostColour(h), detail: h.Address,
+		}
+		if h.Backup {
+			r.state += ",backup"
+		}
+		if !h.Enabled {
+			r.state += ",off"
+		}
+		if h.State != "ready" {
+			r.health, r.colour = h.State, yellow
+		}
+		if !h.Up {
+			r.health, r.detail, r.trouble = "DOWN", r.detail+" "+h.Reason, 2
+			if h.State == "maint" {
+				r.health, r.trouble = "maint", 0
+			}
+		}
+		r.match = h.Service + " " + r.name + " " + h.Address + " " + r.state + " " + r.health
+		s.under = append(s.under, r)
+	}
+	return list
+}
+
+// visible is the table as it is to be shown.
+func (v *view) visible() []*row {
+	services := v.rows()
+	v.arrange(services)
+	var list []*row
+	for _, s := range services {
+		var hosts []*row
+		for _, h := range s.under {
+			if v.matches(h) {
+				hosts = append(hosts, h)
+			}
+		}
+		if len(hosts) == 0 && !v.matches(s) {
+			continue
+		}
+		list = append(list, s)
+		if !v.hidden {
+			v.arrange(hosts)
+			list = append(list, hosts...)
+		}
+	}
+	return list
+}
+
+func (v *view) matches(r *row) bool {
+	return strings.Contains(strings.ToLower(r.match), strings.ToLower(v.filter))
+}
+
+func (v *view) arrange(rows []*row) {
+	if v.sort.by != nil {
+		slices.SortStableFunc(rows, v.sort.by)
+	}
+	if v.reverse {
+		slices.Reverse(rows)
+	}
+}
+
+// press does what a key asks for, and tells whether that is to leave.
+func (v *view) press(k key) (leave bool) {
+	if v.typing {
+		v.write(k)
+		return false
+	}
+	page := max(1, v.room()-1)
+	switch k {
+	case 'q', 'Q', keyCtrlD:
+		return true
+	case '?':
+		v.help = !v.help
+		return false
+	case keyEscape:
+		v.filter = ""
+	case ' ', 'p':
+		v.paused = !v.paused
+	case '/':
+		v.typing, v.was = true, v.filter
+	case keyTab:
+		v.hidden = !v.hidden
+	case keyUp, 'k':
+		v.scroll--
+	case keyDown, 'j':
+		v.scroll++
+	case keyPageUp:
+		v.scroll -= page
+	case keyPageDown:
+		v.scroll += page
+	case keyHome, 'g':
+		v.scroll = 0
+	case keyEnd, 'G':
+		v.scroll = len(v.now.Services) + len(v.now.Hosts)
+	default:
+		for _, o := range orders() {
+			if o.key == k {
+				v.reverse = v.sort.key == k && !v.reverse
+				v.sort, v.scroll = o, 0
+			}
+		}
+	}
+	v.help = false
+	return false
+}
+
+// write edits the filter.
+func (v *view) write(k key) {
+	switch {
+	case k == keyEnter:
+		v.typing = false
+	case k == keyEscape:
+		v.typing, v.filter = false, v.was
+	case k == keyBackspace:
+		_, size := utf8.DecodeLastRuneInString(v.filter)
+		v.filter = v.filter[:len(v.filter)-size]
+	case k == 21: // Ctrl-U
+		v.filter = ""
+	case k >= ' ' && k < keyUp && utf8.RuneCountInString(v.filter) < 64:
+		v.filter += string(rune(k))
+	}
+	v.scroll = 0
+}
+
+// room is how many rows of the table fit: a head of two lines and one of keys
+// go off.
+func (v *view) room() int { return max(0, v.size.height-3) }
+
+// draw makes the lines of the screen.
+func (v *view) draw() []string {
+	if v.help {
+		return v.drawHelp()
+	}
+	rows := v.visible()
+	v.scroll = max(0, min(v.scroll, len(rows)-v.room()))
+	columns := v.columns(rows)
+	lines := []string{v.title(len(rows)), v.heads(columns)}
+	for _, r := range rows[v.scroll:min(len(rows), v.scroll+v.room())] {
+		lines = append(lines, v.line(columns, r))
+	}
+	for len(lines) < v.size.height-1 {
+		lines = append(lines, "")
+	}
+	return append(lines, v.keys())[:min(len(lines)+1, v.size.height)]
+}
+
+// title is the first line: sums, and what is unusual.
+func (v *view) title(rows int) string {
+	if v.err != nil {
+		return v.style.paint(red, cut("error: "+strings.ReplaceAll(clean(v.err.Error()), "\n", "; "), v.size.width))
+	}
+	var sum rate
+	var sessions int64
+	for _, s := range v.now.Services {
+		r := v.rates[s.Name]
+		sessions += s.Sessions
+		sum.sessions += r.sessions
+		sum.in += r.in
+		sum.out += r.out
+	}
+	text := fmt.Sprintf("txlb %s  sess %s  new/s %s  in/s %s  out/s %s  generation %d",
+		v.now.At.Format(time.TimeOnly), short(float64(sessions)), short(sum.sessions), short(sum.in), short(sum.out), v.now.Generation)
+	mark := ""
+	if v.paused {
+		mark += " [paused]"
+	}
+	if v.filter != "" && !v.typing {
+		mark += " [/" + v.filter + "]"
+	}
+	if v.scroll > 0 || rows > v.room() {
+		mark += fmt.Sprintf(" [%d-%d of %d]", min(v.scroll+1, rows), min(v.scroll+v.room(), rows), rows)
+	}
+	mark = cut(mark, v.size.width)
+	text = cut(text, v.size.width-utf8.RuneCountInString(mark))
+	return text + v.style.paint(yellow, mark)
+}
+
+// keys is the last line.
+func (v *view) keys() string {
+	if v.typing {
+		return cut("filter: "+clean(v.filter)+"_", v.size.width)
+	}
+	text := "q quit  ? help  / filter  p pause  Tab hosts  sort:"
+	if v.size.width < 60 {
+		text = "q quit ? help / filter p pause"
+	}
+	for _, o := range orders() {
+		mark := " "
+		if o.key == v.sort.key {
+			mark = "*"
+		}
+		text += mark + string(rune(o.key)) + " " + o.name
+	}
+	return v.style.paint(faint, cut(text, v.size.width))
+}
+
+func (v *view) drawHelp() []string {
+	lines := []string{
+		"txlb top: services, and under each its hosts as GROUP/NAME", "",
+		"q        leave            /  filter (Enter keeps, Esc drops)",
+		"p Space  pause            Tab  with or without hosts",
+		"arrows, PgUp, PgDn, Home, End   scroll",
+		"", "sort by (again: the other way round)",
+	}
+	for _, o := range orders() {
+		lines = append(lines, "   "+string(rune(o.key))+"  "+o.name)
+	}
+	lines = append(lines, "", "? back")
+	for i := range lines {
+		lines[i] = cut(lines[i], v.size.width)
+	}
+	return lines
+}
+
+// column is one column of the table.
+type column struct {
+	name  string
+	order key // the key that sorts by it
+	left  bool
+	width int
+	cell  func(*row) string
+}
+
+// columns returns those that fit, in their order. What matters most is taken
+// first.
+func (v *view) columns(rows []*row) []column {
+	all := []column{
+		{name: "name", order: 'n', left: true, cell: func(r *row) string {
+			if r.host {
+				return "  " + r.name
+			}
+			return r.name
+		}},
+		{name: "health", order: 'h', left: true, cell: func(r *row) string { return r.health }},
+		{name: "sess", order: 's', cell: func(r *row) string { return short(float64(r.sessions)) }},
+		{name: "new/s", order: 'r', cell: func(r *row) string { return short(r.rate.sessions) }},
+		{name: "in/s", order: 'i', cell: func(r *row) string { return short(r.rate.in) }},
+		{name: "out/s", order: 'o', cell: func(r *row) string { return short(r.rate.out) }},
+		{name: "total", order: 't', cell: func(r *row) string { return short(float64(r.total)) }},
+		{name: "fail", order: 'f', cell: func(r *row) string { return short(float64(r.failures)) }},
+		{name: "in", order: 'b', cell: func(r *row) string { return short(float64(r.in)) }},
+		{name: "out", order: 'b', cell: func(r *row) string { return short(float64(r.out)) }},
+		{name: "w", order: 'w', cell: func(r *row) string {
+			if r.weight < 0 {
+				return ""
+			}
+			return fmt.Sprint(r.weight)
+		}},
+		{name: "state", order: 'c', left: true, cell: func(r *row) string { return r.state }},
+		{name: "address", order: 'c', left: true, cell: func(r *row) string { return r.detail }},
+	}
+	const (
+		narrowName, widestName = 12, 40
+		narrowLast             = 12
+	)
+	left, last := v.size.width, len(all)-1
+	var fit []column
+	for i := range all {
+		c := &all[i]
+		c.width = utf8.RuneCountInString(c.name) + 1 // for the mark of the order
+		for _, r := range rows {
+			c.width = max(c.width, utf8.RuneCountInString(c.cell(r)))
+		}
+		need := c.width + 2
+		switch i {
+		case 0:
+			c.width = min(c.width, widestName)
+			need = min(c.width, max(narrowName, v.size.width/4))
+		case last:
+			need = narrowLast + 2
+		}
+		if need > left {
+			break
+		}
+		left -= need
+		fit = append(fit, *c)
+	}
+	if len(fit) == 0 {
+		return fit
+	}
+	// What is left goes to the name first, and then to the last column.
+	name := &fit[0]
+	reserved := min(name.width, max(narrowName, v.size.width/4))
+	more := min(name.width-reserved, left)
+	name.width = reserved + more
+	if len(fit) == len(all) {
+		fit[last].width = narrowLast + left - more
+	}
+	return fit
+}
+
+func (v *view) heads(columns []column) string {
+	var cells []string
+	for _, c := range columns {
+		name := c.name
+		if c.order == v.sort.key && v.sort.by != nil {
+			if v.reverse {
+				name += "↑"
+			} else {
+				name += "↓"
+			}
+		}
+		cells = append(cells, pad(name, c.width, c.left))
+	}
+	line := cut(strings.Join(cells, "  "), v.size.width)
+	return v.style.paint(bold, line)
+}
+
+func (v *view) line(columns []column, r *row) string {
+	var b strings.Builder
+	used := 0
+	for i, c := range columns {
+		if i > 0 {
+			b.WriteString("  ")
+			used += 2
+		}
+		width := min(c.width, v.size.width-used)
+		if width <= 0 {
+			break
+		}
+		used += width
+		cell := pad(clean(c.cell(r)), width, c.left)
+		switch {
+		case c.order == 'h':
+			cell = v.style.paint(r.colour, cell)
+		case c.order == 'n' && !r.host:
+			cell = v.style.paint(bold, cell)
+		}
+		b.WriteString(cell)
+	}
+	if v.style.Color {
+		return b.String()
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+// pad makes a text exactly so wide.
+func pad(s string, width int, left bool) string {
+	s = cut(s, width)
+	blank := strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s)))
+	if left {
+		return s + blank
+	}
+	return blank + s
+}
+
+// cut makes a text at most so wide, and shows that it was cut.
+func cut(s string, width int) string {
+	if width <= 0 {
+		return ""
+	}
+	if utf8.RuneCountInString(s) <= width {
+		return s
+	}
+	return string([]rune(s)[:width-1]) + "…"
+}
+
+// short writes a number in at most five letters.
+func short(n float64) string {
+	if n < 10 && n != float64(int64(n)) {
+		if n < 0.05 {
+			return "0"
+		}
+		return fmt.Sprintf("%.1f", n)
+	}
+	if n < 9999.5 {
+		return fmt.Sprintf("%.0f", n)
+	}
+	for _, unit := range "kMGTPE" {
+		n /= 1000
+		switch {
+		case n < 99.95:
+			return fmt.Sprintf("%.1f%c", n, unit)
+		case n < 999.5:
+			return fmt.Sprintf("%.0f%c", n, unit)
+		}
+	}
+	return "lots"
+}

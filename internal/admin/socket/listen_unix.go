@@ -1,0 +1,166 @@
+//go:build unix
+
+package socket
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listen makes the socket at path, with mode and, unless it is "", group, which
+// may be a number. At no moment has the socket another mode under that path: it
+// is made in a folder of its own that only this user may enter, and renamed. (The
+// umask belongs to the whole process, and other goroutines make files.)
+//
+// A socket that nobody answers on is replaced; one that answers, and what is no
+// socket, stays and is an error. The folder of path is made if only it
+// is missing. Close removes the socket, if it is still this one.
+func Listen(path string, mode fs.FileMode, group string) (net.Listener, error) {
+	ln, err := listen(path, mode, group)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	return ln, nil
+}
+
+func listen(path string, mode fs.FileMode, group string) (_ net.Listener, err error) {
+	gid, err := groupID(group)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(path)
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	private, err := os.MkdirTemp(dir, ".") // mode 0700
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(private) }()
+	made := filepath.Join(private, "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	if err != nil {
+		if errors.Is(err, syscall.EINVAL) {
+			return nil, errors.New("the path is too long for a socket; choose one of less than 90 letters")
+		}
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false)
+	defer func() {
+		if err != nil {
+			_ = ln.Close()
+		}
+	}()
+	if gid >= 0 {
+		if err := os.Chown(made, -1, gid); err != nil {
+			return nil, fmt.Errorf("give it to the group %s: %w", group, err)
+		}
+	}
+	if err := os.Chmod(made, mode.Perm()); err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(made)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := lockFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := free(path); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(made, path); err != nil {
+		return nil, err
+	}
+	l := &listener{UnixListener: ln, path: path, file: info}
+	l.remove = sync.OnceFunc(l.unlink)
+	return l, nil
+}
+
+// groupID returns the number of a group, -1 for none.
+func groupID(group string) (int, error) {
+	if group == "" {
+		return -1, nil
+	}
+	g, err := user.LookupGroup(group)
+	if err == nil {
+		return strconv.Atoi(g.Gid)
+	}
+	if n, numErr := strconv.ParseUint(group, 10, 31); numErr == nil {
+		return int(n), nil
+	}
+	return 0, fmt.Errorf("there is no group %q", group)
+}
+
+// lockFolder keeps two of us from looking at one path and taking it both.
+func lockFolder(dir string) (unlock func(), err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		_ = d.Close()
+		return nil, fmt.Errorf("lock the folder: %w", err)
+	}
+	return func() { _ = d.Close() }, nil
+}
+
+// free tells why the path cannot be taken.
+func free(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return errors.New("there is a file of that name that is no socket; it stays: move it away, or choose another path")
+	}
+	c, err := net.DialTimeout("unix", path, greetTimeout)
+	switch {
+	case err == nil:
+		_ = c.Close()
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil // whoever made it is gone
+	}
+	return errors.New("it is in use by another process; stop that, or choose another path")
+}
+
+// listener removes its file when it closes.
+type listener struct {
+	*net.UnixListener
+	path   string
+	file   fs.FileInfo // as it was made
+	remove func()
+}
+
+// Close closes the socket and removes it, if nobody has put another in its
+// place.
+func (l *listener) Close() error {
+	err := l.UnixListener.Close()
+	l.remove()
+	return err
+}
+
+func (l *listener) unlink() {
+	unlock, err := lockFolder(filepath.Dir(l.path))
+	if err != nil {
+		return // the folder is gone, or not ours any more
+	}
+	defer unlock()
+	if info, err := os.Lstat(l.path); err == nil && os.SameFile(info, l.file) {
+		_ = os.Remove(l.path)
+	}
+}

@@ -1,0 +1,40 @@
+package socket
+
+import (
+	"fmt"
+	"net"
+	"os/user"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/internal/admin"
+)
+
+// callerOf says who has connected, as the kernel tells: the name of the user,
+// or the number of one without a name. That the socket could be opened is
+// what allows everything.
+func callerOf(c net.Conn) admin.Caller {
+	caller := admin.Caller{Name: "socket", From: "socket", Role: admin.Full}
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return caller
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return caller
+	}
+	var peer *unix.Ucred
+	if err := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil || peer == nil {
+		return caller
+	}
+	caller.Name = "uid " + strconv.FormatUint(uint64(peer.Uid), 10)
+	if u, err := user.LookupId(strconv.FormatUint(uint64(peer.Uid), 10)); err == nil {
+		caller.Name = u.Username
+	}
+	caller.From = fmt.Sprintf("socket pid %d", peer.Pid)
+	return caller
+}

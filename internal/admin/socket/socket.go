@@ -1,0 +1,372 @@
+// Package socket serves the runtime verbs on a UNIX socket, HAProxy's runtime
+// commands beside them, and has the [Client] of both.
+//
+// [Listen] makes the socket. Its mode and group are the only credential:
+// whoever may connect has the role full, and the log has the name of the user
+// that the kernel tells. [Server.Serve] answers.
+//
+// A line is one or more commands with ; between them, in the language of
+// [admin.Parse]. Each gets an answer, which an empty line ends; what is empty in
+// an answer is a line with a blank. The connection closes after one line, as
+// with HAProxy, unless that line has the command prompt: from then on the server
+// writes "> " when it waits for a line, until prompt is said again, quit, or
+// the end. An error of a verb is a line that begins with "error: ", and the
+// rest of the line is not done; one of HAProxy's commands is as HAProxy says it,
+// and the rest is done. Of a line without its end nothing is done.
+//
+// Programs send ctl as their first line. Then each line, the first included, is
+// answered by one line of JSON, an [Answer]. --json behind a command has its
+// answer in that form without ctl.
+//
+// HAProxy's commands (haproxy.go) are those whose first words are its own and no
+// verb's; where they change something they are translated to verbs, so that
+// roles, events and generations hold for them as well. What is not of HAProxy but of
+// no other admin either, the profiles of the Go runtime, is in profile.go.
+//
+// Limits: a line has 64 KiB; connections are Options.MaxConns, and one that
+// says nothing for Options.Idle or does not read for writeTimeout is
+// closed. Nothing here makes a loop or the director wait.
+package socket
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/director"
+)
+
+// DefaultPath is where the socket is looked for without a configuration.
+const DefaultPath = "/run/txlb/admin.sock"
+
+// Options are what a Server works on.
+type Options struct {
+	Admin    *admin.Admin       // needed
+	Director *director.Director // needed
+	Engine   *engine.Engine     // needed
+	// What show info tells; 0: not known.
+	SessionsLimit int    // sessions at once
+	FDLimit       uint64 // open files
+	PipesLimit    int    // pipes at once
+	Version       string // of the program
+
+	Log      *slog.Logger  // nil: slog.Default
+	MaxConns int           // connections at once; 0: 128. Further ones are refused
+	Idle     time.Duration // how long a connection may say nothing; 0: 5 minutes
+}
+
+const (
+	defaultMaxConns = 128
+	defaultIdle     = 5 * time.Minute
+	// maxLine bounds a line, in bytes; it is what admin.Parse takes.
+	maxLine = 64 << 10
+	// writeTimeout is how long a client may leave writeChunk bytes unread.
+	writeTimeout = 10 * time.Second
+	writeChunk   = 64 << 10
+	// grace is how long an answer may take after the end of Serve.
+	grace = time.Second
+	// acceptPause is how long accepting rests when there is no descriptor.
+	acceptPause = 100 * time.Millisecond
+)
+
+// Server answers on sockets. What it has seen of the traffic (rates, greatest
+// numbers, when a host went down) outlives a socket, so that a socket can be
+// changed for another. All methods may be called from any goroutine.
+type Server struct {
+	opt     Options
+	log     *slog.Logger
+	natives []native
+	samples *samples
+	started time.Time
+}
+
+// New returns a Server. It has nothing to close.
+func New(opt Options) *Server {
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	if opt.MaxConns == 0 {
+		opt.MaxConns = defaultMaxConns
+	}
+	if opt.Idle == 0 {
+		opt.Idle = defaultIdle
+	}
+	return &Server{
+		opt: opt, log: opt.Log, natives: natives(), samples: newSamples(opt.Director, opt.Engine), started: time.Now(),
+	}
+}
+
+// Serve answers on a socket until ctx ends, then closes it and returns nil. It
+// returns after its last connection has ended.
+func Serve(ctx context.Context, ln net.Listener, opt Options) error { return New(opt).Serve(ctx, ln) }
+
+// Serve is [Serve] of a Server; it can be called for one socket after the other.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	defer stop()
+	running.Go(func() { s.samples.run(ctx) })
+	places := make(chan struct{}, s.opt.MaxConns)
+	for {
+		c, err := ln.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = c.Close()
+			}
+			// The file goes with the listener, and before Serve returns.
+			_ = ln.Close()
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("admin socket: %w", err)
+		case err != nil:
+			s.log.Warn("admin socket: a connection was not accepted", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
+		select {
+		case places <- struct{}{}:
+			running.Go(func() {
+				defer func() { <-places }()
+				s.serve(ctx, c)
+			})
+		default:
+			_ = c.SetWriteDeadline(time.Now().Add(acceptPause))
+			_, _ = fmt.Fprintf(c, "error: there are %d connections already; try again later\n\n", s.opt.MaxConns)
+			_ = c.Close()
+		}
+	}
+}
+
+// conn is one connection. It belongs to its goroutine.
+type conn struct {
+	*Server
+	net.Conn
+	caller admin.Caller
+	in     *bufio.Reader
+	ctx    context.Context // of serve
+	idle   time.Duration
+	prompt bool // stay, and say "> "
+	frames bool // ctl
+	ended  bool // quit
+}
+
+// serve is the goroutine of a connection.
+func (s *Server) serve(ctx context.Context, nc net.Conn) {
+	defer func() { _ = nc.Close() }()
+	// At the end of ctx no line is read any more, but one that is being done,
+	// such as a reload that moves this socket, still has its answer.
+	stop := context.AfterFunc(ctx, func() {
+		_ = nc.SetReadDeadline(time.Unix(1, 0))
+		_ = nc.SetWriteDeadline(time.Now().Add(grace))
+	})
+	defer stop()
+	c := &conn{Server: s, Conn: nc, caller: callerOf(nc), in: bufio.NewReaderSize(nc, 4<<10), ctx: ctx, idle: s.opt.Idle}
+	for ctx.Err() == nil && !c.ended {
+		line, err := c.readLine(ctx)
+		if err != nil {
+			return
+		}
+		if err := c.line(ctx, line); err != nil {
+			s.log.Debug("admin socket: an answer was not read", "by", c.caller.Name, "from", c.caller.From, "err", err)
+			return
+		}
+		if !c.prompt && !c.frames {
+			return
+		}
+	}
+}
+
+// readLine returns the next line without its end. A line that is too long is
+// read to its end and returned as far as it exceeds what Parse takes; a line
+// that has no end is an error.
+func (c *conn) readLine(ctx context.Context) (string, error) {
+	if err := c.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
+		return "", err
+	}
+	if ctx.Err() != nil { // it may have ended just before the deadline was set
+		return "", ctx.Err()
+	}
+	var line []byte
+	for {
+		part, err := c.in.ReadSlice('\n')
+		if len(line) <= maxLine {
+			line = append(line, part...)
+		}
+		switch {
+		case err == nil && len(line) > 0:
+			return strings.TrimSuffix(string(line), "\n"), nil
+		case errors.Is(err, bufio.ErrBufferFull):
+		case err != nil:
+			if errors.Is(err, io.EOF) && len(line) > 0 {
+				_ = c.reply(answer{err: errors.New("the line has no end; nothing of it was done")})
+			}
+			return "", err
+		}
+	}
+}
+
+// line does what one line says. The error is that of writing.
+func (c *conn) line(ctx context.Context, line string) error {
+	if !c.prompt && !c.frames && strings.TrimSpace(line) == "ctl" {
+		c.frames = true
+		return c.reply(answer{text: "txlb " + c.opt.Version})
+	}
+	commands, err := admin.Parse(line)
+	if len(line) > maxLine { // of which the rest was not kept
+		err = fmt.Errorf("the line has more than %d bytes", maxLine)
+	}
+	if c.frames {
+		if err != nil {
+			return c.reply(answer{err: err})
+		}
+		return c.reply(c.all(ctx, commands))
+	}
+	if err != nil {
+		err = c.reply(answer{err: err})
+	} else if len(commands) == 0 {
+		err = c.write([]byte("\n"))
+	}
+	for i, command := range commands {
+		if err != nil || c.ended {
+			break
+		}
+		a := c.command(ctx, command)
+		if a.err != nil && !a.native {
+			if rest := len(commands) - 1 - i; rest > 0 {
+				a.err = fmt.Errorf("%w; the rest of the line was not done", a.err)
+			}
+			err = c.reply(a)
+			break
+		}
+		err = c.reply(a)
+	}
+	if err == nil && c.prompt && !c.ended {
+		err = c.write([]byte("> "))
+	}
+	return err
+}
+
+// all does commands up to the first that fails and makes one answer of theirs.
+func (c *conn) all(ctx context.Context, commands []admin.Command) answer {
+	var sum answer
+	var texts []string
+	var data []any
+	for _, command := range commands {
+		a := c.command(ctx, command)
+		if a.text != "" {
+			texts = append(texts, strings.TrimSuffix(a.text, "\n"))
+		}
+		data = append(data, a.data)
+		sum.generation = max(sum.generation, a.generation)
+		sum.raw = a.raw
+		if sum.err = a.err; sum.err != nil || c.ended {
+			break
+		}
+	}
+	sum.text = strings.Join(texts, "\n")
+	switch len(commands) {
+	case 0:
+	case 1:
+		sum.data = data[0]
+	default:
+		sum.data = data
+	}
+	return sum
+}
+
+// command does one command, of the connection, of HAProxy or a verb.
+func (c *conn) command(ctx context.Context, command admin.Command) answer {
+	switch {
+	case command.Verb == "quit" && len(command.Words) == 0:
+		c.ended = true
+		return answer{silent: true}
+	case command.Verb == "prompt" && len(command.Words) == 0 && c.frames:
+		return answer{err: errors.New("prompt is for people; behind ctl every line is answered by one")}
+	case command.Verb == "prompt" && len(command.Words) == 0:
+		c.prompt = !c.prompt
+		return answer{native: true}
+	}
+	return c.Server.command(ctx, c.caller, command, &c.idle)
+}
+
+// command does what is not about the connection but for its patience, idle.
+func (s *Server) command(ctx context.Context, caller admin.Caller, command admin.Command, idle *time.Duration) answer {
+	var a answer
+	command, asJSON := withoutJSON(command)
+	if n, words := s.native(command); n != nil {
+		a = n.run(&request{Server: s, ctx: ctx, caller: caller, words: words, idle: idle})
+		a.native = !n.ours
+	} else if err := s.nearly(command); err != nil {
+		a = answer{err: err, native: true}
+	} else {
+		r, err := s.opt.Admin.Execute(ctx, caller, command)
+		a = answer{text: r.Text, data: r.Data, generation: r.Generation, err: err}
+	}
+	if a.generation == 0 && a.err == nil {
+		a.generation = s.opt.Director.State().Generation
+	}
+	a.json = asJSON
+	return a
+}
+
+// withoutJSON takes --json out of a command.
+func withoutJSON(c admin.Command) (admin.Command, bool) {
+	for i, w := range c.Words {
+		if w.Key == "json" && w.Value == "yes" {
+			rest := append([]admin.Word(nil), c.Words[:i]...)
+			c.Words = append(rest, c.Words[i+1:]...)
+			return c, true
+		}
+	}
+	return c, false
+}
+
+// reply writes an answer in the form that the connection has.
+func (c *conn) reply(a answer) error {
+	switch {
+	case a.silent && !c.frames:
+		return nil
+	case c.frames:
+		return c.write(a.frame())
+	case a.json:
+		return c.write(append(a.frame(), '\n'))
+	case a.raw != nil && c.prompt:
+		a = answer{err: errors.New("this answer is not for reading: ask without prompt, or by txlb ctl, and put it into a file")}
+	case a.raw != nil:
+		return c.write(a.raw) // and nothing behind it
+	}
+	return c.write([]byte(a.plain()))
+}
+
+// write writes all of p, and gives up when the client does not read.
+func (c *conn) write(p []byte) error {
+	for len(p) > 0 {
+		if c.ctx.Err() == nil {
+			if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+				return err
+			}
+		}
+		n, err := c.Conn.Write(p[:min(len(p), writeChunk)])
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}

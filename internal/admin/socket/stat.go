@@ -1,0 +1,601 @@
+package socket
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/health"
+)
+
+// statHeader is the header that HAProxy 2.6 writes, all of its modules
+// included. Tools find columns by place as well as by name.
+const statHeader = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status," +
+	"weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,throttle,lbtot,tracked,type,rate,rate_lim," +
+	"rate_max,check_status,check_code,check_duration,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,hanafail," +
+	"req_rate,req_rate_max,req_tot,cli_abrt,srv_abrt,comp_in,comp_out,comp_byp,comp_rsp,lastsess,last_chk,last_agt,qtime," +
+	"ctime,rtime,ttime,agent_status,agent_code,agent_duration,check_desc,agent_desc,check_rise,check_fall,check_health," +
+	"agent_rise,agent_fall,agent_health,addr,cookie,mode,algo,conn_rate,conn_rate_max,conn_tot,intercepted,dcon,dses,wrew," +
+	"connect,reuse,cache_lookups,cache_hits,srv_icur,src_ilim,qtime_max,ctime_max,rtime_max,ttime_max,eint,idle_conn_cur," +
+	"safe_conn_cur,used_conn_cur,need_conn_est,uweight,agg_server_status,agg_server_check_status,agg_check_status,-," +
+	"ssl_sess,ssl_reused_sess,ssl_failed_handshake,h2_headers_rcvd,h2_data_rcvd,h2_settings_rcvd,h2_rst_stream_rcvd," +
+	"h2_goaway_rcvd,h2_detected_conn_protocol_errors,h2_detected_strm_protocol_errors,h2_rst_stream_resp,h2_goaway_resp," +
+	"h2_open_connections,h2_backend_open_streams,h2_total_connections,h2_backend_total_streams,h1_open_connections," +
+	"h1_open_streams,h1_total_connections,h1_total_streams,h1_bytes_in,h1_bytes_out,h1_spliced_bytes_in," +
+	"h1_spliced_bytes_out,"
+
+// What the column type says, and as bits what a request for some rows means.
+const (
+	typeFrontend = iota
+	typeBackend
+	typeServer
+)
+
+// figures are the counters of a host, of all its addresses.
+type figures struct {
+	active                   int64
+	picks, failures, in, out uint64
+	up                       bool      // as the director knows
+	changed                  time.Time // the last time that an address went up or down
+}
+
+func figuresOf(h *director.Host) (f figures) {
+	for _, t := range slices.Concat(h.Targets, h.Leaving) {
+		s := t.Host.Stats()
+		f.add(figures{active: s.Active, picks: s.Picks, failures: s.Failures, in: s.In, out: s.Out})
+	}
+	for _, t := range h.Targets {
+		status := t.Status()
+		f.up = f.up || status.Up
+		if status.Since.After(f.changed) {
+			f.changed = status.Since
+		}
+	}
+	return f
+}
+
+func (f *figures) add(o figures) {
+	f.active += o.active
+	f.picks += o.picks
+	f.failures += o.failures
+	f.in += o.in
+	f.out += o.out
+}
+
+// capacity is what of a group takes sessions.
+type capacity struct {
+	active, backup             int // hosts
+	activeWeight, backupWeight int
+	hosts                      int
+}
+
+func usable(g *director.Group) (c capacity) {
+	for _, h := range g.Hosts {
+		c.hosts++
+		switch {
+		case h.Config.State != "ready" || h.Config.Weight == 0 || !h.Up():
+		case h.Config.Backup:
+			c.backup++
+			c.backupWeight += h.Config.Weight
+		default:
+			c.active++
+			c.activeWeight += h.Config.Weight
+		}
+	}
+	return c
+}
+
+func (c capacity) up() bool { return c.active+c.backup > 0 }
+
+// weight is that of the hosts that take sessions now.
+func (c capacity) weight() int {
+	if c.active > 0 {
+		return c.activeWeight
+	}
+	return c.backupWeight
+}
+
+// checked tells whether the hosts of a group are probed while they are up.
+func checked(state *director.State, g *director.Group) bool {
+	return g.Config.Check != nil || state.Config.Manager.Heartbeat.Enable
+}
+
+// main is the address of a host that its status is told by: the first that is
+// up, else the first; nil if it has none.
+func mainTarget(h *director.Host) *director.Target {
+	for _, t := range h.Targets {
+		if t.Host.Up() {
+			return t
+		}
+	}
+	if len(h.Targets) > 0 {
+		return h.Targets[0]
+	}
+	return nil
+}
+
+// statusOf is the state of a host in HAProxy's words.
+func statusOf(state *director.State, g *director.Group, h *director.Host) string {
+	t := mainTarget(h)
+	switch {
+	case h.Config.State == "maint":
+		return "MAINT"
+	case t == nil:
+		return "MAINT (resolution)"
+	}
+	word := "UP"
+	switch {
+	case !t.Host.Up():
+		word = "DOWN"
+	case h.Config.State == "drain":
+		word = "DRAIN"
+	case !checked(state, g):
+		return "no check"
+	}
+	// The engine may have taken it down before the director has heard of it.
+	if s := t.Status(); s.Up == t.Host.Up() && s.Progress() != "" {
+		word += " " + s.Progress()
+	}
+	return word
+}
+
+// checkTexts are what HAProxy says of the results of probes.
+func checkText(c health.Code) string {
+	return map[health.Code]string{
+		health.SockErr: "Socket error",
+		health.L4OK:    "Layer4 check passed", health.L4Tout: "Layer4 timeout", health.L4Con: "Layer4 connection problem",
+		health.L6OK: "Layer6 check passed", health.L6Tout: "Layer6 timeout", health.L6Rsp: "Layer6 invalid response",
+		health.L7OK: "Layer7 check passed", health.L7Tout: "Layer7 timeout", health.L7Rsp: "Layer7 invalid response",
+		health.L7Sts: "Layer7 wrong status",
+	}[c]
+}
+
+// checkHealth counts as HAProxy does: 0 is down, rise-1 nearly up, rise just
+// up, and rise+fall-1 as well as can be.
+func checkHealth(s director.Status) int {
+	if s.Up {
+		return s.Rise + s.Fall - 1 - s.Failed
+	}
+	return s.Passed
+}
+
+// cells is one line of show stat.
+type cells struct {
+	columns map[string]int
+	values  []string
+}
+
+func (c cells) set(column string, value any) {
+	i, ok := c.columns[column]
+	if !ok {
+		panic("show stat has no column " + column)
+	}
+	switch v := value.(type) {
+	case string:
+		c.values[i] = csv(v)
+	case time.Duration:
+		c.values[i] = strconv.FormatInt(int64(v/time.Second), 10)
+	default:
+		c.values[i] = fmt.Sprint(v)
+	}
+}
+
+// zero sets columns of what never happens here.
+func (c cells) zero(columns string) {
+	for column := range strings.SplitSeq(columns, ",") {
+		c.values[c.columns[column]] = "0"
+	}
+}
+
+// csv quotes a text where HAProxy does.
+func csv(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if c == '\n' || c == '\r' {
+			return ' '
+		}
+		return c
+	}, s)
+	if strings.ContainsAny(s, `",`) {
+		return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
+	}
+	return s
+}
+
+// dump is a show stat that is made.
+type dump struct {
+	*Server
+	state         *director.State
+	now           time.Time
+	iid, sid      int    // -1: all
+	proxy         string // instead of iid
+	types         int
+	hideMaint, up bool
+	columns       map[string]int
+	text          strings.Builder
+}
+
+func showStat(r *request) answer {
+	d := &dump{Server: r.Server, now: time.Now(), iid: -1, sid: -1, types: -1}
+	words := r.words
+	if len(words) >= 3 {
+		types, err := strconv.Atoi(words[1])
+		sid, err2 := strconv.Atoi(words[2])
+		if err != nil || err2 != nil {
+			return answer{err: sentence("usage: show stat [<iid>|<proxy> <type> <sid>] [no-maint|up]")}
+		}
+		if d.iid, err = strconv.Atoi(words[0]); err != nil {
+			d.iid, d.proxy = -1, words[0]
+		}
+		d.types, d.sid, words = types, sid, words[3:]
+	}
+	for _, w := range words {
+		switch w {
+		case "up":
+			d.up = true
+		case "no-maint":
+			d.hideMaint = true
+		default:
+			return answer{err: fmt.Errorf("show stat has no form '%s' here; there are CSV, no-maint and up, and for JSON show hosts --json and show services --json", w)}
+		}
+	}
+	d.samples.mu.Lock()
+	defer d.samples.mu.Unlock()
+	d.state = d.samples.arrange(d.now)
+	if d.proxy != "" && !d.hasProxy() {
+		return answer{err: sentence("No such proxy.")}
+	}
+	names := strings.Split(statHeader, ",")
+	d.columns = make(map[string]int, len(names))
+	for i, name := range names {
+		d.columns[name] = i
+	}
+	d.text.WriteString("# " + statHeader + "\n")
+	d.rows()
+	return answer{text: d.text.String()}
+}
+
+func (d *dump) hasProxy() bool {
+	for _, s := range d.state.Services {
+		if s.Config.Name == d.proxy {
+			return true
+		}
+	}
+	return len(backends(d.state, d.proxy)) > 0
+}
+
+// wants tells whether rows of that type and proxy were asked for.
+func (d *dump) wants(kind int, proxy string, iid int) bool {
+	return d.types&(1<<kind) != 0 && (d.iid == -1 || d.iid == iid) && (d.proxy == "" || d.proxy == proxy)
+}
+
+func (d *dump) rows() {
+	snap := d.opt.Engine.Snapshot()
+	listens := map[string]bool{}
+	for _, l := range d.opt.Engine.Listeners() {
+		listens[l.Service] = true
+	}
+	for _, s := range d.state.Services {
+		stats := snap.Services[s.Config.Name]
+		r := d.samples.rows[rowKey{service: s.Config.Name}]
+		if d.wants(typeFrontend, s.Config.Name, r.id) {
+			c := d.begin(s.Config.Name, "FRONTEND", typeFrontend, r.id, 0)
+			c.zero("dreq,dresp,ereq,rate_lim,req_rate,req_rate_max,req_tot,comp_in,comp_out,comp_byp,comp_rsp,dcon,dses,wrew,eint")
+			d.sessions(c, r, stats.Active, stats.Sessions, stats.In, stats.Out)
+			c.set("status", map[bool]string{true: "OPEN", false: "STOP"}[listens[s.Config.Name]])
+			if d.opt.SessionsLimit > 0 {
+				c.set("slim", d.opt.SessionsLimit)
+			}
+			c.set("conn_rate", r.rate)
+			c.set("conn_rate_max", r.top)
+			c.set("conn_tot", stats.Sessions)
+			d.end(c, true)
+		}
+		for _, g := range s.Groups {
+			d.group(s, g, stats.Ended, stats.Redispatches)
+		}
+	}
+}
+
+// group writes the servers of a backend, and the backend.
+func (d *dump) group(s *director.Service, g *director.Group, ended map[string]uint64, redispatches uint64) {
+	name := proxyName(s, g)
+	r := d.samples.rows[rowKey{s.Config.Name, g.Config.Name, ""}]
+	if !d.wants(typeServer, name, r.id) && !d.wants(typeBackend, name, r.id) {
+		return
+	}
+	var sum figures
+	last := time.Time{}
+	for _, h := range g.Hosts {
+		f := figuresOf(h)
+		sum.add(f)
+		host := d.samples.rows[rowKey{s.Config.Name, g.Config.Name, h.Config.Name}]
+		if host.lastSession.After(last) {
+			last = host.lastSession
+		}
+		if d.wants(typeServer, name, r.id) && (d.sid == -1 || d.sid == host.id) {
+			d.host(name, r.id, host, g, h, f)
+		}
+	}
+	if !d.wants(typeBackend, name, r.id) {
+		return
+	}
+	has := usable(g)
+	r.turn(has.up(), d.now)
+	c := d.begin(name, "BACKEND", typeBackend, r.id, 0)
+	c.zero("qcur,qmax,dreq,dresp,eresp,wretr,wredis,comp_in,comp_out,comp_byp,comp_rsp,cli_abrt,srv_abrt,wrew,connect,reuse,eint," +
+		"agg_server_status,agg_server_check_status,agg_check_status")
+	d.sessions(c, r, sum.active, sum.picks, sum.in, sum.out)
+	c.set("econ", sum.failures)
+	c.set("lbtot", sum.picks)
+	if g.Config.Enabled {
+		// Clients are counted by service, and these are its.
+		c.set("wredis", redispatches)
+		c.set("cli_abrt", ended["CD"]+ended["CC"])
+		c.set("srv_abrt", ended["SD"])
+	}
+	status := map[bool]string{true: "UP", false: "DOWN"}[has.up()]
+	if d.up || d.hideMaint {
+		status += fmt.Sprintf(" (%d/%d)", has.active+has.backup, has.hosts)
+	}
+	c.set("status", status)
+	c.set("weight", has.weight())
+	c.set("uweight", has.weight())
+	c.set("act", has.active)
+	c.set("bck", has.backup)
+	c.set("chkdown", r.downs)
+	c.set("lastchg", d.now.Sub(r.changed))
+	c.set("downtime", r.downtime(d.now))
+	d.lastSession(c, last)
+	c.set("algo", g.Config.Scheduler)
+	d.end(c, true)
+}
+
+// host writes one server.
+func (d *dump) host(proxy string, iid int, r *row, g *director.Group, h *director.Host, f figures) {
+	status := statusOf(d.state, g, h)
+	if d.hideMaint && strings.HasPrefix(status, "MAINT") || d.up && (strings.HasPrefix(status, "MAINT") || strings.HasPrefix(status, "DOWN")) {
+		return
+	}
+	c := d.begin(proxy, h.Config.Name, typeServer, iid, r.id)
+	c.zero("qcur,qmax,dresp,eresp,wretr,wredis,cli_abrt,srv_abrt,wrew,connect,reuse,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,need_conn_est")
+	r.turn(f.up, f.changed)
+	d.sessions(c, r, f.active, f.picks, f.in, f.out)
+	c.set("used_conn_cur", f.active)
+	c.set("econ", f.failures)
+	c.set("lbtot", f.picks)
+	c.set("status", status)
+	c.set("weight", h.Config.Weight)
+	c.set("uweight", h.Config.Weight)
+	c.set("act", map[bool]int{true: 0, false: 1}[h.Config.Backup])
+	c.set("bck", map[bool]int{true: 1, false: 0}[h.Config.Backup])
+	c.set("lastchg", d.now.Sub(r.changed))
+	d.lastSession(c, r.lastSession)
+	t := mainTarget(h)
+	if t == nil {
+		d.end(c, false)
+		return
+	}
+	c.set("addr", addressOf(t))
+	s := t.Status()
+	if !s.Checked.IsZero() || checked(d.state, g) {
+		failed := uint64(0)
+		for _, target := range h.Targets {
+			for code, n := range target.Checks() {
+				if strings.Contains("L4TOUT L4CON L6TOUT L6RSP L7TOUT L7RSP L7STS", code) {
+					failed += n
+				}
+			}
+		}
+		c.set("chkfail", failed)
+		c.set("chkdown", r.downs)
+		c.set("downtime", r.downtime(d.now))
+		c.set("check_rise", s.Rise)
+		c.set("check_fall", s.Fall)
+		c.set("check_health", checkHealth(s))
+		if s.Check.Code == health.Unknown {
+			c.set("check_status", "INI")
+			c.set("check_desc", "Initializing")
+		} else {
+			c.set("check_status", s.Check.Code.String())
+			c.set("check_desc", checkText(s.Check.Code))
+			c.set("check_duration", s.Check.Took.Milliseconds())
+			c.set("last_chk", s.Check.Text)
+		}
+	}
+	d.end(c, false)
+}
+
+// addressOf is the address of a target as HAProxy writes it.
+func addressOf(t *director.Target) string {
+	if path := t.Host.Addr().Path(); path != "" {
+		return "unix"
+	}
+	return t.Host.Addr().String()
+}
+
+// begin makes a row with what every row has.
+func (d *dump) begin(proxy, name string, kind, iid, sid int) cells {
+	c := cells{d.columns, make([]string, len(d.columns))}
+	c.set("pxname", proxy)
+	c.set("svname", name)
+	c.set("pid", 1)
+	c.set("iid", iid)
+	c.set("sid", sid)
+	c.set("type", kind)
+	c.set("mode", "tcp")
+	c.set("-", "-")
+	c.zero("ssl_sess,ssl_reused_sess,ssl_failed_handshake")
+	return c
+}
+
+// sessions sets what is counted of every row.
+func (d *dump) sessions(c cells, r *row, active int64, total, in, out uint64) {
+	r.max = max(r.max, active)
+	c.set("scur", active)
+	c.set("smax", r.max)
+	c.set("stot", total)
+	c.set("bin", in)
+	c.set("bout", out)
+	c.set("rate", r.rate)
+	c.set("rate_max", r.top)
+}
+
+// lastSession tells how long ago a session has begun, -1 if none has.
+func (d *dump) lastSession(c cells, at time.Time) {
+	if at.IsZero() {
+		c.set("lastsess", -1)
+		return
+	}
+	c.set("lastsess", d.now.Sub(at))
+}
+
+// end writes the row. modules: with the columns of HTTP, which are 0.
+func (d *dump) end(c cells, modules bool) {
+	for i := d.columns["h2_headers_rcvd"]; modules && i <= d.columns["h1_spliced_bytes_out"]; i++ {
+		c.values[i] = "0"
+	}
+	// The header ends with a comma, and so do rows.
+	d.text.WriteString(strings.Join(c.values[:len(c.values)-1], ",") + ",\n")
+}
+
+// stateHeader is the head of show servers state, version 1.
+const stateHeader = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight " +
+	"srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state " +
+	"bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr " +
+	"srv_agent_port"
+
+func showServersState(r *request) answer {
+	if err := r.tooMany(1); err != nil {
+		return answer{err: err}
+	}
+	now, stored := time.Now(), r.storedWeights()
+	r.samples.mu.Lock()
+	defer r.samples.mu.Unlock()
+	state := r.samples.arrange(now)
+	if len(r.words) == 1 && len(backends(state, r.words[0])) == 0 {
+		return answer{err: sentence("Can't find backend.")}
+	}
+	var b strings.Builder
+	b.WriteString("1\n" + stateHeader + "\n")
+	for _, s := range state.Services {
+		for _, g := range s.Groups {
+			if len(r.words) == 1 && r.words[0] != proxyName(s, g) {
+				continue
+			}
+			for _, h := range g.Hosts {
+				b.WriteString(r.serverState(now, state, server{s, g, h}, stored))
+			}
+		}
+	}
+	return answer{text: b.String()}
+}
+
+// Numbers of HAProxy for results of checks (check-t.h).
+func checkNumbers(c health.Code) (status, result int) {
+	const failed, passed = 2, 3
+	switch c {
+	case health.SockErr:
+		return 5, 0
+	case health.L4OK:
+		return 6, passed
+	case health.L4Tout:
+		return 7, failed
+	case health.L4Con:
+		return 8, failed
+	case health.L6OK:
+		return 9, passed
+	case health.L6Tout:
+		return 10, failed
+	case health.L6Rsp:
+		return 11, failed
+	case health.L7Tout:
+		return 12, failed
+	case health.L7Rsp:
+		return 13, failed
+	case health.L7OK:
+		return 15, passed
+	case health.L7Sts:
+		return 17, failed
+	}
+	return 1, 0 // not yet
+}
+
+// serverState gives the line of one host. The caller holds the lock of samples,
+// which has rows for state.
+func (r *request) serverState(now time.Time, state *director.State, of server, stored map[rowKey]int) string {
+	h := of.host
+	const stopped, running = 0, 2
+	const forcedMaint, noAddress, forcedDrain = 1, 32, 8
+	const configured, enabled, paused = 2, 4, 8
+	addr, port, fqdn, srv := "-", "0", "-", "-"
+	op, adm := stopped, 0
+	status, result, health, check := 1, 0, 0, 0
+	since := now
+	if host, p, err := net.SplitHostPort(h.Config.Address); err == nil {
+		port = p
+		if t := mainTarget(h); t == nil || addressOf(t) != h.Config.Address {
+			fqdn = host
+		}
+	} else if config.IsSRV(h.Config.Address) {
+		srv = h.Config.Address
+	}
+	t := mainTarget(h)
+	if t == nil {
+		adm = noAddress
+	} else {
+		s := t.Status()
+		status, result = checkNumbers(s.Check.Code)
+		health, since = checkHealth(s), s.Since
+		if host, p, err := net.SplitHostPort(addressOf(t)); err == nil {
+			addr, port = host, p
+		} else {
+			addr, port = t.Host.Addr().Path(), "0"
+		}
+		if t.Host.Up() {
+			op = running
+		}
+		if checked(state, of.group) {
+			check = configured | enabled
+		}
+	}
+	switch h.Config.State {
+	case "maint":
+		op, adm = stopped, adm|forcedMaint
+		if check != 0 {
+			check |= paused
+		}
+	case "drain":
+		adm |= forcedDrain
+	}
+	key := rowKey{of.service.Config.Name, of.group.Config.Name, h.Config.Name}
+	be, sv := r.samples.rows[rowKey{key.service, key.group, ""}], r.samples.rows[key]
+	initial, ok := stored[key]
+	if !ok {
+		initial = sv.firstWeight
+	}
+	checkPort := 0
+	if c := of.group.Config.Check; c != nil {
+		checkPort = c.Port
+	}
+	return fmt.Sprintf("%d %s %d %s %s %d %d %d %d %d %d %d %d %d 0 0 0 %s %s %s 0 %d - - 0\n",
+		be.id, field(proxyName(of.service, of.group)), sv.id, field(h.Config.Name), field(addr), op, adm, h.Config.Weight, initial,
+		int(now.Sub(since).Seconds()), status, result, health, check, field(fqdn), port, srv, checkPort)
+}
+
+// field makes a name fit between blanks.
+func field(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return strings.Map(func(c rune) rune {
+		if c <= ' ' {
+			return '_'
+		}
+		return c
+	}, s)
+}

@@ -1,0 +1,181 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/console"
+)
+
+// connection is a client that has logged in.
+type connection struct {
+	server *server
+	client *ssh.ServerConn
+	log    *slog.Logger
+	user   *user
+
+	sessions atomic.Int32
+	used     atomic.Pointer[time.Time] // when the last session has ended
+	closed   atomic.Bool               // the client wants no more sessions
+}
+
+// serve lives as long as the connection, or until ctx ends and the sessions
+// have said goodbye.
+func (c *connection) serve(ctx context.Context, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
+	// The client's going ends the sessions' work; the server's going is told
+	// to them, so the connection stays for a moment.
+	c.touch()
+	work, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	var running, sessions sync.WaitGroup
+	running.Go(func() { c.requests(requests) })
+	running.Go(func() { c.watch(work) })
+	running.Go(func() {
+		for ch := range channels {
+			c.open(work, &sessions, ch)
+		}
+		end(errClientGone)
+	})
+	<-work.Done()
+	told := make(chan struct{})
+	running.Go(func() {
+		sessions.Wait()
+		close(told)
+	})
+	select {
+	case <-told:
+	case <-time.After(c.server.limits.goodbye):
+	}
+	_ = c.client.Close()
+	running.Wait()
+}
+
+// errClientGone is the end of a connection by the client.
+var errClientGone = errors.New("the client has gone")
+
+// requests answers what the client asks of the connection: forwarding is
+// refused, and a question whether we live is answered.
+func (c *connection) requests(requests <-chan *ssh.Request) {
+	for r := range requests {
+		switch r.Type {
+		case "no-more-sessions@openssh.com":
+			c.closed.Store(true)
+		case "keepalive@openssh.com":
+			_ = r.Reply(true, nil) // the client's own end is seen elsewhere
+			continue
+		}
+		if r.WantReply {
+			_ = r.Reply(false, nil)
+		}
+	}
+}
+
+// touch says that the connection is in use.
+func (c *connection) touch() {
+	now := time.Now()
+	c.used.Store(&now)
+}
+
+// watch asks the client whether it lives, and closes the connection if it does
+// not answer, or if it has had no session for long.
+func (c *connection) watch(ctx context.Context) {
+	const unanswered = 3
+	tick := time.NewTicker(c.server.limits.alive)
+	defer tick.Stop()
+	// The question waits for its answer, so somebody else counts the time.
+	var asked, answered atomic.Int64
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	questions := make(chan struct{}, 1)
+	defer close(questions)
+	asking.Go(func() {
+		for range questions {
+			if _, _, err := c.client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+				return
+			}
+			answered.Store(asked.Load())
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if c.sessions.Load() == 0 && time.Since(*c.used.Load()) > c.server.limits.idle {
+			c.log.Info("an SSH connection without a session is closed")
+			_ = c.client.Close()
+			return
+		}
+		if asked.Add(1)-answered.Load() > unanswered {
+			c.log.Warn("the SSH client does not answer: it is closed")
+			_ = c.client.Close()
+			return
+		}
+		select {
+		case questions <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// open serves a new channel, if it is a session.
+func (c *connection) open(ctx context.Context, sessions *sync.WaitGroup, ch ssh.NewChannel) {
+	reject := func(reason ssh.RejectionReason, why string) {
+		_ = ch.Reject(reason, why) // fails only if the client has gone
+	}
+	switch {
+	case ch.ChannelType() != "session":
+		reject(ssh.Prohibited, "there are only sessions here")
+		return
+	case c.closed.Load():
+		reject(ssh.Prohibited, "no more sessions were wanted")
+		return
+	case int(c.sessions.Add(1)) > c.server.limits.channels:
+		c.sessions.Add(-1)
+		reject(ssh.ResourceShortage, fmt.Sprintf("at most %d sessions in one connection", c.server.limits.channels))
+		return
+	}
+	channel, requests, err := ch.Accept()
+	if err != nil {
+		c.sessions.Add(-1)
+		return
+	}
+	sessions.Go(func() {
+		defer func() {
+			c.touch()
+			c.sessions.Add(-1)
+		}()
+		newSession(c, channel).serve(ctx, requests)
+	})
+}
+
+// user is the Executor of one connection.
+type user struct {
+	admin  Admin
+	caller admin.Caller
+}
+
+// Execute looks first whether the user is still there, and with which role.
+func (u *user) Execute(ctx context.Context, c admin.Command) (admin.Result, error) {
+	now, ok := u.admin.Still(u.caller)
+	if !ok {
+		return admin.Result{}, fmt.Errorf("user %q is gone: %w", u.caller.Name, console.ErrEnd)
+	}
+	return u.admin.Execute(ctx, now, c)
+}
+
+func (u *user) Complete(line string) []string {
+	if _, ok := u.admin.Still(u.caller); !ok {
+		return nil
+	}
+	return u.admin.Complete(line)
+}

@@ -1,0 +1,290 @@
+// Package ssh serves the runtime verbs over SSH: the prompt and the live view of
+// package console to people, one command line to scripts.
+//
+//	ssh -p 2222 admin@host                      the prompt
+//	ssh -p 2222 admin@host show hosts --json    one line, and its exit status
+//	ssh -p 2222 admin@host <commands            one command a line, up to the first that fails
+//	ssh -t -p 2222 admin@host top               the live view
+//
+// Users are those of the running configuration, by password or by key. What a
+// user may do is looked up again at each command. There are sessions and nothing
+// else: no forwarding, no agent, no files, no shell of the system.
+//
+// A client can hold up nothing but itself. A command is done before its answer
+// is written; an answer that nobody takes, a login that does not come, and a
+// client that has gone silent end by deadlines. The number of connections is
+// bounded, in all and by source, and so is what each may keep in memory.
+//
+// Only algorithms without known weakness are offered: ML-KEM with X25519,
+// X25519 and group 16, AES-GCM, ChaCha20 and AES-256-CTR, MACs in
+// encrypt-then-MAC. The host key is Ed25519, unless a file with another one is
+// given.
+//
+// Limits: a source that is an IPv6 address counts with its /64. Bad logins are
+// throttled by the Admin, connections that try none only by their number and
+// the deadline of the login.
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/txlb/txlb/internal/admin"
+)
+
+// Admin is what the server needs of an [admin.Admin].
+type Admin interface {
+	// Login checks a password; from is the client's ip:port.
+	Login(ctx context.Context, name, password, from string) (admin.Caller, error)
+	// LoginKey tells whether a key, in the wire format of SSH, is one of a
+	// user's.
+	LoginKey(name string, authorizedKey []byte, from string) (admin.Caller, error)
+	// Still returns the caller with the role it has now, or that the user is
+	// gone.
+	Still(admin.Caller) (admin.Caller, bool)
+	Execute(context.Context, admin.Caller, admin.Command) (admin.Result, error)
+	Complete(line string) []string
+}
+
+// Options are what a server works on.
+type Options struct {
+	Admin Admin      // needed
+	Key   ssh.Signer // the host key, of HostKey; needed
+	Log   *slog.Logger
+
+	limits limits // zero: those of defaults
+}
+
+// limits bound what clients may do. Zero fields take those of defaults.
+type limits struct {
+	connections int           // in all
+	perSource   int           // from one source
+	channels    int           // sessions in one connection
+	handshake   time.Duration // from the connection to the login
+	stall       time.Duration // for a piece of output to be taken
+	idle        time.Duration // nothing typed and nothing shown
+	alive       time.Duration // between questions whether the client lives; it ends at the third without answer
+	goodbye     time.Duration // for sessions to end when the server does
+}
+
+func (l limits) withDefaults() limits {
+	set := func(n *int, to int) {
+		if *n == 0 {
+			*n = to
+		}
+	}
+	wait := func(d *time.Duration, to time.Duration) {
+		if *d == 0 {
+			*d = to
+		}
+	}
+	set(&l.connections, 256)
+	set(&l.perSource, 128)
+	set(&l.channels, 8)
+	wait(&l.handshake, 30*time.Second)
+	wait(&l.stall, 2*time.Minute)
+	wait(&l.idle, 30*time.Minute)
+	wait(&l.alive, 30*time.Second)
+	wait(&l.goodbye, 2*time.Second)
+	return l
+}
+
+// maxTries is how many passwords and keys may be wrong in one connection.
+const maxTries = 6
+
+// errStopping is the end of the server, to its sessions.
+var errStopping = errors.New("txlb stops, or serves SSH here no longer: the session ends")
+
+// server is one call of Serve.
+type server struct {
+	opt    Options
+	limits limits
+	log    *slog.Logger
+	config *ssh.ServerConfig
+
+	mu      sync.Mutex
+	conns   int
+	sources map[netip.Prefix]int
+
+	running sync.WaitGroup
+}
+
+// Serve accepts connections until ctx ends, which it tells the sessions. It
+// closes ln, and returns when everything that it started has ended: nil then,
+// or why it could not go on.
+func Serve(ctx context.Context, ln net.Listener, opt Options) error {
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	s := &server{opt: opt, limits: opt.limits.withDefaults(), log: opt.Log, sources: map[netip.Prefix]int{}}
+	s.config = s.serverConfig()
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(outer))
+	defer s.running.Wait()
+	defer cancel(errStopping)
+	defer context.AfterFunc(outer, func() {
+		cancel(errStopping)
+		_ = ln.Close()
+	})()
+	defer func() { _ = ln.Close() }()
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept SSH connections: %w", err)
+		case err != nil:
+			// Out of descriptors, as a rule: those who wait are served when
+			// there are some again.
+			s.log.Warn("no SSH connection accepted", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		release, why := s.admit(conn.RemoteAddr())
+		if why != "" {
+			s.log.Warn("SSH connection refused", "from", conn.RemoteAddr().String(), "why", why)
+			_ = conn.Close()
+			continue
+		}
+		s.running.Go(func() {
+			defer release()
+			s.connection(ctx, conn)
+		})
+	}
+}
+
+// admit counts a connection, or says why there may be no further one.
+func (s *server) admit(from net.Addr) (release func(), why string) {
+	source := sourceOf(from)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.conns >= s.limits.connections:
+		return nil, fmt.Sprintf("there are %d connections already", s.conns)
+	case source.IsValid() && s.sources[source] >= s.limits.perSource:
+		return nil, fmt.Sprintf("there are %d connections from %s already", s.sources[source], source)
+	}
+	s.conns++
+	s.sources[source]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.conns--
+		if s.sources[source]--; s.sources[source] == 0 {
+			delete(s.sources, source)
+		}
+	}, ""
+}
+
+// sourceOf returns who counts as one: an IPv4 address, or an IPv6 network of 64
+// bits. What has no address is not counted by source.
+func sourceOf(a net.Addr) netip.Prefix {
+	at, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip := at.Addr().Unmap().WithZone("")
+	bits := 32
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits) // the number of bits fits
+	return p
+}
+
+// loggedIn is where the permissions of a connection hold its caller.
+type loggedIn struct{}
+
+func (s *server) serverConfig() *ssh.ServerConfig {
+	permit := func(c admin.Caller, err error) (*ssh.Permissions, error) {
+		if err != nil {
+			return nil, err
+		}
+		return &ssh.Permissions{ExtraData: map[any]any{loggedIn{}: c}}, nil
+	}
+	c := &ssh.ServerConfig{
+		Config: ssh.Config{
+			KeyExchanges: []string{ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519, ssh.KeyExchangeDH16SHA512},
+			Ciphers:      []string{ssh.CipherAES256GCM, ssh.CipherAES128GCM, ssh.CipherChaCha20Poly1305, ssh.CipherAES256CTR},
+			MACs:         []string{ssh.HMACSHA256ETM, ssh.HMACSHA512ETM},
+		},
+		PublicKeyAuthAlgorithms: []string{
+			ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256,
+			ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSASHA512,
+		},
+		MaxAuthTries:  maxTries,
+		ServerVersion: "SSH-2.0-txlb",
+		PublicKeyCallback: func(conn ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+			return permit(s.opt.Admin.LoginKey(conn.User(), key.Marshal(), conn.RemoteAddr().String()))
+		},
+	}
+	c.AddHostKey(s.opt.Key)
+	return c
+}
+
+// connection serves one client, from the handshake to the end.
+func (s *server) connection(ctx context.Context, raw net.Conn) {
+	from := raw.RemoteAddr().String()
+	conn := &deadlined{Conn: raw, limit: s.limits.stall}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// The end of the server ends a handshake at once.
+	stopHandshake := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stopHandshake()
+	_ = conn.SetReadDeadline(time.Now().Add(s.limits.handshake)) // fails only if the connection is gone
+	config := *s.config
+	config.PasswordCallback = func(meta ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
+		c, err := s.opt.Admin.Login(ctx, meta.User(), string(password), from)
+		if err != nil {
+			return nil, err
+		}
+		return &ssh.Permissions{ExtraData: map[any]any{loggedIn{}: c}}, nil
+	}
+	client, channels, requests, err := ssh.NewServerConn(conn, &config)
+	if err != nil {
+		s.log.Info("no SSH login", "from", from, "err", err)
+		return
+	}
+	caller := client.Permissions.ExtraData[loggedIn{}].(admin.Caller)
+	if !stopHandshake() {
+		return // the server has ended meanwhile
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	log := s.log.With("user", caller.Name, "from", from)
+	log.Info("SSH login", "client", string(client.ClientVersion()))
+	c := &connection{
+		server: s, client: client, log: log, user: &user{admin: s.opt.Admin, caller: caller},
+	}
+	c.serve(ctx, channels, requests)
+	log.Info("SSH logout")
+}
+
+// deadlined is a connection whose writes have a deadline: a client that takes
+// nothing is gone.
+type deadlined struct {
+	net.Conn
+	limit time.Duration
+}
+
+func (d *deadlined) Write(p []byte) (int, error) {
+	if err := d.SetWriteDeadline(time.Now().Add(d.limit)); err != nil {
+		return 0, err
+	}
+	return d.Conn.Write(p)
+}
