@@ -419,7 +419,7 @@ func testLook(t *testing.T, b *browser) {
 func testRestart(t *testing.T, b *browser) {
 	r := newRig(t, twoHosts, secure)
 	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
-	p.until("live", "window.txlb && document.querySelector('.charts canvas')")
+	p.until("live", "document.documentElement.classList.contains('js') && document.querySelector('.charts canvas')")
 	p.eval("window.before = true")
 	again := func(version string) {
 		t.Helper()
@@ -578,7 +578,7 @@ func testPhone(t *testing.T, b *browser) {
 	host := p.eval("document.querySelector('tbody th a').getAttribute('href')")
 	for _, path := range []string{host, "/events", "/sessions", "/configs", "/manage?service=web", "/ask?verb=rollback"} {
 		p.run(chromedp.Navigate(r.url + path))
-		p.until("the page", "window.txlb")
+		p.until("the page", "document.documentElement.classList.contains('js')")
 		fits(path)
 	}
 }
@@ -612,7 +612,7 @@ func testKeyboard(t *testing.T, b *browser) {
 	p.run(chromedp.KeyEvent(kb.Enter))
 	p.until("folded", "!document.querySelector('.group-box.enabled details').open")
 	p.run(chromedp.Reload())
-	p.until("folded still", "window.txlb && !document.querySelector('.group-box.enabled details').open")
+	p.until("folded still", "document.documentElement.classList.contains('js') && !document.querySelector('.group-box.enabled details').open")
 }
 
 var screenshots = flag.String("screenshots", "", "folder to write pictures of the page to")

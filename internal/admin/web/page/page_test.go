@@ -23,6 +23,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/leaktest"
 )
 
 // still is an engine that serves nothing: what a page shows of it is made up.
@@ -93,6 +94,8 @@ func set(d *director.Director, change func(*config.Service)) {
 		change(s.Config)
 	}
 }
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func TestTheFirstGlance(t *testing.T) {
 	for _, tc := range []struct {

@@ -545,5 +545,4 @@ if (location.hash) {
   if (to) to.scrollIntoView()
 }
 connect()
-window.txlb = {  count, decimal, amount, span, took } // for the test that compares them with the server's
 })()
