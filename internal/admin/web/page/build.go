@@ -237,10 +237,26 @@ func (v *View) service(s *director.Service, bound map[string][]string) ServiceVi
 	if n := one.Figures.RefusedNow; n > 0 {
 		problem(Problem{Level: Critical, Anchor: one.ID, Text: fmt.Sprintf("Service %s has no host for clients: some were closed in the last seconds", short(c.Name))})
 	}
-	for _, p := range v.Problems[before:] {
+	for i := range v.Problems[before:] {
+		p := &v.Problems[before+i]
 		one.Level = max(one.Level, p.Level)
+		if p.Level == Critical {
+			p.Fixes = v.fixes(s)
+		}
 	}
 	return one
+}
+
+// fixes are the switches to another group that would help the clients of a
+// service.
+func (v *View) fixes(s *director.Service) (list []link) {
+	for _, g := range s.Groups {
+		if n := serving(g); !g.Config.Enabled && n > 0 && v.CanChange && len(list) < 3 {
+			at := Where{Service: s.Config.Name, Group: g.Config.Name}
+			list = append(list, link{Text: fmt.Sprintf("Switch clients to %s (%d of %d up)…", short(g.Config.Name), n, len(g.Hosts)), Address: at.asks("enableGroup")})
+		}
+	}
+	return list
 }
 
 // group works one group out, with all rows that the query asks for and what is
@@ -513,7 +529,11 @@ func (v *View) troubles(one *GroupView, g *director.Group, rows []HostRow) {
 		if g.Config.Refuse {
 			last = "clients are closed"
 		}
-		list(down, Critical, fmt.Sprintf("Every host %s is down: %s", where, last), why)
+		which := "Every host " + where
+		if len(down) < len(rows) {
+			which += " that should take clients"
+		}
+		list(down, Critical, fmt.Sprintf("%s is down: %s", which, last), why)
 	case len(down) == 1:
 		list(down, harm, fmt.Sprintf("1 of %s %s is down", plural(len(rows), "host"), where), why)
 	default:
@@ -634,7 +654,7 @@ func (r *HostRow) ShortReason() string  { return clip(r.Reason, 160) }
 // figures and words of this package alone, which is why it may be HTML: a
 // template that escapes each on its own takes twice as long for a long page.
 func (r *HostRow) Age(now time.Time) template.HTML {
-	if r.Since.IsZero() {
+	if r.Since.IsZero() || r.Health == "maint" {
 		return ""
 	}
 	return template.HTML(fmt.Sprintf(`for <time data-at="%d">%s</time>`, r.Since.UnixMilli(), since(r.Since, now)))

@@ -209,7 +209,7 @@ function plot(c) {
       legend: { show: false }, cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
       scales: { x: { time: true }, y: { range: (_, lo, hi) => [0, Math.max(hi * 1.1, k.least)] } },
       axes: [
-        { ...axis, size: 18, gap: 2, space: 80, values: (_, ts) => ts.map(t => time(t * 1000, ts.length > 1 && ts[1] - ts[0] < 60)) },
+        { ...axis, size: 18, gap: 2, space: 80, values: (u, ts) => ts.map(t => u.valToPos(t, 'x') < 24 ? '' : time(t * 1000, ts.length > 1 && ts[1] - ts[0] < 60)) },
         { ...axis, size: 50, gap: 3, space: 26, values: (_, vs) => vs.map(v => v === 0 ? '0' : k.mark(v)) },
       ],
       series: [{}, ...k.series.map(s => ({ stroke: colour('chart-' + colours[s]), width: 1.5, spanGaps: s === 'connect_ms', points: { show: false } }))],
