@@ -216,8 +216,9 @@ func (b *backend) close() {
 	b.conns.Wait()
 }
 
-// load visits service web again and again, until the test ends.
-func (r *rig) load(pause time.Duration) {
+// load visits service web again and again, and stays for a while, until the test
+// ends.
+func (r *rig) load(pause, stay time.Duration) {
 	addr := ""
 	for _, l := range r.eng.Listeners() {
 		if l.Service == "web" {
@@ -232,15 +233,16 @@ func (r *rig) load(pause time.Duration) {
 			case <-quit:
 				return
 			case <-time.After(pause):
-				visit(addr)
+				visit(addr, stay, quit)
 			}
 		}
 	})
 	r.t.Cleanup(func() { close(quit); running.Wait() })
 }
 
-// visit asks once. What it meets is for the page to show.
-func visit(addr string) {
+// visit asks once, and leaves after a while or when quit is closed. What it meets
+// is for the page to show.
+func visit(addr string, stay time.Duration, quit <-chan struct{}) {
 	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		return
@@ -249,6 +251,10 @@ func visit(addr string) {
 	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c, "who\n"); err == nil {
 		_, _ = bufio.NewReader(c).ReadString('\n')
+	}
+	select {
+	case <-quit:
+	case <-time.After(stay):
 	}
 }
 
@@ -301,7 +307,7 @@ func testOperate(t *testing.T, b *browser) {
 			<host name="a" ip="%s"/><host name="b" ip="%s"/><host name="c" ip="%s"/></group>
 		<group name="green"><check type="tcp" interval="200ms"/><host name="g" ip="%s"/></group></service>%s</config>`,
 		serve(t).addr, serve(t).addr, dies.addr, serve(t).addr, users), secure)
-	r.load(5 * time.Millisecond)
+	r.load(5*time.Millisecond, 0)
 	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
 	p.says("#state h1", "All is well")
 
@@ -419,7 +425,7 @@ func testLook(t *testing.T, b *browser) {
 func testRestart(t *testing.T, b *browser) {
 	r := newRig(t, twoHosts, secure)
 	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
-	p.until("live", "window.txlb && document.querySelector('.charts canvas')")
+	p.until("live", "document.documentElement.classList.contains('js') && document.querySelector('.charts canvas')")
 	p.eval("window.before = true")
 	again := func(version string) {
 		t.Helper()
@@ -559,7 +565,7 @@ func testPhone(t *testing.T, b *browser) {
 	r := newRig(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/>
 		<group name="%s" enable="yes"><host name="%s" ip="127.0.0.1:1"/><host name="%s" ip="127.0.0.1:2"/></group><group name="spare"/></service>%s</config>`,
 		escape(evil), escape(evil), long, users))
-	visit(r.eng.Listeners()[0].Addr)
+	visit(r.eng.Listeners()[0].Addr, 0, nil)
 	p := b.open(t, r, "boss", "/", size(360, 740, "dark"))
 	p.until("live", "document.querySelector('.charts canvas')")
 	fits := func(where string) {
@@ -578,7 +584,7 @@ func testPhone(t *testing.T, b *browser) {
 	host := p.eval("document.querySelector('tbody th a').getAttribute('href')")
 	for _, path := range []string{host, "/events", "/sessions", "/configs", "/manage?service=web", "/ask?verb=rollback"} {
 		p.run(chromedp.Navigate(r.url + path))
-		p.until("the page", "window.txlb")
+		p.until("the page", "document.documentElement.classList.contains('js')")
 		fits(path)
 	}
 }
@@ -612,7 +618,7 @@ func testKeyboard(t *testing.T, b *browser) {
 	p.run(chromedp.KeyEvent(kb.Enter))
 	p.until("folded", "!document.querySelector('.group-box.enabled details').open")
 	p.run(chromedp.Reload())
-	p.until("folded still", "window.txlb && !document.querySelector('.group-box.enabled details').open")
+	p.until("folded still", "document.documentElement.classList.contains('js') && !document.querySelector('.group-box.enabled details').open")
 }
 
 var screenshots = flag.String("screenshots", "", "folder to write pictures of the page to")
@@ -624,10 +630,12 @@ func TestScreenshots(t *testing.T) {
 	}
 	b := newBrowser(t)
 	r := newRig(t, incident(t), func(o *Options) { o.Version = "1.0" })
-	r.load(3 * time.Millisecond)
+	for i := range 40 { // each comes, stays for a while, and comes again
+		r.load(time.Duration(20+i)*time.Millisecond, time.Duration(100*i)*time.Millisecond)
+	}
 	shot := func(name string, p *tab) {
 		t.Helper()
-		time.Sleep(500 * time.Millisecond) // for the last frame
+		time.Sleep(time.Second) // for the last frame
 		png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 		if err != nil {
 			t.Fatal(err)
@@ -641,18 +649,27 @@ func TestScreenshots(t *testing.T) {
 	time.Sleep(*shotAfter) // for something to be on the charts
 	shot("page-light", light)
 	shot("page-dark", b.open(t, r, "boss", "/", size(1360, 1000, "dark")))
-	shot("page-phone", b.open(t, r, "boss", "/", size(390, 844, "light")))
+	shot("page-phone", b.open(t, r, "boss", "/", size(390, 1100, "light")))
 	light.click("a", "web-1")
 	light.says("dialog", "Set weight")
 	shot("page-host", light)
-	light.run(chromedp.Navigate(r.url + "/ask?verb=enableGroup&service=web&group=green"))
+	light.run(chromedp.Navigate(r.url + "/ask?verb=setHost&state=drain&service=web&group=blue&name=web-2"))
 	shot("page-ask", light)
 	r.post("/setHost", "service", "web", "group", "blue", "name", "web-1", "weight", "20")
 	r.post("/delHost", "service", "web", "group", "blue", "name", "web-5")
-	for _, page := range []string{"configs", "events", "sessions"} {
+	for _, page := range []string{"configs", "events", "sessions", "manage"} {
 		light.run(chromedp.Navigate(r.url + "/" + page))
 		shot("page-"+page, light)
 	}
+	r.post("/setHost", "service", "web", "group", "blue", "name", "web-1", "state", "drain")
+	r.post("/setHost", "service", "web", "group", "blue", "name", "web-2", "state", "maint")
+	light.run(chromedp.Navigate(r.url + "/"))
+	shot("page-critical", light)
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	light.says("#connection", "lost")
+	shot("page-lost", light)
 }
 
-var shotAfter = flag.Duration("shot-after", 30*time.Second, "how long load is to be on the charts of -screenshots")
+var shotAfter = flag.Duration("shot-after", 45*time.Second, "how long load is to be on the charts of -screenshots")

@@ -237,10 +237,26 @@ func (v *View) service(s *director.Service, bound map[string][]string) ServiceVi
 	if n := one.Figures.RefusedNow; n > 0 {
 		problem(Problem{Level: Critical, Anchor: one.ID, Text: fmt.Sprintf("Service %s has no host for clients: some were closed in the last seconds", short(c.Name))})
 	}
-	for _, p := range v.Problems[before:] {
+	for i := range v.Problems[before:] {
+		p := &v.Problems[before+i]
 		one.Level = max(one.Level, p.Level)
+		if p.Level == Critical {
+			p.Fixes = v.fixes(s)
+		}
 	}
 	return one
+}
+
+// fixes are the switches to another group that would help the clients of a
+// service.
+func (v *View) fixes(s *director.Service) (list []link) {
+	for _, g := range s.Groups {
+		if n := serving(g); !g.Config.Enabled && n > 0 && v.CanChange && len(list) < 3 {
+			at := Where{Service: s.Config.Name, Group: g.Config.Name}
+			list = append(list, link{Text: fmt.Sprintf("Switch clients to %s (%d of %d up)…", short(g.Config.Name), n, len(g.Hosts)), Address: at.asks("enableGroup")})
+		}
+	}
+	return list
 }
 
 // group works one group out, with all rows that the query asks for and what is
@@ -513,7 +529,11 @@ func (v *View) troubles(one *GroupView, g *director.Group, rows []HostRow) {
 		if g.Config.Refuse {
 			last = "clients are closed"
 		}
-		list(down, Critical, fmt.Sprintf("Every host %s is down: %s", where, last), why)
+		which := "Every host " + where
+		if len(down) < len(rows) {
+			which += " that should take clients"
+		}
+		list(down, Critical, fmt.Sprintf("%s is down: %s", which, last), why)
 	case len(down) == 1:
 		list(down, harm, fmt.Sprintf("1 of %s %s is down", plural(len(rows), "host"), where), why)
 	default:
@@ -634,7 +654,7 @@ func (r *HostRow) ShortReason() string  { return clip(r.Reason, 160) }
 // figures and words of this package alone, which is why it may be HTML: a
 // template that escapes each on its own takes twice as long for a long page.
 func (r *HostRow) Age(now time.Time) template.HTML {
-	if r.Since.IsZero() {
+	if r.Since.IsZero() || r.Health == "maint" {
 		return ""
 	}
 	return template.HTML(fmt.Sprintf(`for <time data-at="%d">%s</time>`, r.Since.UnixMilli(), since(r.Since, now)))
@@ -644,11 +664,14 @@ func (r *HostRow) Age(now time.Time) template.HTML {
 func (r *HostRow) Cells(now time.Time) template.HTML {
 	f := &r.Figures
 	b := make([]byte, 0, 1024)
-	cell := func(label, name, value, small, smallValue string) {
+	cell := func(label, name, value string, zero bool, small, smallValue string) {
 		b = append(b, `<td class="num" data-label="`...)
 		b = append(append(b, label...), `"><span`...)
 		if name != "" {
 			b = append(append(append(b, ` data-f="`...), name...), '"')
+		}
+		if zero {
+			b = append(b, ` class="zero"`...)
 		}
 		b = append(append(append(b, '>'), value...), `</span>`...)
 		if small != "" {
@@ -672,12 +695,12 @@ func (r *HostRow) Cells(now time.Time) template.HTML {
 		b = append(append(b, ", "...), r.Check.Progress...)
 	}
 	b = append(b, `</small></td>`...)
-	cell("Weight", "", strconv.Itoa(r.Weight), "", "")
-	cell("Sessions", "sessions", count(f.Sessions), "total", count(f.Total))
-	cell("Rate", "rate", decimal(f.Rate)+"/s", "", "")
-	cell("Failures", "failures", count(f.Failures), "", "")
-	cell("In", "in_rate", amount(f.InRate)+"/s", "in", amount(float64(f.In)))
-	cell("Out", "out_rate", amount(f.OutRate)+"/s", "out", amount(float64(f.Out)))
+	cell("Weight", "", strconv.Itoa(r.Weight), r.Weight == 0, "", "")
+	cell("Sessions", "sessions", count(f.Sessions), f.Sessions == 0, "total", count(f.Total))
+	cell("Rate", "rate", decimal(f.Rate)+"/s", f.Rate == 0, "", "")
+	cell("Failures", "failures", count(f.Failures), f.Failures == 0, "", "")
+	cell("In", "in_rate", amount(f.InRate)+"/s", f.InRate == 0, "in", amount(float64(f.In)))
+	cell("Out", "out_rate", amount(f.OutRate)+"/s", f.OutRate == 0, "out", amount(float64(f.Out)))
 	return template.HTML(b)
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/leaktest"
 )
 
 // still is an engine that serves nothing: what a page shows of it is made up.
@@ -94,6 +95,8 @@ func set(d *director.Director, change func(*config.Service)) {
 	}
 }
 
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
 func TestTheFirstGlance(t *testing.T) {
 	for _, tc := range []struct {
 		what    string
@@ -117,7 +120,7 @@ func TestTheFirstGlance(t *testing.T) {
 		{
 			"the last that serves is down", []string{"c"}, func(s *config.Service) {
 				s.Groups[0].Hosts[0].State, s.Groups[0].Hosts[1].State, s.Groups[0].Refuse = "drain", "maint", true
-			}, Critical, "1 problem: clients are turned away", "Every host of web / blue is down: clients are closed",
+			}, Critical, "1 problem: clients are turned away", "Every host of web / blue that should take clients is down: clients are closed",
 		},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
@@ -137,6 +140,11 @@ func TestTheFirstGlance(t *testing.T) {
 		})
 	}
 	d := world(t, twoGroups)
+	mark(t, d, "a", "b", "c")
+	if fixes := NewView(source(d)).Problems[0].Fixes; len(fixes) != 1 || fixes[0].Text != "Switch clients to green (1 of 1 up)…" {
+		t.Errorf("with another group that is up the page offers %v", fixes)
+	}
+	d = world(t, twoGroups)
 	src := source(d)
 	src.ReloadFailed = true
 	if v := NewView(src); v.Overall != Warning || !strings.Contains(v.Problems[0].Text, "not loaded") {
