@@ -87,13 +87,17 @@ function write() {
       for (const el of $$('[data-f]', tr)) {
         const name = el.dataset.f
         if (name === 'checked') el.dataset.at = f.checked
-        else if (name === 'connect_ms') { if (f.connect_ms != null) text(el, took(f.connect_ms)) } else text(el, shown[name](f[name]))
+        else if (name === 'connect_ms') { if (f.connect_ms != null) text(el, took(f.connect_ms)) } else {
+          text(el, shown[name](f[name]))
+          if (el.tagName === 'SPAN') el.classList.toggle('zero', !f[name])
+        }
       }
     }
     for (const el of $$('time[data-at]', tr)) {
       if (el.dataset.at !== '0') text(el, span(Math.max(0, now - el.dataset.at)))
     }
   }
+  for (const el of $$('#state .config time')) text(el, span(Math.max(0, now - el.dataset.at)))
   if (newest) {
     const totals = { sessions: 0, rate: 0, in_rate: 0, out_rate: 0 }
     for (const id in newest.services) {
@@ -201,11 +205,11 @@ function plot(c) {
     c.el.append(box)
     const axis = { stroke: colour('muted'), grid: { stroke: colour('line'), width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' }
     const u = new uPlot({
-      width: Math.max(120, box.clientWidth), height: 84, padding: [6, 4, 0, 0],
+      width: Math.max(120, box.clientWidth), height: 84, padding: [6, 24, 0, 0],
       legend: { show: false }, cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
       scales: { x: { time: true }, y: { range: (_, lo, hi) => [0, Math.max(hi * 1.1, k.least)] } },
       axes: [
-        { ...axis, size: 18, gap: 2, space: 70, values: (_, ts) => ts.map(t => time(t * 1000, ts.length > 1 && ts[1] - ts[0] < 60)) },
+        { ...axis, size: 18, gap: 2, space: 80, values: (u, ts) => ts.map(t => u.valToPos(t, 'x') < 24 ? '' : time(t * 1000, ts.length > 1 && ts[1] - ts[0] < 60)) },
         { ...axis, size: 50, gap: 3, space: 26, values: (_, vs) => vs.map(v => v === 0 ? '0' : k.mark(v)) },
       ],
       series: [{}, ...k.series.map(s => ({ stroke: colour('chart-' + colours[s]), width: 1.5, spanGaps: s === 'connect_ms', points: { show: false } }))],
@@ -278,7 +282,7 @@ async function get(address, target, style) {
       const on = document.activeElement
       const row = on && on.closest('#live [id]')
       const held = row && { row: row.id, nth: [...$$(controls, row)].indexOf(on) }
-      htmx.swap('#live', html, { swapStyle: 'outerHTML', swapDelay: 0, settleDelay: 0 })
+      place(html)
       taken(held)
     } else {
       htmx.swap('#' + target, html, { swapStyle: style, swapDelay: 0, settleDelay: 0 })
@@ -334,6 +338,24 @@ document.addEventListener('htmx:afterRequest', e => {
   if (message.dataset.level !== 'critical') shut()
   refresh()
 })
+
+// place puts the changing part in the place of the old. It does of what htmx
+// does for any content only what this one needs, which is a matter of a second
+// where there are many hosts.
+function place(html) {
+  const t = document.createElement('template')
+  t.innerHTML = html
+  const parts = [...t.content.children]
+  for (const kept of $$('[hx-preserve]', t.content)) {
+    const old = document.getElementById(kept.id)
+    if (old) kept.replaceWith(old)
+  }
+  for (const part of parts) {
+    const old = document.getElementById(part.id)
+    if (old) old.replaceWith(part)
+    for (const form of $$('form[hx-post]', part)) htmx.process(form)
+  }
+}
 
 // taken looks after a part that has just come.
 function taken(held) {
@@ -523,5 +545,4 @@ if (location.hash) {
   if (to) to.scrollIntoView()
 }
 connect()
-window.txlb = { count, decimal, amount, span, took } // for the test that compares them with the server's
 })()
