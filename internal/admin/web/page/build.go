@@ -239,10 +239,10 @@ func (v *View) service(s *director.Service, bound map[string][]string) ServiceVi
 	}
 	for i := range v.Problems[before:] {
 		p := &v.Problems[before+i]
-		one.Level = max(one.Level, p.Level)
-		if p.Level == Critical {
+		if p.Level == Critical && one.Level < Critical { // once is enough
 			p.Fixes = v.fixes(s)
 		}
+		one.Level = max(one.Level, p.Level)
 	}
 	return one
 }

@@ -277,7 +277,9 @@ async function get(address, target, style) {
     const html = await r.text()
     if (under.get(target) !== mine) return false
     if (!(r.headers.get('Content-Type') || '').startsWith('text/html')) { say('critical', html.trim().slice(0, 500)); return false }
-    if (target === 'live') {
+    if (target === 'plain') {
+      if (r.ok) place(html)
+    } else if (target === 'live') {
       if (!r.ok || !live()) return false
       const on = document.activeElement
       const row = on && on.closest('#live [id]')
@@ -289,7 +291,7 @@ async function get(address, target, style) {
     }
     return true
   } catch (e) {
-    if (under.get(target) === mine && target !== 'live') say('critical', 'txlb did not answer.')
+    if (under.get(target) === mine && target === 'dialog-body') say('critical', 'txlb did not answer.')
     return false
   } finally {
     clearTimeout(late)
@@ -308,9 +310,10 @@ function soon() {
 }
 
 function refresh() {
-  if (!live() || document.hidden) return
+  if (document.hidden) return
   lastFetch = Date.now()
-  get(live().dataset.address, 'live')
+  if (live()) get(live().dataset.address, 'live')
+  else if ($('#plain[data-again]')) get(location.pathname, 'plain')
 }
 
 // What a form has posted is answered with a message. A refusal is shown where
@@ -515,6 +518,7 @@ function arrived(f) {
   if (rows.size > 20000) rows.clear()
   const at = live()
   if (at && (restarted || at.dataset.revision !== f.revision)) soon()
+  if ($('#plain[data-again=sessions]') && !dialog.open && Date.now() - lastFetch > 2500) soon()
   feed(f)
   draw()
 }
