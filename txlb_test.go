@@ -21,28 +21,28 @@ const module = "github.com/txlb/txlb"
 // docs/architecture.md. What is not listed may import none. The tests of a room
 // may import whatever the room may, and what they are listed for below.
 var rooms = map[string][]string{
-	"":                        {"config", "sched", "engine", "internal/director", "internal/logs"},
+	"":                        {"config", "engine", "internal/director", "internal/logs", "sched"},
 	"cmd/txlb":                {"config", "engine", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/web", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "sched", "splice"},
 	"config":                  {},
 	"sched":                   {},
 	"splice":                  {},
 	"engine":                  {"sched", "splice"},
-	"internal/admin":          {"config", "sched", "engine", "internal/director", "internal/passwd"},
+	"internal/admin":          {"config", "engine", "internal/director", "internal/passwd", "sched"},
 	"internal/admin/control":  {"engine"},
 	"internal/admin/socket":   {"config", "sched", "engine", "internal/admin", "internal/director", "internal/health"},
 	"internal/admin/console":  {"config", "internal/admin"},
 	"internal/admin/ssh":      {"internal/admin", "internal/admin/console"},
-	"internal/admin/web":      {"config", "sched", "engine", "internal/admin", "internal/admin/web/page", "internal/director"},
-	"internal/admin/web/page": {"config", "sched", "engine", "internal/director", "internal/admin"},
-	"internal/director":       {"config", "engine", "sched", "internal/health"},
+	"internal/director":       {"config", "engine", "internal/health", "sched"},
 	"internal/health":         {"sched"},
 	"internal/logs":           {},
 	"internal/debian":         {},
 	"internal/leaktest":       {},
-	"internal/metrics":        {"internal/director", "engine", "sched"},
+	"internal/metrics":        {"engine", "internal/director", "sched"},
 	"internal/passwd":         {},
-	"bench":                   {"config", "sched", "engine", "splice", "internal/debian"},
-	"soak":                    {"config", "sched", "engine", "internal/director", "internal/debian"},
+	"bench":                   {"config", "engine", "internal/debian", "sched", "splice"},
+	"soak":                    {"config", "engine", "internal/debian", "internal/director", "sched"},
+	"internal/admin/web":      {"config", "sched", "engine", "internal/admin", "internal/admin/web/page", "internal/director"},
+	"internal/admin/web/page": {"config", "sched", "engine", "internal/director", "internal/admin"},
 }
 
 // outside says which rooms alone may know an outside library.

@@ -120,7 +120,7 @@ func (a *Admin) Close() { a.drains.close() }
 // Kinds of errors, for whoever has to turn them into a status.
 var (
 	ErrUnknownVerb = errors.New("unknown verb")
-	ErrUsage       = errors.New("wrong words") // behind a verb that there is
+	ErrUsage       = errors.New("wrong words") // of a command, whatever runs
 	ErrNotAllowed  = errors.New("not allowed")
 	ErrMovedOn     = errors.New("the configuration has moved on")
 	ErrNotServed   = errors.New("not served")
