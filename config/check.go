@@ -198,9 +198,6 @@ func (k *checker) admin(a *Admin) {
 		if !l.Enable {
 			continue
 		}
-		if l.AdminListen == a.SSH {
-			k.warn(l.Pos.Line, "%s is not served by this version yet", l.what)
-		}
 		if !isLoopback(l.Listen) {
 			if l.AdminListen == a.Web && !l.Secure {
 				k.warn(l.Pos.Line, "the admin page is served without TLS on %s: passwords can be read on their way; say secure=\"true\"", l.Listen)

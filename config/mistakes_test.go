@@ -319,7 +319,6 @@ func TestWarnings(t *testing.T) {
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u"/></admin></config>`:                                                           `user "u" has no password and cannot log in`,
 		`<config><service name="a"><listen ip=":1"/></service><control socket="/tmp/s"/></config>`:                                                                `<control> is not served by this version yet`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><socket path="/s" mode="0666"/></admin></config>`:                                            `<socket mode> is 0666: everybody on this machine has full access`,
-		`<config><service name="a"><listen ip=":1"/></service><admin><ssh/></admin></config>`:                                                                     `the SSH admin is not served by this version yet`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="iy9l0V1MkG1DE"/></admin></config>`:                                  `is that of a published sample; choose another`,
 	} {
 		c, problems := Parse("c.xml", []byte(doc))

@@ -182,12 +182,17 @@ func TestCertificateFilesAreReadAgain(t *testing.T) {
 	if a := r.do("boss", "GET", "/status.txt", "", "Host", "old.example"); a.StatusCode != http.StatusMisdirectedRequest {
 		t.Errorf("by its old name: %s", a.Status)
 	}
+	// A file that has gone takes nothing away.
+	c, err := newCertificates(&r.opt, nil, r.opt.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Remove(cert); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(lookEvery + 100*time.Millisecond) // it looks once a second at most
-	if !shows("new.example") {
-		t.Error("a file that has gone takes the certificate away")
+	was := c.now
+	if is, err := c.get(nil); err != nil || is != was {
+		t.Errorf("without its file: %v", err)
 	}
 }
 
