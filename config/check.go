@@ -198,8 +198,8 @@ func (k *checker) admin(a *Admin) {
 		if !l.Enable {
 			continue
 		}
-		if l.AdminListen == a.SSH {
-			k.warn(l.Pos.Line, "%s is not served by this version yet", l.what)
+		if len(a.Users) == 0 {
+			k.warn(l.Pos.Line, "%s is on and there is no <user> who could log in; txlb passwd makes a password's hash", l.what)
 		}
 		if !isLoopback(l.Listen) {
 			if l.AdminListen == a.Web && !l.Secure {
