@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -659,6 +660,23 @@ func TestDemo(t *testing.T) {
 	}
 	if len(seen) != 3 {
 		t.Errorf("pages %v", seen)
+	}
+	password := p.expect(`the user admin and the password (\S+)`)
+	status := func(password string) int {
+		q, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+demoPage+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.SetBasicAuth("admin", password)
+		a, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = a.Body.Close()
+		return a.StatusCode
+	}
+	if right, wrong := status(password), status("admin"); right != http.StatusOK || wrong != http.StatusUnauthorized {
+		t.Errorf("the page answers %d, and %d to a wrong password", right, wrong)
 	}
 	p.signal(os.Interrupt)
 	if status := p.wait(); status != 0 {

@@ -42,6 +42,7 @@ var packages = map[string]string{
 	"/usr/lib/postgresql/*/bin/initdb":                "postgresql",
 	"/usr/bin/python3":                                "python3",
 	"/usr/lib/python3/dist-packages/twisted":          "python3-twisted",
+	"slowhttptest":                                    "slowhttptest",
 	"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core",
 }
 

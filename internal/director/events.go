@@ -94,10 +94,13 @@ func (e *events) note(n Event) {
 func (e *events) changes() []*event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, ev := range e.list {
-		ev.Edits = ev.work().done
+	list := make([]*event, len(e.list)) // copies: others may be reading those of an earlier call
+	for i, ev := range e.list {
+		one := *ev
+		one.Edits = one.work().done
+		list[i] = &one
 	}
-	return append([]*event(nil), e.list...)
+	return list
 }
 
 // bound forgets the oldest while they have too many edits.

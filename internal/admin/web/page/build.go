@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// maxRows is how many hosts one page shows, and groupRows how many of one
-	// group, so that neither the server nor a browser suffers from large ones.
-	maxRows, groupRows = 1000, 250
+	// maxRows is how many hosts one page shows, so that neither the server nor a
+	// browser suffers from large ones. Where there are more, each group has its
+	// share of them, fairShare at least; the rest is a click away.
+	maxRows, fairShare = 250, 10
 	// maxDetails is how many hosts a problem names.
 	maxDetails = 8
 	// maxFilter bounds a filter, in bytes.
@@ -103,10 +104,10 @@ var orders = map[string]func(a, b *HostRow) int{
 	"out":      func(a, b *HostRow) int { return cmp.Compare(b.Figures.OutRate, a.Figures.OutRate) },
 	"check": func(a, b *HostRow) int {
 		took := func(r *HostRow) float64 {
-			if r.Figures.ConnectMS == nil {
+			if r.Figures.CheckMS == nil {
 				return -1
 			}
-			return *r.Figures.ConnectMS
+			return *r.Figures.CheckMS
 		}
 		return cmp.Compare(took(b), took(a))
 	},
@@ -154,10 +155,10 @@ func NewView(src Source) *View {
 			bound[key] = append(bound[key], l.Addr)
 		}
 	}
-	room := maxRows
 	for _, s := range src.State.Services {
-		v.Services = append(v.Services, v.service(s, bound, &room))
+		v.Services = append(v.Services, v.service(s, bound))
 	}
+	v.cut()
 	if src.ReloadFailed {
 		v.Problems = append(v.Problems, Problem{Level: Warning, Text: "The configuration file is wrong and was not loaded: what ran before runs on. txlb check says what is wrong."})
 	}
@@ -197,7 +198,7 @@ func (v *View) summary() string {
 }
 
 // service works one service out, with its problems.
-func (v *View) service(s *director.Service, bound map[string][]string, room *int) ServiceView {
+func (v *View) service(s *director.Service, bound map[string][]string) ServiceView {
 	c := s.Config
 	one := ServiceView{ID: serviceID(c.Name), Name: c.Name}
 	if v.Figures != nil {
@@ -231,20 +232,36 @@ func (v *View) service(s *director.Service, bound map[string][]string, room *int
 		return 1
 	})
 	for _, g := range groups {
-		one.Groups = append(one.Groups, v.group(s, g, room))
+		one.Groups = append(one.Groups, v.group(s, g))
 	}
 	if n := one.Figures.RefusedNow; n > 0 {
 		problem(Problem{Level: Critical, Anchor: one.ID, Text: fmt.Sprintf("Service %s has no host for clients: some were closed in the last seconds", short(c.Name))})
 	}
-	for _, p := range v.Problems[before:] {
+	for i := range v.Problems[before:] {
+		p := &v.Problems[before+i]
+		if p.Level == Critical && one.Level < Critical { // once is enough
+			p.Fixes = v.fixes(s)
+		}
 		one.Level = max(one.Level, p.Level)
 	}
 	return one
 }
 
-// group works one group out: its rows as far as there is room, and what is
+// fixes are the switches to another group that would help the clients of a
+// service.
+func (v *View) fixes(s *director.Service) (list []link) {
+	for _, g := range s.Groups {
+		if n := serving(g); !g.Config.Enabled && n > 0 && v.CanChange && len(list) < 3 {
+			at := Where{Service: s.Config.Name, Group: g.Config.Name}
+			list = append(list, link{Text: fmt.Sprintf("Switch clients to %s (%d of %d up)…", short(g.Config.Name), n, len(g.Hosts)), Address: at.asks("enableGroup")})
+		}
+	}
+	return list
+}
+
+// group works one group out, with all rows that the query asks for and what is
 // wrong with it.
-func (v *View) group(s *director.Service, g *director.Group, room *int) GroupView {
+func (v *View) group(s *director.Service, g *director.Group) GroupView {
 	c := g.Config
 	one := GroupView{
 		ID: groupID(s.Config.Name, c.Name), Name: c.Name, Service: s.Config.Name, Enabled: c.Enabled,
@@ -272,22 +289,43 @@ func (v *View) group(s *director.Service, g *director.Group, room *int) GroupVie
 	} else {
 		slices.SortStableFunc(rows, func(a, b HostRow) int { return order(&a, &b) })
 	}
-	n := min(len(rows), groupRows, *room)
-	if v.Query.More == one.ID {
-		one.From = min(v.Query.From, max(0, len(rows)-1))
-		n = min(len(rows)-one.From, groupRows)
-	}
-	*room = max(0, *room-n)
-	one.Rows = rows[one.From : one.From+n]
-	if one.From > 0 {
-		one.Previous = max(0, one.From-groupRows)
-	}
-	if one.From+n < len(rows) {
-		one.Next = one.From + n
-	}
-	v.Shown += n
+	one.Rows = rows
 	v.Matching += one.Matching
 	return one
+}
+
+// cut leaves of the rows as many as a page shows.
+func (v *View) cut() {
+	groups := 0
+	for _, s := range v.Services {
+		for _, g := range s.Groups {
+			groups += min(g.Matching, 1)
+		}
+	}
+	share, room := maxRows, maxRows
+	if v.Matching > maxRows {
+		share = max(fairShare, maxRows/groups)
+	}
+	for i := range v.Services {
+		for j := range v.Services[i].Groups {
+			g := &v.Services[i].Groups[j]
+			n := min(g.Matching, share, room)
+			if v.Query.More == g.ID {
+				g.From = min(v.Query.From, max(0, g.Matching-1))
+				n = min(g.Matching-g.From, maxRows)
+			} else {
+				room -= n
+			}
+			g.Rows = g.Rows[g.From : g.From+n]
+			if g.From > 0 {
+				g.Previous = max(0, g.From-maxRows)
+			}
+			if g.From+n < g.Matching {
+				g.Next = g.From + n
+			}
+			v.Shown += n
+		}
+	}
 }
 
 func (v *View) rows(s *director.Service, g *director.Group) []HostRow {
@@ -491,7 +529,11 @@ func (v *View) troubles(one *GroupView, g *director.Group, rows []HostRow) {
 		if g.Config.Refuse {
 			last = "clients are closed"
 		}
-		list(down, Critical, fmt.Sprintf("Every host %s is down: %s", where, last), why)
+		which := "Every host " + where
+		if len(down) < len(rows) {
+			which += " that should take clients"
+		}
+		list(down, Critical, fmt.Sprintf("%s is down: %s", which, last), why)
 	case len(down) == 1:
 		list(down, harm, fmt.Sprintf("1 of %s %s is down", plural(len(rows), "host"), where), why)
 	default:
@@ -612,7 +654,7 @@ func (r *HostRow) ShortReason() string  { return clip(r.Reason, 160) }
 // figures and words of this package alone, which is why it may be HTML: a
 // template that escapes each on its own takes twice as long for a long page.
 func (r *HostRow) Age(now time.Time) template.HTML {
-	if r.Since.IsZero() {
+	if r.Since.IsZero() || r.Health == "maint" {
 		return ""
 	}
 	return template.HTML(fmt.Sprintf(`for <time data-at="%d">%s</time>`, r.Since.UnixMilli(), since(r.Since, now)))
@@ -622,11 +664,14 @@ func (r *HostRow) Age(now time.Time) template.HTML {
 func (r *HostRow) Cells(now time.Time) template.HTML {
 	f := &r.Figures
 	b := make([]byte, 0, 1024)
-	cell := func(label, name, value, small, smallValue string) {
+	cell := func(label, name, value string, zero bool, small, smallValue string) {
 		b = append(b, `<td class="num" data-label="`...)
 		b = append(append(b, label...), `"><span`...)
 		if name != "" {
 			b = append(append(append(b, ` data-f="`...), name...), '"')
+		}
+		if zero {
+			b = append(b, ` class="zero"`...)
 		}
 		b = append(append(append(b, '>'), value...), `</span>`...)
 		if small != "" {
@@ -637,12 +682,12 @@ func (r *HostRow) Cells(now time.Time) template.HTML {
 	}
 	check := "–"
 	switch {
-	case f.ConnectMS != nil:
-		check = took(f.ConnectMS)
+	case f.CheckMS != nil:
+		check = took(f.CheckMS)
 	case r.Check.Code != "":
 		check = r.Check.Code // HAProxy's word
 	}
-	b = append(append(append(b, `<td data-label="Last check"><span data-f="connect_ms">`...), check...), `</span><small>`...)
+	b = append(append(append(b, `<td data-label="Last check"><span data-f="check_ms">`...), check...), `</span><small>`...)
 	if f.Checked != 0 {
 		b = fmt.Appendf(b, `<time data-f="checked" data-at="%d">%s</time>`, f.Checked, since(time.UnixMilli(f.Checked), now))
 	}
@@ -650,12 +695,12 @@ func (r *HostRow) Cells(now time.Time) template.HTML {
 		b = append(append(b, ", "...), r.Check.Progress...)
 	}
 	b = append(b, `</small></td>`...)
-	cell("Weight", "", strconv.Itoa(r.Weight), "", "")
-	cell("Sessions", "sessions", count(f.Sessions), "total", count(f.Total))
-	cell("Rate", "rate", decimal(f.Rate)+"/s", "", "")
-	cell("Failures", "failures", count(f.Failures), "", "")
-	cell("In", "in_rate", amount(f.InRate)+"/s", "in", amount(float64(f.In)))
-	cell("Out", "out_rate", amount(f.OutRate)+"/s", "out", amount(float64(f.Out)))
+	cell("Weight", "", strconv.Itoa(r.Weight), r.Weight == 0, "", "")
+	cell("Sessions", "sessions", count(f.Sessions), f.Sessions == 0, "total", count(f.Total))
+	cell("Rate", "rate", decimal(f.Rate)+"/s", f.Rate == 0, "", "")
+	cell("Failures", "failures", count(f.Failures), f.Failures == 0, "", "")
+	cell("In", "in_rate", amount(f.InRate)+"/s", f.InRate == 0, "in", amount(float64(f.In)))
+	cell("Out", "out_rate", amount(f.OutRate)+"/s", f.OutRate == 0, "out", amount(float64(f.Out)))
 	return template.HTML(b)
 }
 

@@ -35,6 +35,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/txlb/txlb/internal/admin"
 )
 
 // ContentSecurityPolicy is what the pages need, as the header of that name.
@@ -236,6 +238,7 @@ func (p *Pages) functions() template.FuncMap {
 			}
 			return s
 		},
+		"sessionID":  admin.FormatSessionID,
 		"sign":       func(l Level) string { return [...]string{"✓", "●", "▲", "✖"}[l] },
 		"healthMark": func(h string) template.HTML { return healthMarks[h] },
 		"kindSign": func(kind string) string {

@@ -2,22 +2,35 @@ package page
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/leaktest"
 )
 
-// plan is an engine that serves nothing: what a page shows of it is made up.
-type plan struct{ failures chan engine.Failure }
+// still is an engine that serves nothing: what a page shows of it is made up.
+type still struct{}
 
-func (plan) Apply(engine.Plan) error           { return nil }
-func (p plan) Failures() <-chan engine.Failure { return p.failures }
+func (still) Apply(engine.Plan) error         { return nil }
+func (still) Failures() <-chan engine.Failure { return nil }
 
 // world is a configuration that a director holds, without its goroutine: hosts
 // are up or down as a test marks them.
@@ -27,19 +40,19 @@ func world(t testing.TB, doc string) *director.Director {
 	if cfg == nil {
 		t.Fatal(problems)
 	}
-	d, err := director.New(cfg, plan{}, director.Options{Log: slog.New(slog.DiscardHandler)})
+	d, err := director.New(cfg, still{}, director.Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d
 }
 
-// many writes a service with that many hosts in one enabled group.
+// many writes that many hosts, 250 to a service.
 func many(hosts int) string {
 	var b strings.Builder
 	b.WriteString(`<config><service name="web"><listen ip="127.0.0.1:0"/><group name="main">`)
 	for i := range hosts {
-		if i > 0 && i%groupRows == 0 {
+		if i > 0 && i%250 == 0 {
 			fmt.Fprintf(&b, `</group></service><service name="web%d"><listen ip="127.0.0.1:0"/><group name="main">`, i)
 		}
 		fmt.Fprintf(&b, `<host name="host%d" ip="10.%d.%d.%d:80"/>`, i, i>>16, i>>8&255, i&255)
@@ -48,23 +61,650 @@ func many(hosts int) string {
 	return b.String()
 }
 
+// twoGroups has hosts a, b and c in the group that is enabled, and d in another.
+const twoGroups = `<config><service name="web"><listen ip="127.0.0.1:0"/>
+	<group name="blue" enable="yes"><host name="a" ip="127.0.0.1:1" weight="3"/><host name="b" ip="127.0.0.1:2"/><host name="c" ip="127.0.0.1:3"/></group>
+	<group name="green" scheduler="roundr"><host name="d" ip="127.0.0.1:4"/></group></service></config>`
+
 func source(d *director.Director) Source {
 	return Source{
 		State: d.State(), Version: "1.2.3", Boot: "boot", Started: time.Now().Add(-time.Hour), HasFile: true,
-		User: "admin", CanChange: true, Refresh: 10 * time.Second,
+		User: "boss", CanChange: true, Refresh: 10 * time.Second,
 	}
 }
 
-func TestRunningIsWritten(t *testing.T) {
-	d := world(t, many(3))
+// mark makes hosts look down.
+func mark(t testing.TB, d *director.Director, names ...string) {
+	t.Helper()
+	for _, s := range d.State().Services {
+		for _, g := range s.Groups {
+			for _, h := range g.Hosts {
+				if slices.Contains(names, h.Config.Name) {
+					h.Targets[0].Host.MarkDown()
+				}
+			}
+		}
+	}
+}
+
+// set changes the model of the world as it stands: what a page shows is what
+// the models say.
+func set(d *director.Director, change func(*config.Service)) {
+	for _, s := range d.State().Services {
+		change(s.Config)
+	}
+}
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+func TestTheFirstGlance(t *testing.T) {
+	for _, tc := range []struct {
+		what    string
+		down    []string
+		change  func(*config.Service)
+		level   Level
+		summary string
+		problem string // the first
+	}{
+		{"all is well", nil, nil, Fine, "All is well", ""},
+		{"one is down", []string{"b"}, nil, Warning, "1 problem; clients are served", "1 of 3 hosts of web / blue is down"},
+		{"two are down", []string{"a", "b"}, nil, Warning, "1 problem; clients are served", "2 of 3 hosts of web / blue are down"},
+		{"all are down", []string{"a", "b", "c"}, nil, Critical, "1 problem: clients are turned away", "Every host of web / blue is down: clients are tried on them as a last resort"},
+		{"one in standby is down", []string{"d"}, nil, Notice, "All is well", "1 of 1 host of web / green is down"},
+		{"one is drained", nil, func(s *config.Service) { s.Groups[0].Hosts[1].State = "drain" }, Notice, "All is well", "Draining: 1 host of web / blue"},
+		{
+			"all are out on purpose", nil, func(s *config.Service) {
+				s.Groups[0].Hosts[0].State, s.Groups[0].Hosts[1].State, s.Groups[0].Hosts[2].Weight = "drain", "maint", 0
+			}, Critical, "1 problem: clients are turned away", "No host of web / blue takes clients: all are in drain, maintenance or have weight 0",
+		},
+		{
+			"the last that serves is down", []string{"c"}, func(s *config.Service) {
+				s.Groups[0].Hosts[0].State, s.Groups[0].Hosts[1].State, s.Groups[0].Refuse = "drain", "maint", true
+			}, Critical, "1 problem: clients are turned away", "Every host of web / blue that should take clients is down: clients are closed",
+		},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			d := world(t, twoGroups)
+			mark(t, d, tc.down...)
+			if tc.change != nil {
+				set(d, tc.change)
+			}
+			v := NewView(source(d))
+			first := ""
+			if len(v.Problems) > 0 {
+				first = v.Problems[0].Text
+			}
+			if v.Overall != tc.level || v.Summary != tc.summary || first != tc.problem {
+				t.Errorf("the page says %v, %q, %q; want %v, %q, %q", v.Overall, v.Summary, first, tc.level, tc.summary, tc.problem)
+			}
+		})
+	}
+	d := world(t, twoGroups)
+	mark(t, d, "a", "b", "c")
+	if fixes := NewView(source(d)).Problems[0].Fixes; len(fixes) != 1 || fixes[0].Text != "Switch clients to green (1 of 1 up)…" {
+		t.Errorf("with another group that is up the page offers %v", fixes)
+	}
+	d = world(t, twoGroups)
+	src := source(d)
+	src.ReloadFailed = true
+	if v := NewView(src); v.Overall != Warning || !strings.Contains(v.Problems[0].Text, "not loaded") {
+		t.Errorf("after a reload that failed the page says %v %v", v.Overall, v.Problems)
+	}
+	mark(t, d, "b")
+	if p := NewView(source(d)).Problems[0]; len(p.Details) != 1 || !strings.HasPrefix(p.Details[0], "b: a client could not be connected") {
+		t.Errorf("the problem has the details %q; want the host with the reason", p.Details)
+	}
+}
+
+// TestRevision makes sure that a page learns of everything it shows that is no
+// figure, and of nothing else.
+func TestRevision(t *testing.T) {
+	d := world(t, twoGroups)
+	m := NewMeter("boot")
+	src := source(d)
+	first := m.Sample(src).Revision
+	src.Figures = m.Figures(false)
+	if v := NewView(src); v.Revision != first {
+		t.Errorf("the page has revision %s, the figures have %s", v.Revision, first)
+	}
+	if again := m.Sample(src).Revision; again != first {
+		t.Error("the revision changes though nothing did")
+	}
+	d.State().Services[0].Groups[0].Hosts[0].Targets[0].Host.AddBytes(1, 2)
+	if again := m.Sample(src).Revision; again != first {
+		t.Error("the revision changes with the figures")
+	}
+	seen := map[string]bool{first: true}
+	for what, change := range map[string]func(){
+		"a host that is down":        func() { mark(t, d, "b") },
+		"a change that is not saved": func() { src.Unsaved = make([]config.Edit, 1) },
+		"a failed reload":            func() { src.ReloadFailed = true },
+		"clients that are closed without a host": func() {
+			src.Snapshot.Services = map[string]engine.ServiceStats{"web": {Refused: map[string]uint64{"no_host": 1}}}
+		},
+	} {
+		change()
+		r := m.Sample(src).Revision
+		if seen[r] {
+			t.Errorf("%s does not change the revision", what)
+		}
+		seen[r] = true
+	}
+}
+
+func TestFigures(t *testing.T) {
+	d := world(t, twoGroups)
+	m := NewMeter("boot")
+	if m.Figures(true) != nil {
+		t.Error("there are figures before the first sample")
+	}
+	src := source(d)
+	host := d.State().Services[0].Groups[0].Hosts[0].Targets[0].Host
+	id := hostID("web", "blue", "a")
+	web := serviceID("web")
+	at := time.Unix(1_000_000, 0)
+	var f Figures
+	for i := range 6 {
+		src.Now = at.Add(time.Duration(i) * time.Second)
+		host.AddBytes(1000, 5000)
+		d.State().Services[0].Groups[1].Times.Connected(i, time.Duration(i)*time.Millisecond)
+		src.Snapshot.Services = map[string]engine.ServiceStats{"web": {Active: 7, Sessions: uint64(10 * i), Refused: map[string]uint64{"no_host": uint64(i)}}}
+		f = m.Sample(src)
+	}
+	if got := f.Hosts[id]; got.InRate != 1000 || got.OutRate != 5000 || got.In != 6000 {
+		t.Errorf("a host's figures are %+v; want 1000 bytes a second in and 5000 out", got)
+	}
+	if got := f.Services[web]; got.Rate != 10 || got.Sessions != 7 || got.RefusedNow != 5 || f.Sessions != 7 || got.ConnectMS == nil || *got.ConnectMS != 4 {
+		t.Errorf("the service's figures are %+v; want 10 new sessions a second, 7 sessions, 5 refused lately, connects of 4 ms", got)
+	}
+	if _, ok := f.Hosts[hostID("web", "blue", "b")]; ok {
+		t.Error("a host whose figures have not changed is sent again")
+	}
+	if full := m.Figures(true); len(full.Hosts) != 4 {
+		t.Errorf("the full figures have %d hosts; want all 4", len(full.Hosts))
+	}
+	h := m.History(web, id, "nothing")
+	if len(h.Series) != 2 || h.Time != f.Time || h.Step != 1000 {
+		t.Errorf("the history has %d series until %d by %d", len(h.Series), h.Time, h.Step)
+	}
+	if diff := cmp.Diff([]float32{0, 10, 10, 10, 10, 10}, h.Series[web].Rate); diff != "" {
+		t.Errorf("the rates of the last seconds: %s", diff)
+	}
+	if text, err := json.Marshal(h); err != nil || !strings.Contains(string(text), `"check_ms":[null,`) {
+		t.Errorf("what was not measured is not null: %v %s", err, text)
+	}
+	for i := range historyLength * 3 {
+		src.Now = at.Add(time.Duration(10+i) * time.Second)
+		m.Sample(src)
+	}
+	if n := len(m.History(web).Series[web].Rate); n != historyLength {
+		t.Errorf("the history has %d values; want no more than %d", n, historyLength)
+	}
+}
+
+// TestFiguresOfMany makes sure that an event stays small, and that every host
+// has its turn.
+func TestFiguresOfMany(t *testing.T) {
+	d := world(t, many(1000))
+	m := NewMeter("boot")
+	src := source(d)
+	seen := map[string]bool{}
+	for i := range 3 {
+		src.Now = time.Unix(1_000_000+int64(i), 0)
+		f := m.Sample(src)
+		if len(f.Hosts) > maxSent {
+			t.Fatalf("an event has %d hosts; want at most %d", len(f.Hosts), maxSent)
+		}
+		for id := range f.Hosts {
+			seen[id] = true
+		}
+	}
+	if len(seen) != 1000 {
+		t.Errorf("three events had %d hosts of 1000", len(seen))
+	}
+	src.Now = time.Unix(1_000_003, 0)
+	if n := len(m.Sample(src).Hosts); n != 0 {
+		t.Errorf("%d hosts are sent again though nothing has changed", n)
+	}
+	if n := len(m.History(hostID("web", "main", "host0")).Series); n != 0 {
+		t.Error("each of a thousand hosts has a history")
+	}
+}
+
+func TestQueries(t *testing.T) {
+	d := world(t, twoGroups)
+	mark(t, d, "b")
+	set(d, func(s *config.Service) { s.Groups[0].Hosts[2].State = "drain" })
+	for query, want := range map[string]string{
+		"":                          "b c a d",
+		"q=B":                       "b c a d", // group blue, and the name
+		"q=127.0.0.1:4":             "d",
+		"q=green+d":                 "d",
+		"q=nothing":                 "",
+		"only=problems":             "b",
+		"only=up":                   "c a d",
+		"only=down":                 "b",
+		"only=drain":                "c",
+		"only=ready&sort=name":      "a b d",
+		"sort=name":                 "a b c d",
+		"sort=-name":                "c b a d",
+		"sort=weight":               "a b c d",
+		"only=<script>&sort=drop":   "b c a d",
+		"from=9&q=a&only=up&sort=x": "c a",
+	} {
+		v, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		src := source(d)
+		src.Query = ParseQuery(v)
+		var names []string
+		for _, s := range NewView(src).Services {
+			for _, g := range s.Groups {
+				for _, r := range g.Rows {
+					names = append(names, r.Name)
+				}
+			}
+		}
+		if got := strings.Join(names, " "); got != want && query != "from=9&q=a&only=up&sort=x" {
+			t.Errorf("%q shows %q; want %q", query, got, want)
+		}
+		back, err := url.Parse(src.Query.Address())
+		if err != nil || ParseQuery(back.Query()) != src.Query {
+			t.Errorf("%q has the address %q, which says %+v; want %+v", query, src.Query.Address(), ParseQuery(back.Query()), src.Query)
+		}
+	}
+}
+
+// TestPaging walks through a group that is larger than a page: every host is
+// on one page, and the other groups keep their share.
+func TestPaging(t *testing.T) {
+	d := world(t, many(1000)+"")
+	src := source(d)
+	v := NewView(src)
+	if v.Shown > maxRows || v.Hosts != 1000 || v.Matching != 1000 {
+		t.Fatalf("%d of %d hosts are shown; want at most %d", v.Shown, v.Hosts, maxRows)
+	}
+	seen := map[string]bool{}
+	g := v.Services[0].Groups[0]
+	for pages := 0; ; pages++ {
+		for _, r := range g.Rows {
+			if seen[r.ID] {
+				t.Errorf("host %s is shown twice", r.Name)
+			}
+			seen[r.ID] = true
+		}
+		if g.Next < 0 {
+			break
+		}
+		next, err := url.Parse(v.Query.With("more", g.ID+" "+strconv.Itoa(g.Next)))
+		if err != nil || pages > 20 {
+			t.Fatal(err, pages)
+		}
+		src.Query = ParseQuery(next.Query())
+		v = NewView(src)
+		g = v.Services[0].Groups[0]
+	}
+	if len(seen) != g.Total {
+		t.Errorf("%d of %d hosts are on the pages", len(seen), g.Total)
+	}
+}
+
+// TestUndo makes sure that each way back leads back.
+func TestUndo(t *testing.T) {
+	for _, tc := range []struct {
+		verb, params, want string
+	}{
+		{"setHost", "service=web&group=blue&name=a&state=drain", "setHost state=ready"},
+		{"setHost", "service=web&group=blue&name=a&weight=9", "setHost weight=3"},
+		{"hostAdminDown", "service=web&group=blue&host=a", "setHost state=ready"},
+		{"enableGroup", "service=web&group=green", "enableGroup group=blue"},
+		{"changeScheduler", "service=web&group=green&scheduler=rand", "changeScheduler scheduler=roundr"},
+		{"delHost", "service=web&group=blue&name=a", "rollback generation=2"},
+	} {
+		d := world(t, twoGroups)
+		params, err := url.ParseQuery(tc.params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := Answer(d.State(), tc.verb, params, admin.Result{Text: "done", Generation: 2}, nil)
+		verb, param, _ := strings.Cut(tc.want, " ")
+		name, value, _ := strings.Cut(param, "=")
+		if m.Undo == nil || m.Undo.Verb != verb || !slices.Contains(m.Undo.Params, Param{name, value}) {
+			t.Errorf("%s %s is undone by %+v; want %s", tc.verb, tc.params, m.Undo, tc.want)
+		}
+		if m := Answer(d.State(), tc.verb, params, admin.Result{Text: "done", Generation: 1}, nil); m.Undo != nil {
+			t.Errorf("%s that changed nothing has a way back", tc.verb)
+		}
+		if m := Answer(d.State(), tc.verb, params, admin.Result{}, director.ErrStopped); m.Level != Critical || m.Undo != nil {
+			t.Errorf("a refusal is shown as %v with %v", m.Level, m.Undo)
+		}
+	}
+}
+
+// TestQuestions asks everything that can be asked, by the addresses that the
+// pages themselves have.
+func TestQuestions(t *testing.T) {
+	d := world(t, strings.Replace(twoGroups, "</config>", `<service name="other"><listen ip="127.0.0.1:0"/></service><admin><user name="boss" password="$1$abcdefgh$hqvCbNwzGGtJDzHd8m2pC1" access="full"/></admin></config>`, 1))
+	set(d, func(s *config.Service) { s.Listen = append(s.Listen, config.Listen{Address: "127.0.0.1:9"}) })
+	p := New()
+	address := regexp.MustCompile(`href="(/(?:ask|manage)(?:\?[^"]*)?)"`)
+	asked, todo := map[string]bool{}, []string{}
+	follow := func(html string) {
+		for _, a := range address.FindAllStringSubmatch(html, -1) {
+			if to := strings.ReplaceAll(a[1], "&amp;", "&"); !asked[to] {
+				asked[to] = true
+				todo = append(todo, to)
+			}
+		}
+	}
 	var b bytes.Buffer
-	if err := New().Running(&b, NewView(source(d))); err != nil {
+	if err := p.Running(&b, NewView(source(d))); err != nil {
 		t.Fatal(err)
 	}
-	t.Log(b.String())
+	follow(b.String())
+	b.Reset()
+	if err := p.Sessions(&b, NewView(source(d)), []Session{{ID: 7}}, false); err != nil {
+		t.Fatal(err)
+	}
+	follow(b.String())
+	verbs := map[string]bool{}
+	for len(todo) > 0 {
+		u, err := url.Parse(todo[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		todo = todo[1:]
+		q := u.Query()
+		b.Reset()
+		if u.Path == "/manage" {
+			err = p.Manage(&b, NewView(source(d)), Where{q.Get("service"), q.Get("group"), q.Get("name")})
+		} else {
+			err = p.Ask(&b, NewView(source(d)), q.Get("verb"), q)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", u, err)
+		}
+		follow(b.String())
+		for _, f := range regexp.MustCompile(`<form[^>]* action="/(\w+)"`).FindAllStringSubmatch(b.String(), -1) {
+			verbs[f[1]] = true
+		}
+		if u.Path == "/ask" {
+			look := source(d)
+			look.CanChange = false
+			b.Reset()
+			if err := p.Ask(&b, NewView(look), q.Get("verb"), q); err != ErrReadonly || strings.Contains(b.String(), "<form") {
+				t.Errorf("a user who may only look is asked %s: %v", u, err)
+			}
+		}
+	}
+	// Everything can be reached. hostAdminDown and hostAdminUp are setHost here;
+	// saveConfig and retryHost are offered where there is something to save, or a
+	// host that is down.
+	elsewhere := []string{"hostAdminDown", "hostAdminUp", "saveConfig", "retryHost"}
+	for _, v := range admin.Verbs() {
+		if v.Changes && !verbs[v.Name] && !slices.Contains(elsewhere, v.Name) {
+			t.Errorf("%s cannot be reached from the page; the page has %v", v.Name, slices.Sorted(mapKeys(verbs)))
+		}
+	}
+	for _, missing := range []string{"service=none", "service=web&group=none", "service=web&group=blue&name=none"} {
+		q, _ := url.ParseQuery(missing)
+		b.Reset()
+		if err := p.Manage(&b, NewView(source(d)), Where{q.Get("service"), q.Get("group"), q.Get("name")}); err != ErrNotFound || !strings.Contains(b.String(), "may have been deleted") {
+			t.Errorf("%s: %v", missing, err)
+		}
+	}
+	// Where it is the last that serves, the question says so.
+	mark(t, d, "b", "c")
+	b.Reset()
+	if err := p.Ask(&b, NewView(source(d)), "setHost", url.Values{"service": {"web"}, "group": {"blue"}, "name": {"a"}, "state": {"drain"}}); err != nil || !strings.Contains(b.String(), "last host that is up") {
+		t.Errorf("to drain the last host is asked without a warning: %v", err)
+	}
 }
 
-// BenchmarkRunning writes the page of 1,000 hosts: 500 rows a group, whole.
+func mapKeys[V any](m map[string]V) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// TestEveryTextIsEscaped writes all pages with names and texts that are no
+// help: not one of them becomes a tag, and none makes a page large.
+func TestEveryTextIsEscaped(t *testing.T) {
+	const evil = `<script>alert(1)</script>"'><b onclick=x>&lt;`
+	escape := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;").Replace
+	long := strings.Repeat("x", 10_000)
+	d := world(t, fmt.Sprintf(`<config><service name="%[1]s"><listen ip="127.0.0.1:0"/><group name="%[1]s" enable="yes">
+		<host name="%[1]s" ip="127.0.0.1:1"/><host name="%[2]s" ip="127.0.0.1:1"/></group><group name="%[2]s"/></service></config>`, escape(evil), long))
+	set(d, func(s *config.Service) {
+		s.Groups[0].Hosts[0].Name, s.Groups[0].Hosts[0].Address = evil+"\r\n\u2028", evil
+	})
+	mark(t, d, long)
+	src := source(d)
+	src.User, src.Version, src.Boot = evil, evil, evil
+	src.Message = &Message{Level: Warning, Text: evil + "\n" + evil, Undo: &Action{evil, "setHost", []Param{{evil, evil}}}}
+	src.Events = []Event{{Time: time.Now(), Kind: evil, By: evil, From: evil, What: evil, Details: []string{evil, long}}}
+	src.Listeners = []engine.Listener{{Service: evil, Listen: "127.0.0.1:0", Addr: evil}}
+	src.Query = Query{Filter: "", Sort: "name", Only: "", More: evil}
+	p := New()
+	host := Where{evil, evil, evil + "\r\n\u2028"}
+	pages := map[string]func(*bytes.Buffer, *View) error{
+		"running":  func(b *bytes.Buffer, v *View) error { return p.Running(b, v) },
+		"done":     func(b *bytes.Buffer, v *View) error { return p.Done(b, v) },
+		"host":     func(b *bytes.Buffer, v *View) error { return p.Manage(b, v, host) },
+		"group":    func(b *bytes.Buffer, v *View) error { return p.Manage(b, v, Where{evil, evil, ""}) },
+		"service":  func(b *bytes.Buffer, v *View) error { return p.Manage(b, v, Where{evil, "", ""}) },
+		"rollback": func(b *bytes.Buffer, v *View) error { return p.Ask(b, v, "rollback", nil) },
+		"drain": func(b *bytes.Buffer, v *View) error {
+			return p.Ask(b, v, "setHost", url.Values{"service": {evil}, "group": {evil}, "name": {host.Name}, "state": {"drain"}})
+		},
+		"configs": func(b *bytes.Buffer, v *View) error {
+			return p.Configs(b, v, Configs{Running: evil, Stored: "x" + evil, Path: evil, Verbs: []string{evil}})
+		},
+		"events": func(b *bytes.Buffer, v *View) error { return p.Events(b, v) },
+		"sessions": func(b *bytes.Buffer, v *View) error {
+			return p.Sessions(b, v, []Session{{Service: evil, Group: evil, Host: evil, Client: evil}}, true)
+		},
+	}
+	for name, write := range pages {
+		for _, part := range []bool{false, true} {
+			src.Part = part
+			var b bytes.Buffer
+			if err := write(&b, NewView(src)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			html := b.String()
+			if strings.Contains(html, "<script>") || strings.Contains(html, "<b onclick") || strings.Contains(html, "ZgotmplZ") {
+				t.Errorf("%s (part %v): a text is not escaped", name, part)
+			}
+			if regexp.MustCompile(`(?i)\son\w+\s*=|\sstyle\s*=|javascript:`).MatchString(regexp.MustCompile(`<[^>]*>`).FindString(html)) {
+				t.Errorf("%s (part %v) has a script or a style in a tag, which the policy forbids", name, part)
+			}
+			if len(html) > 200_000 {
+				t.Errorf("%s (part %v) has %d bytes", name, part, len(html))
+			}
+		}
+	}
+}
+
+// TestNoControlsWithoutTheRole looks for anything that could be pressed.
+func TestNoControlsWithoutTheRole(t *testing.T) {
+	d := world(t, twoGroups)
+	set(d, func(s *config.Service) { s.Groups[0].Hosts[0].State = "drain" })
+	src := source(d)
+	src.CanChange, src.Unsaved = false, make([]config.Edit, 1)
+	p := New()
+	for _, at := range []Where{{}, {"web", "", ""}, {"web", "blue", ""}, {"web", "blue", "a"}} {
+		var b bytes.Buffer
+		err := p.Running(&b, NewView(src))
+		if at.Service != "" {
+			b.Reset()
+			err = p.Manage(&b, NewView(src), at)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if html := b.String(); strings.Contains(html, `method="post"`) || strings.Contains(html, `/ask?`) {
+			t.Errorf("a user who may only look is offered a change on the page of %+v", at)
+		}
+	}
+}
+
+// TestVendored compares what others wrote with the list of its checksums.
+func TestVendored(t *testing.T) {
+	list, err := os.ReadFile("static/vendored/SHA256SUMS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.ReadDir("static/vendored")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums := map[string]string{}
+	for line := range strings.Lines(string(list)) {
+		if f := strings.Fields(line); len(f) == 2 {
+			sums[f[1]] = f[0]
+		}
+	}
+	for _, f := range dir {
+		if f.Name() == "SHA256SUMS" || f.Name() == "README" {
+			continue
+		}
+		data, err := os.ReadFile("static/vendored/" + f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(data)
+		if sums[f.Name()] != hex.EncodeToString(sum[:]) {
+			t.Errorf("%s has not the checksum that the list has", f.Name())
+		}
+		delete(sums, f.Name())
+	}
+	for name := range sums {
+		t.Errorf("%s of the list is not there", name)
+	}
+	p := New()
+	for _, name := range []string{"page.js", "page.css", "htmx.min.js", "uPlot.iife.min.js", "uPlot.min.css", "htmx.LICENSE", "uPlot.LICENSE", "fine.svg"} {
+		address, err := p.Address(name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		data, mediaType, ok := p.Static(strings.TrimPrefix(address, "/static/"))
+		if !ok || len(data) == 0 || mediaType == "" || address == "/static/"+name {
+			t.Errorf("%s is served at %s as %q with %d bytes", name, address, mediaType, len(data))
+		}
+	}
+}
+
+// TestContrast works out the contrast of every pair of colours that the style
+// puts on each other, in both schemes, as WCAG 2 defines it.
+func TestContrast(t *testing.T) {
+	css, err := os.ReadFile("static/page.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllStringSubmatch(string(css), -1)
+	if len(blocks) != 2 {
+		t.Fatalf("the style has %d lists of colours; want one for light and one for dark", len(blocks))
+	}
+	pairs := []struct {
+		on    string
+		least float64
+		what  []string
+	}{
+		{"bg", 4.5, []string{"text", "muted", "link"}},
+		{"surface", 4.5, []string{"text", "muted", "link", "fine", "notice", "warning", "critical"}},
+		{"raised", 4.5, []string{"text", "muted"}},
+		{"button", 4.5, []string{"button-text", "critical"}},
+		{"main", 4.5, []string{"main-text"}},
+		{"banner", 4.5, []string{"banner-text"}},
+		{"fine-bg", 4.5, []string{"fine", "text"}},
+		{"notice-bg", 4.5, []string{"notice"}},
+		{"warning-bg", 4.5, []string{"warning", "text", "muted", "critical"}},
+		{"critical-bg", 4.5, []string{"critical", "text", "muted"}},
+		{"added-bg", 4.5, []string{"text"}},
+		{"removed-bg", 4.5, []string{"text"}},
+		{"surface", 3, []string{"focus", "chart-rate", "chart-sessions", "chart-in", "chart-out", "chart-connect"}},
+		{"bg", 3, []string{"focus"}},
+	}
+	for i, block := range blocks {
+		colours := map[string]float64{}
+		for _, c := range regexp.MustCompile(`--([\w-]+): #([0-9a-f]{6});`).FindAllStringSubmatch(block[1], -1) {
+			colours[c[1]] = luminance(t, c[2])
+		}
+		for _, p := range pairs {
+			for _, what := range p.what {
+				a, known := colours[what]
+				b, known2 := colours[p.on]
+				if !known || !known2 {
+					t.Fatalf("there is no colour %s or %s", what, p.on)
+				}
+				if ratio := (max(a, b) + .05) / (min(a, b) + .05); ratio < p.least {
+					t.Errorf("%s: %s on %s has a contrast of %.2f; want %.1f", [...]string{"light", "dark"}[i], what, p.on, ratio, p.least)
+				}
+			}
+		}
+	}
+}
+
+func luminance(t *testing.T, colour string) float64 {
+	n, err := strconv.ParseUint(colour, 16, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	linear := func(c uint64) float64 {
+		f := float64(c&255) / 255
+		if f <= .04045 {
+			return f / 12.92
+		}
+		return math.Pow((f+.055)/1.055, 2.4)
+	}
+	return .2126*linear(n>>16) + .7152*linear(n>>8) + .0722*linear(n)
+}
+
+func TestSideBySide(t *testing.T) {
+	write := func(lines []sideLine) string {
+		var b strings.Builder
+		for _, l := range lines {
+			fmt.Fprintf(&b, "%s|%s|%s\n", l.Kind, l.Running, l.Stored)
+		}
+		return b.String()
+	}
+	got := write(sideBySide("a\nb\nx\nc\n", "a\ny\nz\nc\nd\n"))
+	want := "same|a|a\nboth|b|y\nboth|x|z\nsame|c|c\nonly-stored||d\n"
+	if got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	// Large ones are compared too, and only what differs is shown.
+	var running, stored strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintf(&running, "line %d\n", i)
+		if i%1000 == 500 {
+			fmt.Fprintf(&stored, "other %d\n", i)
+		} else {
+			fmt.Fprintf(&stored, "line %d\n", i)
+		}
+	}
+	lines := sideBySide(running.String(), stored.String())
+	differ := 0
+	for _, l := range lines {
+		if l.Kind == "both" {
+			differ++
+		}
+	}
+	if differ != 20 || len(lines) > 20*(2*foldAround+2)+1 {
+		t.Errorf("of two large configurations %d lines are shown, of which %d differ; want 20", len(lines), differ)
+	}
+}
+
+// BenchmarkRunning writes the whole page. With 1,000 hosts (250 of them shown,
+// all of them worked out) it takes about 10 ms here, with 10,000 about 60; on
+// an idle machine less.
 func BenchmarkRunning(b *testing.B) {
 	for _, hosts := range []int{10, 1000, 10_000} {
 		b.Run(fmt.Sprint(hosts), func(b *testing.B) {
@@ -83,5 +723,16 @@ func BenchmarkRunning(b *testing.B) {
 			}
 			b.ReportMetric(float64(out.Len()), "bytes")
 		})
+	}
+}
+
+// BenchmarkSample takes the figures of 10,000 hosts.
+func BenchmarkSample(b *testing.B) {
+	d := world(b, many(10_000))
+	m := NewMeter("boot")
+	src := source(d)
+	for b.Loop() {
+		src.Now = src.Now.Add(time.Second)
+		m.Sample(src)
 	}
 }

@@ -81,6 +81,7 @@ type Problem struct {
 	Details []string // such as the hosts that are meant, a bounded number
 	More    int      // how many further details there are
 	Anchor  string   // ID of the element on the page that it is about, "" for none
+	Fixes   []link   // what would help at once
 }
 
 // ServiceView is one service.
