@@ -5,6 +5,7 @@ package engine
 import (
 	"fmt"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -187,8 +188,9 @@ func (l *loop) connectDeadline(s *session) {
 	l.tryHosts(s)
 }
 
-// connected starts the flows.
+// connected starts the flows. How long the connect took is known to a turn.
 func (l *loop) connected(s *session) {
+	s.host.Times().Connected(l.index, time.Duration(l.now-s.active))
 	s.phase = established
 	s.active = l.now
 	s.ends[backend].set(writable | owesAck)

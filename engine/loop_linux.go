@@ -399,6 +399,9 @@ func (l *loop) end(s *session, how termination) {
 		l.letGo(&s.flows[i])
 	}
 	if s.host != nil {
+		if s.phase != connecting {
+			s.host.Times().Ended(l.index, time.Duration(l.now-s.started))
+		}
 		s.host.Release(0, 0)
 		s.host = nil
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -72,6 +73,9 @@ func (s *session) run() {
 		}
 	}
 	if host := s.host.Load(); host != nil {
+		if s.ends[backend] != nil {
+			host.Times().Ended(rand.Int(), time.Since(s.started))
+		}
 		host.Release(0, 0)
 	}
 	s.svc.count.ended[s.how].Add(1)
@@ -142,8 +146,10 @@ func (s *session) connect() (why refusal, ok bool) {
 		if tried.Len() > 1 {
 			s.svc.count.redispatches.Add(1)
 		}
+		began := time.Now()
 		conn, err := dialHost(ctx, host.Addr(), route.Timeouts.Connect)
 		if err == nil {
+			host.Times().Connected(rand.Int(), time.Since(began))
 			tune(conn)
 			s.ends[backend] = conn
 			local := endpoint(conn.LocalAddr())

@@ -20,8 +20,9 @@ type Host struct {
 }
 
 type identity struct {
-	name string
-	addr Addr
+	name  string
+	addr  Addr
+	times *Times
 }
 
 // counters are all that Pick and Release touch. Sessions now are picks less
@@ -40,14 +41,24 @@ type counters struct {
 // cacheLine is the size of a cache line in bytes.
 const cacheLine = 64
 
-// NewHost returns a host that is up and has never been picked.
-func NewHost(name string, addr Addr) *Host { return &Host{identity: identity{name, addr}} }
+// NewHost returns a host that is up and has never been picked. Its times are
+// counted by its own.
+func NewHost(name string, addr Addr) *Host { return NewHostIn(new(Times), name, addr) }
+
+// NewHostIn is NewHost for a host whose times are counted together with those of
+// its group.
+func NewHostIn(group *Times, name string, addr Addr) *Host {
+	return &Host{identity: identity{name, addr, group}}
+}
 
 // Name returns the name that the configuration gives the host.
 func (h *Host) Name() string { return h.name }
 
 // Addr returns the address to connect to.
 func (h *Host) Addr() Addr { return h.addr }
+
+// Times returns where the times of the host's connects and sessions are counted.
+func (h *Host) Times() *Times { return h.times }
 
 // Up tells whether the host takes new sessions as far as its health goes.
 func (h *Host) Up() bool { return !h.down.Load() }

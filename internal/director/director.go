@@ -317,7 +317,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 		}
 		svc := &Service{Config: s}
 		for _, g := range s.Groups {
-			group := &Group{Config: g, rule: newRule(&cfg.Manager, g)}
+			group := &Group{Config: g, Times: running.times(s.Name, g.Name), rule: newRule(&cfg.Manager, g)}
 			group.Hosts = make([]*Host, 0, len(g.Hosts))
 			kept := running.hosts(s, g.Name)
 			for i, h := range g.Hosts {
@@ -362,7 +362,7 @@ func (d *Director) host(s *config.Service, g *Group, h *config.Host, targets map
 			t = d.comeBack(key)
 		}
 		if t == nil {
-			t = newTarget(key, g.rule, time.Now())
+			t = newTarget(key, g, time.Now())
 			t.settle(g, h)
 		}
 		targets[key] = t

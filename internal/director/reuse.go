@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/sched"
 )
 
 // running finds the parts of the state that runs which a new state can have as
@@ -11,21 +12,38 @@ import (
 // addresses are no names, which may stand for something else by now.
 type running struct {
 	mark     uint64 // set on the hosts that are kept
-	services map[string]*Service
+	before   map[string]*Service
+	services map[string]*Service // the same, or none if nothing can be kept
 }
 
 // running returns them; what is kept for a change that is refused stays valid.
 func (d *Director) running(cfg *config.Config) *running {
 	d.adopted++
 	r := &running{mark: d.adopted}
-	// Groups know the rules of <manager>.
-	if was := d.State(); was != nil && cfg.Manager == was.Config.Manager {
-		r.services = make(map[string]*Service, len(was.Services))
+	if was := d.State(); was != nil {
+		r.before = make(map[string]*Service, len(was.Services))
 		for _, s := range was.Services {
-			r.services[s.Config.Name] = s
+			r.before[s.Config.Name] = s
+		}
+		// Groups know the rules of <manager>.
+		if cfg.Manager == was.Config.Manager {
+			r.services = r.before
 		}
 	}
 	return r
+}
+
+// times returns what counts the times of a group: what did so before, if it was
+// there.
+func (r *running) times(service, group string) *sched.Times {
+	if was := r.before[service]; was != nil {
+		for _, g := range was.Groups {
+			if g.Config.Name == group {
+				return g.Times
+			}
+		}
+	}
+	return new(sched.Times)
 }
 
 // whole returns the service of a configuration if it can be kept as it is.

@@ -46,6 +46,7 @@ type Service struct {
 type Group struct {
 	Config *config.Group
 	Hosts  []*Host
+	Times  *sched.Times // of all sessions that its hosts have had; outlives them
 	rule   *rule
 }
 
@@ -138,8 +139,9 @@ type targetKey struct {
 	addr                 sched.Addr
 }
 
-func newTarget(key targetKey, r *rule, now time.Time) *Target {
-	t := &Target{Host: sched.NewHost(key.host, key.addr), key: key, last: now, step: rampSteps, failed: r.first()}
+func newTarget(key targetKey, g *Group, now time.Time) *Target {
+	r := g.rule
+	t := &Target{Host: sched.NewHostIn(g.Times, key.host, key.addr), key: key, last: now, step: rampSteps, failed: r.first()}
 	if r.own { // the first checks come soon, spread over an interval
 		t.next = now.Add(rand.N(r.fast))
 	}

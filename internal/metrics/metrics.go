@@ -19,6 +19,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/sched"
 )
 
 // Source is where the figures come from.
@@ -39,6 +40,7 @@ func (s Source) Write(w io.Writer) {
 	snap, state := s.Engine(), s.State()
 	services(x, snap)
 	hosts(x, state)
+	times(x, state)
 	loops(x, snap)
 	s.process(x, state)
 	metrics.WriteProcessMetrics(w)
@@ -185,6 +187,33 @@ func hosts(x *text, state *director.State) {
 	each("txlb_host_addresses", "gauge", func(l hostLine) float64 { return float64(l.addresses) })
 	each("txlb_host_name_failing", "gauge", func(l hostLine) float64 { return truth(l.nameFailing) })
 	each("txlb_host_up", "gauge", func(l hostLine) float64 { return truth(l.up) })
+}
+
+// times writes the histograms, one a group.
+func times(x *text, state *director.State) {
+	for _, m := range []struct {
+		name string
+		of   func(*sched.Times) sched.Histogram
+	}{{"txlb_connect_seconds", (*sched.Times).Connects}, {"txlb_session_seconds", (*sched.Times).Sessions}} {
+		x.kind(m.name, "histogram")
+		for _, svc := range state.Services {
+			for _, g := range svc.Groups {
+				labels := []string{"service", svc.Config.Name, "group", g.Config.Name}
+				h := m.of(g.Times)
+				var below uint64
+				for i, n := range h.Counts {
+					below += n
+					le := "+Inf"
+					if i < len(h.Bounds) {
+						le = strconv.FormatFloat(h.Bounds[i].Seconds(), 'g', -1, 64)
+					}
+					x.sample(m.name+"_bucket", float64(below), append(slices.Clip(labels), "le", le)...)
+				}
+				x.sample(m.name+"_sum", h.Sum.Seconds(), labels...)
+				x.sample(m.name+"_count", float64(below), labels...)
+			}
+		}
+	}
 }
 
 func truth(b bool) float64 {

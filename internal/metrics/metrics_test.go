@@ -50,6 +50,9 @@ func source(t *testing.T) Source {
 	h := d.State().Services[0].Groups[0].Hosts[0].Targets[0].Host
 	h.AddBytes(11, 22)
 	h.Fail()
+	h.Times().Connected(0, 200*time.Microsecond)
+	h.Times().Connected(1, 3*time.Second)
+	h.Times().Ended(1, 25*time.Hour)
 	return Source{
 		Engine: func() engine.Snapshot {
 			return engine.Snapshot{
@@ -171,34 +174,44 @@ func TestServe(t *testing.T) {
 	samples := read(t, body)
 	const svc, host = `service="we\"b\\"`, `{service="we\"b\\",group="g",host="a"}`
 	for name, want := range map[string]float64{
-		"txlb_service_sessions{" + svc + "}":                        3,
-		"txlb_service_sessions_total{" + svc + "}":                  9,
-		"txlb_redispatches_total{" + svc + "}":                      2,
-		"txlb_sessions_refused_total{" + svc + `,reason="no_host"}`: 4,
-		"txlb_sessions_ended_total{" + svc + `,termination="--"}`:   5,
-		"txlb_connect_failures_total{" + svc + `,reason="refused"}`: 6,
-		"txlb_group_enabled{" + svc + `,group="g"}`:                 1,
-		"txlb_group_enabled{" + svc + `,group="h"}`:                 0,
-		"txlb_bytes_in_total" + host:                                11,
-		"txlb_bytes_out_total" + host:                               22,
-		"txlb_sessions" + host:                                      0,
-		"txlb_sessions_total" + host:                                0,
-		"txlb_host_connect_failures_total" + host:                   1,
-		"txlb_host_up" + host:                                       0,
-		"txlb_host_addresses" + host:                                1,
-		"txlb_host_name_failing" + host:                             0,
-		"txlb_host_weight" + host:                                   7,
-		"txlb_host_state{" + svc + `,group="g",host="b"}`:           2,
-		`txlb_loop_sessions{loop="0"}`:                              1,
-		`txlb_pipes{loop="0"}`:                                      2,
-		`txlb_loop_events_total{loop="0"}`:                          3,
-		`txlb_loop_accepts_total{loop="0"}`:                         4,
-		`txlb_loop_spliced_bytes_total{loop="0"}`:                   5,
-		`txlb_loop_copied_bytes_total{loop="0"}`:                    6,
-		`txlb_build_info{version="v1"}`:                             1,
-		"txlb_config_generation":                                    1,
-		"txlb_sessions_limit":                                       100,
-		"txlb_fd_limit":                                             1000,
+		"txlb_service_sessions{" + svc + "}":                              3,
+		"txlb_service_sessions_total{" + svc + "}":                        9,
+		"txlb_redispatches_total{" + svc + "}":                            2,
+		"txlb_sessions_refused_total{" + svc + `,reason="no_host"}`:       4,
+		"txlb_sessions_ended_total{" + svc + `,termination="--"}`:         5,
+		"txlb_connect_failures_total{" + svc + `,reason="refused"}`:       6,
+		"txlb_group_enabled{" + svc + `,group="g"}`:                       1,
+		"txlb_group_enabled{" + svc + `,group="h"}`:                       0,
+		"txlb_bytes_in_total" + host:                                      11,
+		"txlb_bytes_out_total" + host:                                     22,
+		"txlb_sessions" + host:                                            0,
+		"txlb_sessions_total" + host:                                      0,
+		"txlb_host_connect_failures_total" + host:                         1,
+		"txlb_host_up" + host:                                             0,
+		"txlb_host_addresses" + host:                                      1,
+		"txlb_host_name_failing" + host:                                   0,
+		"txlb_host_weight" + host:                                         7,
+		"txlb_connect_seconds_bucket{" + svc + `,group="g",le="0.0001"}`:  0,
+		"txlb_connect_seconds_bucket{" + svc + `,group="g",le="0.00025"}`: 1,
+		"txlb_connect_seconds_bucket{" + svc + `,group="g",le="1"}`:       1,
+		"txlb_connect_seconds_bucket{" + svc + `,group="g",le="5"}`:       2,
+		"txlb_connect_seconds_bucket{" + svc + `,group="g",le="+Inf"}`:    2,
+		"txlb_connect_seconds_sum{" + svc + `,group="g"}`:                 3.0002,
+		"txlb_connect_seconds_count{" + svc + `,group="g"}`:               2,
+		"txlb_session_seconds_bucket{" + svc + `,group="g",le="86400"}`:   0,
+		"txlb_session_seconds_count{" + svc + `,group="g"}`:               1,
+		"txlb_session_seconds_count{" + svc + `,group="h"}`:               0,
+		"txlb_host_state{" + svc + `,group="g",host="b"}`:                 2,
+		`txlb_loop_sessions{loop="0"}`:                                    1,
+		`txlb_pipes{loop="0"}`:                                            2,
+		`txlb_loop_events_total{loop="0"}`:                                3,
+		`txlb_loop_accepts_total{loop="0"}`:                               4,
+		`txlb_loop_spliced_bytes_total{loop="0"}`:                         5,
+		`txlb_loop_copied_bytes_total{loop="0"}`:                          6,
+		`txlb_build_info{version="v1"}`:                                   1,
+		"txlb_config_generation":                                          1,
+		"txlb_sessions_limit":                                             100,
+		"txlb_fd_limit":                                                   1000,
 	} {
 		if got, ok := samples[name]; !ok || got != want {
 			t.Errorf("%s is %v (there: %v), want %v", name, got, ok, want)

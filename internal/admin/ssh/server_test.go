@@ -372,6 +372,9 @@ func TestOnlySessions(t *testing.T) {
 	if _, _, err := c.SendRequest("no-more-sessions@openssh.com", false, nil); err != nil {
 		t.Fatal(err)
 	}
+	if _, _, err := c.SendRequest("keepalive@openssh.com", true, nil); err != nil { // its answer: the other was taken in
+		t.Fatal(err)
+	}
 	if _, err := c.NewSession(); err == nil {
 		t.Error("a session after the last one")
 	}

@@ -393,6 +393,8 @@ func testOperate(t *testing.T, b *browser) {
 		p.says(".eventlist", what)
 	}
 	p.says(".eventlist .down", "c")
+	r.post("/setHost", "service", "web", "group", "blue", "name", "a", "weight", "9")
+	p.says(".eventlist", "setHost web blue a weight=9") // without a click
 }
 
 // testLook is a user who may only look: everything is shown, nothing offered.

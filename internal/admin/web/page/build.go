@@ -104,10 +104,10 @@ var orders = map[string]func(a, b *HostRow) int{
 	"out":      func(a, b *HostRow) int { return cmp.Compare(b.Figures.OutRate, a.Figures.OutRate) },
 	"check": func(a, b *HostRow) int {
 		took := func(r *HostRow) float64 {
-			if r.Figures.ConnectMS == nil {
+			if r.Figures.CheckMS == nil {
 				return -1
 			}
-			return *r.Figures.ConnectMS
+			return *r.Figures.CheckMS
 		}
 		return cmp.Compare(took(b), took(a))
 	},
@@ -239,10 +239,10 @@ func (v *View) service(s *director.Service, bound map[string][]string) ServiceVi
 	}
 	for i := range v.Problems[before:] {
 		p := &v.Problems[before+i]
-		one.Level = max(one.Level, p.Level)
-		if p.Level == Critical {
+		if p.Level == Critical && one.Level < Critical { // once is enough
 			p.Fixes = v.fixes(s)
 		}
+		one.Level = max(one.Level, p.Level)
 	}
 	return one
 }
@@ -682,12 +682,12 @@ func (r *HostRow) Cells(now time.Time) template.HTML {
 	}
 	check := "–"
 	switch {
-	case f.ConnectMS != nil:
-		check = took(f.ConnectMS)
+	case f.CheckMS != nil:
+		check = took(f.CheckMS)
 	case r.Check.Code != "":
 		check = r.Check.Code // HAProxy's word
 	}
-	b = append(append(append(b, `<td data-label="Last check"><span data-f="connect_ms">`...), check...), `</span><small>`...)
+	b = append(append(append(b, `<td data-label="Last check"><span data-f="check_ms">`...), check...), `</span><small>`...)
 	if f.Checked != 0 {
 		b = fmt.Appendf(b, `<time data-f="checked" data-at="%d">%s</time>`, f.Checked, since(time.UnixMilli(f.Checked), now))
 	}

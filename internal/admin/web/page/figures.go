@@ -37,21 +37,21 @@ type ServiceFigures struct {
 	RefusedNow uint64   `json:"refused_now"` // of them in the last ten seconds
 	Failures   uint64   `json:"failures"`    // failed connects, ever
 	FailRate   float64  `json:"fail_rate"`
-	ConnectMS  *float64 `json:"connect_ms"` // connect time, as the last probes of the enabled group's hosts took, on average; null: there was none
+	ConnectMS  *float64 `json:"connect_ms"` // what connects to its hosts took on average; null: there was none
 }
 
 // HostFigures are of one host, all addresses together. Rates are as for services.
 type HostFigures struct {
-	Sessions  int64    `json:"sessions"`
-	Total     uint64   `json:"total"`
-	Rate      float64  `json:"rate"`
-	Failures  uint64   `json:"failures"`
-	In        uint64   `json:"in"`
-	Out       uint64   `json:"out"`
-	InRate    float64  `json:"in_rate"`
-	OutRate   float64  `json:"out_rate"`
-	Checked   int64    `json:"checked"`    // when the last probe ended, milliseconds since 1970; 0: there was none
-	ConnectMS *float64 `json:"connect_ms"` // how long it took, if the host passed; else null
+	Sessions int64    `json:"sessions"`
+	Total    uint64   `json:"total"`
+	Rate     float64  `json:"rate"`
+	Failures uint64   `json:"failures"`
+	In       uint64   `json:"in"`
+	Out      uint64   `json:"out"`
+	InRate   float64  `json:"in_rate"`
+	OutRate  float64  `json:"out_rate"`
+	Checked  int64    `json:"checked"`  // when the last probe ended, milliseconds since 1970; 0: there was none
+	CheckMS  *float64 `json:"check_ms"` // how long it took, if the host passed; else null
 }
 
 // History is the past of services and hosts, as the charts of a page that has
@@ -62,12 +62,14 @@ type History struct {
 	Series map[string]Series `json:"series"`
 }
 
-// Series is the past of one service or host. All fields have the same length;
-// null: nothing was measured.
+// Series is the past of one service or host. All fields have the same length,
+// but that a service has no CheckMS and a host no ConnectMS; null: nothing was
+// measured.
 type Series struct {
 	Rate      []float32  `json:"rate"`
 	Sessions  []float32  `json:"sessions"`
 	InRate    []float32  `json:"in_rate"`
 	OutRate   []float32  `json:"out_rate"`
-	ConnectMS []*float32 `json:"connect_ms"`
+	ConnectMS []*float32 `json:"connect_ms,omitempty"`
+	CheckMS   []*float32 `json:"check_ms,omitempty"`
 }

@@ -21,9 +21,10 @@ const (
 	// rateOver is how many samples a rate is taken over, and refusedOver how many
 	// RefusedNow is.
 	rateOver, refusedOver = 3, 10
-	// maxSent is how many hosts one event has, and resend how many events there
-	// may be between two that have the same host.
-	maxSent, resend = 400, 15
+	// maxSent is how many hosts one event has; resend is how many events there may
+	// be between two that have the same host, and resendAge if only the time of its
+	// last probe is another.
+	maxSent, resend, resendAge = 400, 15, 4
 )
 
 // Meter takes the figures once a second, and when the configuration changes if
@@ -93,6 +94,7 @@ type hostMeter struct {
 type serviceMeter struct {
 	window
 	failures window
+	connects window // total: how many; in: what they took, ns
 	seen     int
 }
 
@@ -200,7 +202,7 @@ func hostFigures(h *director.Host) (f HostFigures) {
 		}
 	}
 	if passed > 0 {
-		f.ConnectMS = milliseconds(took / time.Duration(passed))
+		f.CheckMS = milliseconds(took / time.Duration(passed))
 	}
 	return f
 }
@@ -235,20 +237,15 @@ func (m *Meter) sampleService(src Source, f *Figures, s *director.Service) {
 	if was := w.back(refusedOver).bad; was < c.bad {
 		one.RefusedNow = c.bad - was
 	}
-	sum, n := 0.0, 0
+	connects := counters{at: src.Now}
 	for _, g := range s.Groups {
-		for _, h := range g.Hosts {
-			if !g.Config.Enabled {
-				break
-			}
-			if ms := f.all[hostID(s.Config.Name, g.Config.Name, h.Config.Name)].ConnectMS; ms != nil {
-				sum, n = sum+*ms, n+1
-			}
-		}
+		h := g.Times.Connects()
+		connects.total += h.Count()
+		connects.in += uint64(h.Sum)
 	}
-	if n > 0 {
-		mean := math.Round(sum/float64(n)*100) / 100
-		one.ConnectMS = &mean
+	w.connects.push(connects)
+	if was := w.connects.back(rateOver); connects.total > was.total && connects.in >= was.in { // else a group has gone
+		one.ConnectMS = milliseconds(time.Duration((connects.in - was.in) / (connects.total - was.total)))
 	}
 	f.Services[id] = one
 	f.Sessions += one.Sessions
@@ -264,7 +261,7 @@ func (m *Meter) choose(f *Figures) {
 		r := m.order[m.cursor]
 		m.cursor++
 		h, is := m.hosts[r.id], f.all[r.id]
-		if m.count-h.event < resend && same(h.sent, is) {
+		if age := m.count - h.event; age < resend && same(h.sent, is) && (age < resendAge || is.Checked == h.sent.Checked) {
 			continue
 		}
 		h.sent, h.event = is, m.count
@@ -275,13 +272,12 @@ func (m *Meter) choose(f *Figures) {
 	}
 }
 
-// same tells whether figures look alike. The time of the last probe alone is
-// no change that is worth sending: a page shows it as an age.
+// same tells whether figures look alike, but for the time of the last probe.
 func same(a, b HostFigures) bool {
-	if (a.ConnectMS == nil) != (b.ConnectMS == nil) || a.ConnectMS != nil && *a.ConnectMS != *b.ConnectMS {
+	if (a.CheckMS == nil) != (b.CheckMS == nil) || a.CheckMS != nil && *a.CheckMS != *b.CheckMS {
 		return false
 	}
-	a.ConnectMS, b.ConnectMS, a.Checked, b.Checked = nil, nil, 0, 0
+	a.CheckMS, b.CheckMS, a.Checked, b.Checked = nil, nil, 0, 0
 	return a == b
 }
 
@@ -300,12 +296,13 @@ func (m *Meter) Figures(full bool) *Figures {
 
 // ring is the past of one service or host.
 type ring struct {
-	rate, sessions, in, out, connect []float32 // NaN: nothing was measured
-	last                             int64     // the Figures.Time of the newest
+	rate, sessions, in, out []float32
+	took                    []float32 // ms; NaN: nothing was measured
+	last                    int64     // the Figures.Time of the newest
 }
 
 func (r *ring) add(v *[5]float32, at int64) {
-	for i, list := range []*[]float32{&r.rate, &r.sessions, &r.in, &r.out, &r.connect} {
+	for i, list := range []*[]float32{&r.rate, &r.sessions, &r.in, &r.out, &r.took} {
 		if len(*list) == 2*historyLength { // moved seldom, all at once
 			copy(*list, (*list)[historyLength:])
 			*list = (*list)[:historyLength]
@@ -322,15 +319,15 @@ func (m *Meter) remember(f *Figures) {
 		return
 	}
 	m.remembered = f.Time
-	put := func(id string, rate float64, sessions int64, in, out float64, connect *float64) {
+	put := func(id string, rate float64, sessions int64, in, out float64, took *float64) {
 		r := m.past[id]
 		if r == nil {
 			r = &ring{}
 			m.past[id] = r
 		}
 		v := [5]float32{float32(rate), float32(sessions), float32(in), float32(out), float32(math.NaN())}
-		if connect != nil {
-			v[4] = float32(*connect)
+		if took != nil {
+			v[4] = float32(*took)
 		}
 		r.add(&v, f.Time)
 	}
@@ -339,7 +336,7 @@ func (m *Meter) remember(f *Figures) {
 	}
 	if len(f.all) <= maxHostHistory {
 		for id, h := range f.all {
-			put(id, h.Rate, h.Sessions, h.InRate, h.OutRate, h.ConnectMS)
+			put(id, h.Rate, h.Sessions, h.InRate, h.OutRate, h.CheckMS)
 		}
 	}
 	maps.DeleteFunc(m.past, func(_ string, r *ring) bool { return r.last != f.Time })
@@ -361,11 +358,15 @@ func (m *Meter) History(ids ...string) History {
 			continue
 		}
 		s := Series{Rate: tail(r.rate), Sessions: tail(r.sessions), InRate: tail(r.in), OutRate: tail(r.out)}
-		for _, v := range tail(r.connect) {
+		took := &s.ConnectMS
+		if id[0] == 'h' {
+			took = &s.CheckMS
+		}
+		for _, v := range tail(r.took) {
 			if v != v { // NaN
-				s.ConnectMS = append(s.ConnectMS, nil)
+				*took = append(*took, nil)
 			} else {
-				s.ConnectMS = append(s.ConnectMS, &v)
+				*took = append(*took, &v)
 			}
 		}
 		h.Series[id] = s

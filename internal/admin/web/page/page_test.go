@@ -207,14 +207,15 @@ func TestFigures(t *testing.T) {
 	for i := range 6 {
 		src.Now = at.Add(time.Duration(i) * time.Second)
 		host.AddBytes(1000, 5000)
+		d.State().Services[0].Groups[1].Times.Connected(i, time.Duration(i)*time.Millisecond)
 		src.Snapshot.Services = map[string]engine.ServiceStats{"web": {Active: 7, Sessions: uint64(10 * i), Refused: map[string]uint64{"no_host": uint64(i)}}}
 		f = m.Sample(src)
 	}
 	if got := f.Hosts[id]; got.InRate != 1000 || got.OutRate != 5000 || got.In != 6000 {
 		t.Errorf("a host's figures are %+v; want 1000 bytes a second in and 5000 out", got)
 	}
-	if got := f.Services[web]; got.Rate != 10 || got.Sessions != 7 || got.RefusedNow != 5 || f.Sessions != 7 {
-		t.Errorf("the service's figures are %+v; want 10 new sessions a second, 7 sessions, 5 refused lately", got)
+	if got := f.Services[web]; got.Rate != 10 || got.Sessions != 7 || got.RefusedNow != 5 || f.Sessions != 7 || got.ConnectMS == nil || *got.ConnectMS != 4 {
+		t.Errorf("the service's figures are %+v; want 10 new sessions a second, 7 sessions, 5 refused lately, connects of 4 ms", got)
 	}
 	if _, ok := f.Hosts[hostID("web", "blue", "b")]; ok {
 		t.Error("a host whose figures have not changed is sent again")
@@ -229,7 +230,7 @@ func TestFigures(t *testing.T) {
 	if diff := cmp.Diff([]float32{0, 10, 10, 10, 10, 10}, h.Series[web].Rate); diff != "" {
 		t.Errorf("the rates of the last seconds: %s", diff)
 	}
-	if text, err := json.Marshal(h); err != nil || !strings.Contains(string(text), `"connect_ms":[null,`) {
+	if text, err := json.Marshal(h); err != nil || !strings.Contains(string(text), `"check_ms":[null,`) {
 		t.Errorf("what was not measured is not null: %v %s", err, text)
 	}
 	for i := range historyLength * 3 {

@@ -29,7 +29,7 @@ const span = ms => {
 const took = ms => ms == null ? '' : ms < 0.995 ? ms.toFixed(2) + ' ms' : ms < 9.95 ? ms.toFixed(1) + ' ms' : count(Math.round(ms)) + ' ms'
 const shown = {
   sessions: count, total: count, failures: count, refused: count, rate: f => decimal(f) + '/s',
-  in: amount, out: amount, in_rate: f => amount(f) + '/s', out_rate: f => amount(f) + '/s', connect_ms: took,
+  in: amount, out: amount, in_rate: f => amount(f) + '/s', out_rate: f => amount(f) + '/s', connect_ms: took, check_ms: took,
 }
 const text = (el, s) => { if (el && el.textContent !== s) el.textContent = s }
 
@@ -87,7 +87,7 @@ function write() {
       for (const el of $$('[data-f]', tr)) {
         const name = el.dataset.f
         if (name === 'checked') el.dataset.at = f.checked
-        else if (name === 'connect_ms') { if (f.connect_ms != null) text(el, took(f.connect_ms)) } else {
+        else if (name === 'check_ms') { if (f.check_ms != null) text(el, took(f.check_ms)) } else {
           text(el, shown[name](f[name]))
           if (el.tagName === 'SPAN') el.classList.toggle('zero', !f[name])
         }
@@ -130,9 +130,10 @@ const kinds = [ // least: the least that the axis ends at
   { title: 'New sessions a second', series: ['rate'], value: decimal, least: 4, mark: whole },
   { title: 'Sessions', series: ['sessions'], value: count, least: 4, mark: whole },
   { title: 'Bytes a second', series: ['in_rate', 'out_rate'], names: ['in', 'out'], value: amount, least: 1000, mark: amount },
-  { title: 'Connect time of checks', series: ['connect_ms'], value: v => took(v) || '–', least: 0.5, mark: v => v + ' ms' },
+  { title: 'Connect time', series: ['connect_ms'], value: v => took(v) || '–', least: 0.5, mark: v => v + ' ms' },
 ]
-const colours = { rate: 'rate', sessions: 'sessions', in_rate: 'in', out_rate: 'out', connect_ms: 'connect' }
+const kindsOfHost = [...kinds.slice(0, 3), { ...kinds[3], title: 'Time of checks', series: ['check_ms'] }]
+const colours = { rate: 'rate', sessions: 'sessions', in_rate: 'in', out_rate: 'out', connect_ms: 'connect', check_ms: 'connect' }
 const keep = 600 // values
 const charts = new Map() // element -> {id, kind, data, plots}
 
@@ -185,7 +186,7 @@ function plot(c) {
   const colour = name => style.getPropertyValue('--' + name).trim()
   for (const p of c.plots) p.u.destroy()
   c.el.replaceChildren()
-  c.plots = kinds.map(k => {
+  c.plots = (c.kind === 'host' ? kindsOfHost : kinds).map(k => {
     const box = document.createElement('div')
     box.className = 'chart'
     const head = document.createElement('h4')
@@ -212,7 +213,7 @@ function plot(c) {
         { ...axis, size: 18, gap: 2, space: 80, values: (u, ts) => ts.map(t => u.valToPos(t, 'x') < 24 ? '' : time(t * 1000, ts.length > 1 && ts[1] - ts[0] < 60)) },
         { ...axis, size: 50, gap: 3, space: 26, values: (_, vs) => vs.map(v => v === 0 ? '0' : k.mark(v)) },
       ],
-      series: [{}, ...k.series.map(s => ({ stroke: colour('chart-' + colours[s]), width: 1.5, spanGaps: s === 'connect_ms', points: { show: false } }))],
+      series: [{}, ...k.series.map(s => ({ stroke: colour('chart-' + colours[s]), width: 1.5, spanGaps: s === 'check_ms', points: { show: false } }))],
       hooks: { setCursor: [u => legend(c, k, now, u.cursor.idx)] },
     }, [c.data.time, ...k.series.map(s => c.data[s])], box)
     return { k, u, box, now }
@@ -277,7 +278,9 @@ async function get(address, target, style) {
     const html = await r.text()
     if (under.get(target) !== mine) return false
     if (!(r.headers.get('Content-Type') || '').startsWith('text/html')) { say('critical', html.trim().slice(0, 500)); return false }
-    if (target === 'live') {
+    if (target === 'plain') {
+      if (r.ok) place(html)
+    } else if (target === 'live') {
       if (!r.ok || !live()) return false
       const on = document.activeElement
       const row = on && on.closest('#live [id]')
@@ -289,7 +292,7 @@ async function get(address, target, style) {
     }
     return true
   } catch (e) {
-    if (under.get(target) === mine && target !== 'live') say('critical', 'txlb did not answer.')
+    if (under.get(target) === mine && target === 'dialog-body') say('critical', 'txlb did not answer.')
     return false
   } finally {
     clearTimeout(late)
@@ -308,9 +311,10 @@ function soon() {
 }
 
 function refresh() {
-  if (!live() || document.hidden) return
+  if (document.hidden) return
   lastFetch = Date.now()
-  get(live().dataset.address, 'live')
+  if (live()) get(live().dataset.address, 'live')
+  else if ($('#plain[data-again]')) get(location.pathname, 'plain')
 }
 
 // What a form has posted is answered with a message. A refusal is shown where
@@ -515,6 +519,7 @@ function arrived(f) {
   if (rows.size > 20000) rows.clear()
   const at = live()
   if (at && (restarted || at.dataset.revision !== f.revision)) soon()
+  if ($('#plain[data-again=sessions]') && !dialog.open && Date.now() - lastFetch > 2500) soon()
   feed(f)
   draw()
 }

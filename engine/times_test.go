@@ -1,0 +1,41 @@
+package engine
+
+import (
+	"testing"
+	"time"
+)
+
+// Connects that succeed and sessions that had a host are counted with the time
+// they took; a host that refuses counts for neither.
+func TestTimesOfConnectsAndSessions(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		r := newRig(t, opt, Route{}, deadAddr(t), backendServer(t, echo))
+		const stay = 60 * time.Millisecond
+		began := time.Now()
+		for range 2 {
+			c := r.dial()
+			c.send([]byte("x"))
+			c.expect([]byte("x"))
+			if n := r.hosts[1].Times().Sessions().Count(); n != 0 && time.Since(began) < stay {
+				t.Errorf("%d sessions are counted before they ended", n)
+			}
+			for time.Since(began) < stay {
+				c.send([]byte("x"))
+				c.expect([]byte("x"))
+			}
+			_ = c.Close()
+		}
+		r.quiet()
+		refusing, answering := r.hosts[0].Times(), r.hosts[1].Times()
+		if n := refusing.Connects().Count() + refusing.Sessions().Count(); n != 0 {
+			t.Errorf("%d times are counted for a host that refuses", n)
+		}
+		connects, sessions := answering.Connects(), answering.Sessions()
+		if connects.Count() != 2 || connects.Sum < 0 || connects.Sum > time.Since(began) {
+			t.Errorf("%d connects in %v, want 2", connects.Count(), connects.Sum)
+		}
+		if sessions.Count() != 2 || sessions.Sum < stay-10*time.Millisecond || sessions.Sum > 2*time.Since(began) {
+			t.Errorf("%d sessions in %v, want 2 in about %v", sessions.Count(), sessions.Sum, stay)
+		}
+	})
+}

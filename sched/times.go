@@ -1,0 +1,101 @@
+package sched
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Times counts how long connects and sessions of a group took. The hosts of the
+// group share it, so that it outlives each of them. All methods may be called
+// from any goroutine; the zero Times is ready.
+type Times struct {
+	// Loops that write at the same time write to different lines.
+	shards [timesShards]timesShard
+}
+
+const timesShards = 8
+
+type timesShard struct {
+	connect histogram
+	session histogram
+	_       [cacheLine]byte
+}
+
+// histogram counts times by bucket: those up to the bound of the same number,
+// and in the last bucket all that are longer.
+type histogram struct {
+	counts [len(connectBounds) + 1]atomic.Uint64
+	sum    atomic.Int64 // ns
+}
+
+// Both kinds have as many bounds, so that they share a type.
+var (
+	connectBounds = [...]time.Duration{
+		50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+		time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+		50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second,
+		2500 * time.Millisecond, 5 * time.Second,
+	}
+	sessionBounds = [len(connectBounds)]time.Duration{
+		time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond,
+		500 * time.Millisecond, time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second,
+		time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour,
+	}
+)
+
+func (h *histogram) add(d time.Duration, bounds *[len(connectBounds)]time.Duration) {
+	i := 0
+	for i < len(bounds) && d > bounds[i] {
+		i++
+	}
+	h.counts[i].Add(1)
+	h.sum.Add(int64(d))
+}
+
+// Connected counts a connect that succeeded after d. shard is any number that
+// differs between those who write at the same time, such as that of a loop.
+func (t *Times) Connected(shard int, d time.Duration) {
+	t.shards[shard%timesShards].connect.add(d, &connectBounds)
+}
+
+// Ended counts a session that had a backend and ended d after its client came.
+func (t *Times) Ended(shard int, d time.Duration) {
+	t.shards[shard%timesShards].session.add(d, &sessionBounds)
+}
+
+// Histogram is what was counted of one kind of time.
+type Histogram struct {
+	Bounds []time.Duration // upper bounds, rising
+	Counts []uint64        // one more than Bounds: the last is of all that is longer
+	Sum    time.Duration
+}
+
+// Count returns how many times were counted.
+func (h Histogram) Count() (n uint64) {
+	for _, c := range h.Counts {
+		n += c
+	}
+	return n
+}
+
+// Connects returns how long connects took.
+func (t *Times) Connects() Histogram {
+	return t.read(&connectBounds, func(s *timesShard) *histogram { return &s.connect })
+}
+
+// Sessions returns how long sessions lasted that have ended.
+func (t *Times) Sessions() Histogram {
+	return t.read(&sessionBounds, func(s *timesShard) *histogram { return &s.session })
+}
+
+func (t *Times) read(bounds *[len(connectBounds)]time.Duration, of func(*timesShard) *histogram) Histogram {
+	h := Histogram{Bounds: append([]time.Duration(nil), bounds[:]...), Counts: make([]uint64, len(bounds)+1)}
+	for i := range t.shards {
+		part := of(&t.shards[i])
+		for b := range part.counts {
+			h.Counts[b] += part.counts[b].Load()
+		}
+		h.Sum += time.Duration(part.sum.Load())
+	}
+	return h
+}
