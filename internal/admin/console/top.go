@@ -103,6 +103,10 @@ func (t *Terminal) Top(ctx context.Context, source Source) (err error) {
 			err = fmt.Errorf("%w: %w", errGoneWriting, werr)
 		}
 	}()
+	select { // a size that was told before is no news
+	case <-t.input.resized:
+	default:
+	}
 	v := newView(t.style)
 	v.size = t.input.current()
 	tick := time.NewTicker(pace)

@@ -159,7 +159,12 @@ func TestShowStatIsThatOfHAProxy(t *testing.T) {
 				state(csv, "web.spare.one/d", "check_status") == "L4OK"
 		})
 	}
-	theirs, ours := ask("show stat"), r.raw("show stat")
+	var theirs string
+	eventually(t, "none of their checks is under way, which they show with a star", func() bool {
+		theirs = ask("show stat")
+		return !strings.Contains(theirs, ",* ")
+	})
+	ours := r.raw("show stat")
 	theirHeader, theirRows := tableOf(t, theirs)
 	header, rows := tableOf(t, ours)
 	if !slices.Equal(header, theirHeader) {
@@ -178,7 +183,7 @@ func TestShowStatIsThatOfHAProxy(t *testing.T) {
 		for i, column := range header {
 			got, want := kindOfCell(row[i]), kindOfCell(their[i])
 			switch {
-			case slices.Contains(same, column) && !strings.EqualFold(row[i], their[i]) && name != "web.spare.one/d":
+			case slices.Contains(same, column) && !strings.EqualFold(row[i], their[i]):
 				t.Errorf("%s: %s is %q, theirs %q", name, column, row[i], their[i])
 			case slices.Contains(unmeasured, column) && (got == "nothing" || got == want || column == "slim"):
 			case got != want:
@@ -333,7 +338,7 @@ func TestShowServersStateIsThatOfHAProxy(t *testing.T) {
 				if kindOfCell(ours[name][i]) != "a number" {
 					t.Errorf("%s: %s is %s", name, c, ours[name][i])
 				}
-			case (c == "srv_check_state") && name == "web.spare.one/d":
+			case c == "srv_check_state" && (want == ours[name][i] || want == "7" && ours[name][i] == "6"):
 				// theirs has 1 more while a check is under way
 			case ours[name][i] != want:
 				t.Errorf("%s: %s is %s, theirs %s", name, c, ours[name][i], want)

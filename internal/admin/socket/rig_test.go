@@ -244,7 +244,7 @@ func (r *rig) host(service, group, name string) *director.Host {
 
 // changes returns the events that are changes.
 func (r *rig) changes() []director.Event {
-	return slices.DeleteFunc(r.dir.Events(), func(e director.Event) bool { return e.Kind != "change" })
+	return slices.DeleteFunc(r.dir.Events(), func(e director.Event) bool { return e.Kind != director.ConfigEvent })
 }
 
 // backendServer returns the address of a server that sends back what it gets. It

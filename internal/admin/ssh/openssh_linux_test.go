@@ -98,6 +98,11 @@ func TestOpenSSHScript(t *testing.T) {
 	if status != 1 || !strings.HasPrefix(errs, "line 2: error: ") || strings.Count(out, "\n") != 1 {
 		t.Errorf("status %d\n%s\n%s", status, out, errs)
 	}
+	// With a pty it is as typed: errors end nothing, and there are questions.
+	out, errs, status = r.openssh("nix\nstatus\ndelHost web main b\nn\nhostAdminDown web main b\n", []string{"-tt", "-o", "LogLevel=ERROR"})
+	if status != 0 || errs != "" || !strings.Contains(out, "nothing is done") || !strings.Contains(out, "maint; it was") {
+		t.Errorf("with a pty: status %d\n%s\n%s", status, out, errs)
+	}
 	out, errs, status = r.openssh(strings.Repeat("help\n", 3000), []string{"-T"})
 	if status != 0 || errs != "" || strings.Count(out, "what runs, and what is wrong") != 3000 {
 		t.Errorf("status %d, %d bytes\n%s", status, len(out), errs)
