@@ -133,6 +133,7 @@ func machineFacts(files uint64) []fact {
 		{"Open files allowed", fmt.Sprint(files)},
 		{"Outgoing ports", wordOf("/proc/sys/net/ipv4/ip_local_port_range")},
 		{"tcp_tw_reuse", wordOf("/proc/sys/net/ipv4/tcp_tw_reuse")},
+		{"tcp_congestion_control", wordOf("/proc/sys/net/ipv4/tcp_congestion_control")},
 		{"somaxconn", wordOf("/proc/sys/net/core/somaxconn")},
 	}
 }

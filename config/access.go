@@ -47,7 +47,6 @@ func (k *checker) control(c *Control) {
 		k.fail(c.Pos.Line, "<control socket>: %q is no path of a socket; want one of at most %d bytes", c.Socket, maxUnixPath)
 	}
 	k.plain(c.Pos.Line, "<control socket>", c.Socket)
-	k.warn(c.Pos.Line, "<control> is not served by this version yet")
 }
 
 // checkSocketPath checks where a UNIX socket is to be.

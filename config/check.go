@@ -198,6 +198,9 @@ func (k *checker) admin(a *Admin) {
 		if !l.Enable {
 			continue
 		}
+		if len(a.Users) == 0 {
+			k.warn(l.Pos.Line, "%s is on and there is no <user> who could log in; txlb passwd makes a password's hash", l.what)
+		}
 		if !isLoopback(l.Listen) {
 			if l.AdminListen == a.Web && !l.Secure {
 				k.warn(l.Pos.Line, "the admin page is served without TLS on %s: passwords can be read on their way; say secure=\"true\"", l.Listen)

@@ -316,9 +316,10 @@ func TestWarnings(t *testing.T) {
 		`<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000" enable="1" secure="0"/></admin></config>`:                               `without TLS on *:7000`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000" enable="1"/><user name="u" password="..xpoEyRReGzk"/></admin></config>`: `nobody can log in with it on *:7000, but from this machine`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="secret"/></admin></config>`:                                         `the password of user "u" is no crypt(3) hash`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><web/></admin></config>`:                                                                     `the admin page is on and there is no <user>`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u"/></admin></config>`:                                                           `user "u" has no password and cannot log in`,
-		`<config><service name="a"><listen ip=":1"/></service><control socket="/tmp/s"/></config>`:                                                                `<control> is not served by this version yet`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><socket path="/s" mode="0666"/></admin></config>`:                                            `<socket mode> is 0666: everybody on this machine has full access`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><ssh/></admin></config>`:                                                                     `c.xml:1: warning: the SSH admin is on and there is no <user> who could log in`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="iy9l0V1MkG1DE"/></admin></config>`:                                  `is that of a published sample; choose another`,
 	} {
 		c, problems := Parse("c.xml", []byte(doc))

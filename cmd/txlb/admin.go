@@ -33,7 +33,7 @@ type parts struct {
 
 // surfaces lists the ways into the admin.
 func (p parts) surfaces() []surface {
-	return []surface{p.metricsSurface(), p.socketSurface(), p.sshSurface(), p.webSurface()}
+	return []surface{p.metricsSurface(), p.socketSurface(), p.controlSurface(), p.sshSurface(), p.webSurface()}
 }
 
 // newAdmin makes the admin of a process, which shutdown ends.

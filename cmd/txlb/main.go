@@ -42,7 +42,9 @@ func commands() []command {
 		{"check", "[-c FILE]", "say what is wrong with a configuration", checkCommand},
 		{"diff", "OLD NEW", "print the runtime commands that make one configuration into another", diffCommand},
 		{"ctl", "[-s SOCKET] WORDS…", "one runtime command to a running txlb; without words, those of standard input", ctlCommand},
+		{"top", "[-s SOCKET]", "a live view of a running txlb in the terminal", topCommand},
 		{"passwd", "", "read a password, print the hash for <user password=\"…\">", passwdCommand},
+		{"completion", "bash|zsh|fish", "print the script that completes txlb in a shell", completionCommand},
 		{"version", "", "print the version", versionCommand},
 	}
 }
@@ -71,6 +73,8 @@ func dispatch(ctx context.Context, c console, args []string) int {
 	case "help", "-h", "-help", "--help":
 		usage(c.out)
 		return exitOK
+	case completeWord: // called by the scripts of completion
+		return completeCommand(ctx, c, args[1:])
 	}
 	for _, cmd := range commands() {
 		if cmd.name == args[0] {
@@ -85,7 +89,7 @@ func dispatch(ctx context.Context, c console, args []string) int {
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage:")
 	for _, cmd := range commands() {
-		fmt.Fprintf(w, "  txlb %-8s %-18s %s\n", cmd.name, cmd.args, cmd.help)
+		fmt.Fprintf(w, "  txlb %-10s %-18s %s\n", cmd.name, cmd.args, cmd.help)
 	}
 	fmt.Fprintln(w, "without -c the configuration is ./etc/config.xml, else /etc/txlb/config.xml")
 }

@@ -224,7 +224,7 @@ func probesFor(files uint64) int { return int(min(max(files/1024, 64), 1024)) }
 // they do not get more, streams are copied.
 func sessionsFor(files uint64, listeners, pipes int) int {
 	// A probe takes two: where nothing else is due, it has an epoll of its own.
-	left := int64(min(files, 1<<40)) - ownFiles - int64(pageFiles(files)) - 2*int64(probesFor(files)) - int64(listeners)
+	left := int64(min(files, 1<<40)) - ownFiles - int64(pageFiles(files)) - int64(socketFiles(files)) - 2*int64(probesFor(files)) - int64(listeners)
 	left -= min(2*int64(pipes), left/4)
 	return int(max(left/2, 1))
 }

@@ -15,6 +15,7 @@ func (p parts) socketSurface() surface {
 	server := socket.New(socket.Options{
 		Admin: p.admin, Director: p.director, Engine: p.engine, Version: version, Log: p.log,
 		SessionsLimit: p.metrics.SessionsLimit, FDLimit: p.metrics.FDLimit, PipesLimit: p.pipes,
+		MaxConns: socketFiles(p.metrics.FDLimit),
 	})
 	return surface{
 		name: "socket",
@@ -36,4 +37,13 @@ func (p parts) socketSurface() surface {
 		},
 		serve: func(ctx context.Context, ln net.Listener, _ *config.Config) error { return server.Serve(ctx, ln) },
 	}
+}
+
+// socketFiles is how many connections the local socket may have with so many
+// open files; 0: not known.
+func socketFiles(files uint64) int {
+	if files == 0 {
+		return 128
+	}
+	return int(max(min(files/32, 128), 4))
 }

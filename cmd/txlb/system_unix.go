@@ -30,3 +30,6 @@ func reopenSignals() []os.Signal { return []os.Signal{unix.SIGUSR1, unix.SIGHUP}
 
 // isReload tells the one after which the configuration is read again as well.
 func isReload(s os.Signal) bool { return s == unix.SIGHUP }
+
+// resizeSignals tell that a terminal has another size.
+func resizeSignals() []os.Signal { return []os.Signal{unix.SIGWINCH} }

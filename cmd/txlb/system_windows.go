@@ -14,3 +14,5 @@ func raiseFiles() (uint64, error) {
 func reopenSignals() []os.Signal { return nil }
 
 func isReload(os.Signal) bool { return false }
+
+func resizeSignals() []os.Signal { return nil }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,9 +17,11 @@ import (
 
 // webSurface is <web>: the admin page and the API.
 func (p parts) webSurface() surface {
+	// Certificate and key are followed without a new start, so that wrong ones
+	// leave the page with those that it has.
 	type words struct {
-		listen, certificate, key string
-		secure                   bool
+		listen string
+		secure bool
 	}
 	loops := &pulse{ask: func() {
 		// Every loop has to come by to say that it has a session, or none.
@@ -28,15 +32,24 @@ func (p parts) webSurface() surface {
 		name: "web",
 		words: func(c *config.Config) any {
 			if w := c.Admin.Web; w != nil && w.Enable {
-				return words{w.Listen, w.Certificate, w.Key, w.Secure}
+				return words{w.Listen, w.Secure}
 			}
 			return nil
 		},
 		listen: func(c *config.Config) (net.Listener, error) {
-			network, address := adminAddress(c.Admin.Web.Listen)
+			w := c.Admin.Web
+			if strings.HasPrefix(w.Listen, "unix:") {
+				return nil, fmt.Errorf("<web listen=%q>: the page is served over TCP; want host:port", w.Listen)
+			}
+			if w.Secure && w.Certificate != "" { // what is wrong at the start is told at once
+				if _, err := tls.LoadX509KeyPair(w.Certificate, w.Key); err != nil {
+					return nil, fmt.Errorf("<web certificate=%q key=%q>: %w", w.Certificate, w.Key, err)
+				}
+			}
+			network, address := adminAddress(w.Listen)
 			ln, err := net.Listen(network, address)
 			if err != nil {
-				return nil, fmt.Errorf("<web listen=%q>: %w", c.Admin.Web.Listen, err)
+				return nil, fmt.Errorf("<web listen=%q>: %w", w.Listen, err)
 			}
 			return ln, nil
 		},
@@ -48,7 +61,13 @@ func (p parts) webSurface() surface {
 			return web.Serve(ctx, ln, web.Options{
 				Admin: p.admin, Director: p.director, Engine: p.engine, Metrics: p.metrics.Write,
 				Healthy: loops.check, Ready: p.ready,
-				Listen: w.Listen, Secure: w.Secure, Certificate: w.Certificate, Key: w.Key, StateDir: p.stateDir,
+				Listen: w.Listen, Secure: w.Secure, StateDir: p.stateDir,
+				Files: func() (certificate, key string) {
+					if is := p.director.State().Config.Admin.Web; is != nil { // else the page is about to end
+						return is.Certificate, is.Key
+					}
+					return w.Certificate, w.Key
+				},
 				MaxConns: pageFiles(p.metrics.FDLimit), Version: version, Started: started, Log: p.log,
 			})
 		},

@@ -101,6 +101,20 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 		_, body, err := visit("127.0.0.1", "http", p.pageOf(1), "/")
 		return err == nil && strings.Contains(body, `content="7`)
 	})
+	// Neither are certificates, and wrong ones change nothing.
+	p.reload(path, doc(`<web listen="127.0.0.1:0"/>`))
+	secure := p.pageOf(2)
+	p.reload(path, doc(`<web listen="127.0.0.1:0" certificate="`+path+`" key="`+path+`"/>`))
+	eventually(t, "wrong files are told of, and the page goes on", func() bool {
+		status, _, err := visit("127.0.0.1", "https", secure, "/")
+		return err == nil && status == http.StatusOK && strings.Contains(p.out.String(), "goes on with its old certificate")
+	})
+	made := filepath.Join(state, "web.pem")
+	p.reload(path, doc(`<web listen="127.0.0.1:0" certificate="`+made+`" key="`+made+`"/>`))
+	eventually(t, "right files are taken", func() bool {
+		status, _, err := visit("127.0.0.1", "https", secure, "/")
+		return err == nil && status == http.StatusOK && strings.Contains(p.out.String(), "the page has a new certificate")
+	})
 	for _, off := range []string{`<web listen="None"/>`, `<web listen="127.0.0.1:0" enable="no"/>`, ``} {
 		p.reload(path, doc(`<web listen="127.0.0.1:0" secure="no"/>`))
 		starts := len(regexp.MustCompile(`part=web addr=`).FindAllString(p.out.String(), -1))
@@ -130,6 +144,21 @@ func TestPageIsNotExposedUnasked(t *testing.T) {
 	p = txlb(t, fmt.Sprintf(doc, `enable="true" secure="false"`))
 	if addr := p.pageOf(0); !strings.HasPrefix(addr, "0.0.0.0:") || !strings.Contains(p.out.String(), "without TLS") {
 		t.Errorf("the page is at %s; the log does not warn", addr)
+	}
+}
+
+// What cannot be served is an error at the start.
+func TestPageThatCannotBe(t *testing.T) {
+	for web, want := range map[string]string{
+		`certificate="/none/cert.pem" key="/none/key.pem"`: `<web certificate="/none/cert.pem" key="/none/key.pem">`,
+		`listen="unix:/tmp/page.sock" enable="true"`:       `served over TCP`,
+		`listen="192.0.2.1:7000" enable="true"`:            `<web listen="192.0.2.1:7000">`,
+	} {
+		status, out := call(t, "run", "-c", write(t, `<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="127.0.0.1:1"/></group></service>
+<admin><web `+web+`/>`+operator+`</admin></config>`))
+		if status != exitFailed || !strings.Contains(out, want) {
+			t.Errorf("%s: exit status %d:\n%s", web, status, out)
+		}
 	}
 }
 

@@ -15,7 +15,7 @@
 //
 // Limits: a deadline for draining lives in this process, and as long as the
 // Admin does. Sessions on a host that has been deleted can be ended by its
-// deadline or with all sessions of the service, not by its name.
+// deadline, one by one, or with all sessions of the service, not by its name.
 package admin
 
 import (

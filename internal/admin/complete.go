@@ -11,7 +11,24 @@ import (
 // names of what runs, values and options. If the line ends with a blank, a new
 // word begins there. The words are quoted where they have to be. In the middle
 // of a quoted word there are none.
-func (a *Admin) Complete(line string) []string {
+func (a *Admin) Complete(line string) []string { return Complete(a.opt.Director.State().Config, line) }
+
+// Complete is [Admin.Complete] for whoever has no Admin: names are those of c,
+// and none where c is nil.
+func Complete(c *config.Config, line string) []string {
+	if c == nil {
+		c = &config.Config{}
+	}
+	return completer{Verbs(), c}.complete(line)
+}
+
+// completer knows what there is to complete with.
+type completer struct {
+	verbs  []Verb
+	config *config.Config
+}
+
+func (a completer) complete(line string) []string {
 	commands, err := Parse(line)
 	if err != nil {
 		return nil
@@ -37,7 +54,7 @@ func (a *Admin) Complete(line string) []string {
 	if second := a.verbWords(done.Verb); len(second) > 0 && len(done.Words) == 0 {
 		return matching(second, typed)
 	}
-	v, given, err := a.resolve(done)
+	v, given, err := resolve(a.verbs, done)
 	if err != nil {
 		return nil
 	}
@@ -103,7 +120,7 @@ func lastWord(line string) int {
 
 // verbWords returns the first words of all verbs, or the second words of those
 // that begin with first.
-func (a *Admin) verbWords(first string) []string {
+func (a completer) verbWords(first string) []string {
 	var words []string
 	for i := range a.verbs {
 		one, two, _ := strings.Cut(a.verbs[i].Name, " ")
@@ -119,8 +136,8 @@ func (a *Admin) verbWords(first string) []string {
 
 // values returns what a parameter may be, as far as that can be listed. named
 // are the values of those before it.
-func (a *Admin) values(p *Param, named map[string]string) []string {
-	c := a.opt.Director.State().Config
+func (a completer) values(p *Param, named map[string]string) []string {
+	c := a.config
 	switch p.Kind {
 	case Choice:
 		return p.Choices

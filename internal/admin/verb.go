@@ -134,10 +134,12 @@ func (a args) duration(name string) (time.Duration, bool) { v, ok := a[name]; re
 func (a args) set(name string) bool { return a[name].yes }
 
 // resolve finds the verb of a command and the words that are left for it.
-func (a *Admin) resolve(c Command) (*Verb, []Word, error) {
+func (a *Admin) resolve(c Command) (*Verb, []Word, error) { return resolve(a.verbs, c) }
+
+func resolve(verbs []Verb, c Command) (*Verb, []Word, error) {
 	names, second := []string{}, []string{}
-	for i := range a.verbs {
-		v := &a.verbs[i]
+	for i := range verbs {
+		v := &verbs[i]
 		for _, name := range append([]string{v.Name}, v.Aliases...) {
 			first, rest, two := strings.Cut(name, " ")
 			switch {

@@ -48,7 +48,7 @@ func TestAgreesWithTheSystem(t *testing.T) {
 		return string(b)
 	}
 	passwords := []string{"", "a", "secret", "longpassword of many words", "\xe9t\xe9", "été €", strings.Repeat("x", 72), strings.Repeat("y", 80), strings.Repeat("z", MaxPassword)}
-	for range 40 {
+	for range 20 {
 		b := make([]byte, 1+r.IntN(20))
 		for i := range b {
 			b[i] = byte(1 + r.IntN(254)) // neither NUL nor 255, which $2a$ takes care of
@@ -66,7 +66,7 @@ func TestAgreesWithTheSystem(t *testing.T) {
 			[2]string{p, "$6$" + salt(r.IntN(17)) + "$"}, [2]string{p, fmt.Sprintf("$6$rounds=%d$%s$", 1000+r.IntN(3000), salt(16))},
 			[2]string{p, "$2" + string("aby"[i%3]) + "$04$" + salt(21) + "."})
 		if i%4 == 0 {
-			pairs = append(pairs, [2]string{p, "$y$j" + []string{"75", "85", "9T"}[i/4%3] + "$" + strings.Repeat(salt(4), 1+r.IntN(5)) + "$"})
+			pairs = append(pairs, [2]string{p, "$y$j" + []string{"75", "85", "75", "9T"}[i/4%4] + "$" + strings.Repeat(salt(4), 1+r.IntN(5)) + "$"})
 		}
 	}
 	kinds := map[Kind]int{}
@@ -80,7 +80,7 @@ func TestAgreesWithTheSystem(t *testing.T) {
 		t.Errorf("looked at %v", kinds)
 	}
 	pairs = nil
-	for _, p := range []string{"secret", "été €", strings.Repeat("z", MaxPassword)} {
+	for _, p := range []string{"été €", strings.Repeat("z", MaxPassword)} {
 		h, err := Hash(p)
 		if err != nil {
 			t.Fatal(err)

@@ -42,7 +42,7 @@ func (t *Terminal) Shell(ctx context.Context, x Executor) error {
 	for {
 		line, err := e.read(prompt, false)
 		switch {
-		case errors.Is(err, io.EOF) && t.input.alive():
+		case errors.Is(err, io.EOF):
 			_, err := io.WriteString(t.rw, "\r\n")
 			return err
 		case errors.Is(err, errDropped):
@@ -67,11 +67,11 @@ func (t *Terminal) Shell(ctx context.Context, x Executor) error {
 	}
 }
 
-// alive tells whether the terminal is still read.
+// alive tells whether the terminal is still there.
 func (in *input) alive() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.err == nil
+	return !in.gone()
 }
 
 // Line does the commands of one line, which may be top, and returns the exit

@@ -147,8 +147,17 @@ func TestShellEnds(t *testing.T) {
 				tt.t.Errorf("it heard %q", got)
 			}
 		}, nil},
-		"the terminal goes":              {func(tt *tty, _ *clerk) { _ = tt.keys.Close() }, io.EOF},
-		"the terminal goes meanwhile":    {func(tt *tty, _ *clerk) { tt.press("hang\r"); _ = tt.keys.Close() }, errHangup},
+		"nothing more is typed": {func(tt *tty, _ *clerk) { _ = tt.keys.Close() }, nil},
+		"nothing more is typed behind lines": {func(tt *tty, c *clerk) {
+			tt.press("a\rb\r")
+			_ = tt.keys.Close()
+			synctest.Wait()
+			if got := c.heard(); !slices.Equal(got, []string{"a", "b"}) {
+				tt.t.Errorf("it heard %q", got)
+			}
+		}, nil},
+		"the terminal goes":              {func(tt *tty, _ *clerk) { _ = tt.keys.CloseWithError(io.ErrNoProgress) }, io.ErrNoProgress},
+		"the terminal goes meanwhile":    {func(tt *tty, _ *clerk) { tt.press("hang\r"); _ = tt.keys.CloseWithError(io.ErrNoProgress) }, errHangup},
 		"the context ends":               {func(tt *tty, _ *clerk) { tt.end(stopping) }, stopping},
 		"the context ends meanwhile":     {func(tt *tty, _ *clerk) { tt.press("hang\r"); tt.end(stopping) }, stopping},
 		"the context ends at a question": {func(tt *tty, _ *clerk) { tt.press("delService web\r"); tt.end(stopping) }, stopping},

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -120,7 +121,7 @@ func (in *input) read(from io.Reader) {
 		if err != nil {
 			in.mu.Lock()
 			in.err = err
-			if in.stop != nil {
+			if in.stop != nil && in.gone() {
 				in.stop(errHangup)
 			}
 			in.mu.Unlock()
@@ -163,6 +164,10 @@ func (in *input) interrupt() {
 	in.ready.set()
 }
 
+// gone tells whether the terminal can no longer be read, which is more than
+// that nothing more will be typed. Whoever calls it holds mu.
+func (in *input) gone() bool { return in.err != nil && !errors.Is(in.err, io.EOF) }
+
 // abandon drops what comes from now on, and lets a reader go that waits for room.
 func (in *input) abandon() {
 	in.mu.Lock()
@@ -177,7 +182,7 @@ func (in *input) during(ctx context.Context) (context.Context, context.CancelFun
 	ctx, stop := context.WithCancelCause(ctx)
 	in.mu.Lock()
 	in.stop = stop
-	if in.err != nil {
+	if in.gone() {
 		stop(errHangup)
 	}
 	in.mu.Unlock()

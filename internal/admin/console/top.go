@@ -48,41 +48,34 @@ func (l live) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	return s, nil
 }
 
-// Remote returns the Source that asks another process: ask sends a command line
-// and returns its answer, which is one JSON object.
-func Remote(ask func(ctx context.Context, line string) ([]byte, error)) Source { return remote{ask} }
+// Remote returns the Source that asks another process: ask gives it a command
+// and returns the data of the answer, in JSON, and the generation.
+func Remote(ask func(ctx context.Context, line string) (data []byte, generation uint64, err error)) Source {
+	return remote{ask}
+}
 
 type remote struct {
-	ask func(context.Context, string) ([]byte, error)
+	ask func(context.Context, string) ([]byte, uint64, error)
 }
 
 func (r remote) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	s.At = time.Now()
-	if _, err = r.data(ctx, "show services --json", &s.Services); err != nil {
-		return s, err
+	if err = r.read(ctx, "show services", &s.Services, &s.Generation); err == nil {
+		err = r.read(ctx, "show hosts", &s.Hosts, &s.Generation)
 	}
-	s.Generation, err = r.data(ctx, "show hosts --json", &s.Hosts)
 	return s, err
 }
 
-// data asks and reads the data of the answer.
-func (r remote) data(ctx context.Context, line string, to any) (generation uint64, err error) {
-	text, err := r.ask(ctx, line)
+func (r remote) read(ctx context.Context, line string, to any, generation *uint64) error {
+	data, n, err := r.ask(ctx, line)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	answer := struct {
-		Data       any    `json:"data"`
-		Generation uint64 `json:"generation"`
-		Error      string `json:"error"`
-	}{Data: to}
-	switch err := json.Unmarshal(text, &answer); {
-	case err != nil:
-		return 0, fmt.Errorf("%s: the answer is no JSON: %w", line, err)
-	case answer.Error != "":
-		return 0, errors.New(answer.Error)
+	*generation = n
+	if err := json.Unmarshal(data, to); err != nil {
+		return fmt.Errorf("%s: the answer is not as expected: %w", line, err)
 	}
-	return answer.Generation, nil
+	return nil
 }
 
 // pace is how often a live view looks.
@@ -110,6 +103,10 @@ func (t *Terminal) Top(ctx context.Context, source Source) (err error) {
 			err = fmt.Errorf("%w: %w", errGoneWriting, werr)
 		}
 	}()
+	select { // a size that was told before is no news
+	case <-t.input.resized:
+	default:
+	}
 	v := newView(t.style)
 	v.size = t.input.current()
 	tick := time.NewTicker(pace)
@@ -175,7 +172,12 @@ func (s *screen) update(w io.Writer, lines []string, to size) error {
 		if i < len(s.lines) && s.lines[i] == line {
 			continue
 		}
-		fmt.Fprintf(&b, "\x1b[%d;1H%s\x1b[K", i+1, line)
+		fmt.Fprintf(&b, "\x1b[%d;1H%s", i+1, line)
+		// Behind a line that fills the width the cursor is still on its last
+		// letter, which this would take away.
+		if visible(line) < to.width {
+			b.WriteString("\x1b[K")
+		}
 	}
 	s.lines = lines
 	if b.Len() == 0 {
@@ -183,4 +185,20 @@ func (s *screen) update(w io.Writer, lines []string, to size) error {
 	}
 	_, err := io.WriteString(w, beginSync+b.String()+endSync)
 	return err
+}
+
+// visible counts the letters of a line that has colours.
+func visible(line string) int {
+	n, hidden := 0, false
+	for _, c := range line {
+		switch {
+		case c == '\x1b':
+			hidden = true
+		case hidden:
+			hidden = c != 'm'
+		default:
+			n++
+		}
+	}
+	return n
 }

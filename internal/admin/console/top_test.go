@@ -295,30 +295,29 @@ func TestViewFitsAnySize(t *testing.T) {
 
 func TestRemoteReadsAnswers(t *testing.T) {
 	p := &plant{names: []string{"a"}}
-	ask := func(_ context.Context, line string) ([]byte, error) {
+	ask := func(_ context.Context, line string) ([]byte, uint64, error) {
 		s, err := p.Snapshot(t.Context())
+		var data []byte
 		switch {
 		case err != nil:
-			return nil, err
-		case line == "show services --json":
-			return json.Marshal(admin.Result{Data: s.Services, Generation: 4})
-		case line == "show hosts --json":
-			return json.Marshal(admin.Result{Data: s.Hosts, Generation: 5})
+			return nil, 0, err
+		case line == "show services":
+			data, err = json.Marshal(s.Services)
+			return data, 4, err
+		case line == "show hosts":
+			data, err = json.Marshal(s.Hosts)
+			return data, 5, err
 		}
-		return nil, errors.New(line)
+		return nil, 0, errors.New(line)
 	}
 	s, err := Remote(ask).Snapshot(t.Context())
 	if err != nil || s.Generation != 5 || len(s.Services) != 2 || len(s.Hosts) != 2 || s.Hosts[0].Address != "10.0.0.0:80" || s.At.IsZero() {
 		t.Errorf("%+v, %v", s, err)
 	}
-	for want, answer := range map[string]string{
-		"no right":          `{"error":"no right"}`,
-		"is no JSON":        "nothing",
-		"unexpected end of": `{"data":[`,
-	} {
-		_, err := Remote(func(context.Context, string) ([]byte, error) { return []byte(answer), nil }).Snapshot(t.Context())
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", answer, err)
+	for _, answer := range []string{"", "nothing", "[", `{"name":1}`} {
+		_, err := Remote(func(context.Context, string) ([]byte, uint64, error) { return []byte(answer), 1, nil }).Snapshot(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "show services: the answer is not as expected") {
+			t.Errorf("%q: %v", answer, err)
 		}
 	}
 	p.fails(io.ErrUnexpectedEOF)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -59,7 +60,7 @@ func TestHAProxysCommandsAreVerbs(t *testing.T) {
 		}
 	}
 	// Each is a change as any other: an event, with who made it.
-	if events := r.dir.Events(); len(events) < verbs || events[0].By == "" || !strings.HasPrefix(events[0].From, "socket") || events[0].Verb != "setHost web main a state=drain" {
+	if events := r.changes(); len(events) < verbs || events[0].By == "" || !strings.HasPrefix(events[0].From, "socket") || events[0].Verb != "setHost web main a state=drain" {
 		t.Errorf("%d events of %d changes; the first: %+v", len(events), verbs, events[0])
 	}
 	if got := r.ask("set server web.main/a state ready"); got != "" {
@@ -390,5 +391,18 @@ func TestNoCommandHidesAVerb(t *testing.T) {
 	}
 	if config.MaxWeight != 65535 {
 		t.Error("the documentation says 65535")
+	}
+}
+
+// What is served is documented.
+func TestCommandsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range slices.Concat(natives(), ofConnection()) {
+		if !strings.Contains(string(text), "`"+n.name+"`") && !strings.Contains(string(text), "`"+n.name+" ") {
+			t.Errorf("docs/operations.md does not have %s", n.name)
+		}
 	}
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // Listen is not there: the mode of a socket protects nothing on this system.
-func Listen(path string, _ fs.FileMode, _ string) (net.Listener, error) {
-	return nil, fmt.Errorf("admin socket %s: not on %s, where a socket has no mode; leave <socket> out", path, runtime.GOOS)
+func Listen(string, fs.FileMode, string) (net.Listener, error) {
+	return nil, fmt.Errorf("not on %s, where a socket has no mode; leave <socket> out", runtime.GOOS)
 }
 
 func callerOf(net.Conn) admin.Caller {

@@ -24,16 +24,12 @@ import (
 //
 // A socket that nobody answers on is replaced; one that answers, and what is no
 // socket, stays and is an error. The folder of path is made if only it
-// is missing. Close removes the socket, if it is still this one.
-func Listen(path string, mode fs.FileMode, group string) (net.Listener, error) {
-	ln, err := listen(path, mode, group)
-	if err != nil {
-		return nil, fmt.Errorf("admin socket: %w", err)
+// is missing. Close removes the socket, if it is still this one. Errors say
+// nothing of the path.
+func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("the path has %d bytes; a socket's has at most %d", len(path), maxPath)
 	}
-	return ln, nil
-}
-
-func listen(path string, mode fs.FileMode, group string) (_ net.Listener, err error) {
 	gid, err := groupID(group)
 	if err != nil {
 		return nil, err
@@ -48,11 +44,8 @@ func listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 	}
 	defer func() { _ = os.RemoveAll(private) }()
 	made := filepath.Join(private, "s")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	ln, err := bind(private, made)
 	if err != nil {
-		if errors.Is(err, syscall.EINVAL) {
-			return nil, errors.New("the path is too long for a socket; choose one of less than 90 letters")
-		}
 		return nil, err
 	}
 	ln.SetUnlinkOnClose(false)
@@ -87,6 +80,28 @@ func listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 	l := &listener{UnixListener: ln, path: path, file: info}
 	l.remove = sync.OnceFunc(l.unlink)
 	return l, nil
+}
+
+const (
+	// maxPath is how long the path of a socket can be (unix(7)).
+	maxPath = 107
+	// maxBound is how long it can be on any system.
+	maxBound = 103
+)
+
+// bind makes a socket. made, in the folder private, may be longer than such a
+// path may be, though what it is renamed to is not: then it is reached by way
+// of the folder's descriptor.
+func bind(private, made string) (*net.UnixListener, error) {
+	if len(made) > maxBound {
+		dir, err := os.Open(private)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = dir.Close() }()
+		made = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(made))
+	}
+	return net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
 }
 
 // groupID returns the number of a group, -1 for none.
@@ -145,6 +160,9 @@ type listener struct {
 	file   fs.FileInfo // as it was made
 	remove func()
 }
+
+// Addr is where the socket is, and not where it was made.
+func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 // Close closes the socket and removes it, if nobody has put another in its
 // place.

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,6 +71,7 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	stored, problems := config.ReadDocument(file)
 	if stored == nil {
 		t.Fatal(problems)
+		return nil
 	}
 	r := &rig{t: t, path: filepath.Join(folder(t), "admin.sock")}
 	log := slog.New(slog.NewTextHandler(&r.log, nil))
@@ -238,6 +240,11 @@ func (r *rig) host(service, group, name string) *director.Host {
 	}
 	r.t.Fatalf("there is no host %s in group %s of service %s", name, group, service)
 	return nil
+}
+
+// changes returns the events that are changes.
+func (r *rig) changes() []director.Event {
+	return slices.DeleteFunc(r.dir.Events(), func(e director.Event) bool { return e.Kind != director.ConfigEvent })
 }
 
 // backendServer returns the address of a server that sends back what it gets. It

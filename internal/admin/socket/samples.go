@@ -7,6 +7,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/sched"
 )
 
 // sampleEvery is how often counters are looked at for what they do not tell
@@ -32,8 +33,33 @@ type row struct {
 	downs   uint64        // how often it went down
 	downFor time.Duration // before changed
 
-	sids        int // of a group: ids given to hosts
+	// Of a group.
+	sids             int // ids given to hosts
+	connect, session mean
+
 	firstWeight int // of a host
+}
+
+// mean is the mean of the last times of a kind, of about meanOf of them.
+type mean struct {
+	n     uint64        // counted in all at the last look
+	sum   time.Duration // of them
+	value time.Duration
+}
+
+// meanOf is over how many HAProxy takes its means (TIME_STATS_SAMPLES).
+const meanOf = 1024
+
+// take takes in what was counted since the last look.
+func (m *mean) take(h sched.Histogram) {
+	n := h.Count()
+	if n <= m.n {
+		return
+	}
+	last := (h.Sum - m.sum) / time.Duration(n-m.n)
+	weight := min(float64(n-m.n)/float64(min(n, meanOf)), 1)
+	m.value += time.Duration(float64(last-m.value) * weight)
+	m.n, m.sum = n, h.Sum
 }
 
 // samples looks at counters. All methods may be called from any goroutine.
@@ -145,6 +171,8 @@ func (s *samples) look(now time.Time) {
 			}
 			r := s.rows[rowKey{svc.Config.Name, g.Config.Name, ""}]
 			r.count(now, since, sum.active, sum.picks)
+			r.connect.take(g.Times.Connects())
+			r.session.take(g.Times.Sessions())
 			r.turn(usable(g).up(), now)
 		}
 	}

@@ -9,8 +9,8 @@
 // [admin.Parse]. Each gets an answer, which an empty line ends; what is empty in
 // an answer is a line with a blank. The connection closes after one line, as
 // with HAProxy, unless that line has the command prompt: from then on the server
-// writes "> " when it waits for a line, until prompt is said again, quit, or
-// the end. An error of a verb is a line that begins with "error: ", and the
+// writes "> " behind each answer, until prompt is said again, quit, or the
+// end. An error of a verb is a line that begins with "error: ", and the
 // rest of the line is not done; one of HAProxy's commands is as HAProxy says it,
 // and the rest is done. Of a line without its end nothing is done.
 //
@@ -237,29 +237,32 @@ func (c *conn) line(ctx context.Context, line string) error {
 		}
 		return c.reply(c.all(ctx, commands))
 	}
-	if err != nil {
-		err = c.reply(answer{err: err})
-	} else if len(commands) == 0 {
-		err = c.write([]byte("\n"))
+	switch {
+	case err != nil:
+		return c.say(answer{err: err})
+	case len(commands) == 0:
+		return c.say(answer{})
 	}
 	for i, command := range commands {
-		if err != nil || c.ended {
-			break
-		}
 		a := c.command(ctx, command)
-		if a.err != nil && !a.native {
-			if rest := len(commands) - 1 - i; rest > 0 {
-				a.err = fmt.Errorf("%w; the rest of the line was not done", a.err)
-			}
-			err = c.reply(a)
-			break
+		rest := len(commands) - 1 - i
+		stop := a.err != nil && !a.native
+		if stop && rest > 0 {
+			a.err = fmt.Errorf("%w; the rest of the line was not done", a.err)
 		}
-		err = c.reply(a)
+		if err := c.say(a); err != nil || stop || c.ended {
+			return err
+		}
 	}
-	if err == nil && c.prompt && !c.ended {
-		err = c.write([]byte("> "))
+	return nil
+}
+
+// say writes an answer for people and, if one is wanted, the prompt.
+func (c *conn) say(a answer) error {
+	if err := c.reply(a); err != nil || !c.prompt || c.ended {
+		return err
 	}
-	return err
+	return c.write([]byte("> "))
 }
 
 // all does commands up to the first that fails and makes one answer of theirs.

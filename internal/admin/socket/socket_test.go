@@ -49,7 +49,7 @@ func TestPromptKeepsTheConnection(t *testing.T) {
 	steps := []struct{ say, want string }{
 		{"prompt\n", "\n> "},
 		{"show version\n", "9.9\n\n> "},
-		{"show version; show version\n", "9.9\n\n9.9\n\n> "},
+		{"show version; show version\n", "9.9\n\n> 9.9\n\n> "},
 		{"\n", "\n> "},
 		{"frobnicate\n", "error: there is no verb \"frobnicate\"; there are 31, such as status, show, help\n\n> "},
 		{"show backend\n", "# name\nweb.main\nweb.spare.one\nmail.only\n\n> "},
@@ -59,7 +59,11 @@ func TestPromptKeepsTheConnection(t *testing.T) {
 	}
 	for _, s := range steps {
 		p.say(s.say)
-		if got := p.until("> "); got != s.want {
+		got := p.until("> ")
+		for range strings.Count(s.want, "> ") - 1 {
+			got += p.until("> ")
+		}
+		if got != s.want {
 			t.Errorf("%q: got %q, want %q", s.say, got, s.want)
 		}
 	}
@@ -70,7 +74,7 @@ func TestPromptKeepsTheConnection(t *testing.T) {
 	}
 	p = r.dial()
 	p.say("prompt;show version\nshow version;quit;show version\nshow version\n")
-	if got := p.rest(); got != "\n9.9\n\n> 9.9\n\n" {
+	if got := p.rest(); got != "\n> 9.9\n\n> 9.9\n\n> " {
 		t.Errorf("got %q", got)
 	}
 }
@@ -221,6 +225,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 	p = r.dial()
 	p.say("prompt;set timeout cli 3000\n")
 	p.until("> ")
+	p.until("> ")
 	time.Sleep(100 * time.Millisecond) // longer than the patience that it would have had
 	p.say("show version\n")
 	if got := p.until("> "); got != "9.9\n\n> " {
@@ -292,9 +297,7 @@ func TestServeOnAnotherSocket(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- r.server.Serve(ctx, ln) }()
 	c, err := Dial(ln.Addr().String())
-	if err == nil {
-		_ = c.Close()
-	} else if c, err = Dial(ln.(*listener).path); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	_ = c.Close()

@@ -351,6 +351,8 @@ func (d *dump) group(s *director.Service, g *director.Group, ended map[string]ui
 	c.set("lastchg", d.now.Sub(r.changed))
 	c.set("downtime", r.downtime(d.now))
 	d.lastSession(c, last)
+	c.set("ctime", r.connect.value.Milliseconds())
+	c.set("ttime", r.session.value.Milliseconds())
 	c.set("algo", g.Config.Scheduler)
 	d.end(c, true)
 }

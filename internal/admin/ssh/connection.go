@@ -24,7 +24,9 @@ type connection struct {
 
 	sessions atomic.Int32
 	used     atomic.Pointer[time.Time] // when the last session has ended
-	closed   atomic.Bool               // the client wants no more sessions
+
+	mu     sync.Mutex
+	closed bool // there will be no more sessions
 }
 
 // serve lives as long as the connection, or until ctx ends and the sessions
@@ -45,6 +47,7 @@ func (c *connection) serve(ctx context.Context, channels <-chan ssh.NewChannel, 
 		end(errClientGone)
 	})
 	<-work.Done()
+	c.noMore()
 	told := make(chan struct{})
 	running.Go(func() {
 		sessions.Wait()
@@ -67,7 +70,7 @@ func (c *connection) requests(requests <-chan *ssh.Request) {
 	for r := range requests {
 		switch r.Type {
 		case "no-more-sessions@openssh.com":
-			c.closed.Store(true)
+			c.noMore()
 		case "keepalive@openssh.com":
 			_ = r.Reply(true, nil) // the client's own end is seen elsewhere
 			continue
@@ -76,6 +79,13 @@ func (c *connection) requests(requests <-chan *ssh.Request) {
 			_ = r.Reply(false, nil)
 		}
 	}
+}
+
+// noMore lets no further session begin.
+func (c *connection) noMore() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 }
 
 // touch says that the connection is in use.
@@ -132,12 +142,15 @@ func (c *connection) open(ctx context.Context, sessions *sync.WaitGroup, ch ssh.
 	reject := func(reason ssh.RejectionReason, why string) {
 		_ = ch.Reject(reason, why) // fails only if the client has gone
 	}
-	switch {
-	case ch.ChannelType() != "session":
+	if ch.ChannelType() != "session" {
 		reject(ssh.Prohibited, "there are only sessions here")
 		return
-	case c.closed.Load():
-		reject(ssh.Prohibited, "no more sessions were wanted")
+	}
+	c.mu.Lock() // so that none begins behind noMore
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		reject(ssh.Prohibited, "no more sessions are wanted")
 		return
 	case int(c.sessions.Add(1)) > c.server.limits.channels:
 		c.sessions.Add(-1)

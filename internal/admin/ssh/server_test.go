@@ -158,14 +158,21 @@ func TestWhoNeverReadsHoldsUpNothing(t *testing.T) {
 	eventually(t, "their own changes", func() bool { return maint("main", "a") && maint("main", "b") })
 
 	sh := r.shell(r.dial())
-	began := time.Now()
-	sh.press("hostAdminDown web spare c\r")
-	sh.expect("maint; it was")
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("the change took %v", took)
+	// The best of a few counts: the machine may be busy with other things.
+	best := time.Hour
+	for i := 0; i < 5 && best > time.Second; i++ {
+		began := time.Now()
+		sh.press("hostAdminDown web spare c\r")
+		sh.expect(fmt.Sprintf("generation %d: ", 4+2*i))
+		best = min(best, time.Since(began))
+		if !maint("spare", "c") {
+			t.Error("the change was not made")
+		}
+		sh.press("hostAdminUp web spare c\r")
+		sh.expect(fmt.Sprintf("generation %d: ", 5+2*i))
 	}
-	if !maint("spare", "c") {
-		t.Error("the change was not made")
+	if best > time.Second {
+		t.Errorf("the change took %v", best)
 	}
 	eventually(t, "who takes nothing is closed", func() bool { return r.logouts() == 2 })
 	sh.press("quit\r")
@@ -372,6 +379,9 @@ func TestOnlySessions(t *testing.T) {
 	if _, _, err := c.SendRequest("no-more-sessions@openssh.com", false, nil); err != nil {
 		t.Fatal(err)
 	}
+	if _, _, err := c.SendRequest("keepalive@openssh.com", true, nil); err != nil { // its answer: the other was taken in
+		t.Fatal(err)
+	}
 	if _, err := c.NewSession(); err == nil {
 		t.Error("a session after the last one")
 	}
@@ -473,11 +483,11 @@ func TestDeadlines(t *testing.T) {
 		}
 	})
 	t.Run("top is in use", func(t *testing.T) {
-		r := newRig(t, restrict(limits{idle: 2500 * time.Millisecond}))
+		r := newRig(t, restrict(limits{idle: 3 * time.Second}))
 		sh := r.shell(r.dial())
 		sh.press("top\r")
 		began := time.Now()
-		time.Sleep(3 * time.Second) // longer than idle: the screen changes meanwhile
+		time.Sleep(4 * time.Second) // longer than idle: the screen changes meanwhile
 		sh.press("q")
 		sh.expect("\x1b[?1049l")
 		if strings.Contains(sh.out.String(), errIdle.Error()) {
@@ -491,9 +501,9 @@ func TestDeadlines(t *testing.T) {
 		eventually(t, "it is closed", func() bool { return strings.Contains(r.log.String(), "does not answer") && r.logouts() == 1 })
 	})
 	t.Run("answers keep it", func(t *testing.T) {
-		r := newRig(t, restrict(limits{alive: 50 * time.Millisecond}))
+		r := newRig(t, restrict(limits{alive: 500 * time.Millisecond}))
 		sh := r.shell(r.dial())
-		time.Sleep(time.Second) // twenty questions
+		time.Sleep(3 * time.Second) // six questions
 		sh.press("status\r")
 		sh.expect("generation 1")
 	})

@@ -21,7 +21,7 @@ type session struct {
 	idle    *time.Timer
 
 	// What the client has asked for before the session began.
-	pty     *ptyRequest
+	pty     *ptyRequest // but for its size, which mu guards
 	noColor bool
 
 	mu   sync.Mutex
@@ -122,9 +122,9 @@ func (s *session) resize(payload []byte) bool {
 	if s.pty == nil || ssh.Unmarshal(payload, &w) != nil {
 		return false
 	}
-	s.pty.Columns, s.pty.Rows = w.Columns, w.Rows
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.pty.Columns, s.pty.Rows = w.Columns, w.Rows
 	if s.term != nil {
 		s.term.Resize(int(w.Columns), int(w.Rows))
 	}
@@ -159,15 +159,7 @@ func (s *session) run(ctx context.Context, line string, script bool) {
 	var status int
 	switch {
 	case s.pty != nil:
-		term := console.New(struct {
-			io.Reader
-			io.Writer
-		}{&typing{s}, out}, console.Options{
-			Width: int(s.pty.Columns), Height: int(s.pty.Rows), Color: !s.noColor && s.pty.Term != "" && s.pty.Term != "dumb",
-		})
-		s.mu.Lock()
-		s.term = term
-		s.mu.Unlock()
+		term := s.terminal(out)
 		if line != "" {
 			status = term.Line(ctx, s.conn.user, line)
 		} else if err := term.Shell(ctx, s.conn.user); err != nil {
@@ -192,6 +184,19 @@ func (s *session) run(ctx context.Context, line string, script bool) {
 	}
 	_, _ = s.channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(max(status, 0))}))
 	_ = s.channel.Close()
+}
+
+// terminal makes the terminal of a session on a pty.
+func (s *session) terminal(out io.Writer) *console.Terminal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.term = console.New(struct {
+		io.Reader
+		io.Writer
+	}{&typing{s}, out}, console.Options{
+		Width: int(s.pty.Columns), Height: int(s.pty.Rows), Color: !s.noColor && s.pty.Term != "" && s.pty.Term != "dumb",
+	})
+	return s.term
 }
 
 // feed hands a script over as it comes in.

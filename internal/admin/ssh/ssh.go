@@ -3,7 +3,7 @@
 //
 //	ssh -p 2222 admin@host                      the prompt
 //	ssh -p 2222 admin@host show hosts --json    one line, and its exit status
-//	ssh -p 2222 admin@host <commands            one command a line, up to the first that fails
+//	ssh -T -p 2222 admin@host <commands         one command a line, up to the first that fails
 //	ssh -t -p 2222 admin@host top               the live view
 //
 // Users are those of the running configuration, by password or by key. What a

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -41,15 +42,21 @@ const (
 // read again when they have changed, or one of its own making, kept in a file
 // and made anew in time.
 type certificates struct {
-	log       *slog.Logger
-	cert, key string   // files; "": of its own making
-	dir       string   // where that is kept
-	names     []string // that it has to be good for
+	log   *slog.Logger
+	files func() (cert, key string) // "", "": of its own making
+	dir   string                    // where that is kept
+	names []string                  // that it has to be good for
 
 	mu     sync.Mutex
 	now    *tls.Certificate
 	looked time.Time
-	seen   [2]stamp // of the files when they were last read
+	seen   sight // when the files were last read
+}
+
+// sight is what can be seen of the files without reading them.
+type sight struct {
+	cert, key string
+	stamps    [2]stamp
 }
 
 // stamp tells whether a file is another than it was.
@@ -68,32 +75,44 @@ func stampOf(file string) stamp {
 
 // newCertificates reads the certificate, or makes one.
 func newCertificates(opt *Options, names []string, log *slog.Logger) (*certificates, error) {
-	c := &certificates{log: log, cert: opt.Certificate, key: opt.Key, dir: opt.StateDir, names: names}
-	if c.cert != "" && c.key == "" {
-		c.key = c.cert // both in one file
+	c := &certificates{log: log, files: opt.Files, dir: opt.StateDir, names: names}
+	if c.files == nil {
+		c.files = func() (string, string) { return "", "" }
 	}
-	if c.cert == "" {
-		if c.key != "" {
-			return nil, fmt.Errorf("<web key=%q> needs the certificate of it in certificate", c.key)
-		}
-		own, err := c.own(time.Now())
-		if err != nil {
-			return nil, err
-		}
-		c.now = own
-		c.log.Info("the page shows a certificate that txlb made", "sha256", fingerprint(own), "file", filepath.Join(c.dir, ownFile))
-		return c, nil
+	if err := c.read(c.look(), time.Now()); err != nil {
+		return nil, err
 	}
-	c.seen = c.stamps()
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
-	if err != nil {
-		return nil, fmt.Errorf("<web certificate=%q key=%q>: %w", c.cert, c.key, err)
-	}
-	c.now = &pair
+	c.log.Info("the page has a certificate", "sha256", fingerprint(c.now), "file", cmp.Or(c.seen.cert, filepath.Join(c.dir, ownFile)))
 	return c, nil
 }
 
-func (c *certificates) stamps() [2]stamp { return [2]stamp{stampOf(c.cert), stampOf(c.key)} }
+func (c *certificates) look() sight {
+	s := sight{}
+	if s.cert, s.key = c.files(); s.cert != "" {
+		s.stamps = [2]stamp{stampOf(s.cert), stampOf(s.key)}
+	}
+	return s
+}
+
+// read makes the certificate the one of what is seen. An error leaves what is
+// there.
+func (c *certificates) read(s sight, now time.Time) error {
+	c.seen = s
+	if s.cert == "" && s.key == "" {
+		own, err := c.own(now)
+		if err != nil {
+			return err
+		}
+		c.now = own
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(s.cert, s.key)
+	if err != nil {
+		return fmt.Errorf("<web certificate=%q key=%q>: %w", s.cert, s.key, err)
+	}
+	c.now = &pair
+	return nil
+}
 
 // get is the tls.Config.GetCertificate. What cannot be read leaves the
 // certificate that is there.
@@ -105,27 +124,17 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return c.now, nil
 	}
 	c.looked = now
-	if c.cert == "" {
-		if now.After(c.now.Leaf.NotAfter.Add(-renewBefore)) {
-			if own, err := c.own(now); err != nil {
-				c.log.Error("the page goes on with its old certificate", "err", err)
-			} else {
-				c.now = own
-				c.log.Info("the page has a new certificate", "sha256", fingerprint(own))
-			}
-		}
+	s := c.look()
+	ending := s.cert == "" && now.After(c.now.Leaf.NotAfter.Add(-renewBefore))
+	if s == c.seen && !ending {
 		return c.now, nil
 	}
-	if seen := c.stamps(); seen != c.seen {
-		// A pair of which one half is new already fails, and is read again when
-		// the other is.
-		c.seen = seen
-		if pair, err := tls.LoadX509KeyPair(c.cert, c.key); err != nil {
-			c.log.Error("the page goes on with its old certificate", "certificate", c.cert, "key", c.key, "err", err)
-		} else {
-			c.now = &pair
-			c.log.Info("the page has a new certificate", "sha256", fingerprint(&pair))
-		}
+	// A pair of which one half is new already fails, and is read again when the
+	// other is.
+	if err := c.read(s, now); err != nil {
+		c.log.Error("the page goes on with its old certificate", "err", err)
+	} else {
+		c.log.Info("the page has a new certificate", "sha256", fingerprint(c.now))
 	}
 	return c.now, nil
 }

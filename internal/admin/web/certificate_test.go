@@ -118,7 +118,7 @@ func TestOwnCertificateIsRenewed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running := &certificates{log: log, dir: dir, names: []string{"localhost"}, now: &pair}
+	running := &certificates{log: log, dir: dir, names: []string{"localhost"}, now: &pair, files: func() (string, string) { return "", "" }}
 	renewed, err := running.get(nil)
 	if err != nil || renewed == &pair {
 		t.Errorf("while running it is not renewed: %v", err)
@@ -154,7 +154,7 @@ func TestCertificateFilesAreReadAgain(t *testing.T) {
 	old := pair("old.example")
 	give(cert, old)
 	give(key, old)
-	r := newRig(t, twoHosts, func(o *Options) { o.Secure, o.Certificate, o.Key = true, cert, key })
+	r := newRig(t, twoHosts, func(o *Options) { o.Secure, o.Files = true, func() (string, string) { return cert, key } })
 	shows := func(name string) bool {
 		c, err := r.shown(nil)
 		if err != nil {
@@ -204,9 +204,9 @@ func TestWrongCertificateIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRig(t, twoHosts)
-	for _, o := range []Options{{Certificate: filepath.Join(dir, "none"), Key: rubbish}, {Certificate: rubbish, Key: rubbish}, {Key: rubbish}} {
+	for _, o := range [][2]string{{filepath.Join(dir, "none"), rubbish}, {rubbish, rubbish}, {"", rubbish}} {
 		opt := r.opt
-		opt.Secure, opt.Certificate, opt.Key = true, o.Certificate, o.Key
+		opt.Secure, opt.Files = true, func() (string, string) { return o[0], o[1] }
 		ln, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

@@ -75,12 +75,13 @@ type Options struct {
 	Healthy func(context.Context) error
 	Ready   func() error
 
-	Listen      string // the address as configured: its host is a name of the page
-	Secure      bool   // TLS
-	Certificate string // file; "": a certificate is made and kept in StateDir
-	Key         string // file; "": in the file of the certificate
-	StateDir    string
-	MaxConns    int // connections at once; 0: 256
+	Listen string // the address as configured: its host is a name of the page
+	Secure bool   // TLS
+	// Files tells which files the certificate and its key are in, which may
+	// change; "", "" or nil: a certificate is made and kept in StateDir.
+	Files    func() (certificate, key string)
+	StateDir string
+	MaxConns int // connections at once; 0: 256
 
 	Version string       // of the program
 	Started time.Time    // when the process was; zero: now

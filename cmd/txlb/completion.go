@@ -1,0 +1,397 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/socket"
+)
+
+// The scripts only carry words to txlb __complete and what it says back to the
+// shell; what there is to complete is decided here, from the table of commands,
+// their flags, the table of verbs, and, where one answers, the configuration
+// of the txlb that runs.
+var completionScripts = map[string]string{
+	"bash": `# bash completion for txlb: source <(txlb completion bash)
+_txlb() {
+    local IFS=$'\n' said
+    COMPREPLY=()
+    said=($("$1" __complete bash "$1" "$2" "${COMP_LINE:0:COMP_POINT}" 2>/dev/null))
+    case ${said[0]} in
+    files)
+        compopt -o default 2>/dev/null
+        ;;
+    nospace)
+        compopt -o nospace 2>/dev/null
+        COMPREPLY=("${said[@]:1}")
+        ;;
+    words)
+        COMPREPLY=("${said[@]:1}")
+        ;;
+    esac
+}
+complete -F _txlb txlb
+`,
+	"zsh": `#compdef txlb
+# zsh completion for txlb: source <(txlb completion zsh), behind compinit
+_txlb() {
+    local -a said values shown
+    local line value
+    said=("${(@f)$("${(Q)words[1]}" __complete zsh "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)}")
+    case $said[1] in
+    files)
+        _files
+        ;;
+    words|nospace)
+        for line in "${(@)said[2,-1]}"; do
+            value=${line%%$'\t'*}
+            values+=("$value")
+            if [[ $line == *$'\t'* ]]; then
+                shown+=("$value  -- ${line#*$'\t'}")
+            else
+                shown+=("$value")
+            fi
+        done
+        if [[ $said[1] == nospace ]]; then
+            compadd -S '' -l -d shown -a values
+        else
+            compadd -l -d shown -a values
+        fi
+        ;;
+    esac
+}
+if [[ $funcstack[1] == _txlb ]]; then
+    _txlb "$@"
+else
+    compdef _txlb txlb
+fi
+`,
+	"fish": `# fish completion for txlb: txlb completion fish | source
+function __txlb_complete
+    set -l words (commandline -opc)
+    set -l typed (commandline -ct)
+    set -l last (string unescape -- "$typed")
+    or set last "$typed"
+    set -l said ($words[1] __complete fish $words[2..-1] "$last" 2>/dev/null)
+    switch "$said[1]"
+        case files
+            __fish_complete_path "$typed"
+        case words nospace
+            printf '%s\n' $said[2..-1]
+    end
+end
+complete -c txlb -f -a '(__txlb_complete)'
+`,
+}
+
+// completionCommand prints the script of a shell.
+func completionCommand(_ context.Context, c console, args []string) int {
+	if len(args) == 1 {
+		if script, ok := completionScripts[args[0]]; ok {
+			fmt.Fprint(c.out, script)
+			return exitOK
+		}
+	}
+	fmt.Fprintln(c.err, `usage: txlb completion bash|zsh|fish
+  bash   source <(txlb completion bash)         in ~/.bashrc
+  zsh    source <(txlb completion zsh)          in ~/.zshrc, behind compinit
+  fish   txlb completion fish > ~/.config/fish/completions/txlb.fish`)
+	if len(args) == 1 && (args[0] == "-h" || args[0] == "--help") {
+		return exitOK
+	}
+	return exitUsage
+}
+
+// completeWord is the hidden command that the scripts call.
+const completeWord = "__complete"
+
+// askFor bounds the wait for a running txlb: whoever presses a key does not
+// wait longer.
+const askFor = 2 * time.Second
+
+// candidate is what a word may become.
+type candidate struct{ value, help string }
+
+// completeCommand says what the last of the words may become: a line that says
+// files, words or nospace (words behind which none is to come), and a line for
+// each word, with a tab and what it means. Words that come from bash are its
+// command, the piece that it replaces and the line: it takes words apart where
+// others do not.
+func completeCommand(ctx context.Context, c console, args []string) int {
+	if len(args) < 2 {
+		return exitUsage
+	}
+	shell, words := args[0], args[1:]
+	var partial, piece string
+	var quote byte
+	if shell == "bash" {
+		if len(words) != 3 {
+			return exitUsage
+		}
+		var name string
+		name, piece = words[0], words[1]
+		words, partial, quote = splitLine(words[2])
+		i := slices.Index(words, name)
+		words = words[i+1:]
+	} else {
+		words, partial = words[:len(words)-1], words[len(words)-1]
+	}
+	found, files := completions(ctx, words, partial)
+	if files {
+		fmt.Fprintln(c.out, "files")
+		return exitOK
+	}
+	found = slices.DeleteFunc(found, func(f candidate) bool {
+		return len(f.value) < len(partial) || !strings.EqualFold(f.value[:len(partial)], partial) || strings.ContainsAny(f.value, "\n\t")
+	})
+	mode := "words"
+	if len(found) > 0 && !slices.ContainsFunc(found, func(f candidate) bool { return !strings.HasSuffix(f.value, "=") }) {
+		mode = "nospace"
+	}
+	fmt.Fprintln(c.out, mode)
+	for _, f := range found {
+		switch {
+		case shell == "bash":
+			// What bash does not replace is there already.
+			plain, _, _ := unquote(piece)
+			kept := 0
+			if strings.HasSuffix(partial, plain) {
+				kept = len(partial) - len(plain)
+			}
+			fmt.Fprintln(c.out, escape(f.value[kept:], quote))
+		case f.help != "":
+			fmt.Fprintf(c.out, "%s\t%s\n", f.value, f.help)
+		default:
+			fmt.Fprintln(c.out, f.value)
+		}
+	}
+	return exitOK
+}
+
+// completions returns what may stand behind words, where partial has been
+// typed, or that it is the name of a file.
+func completions(ctx context.Context, words []string, partial string) (found []candidate, files bool) {
+	if len(words) == 0 {
+		for _, cmd := range commands() {
+			found = append(found, candidate{cmd.name, cmd.help})
+		}
+		return append(found, candidate{"help", "what commands there are"}), false
+	}
+	i := slices.IndexFunc(commands(), func(c command) bool { return c.name == words[0] })
+	if i < 0 {
+		return nil, false
+	}
+	cmd := commands()[i]
+	flags := flagsOf(ctx, cmd)
+	given := map[string]string{}
+	words = words[1:]
+	for len(words) > 0 && strings.HasPrefix(words[0], "-") && words[0] != "-" {
+		name, value, with := strings.Cut(strings.TrimLeft(words[0], "-"), "=")
+		words = words[1:]
+		if f := flags[name]; f.value != "" && !with {
+			if len(words) == 0 {
+				return nil, true // every value that a flag has is a file or a socket
+			}
+			value, words = words[0], words[1:]
+		}
+		given[name] = value
+	}
+	positional := strings.Fields(optionalArgs.ReplaceAllString(cmd.args, ""))
+	if len(words) == 0 && (strings.HasPrefix(partial, "-") || partial == "" && len(positional) == 0) {
+		for name, f := range flags {
+			if _, twice := given[name]; !twice {
+				dashes := "--"
+				if len(name) == 1 {
+					dashes = "-"
+				}
+				found = append(found, candidate{dashes + name, f.help})
+			}
+		}
+		slices.SortFunc(found, func(a, b candidate) int { return strings.Compare(a.value, b.value) })
+		return found, false
+	}
+	switch {
+	case cmd.name == "ctl":
+		return verbCompletions(ctx, given, words, partial), false
+	case len(words) >= len(positional):
+		return nil, false
+	case strings.Contains(positional[len(words)], "|"):
+		for _, choice := range strings.Split(positional[len(words)], "|") {
+			found = append(found, candidate{value: choice})
+		}
+		return found, false
+	}
+	return nil, true
+}
+
+var optionalArgs = regexp.MustCompile(`\[[^\]]*\]`)
+
+// flagHelp is a flag: what its value is, "" if it has none, and what it does.
+type flagHelp struct{ value, help string }
+
+var flagLine = regexp.MustCompile(`(?m)^  -(\S+)(?: (\S+))?\n?\s+(.*)$`)
+
+// flagsOf returns the flags of a command, as it tells them itself.
+func flagsOf(ctx context.Context, cmd command) map[string]flagHelp {
+	var text bytes.Buffer
+	cmd.run(ctx, console{io.Discard, &text}, []string{"-h"})
+	flags := map[string]flagHelp{}
+	for _, m := range flagLine.FindAllStringSubmatch(text.String(), -1) {
+		flags[m[1]] = flagHelp{m[2], m[3]}
+	}
+	return flags
+}
+
+// verbCompletions returns what may stand behind the words of a runtime command.
+func verbCompletions(ctx context.Context, given map[string]string, words []string, partial string) []candidate {
+	line := ""
+	if len(words) > 0 {
+		line = commandLine(words)
+		if len(words) == 1 {
+			line = admin.Quote(words[0])
+		}
+		line += " "
+	}
+	key, _, named := strings.Cut(partial, "=")
+	if named && isOption(strings.TrimPrefix(key, "--")) {
+		line += key + "="
+	}
+	helps := map[string]string{}
+	for _, v := range admin.Verbs() {
+		first, second, two := strings.Cut(v.Name, " ")
+		switch {
+		case len(words) == 0 && !two:
+			helps[first] = v.Help
+		case len(words) == 1 && two && strings.EqualFold(first, words[0]):
+			helps[second] = v.Help
+		}
+	}
+	var found []candidate
+	for _, word := range admin.Complete(runningConfig(ctx, given["s"], given["c"]), line) {
+		value := plainWord(word)
+		found = append(found, candidate{value, helps[value]})
+	}
+	return found
+}
+
+// plainWord takes the quotes of the language of commands off a word.
+func plainWord(word string) string {
+	if !strings.Contains(word, `"`) {
+		return word
+	}
+	commands, err := admin.Parse("x " + word)
+	if err != nil || len(commands) != 1 || len(commands[0].Words) != 1 {
+		return word
+	}
+	w := commands[0].Words[0]
+	if w.Key != "" {
+		return w.Key + "=" + w.Value
+	}
+	return w.Value
+}
+
+// runningConfig asks a running txlb for its configuration; nil without an
+// answer.
+func runningConfig(ctx context.Context, path, file string) *config.Config {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	answer := make(chan *config.Config, 1)
+	go func() { answer <- askConfig(ctx, path, file) }() // ends with the process where nobody answers
+	select {
+	case c := <-answer:
+		return c
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func askConfig(ctx context.Context, path, file string) *config.Config {
+	to, err := socketPath(path, file)
+	if err != nil {
+		return nil
+	}
+	client, err := socket.Dial(to)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = client.Close() }()
+	a, err := client.Do(ctx, "show config")
+	if err != nil || a.Err() != nil {
+		return nil
+	}
+	c, _ := config.Parse("running", []byte(a.Text))
+	return c
+}
+
+// splitLine takes a line apart as a shell does: the words that are complete,
+// and the one that is being typed, with the quote that is open in it. What was
+// before the last command of the line is left out.
+func splitLine(line string) (words []string, partial string, open byte) {
+	for {
+		line = strings.TrimLeft(line, " \t")
+		word, rest, quote := unquote(line)
+		if rest == "" {
+			return words, word, quote
+		}
+		if strings.ContainsRune(";|&", rune(rest[0])) {
+			words = nil
+			line = strings.TrimLeft(rest, ";|& \t")
+			continue
+		}
+		words = append(words, word)
+		line = rest
+	}
+}
+
+// unquote reads one word from the begin of a line, up to what ends it. If a quote
+// is open at the end, it is returned.
+func unquote(line string) (word, rest string, open byte) {
+	var b strings.Builder
+	for i := 0; i < len(line); i++ {
+		c := line[i]
+		switch {
+		case open == '\'' && c != '\'', open == '"' && c != '"' && c != '\\':
+			b.WriteByte(c)
+		case open == c && c != 0:
+			open = 0
+		case open == 0 && (c == '"' || c == '\''):
+			open = c
+		case c == '\\' && i+1 < len(line):
+			i++
+			if open == '"' && !strings.ContainsRune("\"\\$`", rune(line[i])) {
+				b.WriteByte(c)
+			}
+			b.WriteByte(line[i])
+		case c == '\\':
+		case strings.IndexByte(" \t;|&", c) >= 0:
+			return b.String(), line[i:], 0
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String(), "", open
+}
+
+var (
+	plainForShell = regexp.MustCompile(`[^A-Za-z0-9_./:=@%+,\-\x80-\xff]`)
+	inDouble      = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`")
+)
+
+// escape writes a value so that a shell reads it as it is, where quote is open.
+func escape(value string, quote byte) string {
+	switch quote {
+	case '\'':
+		return strings.ReplaceAll(value, `'`, `'\''`)
+	case '"':
+		return inDouble.Replace(value)
+	}
+	return plainForShell.ReplaceAllStringFunc(value, func(s string) string { return `\` + s })
+}

@@ -1,0 +1,216 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// said is how a call of txlb ctl has ended.
+type said struct {
+	status   int
+	out, err string
+}
+
+// ctlOf calls txlb ctl, with in as its standard input.
+func ctlOf(t *testing.T, in string, args ...string) said {
+	t.Helper()
+	name, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(name, append([]string{"ctl"}, args...)...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in), &out, &errs
+	cmd.WaitDelay = patience
+	err = cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		t.Fatal(err)
+	} else if ok && !exit.Exited() {
+		t.Fatalf("txlb ctl %v: %v", args, err)
+	}
+	return said{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// socketDoc is a configuration with a socket, and a spare service that can go.
+func socketDoc(path, more string) string {
+	return fmt.Sprintf(`<config>
+		<service name="web"><listen ip="127.0.0.1:0"/><group name="main"><host name="a" ip="127.0.0.1:1"/><host name="b" ip="127.0.0.1:2"/></group></service>
+		<service name="spare"><listen ip="127.0.0.1:0"/><group name="main"><host name="x" ip="127.0.0.1:1"/></group></service>
+		<admin><socket path="%s"%s/><user name="root" password="$6$salt$hash" access="full"/></admin>
+	</config>`, path, more)
+}
+
+// socketFolder returns a folder whose path is short.
+func socketFolder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func TestCtl(t *testing.T) {
+	path := filepath.Join(socketFolder(t), "a.sock")
+	p, file := txlbFile(t, socketDoc(path, ""))
+	for _, c := range []struct {
+		in       string
+		args     []string
+		status   int
+		out, err string // that they have
+	}{
+		{"", []string{"-s", path, "status"}, 0, "generation 1, 2 services, 3 hosts", ""},
+		{"", []string{"-c", file, "show", "hosts", "web"}, 0, "127.0.0.1:2", ""},
+		{"", []string{"-s", path, "show hosts web; show services"}, 0, "scheduler", ""},
+		{"", []string{"-s", path, "setHost", "web", "main", "a", "weight=3"}, 0, "generation 2: set host", ""},
+		{"", []string{"-s", path, "setHost", "web", "main", "a", "--dry-run", "weight=4"}, 0, "would set host", ""},
+		{"", []string{"-s", path, "addHost", "web", "main", "my host", "127.0.0.1:3"}, 0, `add host \"my host\"`, ""},
+		{"", []string{"-s", path, "setHost", "web", "main", "name=my host", "state=drain"}, 0, "drain", ""},
+		{"", []string{"-s", path, "set", "server", "web.main/a", "weight", "100%"}, 0, "", ""},
+		{"", []string{"-s", path, "get", "weight", "web.main/a"}, 0, "1 (initial 1)", ""},
+		{"", []string{"-s", path, "--json", "get", "weight", "web.main/a"}, 0, `{"ok":true,"text":"1 (initial 1)"`, ""},
+		{"", []string{"-s", path, "show", "hosts", "web", "--json"}, 0, `"data":[{"service":"web"`, ""},
+		{"", []string{"-s", path, "frobnicate"}, 1, "", "txlb ctl: there is no verb \"frobnicate\""},
+		{"", []string{"-s", path, "set", "server", "web.main/z", "weight", "1"}, 1, "", "txlb ctl: No such server."},
+		{"", []string{"-s", path, "--json", "delHost", "web", "main", "z"}, 1, `{"ok":false,"text":"","error":"delHost: there is no host`, "there is no host"},
+		{"", []string{"-s", path, "status; frobnicate; status"}, 1, "generation", "there is no verb"},
+		{"", []string{"-s", path, "delService", "nobody"}, 1, "", "there is no service"}, // without a question
+		{"y\n", []string{"-s", path, "delService", "spare", "--yes"}, 0, "delete service", ""},
+		{"show services\nget weight web.main/a\n", []string{"-s", path}, 0, "1 (initial 1)", ""},
+		{"status\n\nfrobnicate\nsetHost web main a weight=9\n", []string{"-s", path}, 1, "generation", "there is no verb"},
+		{"quit\nfrobnicate\n", []string{"-s", path}, 0, "", ""},
+		{"get weight web.main/a", []string{"-s", path}, 0, "1 (initial 1)", ""},
+		{"", []string{"-s", path}, 0, "", ""},
+		{"", []string{"-s", path + "x", "status"}, 1, "", "is txlb running"},
+		{"", []string{"-c", file + "x", "status"}, 2, "", "is no usable configuration"},
+		{"", []string{"-c", write(t, strings.ReplaceAll(socketDoc(path, ""), `<socket path="`+path+`"/>`, "")), "status"}, 2, "", "has no <socket>; add <socket path="},
+		{"", []string{"--frob"}, 2, "", "usage: txlb ctl"},
+		{"", []string{"-h"}, 0, "", "usage: txlb ctl"},
+	} {
+		got := ctlOf(t, c.in, c.args...)
+		switch {
+		case got.status != c.status || !strings.Contains(got.out, c.out) && !strings.Contains(got.out, strings.ReplaceAll(c.out, `\"`, `"`)) || !strings.Contains(got.err, c.err):
+			t.Errorf("txlb ctl %q < %q: %+v", c.args, c.in, got)
+		case c.err == "" && got.err != "":
+			t.Errorf("txlb ctl %q: on standard error: %q", c.args, got.err)
+		case c.status == 1 && strings.Count(got.err, "\n") != 1:
+			t.Errorf("txlb ctl %q: the error is not one line: %q", c.args, got.err)
+		}
+	}
+	if got := ctlOf(t, "", "-s", path, "get", "weight", "web.main/a"); got.out != "1 (initial 1)\n" {
+		t.Errorf("behind an error a line was done: %+v", got)
+	}
+	var a struct {
+		Data []struct{ Verb, By, From string }
+	}
+	if got := ctlOf(t, "", "-s", path, "--json", "show", "events"); json.Unmarshal([]byte(got.out), &a) != nil || !strings.Contains(got.out, "socket pid ") {
+		t.Errorf("events: %+v", got)
+	}
+	if got := ctlOf(t, "", "-s", path, "show", "pprof", "heap"); !strings.HasPrefix(got.out, "\x1f\x8b") || got.status != 0 {
+		t.Errorf("a profile: %d, %.20q, %q", got.status, got.out, got.err)
+	}
+	if got := ctlOf(t, "", "-s", path, "shutdown"); got.status != 0 {
+		t.Errorf("shutdown: %+v", got)
+	}
+	if status := p.wait(); status != exitOK {
+		t.Errorf("exit status %d", status)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket has outlived the program: %v", err)
+	}
+}
+
+// On a terminal, and only there, what cannot be undone is asked about.
+func TestCtlAsksOnATerminal(t *testing.T) {
+	path := filepath.Join(socketFolder(t), "a.sock")
+	txlbFile(t, socketDoc(path, ""))
+	name, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	onTerminal := func(in, words string) (string, error) {
+		cmd := exec.Command("script", "-qec", name+" ctl -s "+path+" "+words, "/dev/null")
+		cmd.Stdin = strings.NewReader(in)
+		cmd.WaitDelay = patience
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := onTerminal("n\n", "delService spare"); err == nil || !strings.Contains(out, "delService spare: sure? [y/N]") || !strings.Contains(out, "nothing was done") {
+		t.Errorf("%v: %q", err, out)
+	}
+	if out, err := onTerminal("", "get weight spare.main/x"); err != nil || !strings.Contains(out, "1 (initial 1)") || strings.Contains(out, "sure?") {
+		t.Errorf("%v: %q", err, out)
+	}
+	if out, err := onTerminal("", "show pprof heap"); err == nil || !strings.Contains(out, "not for a terminal") {
+		t.Errorf("%v: %q", err, out)
+	}
+	if out, err := onTerminal("y\n", "delService spare"); err != nil || !strings.Contains(out, "delete service") {
+		t.Errorf("%v: %q", err, out)
+	}
+	if out, err := onTerminal("frobnicate\nget weight web.main/b\nquit\n", ""); err != nil || !strings.Contains(out, "there is no verb") || !strings.Contains(out, "1 (initial 1)") {
+		t.Errorf("%v: %q", err, out)
+	}
+}
+
+// A reload moves the socket, and who asked for it by the socket hears of it.
+func TestSocketFollowsReload(t *testing.T) {
+	dir := socketFolder(t)
+	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
+	p, file := txlbFile(t, socketDoc(one, ""))
+	mode := func(path string) os.FileMode {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return 0
+		}
+		return info.Mode().Perm()
+	}
+	if got := mode(one); got != 0o600 {
+		t.Errorf("the mode is %o", got)
+	}
+	replace(t, file, socketDoc(two, ` mode="0660"`))
+	if got := ctlOf(t, "", "-s", one, "reload"); got.status != 0 || !strings.Contains(got.out, "changed: # <admin><socket>") {
+		t.Errorf("reload: %+v", got)
+	}
+	eventually(t, "the new socket is there, and the old one is not", func() bool { return mode(two) == 0o660 && mode(one) == 0 })
+	if got := ctlOf(t, "", "-s", two, "show", "stat"); got.status != 0 || !strings.Contains(got.out, "web.main,a,") {
+		t.Errorf("%+v", got)
+	}
+	// Where it cannot be, the log says why, and all else goes on.
+	p.reload(file, socketDoc(filepath.Join(dir, "no", "such", "folder"), ""))
+	p.expect(`a part of the admin is off until the configuration changes again" part=socket`)
+	p.reload(file, socketDoc(two, ""))
+	eventually(t, "it is back", func() bool { return mode(two) == 0o600 })
+	p.reload(file, strings.ReplaceAll(socketDoc(two, ""), `<socket path="`+two+`"/>`, ""))
+	eventually(t, "it is gone", func() bool { return mode(two) == 0 })
+}
+
+// A second txlb takes no socket from the first.
+func TestSocketIsNotTaken(t *testing.T) {
+	path := filepath.Join(socketFolder(t), "a.sock")
+	p, _ := txlbFile(t, socketDoc(path, ""))
+	status, out := call(t, "run", "-c", write(t, socketDoc(path, "")))
+	if status != exitFailed || !strings.Contains(out, "in use by another process") {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if got := ctlOf(t, "", "-s", path, "status"); got.status != 0 {
+		t.Errorf("the first: %+v", got)
+	}
+	// One that was killed has left its socket behind.
+	p.kill()
+	_, _ = txlbFile(t, socketDoc(path, ""))
+	begun := time.Now()
+	if got := ctlOf(t, "", "-s", path, "status"); got.status != 0 || time.Since(begun) > patience {
+		t.Errorf("the next: %+v", got)
+	}
+}
