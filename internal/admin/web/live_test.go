@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -213,6 +214,40 @@ func TestStreamsAreBounded(t *testing.T) {
 		q := r.request("boss", "HEAD", "/api/v1/events", nil)
 		return r.send(q).StatusCode == http.StatusOK
 	})
+}
+
+// TestManyClients has many look and change at once, while some watch.
+func TestManyClients(t *testing.T) {
+	r := newRig(t, twoHosts)
+	r.http.Transport.(*http.Transport).MaxConnsPerHost = maxPerSource
+	var hello Hello
+	for range 8 {
+		s := r.watch("guest", "/api/v1/events")
+		s.until("hello", &hello)
+	}
+	paths := []string{"/", "/running.txt", "/api/v1/hosts", "/running.xml", "/configs"}
+	var clients sync.WaitGroup
+	for i := range 100 {
+		q := r.request("boss", "GET", paths[i%len(paths)], nil)
+		if i%10 == 9 {
+			q = r.request("boss", "POST", fmt.Sprintf("/api/v1/setHost?service=web&group=main&name=a&weight=%d", i), nil)
+		}
+		clients.Go(func() {
+			a, err := r.http.Do(q)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = a.Body.Close() }()
+			if _, err := io.Copy(io.Discard, a.Body); err != nil || a.StatusCode != http.StatusOK {
+				t.Errorf("%s %s: %s %v", q.Method, q.URL.Path, a.Status, err)
+			}
+		})
+	}
+	clients.Wait()
+	if g := r.dir.State().Generation; g != 11 {
+		t.Errorf("ten changes make generation %d", g)
+	}
 }
 
 // TestSlowWatcherIsDropped never reads, while others watch.
