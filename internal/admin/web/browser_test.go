@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/performance"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -506,13 +507,34 @@ func testMany(t *testing.T, b *browser) {
 	p.says(".paging", "of 1,000")
 	// What keeps the browser from answering is noted. Other programs of the machine
 	// may take the processor in the middle of it, so everything is done some times
-	// and the best counts: what the page itself takes is in each.
+	// and the best counts, and never more than the time that the page's thread has
+	// had the processor: what the page itself takes is in each.
+	p.run(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, performance.Enable, performance.EnableParams{TimeDomain: performance.EnableTimeDomainThreadTicks})
+		return err
+	}))
+	worked := func() (ms int) {
+		p.run(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+			r, err := cdp.Call(ctx, t, performance.GetMetrics, cdp.Empty{})
+			if err != nil {
+				return err
+			}
+			for _, m := range r.Metrics {
+				if m.Name == "TaskDuration" {
+					ms = int(m.Value * 1000)
+				}
+			}
+			return nil
+		}))
+		return ms
+	}
 	p.eval("window.long = []; new PerformanceObserver(l => window.long.push(...l.getEntries().map(e => Math.round(e.duration)))).observe({entryTypes: ['longtask']}); 0")
 	best := map[string]int{}
 	for i := range 3 {
 		noted := func(what string, do func()) {
 			t.Helper()
 			p.eval("window.long = []; 0")
+			before := worked()
 			do()
 			// A long task is told of when it is over: two frames later it has been.
 			if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[any](
@@ -523,6 +545,7 @@ func testMany(t *testing.T, b *browser) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			worst = min(worst, worked()-before)
 			if was, ok := best[what]; !ok || worst < was {
 				best[what] = worst
 			}
@@ -540,7 +563,7 @@ func testMany(t *testing.T, b *browser) {
 		})
 		noted("no filter", func() {
 			p.fill("#filter-q", "")
-			p.until("all", "document.querySelectorAll('.hosts tbody tr').length === 250")
+			p.until("all", "document.querySelectorAll('.hosts tbody tr').length === 200")
 		})
 		noted("scrolling", func() { p.eval("scrollTo(0, document.body.scrollHeight)") })
 		noted("figures", func() { // of 400 hosts, written to the rows that are seen

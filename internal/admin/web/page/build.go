@@ -19,7 +19,7 @@ const (
 	// maxRows is how many hosts one page shows, so that neither the server nor a
 	// browser suffers from large ones. Where there are more, each group has its
 	// share of them, fairShare at least; the rest is a click away.
-	maxRows, fairShare = 250, 10
+	maxRows, fairShare = 200, 10
 	// maxDetails is how many hosts a problem names.
 	maxDetails = 8
 	// maxFilter bounds a filter, in bytes.

@@ -702,7 +702,7 @@ func TestSideBySide(t *testing.T) {
 	}
 }
 
-// BenchmarkRunning writes the whole page. With 1,000 hosts (250 of them shown,
+// BenchmarkRunning writes the whole page. With 1,000 hosts (200 of them shown,
 // all of them worked out) it takes about 10 ms here, with 10,000 about 60; on
 // an idle machine less.
 func BenchmarkRunning(b *testing.B) {
