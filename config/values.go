@@ -178,11 +178,11 @@ func checkHostName(s, host string) error {
 // alone.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return strings.HasPrefix(address, "unix:")
-	}
-	if host == "localhost" {
+	if host == "localhost" || strings.HasPrefix(address, "unix:") {
 		return true
+	}
+	if err != nil {
+		return false
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
