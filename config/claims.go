@@ -212,6 +212,7 @@ func (d *differ) inTurn(list []claim) {
 		listeners[s.Name] = len(s.Listen)
 	}
 	services := len(d.old.Services)
+	verbs := newByVerbs(d.old)
 	for progress := true; progress && len(list) > 0; {
 		progress = false
 		waiting := list[:0]
@@ -249,7 +250,7 @@ func (d *differ) inTurn(list []claim) {
 			case c.service != "":
 				listeners[c.service] += len(c.takes) - len(c.gives)
 			}
-			d.edits = append(d.edits, c.edit)
+			d.edits = append(d.edits, verbs.take(c))
 			progress = true
 		}
 		list = waiting
@@ -271,6 +272,60 @@ func (d *differ) inTurn(list []claim) {
 	all.text = comment("at once: "+strings.Join(texts, "; "), needsReload)
 	all.shown = all.text
 	d.edits = append(d.edits, all)
+}
+
+// byVerbs follows what there is when only the verbs are done and the notes are
+// left to a reload.
+type byVerbs struct {
+	services  int
+	listeners map[string]int // of each service
+	kept      addresses      // that a note gives up
+}
+
+func newByVerbs(c *Config) *byVerbs {
+	v := &byVerbs{services: len(c.Services), listeners: map[string]int{}, kept: addresses{}}
+	for _, s := range c.Services {
+		v.listeners[s.Name] = len(s.Listen)
+	}
+	return v
+}
+
+// take returns the edit of a claim whose turn it is: as a note, if its verb would
+// have to wait for one.
+func (v *byVerbs) take(c claim) Edit {
+	e := c.edit
+	if e.live {
+		waits := slices.ContainsFunc(c.takes, v.kept.overlaps)
+		switch {
+		case c.gone:
+			waits = v.services == 1
+		case c.fresh:
+		case len(c.gives) > 0:
+			waits = v.listeners[c.service] == 1
+		default:
+			waits = waits || v.listeners[c.service] == 0
+		}
+		if waits {
+			e = e.noted()
+		}
+	}
+	if !e.live {
+		for _, address := range c.gives {
+			v.kept.add(address)
+		}
+		return e
+	}
+	switch {
+	case c.gone:
+		v.services--
+		delete(v.listeners, c.service)
+	case c.fresh:
+		v.services++
+		v.listeners[c.service] = 1
+	default:
+		v.listeners[c.service] += len(c.takes) - len(c.gives)
+	}
+	return e
 }
 
 // addresses is a set of addresses that are listened on, by port.

@@ -69,12 +69,17 @@ func (d *differ) root(a, b *node) {
 func (d *differ) noted(begin int) {
 	for i, e := range d.edits[begin:] {
 		if e.live {
-			e.live = false
-			e.shown = comment(e.String(), needsReload)
-			e.text = comment(e.text, needsReload)
-			d.edits[begin+i] = e
+			d.edits[begin+i] = e.noted()
 		}
 	}
+}
+
+// noted is the edit of a verb for whoever has to wait for a reload with it.
+func (e Edit) noted() Edit {
+	e.live = false
+	e.shown = comment(e.String(), needsReload)
+	e.text = comment(e.text, needsReload)
+	return e
 }
 
 // serviceSeed is what addService makes.

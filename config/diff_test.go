@@ -336,6 +336,8 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 		"full access changes hands": {plain + `<admin><user name="a" password="$6$x" access="full"/><user name="b" password="$6$y" access="readonly"/></admin>`,
 			plain + `<admin><user name="b" password="$6$y" access="full"/></admin>`,
 			"# <admin><user name=\"b\"> access readonly -> full: needs reload\n# <admin><user name=\"a\"> deleted, the last with full access: needs reload"},
+		"a service takes the address of the metrics": {plain + `<admin><metrics listen=":9107"/></admin>`, strings.ReplaceAll(plain, `<listen ip=":80"/>`, `<listen ip=":9107"/>`),
+			"# <admin><metrics listen=\":9107\"/> deleted: needs reload\n# addListen web :9107: needs reload\n# delListen web :80: needs reload"},
 		"addresses swapped": {
 			`<service name="a"><listen ip=":80"/></service><service name="b"><listen ip=":81"/></service>`, `<service name="a"><listen ip=":81"/></service><service name="b"><listen ip=":80"/></service>`,
 			"# at once: delListen a :80; delListen b :81; addListen a :81; addListen b :80: needs reload"},

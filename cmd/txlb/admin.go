@@ -102,16 +102,31 @@ func (p parts) metricsSurface() surface {
 			return c.Admin.Metrics
 		},
 		listen: func(c *config.Config) (net.Listener, error) {
-			ln, err := net.Listen("tcp", c.Admin.Metrics)
-			if err != nil {
-				return nil, fmt.Errorf("<metrics listen=%q>: %w", c.Admin.Metrics, err)
-			}
-			return ln, nil
+			return listenFor("metrics", c.Admin.Metrics)
 		},
 		serve: func(ctx context.Context, ln net.Listener, _ *config.Config) error {
 			return metrics.Serve(ctx, ln, p.metrics)
 		},
 	}
+}
+
+// listenFor opens the listener of an element of <admin>: * is every address,
+// 0.0.0.0 every one of IPv4.
+func listenFor(element, listen string) (net.Listener, error) {
+	network, address := "tcp", listen
+	switch host, port, _ := net.SplitHostPort(listen); {
+	case strings.HasPrefix(listen, "unix:"):
+		network, address = "unix", strings.TrimPrefix(listen, "unix:")
+	case host == "*":
+		address = ":" + port
+	case host == "0.0.0.0":
+		network = "tcp4"
+	}
+	ln, err := net.Listen(network, address)
+	if err != nil {
+		return nil, fmt.Errorf("<%s listen=%q>: %w", element, listen, err)
+	}
+	return ln, nil
 }
 
 // front runs surfaces and follows what the configuration says of them.

@@ -461,13 +461,14 @@ func TestReloadMovesTheMetrics(t *testing.T) {
 		return "<config>" + services + "<admin>" + listen + "</admin></config>"
 	}
 	at := func(port int) string { return fmt.Sprintf(`<metrics listen="127.0.0.1:%d"/>`, port) }
+	everywhere := func(port int) string { return fmt.Sprintf(`<metrics listen="*:%d"/>`, port) }
 	url := func(port int) string { return fmt.Sprintf("http://127.0.0.1:%d/metrics", port) }
 	first, second := freePort(t), freePort(t)
 	p, path := txlbFile(t, doc(at(first)))
 	if _, err := get(url(first)); err != nil {
 		t.Fatal(err)
 	}
-	p.reload(path, doc(at(second)))
+	p.reload(path, doc(everywhere(second)))
 	eventually(t, "the metrics are where they should be", func() bool {
 		_, err := get(url(second))
 		return err == nil

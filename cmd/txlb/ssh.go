@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"strings"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/ssh"
@@ -37,20 +36,7 @@ func (p parts) sshSurface() surface {
 				return nil, fmt.Errorf("<ssh>: %w", err)
 			}
 			opt = ssh.Options{Admin: p.admin, Key: key, Log: p.log}
-			network, address := "tcp", c.Admin.SSH.Listen
-			switch host, port, _ := net.SplitHostPort(address); {
-			case strings.HasPrefix(address, "unix:"):
-				network, address = "unix", strings.TrimPrefix(address, "unix:")
-			case host == "*":
-				address = ":" + port
-			case host == "0.0.0.0":
-				network = "tcp4"
-			}
-			ln, err := net.Listen(network, address)
-			if err != nil {
-				return nil, fmt.Errorf("<ssh listen=%q>: %w", c.Admin.SSH.Listen, err)
-			}
-			return ln, nil
+			return listenFor("ssh", c.Admin.SSH.Listen)
 		},
 		serve: func(ctx context.Context, ln net.Listener, _ *config.Config) error {
 			return ssh.Serve(ctx, ln, opt)

@@ -46,12 +46,7 @@ func (p parts) webSurface() surface {
 					return nil, fmt.Errorf("<web certificate=%q key=%q>: %w", w.Certificate, w.Key, err)
 				}
 			}
-			network, address := adminAddress(w.Listen)
-			ln, err := net.Listen(network, address)
-			if err != nil {
-				return nil, fmt.Errorf("<web listen=%q>: %w", w.Listen, err)
-			}
-			return ln, nil
+			return listenFor("web", w.Listen)
 		},
 		serve: func(ctx context.Context, ln net.Listener, c *config.Config) error {
 			w := c.Admin.Web
@@ -80,18 +75,6 @@ func (p parts) ready() error {
 		return errors.New("draining")
 	}
 	return nil
-}
-
-// adminAddress translates an address of <admin> for package net: * is every
-// address, and 0.0.0.0 every one of IPv4.
-func adminAddress(listen string) (network, address string) {
-	switch host, port, _ := net.SplitHostPort(listen); host {
-	case "*":
-		return "tcp", ":" + port
-	case "0.0.0.0":
-		return "tcp4", listen
-	}
-	return "tcp", listen
 }
 
 // pageFiles is how many connections the admin page may have with so many open

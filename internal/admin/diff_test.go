@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,9 @@ func drawConfig(t *rapid.T, label string, listen []string) *config.Config {
 			rapid.SampledFrom(s.Groups).Draw(t, label+" enabled").Enabled = true
 		}
 		c.Services = append(c.Services, s)
+	}
+	if i := slices.IndexFunc(free, func(a string) bool { return !strings.HasPrefix(a, "unix:") }); i >= 0 && rapid.Bool().Draw(t, label+" metrics") {
+		c.Admin.Metrics = free[i]
 	}
 	for _, name := range names("users", 0, 3) {
 		c.Admin.Users = append(c.Admin.Users, &config.User{
