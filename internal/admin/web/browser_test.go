@@ -1,3 +1,5 @@
+//go:build unix
+
 package web
 
 import (
@@ -339,6 +341,7 @@ func testOperate(t *testing.T, b *browser) {
 	p.says("#state .config", "1 unsaved change")
 	p.click(".message button", "Undo: back to state ready")
 	p.until("the host is ready", row("b", "!r.querySelector('.health.drain')"))
+	p.until("what was undone cannot be undone again", "!document.querySelector('.message button:not(.close)')?.textContent.includes('state ready')")
 
 	// Another weight; the form says what is wrong where it is.
 	p.click("tbody th a", "a")
@@ -630,6 +633,15 @@ func testKeyboard(t *testing.T, b *browser) {
 	p.until("the question, its button in the focus", "document.querySelector('dialog[open]') && document.activeElement.textContent === 'Drain' && document.activeElement.closest('dialog')")
 	p.run(chromedp.KeyEvent(kb.Escape))
 	p.until("the question is gone, the focus back", "!document.querySelector('dialog[open]') && document.activeElement.getAttribute('aria-label') === 'Drain web-1'")
+	// So it is if what had the focus was replaced meanwhile.
+	p.run(chromedp.KeyEvent(kb.Enter))
+	p.until("the question again", "document.querySelector('dialog[open]')")
+	if a := r.post("/setHost", "service", "web", "group", "blue", "name", "web-2", "weight", "2"); a.StatusCode >= 400 {
+		t.Fatal(a.Status, a.body)
+	}
+	p.until("the change behind it", row("web-2", "r.querySelector('[data-label=Weight]').textContent === '2'"))
+	p.run(chromedp.KeyEvent(kb.Escape))
+	p.until("the focus back", "!document.querySelector('dialog[open]') && document.activeElement.getAttribute('aria-label') === 'Drain web-1'")
 	// A change elsewhere does not take the focus away.
 	if a := r.post("/setHost", "service", "web", "group", "blue", "name", "web-2", "weight", "3"); a.StatusCode >= 400 {
 		t.Fatal(a.Status, a.body)

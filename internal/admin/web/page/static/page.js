@@ -264,12 +264,14 @@ addEventListener('resize', () => { for (const c of charts.values()) redraw(c) })
 // ---- the changing part ----
 
 const patient = 15000 // for an answer
+let wanted = null // the address of the changing part, from when it is asked for
 const under = new Map() // target -> the request that is on its way for it
 
 // get fetches a part of the page and puts it in place; a newer one for the same
 // place overtakes it.
 async function get(address, target, style) {
   under.get(target)?.abort()
+  if (target === 'live') wanted = address
   const mine = new AbortController()
   under.set(target, mine)
   const late = setTimeout(() => mine.abort(), patient)
@@ -282,11 +284,10 @@ async function get(address, target, style) {
       if (r.ok) place(html)
     } else if (target === 'live') {
       if (!r.ok || !live()) return false
-      const on = document.activeElement
-      const row = on && on.closest('#live [id]')
-      const held = row && { row: row.id, nth: [...$$(controls, row)].indexOf(on) }
+      const held = dialog.open ? null : hold()
       place(html)
-      taken(held)
+      taken()
+      if (held) focus(held)
     } else {
       htmx.swap('#' + target, html, { swapStyle: style, swapDelay: 0, settleDelay: 0 })
     }
@@ -313,7 +314,7 @@ function soon() {
 function refresh() {
   if (document.hidden) return
   lastFetch = Date.now()
-  if (live()) get(live().dataset.address, 'live')
+  if (live()) get(wanted || live().dataset.address, 'live')
   else if ($('#plain[data-again]')) get(location.pathname, 'plain')
 }
 
@@ -339,9 +340,26 @@ document.addEventListener('htmx:afterRequest', e => {
   if (!message) return
   closable(message)
   for (const old of [...$$('#messages .message')].slice(3)) old.remove()
-  if (message.dataset.level !== 'critical') shut()
+  if (message.dataset.level !== 'critical') {
+    shut()
+    e.detail.elt.closest('.message')?.remove() // it has been undone
+  }
   refresh()
 })
+
+// hold tells where the focus is, in words that outlast a new changing part, and
+// focus takes it back there if it has been lost.
+function hold() {
+  const on = document.activeElement
+  const row = on && on.closest('#live [id]')
+  return row && { row: row.id, nth: [...$$(controls, row)].indexOf(on) }
+}
+
+function focus(held) {
+  const row = document.getElementById(held.row)
+  const el = row && (held.nth < 0 ? row : $$(controls, row)[held.nth])
+  if (el && (document.activeElement === document.body || !document.activeElement)) el.focus({ preventScroll: true })
+}
 
 // place puts the changing part in the place of the old. It does of what htmx
 // does for any content only what this one needs, which is a matter of a second
@@ -362,7 +380,7 @@ function place(html) {
 }
 
 // taken looks after a part that has just come.
-function taken(held) {
+function taken() {
   const at = live()
   kept.apply(document)
   watch(at)
@@ -372,11 +390,6 @@ function taken(held) {
   const icon = $('#icon')
   const href = icon.dataset[state.dataset.level] || icon.dataset.fine
   if (icon.getAttribute('href') !== href) icon.setAttribute('href', href)
-  if (held) {
-    const row = document.getElementById(held.row)
-    const el = row && (held.nth < 0 ? row : $$(controls, row)[held.nth])
-    if (el && (document.activeElement === document.body || !document.activeElement)) el.focus({ preventScroll: true })
-  }
   draw()
 }
 
@@ -419,9 +432,14 @@ if (filter) {
 
 const dialog = $('#dialog')
 
+let opener = null // where the focus was before the dialog
+
 async function ask(address) {
   if (!await get(address, 'dialog-body', 'innerHTML')) return
-  if (!dialog.open) dialog.showModal()
+  if (!dialog.open) {
+    opener = hold()
+    dialog.showModal()
+  }
   dialog.scrollTop = 0
   chartsIn(document)
   // Where a slip of the finger would do harm, the way out comes first.
@@ -432,7 +450,12 @@ async function ask(address) {
 function shut() {
   if (dialog.open) dialog.close()
 }
-dialog.addEventListener('close', () => { $('#dialog-body').replaceChildren(); chartsIn(document) })
+dialog.addEventListener('close', () => {
+  $('#dialog-body').replaceChildren()
+  chartsIn(document)
+  if (opener) focus(opener)
+  opener = null
+})
 dialog.addEventListener('click', e => { if (e.target === dialog) shut() })
 
 // ---- messages ----
