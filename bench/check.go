@@ -27,7 +27,7 @@ const usualTolerance = 0.15
 
 // checked returns the workloads that a check measures.
 func checked() []string {
-	return []string{"short18k", "keep64", "keep1000", "keep18k-64", "bulk4", "bulk64", "rate10k"}
+	return []string{"short18k", "keep64", "keep1000", "keep18k-64", "bulk4", "bulk64", "rate10k", "attacked"}
 }
 
 // checkPeers returns the peers of a check: txlb and what it is held against.
@@ -89,6 +89,17 @@ func compare(expected []expectation, res *results) (rows [][]string, fallen []st
 			fallen = append(fallen, fmt.Sprintf("%s of %s against %s", e.figure, e.workload, e.against))
 		}
 		rows = append(rows, []string{e.workload, e.figure, e.against, fmt.Sprintf("%s ±%.0f %%", short(e.ratio), 100*e.tolerance), got.String(), word})
+	}
+	for _, v := range res.verdicts() {
+		if v.against != "" { // that is what the file is for
+			continue
+		}
+		word := "as it should be"
+		if !v.met {
+			word = "WORSE"
+			fallen = append(fallen, v.workload+" "+v.figure.name)
+		}
+		rows = append(rows, []string{v.workload, v.figure.name, "", fmt.Sprintf("%.2f", v.bound), fmt.Sprintf("%.2f", v.got.median), word})
 	}
 	return rows, fallen
 }

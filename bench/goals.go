@@ -50,6 +50,7 @@ func goals() []goal {
 		{"stalled", p99, plain, 1.00},
 		{"idle", grown, "", 1.00},
 		{"short18k-idle", "beside", "", 1.05},
+		{"attacked", "attacked", "", 1.25},
 	}
 }
 

@@ -185,7 +185,7 @@ func (o options) counts(w workload) bool { return o.calls && w.brief > 0 }
 
 // skips reports whether a workload leaves a peer out.
 func (o options) skips(w workload, p peer) bool {
-	return w.proxied && p.argv == nil || p.variant && !o.asked && (o.quick || !w.wide)
+	return w.proxied && p.argv == nil || w.admin && !p.admin || p.variant && !o.asked && (o.quick || !w.wide)
 }
 
 // named is what can be chosen on the command line.

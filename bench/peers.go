@@ -16,6 +16,7 @@ type peer struct {
 	variant bool     // measured where it matters only, if not asked for
 	needs   []string // programs, as in programs (programs.go)
 	fds     int      // open files for an idle session, 2 if not said
+	admin   bool     // it has an admin page
 	// config returns the configuration file, nil for a peer without one;
 	// argv its command line, nil for no process at all.
 	config func(place) string
@@ -29,6 +30,7 @@ type place struct {
 	programs  map[string]string // by the names in needs
 	dir, file string            // a folder of its own, and the configuration in it
 	routes    []route           // one, or two for work beside other work
+	admin     string            // where to serve the admin page; "" for nowhere
 	files     uint64            // limit of open files
 }
 
@@ -76,7 +78,7 @@ func peers() []peer {
 // variant.
 func txlb(name, about, engine string) peer {
 	return peer{
-		name: name, about: about, needs: []string{"txlb"}, variant: engine != "",
+		name: name, about: about, needs: []string{"txlb"}, variant: engine != "", admin: true,
 		config: func(p place) string { return txlbConfig(p, engine) },
 		argv:   func(p place) []string { return []string{p.programs["txlb"], "run", "-c", p.file} },
 	}
@@ -145,6 +147,9 @@ func txlbConfig(p place, engine string) string {
     </group>
   </service>
 `, i, strconv.Quote(r.listen), strconv.Quote(r.target))
+	}
+	if p.admin != "" {
+		fmt.Fprintf(&b, "  <admin><web listen=%s secure=\"false\"/></admin>\n", strconv.Quote(p.admin))
 	}
 	return b.String() + "</config>\n"
 }

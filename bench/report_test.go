@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,8 +209,8 @@ func TestNamesOfWorkloads(t *testing.T) {
 		}
 	}
 	for _, w := range checked() {
-		if !has(w, cpu) {
-			t.Errorf("check: there is no CPU time of %s", w)
+		if !has(w, cpu) && !slices.ContainsFunc(goals(), func(g goal) bool { return g.workload == w && g.against == "" }) {
+			t.Errorf("check: there is no CPU time of %s, nor a bound of its own", w)
 		}
 	}
 }

@@ -62,6 +62,7 @@ type trial struct {
 	programs   map[string]string
 	addr       string // where the load goes
 	besideAddr string // and where the load beside it goes
+	adminAddr  string // the admin page of the peer, if the workload needs one
 	peer       *server
 	backends   []*server
 	length     time.Duration
@@ -347,9 +348,12 @@ func (r *rig) through(ctx context.Context, w workload, p peer, f func(*trial) er
 		routes = append(routes, at)
 	}
 	t.addr, t.besideAddr = routes[0].listen, routes[len(routes)-1].listen
+	if w.admin {
+		t.adminAddr = r.ports[p.name][listeners-1]
+	}
 	if p.argv != nil {
 		var err error
-		if t.peer, err = r.startPeer(ctx, p, w, routes); err != nil {
+		if t.peer, err = r.startPeer(ctx, p, w, routes, t.adminAddr); err != nil {
 			return err
 		}
 		defer t.peer.stop()
@@ -386,8 +390,8 @@ func (r *rig) room(p peer) int {
 }
 
 // startPeer starts p and waits until it passes answers on.
-func (r *rig) startPeer(ctx context.Context, p peer, w workload, routes []route) (*server, error) {
-	at := place{programs: r.programs, dir: r.dir, routes: routes, files: r.files}
+func (r *rig) startPeer(ctx context.Context, p peer, w workload, routes []route, admin string) (*server, error) {
+	at := place{programs: r.programs, dir: r.dir, routes: routes, admin: admin, files: r.files}
 	if p.config != nil {
 		at.file = filepath.Join(r.dir, p.name+".conf")
 		if err := os.WriteFile(at.file, []byte(p.config(at)), 0o600); err != nil {
@@ -408,10 +412,13 @@ func (r *rig) startPeer(ctx context.Context, p peer, w workload, routes []route)
 	return s, nil
 }
 
+// listeners is how many addresses a peer may need: for two services and its
+// admin page.
+const listeners = 3
+
 // startBackends reserves a port for each listener of each peer and starts what
 // the workloads need. A kind that does not start takes its workloads with it.
 func (r *rig) startBackends(ctx context.Context, res *results) error {
-	const listeners = 2
 	ports, err := freePorts(listeners*len(r.peers) + len(kinds()))
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ type workload struct {
 	wide      bool          // with the variants of txlb too
 	minor     bool          // no goal hangs on it: fewer rounds
 	proxied   bool          // makes no sense without a proxy
+	admin     bool          // needs an admin page, so it is for txlb alone
 	ofSlowest bool          // needs to know what the slowest peer can do
 	longer    int           // times the usual length; 0 is 1
 	brief     time.Duration // length for counting system calls; 0: they are not
@@ -73,6 +74,7 @@ func workloads() []workload {
 		stalledLoad(),
 		idleLoad(),
 		besideIdleLoad(),
+		attackedLoad(),
 		sqlLoad(),
 		redisLoad(1, 50_000),
 		redisLoad(64, 1_000_000),
