@@ -116,7 +116,6 @@ func (l *loop) run() {
 	busy := false
 	rescheduled := int64(0)
 	var offer offer
-	var look chances
 	for !l.quit {
 		var events []unix.EpollEvent
 		idle := len(l.ready) == 0 && len(l.bulk) == 0
@@ -127,16 +126,11 @@ func (l *loop) run() {
 				// program that has no hurry, and they would wait with it.
 				schedYield()
 			}
-			if !idle {
+			events = l.poll.ready()
+			if len(events) == 0 && idle && offer.due(l.now) {
+				schedYield()
 				events = l.poll.ready()
-			} else if len(l.owing)+len(l.owed) > 0 || look.due() {
-				events = l.poll.ready()
-				if len(events) == 0 && offer.due(l.now) {
-					schedYield()
-					events = l.poll.ready()
-					offer.made(l.eng.clock()-l.now, len(events) > 0)
-				}
-				look.made(len(events) > 0)
+				offer.made(l.eng.clock()-l.now, len(events) > 0)
 			}
 		}
 		if len(events) == 0 && idle {
@@ -160,11 +154,12 @@ func (l *loop) run() {
 // others (sched_yield(2)) before it sleeps. Where programs share a processor
 // with the loop and bring it new work as soon as they run, neither sleeps nor
 // has to be woken then. It pays only while there is no end of work: a loop that
-// sleeps often is woken sooner than its turn would come. One that took long is
-// not repeated for many chances.
+// sleeps often is woken sooner than its turn would come. An offer in vain is
+// not repeated for some chances, and one that took long not for many.
 type offer struct {
-	chances
 	awake int64 // ns: when the loop last woke
+	skip  int   // chances to let pass
+	vain  int   // offers in vain in a row
 }
 
 const (
@@ -172,46 +167,34 @@ const (
 	offerAfter = 300e3
 	// longOffer is how long a turn and an offer may take, in ns.
 	longOffer = 2e6
-	// offerLater is how many chances pass after a long one.
+	// offerLess bounds the doubling of how many chances pass after an offer in
+	// vain; offerLater is how many pass after a long one.
+	offerLess  = 6
 	offerLater = 1000
 )
 
-func (o *offer) due(now int64) bool { return now-o.awake >= offerAfter && o.chances.due() }
-
-// made takes in what became of an offer.
-func (o *offer) made(took int64, found bool) {
-	if took > longOffer {
-		o.skip = offerLater
-		return
+func (o *offer) due(now int64) bool {
+	if now-o.awake < offerAfter {
+		return false
 	}
-	o.chances.made(found)
-}
-
-// chances is for what may be in vain: after it was, some chances are let pass,
-// twice as many each time in a row.
-type chances struct {
-	skip int // chances to let pass
-	vain int // times in vain in a row
-}
-
-// passMost bounds the doubling: at most 1<<passMost chances pass.
-const passMost = 6
-
-func (c *chances) due() bool {
-	if c.skip > 0 {
-		c.skip--
+	if o.skip > 0 {
+		o.skip--
 		return false
 	}
 	return true
 }
 
-func (c *chances) made(found bool) {
-	if found {
-		c.vain = 0
-		return
+// made takes in what became of an offer.
+func (o *offer) made(took int64, found bool) {
+	switch {
+	case took > longOffer:
+		o.skip = offerLater
+	case found:
+		o.vain = 0
+	default:
+		o.skip = 1 << min(o.vain, offerLess)
+		o.vain++
 	}
-	c.skip = 1 << min(c.vain, passMost)
-	c.vain++
 }
 
 // turn does one batch.

@@ -27,11 +27,11 @@ func TestOffer(t *testing.T) {
 		}
 	}
 	want := 0
-	for i := range passMost + 3 {
+	for i := range offerLess + 3 {
 		if n := made(&o, 1000, false); n != want {
 			t.Errorf("%d chances passed after %d offers in vain, want %d", n, i, want)
 		}
-		want = 1 << min(i, passMost)
+		want = 1 << min(i, offerLess)
 	}
 	if n := made(&o, longOffer+1, true); n != want {
 		t.Errorf("%d chances passed, want %d", n, want)
