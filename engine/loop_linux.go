@@ -169,7 +169,7 @@ const (
 	longOffer = 2e6
 	// offerLess bounds the doubling of how many chances pass after an offer in
 	// vain; offerLater is how many pass after a long one.
-	offerLess  = 6
+	offerLess  = 2
 	offerLater = 1000
 )
 
