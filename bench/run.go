@@ -375,7 +375,7 @@ func (r *rig) through(ctx context.Context, w workload, p peer, f func(*trial) er
 // for, if the file limit allows.
 func (r *rig) room(p peer) int {
 	const (
-		spare    = 1024   // files that a program keeps for other uses
+		spare    = 1280   // files that a program keeps for other uses
 		most     = 20_000 // leaves some of the outgoing ports that there are by default
 		mostFast = 4000
 	)

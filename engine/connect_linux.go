@@ -190,7 +190,7 @@ func (l *loop) connectDeadline(s *session) {
 
 // connected starts the flows. How long the connect took is known to a turn.
 func (l *loop) connected(s *session) {
-	s.host.Times().Connected(l.index, time.Duration(l.now-s.active))
+	s.host.Connected(l.index, time.Duration(l.now-s.active))
 	s.phase = established
 	s.active = l.now
 	s.ends[backend].set(writable | owesAck)

@@ -149,7 +149,7 @@ func (s *session) connect() (why refusal, ok bool) {
 		began := time.Now()
 		conn, err := dialHost(ctx, host.Addr(), route.Timeouts.Connect)
 		if err == nil {
-			host.Times().Connected(rand.Int(), time.Since(began))
+			host.Connected(rand.Int(), time.Since(began))
 			tune(conn)
 			s.ends[backend] = conn
 			local := endpoint(conn.LocalAddr())

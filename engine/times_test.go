@@ -34,6 +34,9 @@ func TestTimesOfConnectsAndSessions(t *testing.T) {
 		if connects.Count() != 2 || connects.Sum < 0 || connects.Sum > time.Since(began) {
 			t.Errorf("%d connects in %v, want 2", connects.Count(), connects.Sum)
 		}
+		if s := r.hosts[1].Stats(); s.Connects != 2 || s.ConnectTime != connects.Sum {
+			t.Errorf("the host has %d connects in %v, its group %v", s.Connects, s.ConnectTime, connects.Sum)
+		}
 		if sessions.Count() != 2 || sessions.Sum < stay-10*time.Millisecond || sessions.Sum > 2*time.Since(began) {
 			t.Errorf("%d sessions in %v, want 2 in about %v", sessions.Count(), sessions.Sum, stay)
 		}

@@ -15,8 +15,16 @@ type Host struct {
 	// write. A Host is then a whole number of lines that the allocator aligns
 	// to lines, so that no two hosts share one.
 	identity
-	_        [(cacheLine - unsafe.Sizeof(identity{})%cacheLine) % cacheLine]byte
+	_ [(cacheLine - unsafe.Sizeof(identity{})%cacheLine) % cacheLine]byte
+	connects
+	_        [(cacheLine - unsafe.Sizeof(connects{})%cacheLine) % cacheLine]byte
 	counters // a whole line as it is: a field of no size behind it would add a word
+}
+
+// connects is what connects that succeeded took.
+type connects struct {
+	connected   atomic.Uint64
+	connectTime atomic.Uint64 // ns, all together
 }
 
 type identity struct {
@@ -59,6 +67,14 @@ func (h *Host) Addr() Addr { return h.addr }
 
 // Times returns where the times of the host's connects and sessions are counted.
 func (h *Host) Times() *Times { return h.times }
+
+// Connected counts a connect that succeeded after d; for shard see
+// [Times.Connected].
+func (h *Host) Connected(shard int, d time.Duration) {
+	h.connected.Add(1)
+	h.connectTime.Add(uint64(d))
+	h.times.Connected(shard, d)
+}
 
 // Up tells whether the host takes new sessions as far as its health goes.
 func (h *Host) Up() bool { return !h.down.Load() }
@@ -184,6 +200,9 @@ type HostStats struct {
 	Failures uint64 // failed connects
 	In, Out  uint64 // bytes from and to clients
 	Up       bool
+
+	Connects    uint64        // that succeeded
+	ConnectTime time.Duration // that these took, all together
 }
 
 // Stats returns the counters as they are now.
@@ -192,5 +211,6 @@ func (h *Host) Stats() HostStats {
 	return HostStats{
 		Active: int64(active), Picks: picks, Failures: h.failures.Load(),
 		In: h.in.Load(), Out: h.out.Load(), Up: h.Up(),
+		Connects: h.connected.Load(), ConnectTime: time.Duration(h.connectTime.Load()),
 	}
 }

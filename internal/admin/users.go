@@ -371,20 +371,37 @@ type place struct {
 
 func placeOf(from string) place {
 	p := place{from: from, source: from}
-	ip, err := netip.ParseAddr(from)
-	if both, e := netip.ParseAddrPort(from); e == nil {
-		ip, err = both.Addr(), nil
-	}
-	if err != nil {
+	ip := addrOf(from)
+	if !ip.IsValid() {
 		return p
 	}
-	ip = ip.Unmap().WithZone("")
 	p.loopback = ip.IsLoopback()
 	if p.source = ip.String(); ip.Is6() {
-		network, _ := ip.Prefix(64)
-		p.source = network.String()
+		p.source = SourceOf(from).String()
 	}
 	return p
+}
+
+// addrOf reads an address with a port or without; it is invalid if that is none.
+func addrOf(from string) netip.Addr {
+	ip, _ := netip.ParseAddr(from)
+	if both, err := netip.ParseAddrPort(from); err == nil {
+		ip = both.Addr()
+	}
+	return ip.Unmap().WithZone("")
+}
+
+// SourceOf returns what counts as one where clients are bounded by where they
+// come from: an IPv4 address, or an IPv6 network of 64 bits, as one machine may
+// have all of it. It is invalid for what is no IP address, with a port or without.
+func SourceOf(from string) netip.Prefix {
+	ip := addrOf(from)
+	bits := 32
+	if ip.Is6() {
+		bits = 64
+	}
+	source, _ := ip.Prefix(bits) // fails for the invalid one only
+	return source
 }
 
 // failed logs a login that has failed, and why, where it is not the password.

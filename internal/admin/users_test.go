@@ -129,6 +129,23 @@ func TestPublishedHashIsForThisMachine(t *testing.T) {
 	}
 }
 
+// IPv6 counts by /64, so that one machine is one source.
+func TestSourceIsANetwork(t *testing.T) {
+	for from, want := range map[string]string{
+		"192.0.2.1:5": "192.0.2.1/32", "[::ffff:192.0.2.1]:5": "192.0.2.1/32", "192.0.2.1": "192.0.2.1/32",
+		"[2001:db8:1:2:3::4]:5": "2001:db8:1:2::/64", "[fe80::1%eth0]:5": "fe80::/64",
+	} {
+		if got := SourceOf(from); got.String() != want {
+			t.Errorf("%s counts as %v, want %s", from, got, want)
+		}
+	}
+	for _, from := range []string{"", "@", "socket pid 7", "/run/x"} {
+		if SourceOf(from).IsValid() {
+			t.Errorf("%q has a source", from)
+		}
+	}
+}
+
 // After five failures a source waits, longer each time; the right password does
 // not help, and other sources are as free as before.
 func TestThrottle(t *testing.T) {

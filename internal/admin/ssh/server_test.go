@@ -508,21 +508,3 @@ func TestDeadlines(t *testing.T) {
 		sh.expect("generation 1")
 	})
 }
-
-func TestSourcesAreCountedByNetwork(t *testing.T) {
-	for addr, want := range map[string]string{
-		"192.0.2.1:5": "192.0.2.1/32", "[::ffff:192.0.2.1]:5": "192.0.2.1/32",
-		"[2001:db8:1:2:3::4]:5": "2001:db8:1:2::/64", "[fe80::1%eth0]:5": "fe80::/64",
-	} {
-		a, err := net.ResolveTCPAddr("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := sourceOf(a).String(); got != want {
-			t.Errorf("%s: %s, want %s", addr, got, want)
-		}
-	}
-	if sourceOf(&net.UnixAddr{Name: "@"}).IsValid() {
-		t.Error("a UNIX socket has a source")
-	}
-}

@@ -170,7 +170,7 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 
 // admit counts a connection, or says why there may be no further one.
 func (s *server) admit(from net.Addr) (release func(), why string) {
-	source := sourceOf(from)
+	source := admin.SourceOf(from.String())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -189,22 +189,6 @@ func (s *server) admit(from net.Addr) (release func(), why string) {
 			delete(s.sources, source)
 		}
 	}, ""
-}
-
-// sourceOf returns who counts as one: an IPv4 address, or an IPv6 network of 64
-// bits. What has no address is not counted by source.
-func sourceOf(a net.Addr) netip.Prefix {
-	at, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip := at.Addr().Unmap().WithZone("")
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	p, _ := ip.Prefix(bits) // the number of bits fits
-	return p
 }
 
 // loggedIn is where the permissions of a connection hold its caller.

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/txlb/txlb/internal/admin"
 )
 
 const (
@@ -69,7 +71,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 			}
 		}
 		wait = 0
-		source := sourceOf(c.RemoteAddr())
+		source := admin.SourceOf(c.RemoteAddr().String())
 		if b.take(source) {
 			return &placed{Conn: c, free: sync.OnceFunc(func() { b.free(source) })}, nil
 		}
@@ -119,20 +121,4 @@ type placed struct {
 func (p *placed) Close() error {
 	defer p.free()
 	return p.Conn.Close()
-}
-
-// sourceOf returns what the connections of one source have in common. All that
-// has no IP address is one source.
-func sourceOf(a net.Addr) netip.Prefix {
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	p, _ := ip.Prefix(bits)
-	return p
 }

@@ -120,17 +120,6 @@ func TestPlacesAreCounted(t *testing.T) {
 	accepting.Wait()
 }
 
-// TestSourceIsANetwork counts IPv6 by /64, so that one machine is one source.
-func TestSourceIsANetwork(t *testing.T) {
-	for addr, want := range map[string]string{
-		"192.0.2.1:5": "192.0.2.1/32", "[::ffff:192.0.2.1]:5": "192.0.2.1/32", "[2001:db8::1:2:3:4]:5": "2001:db8::/64", "[fe80::1%eth0]:5": "fe80::/64",
-	} {
-		if a, err := net.ResolveTCPAddr("tcp", addr); err == nil && sourceOf(a).String() != want {
-			t.Errorf("%s is of %v, want %s", addr, sourceOf(a), want)
-		}
-	}
-}
-
 // weary is a listener whose accepts fail a few times.
 type weary struct {
 	net.Listener

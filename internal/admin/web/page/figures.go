@@ -1,5 +1,7 @@
 package page
 
+import "time"
+
 // Figures is the data of the event "figures" that live pages get once a second:
 // what moves by itself.
 //
@@ -42,16 +44,22 @@ type ServiceFigures struct {
 
 // HostFigures are of one host, all addresses together. Rates are as for services.
 type HostFigures struct {
-	Sessions int64    `json:"sessions"`
-	Total    uint64   `json:"total"`
-	Rate     float64  `json:"rate"`
-	Failures uint64   `json:"failures"`
-	In       uint64   `json:"in"`
-	Out      uint64   `json:"out"`
-	InRate   float64  `json:"in_rate"`
-	OutRate  float64  `json:"out_rate"`
-	Checked  int64    `json:"checked"`  // when the last probe ended, milliseconds since 1970; 0: there was none
-	CheckMS  *float64 `json:"check_ms"` // how long it took, if the host passed; else null
+	Sessions int64   `json:"sessions"`
+	Total    uint64  `json:"total"`
+	Rate     float64 `json:"rate"`
+	Failures uint64  `json:"failures"`
+	In       uint64  `json:"in"`
+	Out      uint64  `json:"out"`
+	InRate   float64 `json:"in_rate"`
+	OutRate  float64 `json:"out_rate"`
+	// What connects of clients took on average over the last three seconds;
+	// null: there was none.
+	ConnectMS *float64 `json:"connect_ms"`
+	Checked   int64    `json:"checked"`  // when the last probe ended, milliseconds since 1970; 0: there was none
+	CheckMS   *float64 `json:"check_ms"` // how long it took, if the host passed; else null
+
+	connects    uint64
+	connectTime time.Duration
 }
 
 // History is the past of services and hosts, as the charts of a page that has
@@ -63,8 +71,7 @@ type History struct {
 }
 
 // Series is the past of one service or host. All fields have the same length,
-// but that a service has no CheckMS and a host no ConnectMS; null: nothing was
-// measured.
+// but that a service has no CheckMS; null: nothing was measured.
 type Series struct {
 	Rate      []float32  `json:"rate"`
 	Sessions  []float32  `json:"sessions"`

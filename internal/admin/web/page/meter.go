@@ -61,6 +61,17 @@ type hostRef struct {
 type counters struct {
 	at                  time.Time
 	total, in, out, bad uint64
+	connects            uint64
+	connectTime         time.Duration // that they took
+}
+
+// connectMS is what connects took on average between two counts; nil: there was
+// none, or one of the counts has lost some.
+func connectMS(was, is counters) *float64 {
+	if is.connects <= was.connects || is.connectTime < was.connectTime {
+		return nil
+	}
+	return milliseconds((is.connectTime - was.connectTime) / time.Duration(is.connects-was.connects))
 }
 
 // window holds the last counters, the newest at the end.
@@ -94,7 +105,6 @@ type hostMeter struct {
 type serviceMeter struct {
 	window
 	failures window
-	connects window // total: how many; in: what they took, ns
 	seen     int
 }
 
@@ -162,11 +172,12 @@ func (h *hostMeter) rates(now time.Time, f *HostFigures) {
 		copy(h.list[:], h.list[1:])
 		h.n--
 	}
-	c := counters{now, f.Total, f.In, f.Out, f.Failures}
+	c := counters{now, f.Total, f.In, f.Out, f.Failures, f.connects, f.connectTime}
 	h.list[h.n] = c
 	h.n++
 	old := h.list[0]
 	f.Rate, f.InRate, f.OutRate = rate(old.total, c.total, old, c), rate(old.in, c.in, old, c), rate(old.out, c.out, old, c)
+	f.ConnectMS = connectMS(old, c)
 }
 
 // rate is by how much a counter has grown, a second. One that has fallen lost
@@ -190,6 +201,8 @@ func hostFigures(h *director.Host) (f HostFigures) {
 			f.Failures += c.Failures
 			f.In += c.In
 			f.Out += c.Out
+			f.connects += c.Connects
+			f.connectTime += c.ConnectTime
 			if leaving == 1 {
 				continue
 			}
@@ -228,7 +241,12 @@ func (m *Meter) sampleService(src Source, f *Figures, s *director.Service) {
 	for _, n := range stats.ConnectFailures {
 		one.Failures += n
 	}
-	c := counters{src.Now, one.Total, one.In, one.Out, one.Refused}
+	c := counters{at: src.Now, total: one.Total, in: one.In, out: one.Out, bad: one.Refused}
+	for _, g := range s.Groups {
+		h := g.Times.Connects()
+		c.connects += h.Count()
+		c.connectTime += h.Sum
+	}
 	w.push(c)
 	w.failures.push(counters{at: src.Now, bad: one.Failures})
 	old := w.back(rateOver)
@@ -237,16 +255,7 @@ func (m *Meter) sampleService(src Source, f *Figures, s *director.Service) {
 	if was := w.back(refusedOver).bad; was < c.bad {
 		one.RefusedNow = c.bad - was
 	}
-	connects := counters{at: src.Now}
-	for _, g := range s.Groups {
-		h := g.Times.Connects()
-		connects.total += h.Count()
-		connects.in += uint64(h.Sum)
-	}
-	w.connects.push(connects)
-	if was := w.connects.back(rateOver); connects.total > was.total && connects.in >= was.in { // else a group has gone
-		one.ConnectMS = milliseconds(time.Duration((connects.in - was.in) / (connects.total - was.total)))
-	}
+	one.ConnectMS = connectMS(old, c)
 	f.Services[id] = one
 	f.Sessions += one.Sessions
 }
@@ -274,10 +283,11 @@ func (m *Meter) choose(f *Figures) {
 
 // same tells whether figures look alike, but for the time of the last probe.
 func same(a, b HostFigures) bool {
-	if (a.CheckMS == nil) != (b.CheckMS == nil) || a.CheckMS != nil && *a.CheckMS != *b.CheckMS {
+	differ := func(a, b *float64) bool { return (a == nil) != (b == nil) || a != nil && *a != *b }
+	if differ(a.CheckMS, b.CheckMS) || differ(a.ConnectMS, b.ConnectMS) {
 		return false
 	}
-	a.CheckMS, b.CheckMS, a.Checked, b.Checked = nil, nil, 0, 0
+	a.CheckMS, b.CheckMS, a.ConnectMS, b.ConnectMS, a.Checked, b.Checked = nil, nil, nil, nil, 0, 0
 	return a == b
 }
 
@@ -297,12 +307,12 @@ func (m *Meter) Figures(full bool) *Figures {
 // ring is the past of one service or host.
 type ring struct {
 	rate, sessions, in, out []float32
-	took                    []float32 // ms; NaN: nothing was measured
+	connect, check          []float32 // ms; NaN: nothing was measured
 	last                    int64     // the Figures.Time of the newest
 }
 
-func (r *ring) add(v *[5]float32, at int64) {
-	for i, list := range []*[]float32{&r.rate, &r.sessions, &r.in, &r.out, &r.took} {
+func (r *ring) add(v *[6]float32, at int64) {
+	for i, list := range []*[]float32{&r.rate, &r.sessions, &r.in, &r.out, &r.connect, &r.check} {
 		if len(*list) == 2*historyLength { // moved seldom, all at once
 			copy(*list, (*list)[historyLength:])
 			*list = (*list)[:historyLength]
@@ -319,24 +329,26 @@ func (m *Meter) remember(f *Figures) {
 		return
 	}
 	m.remembered = f.Time
-	put := func(id string, rate float64, sessions int64, in, out float64, took *float64) {
+	put := func(id string, rate float64, sessions int64, in, out float64, connect, check *float64) {
 		r := m.past[id]
 		if r == nil {
 			r = &ring{}
 			m.past[id] = r
 		}
-		v := [5]float32{float32(rate), float32(sessions), float32(in), float32(out), float32(math.NaN())}
-		if took != nil {
-			v[4] = float32(*took)
+		v := [6]float32{float32(rate), float32(sessions), float32(in), float32(out)}
+		for i, took := range []*float64{connect, check} {
+			if v[4+i] = float32(math.NaN()); took != nil {
+				v[4+i] = float32(*took)
+			}
 		}
 		r.add(&v, f.Time)
 	}
 	for id, s := range f.Services {
-		put(id, s.Rate, s.Sessions, s.InRate, s.OutRate, s.ConnectMS)
+		put(id, s.Rate, s.Sessions, s.InRate, s.OutRate, s.ConnectMS, nil)
 	}
 	if len(f.all) <= maxHostHistory {
 		for id, h := range f.all {
-			put(id, h.Rate, h.Sessions, h.InRate, h.OutRate, h.CheckMS)
+			put(id, h.Rate, h.Sessions, h.InRate, h.OutRate, h.ConnectMS, h.CheckMS)
 		}
 	}
 	maps.DeleteFunc(m.past, func(_ string, r *ring) bool { return r.last != f.Time })
@@ -357,21 +369,27 @@ func (m *Meter) History(ids ...string) History {
 		if r == nil {
 			continue
 		}
-		s := Series{Rate: tail(r.rate), Sessions: tail(r.sessions), InRate: tail(r.in), OutRate: tail(r.out)}
-		took := &s.ConnectMS
-		if id[0] == 'h' {
-			took = &s.CheckMS
+		s := Series{
+			Rate: tail(r.rate), Sessions: tail(r.sessions), InRate: tail(r.in), OutRate: tail(r.out),
+			ConnectMS: measured(tail(r.connect)),
 		}
-		for _, v := range tail(r.took) {
-			if v != v { // NaN
-				*took = append(*took, nil)
-			} else {
-				*took = append(*took, &v)
-			}
+		if id[0] == 'h' {
+			s.CheckMS = measured(tail(r.check))
 		}
 		h.Series[id] = s
 	}
 	return h
+}
+
+// measured makes null of what was not measured.
+func measured(list []float32) []*float32 {
+	values := make([]*float32, len(list))
+	for i, v := range list {
+		if v == v { // not NaN
+			values[i] = &v
+		}
+	}
+	return values
 }
 
 // The IDs of what is on a page: letters and digits whatever the names are, the

@@ -208,11 +208,12 @@ func TestFigures(t *testing.T) {
 		src.Now = at.Add(time.Duration(i) * time.Second)
 		host.AddBytes(1000, 5000)
 		d.State().Services[0].Groups[1].Times.Connected(i, time.Duration(i)*time.Millisecond)
+		host.Connected(i, time.Duration(i)*time.Millisecond)
 		src.Snapshot.Services = map[string]engine.ServiceStats{"web": {Active: 7, Sessions: uint64(10 * i), Refused: map[string]uint64{"no_host": uint64(i)}}}
 		f = m.Sample(src)
 	}
-	if got := f.Hosts[id]; got.InRate != 1000 || got.OutRate != 5000 || got.In != 6000 {
-		t.Errorf("a host's figures are %+v; want 1000 bytes a second in and 5000 out", got)
+	if got := f.Hosts[id]; got.InRate != 1000 || got.OutRate != 5000 || got.In != 6000 || got.ConnectMS == nil || *got.ConnectMS != 4 {
+		t.Errorf("a host's figures are %+v; want 1000 bytes a second in and 5000 out, connects of 4 ms", got)
 	}
 	if got := f.Services[web]; got.Rate != 10 || got.Sessions != 7 || got.RefusedNow != 5 || f.Sessions != 7 || got.ConnectMS == nil || *got.ConnectMS != 4 {
 		t.Errorf("the service's figures are %+v; want 10 new sessions a second, 7 sessions, 5 refused lately, connects of 4 ms", got)

@@ -132,8 +132,8 @@ const kinds = [ // least: the least that the axis ends at
   { title: 'Bytes a second', series: ['in_rate', 'out_rate'], names: ['in', 'out'], value: amount, least: 1000, mark: amount },
   { title: 'Connect time', series: ['connect_ms'], value: v => took(v) || '–', least: 0.5, mark: v => v + ' ms' },
 ]
-const kindsOfHost = [...kinds.slice(0, 3), { ...kinds[3], title: 'Time of checks', series: ['check_ms'] }]
-const colours = { rate: 'rate', sessions: 'sessions', in_rate: 'in', out_rate: 'out', connect_ms: 'connect', check_ms: 'connect' }
+const kindsOfHost = [...kinds.slice(0, 3), { ...kinds[3], series: ['connect_ms', 'check_ms'], names: ['clients', 'checks'] }]
+const colours = { rate: 'rate', sessions: 'sessions', in_rate: 'in', out_rate: 'out', connect_ms: 'connect', check_ms: 'in' }
 const keep = 600 // values
 const charts = new Map() // element -> {id, kind, data, plots}
 
