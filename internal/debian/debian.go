@@ -37,12 +37,12 @@ var packages = map[string]string{
 	"redis-server":    "redis-server",
 	"redis-benchmark": "redis-tools",
 	"promtool":        "prometheus",
-	"/usr/lib/nginx/modules/ngx_stream_module.so":     "libnginx-mod-stream",
-	"/usr/lib/postgresql/*/bin/postgres":              "postgresql",
-	"/usr/lib/postgresql/*/bin/initdb":                "postgresql",
-	"/usr/bin/python3":                                "python3",
-	"/usr/lib/python3/dist-packages/twisted":          "python3-twisted",
-	"slowhttptest":                                    "slowhttptest",
+	"/usr/lib/nginx/modules/ngx_stream_module.so":             "libnginx-mod-stream",
+	"/usr/lib/postgresql/*/bin/postgres":                      "postgresql",
+	"/usr/lib/postgresql/*/bin/initdb":                        "postgresql",
+	"/usr/bin/python3":                                        "python3",
+	"/usr/lib/python3/dist-packages/twisted/protocols/amp.py": "python3-twisted",
+	"slowhttptest": "slowhttptest",
 	"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core",
 }
 

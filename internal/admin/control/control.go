@@ -77,6 +77,7 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 		s.closeAll()
 	})
 	defer s.running.Wait()
+	defer func() { _ = ln.Close() }() // closed already, maybe; then this waits until that is done
 	defer stop()
 	defer s.closeAll()
 	for pause := time.Duration(0); ; {

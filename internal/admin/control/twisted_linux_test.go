@@ -62,7 +62,7 @@ reactor.run()
 `
 
 func TestTwistedUnderstandsIt(t *testing.T) {
-	if err := debian.Need("/usr/bin/python3", "/usr/lib/python3/dist-packages/twisted"); err != nil {
+	if err := debian.Need("/usr/bin/python3", "/usr/lib/python3/dist-packages/twisted/protocols/amp.py"); err != nil {
 		t.Skip(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
