@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/txlb/txlb/internal/debian"
 )
 
 // completed calls the hidden command in this process.
@@ -117,7 +119,7 @@ func TestCompletionKnowsEveryFlag(t *testing.T) {
 // The shells themselves: what is typed with Tab in it becomes a command that a
 // running txlb does.
 func TestCompletionInTheShells(t *testing.T) {
-	needs(t, "bash", "zsh", "fish")
+	debian.NeedFor(t, "bash", "zsh", "fish")
 	name, err := binary()
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/debian"
 )
 
 // injection is a strace that makes system calls of a running program fail.
@@ -26,7 +28,7 @@ type injection struct {
 // CALL:error=NAME:when=FIRST+STEP, counted for each thread.
 func (b *balancer) inject(rule string) *injection {
 	b.t.Helper()
-	needs(b.t, "strace")
+	debian.NeedFor(b.t, "strace")
 	in := &injection{file: filepath.Join(b.t.TempDir(), "calls")}
 	name, _, _ := strings.Cut(rule, ":")
 	in.process = run(b.t, "strace", "-f", "-s", "0", "-o", in.file, "-p", fmt.Sprint(b.pid()),

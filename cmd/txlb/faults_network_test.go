@@ -40,7 +40,7 @@ var networks atomic.Int64
 
 func newNetwork(t *testing.T) *network {
 	t.Helper()
-	needs(t, "ip", "nft")
+	debian.NeedFor(t, "ip", "nft")
 	name := fmt.Sprintf("txlb-%d-%d", os.Getpid(), networks.Add(1))
 	n := &network{t, name + "-front", name + "-back"}
 	for _, ns := range []string{n.front, n.back} {

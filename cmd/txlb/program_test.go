@@ -49,18 +49,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// needs installs Debian's programs. Where that cannot be, the test is skipped,
-// or fails on CI.
-func needs(t *testing.T, programs ...string) {
-	t.Helper()
-	if err := debian.Need(programs...); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-}
-
 // process is a program that a test runs.
 type process struct {
 	t    *testing.T

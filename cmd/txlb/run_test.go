@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/debian"
 )
 
 // webConfig is three hosts behind a port that the kernel chooses.
@@ -72,7 +74,7 @@ func established(t *testing.T, port int) (n int) {
 // one when a server is killed and started again, but for those that the server
 // takes with it: whether they were done, no balancer can know (behaviour 34).
 func TestNginxUnderLoad(t *testing.T) {
-	needs(t, "nginx", "ab")
+	debian.NeedFor(t, "nginx", "ab")
 	const requests = 20_000
 	ports := [3]int{freePort(t), freePort(t), freePort(t)}
 	metrics := freePort(t)
@@ -560,7 +562,7 @@ func TestSamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	needs(t, "systemd-analyze")
+	debian.NeedFor(t, "systemd-analyze")
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)

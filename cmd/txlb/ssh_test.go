@@ -21,7 +21,7 @@ import (
 // sshUser makes a key and returns its file and the <user> that has it.
 func sshUser(t *testing.T) (file, user string) {
 	t.Helper()
-	needs(t, "ssh", "ssh-keygen")
+	debian.NeedFor(t, "ssh", "ssh-keygen")
 	file = filepath.Join(t.TempDir(), "id")
 	if out, err := exec.Command(debian.Path("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", file).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -188,7 +188,7 @@ func TestReadyzWhileDraining(t *testing.T) {
 // Somebody attacks the page with slow requests: clients are served, and so are
 // other admins.
 func TestSlowAttackOnThePage(t *testing.T) {
-	needs(t, "slowhttptest")
+	debian.NeedFor(t, "slowhttptest")
 	a := server(t, named("a"))
 	p := txlb(t, `<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="`+a+`"/></group></service>
 <admin><web listen="127.0.0.1:0" secure="false"/>`+operator+`</admin></config>`)

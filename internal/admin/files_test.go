@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
@@ -122,11 +121,10 @@ func TestEventsTellWhoAndWhat(t *testing.T) {
 	_, _ = c.Read(make([]byte, 1))
 	_ = c.Close()
 	var list []director.Event
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		if list = r.dir.Events(); len(list) == 6 || time.Now().After(deadline) {
-			break
-		}
-	}
+	eventually(t, "both hosts are down", func() bool {
+		list = r.dir.Events()
+		return len(list) == 6
+	})
 	var kinds []string
 	for i, e := range list {
 		kinds = append(kinds, string(e.Kind))

@@ -19,9 +19,7 @@ import (
 // A real web server, with TLS and without, on UNIX sockets so that no port can
 // be taken.
 func TestNginx(t *testing.T) {
-	if err := debian.Need("nginx"); err != nil {
-		t.Skip(err)
-	}
+	debian.NeedFor(t, "nginx")
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil { // its workers run as another user
 		t.Fatal(err)

@@ -16,9 +16,7 @@ import (
 // a password and a setting.
 func crypt3(t *testing.T, pairs [][2]string) []string {
 	t.Helper()
-	if err := debian.Need("perl"); err != nil {
-		t.Fatal(err)
-	}
+	debian.NeedFor(t, "perl")
 	var in bytes.Buffer
 	for _, p := range pairs {
 		fmt.Fprintf(&in, "%s %s\n", hex.EncodeToString([]byte(p[0])), hex.EncodeToString([]byte(p[1])))

@@ -62,9 +62,7 @@ reactor.run()
 `
 
 func TestTwistedUnderstandsIt(t *testing.T) {
-	if err := debian.Need("/usr/bin/python3", "/usr/lib/python3/dist-packages/twisted/protocols/amp.py"); err != nil {
-		t.Skip(err)
-	}
+	debian.NeedFor(t, "/usr/bin/python3", "/usr/lib/python3/dist-packages/twisted/protocols/amp.py")
 	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "/usr/bin/python3", "-c", twistedClient, serve(t, table)).CombinedOutput()

@@ -19,7 +19,7 @@ import (
 )
 
 func TestSocat(t *testing.T) {
-	needs(t, "socat")
+	debian.NeedFor(t, "socat")
 	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)))
 	run := func(in string) string {
 		cmd := exec.Command(debian.Path("socat"), "-t", "20", "-", "UNIX-CONNECT:"+r.path)
@@ -45,7 +45,7 @@ func TestSocat(t *testing.T) {
 }
 
 func TestPrometheusHAProxyExporter(t *testing.T) {
-	needs(t, "prometheus-haproxy-exporter")
+	debian.NeedFor(t, "prometheus-haproxy-exporter")
 	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)))
 	_ = r.visit()
 	_ = r.visit()
@@ -145,7 +145,7 @@ func terminal(t *testing.T) (master, slave *os.File) {
 
 // hatop draws, takes servers out and in, and its shell gives commands.
 func TestHatop(t *testing.T) {
-	needs(t, "hatop")
+	debian.NeedFor(t, "hatop")
 	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)))
 	_ = r.visit()
 	master, slave := terminal(t)
@@ -212,7 +212,7 @@ func TestHatop(t *testing.T) {
 
 // The mode says who may come in, and the kernel says who has.
 func TestWhoMayComeIn(t *testing.T) {
-	needs(t, "socat")
+	debian.NeedFor(t, "socat")
 	if os.Geteuid() != 0 {
 		t.Skip("only root can be somebody else")
 	}

@@ -19,18 +19,6 @@ import (
 	"github.com/txlb/txlb/internal/debian"
 )
 
-// needs installs Debian's programs. Where that cannot be, the test is skipped,
-// or fails on CI.
-func needs(t *testing.T, programs ...string) {
-	t.Helper()
-	if err := debian.Need(programs...); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-}
-
 // begin starts a program, which ends with the test.
 func begin(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
@@ -47,7 +35,7 @@ func begin(t *testing.T, cmd *exec.Cmd) {
 // realHAProxy runs HAProxy with what doc has, and returns how to ask it.
 func realHAProxy(t *testing.T, a, b, c string) (ask func(line string) string) {
 	t.Helper()
-	needs(t, "haproxy")
+	debian.NeedFor(t, "haproxy")
 	dir := folder(t)
 	path := filepath.Join(dir, "h.sock")
 	conf := fmt.Sprintf(`global

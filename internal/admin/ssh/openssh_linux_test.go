@@ -19,18 +19,6 @@ import (
 	"github.com/txlb/txlb/internal/director"
 )
 
-// needs installs Debian's programs. Where that cannot be, the test is skipped,
-// or fails on CI.
-func needs(t *testing.T, programs ...string) {
-	t.Helper()
-	if err := debian.Need(programs...); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-}
-
 // options are those of OpenSSH's programs for the server of the rig: its host
 // key alone is right, and nothing of the user's own counts.
 func (r *rig) options(more ...string) []string {
@@ -63,7 +51,7 @@ func run(t testing.TB, input, name string, args ...string) (out, errs string, st
 }
 
 func TestOpenSSHRunsLines(t *testing.T) {
-	needs(t, "ssh")
+	debian.NeedFor(t, "ssh")
 	r := newRig(t)
 	for _, c := range []struct {
 		words, out, errs string
@@ -88,7 +76,7 @@ func TestOpenSSHRunsLines(t *testing.T) {
 }
 
 func TestOpenSSHScript(t *testing.T) {
-	needs(t, "ssh")
+	debian.NeedFor(t, "ssh")
 	r := newRig(t)
 	out, errs, status := r.openssh("# a script\nhostAdminDown web main a\r\n\nshow hosts web main --json; status", []string{"-T"})
 	if status != 0 || errs != "" || strings.Count(out, "\n") != 3 || !strings.Contains(out, `"state":"maint"`) {
@@ -110,7 +98,7 @@ func TestOpenSSHScript(t *testing.T) {
 }
 
 func TestOpenSSHLogins(t *testing.T) {
-	needs(t, "ssh", "ssh-keygen", "sshpass")
+	debian.NeedFor(t, "ssh", "ssh-keygen", "sshpass")
 	r := newRig(t)
 	password := func(user, password string, words ...string) (string, string, int) {
 		args := append([]string{"-p", password, debian.Path("ssh")}, r.options("-o", "PubkeyAuthentication=no", user+"@127.0.0.1")...)
@@ -167,7 +155,7 @@ func TestOpenSSHLogins(t *testing.T) {
 }
 
 func TestOpenSSHForwardsNothing(t *testing.T) {
-	needs(t, "ssh", "sftp")
+	debian.NeedFor(t, "ssh", "sftp")
 	r := newRig(t)
 	for _, c := range []struct {
 		opts []string
@@ -198,7 +186,7 @@ func TestOpenSSHForwardsNothing(t *testing.T) {
 // TestAuditFindsNothing has Debian's ssh-audit look at what is offered. What it
 // warns of are names that are newer than it is.
 func TestAuditFindsNothing(t *testing.T) {
-	needs(t, "ssh-audit")
+	debian.NeedFor(t, "ssh-audit")
 	r := newRig(t)
 	_, port, _ := net.SplitHostPort(r.addr)
 	out, errs, status := run(t, "", "ssh-audit", "-n", "-p", port, "127.0.0.1")
@@ -223,7 +211,7 @@ type pane struct {
 // terminal shows "ended STATUS", and whether its settings are as they were.
 func tmux(t *testing.T, width, height int, env []string, words ...string) *pane {
 	t.Helper()
-	needs(t, "tmux")
+	debian.NeedFor(t, "tmux")
 	dir, err := os.MkdirTemp("", "txlb-tmux") // a short path, as sockets need
 	if err != nil {
 		t.Fatal(err)
@@ -286,7 +274,7 @@ func (p *pane) expect(pattern string) string {
 // sshPane runs OpenSSH's client in a terminal.
 func (r *rig) sshPane(t *testing.T, width, height int, env []string, words ...string) *pane {
 	t.Helper()
-	needs(t, "ssh")
+	debian.NeedFor(t, "ssh")
 	args := append([]string{debian.Path("ssh")}, r.options("-t", "-o", "SendEnv=NO_COLOR", "admin@127.0.0.1")...)
 	return tmux(t, width, height, env, append(args, words...)...)
 }
@@ -388,7 +376,7 @@ func TestTerminalIsToldTheEnd(t *testing.T) {
 // left in the server, as the end of the tests finds out for descriptors and
 // goroutines.
 func TestADyingClientLeavesNothing(t *testing.T) {
-	needs(t, "ssh")
+	debian.NeedFor(t, "ssh")
 	r := newRig(t)
 	for _, c := range []struct {
 		opts  []string
@@ -437,7 +425,7 @@ func TestADyingClientLeavesNothing(t *testing.T) {
 }
 
 func TestHostKeyOfKeygen(t *testing.T) {
-	needs(t, "ssh-keygen")
+	debian.NeedFor(t, "ssh-keygen")
 	dir := t.TempDir()
 	path := filepath.Join(dir, "made")
 	key, err := HostKey(path)

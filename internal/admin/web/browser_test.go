@@ -38,9 +38,7 @@ func newBrowser(t *testing.T) *browser {
 	if testing.Short() {
 		t.Skip("needs a browser")
 	}
-	if err := debian.Need("chromium", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"); err != nil {
-		t.Fatal(err)
-	}
+	debian.NeedFor(t, "chromium", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(debian.Path("chromium")), chromedp.NoSandbox,
 		chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(patience), chromedp.Flag("ignore-certificate-errors", true))
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), opts...)

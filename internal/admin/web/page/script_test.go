@@ -21,9 +21,7 @@ func TestScriptWritesFiguresAlike(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a browser")
 	}
-	if err := debian.Need("chromium"); err != nil {
-		t.Fatal(err)
-	}
+	debian.NeedFor(t, "chromium")
 	script, err := os.ReadFile("static/page.js")
 	if err != nil {
 		t.Fatal(err)
