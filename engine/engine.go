@@ -20,6 +20,7 @@ package engine
 
 import (
 	"errors"
+	"time"
 
 	"github.com/txlb/txlb/sched"
 )
@@ -47,6 +48,7 @@ type Options struct {
 	Splice      SpliceMode // Linux only
 	Ring        RingMode   // Linux only
 	ringFrom    int        // sends from which on a batch goes through the ring; 0: what pays
+	governor    governor   // of the loops' goroutines; none: what pays
 	PipeSize    int        // bytes that a pipe should hold; 0: 1 MiB
 	PipeMemory  int64      // bytes that all pipes together may hold; 0: 256 MiB
 	MaxSessions int        // sessions at once; 0: no limit. At the limit, accepting pauses
@@ -86,12 +88,14 @@ type ServiceStats struct {
 
 // LoopStats counts the work of one loop.
 type LoopStats struct {
-	Active  int64  // sessions now
-	Pipes   int64  // pipes open
-	Events  uint64 // events taken in
-	Accepts uint64 // connections accepted
-	Spliced uint64 // bytes moved through pipes
-	Copied  uint64 // bytes moved through buffers
+	Active  int64         // sessions now
+	Pipes   int64         // pipes open
+	Events  uint64        // events taken in
+	Accepts uint64        // connections accepted
+	Spliced uint64        // bytes moved through pipes
+	Copied  uint64        // bytes moved through buffers
+	Runner  int           // the loop whose goroutine runs this one: few do at low load
+	Awake   time.Duration // how long this loop's goroutine was not asleep
 }
 
 const (

@@ -25,6 +25,8 @@ type Engine struct {
 	sessions atomic.Int64  // sessions now, and accepts under way
 	draining atomic.Bool   //
 	empty    chan struct{} // has a token after the last session ended while draining
+	closing  chan struct{} // closed when govern is to end
+	governed chan struct{} // closed when it has
 
 	mu      sync.Mutex   // held by Apply, Drain and Close
 	asking  sync.RWMutex // held for reading by who asks the loops for sessions: they live until it has its answer
@@ -57,9 +59,14 @@ func New(opt Options) (*Engine, error) {
 		epoch:    time.Now(),
 		failures: make(chan Failure, failureQueue),
 		empty:    make(chan struct{}, 1),
+		closing:  make(chan struct{}),
+		governed: make(chan struct{}),
 	}
 	if e.opt.ringFrom == 0 {
 		e.opt.ringFrom = worthARing
+	}
+	if e.opt.governor.decide == nil {
+		e.opt.governor = governor{governEvery, decide}
 	}
 	e.serving.Store(&serving{})
 	switch opt.Splice {
@@ -83,6 +90,7 @@ func New(opt Options) (*Engine, error) {
 	for _, l := range e.loops {
 		go l.run()
 	}
+	go e.govern()
 	return e, nil
 }
 
@@ -298,6 +306,8 @@ func (e *Engine) Close() error {
 	e.asking.Lock()
 	e.closed = true
 	e.asking.Unlock()
+	close(e.closing)
+	<-e.governed
 	for _, l := range e.loops {
 		l.submit(func() { l.quit = true })
 	}

@@ -75,7 +75,12 @@ type loop struct {
 	used     int    // bytes of arena that sends refer to
 	waste    []byte // takes what refused clients have sent
 
-	done chan struct{} // closed when run returns
+	carried []*loop       // whose turns this goroutine runs beside its own
+	tallied int64         // ns: until then the goroutine's time awake is counted
+	leaving func()        // gives the loop to another goroutine after this turn
+	due     bool          // while carried: there may be events
+	home    chan struct{} // says to the goroutine that it runs its own loop again
+	done    chan struct{} // closed when run returns
 }
 
 // turnRef names a flow; the session may have ended meanwhile.
@@ -104,9 +109,10 @@ func assemble(e *Engine, index int, sys kernel) *loop {
 	l := &loop{
 		index: index, eng: e, sys: sys, tasks: queue.NewLockFreeQueue(),
 		arena: make([]byte, arenaSize), waste: make([]byte, readSize),
-		done: make(chan struct{}),
+		home: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	l.wheel.fire = l.onTimer
+	l.count.runner.Store(int32(index))
 	return l
 }
 
@@ -118,7 +124,7 @@ func (l *loop) run() {
 	var offer offer
 	for !l.quit {
 		var events []unix.EpollEvent
-		idle := len(l.ready) == 0 && len(l.bulk) == 0
+		idle := l.allIdle()
 		if busy || !idle {
 			if len(l.bulk) > 0 && l.now-l.copiedAt < quietFor {
 				// Beside small messages, bulk leaves the processor to whoever
@@ -134,18 +140,29 @@ func (l *loop) run() {
 			}
 		}
 		if len(events) == 0 && idle {
-			l.acknowledge(&l.owing)
-			l.acknowledge(&l.owed)
+			l.payOff()
+			l.tally(l.eng.clock())
 			events = l.poll.wait()
-			offer.awake = l.eng.clock()
+			l.tallied = l.eng.clock()
+			offer.awake = l.tallied
 		}
 		busy = len(events) > 0
 		l.now = l.eng.clock()
 		if l.now-rescheduled > rescheduleEvery {
 			rescheduled = l.now
+			l.tally(l.now)
 			runtime.Gosched()
 		}
 		l.turn(events)
+		if len(l.carried) > 0 {
+			busy = l.turnCarried() || busy
+		}
+		if l.leaving != nil {
+			l.leave()
+		}
+	}
+	for _, c := range l.carried {
+		c.home <- struct{}{}
 	}
 	l.shut()
 }
@@ -244,6 +261,8 @@ func (l *loop) takeIn(ev *unix.EpollEvent) {
 		l.rung = true
 	case ev.Fd == keyClock:
 		l.poll.ticked()
+	case ev.Fd < keyCarried+int32(len(l.eng.loops)):
+		l.eng.loops[ev.Fd-keyCarried].due = true
 	default:
 		if sh := l.shards[keyListener-ev.Fd]; sh != nil {
 			l.acceptFrom(sh, acceptBurst)

@@ -3,6 +3,7 @@ package engine
 import (
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // termination tells how a session ended, in HAProxy's two letters: who ended
@@ -127,6 +128,8 @@ func newServiceStats() ServiceStats {
 // loopCounters are one loop's counts of its own work.
 type loopCounters struct {
 	active, pipes                    atomic.Int64
+	awake                            atomic.Int64 // ns that the loop's goroutine was not asleep
+	runner                           atomic.Int32 // the loop whose goroutine runs this one
 	events, accepts, spliced, copied atomic.Uint64
 	_                                [64]byte
 }
@@ -136,5 +139,6 @@ func (c *loopCounters) stats() LoopStats {
 		Active: c.active.Load(), Pipes: c.pipes.Load(),
 		Events: c.events.Load(), Accepts: c.accepts.Load(),
 		Spliced: c.spliced.Load(), Copied: c.copied.Load(),
+		Runner: int(c.runner.Load()), Awake: time.Duration(c.awake.Load()),
 	}
 }

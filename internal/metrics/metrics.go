@@ -236,6 +236,8 @@ func loops(x *text, snap engine.Snapshot) {
 	each("txlb_loop_sessions", "gauge", func(l engine.LoopStats) float64 { return float64(l.Active) })
 	each("txlb_loop_events_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Events) })
 	each("txlb_loop_accepts_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Accepts) })
+	each("txlb_loop_awake_seconds_total", "counter", func(l engine.LoopStats) float64 { return l.Awake.Seconds() })
+	each("txlb_loop_runner", "gauge", func(l engine.LoopStats) float64 { return float64(l.Runner) })
 	each("txlb_loop_spliced_bytes_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Spliced) })
 	each("txlb_loop_copied_bytes_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Copied) })
 	each("txlb_pipes", "gauge", func(l engine.LoopStats) float64 { return float64(l.Pipes) })

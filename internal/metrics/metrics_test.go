@@ -61,7 +61,7 @@ func source(t *testing.T) Source {
 					Refused: map[string]uint64{"no_host": 4}, Ended: map[string]uint64{"--": 5},
 					ConnectFailures: map[string]uint64{"refused": 6},
 				}},
-				Loops: []engine.LoopStats{{Active: 1, Pipes: 2, Events: 3, Accepts: 4, Spliced: 5, Copied: 6}},
+				Loops: []engine.LoopStats{{Active: 1, Pipes: 2, Events: 3, Accepts: 4, Spliced: 5, Copied: 6, Runner: 7, Awake: 8500 * time.Millisecond}},
 			}
 		},
 		State: d.State, Version: "v1", SessionsLimit: 100, FDLimit: 1000,
@@ -208,6 +208,8 @@ func TestServe(t *testing.T) {
 		`txlb_loop_accepts_total{loop="0"}`:                               4,
 		`txlb_loop_spliced_bytes_total{loop="0"}`:                         5,
 		`txlb_loop_copied_bytes_total{loop="0"}`:                          6,
+		`txlb_loop_runner{loop="0"}`:                                      7,
+		`txlb_loop_awake_seconds_total{loop="0"}`:                         8.5,
 		`txlb_build_info{version="v1"}`:                                   1,
 		"txlb_config_generation":                                          1,
 		"txlb_sessions_limit":                                             100,

@@ -1,0 +1,146 @@
+//go:build !portable
+
+package engine
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestDecide(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		runner []int
+		share  []float64
+		want   []handover
+	}{
+		{"one loop", []int{0}, []float64{1}, nil},
+		{"two calm ones join", []int{0, 1}, []float64{0.2, 0.1}, []handover{{0, 0, 1}}},
+		{"two that would be too much stay apart", []int{0, 1}, []float64{0.3, 0.3}, nil},
+		{"carried already", []int{0, 0}, []float64{0.1, 0}, nil},
+		{"neither calm nor pressed", []int{0, 0}, []float64{0.7, 0}, nil},
+		{"pressed gives one back", []int{0, 0}, []float64{0.9, 0}, []handover{{1, 0, 1}}},
+		{"and half of many", []int{1, 1, 1, 1, 1}, []float64{0, 0.9, 0, 0, 0}, []handover{{0, 1, 0}, {2, 1, 2}}},
+		{"pressed goes before calm", []int{0, 0, 2, 3}, []float64{0.9, 0, 0, 0}, []handover{{1, 0, 1}}},
+		{"the busy one is left alone", []int{0, 1, 2}, []float64{1, 0.1, 0.1}, []handover{{2, 2, 1}}},
+		{"who carries brings its own along", []int{0, 0, 2}, []float64{0.1, 0, 0}, []handover{{1, 0, 2}, {0, 0, 2}}},
+		{"as many as fit", []int{0, 1, 2, 3}, []float64{0.1, 0.2, 0.3, 0.15}, []handover{{3, 3, 0}, {1, 1, 0}}},
+	} {
+		if diff := cmp.Diff(c.want, decide(c.runner, c.share), cmp.AllowUnexported(handover{})); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", c.name, diff)
+		}
+	}
+}
+
+// TestDecideKeepsOrder applies decisions under loads that change at random:
+// each loop has somebody who runs it, nobody is carried who carries, and under
+// a load that stays the same there is an end of changes.
+func TestDecideKeepsOrder(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 65))
+	for range 2000 {
+		loads := make([]float64, 1+r.IntN(9)) // of each loop
+		runner := make([]int, len(loads))
+		for i := range runner {
+			runner[i] = i
+		}
+		for range 4 {
+			for i := range loads {
+				loads[i] = r.Float64() * r.Float64()
+			}
+			changes := -1
+			for range 20 {
+				if changes == 0 {
+					break
+				}
+				share := make([]float64, len(loads))
+				for loop, load := range loads {
+					share[runner[loop]] = min(1, share[runner[loop]]+load)
+				}
+				list := decide(runner, share)
+				changes = len(list)
+				for _, h := range list {
+					if runner[h.loop] != h.from || h.from == h.to {
+						t.Fatalf("%v: %+v", runner, h)
+					}
+					runner[h.loop] = h.to
+				}
+				for loop, by := range runner {
+					if runner[by] != by {
+						t.Fatalf("loop %d is run by %d, which is carried: %v after %+v", loop, by, runner, list)
+					}
+				}
+			}
+			if changes != 0 {
+				t.Fatalf("no end of changes with %v: %v", loads, runner)
+			}
+		}
+	}
+}
+
+// TestLoopsJoinAndPart: loops at rest end up with one goroutine, one that has
+// much to do runs alone, and the sessions of a carried loop are served.
+func TestLoopsJoinAndPart(t *testing.T) {
+	const loops = 4
+	var mu sync.Mutex
+	pressing := -1 // the loop that is said to be busy
+	rig := newRig(t, Options{Loops: loops, governor: governor{time.Millisecond, func(runner []int, _ []float64) []handover {
+		mu.Lock()
+		defer mu.Unlock()
+		share := make([]float64, loops)
+		if pressing >= 0 {
+			share[runner[pressing]] = 1
+		}
+		return decide(runner, share)
+	}}}, Route{}, backendServer(t, echo))
+	runners := func() (list []int) {
+		for _, l := range rig.e.Snapshot().Loops {
+			list = append(list, l.Runner)
+		}
+		return list
+	}
+	conns := make([]*peer, 16) // some on each loop
+	for i := range conns {
+		conns[i] = rig.dial()
+	}
+	for _, busy := range []int{-1, 2, -1, 0, 3} {
+		mu.Lock()
+		pressing = busy
+		mu.Unlock()
+		eventually(t, "the loops are spread as the load needs", func() bool {
+			now := runners()
+			others := slices.Clone(now)
+			if busy >= 0 {
+				others = slices.Delete(others, busy, busy+1)
+				if now[busy] != busy || slices.Contains(others, busy) {
+					return false
+				}
+			}
+			slices.Sort(others)
+			return len(slices.Compact(others)) == 1
+		})
+		for _, c := range conns {
+			c.send([]byte("hello"))
+			c.expect([]byte("hello"))
+		}
+	}
+}
+
+// TestAwake: a goroutine that works is awake, one that has nothing to do is not.
+func TestAwake(t *testing.T) {
+	rig := newRig(t, Options{Loops: 1}, Route{}, backendServer(t, echo))
+	began := time.Now()
+	c := rig.dial()
+	for range 100 {
+		c.send([]byte("hello"))
+		c.expect([]byte("hello"))
+	}
+	awake := rig.e.Snapshot().Loops[0].Awake
+	if took := time.Since(began); awake <= 0 || awake > took {
+		t.Errorf("awake for %v in %v", awake, took)
+	}
+}
