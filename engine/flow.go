@@ -80,15 +80,16 @@ func (e *end) hint(events uint32) {
 // while bytes are pending, so at most one buffer or one pipe is held; the
 // flow finishes only when nothing is pending or nothing more can be sent.
 type flow struct {
-	held    []byte // a buffer of bytes read and not yet taken by the destination
-	taken   int32  // how many of held the destination has taken
-	pipe    pipe   // lent while splicing and bytes move
-	window  int32  // what the next fill may move
-	burst   int32  // bytes that fills have moved since the source was last empty
-	mode    mode
-	sending bool // the loop has bytes of this flow in its batch
-	queued  bool // waits for its turn to splice
-	done    bool // nothing will move any more
+	held     []byte // a buffer of bytes read and not yet taken by the destination
+	taken    int32  // how many of held the destination has taken
+	pipe     pipe   // lent while splicing and bytes move
+	window   int32  // what the next fill may move
+	burst    int32  // bytes that fills have moved since the source was last empty
+	mode     mode
+	streamed uint8 // reads to be copied in a row before these are small messages and no gap in a stream
+	sending  bool  // the loop has bytes of this flow in its batch
+	queued   bool  // waits for its turn to splice
+	done     bool  // nothing will move any more
 }
 
 // mode is how a flow moves bytes.
@@ -103,6 +104,9 @@ const (
 	// trickle is how little may come between two empty states of the source
 	// for the stream to be copied again, in bytes.
 	trickle = 16 << 10
+	// gap is how many reads a stream may copy in a row without being taken for
+	// small messages.
+	gap = 8
 	// minWindow and maxWindow bound what one fill may move, in bytes.
 	minWindow = 64 << 10
 	maxWindow = 1 << 30
@@ -172,6 +176,7 @@ func (f *flow) onRead(src *end, n, room int, errno syscall.Errno) {
 // splice makes the flow splice once what is pending is out.
 func (f *flow) splice() {
 	f.mode = splicing
+	f.streamed = gap
 	f.window = maxWindow
 	f.burst = 0
 }

@@ -23,6 +23,9 @@ const (
 	spliceTurn = 256 << 10
 	bulkTurn   = 1 << 20
 	quietFor   = int64(50 * time.Millisecond)
+	// settleFor is how old a stream is before it is told from what came before it
+	// and from its own beginning, which is small too.
+	settleFor = int64(300 * time.Millisecond)
 	// publishEvery is how old the published byte counts of a session may be.
 	publishEvery = int64(time.Second)
 	// rescheduleEvery is how long a loop runs before it goes through the scheduler.
@@ -61,19 +64,19 @@ type loop struct {
 	rung       bool     // the bell rang in this batch
 	quit       bool
 
-	ready    []*session // something may be done for them in this turn
-	sends    []sendOp   // the batch's sends; their bytes lie in arena or in held
-	bulk     []turnRef  // flows that wait for their turn to splice
-	dirty    []*session // have bytes to publish
-	owing    []turnRef  // backends that connected in this turn, whose handshake is not acknowledged
-	owed     []turnRef  // the same, in the turn before
-	closing  []int32    // descriptors to close at the end of the batch
-	vacated  []*session // sessions that ended in this batch
-	work     []*session // ready, while it is worked through
-	arena    []byte
-	copiedAt int64  // ns: the last send of a copied flow
-	used     int    // bytes of arena that sends refer to
-	waste    []byte // takes what refused clients have sent
+	ready   []*session // something may be done for them in this turn
+	sends   []sendOp   // the batch's sends; their bytes lie in arena or in held
+	bulk    []turnRef  // flows that wait for their turn to splice
+	dirty   []*session // have bytes to publish
+	owing   []turnRef  // backends that connected in this turn, whose handshake is not acknowledged
+	owed    []turnRef  // the same, in the turn before
+	closing []int32    // descriptors to close at the end of the batch
+	vacated []*session // sessions that ended in this batch
+	work    []*session // ready, while it is worked through
+	arena   []byte
+	smallAt int64  // ns: the last small message
+	used    int    // bytes of arena that sends refer to
+	waste   []byte // takes what refused clients have sent
 
 	carried []*loop       // whose turns this goroutine runs beside its own
 	tallied int64         // ns: until then the goroutine's time awake is counted
@@ -126,7 +129,7 @@ func (l *loop) run() {
 		var events []unix.EpollEvent
 		idle := l.allIdle()
 		if busy || !idle {
-			if len(l.bulk) > 0 && l.now-l.copiedAt < quietFor {
+			if len(l.bulk) > 0 && l.amongSmall() {
 				// Beside small messages, bulk leaves the processor to whoever
 				// answers them: a loop that never sleeps would be taken for a
 				// program that has no hurry, and they would wait with it.
@@ -231,10 +234,7 @@ func (l *loop) turn(events []unix.EpollEvent) {
 		}
 	}
 	budget := bulkTurn
-	if len(l.sends) > 0 {
-		l.copiedAt = l.now
-	}
-	if l.now-l.copiedAt < quietFor {
+	if l.amongSmall() {
 		budget = spliceTurn
 	}
 	l.flush()

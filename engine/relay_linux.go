@@ -91,8 +91,13 @@ func (l *loop) receive(s *session, i int) bool {
 	if total == 0 {
 		return false
 	}
-	if total >= l.eng.sustained {
+	switch {
+	case total >= l.eng.sustained:
 		f.splice()
+	case f.streamed > 0:
+		f.streamed-- // a gap in a stream, for all that is known
+	default:
+		l.smallAt = l.now
 	}
 	s.active = l.now
 	if i == backend {
@@ -227,6 +232,10 @@ func (l *loop) spliceSome(budget int) {
 // spliceFlow moves up to budget bytes of flow i and returns how many it moved.
 func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 	f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
+	if !dst.is(paced) && len(l.bulk) > fewStreams && l.amongSmall() && l.now-s.started > settleFor {
+		dst.set(paced)
+		l.sys.pace(dst.fd)
+	}
 	for moved < budget {
 		switch f.next(src, dst) {
 		case fill:
@@ -237,10 +246,6 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 					return moved
 				}
 				f.pipe = pipe
-				if len(l.bulk) > fewStreams && !dst.is(paced) {
-					dst.set(paced)
-					l.sys.pace(dst.fd)
-				}
 				l.count.pipes.Store(int64(l.sys.pipes()))
 			}
 			n, st, err := f.pipe.Fill(int(src.fd), min(int(f.window), max(budget-moved, minWindow)))
@@ -273,10 +278,13 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 	return moved
 }
 
-// fewStreams is how many streams of a loop are spliced at once without pacing
-// toward peers on this machine. With more, what is under way outgrows the
-// processor's cache.
+// fewStreams is how many streams of a loop are spliced at once, while there are
+// small messages, without pacing toward peers on this machine. What more of them
+// have under way fills the queues in which the small ones wait.
 const fewStreams = 4
+
+// amongSmall tells whether small messages have passed not long ago.
+func (l *loop) amongSmall() bool { return l.now-l.smallAt < quietFor }
 
 // letGo gives the flow's buffer and pipe back.
 func (l *loop) letGo(f *flow) {
