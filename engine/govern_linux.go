@@ -22,6 +22,9 @@ const (
 // work as the load needs.
 func (e *Engine) govern() {
 	defer close(e.governed)
+	if len(e.loops) == 1 {
+		return // there is nothing to move
+	}
 	tick := time.NewTicker(e.opt.governor.every)
 	defer tick.Stop()
 	runner := make([]int, len(e.loops)) // whose goroutine runs a loop

@@ -37,8 +37,9 @@ const (
 	pauseFor = int64(100 * time.Millisecond)
 )
 
-// loop owns its listeners, sessions, pipes, buffers and timers. All of it is
-// touched by the goroutine in run alone; what others want done, they submit.
+// loop owns its listeners, sessions, pipes, buffers and timers. They are touched
+// only by the goroutine that runs it, its own or one that carries it; what others
+// want done, they submit.
 //
 // A turn takes in a batch of events, receives for each, and does at its end
 // together what the batch asked for: sends, then splices, timers, tasks, and
