@@ -103,10 +103,11 @@ type Director struct {
 	moved   map[string]bool   // names that the state is behind of; true: in their addresses
 	source  *source           // where names are looked up
 	routes  map[string]*route
-	dirty   bool       // a plan is due
-	probing int        // probes under way
-	swept   time.Time  // when startProbes last went through the hosts
-	due     []dueProbe // what it found, kept for its room
+	dirty   bool             // a plan is due
+	fallen  map[*Target]bool // have gone down since tellAllDown
+	probing int              // probes under way
+	swept   time.Time        // when startProbes last went through the hosts
+	due     []dueProbe       // what it found, kept for its room
 	ramping map[*Target]bool
 	ramped  time.Time // when ramp last went through them
 
@@ -172,6 +173,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		names:   map[string]*name{},
 		moved:   map[string]bool{},
 		routes:  map[string]*route{},
+		fallen:  map[*Target]bool{},
 		ramping: map[*Target]bool{},
 	}
 	cfg = cfg.Clone()
@@ -263,6 +265,7 @@ func (d *Director) Run(ctx context.Context) error {
 		case <-wake.C:
 		}
 		d.drain()
+		d.tellAllDown()
 		d.settleNames()
 		now := time.Now()
 		nextStep := d.ramp(now)

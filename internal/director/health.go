@@ -87,9 +87,27 @@ func (d *Director) down(t *Target, reason string, more ...any) {
 	d.noteHost("host down", t, reason)
 	d.log.Warn("host down", append([]any{"service", t.key.service, "group", t.key.group, "host", t.key.host,
 		"addr", t.key.addr.String(), "reason", reason}, more...)...)
-	if g := d.group(t.key); g != nil && g.lastWas(t) {
-		d.log.Error("all hosts are down", "service", t.key.service, "group", t.key.group)
+	d.fallen[t] = true
+}
+
+// tellAllDown logs the groups that have lost their last host since it was called
+// last. It looks at each group once, however many of its hosts have failed.
+func (d *Director) tellAllDown() {
+	if len(d.fallen) == 0 {
+		return
 	}
+	lost := map[groupKey]bool{}
+	for t := range d.fallen {
+		lost[t.key.inGroup()] = true
+	}
+	for _, s := range d.State().Services {
+		for _, g := range s.Groups {
+			if lost[groupKey{s.Config.Name, g.Config.Name}] && g.lostLast(d.fallen) {
+				d.log.Error("all hosts are down", "service", s.Config.Name, "group", g.Config.Name)
+			}
+		}
+	}
+	clear(d.fallen)
 }
 
 // up notes that a target is up again.
@@ -150,21 +168,6 @@ func (d *Director) judge(r probeResult) {
 	})
 }
 
-// group returns the group of a target, nil if it has gone.
-func (d *Director) group(key targetKey) *Group {
-	for _, s := range d.State().Services {
-		if s.Config.Name != key.service {
-			continue
-		}
-		for _, g := range s.Groups {
-			if g.Config.Name == key.group {
-				return g
-			}
-		}
-	}
-	return nil
-}
-
 // allDown tells whether the group has hosts that should serve, and none is up:
 // then the engine picks a last resort. As there, weight 0 counts for nothing.
 func (g *Group) allDown() bool {
@@ -178,15 +181,15 @@ func (g *Group) allDown() bool {
 	return some
 }
 
-// lastWas tells whether t, which is down, was the last that served, as far as
-// the director has noticed.
-func (g *Group) lastWas(t *Target) bool {
+// lostLast tells whether no target of the group that serves is up, as far as the
+// director has noticed, and one of those that fell was among them.
+func (g *Group) lostLast(fell map[*Target]bool) bool {
 	served := false
-	for other := range g.serving() {
-		if other.Status().Up {
+	for t := range g.serving() {
+		if t.Status().Up {
 			return false
 		}
-		served = served || other == t
+		served = served || fell[t]
 	}
 	return served
 }

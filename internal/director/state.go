@@ -149,6 +149,12 @@ func newTarget(key targetKey, g *Group, now time.Time) *Target {
 	return t
 }
 
+// groupKey is what makes a group the same one across changes.
+type groupKey struct{ service, group string }
+
+// inGroup returns the group that the target belongs to.
+func (k targetKey) inGroup() groupKey { return groupKey{k.service, k.group} }
+
 // of returns the host that the target belongs to.
 func (k targetKey) of() hostKey { return hostKey{k.service, k.group, k.host} }
 
