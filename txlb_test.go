@@ -52,6 +52,7 @@ var outside = map[string][]string{
 	"github.com/VictoriaMetrics/metrics": {"internal/metrics"},
 	"github.com/coreos/go-systemd/v22":   {"cmd/txlb"},
 	"github.com/go-crypt/x":              {"internal/passwd"},
+	"golang.org/x/crypto/cryptobyte":     {"internal/health"},
 	"golang.org/x/crypto/ssh":            {"internal/admin/ssh"},
 	"golang.org/x/term":                  {"internal/admin/console", "cmd/txlb"},
 }

@@ -87,6 +87,16 @@ func TestAncestorsConfigsLoad(t *testing.T) {
 	}
 }
 
+func TestVerifiedCheck(t *testing.T) {
+	c := parse(t, `<config><service name="a"><listen ip=":1"/><group name="g"><check type="tls" host="db.example" verify="yes" ca="/etc/txlb/ca.pem"/>
+		<host ip="10.0.0.1:443"/><host ip="unix:/s"/></group></service></config>`)
+	want := NewHealthCheck()
+	want.Type, want.Host, want.Verify, want.CA = "tls", "db.example", true, "/etc/txlb/ca.pem"
+	if diff := cmp.Diff(want, c.Services[0].Groups[0].Check, ignorePositions); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestNewElements(t *testing.T) {
 	c := parse(t, `<config>
 	<engine loops="3" ring="off" splice="never" pipeSize="128KiB" pipeMemory="2GiB" maxSessions="500" backlog="77" drain="2m"/>
@@ -251,6 +261,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 			c.Type, c.Path, c.Host = "http", word("/", "/a?b=<&\"'").Draw(t, "path"), word("", "a.example:80", "[::1]:80", "::1", "10.0.0.1").Draw(t, "host")
 		case 3:
 			c.Type, c.Status = word("http", "tls").Draw(t, "type"), word("200", "200,204,300-399", "200-199", "2x0").Draw(t, "status")
+			c.Verify, c.CA = rapid.Bool().Draw(t, "verify"), word("", "/ca.pem").Draw(t, "ca")
 		default:
 			c.Type, c.Send, c.Expect = "expect", string(rapid.SliceOf(rapid.Byte()).Draw(t, "send")), rapid.String().Draw(t, "expect")
 		}

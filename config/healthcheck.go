@@ -25,6 +25,8 @@ type HealthCheck struct {
 	Port         int           // 0: the host's own
 	Path         string        // http
 	Host         string        // http: the Host header; tls: the name asked for (SNI); "": the address, no name
+	Verify       bool          // tls: complete the handshake and verify the certificate
+	CA           string        // tls with Verify: file of certificates in PEM to trust; "": the system's
 	Status       string        // http: the statuses that pass, as ParseStatus reads them
 	Send         string        // expect: bytes to send first
 	Expect       string        // expect: bytes that have to come
@@ -68,6 +70,8 @@ func (r *reader) healthCheck(e *etree.Element) *HealthCheck {
 			maybe(integer("port", &c.Port, 1, 65535)),
 			text("path", &c.Path),
 			text("host", &c.Host),
+			parsed("verify", &c.Verify, parseBool),
+			text("ca", &c.CA),
 			text("status", &c.Status),
 			parsed("send", &c.Send, unescape),
 			parsed("expect", &c.Expect, unescape),
@@ -101,6 +105,8 @@ func (c *HealthCheck) marshal(group *etree.Element) {
 		unless(c.Port == 0, "port", strconv.Itoa(c.Port)),
 		unless(c.Path == std.Path, "path", c.Path),
 		unless(c.Host == "", "host", c.Host),
+		unless(!c.Verify, "verify", "true"),
+		unless(c.CA == "", "ca", c.CA),
 		unless(c.Status == std.Status, "status", c.Status),
 		unless(c.Send == "", "send", escape(c.Send)),
 		unless(c.Expect == "", "expect", escape(c.Expect)),
@@ -162,7 +168,14 @@ func (k *checker) healthCheck(g *Group) {
 	if c.Type == "expect" && c.Expect == "" && !k.broken[c] {
 		k.fail(line, "<check type=\"expect\"> needs the attribute expect: what a host that is up says")
 	}
+	k.plain(line, "<check ca>", c.CA)
+	if c.CA != "" && !c.Verify {
+		k.warn(line, "<check ca> means nothing without verify=\"yes\"")
+	}
 	for _, h := range g.Hosts {
+		if c.Type == "tls" && c.Verify && c.Host == "" && strings.HasPrefix(h.Address, "unix:") {
+			k.fail(h.Pos.Line, "host %q is a UNIX socket, which has no name to verify; give <check host=\"NAME\">", h.Name)
+		}
 		if c.Port != 0 && strings.HasPrefix(h.Address, "unix:") {
 			k.fail(h.Pos.Line, "host %q is a UNIX socket, which has no port that <check port=\"%d\"> could mean; leave port out", h.Name, c.Port)
 		}
@@ -181,6 +194,8 @@ func (k *checker) idle(c *HealthCheck) {
 		{"path", c.Path != std.Path, []string{"http"}},
 		{"status", c.Status != std.Status, []string{"http"}},
 		{"host", c.Host != std.Host, []string{"http", "tls"}},
+		{"verify", c.Verify, []string{"tls"}},
+		{"ca", c.CA != "", []string{"tls"}},
 		{"send", c.Send != std.Send, []string{"expect"}},
 		{"expect", c.Expect != std.Expect, []string{"expect"}},
 	} {

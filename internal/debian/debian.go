@@ -34,6 +34,7 @@ var packages = map[string]string{
 	"ssh":             "openssh-client",
 	"sftp":            "openssh-client",
 	"ssh-keygen":      "openssh-client",
+	"openssl":         "openssl",
 	"redis-server":    "redis-server",
 	"redis-benchmark": "redis-tools",
 	"promtool":        "prometheus",

@@ -40,6 +40,7 @@ func newRule(m *config.Manager, g *config.Group) *rule {
 		usual: c.Interval, fast: c.FastInterval, down: c.DownInterval,
 		probe: health.Probe{
 			Type: probeTypes[c.Type], Timeout: c.Timeout, Path: c.Path, Host: c.Host, Send: c.Send, Expect: c.Expect,
+			Verify: c.Verify, CA: c.CA,
 		},
 	}
 	if r.fast == 0 {

@@ -1,8 +1,8 @@
 package health
 
 import (
+	"bufio"
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,13 +14,16 @@ import (
 
 const (
 	maxStatusLine = 4 << 10
-	maxExpect     = 64 << 10
+	// maxAnswer is how much of interim answers and of the status line is read.
+	maxAnswer = 64 << 10
+	maxExpect = 64 << 10
 	// shown is how much of an answer a result repeats.
 	shown = 64
 )
 
 // askHTTP sends a request of HTTP/1.1 and reads the status line of the answer.
-// What follows does not matter, and is cut off by the reset.
+// What follows does not matter, and is cut off by the reset. Interim answers
+// (RFC 9110, 15.2) say nothing yet, but for 101, after which no HTTP follows.
 func askHTTP(conn net.Conn, p *Probe) Result {
 	host := p.Host
 	if host == "" {
@@ -32,21 +35,70 @@ func askHTTP(conn net.Conn, p *Probe) Result {
 	if _, err := io.WriteString(conn, request); err != nil {
 		return said(err, nil, p)
 	}
-	line, err := readUntil(conn, "\n", maxStatusLine)
-	if err != nil {
-		return said(err, line, p)
+	answer := lines{in: bufio.NewReaderSize(conn, maxStatusLine), left: maxAnswer}
+	for {
+		line, err := answer.next()
+		if err != nil {
+			return said(err, line, p)
+		}
+		status, text, ok := statusLine(string(bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))))
+		if !ok {
+			return Result{Code: L7Rsp, Text: "no HTTP answer: " + quoted(answer.rest(line))}
+		}
+		if status < 200 && status != http101 {
+			interim := bytes.Clone(line)
+			if err := answer.skipHeader(); err != nil {
+				return said(err, interim, p)
+			}
+			continue
+		}
+		for _, s := range p.Status {
+			if s.Low <= status && status <= s.High {
+				return Result{Code: L7OK, Text: text}
+			}
+		}
+		return Result{Code: L7Sts, Text: text}
 	}
-	head, _, _ := bytes.Cut(line, []byte("\n"))
-	status, text, ok := statusLine(strings.TrimSuffix(string(head), "\r"))
-	if !ok {
-		return Result{Code: L7Rsp, Text: "no HTTP answer: " + quoted(line)}
+}
+
+// http101 is Switching Protocols.
+const http101 = 101
+
+// lines reads an answer by lines, as many bytes as are left at most.
+type lines struct {
+	in   *bufio.Reader
+	left int
+}
+
+// next returns the next line with its end, valid until the call after; with an
+// error, what there is of it.
+func (l *lines) next() ([]byte, error) {
+	line, err := l.in.ReadSlice('\n')
+	l.left -= len(line)
+	if err == bufio.ErrBufferFull || err == nil && l.left < 0 {
+		err = errTooMuch
 	}
-	for _, s := range p.Status {
-		if s.Low <= status && status <= s.High {
-			return Result{Code: L7OK, Text: text}
+	return line, err
+}
+
+// skipHeader reads on to the empty line that ends a header.
+func (l *lines) skipHeader() error {
+	for {
+		line, err := l.next()
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimRight(line, "\r\n")) == 0 {
+			return nil
 		}
 	}
-	return Result{Code: L7Sts, Text: text}
+}
+
+// rest returns a line with what has come behind it.
+func (l *lines) rest(line []byte) []byte {
+	line = bytes.Clone(line)
+	more, _ := l.in.Peek(l.in.Buffered())
+	return append(line, more...)
 }
 
 // statusLine reads the first line of an HTTP answer; text is the status with
@@ -62,24 +114,6 @@ func statusLine(line string) (status int, text string, ok bool) {
 		text = code
 	}
 	return status, text[:min(len(text), shown)], true
-}
-
-// shakeHands does a TLS handshake. The certificate is not verified, and old
-// versions are good enough: what is asked is whether the host answers.
-func shakeHands(conn net.Conn, p *Probe) Result {
-	name := p.Host
-	if host, _, err := net.SplitHostPort(name); err == nil {
-		name = host
-	}
-	c := tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: true, MinVersion: tls.VersionTLS10})
-	err := c.Handshake()
-	switch {
-	case err == nil:
-		return Result{Code: L6OK}
-	case timedOut(err):
-		return Result{Code: L6Tout, Text: "no handshake within " + p.Timeout.String()}
-	}
-	return Result{Code: L6Rsp, Text: "handshake: " + why(err)}
 }
 
 // await sends what there is to send and waits for what has to come.

@@ -96,6 +96,16 @@ func TestHTTP(t *testing.T) {
 	ask("HTTP/1.1 200 OK", L7Rsp, `the connection ended; it said "HTTP/1.1 200 OK"`)
 	ask("", L7Rsp, "the connection ended")
 	ask(strings.Repeat("x", 2*maxStatusLine), L7Rsp, "not what was expected in 4096 bytes")
+	// Interim answers come before the one that counts.
+	const early = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+	ask("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", L7OK, "200 OK")
+	ask(early+early+"HTTP/1.1 100\n\nHTTP/1.1 503 Sick\r\n\r\n", L7Sts, "503 Sick")
+	ask(early+"SSH-2.0\r\n", L7Rsp, `no HTTP answer: "SSH-2.0\r\n"`)
+	ask(early, L7Rsp, "the connection ended")
+	ask("HTTP/1.1 103 Early Hints\r\nLink: x", L7Rsp, `the connection ended; it said "HTTP/1.1 103 Early Hints\r\n"`)
+	ask("HTTP/1.1 103 Early Hints\r\n"+strings.Repeat("x", 2*maxStatusLine), L7Rsp, "not what was expected")
+	ask(strings.Repeat(early, maxAnswer/len(early)+1)+"HTTP/1.1 200 OK\r\n", L7Rsp, "not what was expected")
+	ask("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", L7Sts, "101 Switching Protocols")
 	p.Status = []Status{{200, 200}, {204, 204}}
 	ask("HTTP/1.1 204 No Content\r\n", L7OK, "204")
 	ask("HTTP/1.1 203 Other\r\n", L7Sts, "203 Other")
@@ -147,7 +157,7 @@ func TestExpect(t *testing.T) {
 }
 
 // certificate signs itself: a probe does not care.
-func certificate(t *testing.T) tls.Certificate {
+func certificate(t testing.TB) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -187,14 +197,33 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	p.Host = "refused.example"
-	check(t, Run(t.Context(), p), L6Rsp, "handshake: ")
+	check(t, Run(t.Context(), p), L6Rsp, "handshake: the server sent the alert internal_error (80)")
 	<-names
-	plain := serve(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 hello\r\n") })
-	plain.Type = TLS
-	check(t, Run(t.Context(), plain), L6Rsp, "handshake: ")
-	ends := serve(t, func(net.Conn) {})
-	ends.Type = TLS
-	check(t, Run(t.Context(), ends), L6Rsp, "handshake: ")
+	for say, want := range map[string]string{
+		"220 hello\r\n":                            `handshake: the answer is not TLS: "220 hello\r\n"`,
+		"HTTP/1.1 400 Bad Request\r\n":             `handshake: the answer is not TLS: "HTTP/1.1 400 Bad Request\r\n"`,
+		"\x16":                                     "handshake: the connection ended",
+		"\x16\x02\x01\x00\x01x":                    `handshake: the answer is not TLS: "\x16\x02`,
+		"\x16\x03\x01\x00\x00":                     "handshake: the answer is not TLS: ",
+		"\x15\x03\x01\x00\x02\x02\x28":             "handshake: the server sent the alert handshake_failure (40)",
+		"\x15\x03\x01\x00\x02\x01\x70":             "handshake: the server sent the alert unrecognized_name (112)", // a warning, and then the end
+		"\x15\x03\x01\x00\x02\x01\x00":             "handshake: the server sent the alert close_notify (0)",
+		"\x15\x03\x01\x00\x02\x02\xfe":             "handshake: the server sent the alert number 254",
+		"\x15\x03\x01\x00\x01\x02":                 "handshake: malformed alert",
+		"\x16\x03\x01\x00\x04\x0b\x00\x00\x00":     "handshake: the server began with handshake message 11",
+		"\x16\x03\x03\x00\x05\x02\x00\x00\x01\x03": "handshake: malformed ServerHello",
+		"": "handshake: the connection ended",
+	} {
+		other := serve(t, func(c net.Conn) {
+			if _, err := io.ReadFull(c, make([]byte, 100)); err == nil {
+				_, _ = io.WriteString(c, say)
+				_ = c.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, c) // what is unread would reset the answer
+			}
+		})
+		other.Type = TLS
+		check(t, Run(t.Context(), other), L6Rsp, want)
+	}
 }
 
 // B46: a host that sends a byte now and then, each well within the time-out,

@@ -7,9 +7,13 @@
 // one past its time-out. A probe ends with a reset, so that it leaves no socket
 // in TIME_WAIT on either side.
 //
-// Limits: of an HTTP answer only the status line is read, at most 4 KiB of it,
-// and of what a host says to an expect probe at most 64 KiB. Certificates are
-// not verified: a probe tells whether a host answers, not who it is.
+// A TLS probe sends a ClientHello of its own and ends at the ServerHello, so that
+// no certificate and no way of agreeing on keys which crypto/tls refuses makes a
+// host that works look down. With Verify it is crypto/tls that shakes hands.
+//
+// Limits: of an HTTP answer only the status line is read, 4 KiB at most, and the
+// interim answers before it, 64 KiB together; of what a host says to an expect
+// probe 64 KiB. A line of an interim answer has 4 KiB at most.
 package health
 
 import (
@@ -30,7 +34,7 @@ type Type uint8
 const (
 	TCP    Type = iota // that it accepts a connection
 	HTTP               // that it answers a GET with a status that passes
-	TLS                // that a TLS handshake completes
+	TLS                // that it answers a ClientHello, or that the whole handshake completes
 	Expect             // that it says something, after it was sent something or not
 )
 
@@ -50,6 +54,12 @@ type Probe struct {
 	Status []Status // HTTP: the statuses that pass
 	Send   string   // Expect: sent first
 	Expect string   // Expect: has to be in what comes
+
+	// Verify makes a TLS probe complete the handshake and verify the certificate,
+	// for Host or else the address. CA is a file of certificates in PEM to trust
+	// instead of the system's.
+	Verify bool
+	CA     string
 }
 
 // connectWithin returns how long the connect may take.
@@ -70,8 +80,8 @@ const (
 	L4OK                 // connected
 	L4Tout               // no answer to the connect in time
 	L4Con                // the connect was refused, or no way led there
-	L6OK                 // the handshake is done
-	L6Tout               // the handshake was not done in time
+	L6OK                 // the handshake is done, as far as it was asked for
+	L6Tout               // it was not done in time
 	L6Rsp                // the handshake failed
 	L7OK                 // the answer passes
 	L7Tout               // no answer in time, or not all of it
@@ -143,7 +153,10 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 	case HTTP:
 		return askHTTP(conn, p)
 	case TLS:
-		return shakeHands(conn, p)
+		if p.Verify {
+			return verify(conn, p)
+		}
+		return greet(conn, p)
 	}
 	return await(conn, p)
 }
