@@ -68,7 +68,7 @@ type Timeouts struct {
 
 // Limits is <limits>.
 type Limits struct {
-	Tries int // connects of one session, the first included; 0: each host once
+	Tries int // connects of one session, the first included; 0: each host that is up, then three that are down
 }
 
 // Group is <group>. Of a service with groups exactly one is enabled, which Check

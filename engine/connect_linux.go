@@ -31,7 +31,13 @@ func (l *loop) open(fd int32, from sched.Addr, svc *service) {
 	l.tryHosts(s)
 }
 
-// tryHosts picks hosts until one answers, is on its way, or none is left.
+// retriesPerTurn is how many connects that failed at once a loop makes good in
+// one turn. Hosts on this machine refuse within the call, and a group of
+// thousands of them must not keep the loop from its other sessions.
+const retriesPerTurn = 16
+
+// tryHosts picks hosts until one answers, is on its way, or none is left. When
+// the loop has made its retries for this turn, the session waits for the next.
 func (l *loop) tryHosts(s *session) {
 	for {
 		host, why := l.pick(s)
@@ -40,6 +46,10 @@ func (l *loop) tryHosts(s *session) {
 			return
 		}
 		if l.connect(s, host) {
+			return
+		}
+		if l.retries--; l.retries < 0 {
+			l.wake(s)
 			return
 		}
 	}
@@ -51,7 +61,7 @@ func (l *loop) pick(s *session) (host *sched.Host, why refusal) {
 	switch {
 	case route.Table == nil:
 		return nil, noGroup
-	case route.Tries > 0 && s.attempt.tried.Len() >= route.Tries:
+	case route.spent(&s.attempt.tried):
 		return nil, s.attempt.noHost()
 	case l.now >= s.totalLimit(route):
 		return nil, outOfTime

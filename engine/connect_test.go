@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -94,6 +96,77 @@ func TestB23EachHostAtMostOnceAndTheCapIsExact(t *testing.T) {
 			if picks != want {
 				t.Errorf("tries=%d: %d connects, want %d", tries, picks, want)
 			}
+		}
+	})
+}
+
+// A large group of which every host refuses costs its clients a connect to each
+// host that is up, and three once all are down. Another service on the same loop
+// goes on meanwhile.
+func TestB71LargeDeadGroup(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs all of 127.0.0.0/8")
+	}
+	eachMode(t, func(t *testing.T, opt Options) {
+		const n = 2000
+		opt.Loops = 1
+		_, port, err := net.SplitHostPort(listenLoopback(t).Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dead []sched.Addr
+		for i := range n {
+			addr, err := sched.ParseAddr(fmt.Sprintf("127.1.%d.%d:%s", i/250, 1+i%250, port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dead = append(dead, addr)
+		}
+		r := newRig(t, opt, Route{}, dead...)
+		hosts := r.hosts
+		well := &Route{Table: r.table(sched.Policy{}, backendServer(t, echo)), Timeouts: testTimeouts}
+		r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.route}, Service{Name: "well", Listen: []string{"127.0.0.1:0"}, Route: well})
+		var ping *peer
+		for _, l := range r.e.Listeners() {
+			if l.Service == "well" {
+				ping = dial(t, l.Addr)
+			}
+		}
+		stop, pings := make(chan struct{}), make(chan time.Duration)
+		go func() {
+			worst := time.Duration(0)
+			for {
+				began := time.Now()
+				ping.send([]byte("."))
+				ping.expect([]byte("."))
+				worst = max(worst, time.Since(began))
+				select {
+				case <-stop:
+					pings <- worst
+					return
+				default:
+				}
+			}
+		}()
+		for client, want := range []uint64{n, n + 3} {
+			c := r.dial()
+			c.expectEOF()
+			_ = c.Close()
+			r.quiet()
+			picks := uint64(0)
+			for _, h := range hosts {
+				picks += h.Stats().Picks
+			}
+			if picks != want {
+				t.Errorf("after client %d: %d connects, want %d", client, picks, want)
+			}
+		}
+		close(stop)
+		worst := <-pings
+		_ = ping.Close()
+		t.Logf("another service waited for %v at most", worst)
+		if worst > time.Second {
+			t.Errorf("a session of another service waited for %v", worst)
 		}
 	})
 }

@@ -77,6 +77,7 @@ type loop struct {
 	arena   []byte
 	smallAt int64  // ns: the last small message
 	used    int    // bytes of arena that sends refer to
+	retries int    // connects that may still follow a failed one in this turn
 	waste   []byte // takes what refused clients have sent
 
 	carried []*loop       // whose turns this goroutine runs beside its own
@@ -220,6 +221,7 @@ func (o *offer) made(took int64, found bool) {
 
 // turn does one batch.
 func (l *loop) turn(events []unix.EpollEvent) {
+	l.retries = retriesPerTurn
 	l.count.events.Add(uint64(len(events)))
 	for i := range events {
 		l.takeIn(&events[i])
@@ -230,8 +232,15 @@ func (l *loop) turn(events []unix.EpollEvent) {
 		if len(l.arena)-l.used < 2*readSize {
 			l.flush()
 		}
-		if s.phase == established {
+		switch {
+		case s.phase == established:
 			l.drive(s)
+		case s.phase == connecting && s.host == nil: // it has to try another host
+			if l.retries > 0 {
+				l.tryHosts(s)
+			} else {
+				l.wake(s)
+			}
 		}
 	}
 	budget := bulkTurn
@@ -296,7 +305,9 @@ func (l *loop) sessionEvent(ev *unix.EpollEvent) {
 	}
 }
 
-// wake puts an established session on the list for the next run of drive.
+// wake puts a session on the list of those that go on in the next turn, or in this
+// one if its events are still taken in: one that is established, or has to try
+// another host.
 func (l *loop) wake(s *session) {
 	if !s.ready {
 		s.ready = true

@@ -27,7 +27,20 @@ type Service struct {
 type Route struct {
 	Table    *sched.Table // nil: no group; clients are closed and counted
 	Timeouts Timeouts
-	Tries    int // connects of one session at most, the first included; 0: each host once
+	// Tries is how many connects one session makes at most, the first included.
+	// 0: each host that is up once, then at most three that are down.
+	Tries int
+}
+
+// lastResorts is how many hosts that are down a session tries without Tries.
+const lastResorts = 3
+
+// spent tells whether a session has used up its tries.
+func (r *Route) spent(tried *sched.Tried) bool {
+	if r.Tries > 0 {
+		return tried.Len() >= r.Tries
+	}
+	return tried.LastResorts() >= lastResorts
 }
 
 // Timeouts of a session; 0 means none.

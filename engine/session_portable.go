@@ -135,7 +135,7 @@ func (s *session) connect() (why refusal, ok bool) {
 			return outOfTime, false
 		case route.Table == nil:
 			return noGroup, false
-		case route.Tries > 0 && tried.Len() >= route.Tries:
+		case route.spent(&tried):
 			return noHost, false
 		}
 		host, _ := route.Table.Pick(from, &tried)

@@ -5,7 +5,8 @@
 // returns a host that is already counted, so that a burst does not herd onto
 // one host, and [Host.Release] gives it back, exactly once. Both are lock-free,
 // may be called from any goroutine and allocate nothing, but for sessions that
-// try more than four hosts.
+// try more than four hosts. All picks of one session together look at each host
+// a few times at most, however many of them fail.
 //
 // Hosts outlive tables and carry counters and health. A host that goes down is
 // passed over at once; its share falls to whoever the scheduler meets next
@@ -20,7 +21,7 @@
 //
 // Limits: a table holds at most 65,536 hosts. leastc and weightlc are exact up
 // to 64 hosts; beyond that they take the best of eight random ones. A pick that
-// finds no primary host up looks at each of them.
+// finds no primary host up looks at each host.
 package sched
 
 import (
@@ -60,13 +61,36 @@ type Policy struct {
 	Start     uint64 // where to go on: Next of the table before, or 0
 }
 
-// Tried is the set of hosts that one session has tried. The zero value is
-// empty. It belongs to one goroutine and must not be copied while in use.
+// Tried is what one session knows of the hosts that it has tried. The zero value
+// is empty. It belongs to one goroutine and must not be copied while in use.
 type Tried struct {
-	few  [4]*Host
-	n    int
-	more []*Host // beyond the first four; the only thing here that allocates
+	few        [4]*Host
+	more       map[*Host]struct{} // beyond the first four; the only thing here that allocates
+	n          int
+	resorts    int // how many of these were down when they were picked
+	last       *Host
+	lastResort bool // last was down when it was picked
+	walk       walk
 }
+
+// walk is the way of a session through the hosts of a table after its first four.
+// It looks at each host once in each stage, so that the picks of a session cost
+// no more together than a few looks at each host.
+type walk struct {
+	table *Table
+	stage stage
+	at    int // index of the next host of the stage
+	left  int // how many hosts of the stage are left
+}
+
+type stage uint8
+
+const (
+	primariesUp stage = iota + 1
+	backupsUp
+	anyHost
+	walked
+)
 
 // Has tells whether h is in the set.
 func (t *Tried) Has(h *Host) bool {
@@ -78,42 +102,54 @@ func (t *Tried) Has(h *Host) bool {
 			return true
 		}
 	}
-	for _, other := range t.more {
-		if other == h {
-			return true
-		}
+	if t.n <= len(t.few) {
+		return false
 	}
-	return false
+	_, has := t.more[h]
+	return has
 }
 
 // Len returns the number of hosts in the set.
 func (t *Tried) Len() int { return t.n }
 
-// Forget takes the host that was added last out again: it was picked, and then
-// not asked.
+// LastResorts returns how many of the hosts were down when they were picked.
+func (t *Tried) LastResorts() int { return t.resorts }
+
+// Forget removes the host that was added last: it was picked, but not asked.
+// There must be a Pick before each Forget.
 func (t *Tried) Forget() {
 	t.n--
+	if t.lastResort {
+		t.resorts--
+	}
 	if t.n < len(t.few) {
 		t.few[t.n] = nil
 	} else {
-		t.more = t.more[:len(t.more)-1]
+		delete(t.more, t.last)
+		t.walk.at-- // look at it again
+		t.walk.left++
 	}
+	t.last = nil
 }
 
-// Reset empties the set and keeps no host alive.
-func (t *Tried) Reset() {
-	clear(t.few[:])
-	clear(t.more)
-	t.n, t.more = 0, t.more[:0]
-}
+// Reset empties the set and keeps no host or table alive.
+func (t *Tried) Reset() { *t = Tried{} }
 
-func (t *Tried) add(h *Host) {
+func (t *Tried) add(h *Host, v Verdict) (*Host, Verdict) {
 	if t.n < len(t.few) {
 		t.few[t.n] = h
 	} else {
-		t.more = append(t.more, h)
+		if t.more == nil {
+			t.more = make(map[*Host]struct{})
+		}
+		t.more[h] = struct{}{}
 	}
 	t.n++
+	t.last, t.lastResort = h, v == LastResort
+	if t.lastResort {
+		t.resorts++
+	}
+	return h, v
 }
 
 // Table is an immutable choice of hosts.
@@ -240,12 +276,16 @@ func (t *Table) Next() uint64 {
 // a session whose hosts have all failed just now has marked them down itself,
 // so it goes on with the last resort. A host of weight 0 is never picked, and
 // its health counts for nothing here. client is for schedulers that look at it.
+//
+// The scheduler chooses the first four hosts of a session. After that the
+// session goes through the others in the order of the table, so that all its
+// picks together cost no more than a few looks at each host. A host that comes
+// up behind it is left to the next session.
 func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 	// Fast path: the scheduler's choice among the hosts that were up.
-	if t.primary != nil {
+	if t.primary != nil && tried.n < len(tried.few) {
 		if h := t.primary.choose(tried); h != nil {
-			tried.add(h)
-			return h, Picked
+			return tried.add(h, Picked)
 		}
 	}
 	return t.pickSlow(tried)
@@ -254,62 +294,136 @@ func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 // pickSlow is for when the scheduler of the first tier has no host left: none
 // is up, or the session has tried them all.
 func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
-	h := t.scan(t.hosts[:t.primaries], tried, true) // came back since the build
+	if tried.n >= len(tried.few) {
+		return t.goOn(tried)
+	}
+	h, up := t.scan(t.hosts[:t.primaries], tried) // came back since the build
 	if h == nil && t.backup != nil {
 		h = t.backup.choose(tried)
 	}
 	if h == nil {
-		h = t.scan(t.hosts[t.primaries:], tried, true)
+		var backupUp bool
+		h, backupUp = t.scan(t.hosts[t.primaries:], tried)
+		up = up || backupUp
 	}
 	if h != nil {
-		tried.add(h)
-		return h, Picked
+		return tried.add(h, Picked)
 	}
-	if t.refuse {
+	if up || t.refuse || len(t.hosts) == 0 {
 		return nil, None
 	}
-	for _, h := range t.hosts {
-		// One that is up but untried came up this moment: serve the client.
-		if h.Up() && tried.Has(h) {
-			return nil, None
+	n := t.turns[2].next()
+	i := int(n % uint64(len(t.hosts)))
+	for range t.hosts {
+		if h := t.hosts[i]; !tried.Has(h) {
+			h.take(n)
+			return tried.add(h, LastResort)
 		}
-	}
-	if h := t.scan(t.hosts, tried, false); h != nil {
-		tried.add(h)
-		return h, LastResort
+		if i++; i == len(t.hosts) {
+			i = 0
+		}
 	}
 	return nil, None
 }
 
-// scan takes the untried hosts in turn, only those that are up if up is set.
-// A turn goes by the number of hosts that can be taken, not by their places,
-// so that none inherits the turns of those that cannot.
-func (t *Table) scan(hosts []*Host, tried *Tried, up bool) *Host {
-	can := func(h *Host) bool { return (!up || h.Up()) && !tried.Has(h) }
+// scan takes the untried hosts that are up in turn, and tells whether any host
+// is up, tried or not. A turn goes by the number of hosts that can be taken,
+// not by their places, so that none inherits the turns of those that cannot.
+func (t *Table) scan(hosts []*Host, tried *Tried) (h *Host, up bool) {
 	left := uint64(0)
 	for _, h := range hosts {
-		if can(h) {
-			left++
+		if h.Up() {
+			up = true
+			if !tried.Has(h) {
+				left++
+			}
 		}
 	}
 	if left == 0 {
-		return nil
+		return nil, up
 	}
 	n := t.turns[2].next()
 	skip := n % left
-	var last *Host // the fallback where health has changed since the count
-	for _, h := range hosts {
-		if !can(h) {
+	for _, other := range hosts {
+		if !free(other, tried) {
 			continue
 		}
-		last = h
+		h = other // the last one, where health has changed since the count
 		if skip == 0 {
 			break
 		}
 		skip--
 	}
-	if last != nil {
-		last.take(n)
+	if h != nil {
+		h.take(n)
 	}
-	return last
+	return h, up
+}
+
+// goOn continues the walk of a session through the table. With a new table the
+// walk begins anew; the hosts tried stay tried.
+func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
+	w := &tried.walk
+	if w.table != t {
+		*w = walk{table: t}
+		w.enter(primariesUp, t.primaries, t)
+	}
+	for w.stage != walked {
+		hosts := t.hosts
+		switch w.stage {
+		case primariesUp:
+			hosts = t.hosts[:t.primaries]
+		case backupsUp:
+			hosts = t.hosts[t.primaries:]
+		}
+		for w.left > 0 {
+			if w.at >= len(hosts) {
+				w.at = 0
+			}
+			h := hosts[w.at]
+			w.at++
+			w.left--
+			up := h.Up()
+			if tried.Has(h) || !up && w.stage != anyHost {
+				continue
+			}
+			h.take(t.turns[2].next())
+			if up {
+				return tried.add(h, Picked)
+			}
+			return tried.add(h, LastResort)
+		}
+		switch w.stage {
+		case primariesUp:
+			w.enter(backupsUp, len(t.hosts)-t.primaries, t)
+		case backupsUp:
+			if t.refuse || t.anyUp(tried) {
+				w.stage = walked
+				break
+			}
+			w.enter(anyHost, len(t.hosts), t)
+		case anyHost:
+			w.stage = walked
+		}
+	}
+	return nil, None
+}
+
+// enter begins a stage of n hosts, each time at another one.
+func (w *walk) enter(s stage, n int, t *Table) {
+	w.stage, w.at, w.left = s, 0, n
+	if n > 0 {
+		w.at = int(t.turns[2].next() % uint64(n))
+	}
+}
+
+// anyUp tells whether a host is up that the session has tried. One that is up
+// but untried came up this moment: the session may still have it.
+func (t *Table) anyUp(tried *Tried) bool {
+	for _, h := range t.hosts {
+		if h.Up() && tried.Has(h) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,10 +1,12 @@
 package sched
 
 import (
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -334,33 +336,121 @@ func TestResetForgetsTheHosts(t *testing.T) {
 	for range 9 {
 		tab.Pick(Addr{}, &tried)
 	}
-	held := tried.more
+	if len(tried.more) != 5 || tried.walk.table != tab {
+		t.Fatalf("nine hosts are held as %+v", tried)
+	}
 	tried.Reset()
-	for _, h := range slices.Concat(held, tried.few[:]) {
-		if h != nil {
-			t.Fatalf("host %s is still held", h.Name())
+	if !reflect.ValueOf(tried).IsZero() {
+		t.Errorf("after a reset: %+v", tried)
+	}
+}
+
+// A host that was picked and then not asked may be picked again, in whichever
+// way it was picked.
+func TestForgottenHostIsUntried(t *testing.T) {
+	for _, down := range []bool{false, true} {
+		for _, n := range []int{1, 4, 5, 6, 9} {
+			m := equal(9)
+			for i := range m {
+				if down {
+					m[i].Host.MarkDown()
+				}
+			}
+			tab := table(t, Policy{Scheduler: "roundr"}, m)
+			var tried Tried
+			var last *Host
+			for range n {
+				last, _ = tab.Pick(Addr{}, &tried)
+			}
+			resorts := tried.LastResorts()
+			tried.Forget()
+			if tried.Has(last) || tried.Len() != n-1 || down && tried.LastResorts() != resorts-1 {
+				t.Errorf("%d hosts, down %v: host %s is still tried: %+v", n, down, last.Name(), tried)
+			}
+			seen := map[*Host]bool{}
+			for range 9 - (n - 1) {
+				h, _ := tab.Pick(Addr{}, &tried)
+				if h == nil || seen[h] {
+					t.Fatalf("%d hosts, down %v: then picked %v", n, down, h)
+				}
+				seen[h] = true
+			}
+			if !seen[last] {
+				t.Errorf("%d hosts, down %v: the last cannot be tried again", n, down)
+			}
+			if h, _ := tab.Pick(Addr{}, &tried); h != nil {
+				t.Errorf("%d hosts, down %v: host %s was picked twice", n, down, h.Name())
+			}
 		}
 	}
 }
 
-// A host that was picked and then not asked may be picked again.
-func TestForgottenHostIsUntried(t *testing.T) {
-	for _, n := range []int{1, 4, 5, 6} {
-		var tried Tried
-		var hosts []*Host
-		for i := range n {
-			hosts = append(hosts, NewHost(string(rune('a'+i)), Addr{}))
-			tried.add(hosts[i])
-		}
-		tried.Forget()
-		for i, h := range hosts {
-			if want := i < n-1; tried.Has(h) != want {
-				t.Errorf("%d hosts: host %d is tried: %v", n, i, !want)
+// A session that meets one dead host after the other costs time in proportion
+// to their number, whether they are still up while it fails or are down
+// already. In proportion to their square, these take ten seconds and more.
+func TestB71SessionCostsInProportionToItsHosts(t *testing.T) {
+	m := equal(maxMembers)
+	for _, down := range []bool{false, true} {
+		for i := range m {
+			m[i].Backup = i%4 == 0
+			m[i].Host.MarkUp()
+			if down {
+				m[i].Host.MarkDown()
 			}
 		}
-		tried.add(hosts[n-1])
-		if tried.Len() != n || !tried.Has(hosts[n-1]) {
-			t.Errorf("%d hosts: the last cannot be tried again", n)
+		tab := table(t, Policy{}, m)
+		began := time.Now()
+		var tried Tried
+		for {
+			h, _ := tab.Pick(Addr{}, &tried)
+			if h == nil {
+				break
+			}
+			h.MarkDown()
+			h.Release(0, 0)
+		}
+		if tried.Len() != len(m) {
+			t.Fatalf("down %v: %d hosts were tried", down, tried.Len())
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("down %v: took %v", down, took)
+		} else {
+			t.Logf("down %v: took %v", down, took)
 		}
 	}
+}
+
+// A walk begins anew with a new table, and yet no host is tried twice.
+func TestB23EachHostOnceOverTableSwaps(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		m := equal(40)
+		p := Policy{Scheduler: rapid.SampledFrom(Names()).Draw(rt, "scheduler"), Seed: 5}
+		var tab *Table
+		var tried Tried
+		seen := map[*Host]bool{}
+		for range 60 {
+			if tab == nil || rapid.IntRange(0, 3).Draw(rt, "swap") == 0 {
+				some := rapid.Permutation(m).Draw(rt, "members")[:rapid.IntRange(1, len(m)).Draw(rt, "size")]
+				for i := range some {
+					some[i].Backup = rapid.Bool().Draw(rt, "backup")
+				}
+				tab = table(t, p, some)
+			}
+			h, _ := tab.Pick(Addr{}, &tried)
+			if h == nil {
+				tab = nil
+				continue
+			}
+			if seen[h] {
+				rt.Fatalf("host %s was picked twice", h.Name())
+			}
+			if !slices.Contains(tab.hosts, h) {
+				rt.Fatalf("host %s is not in the table", h.Name())
+			}
+			seen[h] = true
+			if rapid.Bool().Draw(rt, "fails") {
+				h.Fail()
+			}
+		}
+	})
 }
