@@ -31,9 +31,9 @@ func (l *loop) open(fd int32, from sched.Addr, svc *service) {
 	l.tryHosts(s)
 }
 
-// retriesPerTurn is how many connects that failed at once a loop makes good in
-// one turn. Hosts on this machine refuse within the call, and a group of
-// thousands of them must not keep the loop from its other sessions.
+// retriesPerTurn is how many connects may fail at once in one turn of a loop
+// before sessions have to wait for the next turn. Hosts on this machine refuse
+// within the call, and thousands of them must not delay the other sessions.
 const retriesPerTurn = 16
 
 // tryHosts picks hosts until one answers, is on its way, or none is left. When
@@ -48,7 +48,7 @@ func (l *loop) tryHosts(s *session) {
 		if l.connect(s, host) {
 			return
 		}
-		if l.retries--; l.retries < 0 {
+		if l.retries--; l.retries <= 0 {
 			l.wake(s)
 			return
 		}

@@ -431,3 +431,43 @@ func (g *theatre) auditSession(ss *simSession) {
 		}
 	}
 }
+
+// However many sessions meet however many hosts that refuse at once, a turn
+// makes a bounded number of connects, and sessions are served in their order.
+func TestB71RetriesOfATurnAreBounded(t *testing.T) {
+	g := newTheatre(nil)
+	var members []sched.Member
+	for i := range 500 {
+		members = append(members, sched.Member{Host: sched.NewHost(fmt.Sprint("h", i), simAddr(i)), Weight: 1})
+		members[i].Host.SetFailLimit(0, time.Second) // each session tries them all
+	}
+	table, err := sched.NewTable(sched.Policy{}, members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.svc.route.Store(&Route{Table: table})
+	const clients = 3
+	g.l.retries = 0 // as at the end of a turn
+	for range clients {
+		g.accept() // 0: every host refuses at once
+	}
+	turns := 0
+	for ; len(g.l.ready) > 0; turns++ {
+		before := len(g.k.sockets)
+		g.turn(nil)
+		if made := len(g.k.sockets) - before; made > retriesPerTurn {
+			t.Fatalf("a turn made %d connects, want at most %d", made, retriesPerTurn)
+		}
+	}
+	if want := clients * len(members) / retriesPerTurn; turns < want || turns > want+clients+1 {
+		t.Errorf("%d turns, want about %d", turns, want)
+	}
+	for _, m := range members {
+		if n := m.Host.Stats().Picks; n != clients {
+			t.Fatalf("host %s was picked %d times by %d clients", m.Host.Name(), n, clients)
+		}
+	}
+	if len(g.k.wrong) > 0 {
+		t.Error(g.k.wrong)
+	}
+}
