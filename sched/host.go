@@ -205,6 +205,17 @@ type HostStats struct {
 	ConnectTime time.Duration // that these took, all together
 }
 
+// Add adds the counters of another host, all but Up.
+func (s *HostStats) Add(o HostStats) {
+	s.Active += o.Active
+	s.Picks += o.Picks
+	s.Failures += o.Failures
+	s.In += o.In
+	s.Out += o.Out
+	s.Connects += o.Connects
+	s.ConnectTime += o.ConnectTime
+}
+
 // Stats returns the counters as they are now.
 func (h *Host) Stats() HostStats {
 	picks, active := h.load()

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"net/netip"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -126,5 +127,38 @@ func TestAddr(t *testing.T) {
 	}
 	if mapped, plain := TCPAddr(netip.MustParseAddrPort("[::ffff:10.0.0.1]:80")), TCPAddr(netip.MustParseAddrPort("10.0.0.1:80")); mapped != plain {
 		t.Errorf("%v and %v differ", mapped, plain)
+	}
+}
+
+// Add adds every counter.
+func TestStatsAddEveryField(t *testing.T) {
+	var one HostStats
+	v := reflect.ValueOf(&one).Elem()
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.Int64:
+			f.SetInt(int64(i + 1))
+		case reflect.Uint64:
+			f.SetUint(uint64(i + 1))
+		case reflect.Bool:
+		default:
+			t.Fatalf("a field is a %v", f.Kind())
+		}
+	}
+	sum := one
+	sum.Add(one)
+	w := reflect.ValueOf(sum)
+	for i := range w.NumField() {
+		name := w.Type().Field(i).Name
+		switch f := w.Field(i); f.Kind() {
+		case reflect.Int64:
+			if f.Int() != int64(2*(i+1)) {
+				t.Errorf("%s is %d", name, f.Int())
+			}
+		case reflect.Uint64:
+			if f.Uint() != uint64(2*(i+1)) {
+				t.Errorf("%s is %d", name, f.Uint())
+			}
+		}
 	}
 }

@@ -476,7 +476,7 @@ func delUser(e *edit) error {
 // leave notes hosts that get no more sessions.
 func (e *edit) leave(hosts ...*director.Host) {
 	for _, h := range hosts {
-		for t := range everyTarget(h) {
+		for t := range h.All() {
 			e.leaving = append(e.leaving, t.Host)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
-	"github.com/txlb/txlb/sched"
 )
 
 // Status is the Data of status.
@@ -66,7 +65,7 @@ type TargetInfo struct {
 	Reason   string    `json:"reason,omitempty"` // of the last change, and of the last probe while down
 	Since    time.Time `json:"since"`
 	Sessions int64     `json:"sessions"`
-	Leaving  bool      `json:"leaving,omitempty"` // its name has lost the address: no new sessions
+	Leaving  bool      `json:"leaving,omitempty"` // the host no longer has the address: no new sessions
 }
 
 // ConfigInfo is the Data of show config.
@@ -226,37 +225,28 @@ func hostInfo(s *director.Service, g *director.Group, h *director.Host) HostInfo
 		Reason: h.Problem, Problem: h.Problem, Targets: []TargetInfo{},
 	}
 	for _, t := range h.Targets {
-		status, stats := t.Status(), t.Host.Stats()
-		i.Targets = append(i.Targets, TargetInfo{
-			Address: t.Host.Addr().String(), Up: stats.Up, Reason: status.Reason, Since: status.Since, Sessions: stats.Active,
-		})
-		i.add(stats)
-		if !stats.Up && i.Reason == "" {
-			i.Reason = status.Reason
+		i.target(t, false)
+		if !t.Host.Up() && i.Reason == "" {
+			i.Reason = t.Status().Reason
 		}
 	}
-	if i.Up {
+	for _, t := range h.Leaving() {
+		i.target(t, true)
+	}
+	stats := h.Stats()
+	if i.Up = stats.Up; i.Up {
 		i.Reason = ""
 	}
-	for _, t := range h.Leaving {
-		status, stats := t.Status(), t.Host.Stats()
-		i.Targets = append(i.Targets, TargetInfo{
-			Address: t.Host.Addr().String(), Up: stats.Up, Reason: status.Reason, Since: status.Since, Sessions: stats.Active, Leaving: true,
-		})
-		stats.Up = false // what it is says nothing about the host
-		i.add(stats)
-	}
+	i.Sessions, i.SessionsTotal, i.Failures, i.In, i.Out = stats.Active, stats.Picks, stats.Failures, stats.In, stats.Out
 	return i
 }
 
-// add sums the counters of one address up.
-func (i *HostInfo) add(s sched.HostStats) {
-	i.Up = i.Up || s.Up
-	i.Sessions += s.Active
-	i.SessionsTotal += s.Picks
-	i.Failures += s.Failures
-	i.In += s.In
-	i.Out += s.Out
+// target adds one address.
+func (i *HostInfo) target(t *director.Target, leaving bool) {
+	status, stats := t.Status(), t.Host.Stats()
+	i.Targets = append(i.Targets, TargetInfo{
+		Address: t.Host.Addr().String(), Up: stats.Up, Reason: status.Reason, Since: status.Since, Sessions: stats.Active, Leaving: leaving,
+	})
 }
 
 func (k *call) showConfig() (Result, error) {

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"fmt"
-	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -78,7 +77,7 @@ func (a *Admin) endDrain(hosts []*sched.Host) {
 	for _, s := range a.opt.Director.State().Services {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
-				for t := range everyTarget(h) {
+				for t := range h.All() {
 					if g.Config.Enabled && h.Config.State == "ready" {
 						delete(doomed, t.Host)
 					}
@@ -171,7 +170,7 @@ func SessionInfos(state *director.State, list []engine.SessionInfo) []SessionInf
 		for _, s := range state.Services {
 			for _, g := range s.Groups {
 				for _, h := range g.Hosts {
-					for t := range everyTarget(h) {
+					for t := range h.All() {
 						if _, asked := groups[t.Host]; asked {
 							groups[t.Host] = g.Config.Name
 						}
@@ -265,20 +264,6 @@ type ended struct {
 	Sessions int `json:"sessions"`
 }
 
-// everyTarget yields the addresses of a host, and those that its name has lost
-// but that still have sessions.
-func everyTarget(h *director.Host) iter.Seq[*director.Target] {
-	return func(yield func(*director.Target) bool) {
-		for _, list := range [...][]*director.Target{h.Targets, h.Leaving} {
-			for _, t := range list {
-				if !yield(t) {
-					return
-				}
-			}
-		}
-	}
-}
-
 // targets returns the addresses of the hosts that the command names, those that
 // are leaving too; none where it names a whole service.
 func (k *call) targets() (service string, targets []*director.Target, err error) {
@@ -302,10 +287,10 @@ func (k *call) targets() (service string, targets []*director.Target, err error)
 		if err != nil {
 			return "", nil, err
 		}
-		return s.Name, slices.Collect(everyTarget(stateHost(state, s.Name, g.Name, h.Name))), nil
+		return s.Name, slices.Collect(stateHost(state, s.Name, g.Name, h.Name).All()), nil
 	}
 	for _, h := range stateGroup(state, s.Name, g.Name).Hosts {
-		targets = slices.AppendSeq(targets, everyTarget(h))
+		targets = slices.AppendSeq(targets, h.All())
 	}
 	return s.Name, targets, nil
 }

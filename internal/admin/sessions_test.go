@@ -200,7 +200,7 @@ func TestSessionsOfLostAddresses(t *testing.T) {
 				t.Fatalf("came to %s", host)
 			}
 			names.set("127.0.0.2")
-			eventually(t, "the address leaves", func() bool { return len(stateHost(r.dir.State(), "web", "main", "n").Leaving) == 1 })
+			eventually(t, "the address leaves", func() bool { return len(stateHost(r.dir.State(), "web", "main", "n").Leaving()) == 1 })
 			_, list := r.sessions("show sessions web main n")
 			if len(list) != 1 || list[0].Client != old.LocalAddr().String() || list[0].Group != "main" || list[0].Address != "127.0.0.1:"+port {
 				t.Errorf("sessions %+v", list)

@@ -20,9 +20,11 @@
 // A host name stands for its IPv4 addresses, or for its IPv6 addresses if it
 // has no other; the name of SRV records stands for the addresses and ports of
 // the hosts that they name. Names are looked up again at the interval of their
-// hosts. Addresses that stay keep counters, health and sessions; those that go
-// get no new session. A name that stops resolving keeps what it had, and a host
-// whose name never did is left out until it does.
+// hosts. Addresses that stay keep health and sessions; those that go get no new
+// session, and their health is kept for ten minutes, should they come back. A
+// name that stops resolving keeps what it had, and a host whose name never did is
+// left out until it does. Counters and sessions belong to the host, whatever its
+// addresses are: see [Host.Stats].
 //
 // Limits: Options.MaxProbes are under way at once, the longest due first, and
 // every 10 ms at most 128 new ones start. Where more hosts than that are silent,
@@ -92,24 +94,25 @@ type Director struct {
 	adopted uint64         // counts the calls of adopt
 
 	// What follows belongs to New, and then to Run.
-	config  *config.Config
-	pending *pending         // the change that waits for its names
-	leftOut map[leftOut]bool // hosts that the log has told of
-	targets map[targetKey]*Target
-	byHost  map[*sched.Host]*Target
-	names   map[string]*name
-	used    names             // by what runs
-	named   map[hostKey]*Host // those of what runs that have names
-	moved   map[string]bool   // names that the state is behind of; true: in their addresses
-	source  *source           // where names are looked up
-	routes  map[string]*route
-	dirty   bool             // a plan is due
-	fallen  map[*Target]bool // have gone down since tellAllDown
-	probing int              // probes under way
-	swept   time.Time        // when startProbes last went through the hosts
-	due     []dueProbe       // what it found, kept for its room
-	ramping map[*Target]bool
-	ramped  time.Time // when ramp last went through them
+	config    *config.Config
+	pending   *pending         // the change that waits for its names
+	leftOut   map[leftOut]bool // hosts that the log has told of
+	targets   map[targetKey]*Target
+	byHost    map[*sched.Host]*Target
+	names     map[string]*name
+	used      names           // by what runs
+	unsettled []unsettled     // hosts of what runs that change by themselves
+	forgotten bool            // a departed target has become part of its host's past
+	moved     map[string]bool // names that the state is behind of; true: in their addresses
+	source    *source         // where names are looked up
+	routes    map[string]*route
+	dirty     bool             // a plan is due
+	fallen    map[*Target]bool // have gone down since tellAllDown
+	probing   int              // probes under way
+	swept     time.Time        // when startProbes last went through the hosts
+	due       []dueProbe       // what it found, kept for its room
+	ramping   map[*Target]bool
+	ramped    time.Time // when ramp last went through them
 
 	nextLook time.Time // when startLookups goes through the names again
 }
@@ -261,7 +264,7 @@ func (d *Director) Run(ctx context.Context) error {
 			// What is reported comes first: it has the better reason.
 			d.drain()
 			d.scan()
-			d.forgetLeft()
+			d.forgetDeparted()
 		case <-wake.C:
 		}
 		d.drain()
@@ -322,11 +325,11 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 		for _, g := range s.Groups {
 			group := &Group{Config: g, Times: running.times(s.Name, g.Name), rule: newRule(&cfg.Manager, g)}
 			group.Hosts = make([]*Host, 0, len(g.Hosts))
-			kept := running.hosts(s, g.Name)
+			former := running.group(s.Name, g.Name)
 			for i, h := range g.Hosts {
-				host := kept(i, h)
-				if host == nil {
-					host = d.host(s, group, h, targets)
+				host := former.host(i, h.Name)
+				if !former.keep(host, h) {
+					host = d.host(s, group, h, host, targets)
 					host.mark = running.mark
 				}
 				group.Hosts = append(group.Hosts, host)
@@ -346,7 +349,8 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	d.replaceTargets(was, running.mark, targets)
 	d.publish(state)
 	clear(d.moved)
-	d.nameHosts(state)
+	d.noteUnsettled(state)
+	d.forgotten = false
 	d.settle(state)
 	if all {
 		d.useNames(namesOf(cfg))
@@ -355,24 +359,28 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	return generation, nil
 }
 
-// host finds the targets of a host: those that it had, and new ones.
-func (d *Director) host(s *config.Service, g *Group, h *config.Host, targets map[targetKey]*Target) *Host {
+// host finds the targets of a host: those that it had, and new ones. An operator
+// who gives it another address begins anew with the health of all of them.
+func (d *Director) host(s *config.Service, g *Group, h *config.Host, before *Host, targets map[targetKey]*Target) *Host {
 	host := &Host{Config: h}
+	now := time.Now()
 	for _, p := range d.parts(host) {
 		key := targetKey{s.Name, g.Config.Name, h.Name, p.addr}
-		t := d.targets[key]
-		if t == nil {
-			t = d.comeBack(key)
+		var t *Target
+		if before != nil && before.Config.Address == h.Address {
+			if t = d.targets[key]; t == nil {
+				t = before.returning(p.addr)
+			}
 		}
 		if t == nil {
-			t = newTarget(key, g, time.Now())
+			t = newTarget(key, g, now)
 			t.settle(g, h)
 		}
 		targets[key] = t
 		host.Targets = append(host.Targets, t)
 		host.Shares = append(host.Shares, p.Share)
 	}
-	d.leave(hostKey{s.Name, g.Config.Name, h.Name}, host)
+	host.inherit(before, now)
 	return host
 }
 

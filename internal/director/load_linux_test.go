@@ -77,7 +77,7 @@ func BenchmarkCheck10000Hosts(b *testing.B) {
 	go func() { done <- d.Run(ctx) }()
 	checks := func() (passed, failed uint64) {
 		for _, h := range d.State().Services[0].Groups[0].Hosts {
-			for code, n := range h.Targets[0].Checks() {
+			for code, n := range h.Checks() {
 				if code == health.L4OK.String() {
 					passed += n
 				} else {

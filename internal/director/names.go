@@ -153,17 +153,19 @@ func (d *Director) resolved(l lookup) {
 	d.finish()
 }
 
-// settleNames makes what the look-ups have brought run.
+// settleNames makes what the look-ups have brought run, and forgets what nothing
+// needs any more.
 func (d *Director) settleNames() {
-	if len(d.moved) == 0 {
+	if len(d.moved) == 0 && !d.forgotten {
 		return
 	}
-	for key, h := range d.named {
-		if d.moved[h.name] {
-			d.changed(key.service)
+	for _, u := range d.unsettled {
+		if d.moved[u.host.name] {
+			d.changed(u.service)
 		}
 	}
 	clear(d.moved)
+	d.forgotten = false
 	if _, err := d.adopt(d.config, d.State().Generation); err != nil {
 		d.log.Warn("the engine did not take new addresses", "err", err)
 	}
@@ -311,65 +313,31 @@ func srvParts(ends []endpoint, host Share) []part {
 	return parts
 }
 
-// hostKey is what makes a host the same one across changes.
-type hostKey struct{ service, group, host string }
-
-// comeBack returns the target that a host had, and no longer had, at an address
-// that its name stands for again; nil if there is none.
-func (d *Director) comeBack(key targetKey) *Target {
-	if before := d.named[key.of()]; before != nil {
-		for _, t := range before.Leaving {
-			if t.key == key {
-				return t
-			}
-		}
-	}
-	return nil
+// unsettled is a host whose state can change while its configuration does not.
+type unsettled struct {
+	service string
+	host    *Host
 }
 
-// leave keeps the targets whose address a host's name has lost for as long as
-// they have sessions. Those that go now stay a scan longer, since a session may
-// be on its way to them.
-func (d *Director) leave(key hostKey, host *Host) {
-	before := d.named[key]
-	if before == nil || host.name == "" {
-		return
-	}
-	for _, t := range before.Targets {
-		if !slices.Contains(host.Targets, t) {
-			host.Leaving = append(host.Leaving, t)
-		}
-	}
-	for _, t := range before.Leaving {
-		if !slices.Contains(host.Targets, t) && t.Host.Stats().Active > 0 {
-			host.Leaving = append(host.Leaving, t)
-		}
-	}
-}
-
-// forgetLeft notes the hosts of which a target has left with its last session.
-func (d *Director) forgetLeft() {
-	for _, h := range d.named {
-		for _, t := range h.Leaving {
-			if t.Host.Stats().Active == 0 {
-				d.behind(h.name, false)
-				break
-			}
-		}
-	}
-}
-
-// nameHosts remembers the hosts that have names.
-func (d *Director) nameHosts(state *State) {
-	d.named = map[hostKey]*Host{}
+// noteUnsettled finds them.
+func (d *Director) noteUnsettled(state *State) {
+	d.unsettled = nil
 	for _, s := range state.Services {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
-				if h.name != "" {
-					d.named[hostKey{s.Config.Name, g.Config.Name, h.Config.Name}] = h
+				if !h.settled() {
+					d.unsettled = append(d.unsettled, unsettled{s.Config.Name, h})
 				}
 			}
 		}
+	}
+}
+
+// forgetDeparted notes whether a departed target can become its host's past.
+func (d *Director) forgetDeparted() {
+	now := time.Now()
+	for _, u := range d.unsettled {
+		d.forgotten = d.forgotten || u.host.forgets(now)
 	}
 }
 

@@ -202,8 +202,8 @@ func TestChangedAddress(t *testing.T) {
 		if shown(h) != "10.0.0.2:80*1, 10.0.0.3:80*1" || h.Targets[0] != second || second.Status().Up || second.Host.Stats().Failures != 1 {
 			t.Errorf("targets %s; the one that stays: %+v", shown(h), second.Status())
 		}
-		if !slices.Equal(h.Leaving, []*Target{first}) {
-			t.Errorf("%d targets leave", len(h.Leaving))
+		if !slices.Equal(h.Leaving(), []*Target{first}) {
+			t.Errorf("%d targets leave", len(h.Leaving()))
 		}
 		if w.lastPlan().Services[1].Route != untouched {
 			t.Error("a service that the name is not of got a new route")
@@ -218,19 +218,19 @@ func TestChangedAddress(t *testing.T) {
 		// It comes back with its session, and goes again.
 		w.resolves("db", "10.0.0.1")
 		pass(30 * time.Second)
-		if h := only(d, 0); len(h.Targets) != 1 || h.Targets[0] != first || len(h.Leaving) != 0 {
-			t.Errorf("targets %s, %d leave", shown(h), len(h.Leaving))
+		if h := only(d, 0); len(h.Targets) != 1 || h.Targets[0] != first || len(h.Leaving()) != 0 {
+			t.Errorf("targets %s, %d leave", shown(h), len(h.Leaving()))
 		}
 		w.resolves("db", "10.0.0.3")
 		pass(30 * time.Second)
-		if h := only(d, 0); shown(h) != "10.0.0.3:80*1" || !slices.Equal(h.Leaving, []*Target{first}) {
-			t.Errorf("targets %s, %d leave", shown(h), len(h.Leaving))
+		if h := only(d, 0); shown(h) != "10.0.0.3:80*1" || !slices.Equal(h.Leaving(), []*Target{first}) {
+			t.Errorf("targets %s, %d leave", shown(h), len(h.Leaving()))
 		}
 		plans := len(w.plans)
 		first.Host.Release(0, 0)
 		pass(scanEvery + time.Millisecond)
-		if h := only(d, 0); len(h.Leaving) != 0 || shown(h) != "10.0.0.3:80*1" {
-			t.Errorf("targets %s, %d leave", shown(h), len(h.Leaving))
+		if h := only(d, 0); len(h.Leaving()) != 0 || shown(h) != "10.0.0.3:80*1" {
+			t.Errorf("targets %s, %d leave", shown(h), len(h.Leaving()))
 		}
 		if n := len(w.plans) - plans; n > 1 {
 			t.Errorf("%d plans for a target that is forgotten", n)

@@ -319,8 +319,8 @@ func TestChangedAddressMovesNewSessionsOnly(t *testing.T) {
 			t.Errorf("a new session is on %s", name)
 		}
 	}
-	if h := only(d, 0); len(h.Leaving) != 1 || h.Leaving[0] != target || target.Host.Stats().Active != 1 {
-		t.Errorf("%d targets leave with %d sessions", len(h.Leaving), target.Host.Stats().Active)
+	if h := only(d, 0); len(h.Leaving()) != 1 || h.Leaving()[0] != target || target.Host.Stats().Active != 1 {
+		t.Errorf("%d targets leave with %d sessions", len(h.Leaving()), target.Host.Stats().Active)
 	}
 	// B49 on the way: the servers fail, and nothing moves.
 	server.answers("web.test.", fails)
@@ -338,7 +338,7 @@ func TestChangedAddressMovesNewSessionsOnly(t *testing.T) {
 	if want := sha256.Sum256(sent); !bytes.Equal(sum.Sum(nil), want[:]) {
 		t.Error("bytes of the session were lost or changed")
 	}
-	await(t, "the old target is forgotten", func() bool { return len(only(d, 0).Leaving) == 0 })
+	await(t, "the old target is forgotten", func() bool { return len(only(d, 0).Leaving()) == 0 })
 	if n := target.Host.Stats(); n.Picks != 1 || n.In != size {
 		t.Errorf("the old target counts %+v", n)
 	}

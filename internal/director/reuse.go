@@ -67,43 +67,54 @@ func (r *running) whole(s *config.Service) *Service {
 	return was
 }
 
-// hosts returns what finds the hosts of a group that can be kept, by their place
-// in it.
-func (r *running) hosts(s *config.Service, group string) func(i int, h *config.Host) *Host {
-	var list []*Host
-	if was := r.services[s.Name]; was != nil {
+// former finds the hosts that a group had before.
+type former struct {
+	list   []*Host
+	byName map[string]*Host // made when places have changed
+	keeps  bool             // one that is the same may be kept
+	mark   uint64
+}
+
+// group returns the former hosts of a group.
+func (r *running) group(service, group string) *former {
+	f := &former{mark: r.mark, keeps: r.services != nil}
+	if was := r.before[service]; was != nil {
 		for _, g := range was.Groups {
 			if g.Config.Name == group {
-				list = g.Hosts
+				f.list = g.Hosts
 			}
 		}
 	}
-	var others map[*config.Host]*Host // made when places have changed
-	return func(i int, h *config.Host) *Host {
-		var was *Host
-		switch {
-		case i < len(list) && list[i].Config == h:
-			was = list[i]
-		case len(list) > 0:
-			if others == nil {
-				others = make(map[*config.Host]*Host, len(list))
-				for _, o := range list {
-					others[o.Config] = o
-				}
-			}
-			was = others[h]
-		}
-		if was == nil || !was.settled() {
-			return nil
-		}
-		was.mark = r.mark
-		return was
+	return f
+}
+
+// host returns the host that had the name before, nil if none had. i is its place
+// now, which often was its place before.
+func (f *former) host(i int, name string) *Host {
+	if i < len(f.list) && f.list[i].Config.Name == name {
+		return f.list[i]
 	}
+	if len(f.list) > 0 && f.byName == nil {
+		f.byName = make(map[string]*Host, len(f.list))
+		for _, h := range f.list {
+			f.byName[h.Config.Name] = h
+		}
+	}
+	return f.byName[name]
+}
+
+// keep tells whether what a host was can be kept as it is, and marks it then.
+func (f *former) keep(was *Host, h *config.Host) bool {
+	if !f.keeps || was == nil || was.Config != h || !was.settled() {
+		return false
+	}
+	was.mark = f.mark
+	return true
 }
 
 // settled tells whether what the host is made of can change by a change of its
 // configuration alone.
-func (h *Host) settled() bool { return h.name == "" && len(h.Leaving) == 0 }
+func (h *Host) settled() bool { return h.name == "" && len(h.departed) == 0 }
 
 // replaceTargets brings the director's targets up to date: fresh are those of
 // hosts that were not kept of the state before.

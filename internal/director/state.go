@@ -2,7 +2,6 @@ package director
 
 import (
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"net"
 	"sync/atomic"
@@ -50,21 +49,21 @@ type Group struct {
 	rule   *rule
 }
 
-// Host is a host with the addresses that its name stands for.
+// Host is a host of the configuration with the addresses that it stands for. See
+// Stats, All and Leaving for those that it no longer has.
 type Host struct {
 	Config  *config.Host
 	Targets []*Target // none while the name has never resolved
 	Shares  []Share   // what each of the Targets gets of the sessions
-	// Leaving are targets whose address the name has lost, and that still have
-	// sessions. They get no new ones and are not probed.
-	Leaving []*Target
 	// Problem is what is wrong with the name, "" if nothing is: why there is no
 	// target, or why those that there are may be out of date.
 	Problem      string
 	ProblemSince time.Time
 
-	name string // the DNS name in the address, "" without
-	mark uint64 // the last call of adopt that had a use for it; the director's own
+	name     string     // the DNS name in the address, "" without
+	departed []departed // targets of addresses that the host no longer has, the oldest first
+	past     past       // what earlier ones have counted
+	mark     uint64     // the last call of adopt that had a use for it; the director's own
 }
 
 // Share is what a target gets of the sessions: what the configuration says of
@@ -118,18 +117,6 @@ type Status struct {
 	Passed, Rise int
 }
 
-// Checks yields how many probes have ended with each code, in HAProxy's words,
-// of those codes that there were.
-func (t *Target) Checks() iter.Seq2[string, uint64] {
-	return func(yield func(string, uint64) bool) {
-		for code := range t.checks {
-			if n := t.checks[code].Load(); n > 0 && !yield(health.Code(code).String(), n) {
-				return
-			}
-		}
-	}
-}
-
 // Status returns the target's health.
 func (t *Target) Status() Status { return *t.status.Load() }
 
@@ -154,9 +141,6 @@ type groupKey struct{ service, group string }
 
 // inGroup returns the group that the target belongs to.
 func (k targetKey) inGroup() groupKey { return groupKey{k.service, k.group} }
-
-// of returns the host that the target belongs to.
-func (k targetKey) of() hostKey { return hostKey{k.service, k.group, k.host} }
 
 // restate publishes a new status of a target.
 func (t *Target) restate(change func(*Status)) {

@@ -118,17 +118,14 @@ func services(x *text, snap engine.Snapshot) {
 	many("txlb_sessions_ended_total", "termination", func(s engine.ServiceStats) map[string]uint64 { return s.Ended })
 }
 
-// hostLine is a host with the sum of its targets.
+// hostLine is a host with what it has counted.
 type hostLine struct {
-	labels         []string
-	active         int64
-	picks, in, out uint64
-	weight, state  int
-	up             bool
-	failures       uint64
-	checks         map[string]uint64 // probes by result
-	addresses      int
-	nameFailing    bool
+	labels        []string
+	stats         sched.HostStats
+	weight, state int
+	checks        map[string]uint64 // probes by result
+	addresses     int
+	nameFailing   bool
 }
 
 func hosts(x *text, state *director.State) {
@@ -142,26 +139,12 @@ func hosts(x *text, state *director.State) {
 			}
 			x.sample("txlb_group_enabled", enabled, "service", svc.Config.Name, "group", g.Config.Name)
 			for _, h := range g.Hosts {
-				line := hostLine{
+				lines = append(lines, hostLine{
 					labels: []string{"service", svc.Config.Name, "group", g.Config.Name, "host", h.Config.Name},
-					weight: h.Config.Weight, up: h.Up(), state: stateNumber(h.Config.State),
+					stats:  h.Stats(), checks: maps.Collect(h.Checks()),
+					weight: h.Config.Weight, state: stateNumber(h.Config.State),
 					addresses: len(h.Targets), nameFailing: h.Problem != "",
-				}
-				for _, t := range slices.Concat(h.Targets, h.Leaving) {
-					c := t.Host.Stats()
-					line.active += c.Active
-					line.picks += c.Picks
-					line.in += c.In
-					line.out += c.Out
-					line.failures += c.Failures
-					for code, n := range t.Checks() {
-						if line.checks == nil {
-							line.checks = map[string]uint64{}
-						}
-						line.checks[code] += n
-					}
-				}
-				lines = append(lines, line)
+				})
 			}
 		}
 	}
@@ -171,11 +154,11 @@ func hosts(x *text, state *director.State) {
 			x.sample(name, value(l), l.labels...)
 		}
 	}
-	each("txlb_sessions", "gauge", func(l hostLine) float64 { return float64(l.active) })
-	each("txlb_sessions_total", "counter", func(l hostLine) float64 { return float64(l.picks) })
-	each("txlb_bytes_in_total", "counter", func(l hostLine) float64 { return float64(l.in) })
-	each("txlb_bytes_out_total", "counter", func(l hostLine) float64 { return float64(l.out) })
-	each("txlb_host_connect_failures_total", "counter", func(l hostLine) float64 { return float64(l.failures) })
+	each("txlb_sessions", "gauge", func(l hostLine) float64 { return float64(l.stats.Active) })
+	each("txlb_sessions_total", "counter", func(l hostLine) float64 { return float64(l.stats.Picks) })
+	each("txlb_bytes_in_total", "counter", func(l hostLine) float64 { return float64(l.stats.In) })
+	each("txlb_bytes_out_total", "counter", func(l hostLine) float64 { return float64(l.stats.Out) })
+	each("txlb_host_connect_failures_total", "counter", func(l hostLine) float64 { return float64(l.stats.Failures) })
 	x.counter("txlb_checks_total")
 	for _, l := range lines {
 		for _, code := range slices.Sorted(maps.Keys(l.checks)) {
@@ -186,7 +169,7 @@ func hosts(x *text, state *director.State) {
 	each("txlb_host_state", "gauge", func(l hostLine) float64 { return float64(l.state) })
 	each("txlb_host_addresses", "gauge", func(l hostLine) float64 { return float64(l.addresses) })
 	each("txlb_host_name_failing", "gauge", func(l hostLine) float64 { return truth(l.nameFailing) })
-	each("txlb_host_up", "gauge", func(l hostLine) float64 { return truth(l.up) })
+	each("txlb_host_up", "gauge", func(l hostLine) float64 { return truth(l.stats.Up) })
 }
 
 // times writes the histograms, one a group.

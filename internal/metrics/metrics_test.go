@@ -236,8 +236,7 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// What a name stands for no longer counts with the host for as long as it has
-// sessions, and a name that fails shows.
+// A host counts what all its addresses have counted, and a name that fails shows.
 func TestHostsWithNames(t *testing.T) {
 	target := func(addr string, in uint64) *director.Target {
 		a, err := sched.ParseAddr(addr)
@@ -254,7 +253,6 @@ func TestHostsWithNames(t *testing.T) {
 			{
 				Config:  config.NewHost("a", "db:1"),
 				Targets: []*director.Target{target("10.0.0.1:1", 1), target("10.0.0.2:1", 2)},
-				Leaving: []*director.Target{target("10.0.0.3:1", 4)},
 				Problem: "lookup db: no such host",
 			},
 			{Config: config.NewHost("b", "ghost:1"), Problem: "lookup ghost: no such host"},
@@ -263,7 +261,7 @@ func TestHostsWithNames(t *testing.T) {
 	var out strings.Builder
 	hosts(&text{w: &out}, state)
 	for _, want := range []string{
-		`txlb_bytes_in_total{service="s",group="g",host="a"} 7`,
+		`txlb_bytes_in_total{service="s",group="g",host="a"} 3`,
 		`txlb_host_addresses{service="s",group="g",host="a"} 2`,
 		`txlb_host_name_failing{service="s",group="g",host="a"} 1`,
 		`txlb_host_addresses{service="s",group="g",host="b"} 0`,

@@ -161,16 +161,16 @@ func (s *samples) look(now time.Time) {
 		active, total, out = active+stats.Active, total+stats.Sessions, out+stats.Out
 		s.rows[rowKey{service: svc.Config.Name}].count(now, since, stats.Active, stats.Sessions)
 		for _, g := range svc.Groups {
-			var sum figures
+			var sum sched.HostStats
 			for _, h := range g.Hosts {
-				f := figuresOf(h)
-				sum.add(f)
+				stats := h.Stats()
+				sum.Add(stats)
 				r := s.rows[rowKey{svc.Config.Name, g.Config.Name, h.Config.Name}]
-				r.count(now, since, f.active, f.picks)
-				r.turn(f.up, f.changed)
+				r.count(now, since, stats.Active, stats.Picks)
+				r.turn(turned(h))
 			}
 			r := s.rows[rowKey{svc.Config.Name, g.Config.Name, ""}]
-			r.count(now, since, sum.active, sum.picks)
+			r.count(now, since, sum.Active, sum.Picks)
 			r.connect.take(g.Times.Connects())
 			r.session.take(g.Times.Sessions())
 			r.turn(usable(g).up(), now)

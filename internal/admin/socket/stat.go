@@ -2,13 +2,13 @@ package socket
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/sched"
 )
 
 // statHeader is the header that HAProxy 2.6 writes, all of its modules
@@ -34,35 +34,17 @@ const (
 	typeServer
 )
 
-// figures are the counters of a host, of all its addresses.
-type figures struct {
-	active                   int64
-	picks, failures, in, out uint64
-	up                       bool      // as the director knows
-	changed                  time.Time // the last time that an address went up or down
-}
-
-func figuresOf(h *director.Host) (f figures) {
-	for _, t := range slices.Concat(h.Targets, h.Leaving) {
-		s := t.Host.Stats()
-		f.add(figures{active: s.Active, picks: s.Picks, failures: s.Failures, in: s.In, out: s.Out})
-	}
+// turned tells whether the director knows of an address of a host that is up, and
+// the last time that an address went up or down.
+func turned(h *director.Host) (up bool, at time.Time) {
 	for _, t := range h.Targets {
 		status := t.Status()
-		f.up = f.up || status.Up
-		if status.Since.After(f.changed) {
-			f.changed = status.Since
+		up = up || status.Up
+		if status.Since.After(at) {
+			at = status.Since
 		}
 	}
-	return f
-}
-
-func (f *figures) add(o figures) {
-	f.active += o.active
-	f.picks += o.picks
-	f.failures += o.failures
-	f.in += o.in
-	f.out += o.out
+	return up, at
 }
 
 // capacity is what of a group takes sessions.
@@ -306,17 +288,17 @@ func (d *dump) group(s *director.Service, g *director.Group, ended map[string]ui
 	if !d.wants(typeServer, name, r.id) && !d.wants(typeBackend, name, r.id) {
 		return
 	}
-	var sum figures
+	var sum sched.HostStats
 	last := time.Time{}
 	for _, h := range g.Hosts {
-		f := figuresOf(h)
-		sum.add(f)
+		stats := h.Stats()
+		sum.Add(stats)
 		host := d.samples.rows[rowKey{s.Config.Name, g.Config.Name, h.Config.Name}]
 		if host.lastSession.After(last) {
 			last = host.lastSession
 		}
 		if d.wants(typeServer, name, r.id) && (d.sid == -1 || d.sid == host.id) {
-			d.host(name, r.id, host, g, h, f)
+			d.host(name, r.id, host, g, h, stats)
 		}
 	}
 	if !d.wants(typeBackend, name, r.id) {
@@ -327,9 +309,9 @@ func (d *dump) group(s *director.Service, g *director.Group, ended map[string]ui
 	c := d.begin(name, "BACKEND", typeBackend, r.id, 0)
 	c.zero("qcur,qmax,dreq,dresp,eresp,wretr,wredis,comp_in,comp_out,comp_byp,comp_rsp,cli_abrt,srv_abrt,wrew,connect,reuse,eint," +
 		"agg_server_status,agg_server_check_status,agg_check_status")
-	d.sessions(c, r, sum.active, sum.picks, sum.in, sum.out)
-	c.set("econ", sum.failures)
-	c.set("lbtot", sum.picks)
+	d.sessions(c, r, sum.Active, sum.Picks, sum.In, sum.Out)
+	c.set("econ", sum.Failures)
+	c.set("lbtot", sum.Picks)
 	if g.Config.Enabled {
 		// Clients are counted by service, and these are its.
 		c.set("wredis", redispatches)
@@ -356,18 +338,18 @@ func (d *dump) group(s *director.Service, g *director.Group, ended map[string]ui
 }
 
 // host writes one server.
-func (d *dump) host(proxy string, iid int, r *row, g *director.Group, h *director.Host, f figures) {
+func (d *dump) host(proxy string, iid int, r *row, g *director.Group, h *director.Host, stats sched.HostStats) {
 	status := statusOf(d.state, g, h)
 	if d.hideMaint && strings.HasPrefix(status, "MAINT") || d.up && (strings.HasPrefix(status, "MAINT") || strings.HasPrefix(status, "DOWN")) {
 		return
 	}
 	c := d.begin(proxy, h.Config.Name, typeServer, iid, r.id)
 	c.zero("qcur,qmax,dresp,eresp,wretr,wredis,cli_abrt,srv_abrt,wrew,connect,reuse,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,need_conn_est")
-	r.turn(f.up, f.changed)
-	d.sessions(c, r, f.active, f.picks, f.in, f.out)
-	c.set("used_conn_cur", f.active)
-	c.set("econ", f.failures)
-	c.set("lbtot", f.picks)
+	r.turn(turned(h))
+	d.sessions(c, r, stats.Active, stats.Picks, stats.In, stats.Out)
+	c.set("used_conn_cur", stats.Active)
+	c.set("econ", stats.Failures)
+	c.set("lbtot", stats.Picks)
 	c.set("status", status)
 	c.set("weight", h.Config.Weight)
 	c.set("uweight", h.Config.Weight)
@@ -384,11 +366,9 @@ func (d *dump) host(proxy string, iid int, r *row, g *director.Group, h *directo
 	s := t.Status()
 	if !s.Checked.IsZero() || checked(d.state, g) {
 		failed := uint64(0)
-		for _, target := range h.Targets {
-			for code, n := range target.Checks() {
-				if strings.Contains("L4TOUT L4CON L6TOUT L6RSP L7TOUT L7RSP L7STS", code) {
-					failed += n
-				}
+		for code, n := range h.Checks() {
+			if strings.Contains("L4TOUT L4CON L6TOUT L6RSP L7TOUT L7RSP L7STS", code) {
+				failed += n
 			}
 		}
 		c.set("chkfail", failed)

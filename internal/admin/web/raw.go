@@ -103,13 +103,11 @@ func hostAsNow(h *director.Host) hostNow {
 	n := hostNow{
 		Name: h.Config.Name, IP: h.Config.Address, Weight: h.Config.Weight, State: h.Config.State, Health: "up", Reason: h.Problem,
 	}
-	for leaving, list := range [][]*director.Target{h.Targets, h.Leaving} {
-		for _, t := range list {
-			c := t.Host.Stats()
-			n.Open, n.Total, n.Failed, n.In, n.Out = n.Open+c.Active, n.Total+c.Picks, n.Failed+c.Failures, n.In+c.In, n.Out+c.Out
-			if leaving == 0 && !c.Up && n.Reason == "" {
-				n.Reason = t.Status().Reason
-			}
+	c := h.Stats()
+	n.Open, n.Total, n.Failed, n.In, n.Out = c.Active, c.Picks, c.Failures, c.In, c.Out
+	for _, t := range h.Targets {
+		if !t.Host.Up() && n.Reason == "" {
+			n.Reason = t.Status().Reason
 		}
 	}
 	up := h.Up()

@@ -210,7 +210,7 @@ func (v *View) manage(at Where) (*managed, error) {
 }
 
 func targets(h *director.Host) (list []TargetView) {
-	for i, t := range append(slices.Clone(h.Targets), h.Leaving...) {
+	for i, t := range append(slices.Clone(h.Targets), h.Leaving()...) {
 		status, c := t.Status(), t.Host.Stats()
 		one := TargetView{
 			Address: t.Host.Addr().String(), Up: c.Up, Leaving: i >= len(h.Targets), Reason: status.Reason, Since: status.Since,

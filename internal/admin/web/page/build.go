@@ -337,7 +337,7 @@ func revision(src *Source) string {
 		for _, g := range s.Groups {
 			for _, t := range g.Hosts {
 				word(t.Problem)
-				number(uint64(len(t.Leaving)))
+				number(uint64(len(t.Leaving())))
 				for _, t := range t.Targets {
 					if t.Host.Up() {
 						word("up")

@@ -66,7 +66,7 @@ type counters struct {
 }
 
 // connectMS is what connects took on average between two counts; nil: there was
-// none, or one of the counts has lost some.
+// none, or the host was deleted and added between them.
 func connectMS(was, is counters) *float64 {
 	if is.connects <= was.connects || is.connectTime < was.connectTime {
 		return nil
@@ -180,8 +180,8 @@ func (h *hostMeter) rates(now time.Time, f *HostFigures) {
 	f.ConnectMS = connectMS(old, c)
 }
 
-// rate is by how much a counter has grown, a second. One that has fallen lost
-// an address with its counts: it tells nothing.
+// rate is by how much a counter has grown, a second. One that has fallen is that
+// of another host, which was deleted and added: it tells nothing.
 func rate(was, is uint64, from, to counters) float64 {
 	seconds := to.at.Sub(from.at).Seconds()
 	if is < was || seconds <= 0 {
@@ -190,27 +190,19 @@ func rate(was, is uint64, from, to counters) float64 {
 	return math.Round(float64(is-was)/seconds*100) / 100
 }
 
-// hostFigures sums the counters of a host's addresses up.
-func hostFigures(h *director.Host) (f HostFigures) {
+// hostFigures returns what a host has counted, and how its last probes went.
+func hostFigures(h *director.Host) HostFigures {
+	c := h.Stats()
+	f := HostFigures{
+		Sessions: c.Active, Total: c.Picks, Failures: c.Failures, In: c.In, Out: c.Out,
+		connects: c.Connects, connectTime: c.ConnectTime,
+	}
 	passed, took := 0, time.Duration(0)
-	for leaving, list := range [][]*director.Target{h.Targets, h.Leaving} {
-		for _, t := range list {
-			c := t.Host.Stats()
-			f.Sessions += c.Active
-			f.Total += c.Picks
-			f.Failures += c.Failures
-			f.In += c.In
-			f.Out += c.Out
-			f.connects += c.Connects
-			f.connectTime += c.ConnectTime
-			if leaving == 1 {
-				continue
-			}
-			if s := t.Status(); !s.Checked.IsZero() {
-				f.Checked = max(f.Checked, s.Checked.UnixMilli())
-				if s.Check.OK() {
-					passed, took = passed+1, took+s.Check.Took
-				}
+	for _, t := range h.Targets {
+		if s := t.Status(); !s.Checked.IsZero() {
+			f.Checked = max(f.Checked, s.Checked.UnixMilli())
+			if s.Check.OK() {
+				passed, took = passed+1, took+s.Check.Took
 			}
 		}
 	}

@@ -149,7 +149,7 @@ type CheckView struct {
 type TargetView struct {
 	Address  string
 	Up       bool
-	Leaving  bool // its name has lost it
+	Leaving  bool // the host no longer has it
 	Reason   string
 	Since    time.Time
 	Weight   int
