@@ -74,6 +74,7 @@ func (k *checker) config(c *Config) {
 		}
 	}
 	k.listeners(c)
+	k.starts(c)
 	k.admin(&c.Admin)
 	k.manager(&c.Manager)
 	k.dns(&c.DNS)

@@ -151,16 +151,18 @@ func order(x, y bool) int {
 // addGroup returns what addGroup makes.
 func (d *differ) addGroup(at []step, g *node, first bool) *node {
 	seed := &node{tag: "group", key: g.key, attrs: []attribute{{"name", g.key}, {"scheduler", g.get("scheduler")}}}
-	allDown := ""
-	if v, there := g.lookup("allDown"); there {
-		seed.set("allDown", v)
-		allDown = " allDown=" + Quote(v)
+	options := ""
+	for _, name := range []string{"allDown", "start"} {
+		if v, there := g.lookup(name); there {
+			seed.set(name, v)
+			options += " " + name + "=" + Quote(v)
+		}
 	}
 	ops := []op{{path: at, kind: opAdd, kids: []*node{seed}}}
 	if first {
 		ops = append(ops, op{path: at, kind: opSet, name: "enable", text: g.key})
 	}
-	d.verb(fmt.Sprintf("addGroup %s %s %s%s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler")), allDown), ops...)
+	d.verb(fmt.Sprintf("addGroup %s %s %s%s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler")), options), ops...)
 	return seed
 }
 
@@ -513,7 +515,7 @@ func inline(list []*node) string {
 // those of hostWords. What is not here is told as "default".
 var defaults = map[string]string{
 	"host weight": "1", "host state": "ready", "host backup": "false", "host maxSessions": "0", "host slowStart": "0",
-	"host resolve": "30s", "group allDown": "try",
+	"host resolve": "30s", "group allDown": "try", "group start": "up",
 	"timeouts connect": "5s", "timeouts total": "30s", "timeouts idle": "1h", "timeouts halfClosed": "30s", "limits tries": "0",
 	"engine loops": "auto", "engine ring": "auto", "engine splice": "auto", "engine pipeSize": "1MiB", "engine pipeMemory": "256MiB",
 	"engine maxSessions": "auto", "engine backlog": "4096", "engine drain": "30s",

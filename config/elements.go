@@ -163,17 +163,18 @@ func (r *reader) group(e *etree.Element) *Group {
 	g := NewGroup("")
 	g.Pos = Pos{r.lines[e]}
 	r.part(g, func() {
-		var allDown string
+		var allDown, start string
 		r.attributes(e,
 			text("name", &g.Name),
 			parsed("scheduler", &g.Scheduler, canonicalScheduler),
 			parsed("enable", &g.Enabled, parseBool),
 			oneOf("allDown", &allDown, []string{"try", "refuse"}),
+			oneOf("start", &start, []string{"up", "down"}),
 			integer("maxFails", &g.MaxFails, 0, maxMaxFails),
 			parsed("failWindow", &g.FailWindow, parseDuration),
 		)
 		r.need(e, "name")
-		g.Refuse = allDown == "refuse"
+		g.Refuse, g.StartDown = allDown == "refuse", start == "down"
 		r.children(e,
 			child{"host", func(e *etree.Element) {
 				g.Hosts = append(g.Hosts, r.host(e, len(g.Hosts)))

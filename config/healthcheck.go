@@ -126,6 +126,17 @@ func (k *checker) failures(g *Group) {
 	k.between(line, "<group failWindow>", g.FailWindow, shortest, longestCheck)
 }
 
+// starts checks that hosts which wait for a check get one.
+func (k *checker) starts(c *Config) {
+	for _, s := range c.Services {
+		for _, g := range s.Groups {
+			if g.StartDown && g.Check == nil && !c.Manager.HostCheck.Enable {
+				k.fail(g.Pos.Line, "group %q of service %q: start=\"down\" waits for a check, and there is none; add a <check/> to the group or enable <hostCheck>", g.Name, s.Name)
+			}
+		}
+	}
+}
+
 // healthCheck checks <check> and what it needs of the hosts.
 func (k *checker) healthCheck(g *Group) {
 	c := g.Check

@@ -78,6 +78,7 @@ type Group struct {
 	Scheduler string // canonical name, as sched.Names has it
 	Enabled   bool
 	Refuse    bool // allDown="refuse"
+	StartDown bool // start="down": a host takes no client before it has passed a check
 	// MaxFails failed connects of clients within FailWindow take a host out;
 	// 1: each, whatever the window; 0: none does.
 	MaxFails   int

@@ -74,6 +74,9 @@ func (s *Service) marshal(root *etree.Element) {
 		if g.Refuse {
 			group.CreateAttr("allDown", "refuse")
 		}
+		if g.StartDown {
+			group.CreateAttr("start", "down")
+		}
 		std := NewGroup("")
 		if g.MaxFails != std.MaxFails {
 			group.CreateAttr("maxFails", strconv.Itoa(g.MaxFails))

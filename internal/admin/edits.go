@@ -242,7 +242,7 @@ func addGroup(e *edit) error {
 	if e.args.given("scheduler") {
 		g.Scheduler = e.args.text("scheduler")
 	}
-	g.Refuse = e.args.text("allDown") == "refuse"
+	g.Refuse, g.StartDown = e.args.text("allDown") == "refuse", e.args.text("start") == "down"
 	g.Enabled = len(s.Groups) == 0
 	s.Groups = append(s.Groups, g)
 	e.named(name)

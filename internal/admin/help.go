@@ -97,6 +97,8 @@ func (p *Param) explain() string {
 		return "a duration such as 30s; sessions that are left then are closed"
 	case "slowStart":
 		return "a duration such as 30s; after coming back the host gets its share little by little"
+	case "start":
+		return "up, down; down: a host takes no client before it has passed a check"
 	case "resolve":
 		return "how often its name is looked up, as 30s; 0: until it has resolved once"
 	case "max":

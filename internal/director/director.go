@@ -15,7 +15,8 @@
 // are. A probe that fails for want of a descriptor or a local port says
 // nothing, and neither does one that began before the host last changed. A host
 // that has come back takes its share over its slow start, by tables that are
-// built anew.
+// built anew. With start="down", a host is in no table before a check of it has
+// passed.
 //
 // A host name stands for its IPv4 addresses, or for its IPv6 addresses if it
 // has no other; the name of SRV records stands for the addresses and ports of
@@ -434,6 +435,9 @@ func newRoute(s *Service, before *route) (*route, error) {
 				continue
 			}
 			for i, t := range h.Targets {
+				if t.waiting && g.Config.StartDown {
+					continue // not even as a last resort
+				}
 				members = append(members, sched.Member{Host: t.Host, Weight: weight(h.Shares[i], t), Backup: h.Shares[i].Backup})
 			}
 		}

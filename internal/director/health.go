@@ -116,7 +116,10 @@ func (d *Director) up(t *Target) {
 	now := time.Now()
 	t.Host.MarkUp()
 	t.failed, t.passed = 0, 0
-	d.startRamp(t, now)
+	if !t.waiting { // it has come back, and is not new
+		d.startRamp(t, now)
+	}
+	t.waiting = false
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = true, "", now })
 	d.changed(t.key.service)
 	d.noteHost("host up", t, "after "+now.Sub(was.Since).Round(time.Millisecond).String())

@@ -94,6 +94,7 @@ type Target struct {
 	rule      *rule
 	slowStart time.Duration
 	maint     bool
+	waiting   bool // for the first check that passes (start="down")
 	probing   bool
 	last      time.Time // the last probe's start, or the last change if that was later
 	next      time.Time // of the next probe; zero: not decided
@@ -132,7 +133,16 @@ func newTarget(key targetKey, g *Group, now time.Time) *Target {
 	if r.own { // the first checks come soon, spread over an interval
 		t.next = now.Add(rand.N(r.fast))
 	}
-	t.status.Store(&Status{Up: true, Since: now, Failed: t.failed, Fall: r.fall, Rise: r.rise})
+	if !g.Config.StartDown {
+		t.status.Store(&Status{Up: true, Since: now, Failed: t.failed, Fall: r.fall, Rise: r.rise})
+		return t
+	}
+	// The first check that passes is enough. It comes soon, as nobody is served
+	// before.
+	t.Host.MarkDown()
+	t.waiting, t.failed, t.passed = true, 0, r.rise-1
+	t.next = now.Add(rand.N(min(r.every(false, t.passed > 0, true), lastResortInterval)))
+	t.status.Store(&Status{Reason: notChecked, Since: now, Fall: r.fall, Passed: t.passed, Rise: r.rise})
 	return t
 }
 
@@ -141,6 +151,9 @@ type groupKey struct{ service, group string }
 
 // inGroup returns the group that the target belongs to.
 func (k targetKey) inGroup() groupKey { return groupKey{k.service, k.group} }
+
+// notChecked is why a host is down that waits for its first check.
+const notChecked = "not checked yet"
 
 // restate publishes a new status of a target.
 func (t *Target) restate(change func(*Status)) {
