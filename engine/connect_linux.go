@@ -21,6 +21,9 @@ func (l *loop) open(fd int32, from sched.Addr, svc *service) {
 	s.attempt.from = from
 	// The listener has handed its options down.
 	s.ends[client] = end{fd: fd, flags: writable | nodelay | tuned}
+	if !from.IsValid() {
+		s.ends[client].set(unixEnd)
+	}
 	s.count.sessions.Add(1)
 	s.count.active.Add(1)
 	l.count.active.Add(1)
@@ -82,6 +85,9 @@ func (l *loop) connect(s *session, host *sched.Host) bool {
 	s.host = host
 	fd, errno := l.sys.connectTo(host.Addr())
 	s.ends[backend] = end{fd: fd}
+	if host.Addr().Path() != "" {
+		s.ends[backend].set(unixEnd)
+	}
 	switch {
 	case fd < 0:
 		l.await(s)
@@ -203,8 +209,11 @@ func (l *loop) connected(s *session) {
 	s.host.Connected(l.index, time.Duration(l.now-s.active))
 	s.phase = established
 	s.active = l.now
-	s.ends[backend].set(writable | owesAck)
-	l.owing = append(l.owing, turnRef{s, s.generation, backend})
+	s.ends[backend].set(writable)
+	if !s.ends[backend].is(unixSocket) {
+		s.ends[backend].set(owesAck)
+		l.owing = append(l.owing, turnRef{s, s.generation, backend})
+	}
 	if l.eng.opt.Splice == SpliceAlways {
 		s.flows[0].splice()
 		s.flows[1].splice()

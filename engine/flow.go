@@ -22,19 +22,24 @@ type end struct {
 type flags uint16
 
 const (
-	readable flags = 1 << iota // bytes, or the end of the stream, may wait to be read
-	writable                   // takes bytes, as far as is known
-	hungUp                     // the peer's FIN has arrived (EPOLLRDHUP): read on until it shows
-	urgent                     // an urgent byte was announced: a short read does not mean drained
-	ended                      // nothing more will be read: the end was read, or an error
-	reset                      // the connection failed: an end read after this is not a clean one
-	broken                     // nothing more can be sent
-	sentOnce                   // bytes were sent to it
-	owesAck                    // the acknowledgement of its handshake waits for the first bytes
-	nodelay                    // TCP_NODELAY is set
-	paced                      // has the system's congestion control again
-	tuned                      // keep-alive and the send queue's limit are set
+	readable   flags = 1 << iota // bytes, or the end of the stream, may wait to be read
+	writable                     // takes bytes, as far as is known
+	hungUp                       // the peer's FIN has arrived (EPOLLRDHUP): read on until it shows
+	urgent                       // an urgent byte was announced: a short read does not mean drained
+	ended                        // nothing more will be read: the end was read, or an error
+	reset                        // the connection failed: an end read after this is not a clean one
+	broken                       // nothing more can be sent
+	sentOnce                     // bytes were sent to it
+	owesAck                      // the acknowledgement of its handshake waits for the first bytes
+	nodelay                      // TCP_NODELAY is set
+	paced                        // has the system's congestion control again
+	tuned                        // keep-alive and the send queue's limit are set
+	unixSocket                   // not TCP
+	answered                     // a backend whose first bytes were read
 )
+
+// unixEnd is set on a UNIX socket from the start: it has none of TCP's options.
+const unixEnd = unixSocket | nodelay | paced | tuned | answered
 
 func (e *end) is(f flags) bool { return e.flags&f != 0 }
 func (e *end) set(f flags)     { e.flags |= f }

@@ -101,7 +101,7 @@ func (l *loop) receive(s *session, i int) bool {
 	}
 	s.active = l.now
 	if i == backend {
-		l.table.settled(s)
+		l.heard(s)
 	}
 	// An end that is known already is passed on with the last bytes: they wait
 	// in the kernel for the shutdown or close that settle does next.
@@ -253,7 +253,7 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 			if n > 0 {
 				s.active = l.now
 				if i == backend {
-					l.table.settled(s)
+					l.heard(s)
 				}
 			}
 		case drain:
@@ -296,6 +296,27 @@ func (l *loop) letGo(f *flow) {
 		l.sys.takeBack(f.pipe)
 		f.pipe = nil
 		l.count.pipes.Store(int64(l.sys.pipes()))
+	}
+}
+
+// heard is called when bytes were read from the backend. The first ones are
+// acknowledged at once. A request makes the kernel put acknowledgements off
+// (ping-pong mode, see TCP_QUICKACK in tcp(7)), and a server that writes twice
+// with Nagle's algorithm on sends its second bytes only when it has this
+// acknowledgement: 40 ms later.
+//
+// The call is spared where nothing can wait for it: after a FIN no bytes follow,
+// and a server that spoke first has had its acknowledgement (see acknowledge).
+func (l *loop) heard(s *session) {
+	l.table.settled(s)
+	e := &s.ends[backend]
+	if e.is(answered) {
+		return
+	}
+	e.set(answered)
+	if e.is(sentOnce|owesAck) && !e.is(hungUp|ended|reset) {
+		e.clear(owesAck)
+		_ = l.sys.setInt(e.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
 	}
 }
 
@@ -364,7 +385,7 @@ func (l *loop) deadline(s *session) {
 	if e := &s.ends[backend]; !e.is(tuned) {
 		e.set(tuned | nodelay)
 		for _, o := range socketOptions {
-			_ = l.sys.setInt(e.fd, o.level, o.name, o.value) // not known to UNIX sockets
+			_ = l.sys.setInt(e.fd, o.level, o.name, o.value)
 		}
 	}
 	if s.limit() > l.now {

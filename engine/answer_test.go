@@ -1,0 +1,79 @@
+package engine
+
+import (
+	"net"
+	"testing"
+	"time"
+)
+
+// A backend that writes twice with Nagle's algorithm on, as many servers do,
+// holds the second write back until the first is acknowledged. Its first bytes
+// come as soon as over a direct connection: who gets them may not sit on the
+// acknowledgement for the 40 ms of a delayed one.
+func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
+	const half = 100
+	twice := func(p *peer) {
+		p.send(payload(half, 1))
+		p.send(payload(half, 2))
+	}
+	answers := func(p *peer) {
+		for {
+			if _, err := p.Read(make([]byte, 10)); err != nil {
+				return
+			}
+			twice(p)
+		}
+	}
+	hear := func(p *peer) {
+		p.expect(payload(half, 1))
+		p.expect(payload(half, 2))
+	}
+	ask := func(p *peer) { p.send([]byte("?")) }
+	for name, sc := range map[string]struct{ backend, client func(*peer) }{
+		"the client speaks first": {answers, func(p *peer) { ask(p); hear(p) }},
+		"the client speaks late": {answers, func(p *peer) {
+			time.Sleep(10 * time.Millisecond) // the handshake is acknowledged by then
+			ask(p)
+			hear(p)
+		}},
+		"the server speaks first":           {func(p *peer) { twice(p); _, _ = p.Read(make([]byte, 1)) }, hear},
+		"the server greets, then answers":   {func(p *peer) { twice(p); answers(p) }, func(p *peer) { hear(p); ask(p); hear(p) }},
+		"the client asks over the greeting": {func(p *peer) { twice(p); answers(p) }, func(p *peer) { ask(p); hear(p); hear(p) }},
+		"many in a row": {answers, func(p *peer) {
+			ask(p)
+			hear(p)
+			ask(p)
+			hear(p)
+			ask(p)
+			hear(p)
+		}},
+		"and ends": {func(p *peer) { p.expect([]byte("?")); twice(p) }, func(p *peer) { ask(p); hear(p); p.expectEOF() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := backendServer(t, func(p *peer) {
+				_ = p.Conn.(*net.TCPConn).SetNoDelay(false)
+				sc.backend(p)
+			})
+			took := func(to string) time.Duration {
+				start := time.Now()
+				c := dial(t, to)
+				sc.client(c)
+				d := time.Since(start)
+				_ = c.Close()
+				return d
+			}
+			eachMode(t, func(t *testing.T, opt Options) {
+				r := newRig(t, opt, Route{}, addr)
+				var direct, through []time.Duration
+				for range 11 {
+					direct = append(direct, took(addr.String()))
+					through = append(through, took(r.addr))
+				}
+				// A delayed acknowledgement takes 40 ms; the rest is for a busy machine.
+				if d, th := median(direct), median(through); th > d+15*time.Millisecond {
+					t.Errorf("the median is %v, and %v over a direct connection", th, d)
+				}
+			})
+		})
+	}
+}
