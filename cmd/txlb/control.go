@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/control"
@@ -23,15 +22,14 @@ func (p parts) controlSurface() surface {
 			}
 			return c.Control.Socket
 		},
-		listen: func(c *config.Config) (net.Listener, error) {
-			ln, err := socket.Listen(c.Control.Socket, controlMode, "")
+		open: func(current func() *config.Config) (opened, error) {
+			path := current().Control.Socket
+			ln, err := socket.Listen(path, controlMode, "")
 			if err != nil {
-				return nil, fmt.Errorf("<control socket=%q>: %w", c.Control.Socket, err)
+				return opened{}, fmt.Errorf("<control socket=%q>: %w", path, err)
 			}
-			return ln, nil
-		},
-		serve: func(ctx context.Context, ln net.Listener, _ *config.Config) error {
-			return control.Serve(ctx, ln, control.Options{Find: p.engine.FindByLocal, Log: p.log})
+			opt := control.Options{Find: p.engine.FindByLocal, Log: p.log}
+			return opened{ln.Addr(), func(ctx context.Context) error { return control.Serve(ctx, ln, opt) }}, nil
 		},
 	}
 }

@@ -188,7 +188,7 @@ func TestSocketFollowsReload(t *testing.T) {
 	}
 	// Where it cannot be, the log says why, and all else goes on.
 	p.reload(file, socketDoc(filepath.Join(dir, "no", "such", "folder"), ""))
-	p.expect(`a part of the admin is off until the configuration changes again" part=socket`)
+	p.expect(`admin interface did not start" part=socket`)
 	p.reload(file, socketDoc(two, ""))
 	eventually(t, "it is back", func() bool { return mode(two) == 0o600 })
 	p.reload(file, strings.ReplaceAll(socketDoc(two, ""), `<socket path="`+two+`"/>`, ""))

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/socket"
@@ -27,15 +26,14 @@ func (p parts) socketSurface() surface {
 			words.Pos = config.Pos{} // another line is no other socket
 			return words
 		},
-		listen: func(c *config.Config) (net.Listener, error) {
-			s := c.Admin.Socket
-			ln, err := socket.Listen(s.Path, s.Mode, s.Group)
+		open: func(current func() *config.Config) (opened, error) {
+			is := current().Admin.Socket
+			ln, err := socket.Listen(is.Path, is.Mode, is.Group)
 			if err != nil {
-				return nil, fmt.Errorf("<socket path=%q>: %w", s.Path, err)
+				return opened{}, fmt.Errorf("<socket path=%q>: %w", is.Path, err)
 			}
-			return ln, nil
+			return opened{ln.Addr(), func(ctx context.Context) error { return server.Serve(ctx, ln) }}, nil
 		},
-		serve: func(ctx context.Context, ln net.Listener, _ *config.Config) error { return server.Serve(ctx, ln) },
 	}
 }
 

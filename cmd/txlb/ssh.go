@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 
 	"github.com/txlb/txlb/config"
@@ -17,7 +16,6 @@ const hostKeyFile = "ssh_host_ed25519_key"
 // sshSurface is <ssh>.
 func (p parts) sshSurface() surface {
 	type words struct{ listen, hostKey string }
-	var opt ssh.Options // of the server that runs, or comes next
 	return surface{
 		name: "ssh",
 		words: func(c *config.Config) any {
@@ -26,20 +24,22 @@ func (p parts) sshSurface() surface {
 			}
 			return nil
 		},
-		listen: func(c *config.Config) (net.Listener, error) {
-			path := c.Admin.SSH.HostKey
+		open: func(current func() *config.Config) (opened, error) {
+			is := current().Admin.SSH
+			path := is.HostKey
 			if path == "" {
 				path = filepath.Join(p.stateDir, hostKeyFile)
 			}
 			key, err := ssh.HostKey(path)
 			if err != nil {
-				return nil, fmt.Errorf("<ssh>: %w", err)
+				return opened{}, fmt.Errorf("<ssh>: %w", err)
 			}
-			opt = ssh.Options{Admin: p.admin, Key: key, Log: p.log}
-			return listenFor("ssh", c.Admin.SSH.Listen)
-		},
-		serve: func(ctx context.Context, ln net.Listener, _ *config.Config) error {
-			return ssh.Serve(ctx, ln, opt)
+			ln, err := listenFor("ssh", is.Listen)
+			if err != nil {
+				return opened{}, err
+			}
+			opt := ssh.Options{Admin: p.admin, Key: key, Log: p.log}
+			return opened{ln.Addr(), func(ctx context.Context) error { return ssh.Serve(ctx, ln, opt) }}, nil
 		},
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -36,35 +35,32 @@ func (p parts) webSurface() surface {
 			}
 			return nil
 		},
-		listen: func(c *config.Config) (net.Listener, error) {
-			w := c.Admin.Web
-			if strings.HasPrefix(w.Listen, "unix:") {
-				return nil, fmt.Errorf("<web listen=%q>: the page is served over TCP; want host:port", w.Listen)
+		open: func(current func() *config.Config) (opened, error) {
+			is := current().Admin.Web
+			if strings.HasPrefix(is.Listen, "unix:") {
+				return opened{}, fmt.Errorf("<web listen=%q>: the page is served over TCP; want host:port", is.Listen)
 			}
-			if w.Secure && w.Certificate != "" { // what is wrong at the start is told at once
-				if _, err := tls.LoadX509KeyPair(w.Certificate, w.Key); err != nil {
-					return nil, fmt.Errorf("<web certificate=%q key=%q>: %w", w.Certificate, w.Key, err)
-				}
+			ln, err := listenFor("web", is.Listen)
+			if err != nil {
+				return opened{}, err
 			}
-			return listenFor("web", w.Listen)
-		},
-		serve: func(ctx context.Context, ln net.Listener, c *config.Config) error {
-			w := c.Admin.Web
-			if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !w.Secure && !tcp.IP.IsLoopback() {
-				p.log.Warn("the admin page is served without TLS: passwords can be read on their way; say secure=\"true\"", "listen", w.Listen)
+			if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !is.Secure && !tcp.IP.IsLoopback() {
+				p.log.Warn("the admin page is served without TLS: passwords can be read on their way; say secure=\"true\"", "listen", is.Listen)
 			}
-			return web.Serve(ctx, ln, web.Options{
+			page, err := web.Open(ln, web.Options{
 				Admin: p.admin, Director: p.director, Engine: p.engine, Metrics: p.metrics.Write,
 				Healthy: loops.check, Ready: p.ready,
-				Listen: w.Listen, Secure: w.Secure, StateDir: p.stateDir,
+				Listen: is.Listen, Secure: is.Secure, StateDir: p.stateDir,
 				Files: func() (certificate, key string) {
-					if is := p.director.State().Config.Admin.Web; is != nil { // else the page is about to end
-						return is.Certificate, is.Key
-					}
+					w := current().Admin.Web
 					return w.Certificate, w.Key
 				},
 				MaxConns: pageFiles(p.metrics.FDLimit), Version: version, Started: started, Log: p.log,
 			})
+			if err != nil {
+				return opened{}, err
+			}
+			return opened{ln.Addr(), page.Serve}, nil
 		},
 	}
 }

@@ -445,16 +445,7 @@ func testRestart(t *testing.T, b *browser) {
 			t.Fatal(err)
 		}
 		r.opt.Version, r.opt.Started = version, time.Now()
-		serving, end := context.WithCancel(context.Background())
-		served := make(chan error, 1)
-		go func() { served <- Serve(serving, ln, r.opt) }()
-		r.stop = sync.OnceValue(func() error { end(); return <-served })
-		stop := r.stop
-		t.Cleanup(func() {
-			if err := stop(); err != nil {
-				t.Error(err)
-			}
-		})
+		r.serve(ln)
 	}
 	again("test")
 	p.says("#connection.back", "txlb was restarted. Live again.")

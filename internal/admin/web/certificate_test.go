@@ -211,7 +211,7 @@ func TestWrongCertificateIsAnError(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := Serve(t.Context(), ln, opt); err == nil || !strings.Contains(err.Error(), "<web") || strings.Contains(err.Error(), "\n") {
+		if _, err := Open(ln, opt); err == nil || !strings.Contains(err.Error(), "<web") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: %v", o, err)
 		}
 		if _, err := net.Dial("tcp4", ln.Addr().String()); err == nil {

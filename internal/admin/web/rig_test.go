@@ -143,23 +143,30 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 		r.url = "https://" + r.addr
 	}
 	r.http = r.client()
-	served, ended := make(chan error, 1), make(chan struct{})
+	r.serve(ln)
+	return r
+}
+
+// serve answers on a listener until r.stop, or the test ends.
+func (r *rig) serve(ln net.Listener) {
+	r.t.Helper()
+	p, err := Open(ln, r.opt)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	served := make(chan error, 1)
 	serving, end := context.WithCancel(context.Background())
-	go func() {
-		served <- Serve(serving, ln, r.opt)
-		close(ended)
-	}()
-	r.stop = sync.OnceValue(func() error {
+	go func() { served <- p.Serve(serving) }()
+	stop := sync.OnceValue(func() error {
 		end()
-		<-ended
 		return <-served
 	})
-	t.Cleanup(func() {
-		if err := r.stop(); err != nil {
-			t.Error(err)
+	r.stop = stop
+	r.t.Cleanup(func() {
+		if err := stop(); err != nil {
+			r.t.Error(err)
 		}
 	})
-	return r
 }
 
 // client returns a client of its own, whose connections end with the test. It

@@ -2,7 +2,7 @@
 // page, the ancestors' paths, JSON under /api/v1 with its description in
 // /api/v1/openapi.json, and live events.
 //
-// [Serve] answers on one listener until its context ends. All that it can do is
+// [Open] makes it for a listener; [Page.Serve] answers until its context ends. All that it can do is
 // in one table of routes, each with the role that it takes; only /healthz and
 // /readyz take none. Verbs are those of package admin, by [admin.Admin.Execute];
 // GET and HEAD change nothing, whatever they carry. Requests come from the
@@ -102,18 +102,33 @@ const (
 	waitForWork = 10 * time.Second
 )
 
-// Serve answers on ln until ctx ends, and closes it. Then it gives what is
-// being answered five seconds. The error is one of the beginning: a
-// certificate that cannot be used.
-func Serve(ctx context.Context, ln net.Listener, opt Options) error {
+// Page is a server that has all that it needs, and answers nobody yet.
+type Page struct {
+	s  *server
+	ln net.Listener
+}
+
+// Open makes the server of a listener, which belongs to it from now on. The error
+// tells of options that cannot be used, such as a wrong certificate; ln is closed
+// then.
+func Open(ln net.Listener, opt Options) (*Page, error) {
 	s, err := newServer(opt, ln.Addr())
 	if err != nil {
-		return errors.Join(err, ln.Close())
+		return nil, errors.Join(err, ln.Close())
 	}
+	return &Page{s, ln}, nil
+}
+
+// Serve answers until ctx ends, and closes the listener. Then it gives what is
+// being answered five seconds. It is called once; the error is that of a
+// listener that has failed.
+func (p *Page) Serve(ctx context.Context) error {
+	s, ln := p.s, p.ln
 	httpServer := s.http()
 	s.live.start()
 	ended := make(chan error, 1)
-	go func() { ended <- s.accept(httpServer, newBounded(ln, opt.MaxConns, s.log)) }()
+	go func() { ended <- s.accept(httpServer, newBounded(ln, s.opt.MaxConns, s.log)) }()
+	var err error
 	select {
 	case err = <-ended:
 		err = fmt.Errorf("the page on %v: %w", ln.Addr(), err)
@@ -141,7 +156,7 @@ func (s *server) accept(h *http.Server, ln net.Listener) error {
 	return h.Serve(ln)
 }
 
-// server is one Serve.
+// server is one Page.
 type server struct {
 	opt     Options
 	log     *slog.Logger
