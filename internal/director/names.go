@@ -126,15 +126,16 @@ func addrs(ends []endpoint) string {
 }
 
 // plan says when the next look-up is due: a little sooner than asked for, so that
-// those of many names spread, but never within a second. The time to live of the
-// answer does not count; the resolver does not tell it.
+// those of many names spread and none is late, though what is due is seen up to
+// coarse later; but never within a second. The time to live of the answer does
+// not count; the resolver does not tell it.
 func (n *name) plan(now time.Time) {
 	every := n.every
 	if n.err != nil && (every == 0 || every > lookupAgain) {
 		every = lookupAgain
 	}
 	every = max(every, config.MinResolve)
-	n.next = now.Add(max(config.MinResolve, every-time.Duration(rand.Int64N(int64(every)/5+1))))
+	n.next = now.Add(max(config.MinResolve, every-coarse-time.Duration(rand.Int64N(int64(every)/5+1))))
 }
 
 // settled tells whether the name needs no further look-up.
