@@ -90,17 +90,18 @@ func (e *events) note(n Event) {
 	}
 }
 
-// changes returns the changes that are remembered, worked out.
-func (e *events) changes() []*event {
+// all returns the changes that are remembered, worked out, and all else, both as
+// of one moment.
+func (e *events) all() (changes []*event, notes []Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := make([]*event, len(e.list)) // copies: others may be reading those of an earlier call
+	changes = make([]*event, len(e.list)) // copies: others may be reading those of an earlier call
 	for i, ev := range e.list {
 		one := *ev
 		one.Edits = one.work().done
-		list[i] = &one
+		changes[i] = &one
 	}
-	return list
+	return changes, slices.Clone(e.notes)
 }
 
 // bound forgets the oldest while they have too many edits.
@@ -118,12 +119,10 @@ func (e *events) bound() {
 }
 
 // Events returns what has happened last, the oldest first: up to 256 changes of
-// the configuration, very large ones fewer, and up to 256 other events.
+// the configuration, very large ones fewer, and up to 256 other events. Whoever
+// has seen one event has been given all that were remembered before it.
 func (d *Director) Events() []Event {
-	changes := d.events.changes()
-	d.events.mu.Lock()
-	list := slices.Clone(d.events.notes)
-	d.events.mu.Unlock()
+	changes, list := d.events.all()
 	for _, e := range changes {
 		list = append(list, e.Event)
 	}
@@ -193,7 +192,8 @@ func (d *Director) At(generation uint64) error {
 // movedOn makes the error of a change that came too late.
 func (d *Director) movedOn(want uint64) error {
 	err := &MovedError{Want: want, Is: d.State().Generation}
-	for _, e := range d.events.changes() {
+	changes, _ := d.events.all()
+	for _, e := range changes {
 		if e.Generation > want {
 			err.Since = append(err.Since, e.Event)
 		}
@@ -208,7 +208,7 @@ func (d *Director) movedOn(want uint64) error {
 func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation uint64, err error) {
 	c.Verb = fmt.Sprintf("rollback %d", n)
 	c.Apply = func(cfg *config.Config) error {
-		all := d.events.changes()
+		all, _ := d.events.all()
 		if n < 1 || n > len(all) {
 			if len(all) == 0 {
 				return errors.New("there is no change to undo")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -238,6 +239,39 @@ func TestEventsAreBounded(t *testing.T) {
 			t.Errorf("%d edits are kept", total)
 		}
 	})
+}
+
+// TestEventsAreOfOneMoment reads the list while changes and orders come in turns.
+func TestEventsAreOfOneMoment(t *testing.T) {
+	d := &Director{}
+	quit := make(chan struct{})
+	var writers sync.WaitGroup
+	for range 4 { // so many that they wait for each other
+		writers.Go(func() {
+			for {
+				select {
+				case <-quit:
+					return
+				default:
+					d.events.add(&event{work: func() edits { return edits{} }})
+					d.events.note(Event{Kind: OrderEvent})
+				}
+			}
+		})
+	}
+	for d.LastEvent() < 100_000 {
+		list := d.Events()
+		for i := max(1, len(list)-50); i < len(list); i++ {
+			if list[i].Seq != list[i-1].Seq+1 {
+				t.Errorf("event %d comes after %d", list[i].Seq, list[i-1].Seq)
+			}
+		}
+		if t.Failed() {
+			break
+		}
+	}
+	close(quit)
+	writers.Wait()
 }
 
 func TestSaveAndConfigCheck(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/performance"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
@@ -292,7 +293,7 @@ func TestBrowser(t *testing.T) {
 		name string
 		run  func(*testing.T, *browser)
 	}{
-		{"operate", testOperate}, {"look", testLook}, {"restart", testRestart}, {"plain", testPlain}, {"many", testMany},
+		{"operate", testOperate}, {"missed", testMissed}, {"look", testLook}, {"restart", testRestart}, {"plain", testPlain}, {"many", testMany},
 		{"phone", testPhone}, {"keyboard", testKeyboard},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, b) })
@@ -397,6 +398,47 @@ func testOperate(t *testing.T, b *browser) {
 	p.says(".eventlist .down", "c")
 	r.post("/setHost", "service", "web", "group", "blue", "name", "a", "weight", "9")
 	p.says(".eventlist", "setHost web blue a weight=9") // without a click
+}
+
+// testMissed has a page miss what the stream says, and wait long for answers: it
+// catches up with the next figures, however often something changes.
+func testMissed(t *testing.T, b *browser) {
+	r := newRig(t, twoHosts, secure)
+	const deaf = "EventSource.prototype.addEventListener = new Proxy(EventSource.prototype.addEventListener, " +
+		"{apply: (f, to, [name, ...rest]) => name === 'figures' && Reflect.apply(f, to, [name, ...rest])})"
+	before := chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: deaf})
+		return err
+	})
+	p := b.open(t, r, "boss", "/events", before)
+	p.says(".eventlist", "Nothing has happened yet")
+	r.post("/closeLog")
+	p.says(".eventlist", "closeLog")
+	p.run(chromedp.Navigate(r.url + "/"))
+	p.until("the host", row("a", "true"))
+	// Three seconds for each answer, and a change every half second.
+	p.eval(`(real => { window.fetch = (address, options) => new Promise((done, fail) => {
+		options?.signal?.addEventListener('abort', () => fail(new DOMException('broken off', 'AbortError')))
+		setTimeout(() => real(address, options).then(done, fail), 3000)
+	}) })(window.fetch)`)
+	quit, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for n := 1; ; n++ {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+				r.dir.Note("boss", "here", "closeLog", fmt.Sprint("for the ", n, "th time"))
+			}
+		}
+	}()
+	r.post("/setHost", "service", "web", "group", "main", "name", "a", "weight", "9")
+	p.until("the weight", row("a", "r.querySelector('[data-label=Weight]').textContent === '9'"))
+	close(quit)
+	<-ended
 }
 
 // testLook is a user who may only look: everything is shown, nothing offered.

@@ -179,24 +179,22 @@ func (l *live) tellFresh() {
 	})
 }
 
-// tellEvents sends what has happened since the last time.
+// tellEvents sends what has happened since the last time. Sending an event and
+// counting it as told are one step for watch: a new watcher gets each event
+// once, with its backlog or from here.
 func (l *live) tellEvents() {
 	d := l.s.opt.Director
 	l.mu.Lock()
-	told, idle := l.told, len(l.watchers) == 0
-	l.mu.Unlock()
-	if idle || d.LastEvent() == told {
+	defer l.mu.Unlock()
+	if len(l.watchers) == 0 || d.LastEvent() == l.told {
 		return
 	}
 	for _, e := range d.Events() {
-		if e.Seq > told {
-			told = e.Seq
-			l.broadcast(l.event(e), nil)
+		if e.Seq > l.told {
+			l.told = e.Seq
+			l.send(l.event(e), nil)
 		}
 	}
-	l.mu.Lock()
-	l.told = max(l.told, told)
-	l.mu.Unlock()
 }
 
 // event makes the message of an event.
@@ -209,6 +207,11 @@ func (l *live) event(e director.Event) []byte {
 func (l *live) broadcast(m []byte, chosen func(*watcher) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.send(m, chosen)
+}
+
+// send is broadcast with l.mu held.
+func (l *live) send(m []byte, chosen func(*watcher) bool) {
 	for w := range l.watchers {
 		if chosen != nil && !chosen(w) {
 			continue

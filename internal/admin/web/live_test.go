@@ -8,8 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -248,6 +251,84 @@ func TestManyClients(t *testing.T) {
 	if g := r.dir.State().Generation; g != 11 {
 		t.Errorf("ten changes make generation %d", g)
 	}
+}
+
+// TestWatchersMissNothing has watchers come while events happen: whoever names the
+// last event that he has seen gets the one after it first.
+func TestWatchersMissNothing(t *testing.T) {
+	r := newRig(t, twoHosts)
+	s, err := newServer(r.opt, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.live.close()
+	id := regexp.MustCompile(`(?m)^id: (\S+-(\d+))$`)
+	first := func(text []byte) (string, int) {
+		found := id.FindSubmatch(text)
+		if found == nil {
+			return "", 0
+		}
+		n, err := strconv.Atoi(string(found[2]))
+		if err != nil {
+			t.Error(err)
+		}
+		return string(found[1]), n
+	}
+	all, _, err := s.live.watch("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen atomic.Pointer[string] // the id of the newest event that a watcher has got
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for m := range all.messages {
+			if id, n := first(m); n > 0 {
+				seen.Store(&id)
+			}
+		}
+	}()
+	quit, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+				for range waitingFor / 2 {
+					r.dir.Note("boss", "here", "closeLog", "")
+				}
+				s.live.tellEvents()
+				eventually(t, "all is read", func() bool { return len(all.messages) == 0 })
+			}
+		}
+	}()
+	eventually(t, "an event is seen", func() bool { return seen.Load() != nil })
+	for range 300 {
+		last := *seen.Load()
+		w, backlog, err := s.live.watch(last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, n := first(backlog)
+		for n == 0 {
+			m, open := <-w.messages
+			if !open {
+				t.Fatal("the watcher is dropped")
+			}
+			got, n = first(m)
+		}
+		s.live.leave(w)
+		if _, after := first([]byte("id: " + last)); n != after+1 && !strings.Contains(string(backlog), `"resync":true`) {
+			t.Errorf("after %s came %s", last, got)
+			break
+		}
+	}
+	close(quit)
+	<-ended
+	s.live.leave(all)
+	<-read
 }
 
 // TestSlowWatcherIsDropped never reads, while others watch.

@@ -55,11 +55,12 @@ func isPage(path string) bool {
 // source is what a page is made of, but for who looks.
 func (s *server) source() page.Source {
 	d := s.opt.Director
+	last := d.LastEvent() // asked first: what the rest is too old for has a later number
 	state := d.State()
 	src := page.Source{
 		State: state, Snapshot: s.opt.Engine.Snapshot(), Listeners: s.opt.Engine.Listeners(),
 		Version: s.opt.Version, Boot: s.live.boot, Started: s.opt.Started, Now: time.Now(),
-		HasFile: d.Stored() != nil, Unsaved: d.Unsaved(), ReloadFailed: d.ReloadFailed(),
+		LastEvent: last, HasFile: d.Stored() != nil, Unsaved: d.Unsaved(), ReloadFailed: d.ReloadFailed(),
 	}
 	if w := state.Config.Admin.Web; w != nil {
 		src.Refresh = w.Refresh

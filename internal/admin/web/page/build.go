@@ -319,7 +319,8 @@ func (v *View) checked(g *config.Group) string {
 }
 
 // revision tells pages that show the same from others. It covers what a page
-// shows that is no figure: what is configured, unsaved, up, and why not.
+// shows that is no figure: what is configured, unsaved, up, and why not, and what
+// has happened.
 func revision(src *Source) string {
 	h := fnv.New64a()
 	word := func(s string) {
@@ -328,6 +329,7 @@ func revision(src *Source) string {
 	}
 	number := func(n uint64) { word(strconv.FormatUint(n, 36)) }
 	number(src.State.Generation)
+	number(src.LastEvent)
 	number(uint64(len(src.Unsaved)))
 	word(fmt.Sprint(src.HasFile, src.ReloadFailed))
 	for _, s := range src.State.Services {

@@ -179,6 +179,7 @@ func TestRevision(t *testing.T) {
 		"a host that is down":        func() { mark(t, d, "b") },
 		"a change that is not saved": func() { src.Unsaved = make([]config.Edit, 1) },
 		"a failed reload":            func() { src.ReloadFailed = true },
+		"an order":                   func() { src.LastEvent++ },
 		"clients that are closed without a host": func() {
 			src.Snapshot.Services = map[string]engine.ServiceStats{"web": {Refused: map[string]uint64{"no_host": 1}}}
 		},

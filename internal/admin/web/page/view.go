@@ -27,6 +27,8 @@ type Source struct {
 	CanChange bool          // the role full; without it there are no controls
 	Refresh   time.Duration // of a page without JavaScript; 0: not at all
 
+	LastEvent uint64 // counts what has happened since the start; Events may have a newer one
+
 	Events  []Event  // what happened lately, the oldest first
 	Figures *Figures // the last of the Meter, for rates and connect times; nil: none yet
 	Query   Query    // which hosts to show, from the address of the page

@@ -297,7 +297,10 @@ async function get(address, target, style) {
     return false
   } finally {
     clearTimeout(late)
-    if (under.get(target) === mine) under.delete(target)
+    if (under.get(target) === mine) {
+      under.delete(target)
+      if (again && target !== 'dialog-body') { again = false; soon() }
+    }
   }
 }
 
@@ -305,17 +308,22 @@ const controls = 'a, button, summary, input, select'
 let lastFetch = 0
 
 let due = 0
+let again = false // when the refresh that is on its way has ended
 
 // soon refreshes at once, but not more than twice a second.
 function soon() {
   if (!due) due = setTimeout(() => { due = 0; refresh() }, Math.max(0, lastFetch + 500 - Date.now()))
 }
 
+// refresh fetches the changing part. It breaks off none that is on its way: where
+// answers take longer than changes, no answer would ever arrive.
 function refresh() {
   if (document.hidden) return
+  const target = live() ? 'live' : $('#plain[data-again]') ? 'plain' : ''
+  if (!target) return
+  if (under.has(target)) { again = true; return }
   lastFetch = Date.now()
-  if (live()) get(wanted || live().dataset.address, 'live')
-  else if ($('#plain[data-again]')) get(location.pathname, 'plain')
+  get(target === 'live' ? wanted || live().dataset.address : location.pathname, target)
 }
 
 // What a form has posted is answered with a message. A refusal is shown where
@@ -540,7 +548,8 @@ function arrived(f) {
   newest = f
   for (const id in f.hosts) { rows.set(id, f.hosts[id]); waiting.add(id) }
   if (rows.size > 20000) rows.clear()
-  const at = live()
+  // Whatever was missed, be it events or a refresh that failed, is seen by this.
+  const at = live() || $('#plain[data-revision]')
   if (at && (restarted || at.dataset.revision !== f.revision)) soon()
   if ($('#plain[data-again=sessions]') && !dialog.open && Date.now() - lastFetch > 2500) soon()
   feed(f)
