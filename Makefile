@@ -4,6 +4,11 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 GO      ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
+# Tests and benchmarks run programs beside txlb. For root the targets that need
+# them install what is missing from Debian; TXLB_INSTALL=no leaves it.
+TXLB_INSTALL ?= $(if $(filter 0,$(shell id -u)),yes,no)
+test bench bench-quick bench-check soak pictures: export TXLB_INSTALL := $(TXLB_INSTALL)
+
 .DEFAULT_GOAL := help
 
 .PHONY: help

@@ -1,9 +1,12 @@
 //go:build unix
 
-// Package debian installs the programs that tests and benchmarks run beside
-// txlb: web servers, other proxies, load generators. It is no part of the
-// program. Processes that ask at the same time wait for each other. No service
-// of an installed package is started.
+// Package debian finds the programs that tests and benchmarks run beside txlb:
+// web servers, other proxies, load generators. It is no part of the program.
+//
+// What is missing is installed only where that is asked for, by $TXLB_INSTALL =
+// yes, as the Makefile does: a plain "go test" changes nothing on the machine.
+// Processes that install at the same time wait for each other. No service of an
+// installed package is started.
 package debian
 
 import (
@@ -47,13 +50,27 @@ var packages = map[string]string{
 	"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core",
 }
 
-// Need makes sure that every program is there. What is missing is installed if
-// the user is root; the error says what is missing and how to install it.
-// Programs are named as they are called, modules and what is in no search
-// path by their path.
+// installs tells whether missing programs are to be installed.
+func installs() bool { return os.Getenv("TXLB_INSTALL") == "yes" }
+
+// Need makes sure that every program is there. What is missing is installed
+// where that is asked for; it takes root. The error says what is missing and how
+// to install it. Programs are named as they are called, modules and what is in
+// no search path by their path.
 func Need(programs ...string) error {
-	if len(missing(programs)) == 0 {
+	want := missing(programs)
+	if len(want) == 0 {
 		return nil
+	}
+	how := howTo(want)
+	if !installs() {
+		return fmt.Errorf("%s (as root TXLB_INSTALL=yes does it)", how)
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%s: TXLB_INSTALL=yes can do it for root alone", how)
+	}
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return fmt.Errorf("%s: %w", how, err)
 	}
 	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "txlb-packages.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -63,14 +80,10 @@ func Need(programs ...string) error {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return fmt.Errorf("lock the installation: %w", err)
 	}
-	want := missing(programs) // another process may have installed it meanwhile
-	if len(want) == 0 {
+	if want = missing(programs); len(want) == 0 { // another process has installed it meanwhile
 		return nil
 	}
-	how := fmt.Sprintf("missing: install it with apt-get install %s", strings.Join(want, " "))
-	if os.Geteuid() != 0 {
-		return errors.New(how)
-	}
+	how = howTo(want)
 	allow, err := denyServices()
 	if err != nil {
 		return fmt.Errorf("keep the new packages from starting services: %w", err)
@@ -91,6 +104,10 @@ func Need(programs ...string) error {
 		return fmt.Errorf("apt-get installed them, but there is still missing: %s", strings.Join(still, " "))
 	}
 	return nil
+}
+
+func howTo(packages []string) string {
+	return "missing: install it with apt-get install " + strings.Join(packages, " ")
 }
 
 // policy is the script that Debian's packages ask before they start a service;
