@@ -38,45 +38,6 @@ func (r *random) choose(tried *Tried) *Host {
 	return r.from(i, n, tried)
 }
 
-// lessLoaded tells whether h has less sessions than other.
-func (h *Host) lessLoaded(other *Host) bool {
-	_, mine := h.load()
-	_, theirs := other.load()
-	return mine < theirs
-}
-
-// twoChoices takes the less loaded of two random hosts (Mitzenmacher, 2001).
-type twoChoices struct {
-	tier
-	seed uint64
-}
-
-func newTwoChoices(members []Member, c *cursor, seed uint64) chooser {
-	return &twoChoices{newTier(members, c), seed}
-}
-
-func (p *twoChoices) choose(tried *Tried) *Host {
-	size := uint64(len(p.hosts))
-	n := p.cursor.next()
-	i, rest := below(noise(p.seed, n), size)
-	a := p.hosts[i]
-	if size > 1 {
-		j, _ := below(rest, size-1)
-		if j >= i { // a host other than a, each with the same chance
-			j++
-		}
-		b := p.hosts[j]
-		if !free(a, tried) || free(b, tried) && b.lessLoaded(a) {
-			a = b
-		}
-	}
-	if !free(a, tried) {
-		return p.from(i, n, tried)
-	}
-	a.take(n)
-	return a
-}
-
 // weightedRandom takes each host with a chance in proportion to its weight, by
 // the alias method (Walker, 1977; Vose, 1991) in whole numbers: column i is
 // host i below its mark and another host above it.
@@ -119,19 +80,72 @@ func newWeightedRandom(members []Member, c *cursor, seed uint64) chooser {
 	return w
 }
 
+// draw maps random bits to a host.
+func (w *weightedRandom) draw(bits uint64) uint64 {
+	i, rest := below(bits, uint64(len(w.hosts)))
+	if height, _ := below(rest, w.total); height >= w.mark[i] {
+		return uint64(w.other[i])
+	}
+	return i
+}
+
 func (w *weightedRandom) choose(tried *Tried) *Host {
 	var i, n uint64
 	for range redraws {
 		n = w.cursor.next()
-		var rest uint64
-		i, rest = below(noise(w.seed, n), uint64(len(w.hosts)))
-		if height, _ := below(rest, w.total); height >= w.mark[i] {
-			i = uint64(w.other[i])
-		}
+		i = w.draw(noise(w.seed, n))
 		if h := w.hosts[i]; free(h, tried) {
 			h.take(n)
 			return h
 		}
 	}
 	return w.from(i, n, tried)
+}
+
+// twoChoices draws two hosts by weight and takes the one with fewer sessions for
+// its weight (Mitzenmacher, 2001). Of equals it takes the first, so that hosts
+// without sessions are picked by weight too.
+type twoChoices struct {
+	weightedRandom
+	weights []uint64
+}
+
+func newTwoChoices(members []Member, c *cursor, seed uint64) chooser {
+	p := &twoChoices{*newWeightedRandom(members, c, seed).(*weightedRandom), make([]uint64, len(members))}
+	for i, m := range members {
+		p.weights[i] = uint64(m.Weight)
+	}
+	return p
+}
+
+func (p *twoChoices) choose(tried *Tried) *Host {
+	size := uint64(len(p.hosts))
+	n := p.cursor.next()
+	i := p.draw(noise(p.seed, n))
+	a := p.hosts[i]
+	if size > 1 {
+		bits := noise(^p.seed, n)
+		j := p.draw(bits)
+		if j == i { // any other host, each with the same chance
+			j, _ = below(noise(bits, n), size-1)
+			if j >= i {
+				j++
+			}
+		}
+		if b := p.hosts[j]; !free(a, tried) || free(b, tried) && p.lessLoaded(j, i) {
+			a = b
+		}
+	}
+	if !free(a, tried) {
+		return p.from(i, n, tried)
+	}
+	a.take(n)
+	return a
+}
+
+// lessLoaded tells whether host i has fewer sessions for its weight than host j.
+func (p *twoChoices) lessLoaded(i, j uint64) bool {
+	_, mine := p.hosts[i].load()
+	_, theirs := p.hosts[j].load()
+	return mine*p.weights[j] < theirs*p.weights[i]
 }

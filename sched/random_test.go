@@ -11,6 +11,7 @@ func TestB37WeightsOfRandomAreRight(t *testing.T) {
 	for scheduler, weights := range map[string][]int{
 		"weightr": {1, 2, 3, 10, 100, 1000, 0, 7},
 		"rand":    {1, 1, 1, 1, 1, 1, 1, 1},
+		"p2c":     {1, 2, 3, 10, 100, 1000, 0, 7}, // each session ends before the next pick
 	} {
 		sum := 0
 		for _, w := range weights {
@@ -54,14 +55,34 @@ func TestSeedFixesTheSequence(t *testing.T) {
 	}
 }
 
+// With two hosts the two choices are both of them, so the sessions they have
+// are in proportion to their weights.
 func TestTwoChoicesPrefersTheLessLoaded(t *testing.T) {
-	m := equal(2)
-	tab := table(t, Policy{Scheduler: "p2c", Seed: 1}, m)
-	for range 1000 {
+	for _, weights := range [][]int{{1, 1}, {3, 1}, {1, 9}} {
+		m := members(weights...)
+		tab := table(t, Policy{Scheduler: "p2c", Seed: 1}, m)
+		for range 1000 {
+			pick(t, tab)
+		}
+		want := int64(1000 * weights[0] / (weights[0] + weights[1]))
+		if got := m[0].Host.Stats().Active; got < want-1 || got > want+1 {
+			t.Errorf("weights %v: %d of 1000 sessions are on the first host, want %d", weights, got, want)
+		}
+	}
+}
+
+// Among many hosts the sessions that stay are near the weights, and those that
+// end at once are spread by weight within chance.
+func TestTwoChoicesFollowsTheWeights(t *testing.T) {
+	m := members(1, 2, 3, 4, 10, 20, 60, 0)
+	tab := table(t, Policy{Scheduler: "p2c", Seed: 3}, m)
+	for range 10_000 {
 		pick(t, tab)
 	}
-	// With two hosts the two choices are both of them.
-	if a, b := m[0].Host.Stats().Active, m[1].Host.Stats().Active; a != 500 || b != 500 {
-		t.Errorf("%d and %d sessions, want 500 each", a, b)
+	for _, m := range m {
+		want := float64(m.Weight) * 100
+		if got := float64(m.Host.Stats().Active); math.Abs(got-want) > max(10, want/20) {
+			t.Errorf("host of weight %d has %v sessions, want about %v", m.Weight, got, want)
+		}
 	}
 }

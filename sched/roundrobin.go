@@ -9,12 +9,46 @@ import (
 type roundRobin struct{ tier }
 
 func newRoundRobin(members []Member, c *cursor, _ uint64) chooser {
-	return &roundRobin{newTier(members, c)}
+	r := &roundRobin{newTier(members, c)}
+	r.follow(r.at)
+	return r
 }
 
+// at returns the host whose turn pick n is.
+func (r *roundRobin) at(n uint64) int { return int(n % uint64(len(r.hosts))) }
+
+// A host that is down gives its turn up to the next pick, so that its neighbour
+// does not get two shares until the table is built anew.
 func (r *roundRobin) choose(tried *Tried) *Host {
-	n := r.cursor.next()
-	return r.from(n%uint64(len(r.hosts)), n, tried)
+	var n uint64
+	for range redraws {
+		n = r.cursor.next()
+		if h := r.hosts[r.at(n)]; free(h, tried) {
+			h.take(n)
+			return h
+		}
+	}
+	return r.from(uint64(r.at(n)), n, tried)
+}
+
+// follow sets the cursor to the next turn that comes after one of the host that
+// was picked last, so that a table goes on with the host behind it, whichever
+// hosts have left or come back since. Each round of at has each host once.
+func (t *tier) follow(at func(n uint64) int) {
+	n := t.cursor.n.Load() // beyond the last use of every host
+	if n == 0 {
+		return
+	}
+	last, used := len(t.hosts)-1, uint64(0)
+	for i, h := range t.hosts {
+		if u := h.lastUse.Load(); u > used {
+			last, used = i, u
+		}
+	}
+	for at(n-1) != last {
+		n++
+	}
+	t.cursor.n.Store(n)
 }
 
 // weightedRoundRobin goes by rounds. A round is as many picks as the sum of
@@ -26,6 +60,10 @@ func (r *roundRobin) choose(tried *Tried) *Host {
 // no two others follow each other, and no run of the heavy one is longer than
 // its weight over theirs, rounded up. Without a heavy host no run is longer
 // than two.
+//
+// A table built anew goes on at the same number: any stretch of a round is about
+// right for the weights, so a change costs a host no more than a pick or two.
+// Equal weights are taken in turn as roundr does, and keep their place as it does.
 type weightedRoundRobin struct {
 	tier
 	round  uint64
@@ -60,6 +98,9 @@ func newWeightedRoundRobin(members []Member, c *cursor, _ uint64) chooser {
 		w.list = layOut(weights, w.others)
 	} else {
 		w.circle = newCircle(weights, w.others)
+	}
+	if w.round == uint64(len(members)) {
+		w.follow(w.at) // equal weights: the hosts in turn
 	}
 	return w
 }

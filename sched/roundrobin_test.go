@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -15,6 +16,92 @@ func TestB36RoundRobinExact(t *testing.T) {
 		for name, n := range got {
 			if n != 400 {
 				t.Errorf("%d hosts: host %s was picked %d times, want 400", hosts, name, n)
+			}
+		}
+	}
+}
+
+// Round robin goes on with the host behind the one picked last, whichever hosts
+// go down, come back, leave or join, and before the table is built anew as after.
+// Where the host picked last has left the table, the one before it counts.
+func TestB36RoundRobinKeepsItsPlace(t *testing.T) {
+	for _, scheduler := range []string{"roundr", "weightrr"} {
+		rapid.Check(t, func(rt *rapid.T) {
+			all := equal(rapid.IntRange(1, 9).Draw(rt, "hosts"))
+			p := Policy{Scheduler: scheduler}
+			listed := all
+			tab := table(t, p, listed)
+			place := len(all) - 1
+			var order []int // all picks
+			rebuild := func() {
+				p.Start = tab.Next()
+				tab = table(t, p, listed)
+				up := func(i int) bool { return all[i].Host.Up() && slices.Contains(listed, all[i]) }
+				for _, i := range slices.Backward(order) {
+					if up(i) {
+						place = i
+						return
+					}
+				}
+				place = len(all) - 1
+			}
+			for range 60 {
+				switch rapid.IntRange(0, 5).Draw(rt, "change") {
+				case 0: // one goes down, and the table is not built anew yet
+					rapid.SampledFrom(all).Draw(rt, "down").Host.MarkDown()
+				case 1:
+					rapid.SampledFrom(all).Draw(rt, "up").Host.MarkUp()
+					rebuild()
+				case 2:
+					listed = nil
+					for _, m := range all {
+						if rapid.IntRange(0, 4).Draw(rt, "listed") > 0 {
+							listed = append(listed, m)
+						}
+					}
+					rebuild()
+				}
+				var want *Host
+				for i := range all {
+					if m := all[(place+1+i)%len(all)]; m.Host.Up() && slices.Contains(listed, m) {
+						want = m.Host
+						break
+					}
+				}
+				if want == nil {
+					continue
+				}
+				got := pick(t, tab)
+				if got != want {
+					rt.Fatalf("picked host %s after host %d, want %s", got.Name(), place, want.Name())
+				}
+				place, _ = strconv.Atoi(got.Name())
+				order = append(order, place)
+			}
+		})
+	}
+}
+
+// When one of three hosts leaves and comes back, over and over, the others have
+// the same share to a pick.
+func TestB36RoundRobinIsEvenWhileAHostComesAndGoes(t *testing.T) {
+	for _, scheduler := range []string{"roundr", "weightrr"} {
+		for every := 1; every < 10; every++ {
+			m := equal(3)
+			p := Policy{Scheduler: scheduler}
+			tab := table(t, p, m)
+			for i := range 300 {
+				if i%every == 0 {
+					if !m[2].Host.MarkDown() {
+						m[2].Host.MarkUp()
+					}
+					p.Start = tab.Next()
+					tab = table(t, p, m)
+				}
+				pick(t, tab)
+			}
+			if a, b := m[0].Host.Stats().Picks, m[1].Host.Stats().Picks; a != b && a != b+1 {
+				t.Errorf("%s, a change every %d picks: %d and %d picks", scheduler, every, a, b)
 			}
 		}
 	}

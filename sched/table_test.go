@@ -237,6 +237,20 @@ func TestPickAllocatesNothing(t *testing.T) {
 			}); a != 0 {
 				t.Errorf("%s with %d hosts: %v allocations a pick", scheduler, n, a)
 			}
+			for _, down := range []bool{false, true} { // and what a session may do when its hosts fail
+				if a := testing.AllocsPerRun(50, func() {
+					for range 3 {
+						h, _ := tab.Pick(Addr{}, &tried)
+						h.Release(0, 0)
+						if down {
+							h.MarkDown()
+						}
+					}
+					tried.Reset()
+				}); a != 0 {
+					t.Errorf("%s with %d hosts, down %v: %v allocations for three picks", scheduler, n, down, a)
+				}
+			}
 		}
 	}
 }

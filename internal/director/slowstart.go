@@ -72,7 +72,7 @@ func (g *Group) shares() (scheduler string, weight func(Share, *Target) int) {
 		return scheduler, func(s Share, _ *Target) int { return s.Weight }
 	}
 	kin, equal := map[string]string{
-		"leastc": "weightlc", "p2c": "weightlc", "rand": "weightr", "roundr": "weightrr",
+		"leastc": "weightlc", "rand": "weightr", "roundr": "weightrr",
 	}[scheduler]
 	base := func(s Share) int { return s.Weight }
 	if equal {
