@@ -38,7 +38,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +57,7 @@ type Engine interface {
 // Options are what a Director may be given.
 type Options struct {
 	Log      *slog.Logger // nil: slog.Default
-	Resolver Resolver     // asked without <dns servers>; nil: the system's
+	Resolver Resolver     // asked without <dns servers>; nil: the servers of /etc/resolv.conf are
 	// Probe makes one probe; nil: package health does.
 	Probe func(context.Context, health.Probe) health.Result
 	// MaxProbes is how many probes are under way at once; 0: 64. Each takes two
@@ -158,9 +157,6 @@ var ErrStopped = errors.New("the director has stopped")
 func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
-	}
-	if opt.Resolver == nil {
-		opt.Resolver = net.DefaultResolver
 	}
 	if opt.MaxProbes == 0 {
 		opt.MaxProbes = maxProbes

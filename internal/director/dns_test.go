@@ -46,7 +46,10 @@ const (
 )
 
 // startDNS runs a server until the test ends.
-func startDNS(t *testing.T) *dnsServer {
+func startDNS(t *testing.T) *dnsServer { return startDNSOn(t, "127.0.0.1:0") }
+
+// startDNSOn is startDNS for an address of the test's choice.
+func startDNSOn(t *testing.T, addr string) *dnsServer {
 	t.Helper()
 	s := &dnsServer{
 		ended: make(chan struct{}),
@@ -55,7 +58,7 @@ func startDNS(t *testing.T) *dnsServer {
 	}
 	// One port for both: the second may be taken, so try again then.
 	for range 20 {
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+		tcp, err := net.Listen("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}

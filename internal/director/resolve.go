@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/config"
@@ -36,24 +38,47 @@ type Resolver interface {
 
 // source is where names are looked up.
 type source struct {
-	servers  []string // of <dns>
-	resolver Resolver
+	servers  []string         // of <dns>
+	addrs    []netip.AddrPort // the same; none: those of /etc/resolv.conf
+	resolver Resolver         // instead of any server; nil in the program
 }
 
-// newSource returns what a configuration wants to be asked. system serves where
-// it says nothing.
-func newSource(dns *config.DNS, system Resolver) *source {
-	s := &source{dns.Servers, system}
-	var addrs servers
+// newSource returns what a configuration wants to be asked. Where it names no
+// servers, instead is asked, or the system's servers if that is nil.
+func newSource(dns *config.DNS, instead Resolver) *source {
+	s := &source{servers: dns.Servers}
 	for _, text := range dns.Servers {
 		if addr, err := config.DNSServer(text); err == nil { // Check has made sure
-			addrs = append(addrs, addr)
+			s.addrs = append(s.addrs, addr)
 		}
 	}
-	if len(addrs) > 0 {
-		s.resolver = addrs
+	if len(s.addrs) == 0 {
+		s.resolver = instead
 	}
 	return s
+}
+
+// inquiry is one look-up under way.
+type inquiry struct {
+	Resolver
+	// names returns the names that one stands for, all complete, in the order in
+	// which they are looked up; nil: Resolver takes any name.
+	names func(string) []string
+}
+
+func (s *source) inquiry() inquiry {
+	switch {
+	case s.resolver != nil:
+		return inquiry{Resolver: s.resolver}
+	case runtime.GOOS == "windows" && len(s.addrs) == 0: // where servers are in no file
+		return inquiry{Resolver: &net.Resolver{PreferGo: true, StrictErrors: true}}
+	}
+	conf := readResolvConf()
+	addrs := s.addrs
+	if len(addrs) == 0 {
+		addrs = conf.servers
+	}
+	return inquiry{&servers{list: addrs}, conf.names}
 }
 
 // endpoint is one address that a name stands for. All but ip come from SRV
@@ -71,13 +96,14 @@ type endpoint struct {
 func (s *source) look(ctx context.Context, host string, before []endpoint) ([]endpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
+	q := s.inquiry()
 	var ends []endpoint
 	var err error
 	if config.IsSRV(host) {
-		ends, err = lookSRV(ctx, s.resolver, host, before)
+		ends, err = q.lookSRV(ctx, host, before)
 	} else {
 		var ips []netip.Addr
-		ips, err = lookIP(ctx, s.resolver, host)
+		ips, err = q.lookIP(ctx, host)
 		for _, ip := range ips {
 			ends = append(ends, endpoint{ip: ip})
 		}
@@ -91,41 +117,81 @@ func (e endpoint) compare(f endpoint) int {
 		cmp.Compare(e.port, f.port), cmp.Compare(e.weight, f.weight), e.ip.Compare(f.ip))
 }
 
+// each puts a question for each name that one stands for, until one is answered
+// otherwise than that there is nothing by that name. A failure ends it: whatever
+// the next domain of a search list knows by that name is another host.
+func (q inquiry) each(name string, question func(name string) error) error {
+	if q.names == nil {
+		return question(name)
+	}
+	err := notFound(name, "no such host")
+	for _, full := range q.names(name) {
+		if err = question(full); err == nil || !denied(err) {
+			break
+		}
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok { // told of the name that was asked for
+		told := *dns
+		told.Name = name
+		err = &told
+	}
+	return err
+}
+
+func notFound(name, text string) error { return &net.DNSError{Err: text, Name: name, IsNotFound: true} }
+
 // lookIP returns the addresses of one family: a host that listens on IPv4 alone
 // would otherwise look half dead under a name that has both. IPv6 is asked for
 // only after an answer that there is no IPv4 address; if a failure would do, a
 // server's hiccup would send the sessions to the other family.
-func lookIP(ctx context.Context, r Resolver, host string) ([]netip.Addr, error) {
-	var err error
-	for _, network := range [...]string{"ip4", "ip6"} {
-		var addrs []netip.Addr
-		addrs, err = r.LookupNetIP(ctx, network, host)
-		if err == nil && len(addrs) > 0 {
-			for i := range addrs {
-				addrs[i] = addrs[i].Unmap()
-			}
+func (q inquiry) lookIP(ctx context.Context, host string) ([]netip.Addr, error) {
+	if q.names != nil {
+		if addrs := inHosts(ctx, host); len(addrs) > 0 {
 			return addrs, nil
 		}
-		if err != nil && !denied(err) {
-			break
+	}
+	var addrs []netip.Addr
+	err := q.each(host, func(name string) (err error) {
+		for _, network := range [...]string{"ip4", "ip6"} {
+			addrs, err = q.LookupNetIP(ctx, network, name)
+			if err == nil && len(addrs) > 0 || err != nil && !denied(err) {
+				return err
+			}
 		}
+		if err == nil {
+			err = notFound(name, "no address")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, plain(err)
 	}
-	if err == nil {
-		err = &net.DNSError{Err: "no address", Name: host, IsNotFound: true}
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
 	}
-	return nil, plain(err)
+	return addrs, nil
 }
 
 // lookSRV returns the addresses of the hosts that SRV records name.
-func lookSRV(ctx context.Context, r Resolver, name string, before []endpoint) ([]endpoint, error) {
-	// An error beside records is that some of them are malformed.
-	_, records, err := r.LookupSRV(ctx, "", "", name)
+func (q inquiry) lookSRV(ctx context.Context, name string, before []endpoint) ([]endpoint, error) {
+	var records []*net.SRV
+	var malformed error // beside records: some of them are
+	err := q.each(name, func(name string) (err error) {
+		_, records, err = q.LookupSRV(ctx, "", "", name)
+		if len(records) > 0 {
+			malformed, err = err, nil
+		}
+		return err
+	})
 	records = slices.DeleteFunc(records, func(s *net.SRV) bool {
 		return s.Port == 0 || s.Target == "." // RFC 2782: not to be had
 	})
+	if err == nil {
+		err = malformed
+	}
 	if len(records) == 0 {
 		if err == nil {
-			err = &net.DNSError{Err: "no SRV record", Name: name, IsNotFound: true}
+			err = notFound(name, "no SRV record")
 		}
 		return nil, plain(err)
 	}
@@ -142,7 +208,7 @@ func lookSRV(ctx context.Context, r Resolver, name string, before []endpoint) ([
 	for target, f := range targets {
 		slots <- struct{}{}
 		wg.Go(func() {
-			f.ips, f.err = lookIP(ctx, r, target)
+			f.ips, f.err = q.lookIP(ctx, target)
 			<-slots
 		})
 	}
@@ -173,6 +239,9 @@ func lookSRV(ctx context.Context, r Resolver, name string, before []endpoint) ([
 // denied tells whether an error is an answer, the one that there is nothing by
 // that name.
 func denied(err error) bool {
+	if _, ok := errors.AsType[*net.AddrError](err); ok {
+		return true // /etc/hosts has it, but with no address of the family
+	}
 	dns, ok := errors.AsType[*net.DNSError](err)
 	return ok && dns.IsNotFound
 }
@@ -195,21 +264,25 @@ func plain(err error) error {
 	return &short
 }
 
-// servers are the servers of <dns>. A question goes to them in turn until one
-// answers, be it that there is nothing by that name; one that is silent or says
-// that it cannot tell is passed over. After the last comes the first once more,
-// with more time.
-type servers []netip.AddrPort
+// servers are the servers that one look-up asks. A question goes to them in turn
+// until one answers, be it that there is nothing by that name; one that is silent
+// or says that it cannot tell is passed over. After the last comes the first once
+// more, with more time. The next question begins with the server that has
+// answered, so that a silent one costs a look-up its time once.
+type servers struct {
+	list []netip.AddrPort
+	good atomic.Int32 // in list: has answered last
+}
 
 // LookupNetIP implements Resolver.
-func (s servers) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+func (s *servers) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	return ask(ctx, s, func(ctx context.Context, r *net.Resolver) ([]netip.Addr, error) {
 		return r.LookupNetIP(ctx, network, host)
 	})
 }
 
 // LookupSRV implements Resolver. The canonical name is left out.
-func (s servers) LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) {
+func (s *servers) LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) {
 	records, err := ask(ctx, s, func(ctx context.Context, r *net.Resolver) ([]*net.SRV, error) {
 		_, records, err := r.LookupSRV(ctx, service, proto, name)
 		if len(records) > 0 {
@@ -223,19 +296,24 @@ func (s servers) LookupSRV(ctx context.Context, service, proto, name string) (st
 // ask puts a question to the servers in turn. The time that ctx leaves is
 // shared: each server has its part, but no more than firstWait in the first
 // round.
-func ask[T any](ctx context.Context, s servers, question func(context.Context, *net.Resolver) (T, error)) (answer T, err error) {
+func ask[T any](ctx context.Context, s *servers, question func(context.Context, *net.Resolver) (T, error)) (answer T, err error) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(lookupTimeout)
 	}
-	for tries := 2 * len(s); tries > 0; tries-- {
+	n, first := len(s.list), int(s.good.Load())
+	for tries := 2 * n; tries > 0; tries-- {
 		wait := time.Until(deadline) / time.Duration(tries)
-		if tries > len(s) {
+		if tries > n {
 			wait = min(wait, firstWait)
 		}
-		server := s[(2*len(s)-tries)%len(s)]
-		answer, err = askOne(ctx, server, wait, question)
-		if err == nil || denied(err) || ctx.Err() != nil {
+		i := (first + 2*n - tries) % n
+		answer, err = askOne(ctx, s.list[i], wait, question)
+		if err == nil || denied(err) {
+			s.good.Store(int32(i))
+			break
+		}
+		if ctx.Err() != nil {
 			break
 		}
 	}
@@ -249,10 +327,8 @@ func askOne[T any](ctx context.Context, server netip.AddrPort, wait time.Duratio
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	answer, err := question(ctx, &net.Resolver{
-		PreferGo: true,
-		// Else a failure under one domain of the search list would lead to
-		// another host of that name under the next.
-		StrictErrors: true,
+		PreferGo:     true,
+		StrictErrors: true, // a failure is an error, and no answer that there is nothing
 		Dial: func(dial context.Context, network, _ string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(dial, network, server.String())
 			if err == nil {
