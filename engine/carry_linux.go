@@ -28,7 +28,7 @@ func (l *loop) tally(now int64) {
 }
 
 // idle tells whether nothing can be done before an event comes.
-func (l *loop) idle() bool { return len(l.ready) == 0 && len(l.bulk) == 0 }
+func (l *loop) idle() bool { return len(l.ready) == 0 && len(l.bulk) == 0 && !l.timing.due(l.now) }
 
 // allIdle is idle of the loop and of those that it carries.
 func (l *loop) allIdle() bool {

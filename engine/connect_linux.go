@@ -190,13 +190,13 @@ func (l *loop) connectEvent(s *session, events uint32) {
 }
 
 // connectDeadline is called when the timer of a connecting session goes off.
-func (l *loop) connectDeadline(s *session) {
+func (l *loop) connectDeadline(s *session, now int64) {
 	if s.host == nil {
 		l.tryHosts(s)
 		return
 	}
 	route := s.svc.route.Load()
-	if l.now < s.connectLimit(route) { // the route has changed
+	if now < s.connectLimit(route) { // the route has changed
 		l.expectConnect(s, route)
 		return
 	}

@@ -180,8 +180,17 @@ func (e *Engine) Apply(p Plan) error {
 		}
 		return err
 	}
+	retimed := map[*service]bool{}
 	for _, s := range p.Services {
-		next.services[s.Name].route.Store(s.Route)
+		svc := next.services[s.Name]
+		if before := svc.route.Swap(s.Route); before.Timeouts != s.Route.Timeouts {
+			retimed[svc] = true
+		}
+	}
+	if len(retimed) > 0 {
+		for _, l := range e.loops {
+			l.retime(retimed)
+		}
 	}
 	for key, ln := range next.listeners {
 		ln.svc.Store(next.services[owner[key]])

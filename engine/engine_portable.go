@@ -128,8 +128,20 @@ func (e *Engine) Apply(p Plan) error {
 		}
 		return errors.Join(problems...)
 	}
+	retimed := map[*service]bool{}
 	for _, s := range p.Services {
-		next.services[s.Name].route.Store(s.Route)
+		svc := next.services[s.Name]
+		if before := svc.route.Swap(s.Route); before != nil && before.Timeouts != s.Route.Timeouts {
+			retimed[svc] = true
+		}
+	}
+	if len(retimed) > 0 {
+		e.live.Range(func(_, s any) bool {
+			if s := s.(*session); retimed[s.svc] {
+				s.watch.reset(s)
+			}
+			return true
+		})
 	}
 	for key, ln := range next.listeners {
 		ln.svc.Store(next.services[owner[key]])

@@ -272,7 +272,7 @@ func (g *theatre) settle() {
 	g.say("settle")
 	for range 2000 {
 		events := g.due(256)
-		if len(events) == 0 && len(g.l.ready) == 0 && len(g.l.bulk) == 0 {
+		if len(events) == 0 && g.l.idle() {
 			g.asleep()
 			return
 		}
@@ -317,7 +317,7 @@ func (g *theatre) asleep() {
 			}
 		}
 	})
-	if g.l.wheel.count > 0 && g.l.alarmAt == 0 {
+	if g.l.wheel.count > 0 && g.l.timing.alarmAt == 0 {
 		g.k.fail("asleep: timers are set and the clock is not")
 	}
 }

@@ -55,9 +55,9 @@ type loop struct {
 	spares bufferPool
 	count  loopCounters
 
-	now     int64 // ns since the engine's epoch, read once a turn
-	alarmAt int64 // when the clock goes off; 0: it is not set
-	beat    timer // the loop's own: publishes bytes, takes paused listeners back in
+	now    int64 // ns since the engine's epoch, read once a turn
+	timing timing
+	beat   timer // the loop's own: publishes bytes, takes paused listeners back in
 
 	shards     []*shard // listeners by index; nil where one is gone
 	paused     bool     // the listeners are out of the poller
@@ -249,10 +249,7 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	}
 	l.flush()
 	l.spliceSome(budget)
-	if l.alarmAt != 0 && l.now >= l.alarmAt {
-		l.alarmAt = 0
-		l.wheel.run(l.now)
-	}
+	l.runTimers(len(events))
 	if l.rung {
 		l.runTasks()
 	}
@@ -315,23 +312,6 @@ func (l *loop) wake(s *session) {
 	}
 }
 
-// onTimer is called by the wheel.
-func (l *loop) onTimer(t *timer, now int64) {
-	s := t.owner
-	switch {
-	case s == nil:
-		l.onBeat()
-	case s.phase == connecting:
-		l.connectDeadline(s)
-	case s.phase == established:
-		l.deadline(s)
-	case s.phase == refusing:
-		l.end(s, s.why.termination())
-	case s.phase == lingering:
-		l.linger(s)
-	}
-}
-
 // beatBy makes the loop's own timer go off at when or before.
 func (l *loop) beatBy(when int64) {
 	if !l.beat.armed() || when < l.beat.when {
@@ -361,17 +341,6 @@ func (l *loop) publish(s *session) {
 	s.count.in.Add(in)
 	s.count.out.Add(out)
 	s.inTold, s.outTold = s.in, s.out
-}
-
-// setAlarm sets the clock if the wheel is due before it goes off.
-func (l *loop) setAlarm() {
-	if l.wheel.count == 0 {
-		return
-	}
-	if due, ok := l.wheel.due(); ok && (l.alarmAt == 0 || due < l.alarmAt) {
-		l.alarmAt = due
-		l.sys.alarm(due - l.now)
-	}
 }
 
 // submit makes the loop run f at the end of a batch. Any goroutine may call it.

@@ -17,8 +17,12 @@ import (
 type poller struct {
 	ep, bell, clock int // epoll, eventfd, timerfd
 	rung            atomic.Bool
-	events          [256]unix.EpollEvent
+	events          [batchSize]unix.EpollEvent
 }
+
+// batchSize is how many events one poll returns at most. The kernel returns them
+// in the order in which they came (epoll_wait(2) goes round through what is ready).
+const batchSize = 256
 
 // Keys below zero are not sessions.
 const (

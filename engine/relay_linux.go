@@ -381,15 +381,20 @@ func (l *loop) expectBy(s *session) {
 }
 
 // deadline is called when the timer of an established session goes off.
-func (l *loop) deadline(s *session) {
+func (l *loop) deadline(s *session, now int64) {
 	if e := &s.ends[backend]; !e.is(tuned) {
 		e.set(tuned | nodelay)
 		for _, o := range socketOptions {
 			_ = l.sys.setInt(e.fd, o.level, o.name, o.value)
 		}
 	}
-	if s.limit() > l.now {
+	if s.limit() > now {
 		l.expectBy(s)
+		return
+	}
+	if s.ready || s.flows[0].queued || s.flows[1].queued {
+		// What has come waits for its turn in this loop.
+		l.wheel.set(&s.timer, now)
 		return
 	}
 	how := clientTimeout

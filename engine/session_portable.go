@@ -35,7 +35,7 @@ type session struct {
 	active  atomic.Int64   // ns after started: the last byte or end
 	over    [2]atomic.Bool // direction i has ended: from ends[i] to ends[1-i]
 	failed  [2]atomic.Bool // ends[i] was reset
-	watch   *time.Timer    // goes off when the session may have been idle too long
+	watch   watch
 	cancel  context.CancelFunc
 	ctx     context.Context
 	endOnce sync.Once
@@ -216,8 +216,8 @@ func (s *session) watchClient() (stop func()) {
 // relay moves bytes until both directions have ended.
 func (s *session) relay() {
 	s.touch()
-	s.watch = time.AfterFunc(s.left(), s.onWatch)
-	defer s.watch.Stop()
+	s.watch.start(s)
+	defer s.watch.stop()
 	// Whatever ends the session wakes both directions.
 	unblock := context.AfterFunc(s.ctx, func() {
 		for _, c := range s.ends {
@@ -260,7 +260,7 @@ func (s *session) pump(i int) {
 		_ = dst.SetReadDeadline(time.Unix(1, 0))
 	}
 	s.touch()
-	s.watch.Reset(s.left())
+	s.watch.reset(s)
 }
 
 func (s *session) moved(i, n int) {
@@ -289,19 +289,6 @@ func (s *session) left() time.Duration {
 		return math.MaxInt64
 	}
 	return time.Duration(s.active.Load()) + d - time.Since(s.started)
-}
-
-// onWatch is called by the timer.
-func (s *session) onWatch() {
-	if left := s.left(); left > 0 {
-		s.watch.Reset(left)
-		return
-	}
-	if s.over[client].Load() && !s.over[backend].Load() {
-		s.end(serverTimeout)
-	} else {
-		s.end(clientTimeout)
-	}
 }
 
 // conclude passes a reset on: the side that is left gets one too, but only

@@ -113,26 +113,32 @@ func (e *Engine) walk(f func(*loop, *session) bool) {
 	var wg sync.WaitGroup
 	for _, l := range e.loops {
 		wg.Add(1)
-		next := 0 // slab
-		var step func()
-		step = func() {
-			if next == len(l.table.slabs) {
-				wg.Done()
+		l.visit(func(s *session) bool { return f(l, s) }, wg.Done)
+	}
+	wg.Wait()
+}
+
+// visit makes the loop call f for each of its sessions, in the steps that walk
+// speaks of, and then done. It does not wait; any goroutine may call it.
+func (l *loop) visit(f func(*session) bool, done func()) {
+	next := 0 // slab
+	var step func()
+	step = func() {
+		if next == len(l.table.slabs) {
+			done()
+			return
+		}
+		slab := l.table.slabs[next]
+		next++
+		for i := range slab {
+			if s := &slab[i]; s.phase != vacant && !f(s) {
+				done()
 				return
 			}
-			slab := l.table.slabs[next]
-			next++
-			for i := range slab {
-				if s := &slab[i]; s.phase != vacant && !f(l, s) {
-					wg.Done()
-					return
-				}
-			}
-			l.submit(step)
 		}
 		l.submit(step)
 	}
-	wg.Wait()
+	l.submit(step)
 }
 
 // info describes a session of the loop.
