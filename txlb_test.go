@@ -23,7 +23,7 @@ const module = "github.com/txlb/txlb"
 var rooms = map[string][]string{
 	"":                        {"config", "engine", "internal/director", "internal/logs", "sched"},
 	"cmd/txlb":                {"config", "engine", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/web", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "sched", "splice"},
-	"config":                  {},
+	"config":                  {"sched"},
 	"sched":                   {},
 	"splice":                  {},
 	"engine":                  {"sched", "splice"},

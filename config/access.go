@@ -17,7 +17,7 @@ import (
 func parseMode(s string) (fs.FileMode, error) {
 	n, err := strconv.ParseUint(s, 8, 16)
 	if err != nil || n > uint64(fs.ModePerm) {
-		return 0, fmt.Errorf("%q is no mode; want octal digits such as 0600 or 0660", s)
+		return 0, fmt.Errorf("%q is not a mode; write octal digits such as 0600 or 0660", s)
 	}
 	return fs.FileMode(n), nil
 }
@@ -27,32 +27,26 @@ func formatMode(m fs.FileMode) string { return fmt.Sprintf("%04o", uint32(m)) }
 
 func (k *checker) socket(s *Socket) {
 	line := s.Pos.Line
-	if err := checkSocketPath(s.Path); err != nil && !(s.Path == "" && k.broken[s]) {
-		k.fail(line, "<socket path>: %v", err)
+	k.values(line, "socket", s)
+	if s.Mode&0o006 != 0 {
+		k.warn(line, "<socket mode> is %s: everybody on this machine has full access; use 0660 and a group", formatMode(s.Mode))
 	}
-	switch {
-	case s.Mode&^fs.ModePerm != 0:
-		k.fail(line, "<socket mode> is %o; want 0 to 0777", uint32(s.Mode))
-	case s.Mode&0o006 != 0:
-		k.warn(line, "<socket mode> is %s: everybody on this machine has full access; say 0660 and a group", formatMode(s.Mode))
-	}
-	k.plain(line, "<socket group>", s.Group)
 }
 
-func (k *checker) control(c *Control) {
+func checkControl(s string) error {
 	switch {
-	case c.Socket == "":
-		return
-	case c.Socket == "None" || len(c.Socket) > maxUnixPath:
-		k.fail(c.Pos.Line, "<control socket>: %q is no path of a socket; want one of at most %d bytes", c.Socket, maxUnixPath)
+	case s == "":
+		return nil
+	case s == "None" || len(s) > maxUnixPath || !printable(s):
+		return fmt.Errorf("%q is not the path of a socket, which has at most %d bytes", s, maxUnixPath)
 	}
-	k.plain(c.Pos.Line, "<control socket>", c.Socket)
+	return nil
 }
 
 // checkSocketPath checks where a UNIX socket is to be.
 func checkSocketPath(path string) error {
 	if !strings.HasPrefix(path, "/") || len(path) > maxUnixPath || !printable(path) {
-		return fmt.Errorf("%q is no path of a socket; want an absolute one of at most %d bytes", path, maxUnixPath)
+		return fmt.Errorf("%q is not the path of a socket; write an absolute one of at most %d bytes", path, maxUnixPath)
 	}
 	return nil
 }
@@ -101,14 +95,14 @@ func checkKey(line string) error {
 		case fields[0] == "ssh-dss":
 			return errors.New("ssh-dss keys are too weak; make one with ssh-keygen -t ed25519")
 		}
-		return fmt.Errorf("%q is no type of a public key that is known; %s", fields[0], want)
+		return fmt.Errorf("unknown type of public key %q; %s", fields[0], want)
 	}
 	raw, err := base64.StdEncoding.DecodeString(fields[1])
 	if err != nil {
-		return fmt.Errorf("what follows %s is no base64; %s", fields[0], want)
+		return fmt.Errorf("what follows %s is not base64; %s", fields[0], want)
 	}
 	parts, ok := wireParts(raw)
-	wrong := fmt.Errorf("what follows %s is no such key; %s", fields[0], want)
+	wrong := fmt.Errorf("what follows %s is not such a key; %s", fields[0], want)
 	switch {
 	case !ok || len(parts) != kind.parts || string(parts[0]) != fields[0]:
 		return wrong

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -17,15 +18,8 @@ const (
 	maxBackups     = 10_000
 )
 
-// The words that attributes choose from, the default first.
-
-func roots() []string       { return []string{"config", "pdconfig"} }
-func spliceModes() []string { return []string{"auto", "always", "never"} }
-func ringModes() []string   { return []string{"auto", "off"} }
-func hostStates() []string  { return []string{"ready", "drain", "maint"} }
-func accesses() []string    { return []string{"full", "readonly"} }
-func logLevels() []string   { return []string{"debug", "info", "warn", "error"} }
-func logFormats() []string  { return []string{"text", "json"} }
+// roots are the names of the root element.
+var roots = []string{"config", "pdconfig"}
 
 // wellKnown are the password hashes that the ancestors' samples published.
 var wellKnown = [...]string{"..xpoEyRReGzk", "iy9l0V1MkG1DE"}
@@ -64,8 +58,10 @@ func (k *checker) config(c *Config) {
 	if len(c.Services) == 0 && !k.broken[c] {
 		k.fail(0, noService)
 	}
-	k.word(0, "the root element", c.Root, roots())
-	k.engine(&c.Engine)
+	if !slices.Contains(roots, c.Root) {
+		k.fail(0, "the root element is <%s>; it must be <config> or <pdconfig>", c.Root)
+	}
+	k.values(0, "engine", &c.Engine)
 	names := make(map[string]bool, len(c.Services))
 	for _, s := range c.Services {
 		k.name(s.Pos.Line, "service", s.Name, names, k.broken[s])
@@ -76,23 +72,25 @@ func (k *checker) config(c *Config) {
 	k.listeners(c)
 	k.starts(c)
 	k.admin(&c.Admin)
-	k.manager(&c.Manager)
+	for _, task := range []string{"hostCheck", "configCheck", "heartbeat"} {
+		k.values(0, task, &c.Manager)
+	}
 	k.dns(&c.DNS)
-	k.control(&c.Control)
-	k.word(0, "<logging level>", c.Logging.Level, logLevels())
-	k.word(0, "<logging format>", c.Logging.Format, logFormats())
-	k.plain(0, "<logging file>", c.Logging.File)
+	k.values(c.Control.Pos.Line, "control", &c.Control)
+	k.values(0, "logging", &c.Logging)
 }
 
-func (k *checker) engine(e *Engine) {
-	k.within("<engine loops>", int64(e.Loops), 0, maxLoops)
-	k.word(0, "<engine splice>", e.Splice, spliceModes())
-	k.word(0, "<engine ring>", e.Ring, ringModes())
-	k.within("<engine pipeSize>", e.PipeSize, minPipeSize, maxPipeSize)
-	k.within("<engine pipeMemory>", e.PipeMemory, 1, maxBytes)
-	k.within("<engine maxSessions>", int64(e.MaxSessions), 0, maxMaxSessions)
-	k.within("<engine backlog>", int64(e.Backlog), 1, maxBacklog)
-	k.duration(0, "<engine drain>", e.Drain)
+// values checks the attributes that have a row in the schema.
+func (k *checker) values(line int, element string, p any) {
+	rows := schema[element]
+	for i := range rows {
+		if rows[i].check == nil {
+			continue
+		}
+		if err := rows[i].check(p); err != nil && !k.broken[p] {
+			k.fail(line, "<%s %s>: %v", element, rows[i].Name, err)
+		}
+	}
 }
 
 func (k *checker) service(s *Service) {
@@ -105,13 +103,8 @@ func (k *checker) service(s *Service) {
 			k.warn(line, "service %q has no group: its clients will be closed", s.Name)
 		}
 	}
-	k.duration(line, "<timeouts connect>", s.Timeouts.Connect)
-	k.duration(line, "<timeouts total>", s.Timeouts.Total)
-	k.duration(line, "<timeouts idle>", s.Timeouts.Idle)
-	k.duration(line, "<timeouts halfClosed>", s.Timeouts.HalfClosed)
-	if s.Limits.Tries < 0 || s.Limits.Tries > maxTries {
-		k.fail(line, "service %q: <limits tries> is %d; want 0 to %d", s.Name, s.Limits.Tries, maxTries)
-	}
+	k.values(line, "timeouts", &s.Timeouts)
+	k.values(line, "limits", &s.Limits)
 	groups := map[string]bool{}
 	var enabled []*Group
 	for _, g := range s.Groups {
@@ -131,9 +124,7 @@ func (k *checker) service(s *Service) {
 
 func (k *checker) group(s *Service, g *Group) {
 	line := g.Pos.Line
-	if !slices.Contains(SchedulerNames(), g.Scheduler) {
-		k.fail(line, "group %q: there is no scheduler %q%s", g.Name, g.Scheduler, k.suggest(g.Scheduler, SchedulerNames()))
-	}
+	k.values(line, "group", g)
 	names := make(map[string]bool, len(g.Hosts))
 	weights := 0
 	for _, h := range g.Hosts {
@@ -143,17 +134,9 @@ func (k *checker) group(s *Service, g *Group) {
 				k.fail(h.Pos.Line, "host %q: %v", h.Name, err)
 			}
 		}
-		if h.Weight < 0 || h.Weight > MaxWeight {
-			k.fail(h.Pos.Line, "host %q: weight %d is not between 0 and %d", h.Name, h.Weight, MaxWeight)
-		}
-		k.word(h.Pos.Line, "<host state>", h.State, hostStates())
-		if err := checkResolve(h.Resolve); err != nil {
-			k.fail(h.Pos.Line, "host %q: <host resolve>: %v", h.Name, err)
-		}
-		k.duration(h.Pos.Line, "<host slowStart>", h.SlowStart)
+		k.values(h.Pos.Line, "host", h)
 		weights = max(weights, h.Weight)
 	}
-	k.failures(g)
 	if g.Check != nil {
 		k.healthCheck(g)
 	}
@@ -166,16 +149,6 @@ func (k *checker) group(s *Service, g *Group) {
 	}
 }
 
-func (k *checker) manager(m *Manager) {
-	for _, c := range []struct {
-		what string
-		Check
-	}{{"<hostCheck interval>", m.HostCheck}, {"<configCheck interval>", m.ConfigCheck}, {"<heartbeat interval>", m.Heartbeat}} {
-		k.seconds(0, c.what, c.Interval)
-	}
-	k.within("<configCheck backups>", int64(m.Backups), 0, maxBackups)
-}
-
 func (k *checker) admin(a *Admin) {
 	exposed := ""
 	for _, l := range []struct {
@@ -185,16 +158,13 @@ func (k *checker) admin(a *Admin) {
 		if l.AdminListen == nil {
 			continue
 		}
-		k.plain(l.Pos.Line, l.what, l.Listen)
 		if l.AdminListen == a.Web {
-			k.seconds(l.Pos.Line, "<web refresh>", l.Refresh)
-			k.plain(l.Pos.Line, "<web certificate>", l.Certificate)
-			k.plain(l.Pos.Line, "<web key>", l.Key)
+			k.values(l.Pos.Line, "web", l.AdminListen)
 			if (l.Certificate == "") != (l.Key == "") {
 				k.fail(l.Pos.Line, "<web> has one of certificate and key; give both, or none for a certificate that is made at the first start")
 			}
 		} else {
-			k.plain(l.Pos.Line, "<ssh hostKey>", l.HostKey)
+			k.values(l.Pos.Line, "ssh", l.AdminListen)
 		}
 		if !l.Enable {
 			continue
@@ -204,7 +174,7 @@ func (k *checker) admin(a *Admin) {
 		}
 		if !isLoopback(l.Listen) {
 			if l.AdminListen == a.Web && !l.Secure {
-				k.warn(l.Pos.Line, "the admin page is served without TLS on %s: passwords can be read on their way; say secure=\"true\"", l.Listen)
+				k.warn(l.Pos.Line, "the admin page is served without TLS on %s: passwords can be read on the way; set secure=\"true\"", l.Listen)
 			}
 			exposed = l.Listen
 		}
@@ -215,8 +185,7 @@ func (k *checker) admin(a *Admin) {
 	names := map[string]bool{}
 	for _, u := range a.Users {
 		k.name(u.Pos.Line, "user", u.Name, names, k.broken[u])
-		k.word(u.Pos.Line, "<user access>", u.Access, accesses())
-		k.plain(u.Pos.Line, "<user password>", u.Password)
+		k.values(u.Pos.Line, "user", u)
 		if !k.broken[u] {
 			k.password(u, exposed)
 		}
@@ -242,7 +211,7 @@ func (k *checker) password(u *User, exposed string) {
 	case isDES(u.Password):
 		k.warn(u.Pos.Line, "the password of user %q is a DES hash, which looks at eight letters and is quickly broken; choose another kind", u.Name)
 	case !strings.HasPrefix(u.Password, "$"):
-		k.warn(u.Pos.Line, "the password of user %q is no crypt(3) hash that is known; want one that begins with $", u.Name)
+		k.warn(u.Pos.Line, "the password of user %q is not a known crypt(3) hash, which begins with $", u.Name)
 	}
 }
 
@@ -272,33 +241,18 @@ func (k *checker) name(line int, what, name string, seen map[string]bool, broken
 	seen[name] = true
 }
 
-func (k *checker) word(line int, what, word string, allowed []string) {
-	if !slices.Contains(allowed, word) {
-		k.fail(line, "%s: %q is none of %s", what, word, strings.Join(allowed, ", "))
-	}
-}
-
-func (k *checker) within(what string, n, low, high int64) {
-	if n < low || n > high {
-		k.fail(0, "%s is %d; want %d to %d", what, n, low, high)
-	}
-}
-
-func (k *checker) duration(line int, what string, d time.Duration) {
+// checkDuration checks one for which 0 means that there is no limit.
+func checkDuration(d time.Duration) error {
 	if d != 0 && (d < shortest || d > longest) {
-		k.fail(line, "%s is %v; want 0 or %v to %v", what, d, shortest, longest)
+		return fmt.Errorf("%v is neither 0 nor between %s and %s", d, duration(shortest), duration(longest))
 	}
+	return nil
 }
 
-// seconds checks what is written in seconds and fractions of them.
-func (k *checker) seconds(line int, what string, d time.Duration) {
+// checkSeconds checks what is written in seconds and fractions of them.
+func checkSeconds(d time.Duration) error {
 	if d < shortest || d > longest || d%shortest != 0 {
-		k.fail(line, "%s is %v; want whole milliseconds above 0", what, d)
+		return fmt.Errorf("%v is not in whole milliseconds above 0", d)
 	}
-}
-
-func (k *checker) plain(line int, what, text string) {
-	if !printable(text) {
-		k.fail(line, "%s has a character that cannot be shown", what)
-	}
+	return nil
 }

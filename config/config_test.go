@@ -137,7 +137,7 @@ func TestNewElements(t *testing.T) {
 		Timeouts: Timeouts{500 * time.Millisecond, 0, 5 * time.Minute, 90 * time.Minute},
 		Limits:   Limits{3},
 		Groups: []*Group{{
-			Name: "g", Scheduler: "p2c", Enabled: true, Refuse: true, StartDown: true, MaxFails: 5, FailWindow: time.Minute,
+			Name: "g", Scheduler: "p2c", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute,
 			Check: &HealthCheck{
 				Type: "expect", Interval: 5 * time.Second, FastInterval: 500 * time.Millisecond, DownInterval: 10 * time.Second,
 				Rise: 4, Fall: 5, Timeout: 1500 * time.Millisecond, Path: "/", Status: "200-399",
@@ -299,7 +299,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		s.Listen = []Listen{{Address: word(":80", "unix:/a b").Draw(t, "listen")}}
 		s.Timeouts.Idle, s.Limits.Tries = duration.Draw(t, "idle"), number(0, 4).Draw(t, "tries")
 		g := NewGroup(word("g").Draw(t, "group"))
-		g.Scheduler, g.Enabled, g.Refuse = word("rand", "leastc").Draw(t, "scheduler"), rapid.SampledFrom([]bool{true, true, false}).Draw(t, "enabled"), rapid.Bool().Draw(t, "refuse")
+		g.Scheduler, g.Enabled, g.AllDown = word("rand", "leastc").Draw(t, "scheduler"), rapid.SampledFrom([]bool{true, true, false}).Draw(t, "enabled"), word("refuse", "try").Draw(t, "allDown")
 		g.StartDown = rapid.Bool().Draw(t, "startDown")
 		if rapid.Bool().Draw(t, "checked") {
 			g.Check = healthCheck.Draw(t, "check")

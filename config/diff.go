@@ -30,6 +30,9 @@ func Same(a, b *Config) bool {
 	return lessA.tree(a.enabledGroups()).same(lessB.tree(b.enabledGroups()))
 }
 
+// serviceParts are the elements of a service that setService sets as well.
+var serviceParts = []string{"timeouts", "limits"}
+
 type differ struct {
 	old, new *Config // whole
 	edits    []Edit
@@ -93,6 +96,10 @@ func serviceSeed(s *node) *node {
 func (d *differ) service(a, b *node) {
 	at := []step{b.step()}
 	name := b.key
+	for _, tag := range serviceParts {
+		part := step{tag: tag}
+		d.set("setService "+quoteName(name), append(slices.Clone(at), part), a.kid(part), b.kid(part))
+	}
 	d.rest(at, a, b)
 	enabled := a.get("enable")
 	groups := b.of("group")
@@ -148,22 +155,61 @@ func order(x, y bool) int {
 	return -1
 }
 
-// addGroup returns what addGroup makes.
+// addGroup makes the edits of a group that is new.
 func (d *differ) addGroup(at []step, g *node, first bool) *node {
-	seed := &node{tag: "group", key: g.key, attrs: []attribute{{"name", g.key}, {"scheduler", g.get("scheduler")}}}
-	options := ""
-	for _, name := range []string{"allDown", "start"} {
-		if v, there := g.lookup(name); there {
-			seed.set(name, v)
-			options += " " + name + "=" + Quote(v)
-		}
-	}
+	seed := bornAs(g)
 	ops := []op{{path: at, kind: opAdd, kids: []*node{seed}}}
 	if first {
 		ops = append(ops, op{path: at, kind: opSet, name: "enable", text: g.key})
 	}
-	d.verb(fmt.Sprintf("addGroup %s %s %s%s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler")), options), ops...)
+	d.verb(fmt.Sprintf("addGroup %s %s %s%s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler")), options(g, "scheduler")), ops...)
 	return seed
+}
+
+// bornAs is what the verb that adds an element makes of it at once.
+func bornAs(n *node) *node {
+	born := n.bare()
+	born.attrs = slices.DeleteFunc(born.attrs, func(a attribute) bool {
+		return a.name != keys[n.tag] && !Find(n.tag, a.name).Runtime
+	})
+	return born
+}
+
+// options writes the attributes of a new element that differ from their
+// defaults as options of the verb that adds it.
+func options(n *node, except ...string) string {
+	var text strings.Builder
+	for _, a := range n.attrs {
+		row := Find(n.tag, a.name)
+		if row.Runtime && a.value != row.Default && !slices.Contains(except, a.name) {
+			fmt.Fprintf(&text, " %s=%s", a.name, Quote(a.value))
+		}
+	}
+	return text.String()
+}
+
+// set makes the edit of the attributes that a verb sets, and returns their
+// names. command is the verb with the names of what it is about.
+func (d *differ) set(command string, at []step, a, b *node, except ...string) (said []string) {
+	var text strings.Builder
+	var ops []op
+	for _, name := range attrChanges(a, b) {
+		row := Find(at[len(at)-1].tag, name)
+		if row == nil || !row.Runtime || slices.Contains(except, name) {
+			continue
+		}
+		value, there := b.lookup(name)
+		if !there {
+			value = row.Default
+		}
+		fmt.Fprintf(&text, " %s=%s", name, Quote(value))
+		ops = append(ops, change(at, b, name))
+		said = append(said, name)
+	}
+	if len(ops) > 0 {
+		d.verb(command+text.String(), ops...)
+	}
+	return said
 }
 
 // group makes the edits within a group that delete nothing.
@@ -173,7 +219,8 @@ func (d *differ) group(service []step, a, b *node, enabled string) {
 	if to := b.get("scheduler"); to != a.get("scheduler") {
 		d.verb(fmt.Sprintf("changeScheduler %s %s %s", s, g, Quote(to)), op{path: at, kind: opSet, name: "scheduler", text: to})
 	}
-	d.rest(at, a, b, "scheduler")
+	said := d.set(fmt.Sprintf("setGroup %s %s", s, g), at, a, b, "scheduler")
+	d.rest(at, a, b, append(said, "scheduler")...)
 	for _, h := range b.of("host") {
 		if was := a.kid(h.step()); was != nil {
 			d.host(at, was, h)
@@ -205,52 +252,18 @@ func (d *differ) delHost(at []step, h *node, force bool) {
 	d.verb(text, op{path: at, kind: opDelete, gone: []step{h.step()}})
 }
 
-// hostWords are the attributes that addHost and setHost know, ip apart. What else
-// a host may have needs a reload.
-var hostWords = map[string]bool{"weight": true, "state": true, "backup": true, "slowStart": true, "resolve": true}
-
 func (d *differ) addHost(at []step, h *node) {
-	var text strings.Builder
-	fmt.Fprintf(&text, "addHost %s %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(h.key), Quote(h.get("ip")))
-	made := &node{tag: h.tag, key: h.key}
-	for _, a := range h.attrs {
-		switch {
-		case hostWords[a.name]:
-			if a.value != defaults["host "+a.name] {
-				fmt.Fprintf(&text, " %s=%s", a.name, Quote(a.value))
-			}
-		case a.name != "name" && a.name != "ip":
-			continue
-		}
-		made.set(a.name, a.value)
-	}
-	d.verb(text.String(), op{path: at, kind: opAdd, kids: []*node{made}})
-	d.rest(append(slices.Clone(at), h.step()), made, h)
+	born := bornAs(h)
+	d.verb(fmt.Sprintf("addHost %s %s %s %s%s", quoteName(at[0].key), quoteName(at[1].key), quoteName(h.key), Quote(h.get("ip")), options(h, "ip")),
+		op{path: at, kind: opAdd, kids: []*node{born}})
+	d.rest(append(slices.Clone(at), h.step()), born, h)
 }
 
 // host makes the edits of a host that stays.
 func (d *differ) host(at []step, a, b *node) {
-	var text strings.Builder
-	fmt.Fprintf(&text, "setHost %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(b.key))
+	command := fmt.Sprintf("setHost %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(b.key))
 	at = append(slices.Clone(at), b.step())
-	var ops []op
-	var said []string
-	for _, name := range attrChanges(a, b) {
-		if !hostWords[name] && name != "ip" {
-			continue
-		}
-		value, there := b.lookup(name)
-		if !there {
-			value = defaults["host "+name]
-		}
-		fmt.Fprintf(&text, " %s=%s", name, Quote(value))
-		ops = append(ops, change(at, b, name))
-		said = append(said, name)
-	}
-	if len(ops) > 0 {
-		d.verb(text.String(), ops...)
-	}
-	d.rest(at, a, b, said...)
+	d.rest(at, a, b, d.set(command, at, a, b)...)
 }
 
 // users makes the edits of <user>. Those who come are there before others go,
@@ -359,6 +372,7 @@ func (d *differ) element(at []step, a, b *node) {
 	}
 	path := append(slices.Clone(at), tag.step())
 	switch {
+	case slices.Contains(serviceParts, tag.tag): // setService has it
 	case everThere[tag.tag]:
 		empty := &node{tag: tag.tag}
 		if a == nil {
@@ -412,8 +426,8 @@ func (d *differ) value(n *node, name string) string {
 	if v, there := n.lookup(name); there {
 		return told(v)
 	}
-	if v, known := defaults[n.tag+" "+name]; known {
-		return told(v)
+	if row := Find(n.tag, name); row != nil && row.Default != "" {
+		return told(row.Default)
 	}
 	return "default"
 }
@@ -508,18 +522,6 @@ func inline(list []*node) string {
 		}
 	}
 	return b.String()
-}
-
-// defaults are the defaults of attributes that Marshal leaves out where they
-// say them, by element and name: for people, and for setHost, which has to say
-// those of hostWords. What is not here is told as "default".
-var defaults = map[string]string{
-	"host weight": "1", "host state": "ready", "host backup": "false", "host maxSessions": "0", "host slowStart": "0",
-	"host resolve": "30s", "group allDown": "try", "group start": "up",
-	"timeouts connect": "5s", "timeouts total": "30s", "timeouts idle": "1h", "timeouts halfClosed": "30s", "limits tries": "0",
-	"engine loops": "auto", "engine ring": "auto", "engine splice": "auto", "engine pipeSize": "1MiB", "engine pipeMemory": "256MiB",
-	"engine maxSessions": "auto", "engine backlog": "4096", "engine drain": "30s",
-	"logging level": "info", "logging format": "text",
 }
 
 // Quote returns a word as it has to be written in a command: as it is, or

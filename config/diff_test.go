@@ -2,10 +2,8 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 	"io/fs"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +11,8 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // drawKeys makes the keys of a user.
@@ -66,15 +66,15 @@ func drawModel(t *rapid.T, label string) *Config {
 		s.Limits.Tries = rapid.IntRange(0, 1).Draw(t, "tries")
 		for _, name := range pick(rapid.IntRange(0, 2).Draw(t, "groups"), "groups") {
 			g := NewGroup(name)
-			g.Scheduler = rapid.SampledFrom(SchedulerNames()[:2]).Draw(t, "scheduler")
-			g.Refuse = rapid.Bool().Draw(t, "refuse")
+			g.Scheduler = rapid.SampledFrom(sched.Names()[:2]).Draw(t, "scheduler")
+			g.AllDown = rapid.SampledFrom([]string{"try", "refuse"}).Draw(t, "allDown")
 			for _, name := range pick(rapid.IntRange(0, 3).Draw(t, "hosts"), "hosts") {
 				h := parseHost(t, name, rapid.SampledFrom([]string{"h:1", "h:2", "unix:/s t"}).Draw(t, "ip"))
 				h.Weight = rapid.IntRange(0, 1).Draw(t, "weight")
 				h.Backup = rapid.Bool().Draw(t, "backup")
 				h.SlowStart = rapid.SampledFrom([]time.Duration{0, 0, 90 * time.Second}).Draw(t, "slow start")
 				h.Resolve = rapid.SampledFrom([]time.Duration{30 * time.Second, 0, time.Hour}).Draw(t, "resolve")
-				h.State = rapid.SampledFrom(hostStates()).Draw(t, "state")
+				h.State = rapid.SampledFrom(Find("host", "state").Choices).Draw(t, "state")
 				g.Hosts = append(g.Hosts, h)
 			}
 			s.Groups = append(s.Groups, g)
@@ -96,7 +96,7 @@ func drawModel(t *rapid.T, label string) *Config {
 	}
 	for _, name := range pick(rapid.IntRange(0, 2).Draw(t, "users"), "users") {
 		c.Admin.Users = append(c.Admin.Users, &User{
-			Name: name, Password: rapid.SampledFrom([]string{"$6$secret", "$6$other secret"}).Draw(t, "password"), Access: rapid.SampledFrom(accesses()).Draw(t, "access"),
+			Name: name, Password: rapid.SampledFrom([]string{"$6$secret", "$6$other secret"}).Draw(t, "password"), Access: rapid.SampledFrom(Find("user", "access").Choices).Draw(t, "access"),
 			Keys: drawKeys(t),
 		})
 	}
@@ -108,7 +108,7 @@ func drawModel(t *rapid.T, label string) *Config {
 	c.Control.Socket = rapid.SampledFrom([]string{"", "relative", "/run/control"}).Draw(t, "control")
 	c.Engine.Loops = rapid.IntRange(0, 1).Draw(t, "loops")
 	c.Manager.HostCheck.Interval = rapid.SampledFrom([]time.Duration{10 * time.Second, time.Second}).Draw(t, "interval")
-	c.Logging.Level = rapid.SampledFrom(logLevels()).Draw(t, "level")
+	c.Logging.Level = rapid.SampledFrom(Find("logging", "level").Choices).Draw(t, "level")
 	if err := c.Check("model").Err(); err != nil {
 		t.Skip(err)
 	}
@@ -306,18 +306,18 @@ func TestDiffPrintsVerbs(t *testing.T) {
 		"a service": {plain, plain + `<service name="a b"><listen ip=":81"/><listen ip=":82"/><timeouts idle="5m"/><group name="g" scheduler="rand"><host ip="x:1" weight="5" state="drain"/></group></service>`,
 			`addService "a b" :81
 addListen "a b" :82
-# <service name="a b"><timeouts> idle 1h -> 5m: needs reload
+setService "a b" idle=5m
 addGroup "a b" g rand
 addHost "a b" g host.0 x:1 weight=5 state=drain`},
 		"another host": {plain, strings.ReplaceAll(plain, `"a"`, `"b"`), "addHost web main b h:1\ndelHost web main a"},
 		"another address of the last host": {plain, strings.ReplaceAll(plain, `"h:1"`, `"h:2"`),
 			"setHost web main a ip=h:2"},
 		"all that setHost knows": {plain, strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" weight="2" slowStart="5s" resolve="1m"`),
-			"setHost web main a weight=2 slowStart=5s resolve=1m0s"},
+			"setHost web main a weight=2 slowStart=5s resolve=1m"},
 		"its defaults": {strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" slowStart="5s" resolve="0"`), plain,
 			"setHost web main a slowStart=0 resolve=30s"},
 		"a new group with all that addGroup knows": {plain, strings.ReplaceAll(strings.ReplaceAll(plain, `"main"`, `"main" enable="yes"`), `</service>`, `<group name="g" allDown="refuse" maxFails="3"><host name="n" ip="h:3" slowStart="1h" resolve="90s"/></group></service>`),
-			"addGroup web g leastc allDown=refuse\n# <service name=\"web\"><group name=\"g\"> maxFails default -> 3: needs reload\naddHost web g n h:3 slowStart=1h0m0s resolve=1m30s"},
+			"addGroup web g leastc allDown=refuse maxFails=3\naddHost web g n h:3 slowStart=1h resolve=1m30s"},
 		"a host changes": {plain, strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" state="maint" weight="7"`), "setHost web main a weight=7 state=maint"},
 		"and back":       {strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" state="maint" weight="7"`), plain, "setHost web main a weight=1 state=ready"},
 		"the group is emptied": {plain, strings.ReplaceAll(plain, `<host name="a" ip="h:1"/>`, ""),
@@ -367,31 +367,6 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 		}
 		if got := strings.Join(lines, "\n"); got != test.want {
 			t.Errorf("%s:\n%s\nwant\n%s", name, got, test.want)
-		}
-	}
-}
-
-// The defaults that Diff tells are those of the reader.
-func TestToldDefaults(t *testing.T) {
-	for what, value := range defaults {
-		element, name, _ := strings.Cut(what, " ")
-		if harmless, later := laterAttribute(element, name); later {
-			if !slices.Contains(harmless, value) {
-				t.Errorf("<%s %s> is not %s by default", element, name, value)
-			}
-			continue
-		}
-		const doc = `<config><engine%s/><service name="s"><listen ip=":1"/><timeouts%s/><limits%s/><group name="g"%s><host name="h" ip="h:1"%s/></group></service><logging%s/></config>`
-		elements := []any{"engine", "timeouts", "limits", "group", "host", "logging"}
-		without, with := slices.Clone(elements), slices.Clone(elements)
-		for i := range elements {
-			without[i], with[i] = "", ""
-			if elements[i] == element {
-				with[i] = fmt.Sprintf(" %s=%q", name, value)
-			}
-		}
-		if diff := gocmp.Diff(parse(t, fmt.Sprintf(doc, without...)), parse(t, fmt.Sprintf(doc, with...))); diff != "" {
-			t.Errorf("<%s %s> is not %s by default:\n%s", element, name, value, diff)
 		}
 	}
 }

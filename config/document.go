@@ -36,7 +36,7 @@ func readBounded(path string) ([]byte, error) {
 	// Asked before it is opened: opening a named pipe would wait for a writer.
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
-		return nil, errors.New("is no regular file")
+		return nil, errors.New("is not a regular file")
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -218,7 +218,7 @@ func (r *reader) scan(data []byte) (lines []int) {
 			depth--
 		case xml.CharData:
 			if depth == 0 && len(bytes.TrimSpace(t)) > 0 {
-				r.fail(line, "text outside the root element: this is no txlb configuration")
+				r.fail(line, "text outside the root element: this is not a txlb configuration")
 				return nil
 			}
 		case xml.Directive:

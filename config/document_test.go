@@ -41,8 +41,8 @@ func TestWhatPeopleWriteIsSkipped(t *testing.T) {
 func TestUnreadableFiles(t *testing.T) {
 	for path, want := range map[string]string{
 		filepath.Join(t.TempDir(), "none.xml"): "no such file",
-		t.TempDir():                            "no regular file",
-		namedPipe(t):                           "no regular file",
+		t.TempDir():                            "not a regular file",
+		namedPipe(t):                           "not a regular file",
 	} {
 		c, problems := ReadFile(path)
 		if c != nil || !strings.Contains(problems.Error(), want) || !strings.HasPrefix(problems.Error(), path) {
@@ -59,10 +59,10 @@ func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 		"one long tag":    {"<config " + strings.Repeat(`a="1" `, 1_300_000) + "/>", "a tag of more than 64 KiB"},
 		"quoted brackets": {"<config " + strings.Repeat(`a=">" `, 1_300_000) + "/>", "a tag of more than 64 KiB"},
 		"many attributes": {"<config>" + strings.Repeat("<a "+distinctAttributes(7000)+"/>", 120) + "</config>", "more than 64 attributes"},
-		"some attributes": {"<config>" + strings.Repeat("<a "+distinctAttributes(64)+"/>", 2000) + "</config>", "there is no <a>"},
+		"some attributes": {"<config>" + strings.Repeat("<a "+distinctAttributes(64)+"/>", 2000) + "</config>", "unknown element <a>"},
 		"billion laughs":  {"<!DOCTYPE c [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;\">]><config>&b;</config>", "c.xml:1: a document type with declarations"},
 		"outside entity":  {"<!DOCTYPE c SYSTEM \"file:///etc/passwd\"><config>&c;</config>", "invalid character entity"},
-		"long names":      {"<config><service name=\"a\"><listen ip=\":1\"/><" + strings.Repeat("x", 60_000) + "/></service></config>", "there is no <xxx"},
+		"long names":      {"<config><service name=\"a\"><listen ip=\":1\"/><" + strings.Repeat("x", 60_000) + "/></service></config>", "unknown element <xxx"},
 		"many listeners":  {manyListeners(maxElements / 2), "listens on *:80, which service \"a\" has taken"},
 		"many mistakes":   {"<config>" + strings.Repeat("<wrong wrong='1'/>", maxElements-1) + "</config>", "and 99899 more errors"},
 		"many warnings":   {"<config>" + strings.Repeat("<service name=' '/>", maxElements-1) + "</config>", "listens nowhere"},

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/beevik/etree"
 )
 
 // HealthCheck is <check>: how the hosts of a group are probed. Its meaning and
@@ -35,10 +33,7 @@ type HealthCheck struct {
 
 // NewHealthCheck returns a check by TCP connect with its defaults.
 func NewHealthCheck() *HealthCheck {
-	return &HealthCheck{
-		Type: "tcp", Interval: 2 * time.Second, Rise: 2, Fall: 3, Timeout: 2 * time.Second,
-		Path: "/", Status: "200-399",
-	}
+	return reset("check", new(HealthCheck))
 }
 
 // Bounds of checks.
@@ -51,80 +46,6 @@ const (
 	maxCheckText  = 4096 // send and expect, in bytes
 	maxCheckPath  = 2048
 )
-
-func checkTypes() []string { return []string{"tcp", "http", "tls", "expect"} }
-
-// healthCheck reads <check>. An empty attribute is as good as none.
-func (r *reader) healthCheck(e *etree.Element) *HealthCheck {
-	c := NewHealthCheck()
-	c.Pos = Pos{r.lines[e]}
-	r.part(c, func() {
-		r.attributes(e,
-			oneOf("type", &c.Type, checkTypes()),
-			parsed("interval", &c.Interval, parseDuration),
-			maybe(parsed("fastInterval", &c.FastInterval, parseDuration)),
-			maybe(parsed("downInterval", &c.DownInterval, parseDuration)),
-			integer("rise", &c.Rise, 1, maxRounds),
-			integer("fall", &c.Fall, 1, maxRounds),
-			parsed("timeout", &c.Timeout, parseDuration),
-			maybe(integer("port", &c.Port, 1, 65535)),
-			text("path", &c.Path),
-			text("host", &c.Host),
-			parsed("verify", &c.Verify, parseBool),
-			text("ca", &c.CA),
-			text("status", &c.Status),
-			parsed("send", &c.Send, unescape),
-			parsed("expect", &c.Expect, unescape),
-		)
-		r.children(e)
-	})
-	return c
-}
-
-// maybe is an attribute that says its default when it is empty.
-func maybe(a attr) attr {
-	return attr{a.name, func(s string) error {
-		if s == "" {
-			return nil
-		}
-		return a.set(s)
-	}}
-}
-
-func (c *HealthCheck) marshal(group *etree.Element) {
-	e := group.CreateElement("check")
-	e.CreateAttr("type", c.Type)
-	std := NewHealthCheck()
-	for _, a := range []*etree.Attr{
-		unless(c.Interval == std.Interval, "interval", c.Interval.String()),
-		unless(c.FastInterval == 0, "fastInterval", c.FastInterval.String()),
-		unless(c.DownInterval == 0, "downInterval", c.DownInterval.String()),
-		unless(c.Rise == std.Rise, "rise", strconv.Itoa(c.Rise)),
-		unless(c.Fall == std.Fall, "fall", strconv.Itoa(c.Fall)),
-		unless(c.Timeout == std.Timeout, "timeout", c.Timeout.String()),
-		unless(c.Port == 0, "port", strconv.Itoa(c.Port)),
-		unless(c.Path == std.Path, "path", c.Path),
-		unless(c.Host == "", "host", c.Host),
-		unless(!c.Verify, "verify", "true"),
-		unless(c.CA == "", "ca", c.CA),
-		unless(c.Status == std.Status, "status", c.Status),
-		unless(c.Send == "", "send", escape(c.Send)),
-		unless(c.Expect == "", "expect", escape(c.Expect)),
-	} {
-		if a != nil {
-			e.CreateAttr(a.Key, a.Value)
-		}
-	}
-}
-
-// failures checks what failed connects do to the hosts of a group.
-func (k *checker) failures(g *Group) {
-	line := g.Pos.Line
-	if g.MaxFails < 0 || g.MaxFails > maxMaxFails {
-		k.fail(line, "<group maxFails> is %d; want 0 to %d", g.MaxFails, maxMaxFails)
-	}
-	k.between(line, "<group failWindow>", g.FailWindow, shortest, longestCheck)
-}
 
 // starts checks that hosts which wait for a check get one.
 func (k *checker) starts(c *Config) {
@@ -141,45 +62,10 @@ func (k *checker) starts(c *Config) {
 func (k *checker) healthCheck(g *Group) {
 	c := g.Check
 	line := c.Pos.Line
-	k.word(line, "<check type>", c.Type, checkTypes())
-	k.between(line, "<check interval>", c.Interval, shortestCheck, longestCheck)
-	if c.FastInterval != 0 {
-		k.between(line, "<check fastInterval>", c.FastInterval, shortestCheck, longestCheck)
-	}
-	if c.DownInterval != 0 {
-		k.between(line, "<check downInterval>", c.DownInterval, shortestCheck, longestCheck)
-	}
-	k.between(line, "<check timeout>", c.Timeout, shortest, longestProbe)
-	for _, n := range []struct {
-		what      string
-		n         int
-		low, high int
-	}{{"rise", c.Rise, 1, maxRounds}, {"fall", c.Fall, 1, maxRounds}, {"port", c.Port, 0, 65535}} {
-		if n.n < n.low || n.n > n.high {
-			k.fail(line, "<check %s> is %d; want %d to %d", n.what, n.n, n.low, n.high)
-		}
-	}
-	if !strings.HasPrefix(c.Path, "/") || len(c.Path) > maxCheckPath || !visible(c.Path) {
-		k.fail(line, "<check path>: %q is no path; want / and ASCII letters without spaces, at most %d, and %%XX for every other byte", c.Path, maxCheckPath)
-	}
-	if c.Host != "" {
-		if err := checkHostHeader(c.Host); err != nil {
-			k.fail(line, "<check host>: %v", err)
-		}
-	}
-	if _, err := ParseStatus(c.Status); err != nil {
-		k.fail(line, "<check status>: %v", err)
-	}
-	if len(c.Send) > maxCheckText {
-		k.fail(line, "<check send> has %d bytes; want at most %d", len(c.Send), maxCheckText)
-	}
-	if len(c.Expect) > maxCheckText {
-		k.fail(line, "<check expect> has %d bytes; want at most %d", len(c.Expect), maxCheckText)
-	}
+	k.values(line, "check", c)
 	if c.Type == "expect" && c.Expect == "" && !k.broken[c] {
 		k.fail(line, "<check type=\"expect\"> needs the attribute expect: what a host that is up says")
 	}
-	k.plain(line, "<check ca>", c.CA)
 	if c.CA != "" && !c.Verify {
 		k.warn(line, "<check ca> means nothing without verify=\"yes\"")
 	}
@@ -196,30 +82,35 @@ func (k *checker) healthCheck(g *Group) {
 
 // idle warns of attributes that say nothing to a type.
 func (k *checker) idle(c *HealthCheck) {
-	std := NewHealthCheck()
 	for _, a := range []struct {
 		name  string
-		set   bool
 		types []string
 	}{
-		{"path", c.Path != std.Path, []string{"http"}},
-		{"status", c.Status != std.Status, []string{"http"}},
-		{"host", c.Host != std.Host, []string{"http", "tls"}},
-		{"verify", c.Verify, []string{"tls"}},
-		{"ca", c.CA != "", []string{"tls"}},
-		{"send", c.Send != std.Send, []string{"expect"}},
-		{"expect", c.Expect != std.Expect, []string{"expect"}},
+		{"path", []string{"http"}},
+		{"status", []string{"http"}},
+		{"host", []string{"http", "tls"}},
+		{"verify", []string{"tls"}},
+		{"ca", []string{"tls"}},
+		{"send", []string{"expect"}},
+		{"expect", []string{"expect"}},
 	} {
-		if a.set && slices.Contains(checkTypes(), c.Type) && !slices.Contains(a.types, c.Type) {
+		if !Find("check", a.name).isDefault(c) && !slices.Contains(a.types, c.Type) {
 			k.warn(c.Pos.Line, "<check %s> means nothing to type %q; it is for %s", a.name, c.Type, strings.Join(a.types, " and "))
 		}
 	}
 }
 
-func (k *checker) between(line int, what string, d, low, high time.Duration) {
-	if d < low || d > high {
-		k.fail(line, "%s is %v; want %v to %v", what, d, low, high)
+// checkPath takes what a request line can hold.
+func checkPath(s string) error {
+	if !strings.HasPrefix(s, "/") || len(s) > maxCheckPath || !visible(s) {
+		return fmt.Errorf("%q is not a path; write / and ASCII letters without spaces, at most %d, and %%XX for every other byte", s, maxCheckPath)
 	}
+	return nil
+}
+
+func checkStatus(s string) error {
+	_, err := ParseStatus(s)
+	return err
 }
 
 // visible tells whether a text is of ASCII letters that show, without spaces:
@@ -234,7 +125,7 @@ func checkHostHeader(s string) error {
 	host := s
 	if name, port, err := net.SplitHostPort(s); err == nil {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return fmt.Errorf("%q: port %q is no number from 1 to 65535", s, port)
+			return fmt.Errorf("%q: port %q is not a number between 1 and 65535", s, port)
 		}
 		host = name
 	}
@@ -265,7 +156,7 @@ func ParseStatus(s string) ([]StatusRange, error) {
 		a, errA := parseInt(low, 100, 599)
 		b, errB := parseInt(high, 100, 599)
 		if errA != nil || errB != nil || a > b || len(low) != 3 || len(high) != 3 {
-			return nil, fmt.Errorf("%q in %q is no status; want numbers from 100 to 599 or ranges, such as 200,204,300-399", part, s)
+			return nil, fmt.Errorf("%q in %q is not a status; write numbers from 100 to 599 or ranges, such as 200,204,300-399", part, s)
 		}
 		ranges = append(ranges, StatusRange{a, b})
 	}
@@ -298,13 +189,13 @@ func unescape(s string) (string, error) {
 			digits := s[i+1 : min(i+3, len(s))]
 			n, err := strconv.ParseUint(digits, 16, 8)
 			if err != nil || len(digits) != 2 {
-				return "", fmt.Errorf(`\x%s is no byte; want two hexadecimal digits, such as \x0d`, digits)
+				return "", fmt.Errorf(`\x%s is not a byte; write two hexadecimal digits, such as \x0d`, digits)
 			}
 			b.WriteByte(byte(n))
 			i += 2
 		default:
 			_, size := utf8.DecodeRuneInString(s[i:])
-			return "", fmt.Errorf(`\%s is no escape; there are \r \n \t \\ and \xNN`, s[i:i+size])
+			return "", fmt.Errorf(`\%s is not an escape; there are \r \n \t \\ and \xNN`, s[i:i+size])
 		}
 	}
 	return b.String(), nil

@@ -1,8 +1,9 @@
 package config
 
 import (
-	"slices"
 	"strings"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // laterAttributes are the attributes whose feature has not come yet. One may
@@ -53,6 +54,6 @@ func laterElement(parent, name string) bool {
 // laterScheduler tells whether a scheduler is one of a later version.
 func laterScheduler(name string) bool {
 	base, sticky := strings.CutSuffix(name, ",sticky")
-	_, alias := SchedulerAliases()[base]
-	return base == "maglev" || sticky && (alias || slices.Contains(SchedulerNames(), base))
+	_, known := sched.Canonical(base)
+	return base == "maglev" || sticky && known && base != ""
 }

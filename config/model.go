@@ -15,10 +15,12 @@ import (
 	"io/fs"
 	"slices"
 	"time"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // MaxWeight is the greatest weight of a host.
-const MaxWeight = 65535
+const MaxWeight = sched.MaxWeight
 
 // Config is the model of one configuration document. It is a plain value:
 // Clone it, change the copy, Check it.
@@ -77,8 +79,8 @@ type Group struct {
 	Name      string
 	Scheduler string // canonical name, as sched.Names has it
 	Enabled   bool
-	Refuse    bool // allDown="refuse"
-	StartDown bool // start="down": a host takes no client before it has passed a check
+	AllDown   string // try, refuse
+	StartDown bool   // start="down": a host takes no client before it has passed a check
 	// MaxFails failed connects of clients within FailWindow take a host out;
 	// 1: each, whatever the window; 0: none does.
 	MaxFails   int
@@ -195,39 +197,42 @@ func (s *Service) Enabled() *Group {
 // New returns a configuration without services in which everything has its
 // default.
 func New() *Config {
-	return &Config{
-		Root: "config",
-		Engine: Engine{
-			Ring: "auto", Splice: "auto", PipeSize: 1 << 20, PipeMemory: 256 << 20, Backlog: 4096, Drain: 30 * time.Second,
-		},
-		Manager: Manager{
-			HostCheck:   Check{Interval: 10 * time.Second, Enable: true},
-			Heartbeat:   Check{Interval: 60 * time.Second},
-			ConfigCheck: Check{Interval: 30 * time.Second},
-			Backups:     10,
-		},
-		Logging: Logging{Level: "info", Format: "text"},
+	c := &Config{Root: "config"}
+	reset("engine", &c.Engine)
+	for _, task := range []string{"hostCheck", "heartbeat", "configCheck"} {
+		reset(task, &c.Manager)
 	}
+	reset("logging", &c.Logging)
+	return c
 }
 
 // NewService returns a service without listeners and groups.
 func NewService(name string) *Service {
-	return &Service{Name: name, Timeouts: Timeouts{
-		Connect: 5 * time.Second, Total: 30 * time.Second, Idle: time.Hour, HalfClosed: 30 * time.Second,
-	}}
+	s := &Service{Name: name}
+	reset("timeouts", &s.Timeouts)
+	reset("limits", &s.Limits)
+	return s
 }
 
 // NewGroup returns a group without hosts.
 func NewGroup(name string) *Group {
-	return &Group{Name: name, Scheduler: "leastc", MaxFails: 1, FailWindow: 10 * time.Second}
+	g := reset("group", new(Group))
+	g.Name = name
+	return g
 }
 
 // NewSocket returns a socket that its owner alone may open.
-func NewSocket(path string) *Socket { return &Socket{Path: path, Mode: 0o600} }
+func NewSocket(path string) *Socket {
+	s := reset("socket", new(Socket))
+	s.Path = path
+	return s
+}
 
 // NewHost returns a host with the default of everything else.
 func NewHost(name, address string) *Host {
-	return &Host{Name: name, Address: address, Weight: 1, State: "ready", Resolve: DefaultResolve}
+	h := reset("host", new(Host))
+	h.Name, h.Address = name, address
+	return h
 }
 
 // Clone returns a copy that shares nothing with c.

@@ -37,7 +37,7 @@ func DNSServer(s string) (netip.AddrPort, error) {
 		server, err = netip.ParseAddrPort(fmt.Sprintf("%s:%d", s, dnsPort)) // [::1]
 	}
 	if err != nil || server.Port() == 0 {
-		return netip.AddrPort{}, fmt.Errorf("%q is no DNS server; want addresses such as 10.0.0.1 or [::1]:5353, with spaces between them", s)
+		return netip.AddrPort{}, fmt.Errorf("%q is not a DNS server; write addresses such as 10.0.0.1 or [::1]:5353, with spaces between them", s)
 	}
 	return server, nil
 }
@@ -64,7 +64,7 @@ func checkHostAddress(s string) error {
 	case !IsSRV(s):
 		return checkAddress(s, false)
 	case !srv:
-		return fmt.Errorf("%q is no address; want host:port, or _service._tcp.domain for SRV records", s)
+		return fmt.Errorf("%q is no address; write host:port, or _service._tcp.domain for SRV records", s)
 	}
 	return checkHostName(s, name)
 }

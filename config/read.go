@@ -1,9 +1,7 @@
 package config
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/beevik/etree"
 )
@@ -11,9 +9,8 @@ import (
 // reader turns a document into a model and gathers what is wrong with it.
 type reader struct {
 	report
-	lines    map[*etree.Element]int
-	broken   map[any]bool   // parts of the model within which something is wrong, and reported
-	misspelt *etree.Element // the last one with an unknown attribute
+	lines  map[*etree.Element]int
+	broken map[any]bool // parts of the model within which something is wrong, and reported
 }
 
 // part reads one part of the model, which p points to. What is missing in a
@@ -27,54 +24,75 @@ func (r *reader) part(p any, read func()) {
 	}
 }
 
-// attr is one attribute that an element may have.
+// attr is an attribute that the schema does not know because an earlier
+// version wrote it in another way.
 type attr struct {
 	name string
 	set  func(value string) error
 }
 
-// attributes reads the attributes of e: each that is there goes to its set,
-// and one that is not in the list is a mistake.
-func (r *reader) attributes(e *etree.Element, known ...attr) {
+// attributes reads the attributes of e into p, the struct of the element, as
+// the rows of the schema say, and those in old. Any other attribute is a
+// mistake, and so is a required one that is missing.
+func (r *reader) attributes(e *etree.Element, p any, old ...attr) {
+	rows := schema[e.FullTag()]
+	if p == nil {
+		rows = nil
+	}
+	misspelt := false
 	for _, a := range e.Attr {
 		if a.Space == "xmlns" || a.Space == "xml" || a.FullKey() == "xmlns" {
 			continue
 		}
-		i := slices.IndexFunc(known, func(k attr) bool { return k.name == a.FullKey() })
-		if i >= 0 {
-			if err := known[i].set(a.Value); err != nil {
-				r.fail(r.lines[e], "<%s %s>: %v", e.Tag, a.Key, err)
+		name := a.FullKey()
+		if row := find(rows, name); row != nil {
+			if row.lenient && a.Value == "" {
+				continue
+			}
+			if err := row.read(p, a.Value); err != nil {
+				r.fail(r.lines[e], "<%s %s>: %v", e.Tag, name, err)
 			}
 			continue
 		}
-		harmless, later := laterAttribute(e.Tag, a.FullKey())
+		if i := slices.IndexFunc(old, func(o attr) bool { return o.name == name }); i >= 0 {
+			if err := old[i].set(a.Value); err != nil {
+				r.fail(r.lines[e], "<%s %s>: %v", e.Tag, name, err)
+			}
+			continue
+		}
+		harmless, later := laterAttribute(e.Tag, name)
 		switch {
 		case slices.Contains(harmless, a.Value):
 		case later && harmless == nil:
 			r.fail(r.lines[e], "<%s %s> is not supported by this version yet; leave it out", e.Tag, a.Key)
 		case later:
-			r.fail(r.lines[e], "<%s %s=%q> is not supported by this version yet; leave it out or say %q", e.Tag, a.Key, a.Value, harmless[0])
+			r.fail(r.lines[e], "<%s %s=%q> is not supported by this version yet; leave it out or write %q", e.Tag, a.Key, a.Value, harmless[0])
 		default:
-			names := make([]string, len(known))
-			for i, k := range known {
-				names[i] = k.name
+			var names []string
+			for i := range rows {
+				names = append(names, rows[i].Name)
 			}
-			r.fail(r.lines[e], "<%s> has no attribute %q%s", e.Tag, a.FullKey(), r.suggest(a.Key, names))
-			r.misspelt = e
+			for _, o := range old {
+				names = append(names, o.name)
+			}
+			r.fail(r.lines[e], "<%s> has no attribute %q%s", e.Tag, name, r.suggest(a.Key, names))
+			misspelt = true
+		}
+	}
+	if misspelt { // the one that is missing, perhaps
+		return
+	}
+	for i := range rows {
+		if rows[i].required {
+			r.need(e, rows[i].Name)
 		}
 	}
 }
 
-// need reports attributes without which the element makes no sense. One that is
-// misspelt has been reported already.
-func (r *reader) need(e *etree.Element, names ...string) {
-	if r.misspelt == e {
-		return
-	}
-	for _, name := range names {
-		if e.SelectAttrValue(name, "") == "" {
-			r.fail(r.lines[e], "<%s> needs the attribute %s", e.Tag, name)
-		}
+// need reports an attribute without which the element makes no sense.
+func (r *reader) need(e *etree.Element, name string) {
+	if e.SelectAttrValue(name, "") == "" {
+		r.fail(r.lines[e], "<%s> needs the attribute %s", e.Tag, name)
 	}
 }
 
@@ -102,60 +120,17 @@ func (r *reader) children(e *etree.Element, known ...child) {
 		case laterElement(e.Tag, tag):
 			r.fail(r.lines[c], "<%s> is not supported by this version yet; leave it out", tag)
 		case len(known) == 0:
-			r.fail(r.lines[c], "<%s> contains nothing, and no <%s>", e.Tag, tag)
+			r.fail(r.lines[c], "<%s> cannot contain elements; remove <%s>", e.Tag, tag)
 		default:
 			names := make([]string, len(known))
 			for i, k := range known {
 				names[i] = k.name
 			}
-			r.fail(r.lines[c], "there is no <%s> in <%s>%s", tag, e.Tag, r.suggest(c.Tag, names))
+			r.fail(r.lines[c], "unknown element <%s> in <%s>%s", tag, e.Tag, r.suggest(c.Tag, names))
 		}
 		if seen == nil {
 			seen = map[string]bool{}
 		}
 		seen[tag] = true
 	}
-}
-
-// What follows makes attrs of a name and the place for the value.
-
-func text(name string, to *string) attr {
-	return attr{name, func(s string) error { *to = s; return nil }}
-}
-
-func oneOf(name string, to *string, allowed []string) attr {
-	return attr{name, func(s string) error {
-		if !slices.Contains(allowed, s) {
-			return fmt.Errorf("%q is none of %s", s, strings.Join(allowed, ", "))
-		}
-		*to = s
-		return nil
-	}}
-}
-
-func parsed[T any](name string, to *T, parse func(string) (T, error)) attr {
-	return attr{name, func(s string) error {
-		v, err := parse(s)
-		if err == nil {
-			*to = v
-		}
-		return err
-	}}
-}
-
-func integer(name string, to *int, low, high int) attr {
-	return parsed(name, to, func(s string) (int, error) { return parseInt(s, low, high) })
-}
-
-// auto is an attribute whose default may be said as auto.
-func auto(a attr) attr {
-	return attr{a.name, func(s string) error {
-		if s == "auto" {
-			return nil
-		}
-		if err := a.set(s); err != nil {
-			return fmt.Errorf("%w, nor auto", err)
-		}
-		return nil
-	}}
 }

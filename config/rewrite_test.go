@@ -9,6 +9,8 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // mutate changes a model at random places.
@@ -64,7 +66,7 @@ func mutate(t *rapid.T, c *Config) {
 			return
 		}
 		g := s.Groups[some(len(s.Groups))]
-		g.Scheduler = rapid.SampledFrom(SchedulerNames()).Draw(t, "scheduler")
+		g.Scheduler = rapid.SampledFrom(sched.Names()).Draw(t, "scheduler")
 		if what == 9 || len(g.Hosts) == 0 {
 			g.Hosts = append(g.Hosts, parseHost(t, name(), "h:1"))
 			return
@@ -75,7 +77,7 @@ func mutate(t *rapid.T, c *Config) {
 			g.Hosts = append(g.Hosts[:n:n], g.Hosts[n+1:]...)
 		default:
 			h := g.Hosts[n]
-			h.Weight, h.State, h.Backup = some(9), rapid.SampledFrom(hostStates()).Draw(t, "state"), rapid.Bool().Draw(t, "backup")
+			h.Weight, h.State, h.Backup = some(9), rapid.SampledFrom(Find("host", "state").Choices).Draw(t, "state"), rapid.Bool().Draw(t, "backup")
 			if what == 12 {
 				h.Address = fmt.Sprint("é"[:0], "x:", port())
 			}

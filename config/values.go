@@ -2,10 +2,8 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +19,7 @@ func parseBool(s string) (bool, error) {
 	case "no", "0", "off", "disable", "false":
 		return false, nil
 	}
-	return false, fmt.Errorf("%q is neither true nor false; say yes or no", s)
+	return false, fmt.Errorf("%q is neither yes nor no", s)
 }
 
 // The bounds of a duration, but for 0. The timers count milliseconds.
@@ -34,7 +32,7 @@ const (
 func parseSeconds(s string) (time.Duration, error) {
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(f >= shortest.Seconds() && f <= longest.Seconds()) {
-		return 0, fmt.Errorf("%q is no time; want seconds above 0, such as 10 or 0.5", s)
+		return 0, fmt.Errorf("%q is not a number of seconds above 0, such as 10 or 0.5", s)
 	}
 	return time.Duration(f * float64(time.Second)).Round(shortest), nil
 }
@@ -45,16 +43,16 @@ func parseDuration(s string) (time.Duration, error) {
 		return 0, nil
 	}
 	if _, err := strconv.ParseFloat(s, 64); err == nil {
-		return 0, fmt.Errorf("%q has no unit; say %sms or %ss", s, s, s)
+		return 0, fmt.Errorf("%q has no unit; write %sms or %ss", s, s, s)
 	}
 	d, err := time.ParseDuration(s)
 	switch {
 	case err != nil || d < 0:
-		return 0, fmt.Errorf("%q is no duration; want one such as 500ms, 2s, 5m or 1h", s)
+		return 0, fmt.Errorf("%q is not a duration such as 500ms, 2s, 5m or 1h", s)
 	case d > longest:
-		return 0, fmt.Errorf("%q is too long; want at most %v, or 0 for no limit", s, longest)
+		return 0, fmt.Errorf("%q is longer than %s; 0 means no limit", s, duration(longest))
 	case d > 0 && d < shortest:
-		return 0, fmt.Errorf("%q is too short; want at least %v", s, shortest)
+		return 0, fmt.Errorf("%q is shorter than %v", s, shortest)
 	}
 	return d, nil
 }
@@ -81,7 +79,7 @@ func parseSize(s string) (int64, error) {
 		}
 		return n * u.bytes, nil
 	}
-	return 0, fmt.Errorf("%q is no size; want one such as 64KiB, 1MiB or a number of bytes", s)
+	return 0, fmt.Errorf("%q is not a size such as 64KiB, 1MiB or a number of bytes", s)
 }
 
 // formatSize is the inverse of parseSize.
@@ -96,8 +94,11 @@ func formatSize(n int64) string {
 
 func parseInt(s string, low, high int) (int, error) {
 	n, err := strconv.Atoi(s)
-	if err != nil || n < low || n > high {
-		return 0, fmt.Errorf("%q is no number from %d to %d", s, low, high)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%q is not a number between %d and %d", s, low, high)
+	case n < low || n > high:
+		return 0, fmt.Errorf("%q is not between %d and %d", s, low, high)
 	}
 	return n, nil
 }
@@ -116,30 +117,30 @@ func checkAddress(s string, listen bool) error {
 	}
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if !strings.HasPrefix(path, "/") || len(path) > maxUnixPath {
-			return fmt.Errorf("%q: want unix: and an absolute path of at most %d bytes", s, maxUnixPath)
+			return fmt.Errorf("%q is not unix: and an absolute path of at most %d bytes", s, maxUnixPath)
 		}
 		return nil
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return fmt.Errorf("%q is no address; want host:port, [v6]:port or unix:/path", s)
+		return fmt.Errorf("%q is not an address; write host:port, [v6]:port or unix:/path", s)
 	}
 	lowest := 1
 	if listen {
 		lowest = 0
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < lowest || n > 65535 || port != strconv.Itoa(n) {
-		return fmt.Errorf("%q: port %q is no number from %d to 65535", s, port, lowest)
+		return fmt.Errorf("%q: port %q is not a number between %d and 65535", s, port, lowest)
 	}
 	switch {
 	case host == "*" || host == "":
 		if !listen {
-			return fmt.Errorf("%q names no host to connect to; want host:port", s)
+			return fmt.Errorf("%q names no host to connect to; write host:port", s)
 		}
 		return nil
 	case strings.Contains(host, ":"):
 		if _, err := netip.ParseAddr(host); err != nil {
-			return fmt.Errorf("%q: %q is no IPv6 address", s, host)
+			return fmt.Errorf("%q: %q is not an IPv6 address", s, host)
 		}
 		return nil
 	}
@@ -158,17 +159,17 @@ func isAddrPort(s string) bool {
 func checkHostName(s, host string) error {
 	if numeric := strings.Trim(host, "0123456789."); numeric == "" {
 		if _, err := netip.ParseAddr(host); err != nil {
-			return fmt.Errorf("%q: %q is no IPv4 address", s, host)
+			return fmt.Errorf("%q: %q is not an IPv4 address", s, host)
 		}
 		return nil
 	}
 	if len(host) > 253 {
-		return fmt.Errorf("%q: the host name is longer than 253 letters", s)
+		return fmt.Errorf("%q: the host name is longer than 253 characters", s)
 	}
 	for label := range strings.SplitSeq(strings.TrimSuffix(host, "."), ".") {
 		wrong := strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_")
 		if label == "" || len(label) > 63 || wrong != "" {
-			return fmt.Errorf("%q: %q is no host name", s, host)
+			return fmt.Errorf("%q: %q is not a host name", s, host)
 		}
 	}
 	return nil
@@ -219,35 +220,4 @@ func plainName(s string) bool {
 		}
 	}
 	return true
-}
-
-// SchedulerNames returns the canonical scheduler names, as package sched has
-// them; this room knows them as text only.
-func SchedulerNames() []string {
-	return []string{"leastc", "p2c", "rand", "roundr", "weightlc", "weightr", "weightrr"}
-}
-
-// SchedulerAliases returns the other names that the ancestors used, each with
-// its canonical one.
-func SchedulerAliases() map[string]string {
-	return map[string]string{
-		"random": "rand", "roundrobin": "roundr", "leastconns": "leastc",
-		"leastconnsrr": "leastc", "lweighted": "weightr",
-	}
-}
-
-// canonicalScheduler reads the name of a scheduler.
-func canonicalScheduler(s string) (string, error) {
-	aliases := SchedulerAliases()
-	if canonical, ok := aliases[s]; ok {
-		return canonical, nil
-	}
-	names := SchedulerNames()
-	switch {
-	case slices.Contains(names, s):
-		return s, nil
-	case laterScheduler(s):
-		return "", fmt.Errorf("%q is not supported by this version yet", s)
-	}
-	return "", fmt.Errorf("there is no scheduler %q%s", s, suggest(s, append(names, slices.Sorted(maps.Keys(aliases))...)))
 }

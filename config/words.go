@@ -1,8 +1,11 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // What the runtime verbs read as a document is read.
@@ -14,7 +17,16 @@ func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }
 func ParseBool(s string) (bool, error) { return parseBool(s) }
 
 // ParseScheduler returns the canonical name of a scheduler or alias.
-func ParseScheduler(s string) (string, error) { return canonicalScheduler(s) }
+func ParseScheduler(s string) (string, error) {
+	canonical, ok := sched.Canonical(s)
+	switch {
+	case ok && s != "":
+		return canonical, nil
+	case laterScheduler(s):
+		return "", fmt.Errorf("%q is not supported by this version yet", s)
+	}
+	return "", fmt.Errorf("unknown scheduler %q%s", s, suggest(s, slices.Concat(sched.Names(), sched.Aliases())))
+}
 
 // CheckAddress tells what is wrong with an address to connect to, or to listen
 // on.

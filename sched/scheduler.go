@@ -2,47 +2,101 @@ package sched
 
 import "slices"
 
-// builders holds every scheduler under its canonical name. Members have a
-// weight above 0; there is at least one.
-var builders = map[string]func(members []Member, c *cursor, seed uint64) chooser{
-	"rand":     newRandom,
-	"roundr":   newRoundRobin,
-	"leastc":   newLeast,
-	"weightr":  newWeightedRandom,
-	"weightrr": newWeightedRoundRobin,
-	"weightlc": newWeightedLeast,
-	"p2c":      newTwoChoices,
+// scheduler is one row of the table of schedulers. A new one is a file with its
+// chooser and a row here.
+type scheduler struct {
+	name    string   // canonical
+	aliases []string // as txLoadBalancer and PythonDirector named it
+	picks   string   // whom it picks, for people
+	equals  string   // whom of equals
+	// kin is the scheduler that is the same with equal weights, "" for one that
+	// obeys weights itself.
+	kin string
+	// build makes the chooser of a tier. Members have a weight above 0; there is
+	// at least one.
+	build func(members []Member, c *cursor, seed uint64) chooser
 }
 
-// aliases are the other names that txLoadBalancer and PythonDirector used, and
-// the default.
-var aliases = map[string]string{
-	"":             "leastc",
-	"random":       "rand",
-	"roundrobin":   "roundr",
-	"leastconns":   "leastc",
-	"leastconnsrr": "leastc",
-	"lweighted":    "weightr",
+// Default is the scheduler of a group that names none.
+const Default = "leastc"
+
+// schedulers holds them all, the default first.
+var schedulers = [...]scheduler{
+	{
+		name: "leastc", aliases: []string{"leastconns", "leastconnsrr"}, kin: "weightlc", build: newLeast,
+		picks: "the host with the fewest sessions", equals: "the longest unused",
+	},
+	{
+		name: "roundr", aliases: []string{"roundrobin"}, kin: "weightrr", build: newRoundRobin,
+		picks: "each host in turn, exactly, whatever the number of loops",
+	},
+	{name: "rand", aliases: []string{"random"}, kin: "weightr", build: newRandom, picks: "any host"},
+	{name: "weightr", aliases: []string{"lweighted"}, build: newWeightedRandom, picks: "any host, in proportion to the weights"},
+	{name: "weightrr", build: newWeightedRoundRobin, picks: "each host as often as its weight says, in every round, smoothly"},
+	{name: "weightlc", build: newWeightedLeast, picks: "the host with the fewest sessions for its weight", equals: "the longest unused"},
+	{
+		name: "p2c", build: newTwoChoices, equals: "the first drawn, so by weight",
+		picks: "two random hosts, drawn by weight: the one with fewer sessions for its weight",
+	},
 }
 
-// Names returns the canonical scheduler names, sorted.
+// Names returns the canonical scheduler names, the default first.
 func Names() []string {
-	names := make([]string, 0, len(builders))
-	for name := range builders {
-		names = append(names, name)
+	names := make([]string, len(schedulers))
+	for i := range schedulers {
+		names[i] = schedulers[i].name
 	}
-	slices.Sort(names)
+	return names
+}
+
+// Aliases returns the other names that schedulers are known by.
+func Aliases() []string {
+	var names []string
+	for i := range schedulers {
+		names = append(names, schedulers[i].aliases...)
+	}
 	return names
 }
 
 // Canonical returns the canonical name of a scheduler or alias, and whether
-// there is one. Names are matched exactly; "" is the default, leastc.
+// there is one. Names are matched exactly; "" is the default.
 func Canonical(name string) (string, bool) {
-	if long, ok := aliases[name]; ok {
-		return long, true
+	if s := find(name); s != nil {
+		return s.name, true
 	}
-	_, ok := builders[name]
-	return name, ok
+	return "", false
+}
+
+// Weighted returns the scheduler that does the same as name when all weights
+// are equal, and obeys those that are not. It is name itself, and same is true,
+// if that obeys weights.
+func Weighted(name string) (weighted string, same bool) {
+	if s := find(name); s != nil && s.kin != "" {
+		return s.kin, false
+	}
+	return name, true
+}
+
+// Describe returns the aliases of a scheduler and says whom it picks, and whom
+// of equals.
+func Describe(name string) (aliases []string, picks, equals string) {
+	if s := find(name); s != nil {
+		return s.aliases, s.picks, s.equals
+	}
+	return nil, "", ""
+}
+
+// find returns the row of a name or alias, nil if there is none.
+func find(name string) *scheduler {
+	if name == "" {
+		name = Default
+	}
+	for i := range schedulers {
+		if s := &schedulers[i]; s.name == name || slices.Contains(s.aliases, name) {
+			return s
+		}
+	}
+	return nil
 }
 
 // redraws is how many further picks a scheduler makes when it has met a host

@@ -189,9 +189,9 @@ func (c *cursor) next() uint64 { return c.n.Add(1) - 1 }
 // NewTable builds a table. It refuses an unknown scheduler, too many members,
 // a weight out of range and a host that is listed twice.
 func NewTable(p Policy, members []Member) (*Table, error) {
-	canonical, ok := Canonical(p.Scheduler)
-	if !ok {
-		return nil, fmt.Errorf("there is no scheduler %q; there are %v", p.Scheduler, Names())
+	how := find(p.Scheduler)
+	if how == nil {
+		return nil, fmt.Errorf("unknown scheduler %q; there are %v", p.Scheduler, Names())
 	}
 	if err := check(members); err != nil {
 		return nil, err
@@ -227,12 +227,11 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	build := builders[canonical]
 	if len(up[0]) > 0 {
-		t.primary = build(up[0], &t.turns[0], seed)
+		t.primary = how.build(up[0], &t.turns[0], seed)
 	}
 	if len(up[1]) > 0 {
-		t.backup = build(up[1], &t.turns[1], seed)
+		t.backup = how.build(up[1], &t.turns[1], seed)
 	}
 	return t, nil
 }

@@ -401,8 +401,8 @@ func TestDiffCommand(t *testing.T) {
 		out    string
 	}{
 		{[]string{one, same}, 0, ""},
-		{[]string{one, other}, 1, "# <service name=\"web\"><timeouts> idle 1h -> 5m: needs reload\naddHost web g b h:2 weight=3\ndelHost web g a\n"},
-		{[]string{one, wrong}, 2, wrong + ":2: there is no <servic> in <config>; did you mean \"service\"?"},
+		{[]string{one, other}, 1, "setService web idle=5m\naddHost web g b h:2 weight=3\ndelHost web g a\n"},
+		{[]string{one, wrong}, 2, wrong + ":2: unknown element <servic> in <config>; did you mean \"service\"?"},
 		{[]string{one}, 2, "want two files"},
 		{[]string{one, other, one}, 2, "want two files"},
 		{[]string{filepath.Join(t.TempDir(), "none"), one}, 2, "no such file"},

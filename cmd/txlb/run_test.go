@@ -379,7 +379,7 @@ func TestBadConfigurations(t *testing.T) {
 	}{
 		"empty":      {"", []string{"the document is empty"}},
 		"two roots":  {"<config/>\n<config/>", []string{":2: a second root element"}},
-		"misspelt":   {"<config>\n<servce/>\n<service name=\"a\"><listen ip=\"x\"/></service></config>", []string{`:2: there is no <servce> in <config>; did you mean "service"?`}},
+		"misspelt":   {"<config>\n<servce/>\n<service name=\"a\"><listen ip=\"x\"/></service></config>", []string{`:2: unknown element <servce> in <config>; did you mean "service"?`}},
 		"two wrongs": {"<config>\n<service name=\"a\">\n<listen ip=\"x\"/>\n<listen ip=\"y\"/></service></config>", []string{":3: ", ":4: "}},
 	} {
 		path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+".xml")

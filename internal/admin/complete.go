@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/config"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // Complete returns what the last word of a line may become, sorted: verbs,
@@ -144,7 +146,7 @@ func (a completer) values(p *Param, named map[string]string) []string {
 	case Bool, Flag:
 		return []string{"yes", "no"}
 	case Scheduler:
-		return config.SchedulerNames()
+		return sched.Names()
 	case VerbName:
 		return a.verbWords("")
 	case Service:

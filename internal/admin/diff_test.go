@@ -13,6 +13,8 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // drawConfig makes a configuration of few names and addresses, so that two have
@@ -33,8 +35,8 @@ func drawConfig(t *rapid.T, label string, listen []string) *config.Config {
 		s.Limits.Tries = rapid.SampledFrom([]int{0, 0, 0, 3}).Draw(t, label+" tries")
 		for _, name := range names("groups", 0, 3) {
 			g := config.NewGroup(name)
-			g.Scheduler = oneOf("scheduler", config.SchedulerNames()...)
-			g.Refuse = rapid.Bool().Draw(t, label+" refuse")
+			g.Scheduler = oneOf("scheduler", sched.Names()...)
+			g.AllDown = oneOf("allDown", "try", "refuse")
 			g.MaxFails = rapid.SampledFrom([]int{1, 1, 1, 5}).Draw(t, label+" maxFails")
 			for _, name := range names("hosts", 0, 3) {
 				h := config.NewHost(name, oneOf("ip", "127.0.0.1:1", "[::1]:2", "unix:/s t", "127.0.0.3:3"))

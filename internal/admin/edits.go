@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -239,10 +238,7 @@ func addGroup(e *edit) error {
 		return err
 	}
 	g := config.NewGroup(name)
-	if e.args.given("scheduler") {
-		g.Scheduler = e.args.text("scheduler")
-	}
-	g.Refuse, g.StartDown = e.args.text("allDown") == "refuse", e.args.text("start") == "down"
+	e.assign("group", g)
 	g.Enabled = len(s.Groups) == 0
 	s.Groups = append(s.Groups, g)
 	e.named(name)
@@ -302,26 +298,71 @@ func changeScheduler(e *edit) error {
 	return e.do("schedule group %s of service %s by %s instead of %s", show(g.Name), show(s.Name), g.Scheduler, was)
 }
 
-// options takes over what addHost and setHost say of a host.
-func (e *edit) options(h *config.Host) {
-	if weight, ok := e.args.number("weight"); ok {
-		h.Weight = int(weight)
+// assign gives the attributes of an element, which p points to, the values that
+// the command has for them, and returns what that changed.
+func (e *edit) assign(element string, p any) (changes []string) {
+	rows := config.Attributes(element)
+	for i := range rows {
+		if a := &rows[i]; a.Runtime && e.args.given(a.Name) {
+			changes = append(changes, assign(a, p, e.args.text(a.Name))...)
+		}
 	}
-	if e.args.given("state") {
-		h.State = e.args.text("state")
+	return changes
+}
+
+// assign sets one attribute to a value that has been read.
+func assign(a *config.Attribute, p any, value string) (changes []string) {
+	was := a.Get(p)
+	if err := a.Set(p, value); err != nil { // the parameter would have refused it
+		panic(err)
 	}
-	if e.args.given("backup") {
-		h.Backup = e.args.set("backup")
+	if is := a.Get(p); is != was {
+		return []string{fmt.Sprintf("%s %s -> %s", a.Name, config.Quote(was), config.Quote(is))}
 	}
-	if d, ok := e.args.duration("slowStart"); ok {
-		h.SlowStart = d
+	return nil
+}
+
+// told ends an edit that sets attributes of what.
+func (e *edit) told(what string, changes []string) error {
+	if len(changes) == 0 {
+		return e.nothing("%s has these values", what)
 	}
-	if d, ok := e.args.duration("resolve"); ok {
-		h.Resolve = d
+	return e.do("set %s: %s", what, strings.Join(changes, ", "))
+}
+
+// some refuses a command that sets nothing.
+func (e *edit) some(elements ...string) error {
+	var all []string
+	for _, p := range settings(elements...) {
+		if e.args.given(p.Name) {
+			return nil
+		}
+		all = append(all, p.Name+"="+p.placeholder())
 	}
-	if e.args.given("ip") {
-		h.Address = e.args.text("ip")
+	return fmt.Errorf("nothing to set; give at least one of %s", strings.Join(all, ", "))
+}
+
+func setService(e *edit) error {
+	if err := e.some("timeouts", "limits"); err != nil {
+		return err
 	}
+	s, err := e.service()
+	if err != nil {
+		return err
+	}
+	changes := append(e.assign("timeouts", &s.Timeouts), e.assign("limits", &s.Limits)...)
+	return e.told("service "+show(s.Name), changes)
+}
+
+func setGroup(e *edit) error {
+	if err := e.some("group"); err != nil {
+		return err
+	}
+	s, g, err := e.group()
+	if err != nil {
+		return err
+	}
+	return e.told(fmt.Sprintf("group %s of service %s", show(g.Name), show(s.Name)), e.assign("group", g))
 }
 
 func addHost(e *edit) error {
@@ -333,24 +374,20 @@ func addHost(e *edit) error {
 	if err := fresh(g.Hosts, hostName, h.Name, "host", " in group "+show(g.Name)); err != nil {
 		return err
 	}
-	e.options(h)
+	e.assign("host", h)
 	g.Hosts = append(g.Hosts, h)
 	e.named(h.Name)
 	return e.do("add host %s (%s) to group %s of service %s", show(h.Name), describeHost(h), show(g.Name), show(s.Name))
 }
 
-// describeHost shows what can be said of a host.
+// describeHost tells what a host has that is not the default.
 func describeHost(h *config.Host) string {
-	text := fmt.Sprintf("%s, weight %d, %s", h.Address, h.Weight, h.State)
-	if h.Backup {
-		text += ", backup"
-	}
-	usual := config.NewHost("", "")
-	if h.SlowStart != usual.SlowStart {
-		text += fmt.Sprintf(", slowStart %v", h.SlowStart)
-	}
-	if h.Resolve != usual.Resolve {
-		text += fmt.Sprintf(", resolve %v", h.Resolve)
+	text := h.Address
+	rows := config.Attributes("host")
+	for i := range rows {
+		if a := &rows[i]; a.Runtime && a.Name != "ip" && a.Get(h) != a.Default {
+			text += fmt.Sprintf(", %s %s", a.Name, config.Quote(a.Get(h)))
+		}
 	}
 	return text
 }
@@ -406,30 +443,31 @@ func delAllHosts(e *edit) error {
 }
 
 func setHost(e *edit) error {
-	if !slices.ContainsFunc([]string{"weight", "state", "backup", "slowStart", "resolve", "ip"}, e.args.given) {
-		return errors.New("say what to set: weight=N, state=ready|drain|maint, backup=yes|no, slowStart=DUR, resolve=DUR or ip=ADDRESS")
+	if err := e.some("host"); err != nil {
+		return err
 	}
-	return e.set(e.options)
+	return e.set(func(h *config.Host) []string { return e.assign("host", h) })
 }
 
-func hostAdminDown(e *edit) error { return e.set(func(h *config.Host) { h.State = "maint" }) }
+func hostAdminDown(e *edit) error { return e.setState("maint") }
 
-func hostAdminUp(e *edit) error { return e.set(func(h *config.Host) { h.State = "ready" }) }
+func hostAdminUp(e *edit) error { return e.setState("ready") }
+
+func (e *edit) setState(state string) error {
+	return e.set(func(h *config.Host) []string { return assign(config.Find("host", "state"), h, state) })
+}
 
 // set changes one host.
-func (e *edit) set(change func(*config.Host)) error {
+func (e *edit) set(change func(*config.Host) []string) error {
 	s, g, h, err := e.host()
 	if err != nil {
 		return err
 	}
-	was := *h
-	change(h)
-	if *h == was {
-		return e.nothing("host %s is %s", show(h.Name), describeHost(h))
+	changes := change(h)
+	if len(changes) > 0 {
+		e.unserved(s, g)
 	}
-	e.unserved(s, g)
-	return e.do("set host %s of group %s of service %s to %s; it was %s",
-		show(h.Name), show(g.Name), show(s.Name), describeHost(h), describeHost(&was))
+	return e.told(fmt.Sprintf("host %s of group %s of service %s", show(h.Name), show(g.Name), show(s.Name)), changes)
 }
 
 // unserved warns when the clients of a service find no host any more.

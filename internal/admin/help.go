@@ -86,6 +86,9 @@ func (a *Admin) manual(v *Verb) string {
 
 // explain says what a value may be, "" where the name says it.
 func (p *Param) explain() string {
+	if p.attribute != nil {
+		return p.attribute.Explain()
+	}
 	switch p.Name {
 	case "generation":
 		return "do it only if the configuration still has this generation"
@@ -95,12 +98,6 @@ func (p *Param) explain() string {
 		return "do it although clients may find no host"
 	case "drain":
 		return "a duration such as 30s; sessions that are left then are closed"
-	case "slowStart":
-		return "a duration such as 30s; after coming back the host gets its share little by little"
-	case "start":
-		return "up, down; down: a host takes no client before it has passed a check"
-	case "resolve":
-		return "how often its name is looked up, as 30s; 0: until it has resolved once"
 	case "max":
 		return fmt.Sprintf("show no more than these; %d if it is not said", usualSessions)
 	case "id":
@@ -110,7 +107,7 @@ func (p *Param) explain() string {
 	}
 	switch p.Kind {
 	case Number:
-		return fmt.Sprintf("a number from %d to %d", p.Low, p.High)
+		return fmt.Sprintf("a number between %d and %d", p.Low, p.High)
 	case Choice:
 		return strings.Join(p.Choices, ", ")
 	case Address:

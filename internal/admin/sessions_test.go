@@ -67,7 +67,7 @@ func TestShowSessions(t *testing.T) {
 	r.refused("show sessions web main z", "there is no host")
 	r.refused("show sessions group=main", "SERVICE is missing")
 	r.refused("show sessions web name=a", "GROUP is missing")
-	r.refused("show sessions max=0", "from 1 to")
+	r.refused("show sessions max=0", "between 1 and")
 	// A host that is configured no more still has its name.
 	r.do("delHost web main a")
 	if _, list := r.sessions("show sessions"); len(list) != 4 || list[0].Host+list[1].Host+list[2].Host+list[3].Host != "abab" || list[0].Group != "" || list[1].Group != "main" {
@@ -244,6 +244,6 @@ func TestSlowStartAndResolveByVerb(t *testing.T) {
 		t.Errorf("hosts %+v, %+v", h("a"), h("n"))
 	}
 	r.refused("setHost web main a slowStart=5", "5s")
-	r.refused("setHost web main a resolve=10ms", "<host resolve>", "1s")
+	r.refused("setHost web main a resolve=10ms", "resolve: 10ms is not between", "1s")
 	r.refused("setHost web main a", "slowStart=DUR", "resolve=DUR")
 }

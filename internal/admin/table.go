@@ -25,15 +25,37 @@ func listen() Param {
 	return Param{Name: "address", Aliases: []string{"listen", "ip"}, Kind: Listen, Required: true}
 }
 
-// hostOptions are what addHost and setHost can say of a host.
-func hostOptions() []Param {
-	return []Param{
-		{Name: "weight", Kind: Number, Option: true, High: config.MaxWeight},
-		{Name: "state", Kind: Choice, Option: true, Choices: []string{"ready", "drain", "maint"}},
-		{Name: "backup", Kind: Bool, Option: true},
-		{Name: "slowStart", Kind: Duration, Option: true},
-		{Name: "resolve", Kind: Duration, Option: true},
+// settings are the attributes of elements that verbs can change, as options.
+func settings(elements ...string) []Param {
+	var params []Param
+	for _, element := range elements {
+		rows := config.Attributes(element)
+		for i := range rows {
+			if rows[i].Runtime {
+				params = append(params, setting(&rows[i]))
+			}
+		}
 	}
+	return params
+}
+
+func setting(a *config.Attribute) Param {
+	p := Param{Name: a.Name, Kind: kindOf[a.Type], Option: true, Low: a.Low, High: a.High, Choices: a.Choices, attribute: a}
+	if a.Type == config.TypeTarget {
+		p.Aliases = []string{"address"}
+	}
+	return p
+}
+
+// kindOf says what a parameter is that sets an attribute.
+var kindOf = map[config.Type]Kind{
+	config.TypeBool: Bool, config.TypeNumber: Number, config.TypeDuration: Duration, config.TypeChoice: Choice,
+	config.TypeScheduler: Scheduler, config.TypeTarget: Address, config.TypeListen: Listen,
+}
+
+// but leaves a parameter out that a verb takes in another way.
+func but(name string, params []Param) []Param {
+	return slices.DeleteFunc(params, func(p Param) bool { return p.Name == name })
 }
 
 // optional makes a parameter one that may be left out.
@@ -108,10 +130,13 @@ func Verbs() []Verb {
 		edits("switchPort", "move a service to another address, or to another port of the same", switchPort,
 			service(), Param{Name: "address", Aliases: []string{"listen", "ip", "port"}, Required: true},
 			Param{Name: "old", Kind: Listen}),
-		alias(edits("addGroup", "a new group; the first of a service takes its clients at once", addGroup,
-			service(), Param{Name: "name", Aliases: []string{"group"}, Required: true}, Param{Name: "scheduler", Kind: Scheduler},
-			Param{Name: "allDown", Kind: Choice, Option: true, Choices: []string{"try", "refuse"}},
-			Param{Name: "start", Kind: Choice, Option: true, Choices: []string{"up", "down"}}), "newGroup"),
+		edits("setService", "change timeouts and limits of a service", setService, slices.Concat(
+			[]Param{service()}, settings("timeouts", "limits"))...),
+		alias(edits("addGroup", "a new group; the first of a service takes its clients at once", addGroup, slices.Concat([]Param{
+			service(), {Name: "name", Aliases: []string{"group"}, Required: true}, {Name: "scheduler", Kind: Scheduler},
+		}, but("scheduler", settings("group")))...), "newGroup"),
+		edits("setGroup", "change how a group chooses hosts and judges them", setGroup, slices.Concat(
+			[]Param{service(), group()}, settings("group"))...),
 		destructive(edits("delGroup", "forget a group that takes no clients", delGroup, service(), group())),
 		edits("enableGroup", "give the clients of a service to another group, all at once; sessions finish where they are, or until drain is over",
 			enableGroup, service(), group(), drain(), force()),
@@ -120,14 +145,13 @@ func Verbs() []Verb {
 		edits("addHost", "one more host for a group", addHost, slices.Concat([]Param{
 			service(), group(), {Name: "name", Aliases: []string{"host"}, Required: true},
 			{Name: "ip", Aliases: []string{"address"}, Kind: Address, Required: true},
-		}, hostOptions())...),
+		}, but("ip", settings("host")))...),
 		destructive(edits("delHost", "no more clients for a host, given by name or address; its sessions finish, or until drain is over", delHost,
 			service(), group(), Param{Name: "name", Aliases: []string{"host", "ip", "address"}, Kind: Host, Required: true},
 			drain(), force())),
 		destructive(edits("delAllHosts", "empty a group that takes no clients", delAllHosts, service(), group())),
 		edits("setHost", "change weight, state, role or address of a host", setHost, slices.Concat(
-			[]Param{service(), group(), host()}, hostOptions(),
-			[]Param{{Name: "ip", Aliases: []string{"address"}, Kind: Address, Option: true}})...),
+			[]Param{service(), group(), host()}, settings("host"))...),
 		edits("hostAdminDown", "take a host out for maintenance: no clients, no probes; sessions go on", hostAdminDown, service(), group(), host()),
 		edits("hostAdminUp", "give a host clients again after maintenance or draining", hostAdminUp, service(), group(), host()),
 		orders("retryHost", "count a host that is down as up, at once", (*call).retryHost, service(), group(), host(), generation(), dryRun()),

@@ -59,6 +59,8 @@ type Param struct {
 	Option    bool
 	Low, High int64
 	Choices   []string
+
+	attribute *config.Attribute // what it sets, nil for other parameters
 }
 
 // named tells whether key names the parameter, in any case and with or without
@@ -240,11 +242,24 @@ func (p *Param) read(s string) (v value, err error) {
 	if !config.Printable(s) {
 		return v, fmt.Errorf("it has a character that cannot be shown")
 	}
+	if p.Kind == Choice {
+		for _, c := range p.Choices {
+			if strings.EqualFold(c, s) {
+				v.text = c
+				return v, nil
+			}
+		}
+		return v, fmt.Errorf("%s is not one of %s", show(s), strings.Join(p.Choices, ", "))
+	}
+	if p.attribute != nil && p.Kind != Address {
+		v.text, err = p.attribute.Parse(s)
+		return v, shorten(err)
+	}
 	switch p.Kind {
 	case Number:
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n < p.Low || n > p.High {
-			return v, fmt.Errorf("%s is no number from %d to %d", show(s), p.Low, p.High)
+			return v, fmt.Errorf("%s is not a number between %d and %d", show(s), p.Low, p.High)
 		}
 		v.number = n
 	case Duration:
@@ -259,14 +274,6 @@ func (p *Param) read(s string) (v value, err error) {
 		if !config.IsHash(s) {
 			err = fmt.Errorf("want %s", p.wanted())
 		}
-	case Choice:
-		for _, c := range p.Choices {
-			if strings.EqualFold(c, s) {
-				v.text = c
-				return v, nil
-			}
-		}
-		err = fmt.Errorf("%s is none of %s", show(s), strings.Join(p.Choices, ", "))
 	default:
 		if s == "" {
 			err = fmt.Errorf("it is empty")

@@ -421,7 +421,7 @@ func newRoute(s *Service, before *route) (*route, error) {
 			continue
 		}
 		scheduler, weight := g.shares()
-		policy := sched.Policy{Scheduler: scheduler, Refuse: g.Config.Refuse, Seed: rand.Uint64()}
+		policy := sched.Policy{Scheduler: scheduler, Refuse: g.Config.AllDown == "refuse", Seed: rand.Uint64()}
 		if before != nil && before.group == g.Config.Name && before.table != nil {
 			policy.Start = before.table.Next()
 		}

@@ -390,15 +390,3 @@ func TestNewReportsTheEnginesError(t *testing.T) {
 		t.Errorf("said %v", err)
 	}
 }
-
-// The schedulers that a configuration can name are those that there are.
-func TestConfigKnowsTheSchedulers(t *testing.T) {
-	if a, b := config.SchedulerNames(), sched.Names(); !slices.Equal(a, b) {
-		t.Errorf("config has %v, sched has %v", a, b)
-	}
-	for alias, canonical := range config.SchedulerAliases() {
-		if got, ok := sched.Canonical(alias); !ok || got != canonical {
-			t.Errorf("alias %s is %s for config and %s for sched", alias, canonical, got)
-		}
-	}
-}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/sched"
 )
 
 const (
@@ -71,12 +72,9 @@ func (g *Group) shares() (scheduler string, weight func(Share, *Target) int) {
 	if !g.ramping() {
 		return scheduler, func(s Share, _ *Target) int { return s.Weight }
 	}
-	kin, equal := map[string]string{
-		"leastc": "weightlc", "rand": "weightr", "roundr": "weightrr",
-	}[scheduler]
+	scheduler, weighted := sched.Weighted(scheduler)
 	base := func(s Share) int { return s.Weight }
-	if equal {
-		scheduler = kin
+	if !weighted {
 		base = func(s Share) int { return min(s.Weight, 1) }
 	}
 	most := 1

@@ -32,7 +32,7 @@ func TestClient(t *testing.T) {
 		t.Errorf("services: %+v", services)
 	}
 	a := r.do(c, "setHost web main a weight=3")
-	if a.Generation != 2 || !strings.Contains(a.Text, "weight 3") || a.Error != "" || a.Kind != "" {
+	if a.Generation != 2 || !strings.Contains(a.Text, "weight 1 -> 3") || a.Error != "" || a.Kind != "" {
 		t.Errorf("answer: %+v", a)
 	}
 	if a := r.do(c, "get weight web.main/a"); a.Text != "3 (initial 1)" || a.Generation != 2 {

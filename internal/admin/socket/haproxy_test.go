@@ -202,7 +202,7 @@ func TestHAProxysErrors(t *testing.T) {
 	}
 	for line, want := range map[string]string{
 		"add server web.main/n 127.0.0.1":             "port",
-		"add server web.main/n 127.0.0.1:1:2":         "want host:port",
+		"add server web.main/n 127.0.0.1:1:2":         "write host:port",
 		"add server web.main/ 127.0.0.1:1":            "empty",
 		"set server \"web.main/\\\"\" addr 127.0.0.1": "No such server.",
 	} {

@@ -51,7 +51,7 @@ func TestPromptKeepsTheConnection(t *testing.T) {
 		{"show version\n", "9.9\n\n> "},
 		{"show version; show version\n", "9.9\n\n> 9.9\n\n> "},
 		{"\n", "\n> "},
-		{"frobnicate\n", "error: there is no verb \"frobnicate\"; there are 31, such as status, show, help\n\n> "},
+		{"frobnicate\n", "error: there is no verb \"frobnicate\"; there are 33, such as status, show, help\n\n> "},
 		{"show backend\n", "# name\nweb.main\nweb.spare.one\nmail.only\n\n> "},
 		{"set timeout cli 60\n", "\n> "},
 		{"set timeout cli never\n", "Expects an integer value, of 1 to 3600 seconds.\n\n> "},

@@ -88,7 +88,7 @@ func TestOpenSSHScript(t *testing.T) {
 	}
 	// With a pty it is as typed: errors end nothing, and there are questions.
 	out, errs, status = r.openssh("nix\nstatus\ndelHost web main b\nn\nhostAdminDown web main b\n", []string{"-tt", "-o", "LogLevel=ERROR"})
-	if status != 0 || errs != "" || !strings.Contains(out, "nothing is done") || !strings.Contains(out, "maint; it was") {
+	if status != 0 || errs != "" || !strings.Contains(out, "nothing is done") || !strings.Contains(out, "state ready -> maint") {
 		t.Errorf("with a pty: status %d\n%s\n%s", status, out, errs)
 	}
 	out, errs, status = r.openssh(strings.Repeat("help\n", 3000), []string{"-T"})

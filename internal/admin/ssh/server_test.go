@@ -275,7 +275,7 @@ func TestUsersLoseTheirPowers(t *testing.T) {
 	defer func() { _ = c.Close() }()
 	sh := r.shell(c)
 	sh.press("hostAdminDown web spare c\r")
-	sh.expect("maint; it was")
+	sh.expect("state ready -> maint")
 	change(func(c *config.Config) { c.Admin.Users[2].Access = "readonly" })
 	sh.press("hostAdminUp web spare c\r")
 	sh.expect("error: hostAdminUp needs the role full; this user has readonly")

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
@@ -155,20 +156,62 @@ var (
 )
 
 func schedulers(chosen string) Field {
-	f := Field{Name: "scheduler", Label: "Scheduler", Kind: "choice", Value: chosen}
-	for _, name := range sched.Names() {
-		f.Choices = append(f.Choices, Choice{name, name})
-	}
-	return f
+	return Field{Name: "scheduler", Label: "Scheduler", Kind: "choice", Value: chosen, Choices: choices(sched.Names())}
 }
 
 func hostFields() []Field {
-	return []Field{
+	return append([]Field{
 		{Name: "name", Label: "Name", Kind: "text", Required: true},
 		{Name: "ip", Label: "Address", Kind: "text", Required: true, Hint: "host:port, [v6]:port or unix:/path"},
-		{Name: "weight", Label: "Weight", Kind: "number", Value: "1", Max: config.MaxWeight},
-		{Name: "state", Label: "State", Kind: "choice", Value: "ready", Choices: []Choice{{"ready", "ready: it gets clients at once"}, {"drain", "drain: not yet"}, {"maint", "maintenance: not even probed"}}},
+	}, settings("host", config.NewHost("", ""), "weight", "state")...)
+}
+
+// settings are fields for the attributes of an element that verbs can change,
+// with the values that p, its struct, has: for those named only, or for all.
+func settings(element string, p any, only ...string) (fields []Field) {
+	rows := config.Attributes(element)
+	for i := range rows {
+		a := &rows[i]
+		if !a.Runtime || len(only) > 0 && !slices.Contains(only, a.Name) {
+			continue
+		}
+		f := Field{Name: a.Name, Label: label(a.Name), Kind: "text", Value: a.Get(p), Hint: a.Explain(), Required: true}
+		switch a.Type {
+		case config.TypeNumber:
+			f.Kind, f.Max = "number", int(a.High)
+		case config.TypeBool:
+			f.Kind, f.Choices = "choice", []Choice{{"false", "no"}, {"true", "yes"}}
+		case config.TypeChoice:
+			f.Kind, f.Choices = "choice", choices(a.Choices)
+		case config.TypeScheduler:
+			f.Kind, f.Choices = "choice", choices(sched.Names())
+		}
+		fields = append(fields, f)
 	}
+	return fields
+}
+
+func choices(words []string) (list []Choice) {
+	for _, w := range words {
+		list = append(list, Choice{w, w})
+	}
+	return list
+}
+
+// label writes the name of an attribute as words: slowStart is "Slow start".
+func label(name string) string {
+	var b strings.Builder
+	for i, c := range name {
+		switch {
+		case i == 0:
+			b.WriteRune(unicode.ToUpper(c))
+		case unicode.IsUpper(c):
+			b.WriteString(" " + string(unicode.ToLower(c)))
+		default:
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
 }
 
 // manage works out what can be done with a place.
@@ -205,7 +248,7 @@ func (v *View) manage(at Where) (*managed, error) {
 	row := v.row(f.service, f.group, f.host)
 	row.Targets = targets(f.host)
 	m.Host = &row
-	v.manageHost(m, at)
+	v.manageHost(m, at, f)
 	return m, nil
 }
 
@@ -294,7 +337,8 @@ func (v *View) manageService(m *managed, at Where, f found) {
 	for _, l := range f.service.Config.Listen {
 		move.Fields[0].Choices = append(move.Fields[0].Choices, Choice{l.Address, clip(l.Address, 80)})
 	}
-	m.Forms = append(m.Forms, move)
+	m.Forms = append(m.Forms, move, v.form("Change settings", "setService", at, "",
+		append(settings("timeouts", &f.service.Config.Timeouts), settings("limits", &f.service.Config.Limits)...)...))
 	if len(f.service.Config.Listen) > 1 {
 		for _, l := range f.service.Config.Listen {
 			m.Links = append(m.Links, link{"Close listener " + l.Address + "…", at.asks("delListen", "address", l.Address), true, "Sessions go on."})
@@ -311,6 +355,7 @@ func (v *View) manageGroup(m *managed, at Where, f found) {
 	m.Forms = []Form{
 		v.form("Add host", "addHost", Where{Service: at.Service, Group: at.Group}, "", hostFields()...),
 		v.form("Change scheduler", "changeScheduler", at, "Sessions stay where they are; new ones are spread in the new way.", schedulers(f.group.Config.Scheduler)),
+		v.form("Change settings", "setGroup", at, "", settings("group", f.group.Config)...),
 	}
 	if f.group.Config.Enabled {
 		m.Links = []link{{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."}}
@@ -324,7 +369,7 @@ func (v *View) manageGroup(m *managed, at Where, f found) {
 	}
 }
 
-func (v *View) manageHost(m *managed, at Where) {
+func (v *View) manageHost(m *managed, at Where, f found) {
 	m.Title, m.Kind = at.Name, "Host of "+short(at.Service)+" / "+short(at.Group)
 	m.Back = "/#" + m.Host.ID
 	ready := v.form("Ready: give it clients", "setHost", at, "")
@@ -333,7 +378,7 @@ func (v *View) manageHost(m *managed, at Where) {
 		m.Forms = append(m.Forms, ready)
 	}
 	m.Forms = append(m.Forms, v.form("Set weight", "setHost", at, "The share of new clients, beside the other hosts' weights; 0: none.",
-		Field{Name: "weight", Label: "Weight", Kind: "number", Value: strconv.Itoa(m.Host.Weight), Required: true, Max: config.MaxWeight}))
+		settings("host", f.host.Config, "weight")...))
 	if h := m.Host.Health; h == "down" || h == "part" {
 		m.Forms = append(m.Forms, v.form("Retry now", "retryHost", at, "Count it as up at once; a failure takes it out again."))
 	}
@@ -343,6 +388,13 @@ func (v *View) manageHost(m *managed, at Where) {
 	if m.Host.State != "maint" {
 		m.Links = append(m.Links, link{"Maintenance…", at.asks("setHost", "state", "maint"), false, "No new clients and no probes; its sessions finish."})
 	}
+	var rest []Field
+	for _, field := range settings("host", f.host.Config) {
+		if field.Name != "weight" && field.Name != "state" { // those have a form or a question of their own
+			rest = append(rest, field)
+		}
+	}
+	m.Forms = append(m.Forms, v.form("Change settings", "setHost", at, "", rest...))
 	m.Links = append(m.Links,
 		link{"End its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."},
 		link{"Delete host…", at.asks("delHost"), true, "Out of the configuration."})
@@ -542,27 +594,20 @@ func undo(before *director.State, verb string, params url.Values, generation uin
 		if err != nil || f.host == nil {
 			return nil
 		}
-		c := f.host.Config
-		a := &Action{Verb: "setHost", Params: at.params()}
-		var back []string
-		put := func(name, value string) {
-			a.Params = append(a.Params, Param{name, value})
-			back = append(back, name+" "+value)
+		if !strings.EqualFold(verb, "setHost") {
+			return setBack("setHost", at, get, old{"host", f.host.Config, "state"})
 		}
-		if !strings.EqualFold(verb, "setHost") || get("state") != "" {
-			put("state", c.State)
+		return setBack("setHost", at, get, old{"host", f.host.Config, ""})
+	case "setgroup":
+		if err != nil || f.group == nil {
+			return nil
 		}
-		if get("weight") != "" {
-			put("weight", strconv.Itoa(c.Weight))
+		return setBack("setGroup", at, get, old{"group", f.group.Config, ""})
+	case "setservice":
+		if err != nil {
+			return nil
 		}
-		if get("backup") != "" {
-			put("backup", yes(c.Backup))
-		}
-		if get("ip", "address") != "" {
-			put("ip", c.Address)
-		}
-		a.Label = "Undo: back to " + strings.Join(back, ", ")
-		return a
+		return setBack("setService", at, get, old{"timeouts", &f.service.Config.Timeouts, ""}, old{"limits", &f.service.Config.Limits, ""})
 	case "enablegroup":
 		if err != nil {
 			return nil
@@ -582,9 +627,39 @@ func undo(before *director.State, verb string, params url.Values, generation uin
 	return &Action{"Undo", "rollback", []Param{{"n", "1"}, {"generation", strconv.FormatUint(generation, 10)}}}
 }
 
-func yes(b bool) string {
-	if b {
-		return "yes"
+// old is an element as it was before a change of its attributes: of one that is
+// named, or of those that the change names.
+type old struct {
+	element string
+	p       any
+	only    string
+}
+
+// setBack is the action that gives attributes their old values.
+func setBack(verb string, at Where, get func(...string) string, was ...old) *Action {
+	a := &Action{Verb: verb, Params: at.params()}
+	var back []string
+	for _, o := range was {
+		rows := config.Attributes(o.element)
+		for i := range rows {
+			r := &rows[i]
+			set := get(r.Name)
+			if r.Name == "ip" {
+				set = get("ip", "address")
+			}
+			if text, err := r.Parse(set); err == nil {
+				set = text
+			}
+			if !r.Runtime || r.Name != o.only && (set == "" || strings.EqualFold(set, r.Get(o.p))) {
+				continue
+			}
+			a.Params = append(a.Params, Param{r.Name, r.Get(o.p)})
+			back = append(back, r.Name+" "+r.Get(o.p))
+		}
 	}
-	return "no"
+	if len(back) == 0 {
+		return nil
+	}
+	a.Label = "Undo: back to " + strings.Join(back, ", ")
+	return a
 }

@@ -271,7 +271,7 @@ func (v *View) troubles(one *GroupView, g *director.Group, rows []HostRow) {
 	case len(down) == 0:
 	case one.Enabled && serving == 0:
 		last := "clients are tried on them as a last resort"
-		if g.Config.Refuse {
+		if g.Config.AllDown == "refuse" {
 			last = "clients are closed"
 		}
 		which := "Every host " + where

@@ -119,7 +119,7 @@ func TestTheFirstGlance(t *testing.T) {
 		},
 		{
 			"the last that serves is down", []string{"c"}, func(s *config.Service) {
-				s.Groups[0].Hosts[0].State, s.Groups[0].Hosts[1].State, s.Groups[0].Refuse = "drain", "maint", true
+				s.Groups[0].Hosts[0].State, s.Groups[0].Hosts[1].State, s.Groups[0].AllDown = "drain", "maint", "refuse"
 			}, Critical, "1 problem: clients are turned away", "Every host of web / blue that should take clients is down: clients are closed",
 		},
 	} {

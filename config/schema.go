@@ -1,0 +1,625 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/sched"
+)
+
+// The schema: one row for each attribute of each element, and nothing about an
+// attribute anywhere else. Reading, writing, checking, differences, the runtime
+// verbs, their completion and help, the admin page and the tables of
+// docs/configuration.md all go through these rows. To add an attribute, add a
+// field to the model and a row here.
+//
+// Only what earlier versions wrote in a way of its own is read by hand, in
+// elements.go.
+
+// Attribute is one row of the schema. It is immutable and safe for concurrent
+// use; the model that Get, Set and Check are given is not.
+type Attribute struct {
+	Element string // the tag of the element that has it
+	Name    string
+	Type    Type
+	// Low and High bound a Number, and a Duration in nanoseconds, both
+	// included. Zero bounds of a Duration mean that 0 stands for "no limit".
+	Low, High int64
+	Choices   []string // of a Choice
+	Default   string   // as a document says it; "" if there is none, or see Help
+	// Words are further values with a meaning of their own, such as auto.
+	Words []string
+	Help  string // its meaning in one line of Markdown, without a full stop
+	// Runtime tells that a verb can change it while the process runs.
+	Runtime bool
+
+	required bool // a document must say it
+	always   bool // written even if it is the default
+	lenient  bool // an empty value counts as none
+
+	read      func(p any, s string) error
+	write     func(p any) string
+	check     func(p any) error // nil: every value of the field is right
+	reset     func(p any)       // sets the default
+	isDefault func(p any) bool
+	canonical func(s string) (string, error)
+}
+
+// Type is what the values of an attribute look like.
+type Type uint8
+
+const (
+	TypeText      Type = iota
+	TypeBool           // yes or no
+	TypeNumber         // Low to High
+	TypeDuration       // with a unit: 500ms, 2s, 5m, 1h
+	TypeSeconds        // without a unit
+	TypeSize           // bytes, with or without a unit
+	TypeChoice         // one of Choices
+	TypeScheduler      // a name or an alias of package sched
+	TypeTarget         // an address to connect to
+	TypeListen         // an address to listen on
+	TypeOther          // Help says it
+)
+
+// Attributes returns the rows of an element in the order in which they are
+// written. The caller must not change them.
+func Attributes(element string) []Attribute { return schema[element] }
+
+// Get returns the value that p, a pointer to the struct of the element, has, as
+// a document says it.
+func (a *Attribute) Get(p any) string { return a.write(p) }
+
+// Set reads a value into p, a pointer to the struct of the element. An error
+// says what would be right, and leaves p as it was.
+func (a *Attribute) Set(p any, s string) error { return a.read(p, s) }
+
+// Parse returns a value in its canonical form.
+func (a *Attribute) Parse(s string) (string, error) { return a.canonical(s) }
+
+// Values describes the values in a few words.
+func (a *Attribute) Values() string {
+	text := ""
+	switch a.Type {
+	case TypeBool:
+		text = "yes, no"
+	case TypeNumber:
+		text = fmt.Sprintf("%d to %d", a.Low, a.High)
+	case TypeDuration:
+		text = "a duration"
+		switch {
+		case a.Low == 0:
+			text += " or 0"
+		case a.High < int64(longest):
+			text = duration(time.Duration(a.Low)) + " to " + duration(time.Duration(a.High))
+		}
+	case TypeSeconds:
+		text = "seconds"
+	case TypeSize:
+		text = "a size"
+		if a.High < maxBytes {
+			text = formatSize(a.Low) + " to " + formatSize(a.High)
+		}
+	case TypeChoice:
+		text = strings.Join(a.Choices, ", ")
+	case TypeScheduler:
+		text = "a scheduler"
+	case TypeTarget, TypeListen:
+		text = "an address"
+	}
+	return strings.Join(append(slices.Clone(a.Words), text), ", ")
+}
+
+// Explain is Help and Values in one line of plain text.
+func (a *Attribute) Explain() string {
+	text := strings.NewReplacer("`", "", "**", "").Replace(a.Help)
+	if v := a.Values(); v != "" {
+		text += " (" + v + ")"
+	}
+	return text
+}
+
+// Find returns the row of an element's attribute, nil if there is none.
+func Find(element, name string) *Attribute { return find(schema[element], name) }
+
+func find(rows []Attribute, name string) *Attribute {
+	for i := range rows {
+		if rows[i].Name == name {
+			return &rows[i]
+		}
+	}
+	return nil
+}
+
+// values is a type of values: how they are read, written and bounded.
+type values[T any] struct {
+	kind      Type
+	low, high int64
+	choices   []string
+	words     []string
+	parse     func(string) (T, error) // within the bounds
+	format    func(T) string
+	check     func(T) error // the bounds, for a model that was not read; nil: none
+}
+
+// option completes a row.
+type option func(*Attribute)
+
+func required(a *Attribute) { a.required, a.always = true, true }
+func always(a *Attribute)   { a.always = true }
+func lenient(a *Attribute)  { a.lenient = true }
+func runtime(a *Attribute)  { a.Runtime = true }
+
+// row makes a row of the field that at finds in a P. def is the default of the
+// field, which the functions New… of the model set.
+func row[P, T any](name string, at func(*P) *T, v values[T], def T, help string, options ...option) Attribute {
+	std := v.format(def)
+	a := Attribute{
+		Name: name, Type: v.kind, Low: v.low, High: v.high, Choices: v.choices, Words: v.words, Default: std, Help: help,
+		read: func(p any, s string) error {
+			value, err := v.parse(s)
+			if err == nil {
+				*at(p.(*P)) = value
+			}
+			return err
+		},
+		write: func(p any) string { return v.format(*at(p.(*P))) },
+		canonical: func(s string) (string, error) {
+			value, err := v.parse(s)
+			if err != nil {
+				return "", err
+			}
+			return v.format(value), nil
+		},
+		isDefault: func(p any) bool { return same(*at(p.(*P)), def) },
+		reset:     func(p any) { *at(p.(*P)) = def },
+	}
+	if v.check != nil {
+		a.check = func(p any) error { return v.check(*at(p.(*P))) }
+	}
+	for _, o := range options {
+		o(&a)
+	}
+	return a
+}
+
+// same compares two values of a field.
+func same[T any](a, b T) bool {
+	if list, ok := any(a).([]string); ok {
+		return slices.Equal(list, any(b).([]string))
+	}
+	return any(a) == any(b)
+}
+
+// What follows are the types of values.
+
+var plain = values[string]{
+	kind:   TypeText,
+	parse:  func(s string) (string, error) { return s, nil },
+	format: func(s string) string { return s },
+	check: func(s string) error {
+		if !printable(s) {
+			return fmt.Errorf("%q has a character that cannot be shown", s)
+		}
+		return nil
+	},
+}
+
+// identifier is the name of a service, a group, a host or a user, which is
+// checked together with its neighbours.
+var identifier = checked(TypeText, nil)
+
+// checked is plain text that check accepts.
+func checked(kind Type, check func(string) error) values[string] {
+	v := plain
+	v.kind, v.check = kind, check
+	return v
+}
+
+var boolean = values[bool]{
+	kind: TypeBool, parse: parseBool,
+	format: func(b bool) string {
+		if b {
+			return "true"
+		}
+		return "false"
+	},
+}
+
+func integer(low, high int) values[int] {
+	return values[int]{
+		kind: TypeNumber, low: int64(low), high: int64(high),
+		parse:  func(s string) (int, error) { return parseInt(s, low, high) },
+		format: func(n int) string { return fmt.Sprint(n) },
+		check: func(n int) error {
+			if n < low || n > high {
+				return fmt.Errorf("%d is not between %d and %d", n, low, high)
+			}
+			return nil
+		},
+	}
+}
+
+// or gives the zero value of T a word of its own. The word "" stands for an
+// attribute that is left out.
+func or[T comparable](word string, v values[T]) values[T] {
+	var zero T
+	w := v
+	if word != "" {
+		w.words = []string{word}
+	}
+	w.parse = func(s string) (T, error) {
+		if s == word {
+			return zero, nil
+		}
+		value, err := v.parse(s)
+		if err != nil && word != "" {
+			err = fmt.Errorf("%w, nor %s", err, word)
+		}
+		return value, err
+	}
+	w.format = func(value T) string {
+		if value == zero {
+			return word
+		}
+		return v.format(value)
+	}
+	w.check = func(value T) error {
+		if value == zero {
+			return nil
+		}
+		return v.check(value)
+	}
+	return w
+}
+
+// between is a duration from low to high.
+func between(low, high time.Duration) values[time.Duration] {
+	bounds := func(d time.Duration) error {
+		if d < low || d > high {
+			return fmt.Errorf("%s is not between %s and %s", duration(d), duration(low), duration(high))
+		}
+		return nil
+	}
+	return values[time.Duration]{
+		kind: TypeDuration, low: int64(low), high: int64(high), format: duration, check: bounds,
+		parse: func(s string) (time.Duration, error) {
+			d, err := parseDuration(s)
+			if err == nil {
+				err = bounds(d)
+			}
+			return d, err
+		},
+	}
+}
+
+// unlimited is a duration for which 0 means that there is none.
+var unlimited = values[time.Duration]{
+	kind: TypeDuration, high: int64(longest), parse: parseDuration, format: duration, check: checkDuration,
+}
+
+// everySecond is how often a name is looked up.
+var everySecond = values[time.Duration]{
+	kind: TypeDuration, low: int64(MinResolve), high: int64(longest), parse: parseResolve, format: duration, check: checkResolve,
+}
+
+var bareSeconds = values[time.Duration]{kind: TypeSeconds, parse: parseSeconds, format: seconds, check: checkSeconds}
+
+func size(low, high int64) values[int64] {
+	bounds := func(n int64) error {
+		if n < low || n > high {
+			return fmt.Errorf("%s is not between %s and %s", formatSize(n), formatSize(low), formatSize(high))
+		}
+		return nil
+	}
+	return values[int64]{
+		kind: TypeSize, low: low, high: high, format: formatSize, check: bounds,
+		parse: func(s string) (int64, error) {
+			n, err := parseSize(s)
+			if err == nil {
+				err = bounds(n)
+			}
+			return n, err
+		},
+	}
+}
+
+func word(choices ...string) values[string] {
+	check := func(s string) error {
+		if !slices.Contains(choices, s) {
+			return fmt.Errorf("%q is not one of %s", s, strings.Join(choices, ", "))
+		}
+		return nil
+	}
+	return values[string]{
+		kind: TypeChoice, choices: choices, check: check,
+		parse:  func(s string) (string, error) { return s, check(s) },
+		format: func(s string) string { return s },
+	}
+}
+
+// either is a choice of two, of which yes stands for true.
+func either(no, yes string) values[bool] {
+	v := word(no, yes)
+	return values[bool]{
+		kind: TypeChoice, choices: v.choices,
+		parse: func(s string) (bool, error) {
+			_, err := v.parse(s)
+			return s == yes, err
+		},
+		format: func(b bool) string {
+			if b {
+				return yes
+			}
+			return no
+		},
+	}
+}
+
+var scheduler = values[string]{
+	kind: TypeScheduler, parse: ParseScheduler, format: func(s string) string { return s },
+	check: func(s string) error {
+		if !slices.Contains(sched.Names(), s) {
+			return fmt.Errorf("there is no scheduler %q%s", s, suggest(s, sched.Names()))
+		}
+		return nil
+	},
+}
+
+// fieldList is words with spaces between them.
+var fieldList = values[[]string]{
+	kind:   TypeOther,
+	parse:  func(s string) ([]string, error) { return strings.Fields(s), nil },
+	format: func(list []string) string { return strings.Join(list, " ") },
+}
+
+// bytesAsText is bytes with escapes for those that do not show.
+var bytesAsText = values[string]{
+	kind: TypeText, parse: unescape, format: escape,
+	check: func(s string) error {
+		if len(s) > maxCheckText {
+			return fmt.Errorf("%d bytes are more than %d", len(s), maxCheckText)
+		}
+		return nil
+	},
+}
+
+var fileMode = values[fs.FileMode]{kind: TypeOther, parse: parseMode, format: formatMode, check: func(m fs.FileMode) error {
+	if m&^fs.ModePerm != 0 {
+		return fmt.Errorf("%o is not between 0 and 0777", uint32(m))
+	}
+	return nil
+}}
+
+// adminAddress is where a page or an SSH server listens. Earlier versions saved
+// None for no address, and a bare port for one of localhost.
+var adminAddress = values[string]{
+	kind: TypeListen, format: plain.format, check: plain.check,
+	parse: func(s string) (string, error) {
+		switch {
+		case s == "None" || s == "":
+			return "", nil
+		case strings.Trim(s, "0123456789") == "":
+			return net.JoinHostPort("localhost", s), nil
+		}
+		return s, nil
+	},
+}
+
+// pageRefresh is bare seconds. txLoadBalancer took the number for a boolean and
+// saved that, so True and False stand for the default.
+var pageRefresh = values[time.Duration]{
+	kind: TypeSeconds, format: seconds, check: checkSeconds,
+	parse: func(s string) (time.Duration, error) {
+		if s == "True" || s == "False" {
+			return defaultRefresh, nil
+		}
+		return parseSeconds(s)
+	},
+}
+
+// controlSocket is a path; txLoadBalancer saved None for none.
+var controlSocket = values[string]{
+	kind: TypeText, format: plain.format, check: checkControl,
+	parse: func(s string) (string, error) {
+		if s == "None" {
+			return "", nil
+		}
+		return s, nil
+	},
+}
+
+// schema holds all rows by their element, each list in the order of writing.
+var schema = table(
+	of("engine",
+		row("loops", func(e *Engine) *int { return &e.Loops }, or("auto", integer(1, maxLoops)), 0,
+			"event loops; `auto`: one for each CPU. At low load few threads run all of them"),
+		row("ring", func(e *Engine) *string { return &e.Ring }, word("auto", "off"), "auto",
+			"`auto`: the sends of a batch are one system call where the kernel has io_uring (Linux 6.6 and newer, not forbidden); `off`: one call each"),
+		row("splice", func(e *Engine) *string { return &e.Splice }, word("auto", "always", "never"), "auto",
+			"`auto`: streams that fill the buffer go through a pipe; `always`: all, from the first byte; `never`: none"),
+		row("pipeSize", func(e *Engine) *int64 { return &e.PipeSize }, size(minPipeSize, maxPipeSize), 1<<20,
+			"what a pipe should hold; the kernel may grant less"),
+		row("pipeMemory", func(e *Engine) *int64 { return &e.PipeMemory }, size(1, maxBytes), 256<<20,
+			"what all pipes together may hold; beyond it streams are copied"),
+		row("maxSessions", func(e *Engine) *int { return &e.MaxSessions }, or("auto", integer(1, maxMaxSessions)), 0,
+			"sessions at once; `auto`: what the limit of open files allows, two for each session. At the limit clients wait in the kernel's queue"),
+		row("backlog", func(e *Engine) *int { return &e.Backlog }, integer(1, maxBacklog), 4096,
+			"length of each listener's queue"),
+		row("drain", func(e *Engine) *time.Duration { return &e.Drain }, unlimited, 30*time.Second,
+			"how long SIGTERM waits for sessions to finish"),
+	),
+	of("service",
+		row("name", func(s *Service) *string { return &s.Name }, identifier, "", "unique", required),
+	),
+	of("listen",
+		row("ip", func(l *Listen) *string { return &l.Address }, checked(TypeListen, nil), "", "where clients connect", required),
+	),
+	of("timeouts",
+		row("connect", func(t *Timeouts) *time.Duration { return &t.Connect }, unlimited, 5*time.Second,
+			"one connect to a host; then the next host is tried", runtime),
+		row("total", func(t *Timeouts) *time.Duration { return &t.Total }, unlimited, 30*time.Second,
+			"all connects of one client together", runtime),
+		row("idle", func(t *Timeouts) *time.Duration { return &t.Idle }, unlimited, time.Hour,
+			"no byte in either direction", runtime),
+		row("halfClosed", func(t *Timeouts) *time.Duration { return &t.HalfClosed }, unlimited, 30*time.Second,
+			"one side has ended, and no byte from the other", runtime),
+	),
+	of("limits",
+		row("tries", func(l *Limits) *int { return &l.Tries }, integer(0, maxTries), 0,
+			"how many hosts one client may be tried on, the first included; 0: each host that is up once, then at most three that are down", runtime),
+	),
+	of("group",
+		row("name", func(g *Group) *string { return &g.Name }, identifier, "", "unique within the service", required),
+		row("scheduler", func(g *Group) *string { return &g.Scheduler }, scheduler, "leastc",
+			"how a host is chosen, see the schedulers below", always, runtime),
+		row("enable", func(g *Group) *bool { return &g.Enabled }, boolean, false,
+			"this group takes the clients; one group of a service does", always),
+		row("allDown", func(g *Group) *string { return &g.AllDown }, word("try", "refuse"), "try",
+			"when every host is down: `try` them all the same, or `refuse` the client", runtime),
+		row("start", func(g *Group) *bool { return &g.StartDown }, either("up", "down"), false,
+			"`down`: a host takes no client before it has passed a check", runtime),
+		row("maxFails", func(g *Group) *int { return &g.MaxFails }, integer(0, maxMaxFails), 1,
+			"so many failed connects of clients within `failWindow` take a host out; 1: each does, at once; 0: none does", runtime),
+		row("failWindow", func(g *Group) *time.Duration { return &g.FailWindow }, between(shortest, longestCheck), 10*time.Second,
+			"see `maxFails`", runtime),
+	),
+	of("check",
+		row("type", func(c *HealthCheck) *string { return &c.Type }, word("tcp", "http", "tls", "expect"), "tcp",
+			"`tcp`: the host accepts a connection. `http`: it answers a GET with a status that passes. `tls`: it answers a ClientHello. `expect`: it says something", always),
+		row("interval", func(c *HealthCheck) *time.Duration { return &c.Interval }, between(shortestCheck, longestCheck), 2*time.Second,
+			"from the start of a check to that of the next"),
+		row("fastInterval", func(c *HealthCheck) *time.Duration { return &c.FastInterval }, or("", between(shortestCheck, longestCheck)), 0,
+			"while a host is on its way up or down; as `interval` if left out"),
+		row("downInterval", func(c *HealthCheck) *time.Duration { return &c.DownInterval }, or("", between(shortestCheck, longestCheck)), 0,
+			"while a host is down; as `interval` if left out"),
+		row("rise", func(c *HealthCheck) *int { return &c.Rise }, integer(1, maxRounds), 2,
+			"successes in a row that bring a host back"),
+		row("fall", func(c *HealthCheck) *int { return &c.Fall }, integer(1, maxRounds), 3,
+			"failures in a row that take a host out"),
+		row("timeout", func(c *HealthCheck) *time.Duration { return &c.Timeout }, between(shortest, longestProbe), 2*time.Second,
+			"for a check as a whole; the connect has no longer than the interval, either"),
+		row("port", func(c *HealthCheck) *int { return &c.Port }, or("", integer(1, 65535)), 0,
+			"another port to check than the host's; not for hosts that are UNIX sockets"),
+		row("path", func(c *HealthCheck) *string { return &c.Path }, checked(TypeText, checkPath), "/", "http: what to get"),
+		row("host", func(c *HealthCheck) *string { return &c.Host }, or("", checked(TypeText, checkHostHeader)), "",
+			"http: the Host header, else the address. tls: the name to ask for (SNI), else none"),
+		row("verify", func(c *HealthCheck) *bool { return &c.Verify }, boolean, false,
+			"tls: complete the handshake and verify the certificate, for `host` or else for the address"),
+		row("ca", func(c *HealthCheck) *string { return &c.CA }, plain, "",
+			"tls with verify: file of certificates in PEM to trust; without it, the system's"),
+		row("status", func(c *HealthCheck) *string { return &c.Status }, checked(TypeText, checkStatus), "200-399",
+			"http: what passes, numbers and ranges: `200,204,300-399`"),
+		row("send", func(c *HealthCheck) *string { return &c.Send }, bytesAsText, "", "expect: bytes to send first"),
+		row("expect", func(c *HealthCheck) *string { return &c.Expect }, bytesAsText, "",
+			"expect: bytes that have to be in the first 64 KiB of the answer; required"),
+	),
+	of("host",
+		row("name", func(h *Host) *string { return &h.Name }, identifier, "", "unique within the group; without one `host.N`, N being its place in the group, from 0", always, lenient),
+		row("ip", func(h *Host) *string { return &h.Address }, checked(TypeTarget, nil), "",
+			"address and port, or `unix:/path`; the host may be a DNS name, or the whole the name of SRV records, see [Names](#names)", required, runtime),
+		row("weight", func(h *Host) *int { return &h.Weight }, integer(0, MaxWeight), 1,
+			"0 takes no new client. rand, roundr and leastc obey only 0", always, runtime),
+		row("backup", func(h *Host) *bool { return &h.Backup }, boolean, false,
+			"takes clients only when no other host is left", runtime),
+		row("state", func(h *Host) *string { return &h.State }, word("ready", "drain", "maint"), "ready",
+			"`drain`: no new clients, sessions go on; `maint`: nor is it checked", runtime),
+		row("slowStart", func(h *Host) *time.Duration { return &h.SlowStart }, unlimited, 0,
+			"how long the host's share grows after it has come back", runtime),
+		row("resolve", func(h *Host) *time.Duration { return &h.Resolve }, everySecond, DefaultResolve,
+			"how often the name in `ip` is looked up, a second or longer; `0`: until it has resolved once", runtime),
+	),
+	of("web",
+		row("listen", func(a *AdminListen) *string { return &a.Listen }, adminAddress, "localhost:7000",
+			"where the admin page is; its host is a name that the page may be called by", always),
+		row("enable", func(a *AdminListen) *bool { return &a.Enable }, boolean, false,
+			"on if left out and `listen` is a loopback address", always),
+		row("secure", func(a *AdminListen) *bool { return &a.Secure }, boolean, true, "by TLS 1.2 or newer", always),
+		row("refresh", func(a *AdminListen) *time.Duration { return &a.Refresh }, pageRefresh, defaultRefresh,
+			"seconds between renewals of the page without JavaScript", always),
+		row("certificate", func(a *AdminListen) *string { return &a.Certificate }, plain, "",
+			"file in PEM, with `key` or neither; without, one is made at the first start and kept"),
+		row("key", func(a *AdminListen) *string { return &a.Key }, plain, "", "see `certificate`"),
+	),
+	of("ssh",
+		row("listen", func(a *AdminListen) *string { return &a.Listen }, adminAddress, "localhost:2222",
+			"where the SSH server is", always),
+		row("enable", func(a *AdminListen) *bool { return &a.Enable }, boolean, false,
+			"on if left out and `listen` is a loopback address", always),
+		row("hostKey", func(a *AdminListen) *string { return &a.HostKey }, plain, "",
+			"file; without, one is made at the first start and kept"),
+	),
+	of("socket",
+		row("path", func(s *Socket) *string { return &s.Path }, checked(TypeText, checkSocketPath), "",
+			"a UNIX socket for commands, absolute, at most 107 bytes; without `<socket>` there is none", required),
+		row("mode", func(s *Socket) *fs.FileMode { return &s.Mode }, fileMode, 0o600,
+			"who may open it: **whoever may has full access**, without a login", always),
+		row("group", func(s *Socket) *string { return &s.Group }, plain, "",
+			"name or number of the group that owns it; the process's if left out"),
+	),
+	of("metrics",
+		row("listen", func(a *Admin) *string { return &a.Metrics }, checked(TypeListen, nil), "", "where Prometheus reads them", required),
+	),
+	of("user",
+		row("name", func(u *User) *string { return &u.Name }, identifier, "", "unique", required),
+		row("password", func(u *User) *string { return &u.Password }, plain, "", "a crypt(3) hash", always),
+		row("access", func(u *User) *string { return &u.Access }, word("full", "readonly"), "readonly", "what the user may do", always),
+	),
+	of("hostCheck", periodic(func(m *Manager) *Check { return &m.HostCheck }, 10*time.Second, true,
+		"hosts of groups without a `<check>` that are down are checked by a TCP connect; one success brings a host back")...),
+	of("heartbeat", periodic(func(m *Manager) *Check { return &m.Heartbeat }, 60*time.Second, false,
+		"hosts of groups without a `<check>` that are up are checked; the third failure in a row takes one out")...),
+	of("configCheck", append(periodic(func(m *Manager) *Check { return &m.ConfigCheck }, 30*time.Second, false,
+		"changes made at run time are written back to the file, see [Save](operations.md#save)"),
+		row("backups", func(m *Manager) *int { return &m.Backups }, integer(0, maxBackups), 10,
+			"so many old files are kept, by `saveConfig` as well", always))...),
+	of("dns",
+		row("servers", func(d *DNS) *[]string { return &d.Servers }, fieldList, nil,
+			"up to eight addresses with spaces between them, port 53 if none is said; the system's resolver if left out"),
+	),
+	of("control",
+		row("socket", func(c *Control) *string { return &c.Socket }, controlSocket, "", "path of a UNIX socket"),
+	),
+	of("logging",
+		row("file", func(l *Logging) *string { return &l.File }, plain, "", "standard error if left out"),
+		row("level", func(l *Logging) *string { return &l.Level }, word("debug", "info", "warn", "error"), "info", "what is logged"),
+		row("format", func(l *Logging) *string { return &l.Format }, word("text", "json"), "text", "of its lines"),
+	),
+)
+
+// periodic makes the rows of a task of <manager>.
+func periodic(task func(*Manager) *Check, interval time.Duration, on bool, help string) []Attribute {
+	return []Attribute{
+		row("interval", func(m *Manager) *time.Duration { return &task(m).Interval }, bareSeconds, interval, "in seconds", always),
+		row("enable", func(m *Manager) *bool { return &task(m).Enable }, boolean, on, help, always),
+	}
+}
+
+// of names the element of rows.
+func of(element string, rows ...Attribute) []Attribute {
+	for i := range rows {
+		rows[i].Element = element
+	}
+	return rows
+}
+
+func table(elements ...[]Attribute) map[string][]Attribute {
+	m := make(map[string][]Attribute, len(elements))
+	for _, rows := range elements {
+		m[rows[0].Element] = rows
+	}
+	return m
+}
+
+// reset gives every field of p that has a row its default.
+func reset[P any](element string, p *P) *P {
+	rows := schema[element]
+	for i := range rows {
+		rows[i].reset(p)
+	}
+	return p
+}
