@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/txlb/txlb/internal/zone"
 	"github.com/txlb/txlb/sched"
 	"github.com/txlb/txlb/splice"
 )
@@ -177,7 +178,11 @@ func dialHost(ctx context.Context, to sched.Addr, timeout time.Duration) (net.Co
 	if path := to.Path(); path != "" {
 		return d.DialContext(ctx, "unix", path)
 	}
-	return d.DialContext(ctx, "tcp", to.IP().String())
+	ip, err := zone.Numbered(to.IP())
+	if err != nil {
+		return nil, err
+	}
+	return d.DialContext(ctx, "tcp", ip.String())
 }
 
 // keepAlive is what semantics say for both sides.

@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/txlb/txlb/internal/zone"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -163,7 +164,11 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 
 // dial connects, or says why not.
 func dial(ctx context.Context, p *Probe) (net.Conn, Result) {
-	network, address := "tcp", p.Addr.IP().String()
+	to, err := zone.Numbered(p.Addr.IP())
+	if err != nil {
+		return nil, Result{Code: L4Con, Text: err.Error()}
+	}
+	network, address := "tcp", to.String()
 	if path := p.Addr.Path(); path != "" {
 		network, address = "unix", path
 	}
