@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -83,14 +84,28 @@ func (l *loop) pick(s *session) (host *sched.Host, why refusal) {
 // connect has failed already and another host may be tried.
 func (l *loop) connect(s *session, host *sched.Host) bool {
 	s.host = host
+	s.active = l.now
+	s.attempt.era = host.Era()
 	fd, errno := l.sys.connectTo(host.Addr())
 	s.ends[backend] = end{fd: fd}
 	if host.Addr().Path() != "" {
 		s.ends[backend].set(unixEnd)
 	}
-	switch {
-	case fd < 0:
+	if fd < 0 && connect.Shortage(errno) {
 		l.await(s)
+		return true
+	}
+	return l.answered(s, errno)
+}
+
+// answered takes in what connect(2) said, or why there is no socket for it. It
+// returns false if the connect has failed.
+func (l *loop) answered(s *session, errno syscall.Errno) bool {
+	fd := s.ends[backend].fd
+	s.attempt.queueFull = errno == unix.EAGAIN && s.ends[backend].is(unixSocket)
+	switch {
+	case s.attempt.queueFull:
+		l.expectRoom(s)
 		return true
 	case errno != 0 && errno != unix.EINPROGRESS:
 		l.hostFailed(s, errno)
@@ -100,14 +115,25 @@ func (l *loop) connect(s *session, host *sched.Host) bool {
 		l.refuse(s, outOfResource)
 		return true
 	}
-	s.active = l.now
-	if errno == 0 {
-		l.connected(s)
-	} else {
+	if errno != 0 {
 		l.expectConnect(s, s.svc.route.Load())
+		return true
 	}
-	return true
+	return l.connected(s)
 }
+
+// expectRoom waits for room in the queue of a UNIX socket, for as long as a
+// connect may take: over TCP the kernel would. Nothing tells when there is room,
+// so the loop asks again, less often the longer it has waited.
+func (l *loop) expectRoom(s *session) {
+	wait := min(max((l.now-s.active)/4, minQueueWait), maxQueueWait)
+	l.wheel.set(&s.timer, min(l.now+wait, s.connectLimit(s.svc.route.Load())))
+}
+
+const (
+	minQueueWait = int64(time.Millisecond)
+	maxQueueWait = int64(50 * time.Millisecond)
+)
 
 // await keeps a client for which there is no descriptor now: another host would
 // need one just as well. The listeners rest meanwhile, so few clients wait like
@@ -154,12 +180,15 @@ func (s *session) totalLimit(r *Route) int64 {
 }
 
 // connectLimit returns when the connect under way has taken too long.
-func (s *session) connectLimit(r *Route) int64 {
-	when := s.totalLimit(r)
-	if d := int64(r.Timeouts.Connect); d > 0 {
-		when = min(when, s.active+d)
+func (s *session) connectLimit(r *Route) int64 { return min(s.totalLimit(r), s.hostLimit(r)) }
+
+// hostLimit returns when the host has had the full time to answer. Only then is
+// it the host's fault that the connect has taken too long.
+func (s *session) hostLimit(r *Route) int64 {
+	if r.Timeouts.Connect == 0 {
+		return never
 	}
-	return when
+	return s.active + int64(r.Timeouts.Connect)
 }
 
 func (l *loop) expectConnect(s *session, r *Route) {
@@ -175,17 +204,21 @@ func (l *loop) connectEvent(s *session, events uint32) {
 	switch {
 	case events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
 		errno := l.sys.socketError(s.ends[backend].fd)
-		if errno == unix.ECONNRESET || errno == 0 {
-			// It was connected, and is reset already. What it sent before that
-			// is delivered, and without that there is another host to try:
-			// both are work for the flows, which find the reset marked.
-			l.connected(s)
+		if errno != 0 && errno != unix.ECONNRESET {
+			l.hostFailed(s, errno)
+			l.tryHosts(s)
 			return
 		}
-		l.hostFailed(s, errno)
-		l.tryHosts(s)
+		// It was connected, and is reset already. What it sent before that
+		// is delivered, and without that there is another host to try:
+		// both are work for the flows, which find the reset marked.
+		if !l.connected(s) {
+			l.tryHosts(s)
+		}
 	case events&unix.EPOLLOUT != 0:
-		l.connected(s)
+		if !l.connected(s) {
+			l.tryHosts(s)
+		}
 	}
 }
 
@@ -196,16 +229,31 @@ func (l *loop) connectDeadline(s *session, now int64) {
 		return
 	}
 	route := s.svc.route.Load()
-	if now < s.connectLimit(route) { // the route has changed
+	switch full := s.attempt.queueFull; {
+	case full && now < s.connectLimit(route):
+		if !l.answered(s, l.sys.connectAgain(s.ends[backend].fd, s.host.Addr())) {
+			l.tryHosts(s)
+		}
+	case now < s.connectLimit(route): // the route has changed
 		l.expectConnect(s, route)
-		return
+	case now < s.hostLimit(route):
+		// The time for all connects is over, which says nothing about this host.
+		l.leaveHost(s)
+		l.refuse(s, outOfTime)
+	default:
+		l.hostFailed(s, unix.ETIMEDOUT)
+		l.tryHosts(s)
 	}
-	l.hostFailed(s, unix.ETIMEDOUT)
-	l.tryHosts(s)
 }
 
-// connected starts the flows. How long the connect took is known to a turn.
-func (l *loop) connected(s *session) {
+// connected starts the flows. How long the connect took is known to a turn. It
+// returns false if the connection was made to itself: nobody listens there.
+func (l *loop) connected(s *session) bool {
+	if fd, to := s.ends[backend].fd, s.host.Addr().IP(); l.eng.isLocalPort(to.Port()) && connect.Self(l.sys.localAddr(fd), to) {
+		l.sys.resetOnClose(fd) // the host's port must not stay taken for a minute
+		l.hostFailed(s, unix.ECONNREFUSED)
+		return false
+	}
 	s.host.Connected(l.index, time.Duration(l.now-s.active))
 	s.phase = established
 	s.active = l.now
@@ -220,22 +268,30 @@ func (l *loop) connected(s *session) {
 	}
 	l.expectBy(s)
 	l.wake(s)
+	return true
 }
 
 // hostFailed gives the pick back and, if the fault is the host's, marks it
 // down. The first to do so reports it.
 func (l *loop) hostFailed(s *session, errno syscall.Errno) {
 	host := s.host
-	s.host = nil
-	l.closing = append(l.closing, s.ends[backend].fd)
-	s.ends[backend] = end{fd: -1}
 	why := classify(errno)
 	s.count.failed[why].Add(1)
 	s.attempt.heard = s.attempt.heard || why != local
-	if why != local && host.Fail() {
+	if why != local && host.FailIn(s.attempt.era) {
 		l.eng.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), errno)})
 	}
-	host.Release(0, 0)
+	l.leaveHost(s)
+}
+
+// leaveHost gives the pick of a session back and closes its connection.
+func (l *loop) leaveHost(s *session) {
+	if fd := s.ends[backend].fd; fd >= 0 {
+		l.closing = append(l.closing, fd)
+	}
+	s.ends[backend] = end{fd: -1}
+	s.host.Release(0, 0)
+	s.host = nil
 }
 
 // refuse closes a client that gets no host. Where descriptors are short it is

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/txlb/txlb/internal/connect"
 )
 
 // Engine serves plans. See the package comment.
@@ -22,14 +24,13 @@ type Engine struct {
 	failures  chan Failure
 	loops     []*loop
 
+	localPorts atomic.Uint32 // that connections get from the kernel: the lowest, and in the low half the highest
+
 	sessions atomic.Int64  // sessions now, and accepts under way
 	draining atomic.Bool   //
 	empty    chan struct{} // has a token after the last session ended while draining
 	closing  chan struct{} // closed when govern is to end
 	governed chan struct{} // closed when it has
-
-	unzoned   chan struct{}  // closed when followZones is to end; nil: it does not run
-	following sync.WaitGroup // for it
 
 	mu      sync.Mutex   // held by Apply, Drain and Close
 	asking  sync.RWMutex // held for reading by who asks the loops for sessions: they live until it has its answer
@@ -72,6 +73,7 @@ func New(opt Options) (*Engine, error) {
 		e.opt.governor = governor{governEvery, decide}
 	}
 	e.serving.Store(&serving{})
+	e.learnLocalPorts()
 	switch opt.Splice {
 	case SpliceAuto:
 		e.sustained = readSize
@@ -103,6 +105,18 @@ func (e *Engine) NoRing() error { return e.noRing }
 
 // clock returns nanoseconds since the engine was made, from 1 on.
 func (e *Engine) clock() int64 { return int64(time.Since(e.epoch)) + 1 }
+
+// learnLocalPorts reads which ports the kernel gives to connections.
+func (e *Engine) learnLocalPorts() {
+	p := connect.LocalPorts()
+	e.localPorts.Store(uint32(p.Low)<<16 | uint32(p.High))
+}
+
+// isLocalPort tells whether a connection to a port may be one to itself.
+func (e *Engine) isLocalPort(port uint16) bool {
+	p := e.localPorts.Load()
+	return connect.Ports{Low: uint16(p >> 16), High: uint16(p)}.Has(port)
+}
 
 // admit counts a session that is about to be accepted, if the limit allows it.
 func (e *Engine) admit() bool {
@@ -154,6 +168,7 @@ func (e *Engine) Apply(p Plan) error {
 	if e.closed || e.draining.Load() {
 		return ErrClosed
 	}
+	e.learnLocalPorts() // an operator may have changed them
 	was := e.serving.Load()
 	next := &serving{services: map[string]*service{}, listeners: map[listenKey]*listener{}}
 	for _, s := range p.Services {
@@ -199,7 +214,6 @@ func (e *Engine) Apply(p Plan) error {
 		ln.svc.Store(next.services[owner[key]])
 	}
 	e.serving.Store(next)
-	e.followIfZoned(fresh)
 	for key, ln := range was.listeners {
 		if next.listeners[key] == nil {
 			e.stopListener(ln)
@@ -267,26 +281,6 @@ func (e *Engine) stopListener(ln *listener) {
 	ln.unlink()
 }
 
-// reopen puts a listener into the place of one whose interface has moved. mu is
-// held.
-func (e *Engine) reopen(key listenKey, old *listener) {
-	if e.closed || e.draining.Load() {
-		return
-	}
-	ln, err := openListener(listenKey{listen: samePort(key, old.bound)}, len(e.loops), e.opt.Backlog, false)
-	if err != nil {
-		return
-	}
-	ln.key = key
-	ln.svc.Store(old.svc.Load())
-	if e.startListeners([]*listener{ln}) != nil {
-		e.stopListener(ln)
-		return
-	}
-	e.serving.Store(e.serving.Load().with(key, ln))
-	e.stopListener(old)
-}
-
 // onLoops runs f on every loop and returns when all have.
 func (e *Engine) onLoops(f func(*loop)) {
 	var wg sync.WaitGroup
@@ -341,7 +335,6 @@ func (e *Engine) Close() error {
 	e.asking.Unlock()
 	close(e.closing)
 	<-e.governed
-	e.unfollow()
 	for _, l := range e.loops {
 		l.submit(func() { l.quit = true })
 	}

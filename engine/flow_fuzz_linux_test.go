@@ -287,6 +287,9 @@ func (g *theatre) asleep() {
 		if s.phase != connecting && s.phase != established || s.ends[backend].fd < 0 {
 			return // refused, or waiting for a descriptor
 		}
+		if s.phase == connecting && s.attempt.queueFull {
+			return // waits for room in the queue of the host
+		}
 		for i := range s.flows {
 			src, dst := g.socket(s, i), g.socket(s, 1-i)
 			switch {
@@ -329,7 +332,7 @@ func (g *theatre) socket(s *session, side int) *simSocket {
 // finish ends what the script has begun: the far ends read all and end.
 func (g *theatre) finish() {
 	g.say("finish")
-	g.k.fault = noFault
+	g.k.fault, g.k.roomy = noFault, true
 	for round := range 200 {
 		live := 0
 		g.l.table.each(func(*session) { live++ })

@@ -24,6 +24,9 @@ type kernel interface {
 
 	// connectTo opens a socket and starts to connect it, see there.
 	connectTo(to sched.Addr) (fd int32, errno syscall.Errno)
+	// connectAgain connects a socket of connectTo that found no room in the queue of a
+	// UNIX socket.
+	connectAgain(fd int32, to sched.Addr) syscall.Errno
 	recv(fd int32, p []byte) (int, syscall.Errno)
 	// send makes every send of a batch and puts the answers into it.
 	send(batch []sendOp)
@@ -100,6 +103,11 @@ func (k linux) send(batch []sendOp) {
 
 func (k linux) connectTo(to sched.Addr) (int32, syscall.Errno) {
 	return connectTo(to, k.pacing != "")
+}
+
+func (linux) connectAgain(fd int32, to sched.Addr) syscall.Errno {
+	var raw unix.RawSockaddrAny
+	return connectSocket(fd, &raw, encodeAddr(&raw, to))
 }
 
 func (linux) shutdownWrite(fd int32)             { shutdownWrite(fd) }

@@ -51,7 +51,10 @@ type attempt struct {
 	from  sched.Addr
 	tried sched.Tried
 	heard bool     // a host has failed that was asked: not all faults are our own
+	era   uint32   // of the host, when the connect began
 	next  *attempt // free list
+
+	queueFull bool // the host is a UNIX socket whose queue is full
 }
 
 // noHost tells why there is no host left: if each connect failed on our side,
@@ -118,7 +121,7 @@ func (t *sessionTable) settled(s *session) {
 	s.attempt = nil
 	a.from = sched.Addr{}
 	a.tried.Reset()
-	a.heard = false
+	a.heard, a.queueFull = false, false
 	a.next = t.tries
 	t.tries = a
 }

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/txlb/txlb/internal/zone"
+	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/sched"
 	"github.com/txlb/txlb/splice"
 )
@@ -147,7 +147,7 @@ func (s *session) connect() (why refusal, ok bool) {
 		if tried.Len() > 1 {
 			s.svc.count.redispatches.Add(1)
 		}
-		began := time.Now()
+		began, era := time.Now(), host.Era()
 		conn, err := dialHost(ctx, host.Addr(), route.Timeouts.Connect)
 		if err == nil {
 			host.Connected(rand.Int(), time.Since(began))
@@ -158,31 +158,34 @@ func (s *session) connect() (why refusal, ok bool) {
 			return 0, true
 		}
 		s.host.Store(nil)
-		if s.ctx.Err() == nil {
-			s.hostFailed(host, errnoOf(err))
+		errno := errnoOf(err)
+		// The end of the time for all connects says nothing about a host that has
+		// not had its own.
+		_, answered := errors.AsType[syscall.Errno](err)
+		cut := !answered && errno == syscall.ETIMEDOUT && (route.Timeouts.Connect == 0 || time.Since(began) < route.Timeouts.Connect)
+		if s.ctx.Err() == nil && !cut {
+			s.hostFailed(host, era, errno)
 		}
 		host.Release(0, 0)
+		if cut {
+			return outOfTime, false
+		}
 	}
 }
 
-func (s *session) hostFailed(host *sched.Host, errno syscall.Errno) {
+func (s *session) hostFailed(host *sched.Host, era uint32, errno syscall.Errno) {
 	why := classify(errno)
 	s.svc.count.failed[why].Add(1)
-	if why != local && host.Fail() {
+	if why != local && host.FailIn(era) {
 		s.e.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), errno)})
 	}
 }
 
-func dialHost(ctx context.Context, to sched.Addr, timeout time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: timeout}
+func dialHost(ctx context.Context, to sched.Addr, within time.Duration) (net.Conn, error) {
 	if path := to.Path(); path != "" {
-		return d.DialContext(ctx, "unix", path)
+		return connect.Dial(ctx, net.Dialer{}, "unix", path, within)
 	}
-	ip, err := zone.Numbered(to.IP())
-	if err != nil {
-		return nil, err
-	}
-	return d.DialContext(ctx, "tcp", ip.String())
+	return connect.Dial(ctx, net.Dialer{}, "tcp", to.IP().String(), within)
 }
 
 // keepAlive is what semantics say for both sides.

@@ -30,6 +30,7 @@ type sim struct {
 	strikes  int   // how many of them
 	backends int   // how the next connect ends: see connectTo
 	blame    int   // failed connects that the loop has learnt of and that are a host's fault
+	roomy    bool  // the queues of UNIX sockets have room
 	wrong    []string
 }
 
@@ -278,19 +279,26 @@ func (k *sim) connectTo(to sched.Addr) (int32, syscall.Errno) {
 	if k.strike(noSocket) {
 		return -1, unix.EMFILE
 	}
-	s := k.newSocket()
+	fd := int32(k.newSocket().id + fdBase)
+	return fd, k.connectAgain(fd, to)
+}
+
+func (k *sim) connectAgain(fd int32, to sched.Addr) syscall.Errno {
+	s := k.open(fd, "connect")
 	how := k.backends
-	k.backends = how * 7 % 31
-	switch how % 8 {
-	case 0:
+	k.backends = (how*7 + 1) % 31
+	switch local := to.Path() != ""; {
+	case how%8 == 0:
 		s.failed, s.dead = true, true
 		k.blame++
-		return int32(s.id + fdBase), unix.ECONNREFUSED
-	case 1, 2:
-		return int32(s.id + fdBase), 0
+		return syscall.ECONNREFUSED
+	case local && how%8 > 4 && !k.roomy:
+		return syscall.EAGAIN
+	case local || how%8 < 3:
+		return 0
 	}
 	s.connecting = true
-	return int32(s.id + fdBase), unix.EINPROGRESS
+	return unix.EINPROGRESS
 }
 
 func (k *sim) recv(fd int32, p []byte) (int, syscall.Errno) {
@@ -439,11 +447,11 @@ func (k *sim) setInt(fd int32, level, name int, value int32) syscall.Errno {
 }
 
 func (k *sim) localAddr(fd int32) netip.AddrPort {
-	return simAddr(k.open(fd, "getsockname").id).IP()
+	return simPort(k.open(fd, "getsockname").id).IP()
 }
 
 func (k *sim) peerAddr(fd int32) netip.AddrPort {
-	return simAddr(k.open(fd, "getpeername").id).IP()
+	return simPort(k.open(fd, "getpeername").id).IP()
 }
 
 func (k *sim) pace(fd int32) { k.open(fd, "setsockopt") }
@@ -561,7 +569,15 @@ func (p *simPipe) Drain(fd int) (int, splice.Status, error) {
 	return moved, splice.OK, nil
 }
 
-// simAddr is the address of host i.
+// simAddr is the address of host i. The last is a UNIX socket.
 func simAddr(i int) sched.Addr {
+	if i == 2 {
+		return sched.UnixAddr("/sim")
+	}
+	return simPort(i)
+}
+
+// simPort is the address of a socket.
+func simPort(i int) sched.Addr {
 	return sched.TCPAddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(1000+i)))
 }

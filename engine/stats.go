@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/txlb/txlb/internal/connect"
 )
 
 // termination tells how a session ended, in HAProxy's two letters: who ended
@@ -58,19 +60,23 @@ const (
 	refused connectFailure = iota
 	timedOut
 	unreachable
-	dropped // reset after the connect, before the first byte
-	local   // the fault is on our side: it says nothing about the backend
+	dropped   // reset after the connect, before the first byte
+	local     // the fault is on our side: it says nothing about the backend
+	forbidden // by the mode of a UNIX socket, a packet filter or a security module
 	other
 	connectFailures
 )
 
 // String names the reason in metrics.
 func (c connectFailure) String() string {
-	return [connectFailures]string{"refused", "timeout", "unreachable", "dropped", "local", "other"}[c]
+	return [connectFailures]string{"refused", "timeout", "unreachable", "dropped", "local", "forbidden", "other"}[c]
 }
 
 // classify sorts the errno of a failed connect.
 func classify(errno syscall.Errno) connectFailure {
+	if connect.Ours(errno) {
+		return local
+	}
 	switch errno {
 	case syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ENOENT:
 		return refused
@@ -78,9 +84,8 @@ func classify(errno syscall.Errno) connectFailure {
 		return timedOut
 	case syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN:
 		return unreachable
-	case syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS,
-		syscall.ENOMEM, syscall.EAGAIN, syscall.EACCES, syscall.EPERM:
-		return local
+	case syscall.EACCES, syscall.EPERM:
+		return forbidden
 	}
 	return other
 }

@@ -43,7 +43,7 @@ type counters struct {
 	in, out  atomic.Uint64
 	failures atomic.Uint64
 	limit    atomic.Pointer[failLimit] // nil: the first failed connect takes the host down
-	down     atomic.Bool
+	health   atomic.Uint32             // the era, and in the last bit whether the host is down
 }
 
 // cacheLine is the size of a cache line in bytes.
@@ -77,7 +77,14 @@ func (h *Host) Connected(shard int, d time.Duration) {
 }
 
 // Up tells whether the host takes new sessions as far as its health goes.
-func (h *Host) Up() bool { return !h.down.Load() }
+func (h *Host) Up() bool { return h.health.Load()&isDown == 0 }
+
+// isDown is the last bit of Host.health; the era is in the others.
+const isDown = 1
+
+// Era counts how often the host has come back. What began in one era says nothing
+// about the host in the next.
+func (h *Host) Era() uint32 { return h.health.Load() >> 1 }
 
 // load returns the picks of the host and its sessions now. What ended is read
 // first, so that the sessions may be overstated for a moment but never
@@ -122,15 +129,22 @@ func (h *Host) AddBytes(in, out uint64) {
 	}
 }
 
-// Fail counts a failed connect and, if it is one too many, marks the host down:
-// without a limit each is. It reports whether this call is the one that took
-// the host from up to down.
-func (h *Host) Fail() (first bool) {
+// Fail is FailIn for a connect that began in the present era.
+func (h *Host) Fail() (first bool) { return h.FailIn(h.Era()) }
+
+// FailIn counts a failed connect that began in an era, see [Host.Era], and, if it
+// is one too many, marks the host down: without a limit each is. One that began
+// before the host last came back is counted, but does not mark it down. FailIn
+// reports whether this call is the one that took the host from up to down.
+func (h *Host) FailIn(era uint32) (first bool) {
 	h.failures.Add(1)
+	if h.Era() != era {
+		return false
+	}
 	if l := h.limit.Load(); l != nil && !l.reached() {
 		return false
 	}
-	return h.MarkDown()
+	return h.health.CompareAndSwap(era<<1, era<<1|isDown)
 }
 
 // SetFailLimit says how many failed connects within window take the host down:
@@ -181,15 +195,29 @@ func (l *failLimit) forget() {
 
 // MarkDown marks the host down without counting a failed connect, as a failed
 // probe does. It reports whether the host was up.
-func (h *Host) MarkDown() (changed bool) { return h.down.CompareAndSwap(false, true) }
+func (h *Host) MarkDown() (changed bool) {
+	for {
+		was := h.health.Load()
+		if was&isDown != 0 {
+			return false
+		}
+		if h.health.CompareAndSwap(was, was|isDown) {
+			return true
+		}
+	}
+}
 
-// MarkUp marks the host up. It reports whether the host was down; then the
-// failures before count no longer.
+// MarkUp marks the host up. It reports whether the host was down; then an era
+// begins, and the failures before count no longer.
 func (h *Host) MarkUp() (changed bool) {
-	if l := h.limit.Load(); l != nil && h.down.Load() {
+	was := h.health.Load()
+	if was&isDown == 0 {
+		return false
+	}
+	if l := h.limit.Load(); l != nil {
 		l.forget()
 	}
-	return h.down.CompareAndSwap(true, false)
+	return h.health.CompareAndSwap(was, was+1) // only another MarkUp changes a host that is down
 }
 
 // HostStats is a snapshot of a host's counters. Its fields are read one after

@@ -62,6 +62,32 @@ func TestFailLimit(t *testing.T) {
 	})
 }
 
+// A connect that began before the host came back does not take it down again, and
+// counts for no limit.
+func TestFailureOfAnEarlierEra(t *testing.T) {
+	for _, limit := range []int{1, 2} {
+		h := NewHost("a", Addr{})
+		h.SetFailLimit(limit, time.Hour)
+		before := h.Era()
+		h.MarkDown()
+		down := h.Era()
+		h.MarkUp()
+		for range 3 {
+			if h.FailIn(before) || h.FailIn(down) || !h.Up() {
+				t.Fatal("a failure of an earlier era took the host down")
+			}
+		}
+		for n := 1; n <= limit; n++ {
+			if first := h.FailIn(h.Era()); first != (n == limit) {
+				t.Errorf("limit %d: failure %d took it down: %v", limit, n, first)
+			}
+		}
+		if n := h.Stats().Failures; n != uint64(6+limit) {
+			t.Errorf("%d failures are counted", n)
+		}
+	}
+}
+
 // Of failures at once, one takes the host down, and as many as it takes.
 func TestFailLimitAtOnce(t *testing.T) {
 	for range 100 {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -17,7 +18,10 @@ import (
 
 // passwdCommand reads a password and prints its hash, and nothing else, on
 // standard output.
-func passwdCommand(ctx context.Context, c console, _ []string) int {
+func passwdCommand(ctx context.Context, c console, args []string) int {
+	if status, ok := parseFlags(c, "passwd", flag.NewFlagSet("txlb passwd", flag.ContinueOnError), args); !ok {
+		return status
+	}
 	password, err := readPassword(ctx, os.Stdin, c.err)
 	var hash string
 	if err == nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,9 +27,7 @@ const (
 func askHTTP(conn net.Conn, p *Probe) Result {
 	host := p.Host
 	if host == "" {
-		// A zone means nothing to the server, which would refuse it.
-		to := p.Addr.IP()
-		if host = netip.AddrPortFrom(to.Addr().WithZone(""), to.Port()).String(); p.Addr.Path() != "" {
+		if host = p.Addr.IP().String(); p.Addr.Path() != "" {
 			host = "localhost"
 		}
 	}

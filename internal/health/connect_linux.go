@@ -3,14 +3,16 @@ package health
 import (
 	"context"
 	"encoding/binary"
+	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/txlb/txlb/internal/zone"
+	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -36,6 +38,7 @@ type batch struct {
 	epoll  int
 	open   []attempt // those that wait for an answer; closed ones have fd -1
 	left   int       // how many wait
+	full   int       // how many of these wait for room in the queue of a UNIX socket
 }
 
 // attempt is a connect that is under way.
@@ -44,7 +47,12 @@ type attempt struct {
 	probe    int // index
 	begun    time.Time
 	deadline time.Time
+	full     bool // the queue of the UNIX socket has no room: ask again
 }
+
+// fullWait is how long a probe waits until it asks a full queue again. Nothing
+// tells when there is room.
+const fullWait = 10 * time.Millisecond
 
 // start makes the connects. None of its calls can block: that is why they may
 // be raw, which saves telling the scheduler of each.
@@ -76,12 +84,19 @@ func (b *batch) connect(i int) {
 		failed(errno)
 		return
 	}
-	switch errno := connect(fd, p.Addr); errno {
-	case 0: // a UNIX socket, or the loopback of some systems
+	switch errno := callConnect(fd, p.Addr); {
+	case errno == 0: // a UNIX socket, or the loopback of some systems
+		r := connected(fd, p.Addr)
+		r.Took = time.Since(begun)
 		closeReset(fd)
-		b.report(i, Result{Code: L4OK, Took: time.Since(begun)})
+		b.report(i, r)
 		return
-	case syscall.EINPROGRESS, syscall.EINTR:
+	case errno == syscall.EAGAIN && p.Addr.Path() != "":
+		b.open = append(b.open, attempt{fd, i, begun, begun.Add(p.connectWithin()), true})
+		b.left++
+		b.full++
+		return
+	case errno == syscall.EINPROGRESS, errno == syscall.EINTR:
 	default:
 		closeFD(fd)
 		failed(errno)
@@ -94,8 +109,36 @@ func (b *batch) connect(i int) {
 		failed(errno)
 		return
 	}
-	b.open = append(b.open, attempt{fd, i, begun, begun.Add(p.connectWithin())})
+	b.open = append(b.open, attempt{fd, i, begun, begun.Add(p.connectWithin()), false})
 	b.left++
+}
+
+// connected is the result of a connect that has succeeded. To ask whether the
+// connection was made to itself costs a call in twenty.
+func connected(fd int, to sched.Addr) Result {
+	if to.Path() == "" && connect.Self(localAddr(fd), to.IP()) {
+		return connectFailed(syscall.ECONNREFUSED)
+	}
+	return Result{Code: L4OK}
+}
+
+// localAddr returns the local address of a TCP socket.
+func localAddr(fd int) netip.AddrPort {
+	var raw unix.RawSockaddrAny
+	size := uint32(unix.SizeofSockaddrAny)
+	_, _, errno := syscall.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return netip.AddrPort{}
+	}
+	switch raw.Addr.Family {
+	case unix.AF_INET:
+		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&raw))
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:]))
+	case unix.AF_INET6:
+		sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(&raw))
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:]))
+	}
+	return netip.AddrPort{}
 }
 
 // openSocket makes the socket of a probe. Where TCP is spoken, the last ACK of
@@ -120,23 +163,15 @@ func openSocket(to sched.Addr) (fd int, errno syscall.Errno) {
 	return int(s), 0
 }
 
-// connect calls connect(2), once.
-func connect(fd int, to sched.Addr) syscall.Errno {
+// callConnect calls connect(2), once.
+func callConnect(fd int, to sched.Addr) syscall.Errno {
 	var raw unix.RawSockaddrAny
 	size := encode(&raw, to)
-	if name := to.IP().Addr().Zone(); name != "" {
-		index, errno := zone.IndexBy(fd, name)
-		if errno != 0 {
-			return errno
-		}
-		(*unix.RawSockaddrInet6)(unsafe.Pointer(&raw)).Scope_id = index
-	}
 	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), size)
 	return errno
 }
 
-// encode writes an address as the kernel wants it, without its zone, and returns
-// its size.
+// encode writes an address as the kernel wants it and returns its size.
 func encode(raw *unix.RawSockaddrAny, a sched.Addr) uintptr {
 	if path := a.Path(); path != "" {
 		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(raw))
@@ -156,6 +191,9 @@ func encode(raw *unix.RawSockaddrAny, a sched.Addr) uintptr {
 	}
 	sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(raw))
 	sa.Family, sa.Addr = unix.AF_INET6, ip.Addr().As16()
+	// A zone is a number here: names are resolved where addresses are.
+	zone, _ := strconv.ParseUint(ip.Addr().Zone(), 10, 32)
+	sa.Scope_id = uint32(zone)
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], ip.Port())
 	return unix.SizeofSockaddrInet6
 }
@@ -194,6 +232,7 @@ func (b *batch) wait() {
 		}
 		_ = raw.Read(func(uintptr) bool { return b.take() }) // its error is the deadline
 		b.expire()
+		b.askAgain()
 	}
 }
 
@@ -207,11 +246,15 @@ func (b *batch) take() bool {
 	now := time.Now()
 	for _, e := range events[:n] {
 		a := &b.open[e.Fd]
-		r := Result{Code: L4OK}
+		errno := syscall.Errno(0)
 		if e.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-			if errno := socketError(a.fd); errno != 0 {
-				r = connectFailed(errno)
-			}
+			errno = socketError(a.fd)
+		}
+		var r Result
+		if errno != 0 {
+			r = connectFailed(errno)
+		} else {
+			r = connected(a.fd, b.probes[a.probe].Addr)
 		}
 		r.Took = now.Sub(a.begun)
 		b.end(a, r)
@@ -219,9 +262,35 @@ func (b *batch) take() bool {
 	return n > 0
 }
 
-// soonest returns the first deadline.
+// askAgain makes the connects again that found a full queue.
+func (b *batch) askAgain() {
+	if b.full == 0 {
+		return
+	}
+	for i := range b.open {
+		a := &b.open[i]
+		if a.fd < 0 || !a.full {
+			continue
+		}
+		errno := callConnect(a.fd, b.probes[a.probe].Addr)
+		if errno == syscall.EAGAIN {
+			continue
+		}
+		r := Result{Code: L4OK}
+		if errno != 0 {
+			r = connectFailed(errno)
+		}
+		r.Took = time.Since(a.begun)
+		b.end(a, r)
+	}
+}
+
+// soonest returns the first deadline, or when to ask full queues again.
 func (b *batch) soonest() time.Time {
 	var first time.Time
+	if b.full > 0 {
+		first = time.Now().Add(fullWait)
+	}
 	for i := range b.open {
 		if a := &b.open[i]; a.fd >= 0 && (first.IsZero() || a.deadline.Before(first)) {
 			first = a.deadline
@@ -254,6 +323,9 @@ func (b *batch) end(a *attempt, r Result) {
 	closeReset(a.fd)
 	a.fd = -1
 	b.left--
+	if a.full {
+		b.full--
+	}
 	b.report(a.probe, r)
 }
 

@@ -25,7 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/txlb/txlb/internal/zone"
+	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -164,17 +164,13 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 
 // dial connects, or says why not.
 func dial(ctx context.Context, p *Probe) (net.Conn, Result) {
-	to, err := zone.Numbered(p.Addr.IP())
-	if err != nil {
-		return nil, Result{Code: L4Con, Text: err.Error()}
-	}
-	network, address := "tcp", to.String()
+	network, address := "tcp", p.Addr.IP().String()
 	if path := p.Addr.Path(); path != "" {
 		network, address = "unix", path
 	}
 	within := p.connectWithin()
-	d := net.Dialer{Timeout: within, KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
-	conn, err := d.DialContext(ctx, network, address)
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+	conn, err := connect.Dial(ctx, d, network, address, within)
 	if err == nil {
 		return conn, Result{}
 	}
@@ -203,26 +199,14 @@ func reset(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// connectFailed is the result of a connect(2) that failed.
+// connectFailed is the result of a connect(2) that failed. ENOSPC is no room in the
+// poller that waits for the answer (epoll_ctl(2)).
 func connectFailed(errno syscall.Errno) Result {
 	switch {
-	case local(errno):
+	case connect.Ours(errno) || errno == syscall.ENOSPC:
 		return Result{Code: SockErr, Text: errno.Error()}
 	case errno == syscall.ETIMEDOUT:
 		return Result{Code: L4Tout, Text: errno.Error()}
 	}
 	return Result{Code: L4Con, Text: errno.Error()}
-}
-
-// local tells whether connect(2) failed for want of something of our own: a
-// descriptor, memory, a local port, a permission, or room in the poller that
-// waits for the answer (ENOSPC, epoll_ctl(2)). A UNIX socket with a full
-// queue (EAGAIN) is busy, which is not down.
-func local(errno syscall.Errno) bool {
-	switch errno {
-	case syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS,
-		syscall.ENOMEM, syscall.EAGAIN, syscall.EACCES, syscall.EPERM, syscall.ENOSPC:
-		return true
-	}
-	return false
 }

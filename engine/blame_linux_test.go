@@ -1,0 +1,289 @@
+package engine
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/txlb/txlb/internal/sandbox"
+	"github.com/txlb/txlb/sched"
+)
+
+// reported returns the error of the next failure, which must be of a host.
+func (r *rig) reported(h *sched.Host) error {
+	r.t.Helper()
+	select {
+	case f := <-r.e.Failures():
+		if f.Host != h {
+			r.t.Errorf("host %s is reported, want %s", f.Host.Name(), h.Name())
+		}
+		return f.Err
+	case <-time.After(patience):
+		r.t.Error("nothing is reported")
+		return nil
+	}
+}
+
+// An address family that the system lacks fails the hosts that need it, and
+// nobody else notices.
+func TestB70MissingFamilyFailsItsHostAlone(t *testing.T) {
+	if !sandbox.NoFamily(t, syscall.AF_INET6) {
+		return
+	}
+	v6, err := sched.ParseAddr("[::1]:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachMode(t, func(t *testing.T, opt Options) {
+		r := newRig(t, opt, Route{}, v6, backendServer(t, answer("b")))
+		alone := Route{Timeouts: testTimeouts, Table: r.table(sched.Policy{Scheduler: "roundr"}, v6)}
+		r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.route},
+			Service{Name: "six", Listen: []string{"127.0.0.1:0"}, Route: &alone})
+		var six string
+		for _, l := range r.e.Listeners() {
+			if l.Service == "six" {
+				six = l.Addr
+			}
+		}
+		start := time.Now()
+		for range 4 {
+			c := dial(t, six)
+			c.expectEOF()
+			if got := r.ask(); got != "b" {
+				t.Errorf("the answer is %q", got)
+			}
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("eight clients took %v", took)
+		}
+		for range 2 {
+			f := <-r.e.Failures()
+			if f.Host != r.hosts[0] && f.Host != r.hosts[2] || !errors.Is(f.Err, syscall.EAFNOSUPPORT) {
+				t.Errorf("host %s: %v", f.Host.Name(), f.Err)
+			}
+		}
+		if r.hosts[0].Up() || !r.hosts[1].Up() || r.hosts[2].Up() {
+			t.Error("the wrong hosts are down")
+		}
+	})
+}
+
+// A UNIX socket that we may not connect to is a host that is down.
+func TestB70ForbiddenHostGoesDown(t *testing.T) {
+	if !sandbox.Unprivileged(t) {
+		return
+	}
+	eachMode(t, func(t *testing.T, opt Options) {
+		path := t.TempDir() + "/s"
+		forbidden := serveOn(t, listenOn(t, "unix", path), answer("a"))
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		r := newRig(t, opt, Route{}, forbidden, forbidden, backendServer(t, answer("c")))
+		for range 3 {
+			if got := r.ask(); got != "c" {
+				t.Errorf("the answer is %q", got)
+			}
+		}
+		if err := r.reported(r.hosts[0]); !errors.Is(err, syscall.EACCES) {
+			t.Errorf("reported %v", err)
+		}
+		if s := r.stats(); r.hosts[0].Up() || r.hosts[1].Up() || s.ConnectFailures["forbidden"] != 2 {
+			t.Errorf("hosts up: %v, %v; failures %v", r.hosts[0].Up(), r.hosts[1].Up(), s.ConnectFailures)
+		}
+	})
+}
+
+// unixBacklog listens on a UNIX socket with a short queue.
+func unixBacklog(t *testing.T, backlog int) net.Listener {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	defer func() { _ = f.Close() }()
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: t.TempDir() + "/s"}), syscall.Listen(fd, backlog)); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
+}
+
+// A full queue of a UNIX socket is waited for, as the kernel does over TCP: 300
+// clients at once are served through a queue of 16, and the host stays up.
+func TestB70FullQueueOfAUnixHostIsAskedAgain(t *testing.T) {
+	const clients = 300
+	eachMode(t, func(t *testing.T, opt Options) {
+		ln := unixBacklog(t, 16)
+		path, err := sched.ParseAddr("unix:" + ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newRig(t, opt, Route{}, path)
+		var all sync.WaitGroup
+		for range clients {
+			all.Go(func() {
+				if got := r.ask(); got != "a" {
+					t.Errorf("the answer is %q", got)
+				}
+			})
+		}
+		eventually(t, "all clients are there", func() bool { return r.stats().Active == clients })
+		serveOn(t, ln, answer("a"))
+		all.Wait()
+		r.quiet()
+		if s := r.stats(); !r.hosts[0].Up() || s.Ended["--"] != clients || r.hosts[0].Stats().Failures != 0 {
+			t.Errorf("host up %v, counted %+v", r.hosts[0].Up(), s)
+		}
+	})
+}
+
+// A queue that stays full for the connect time is a host that does not answer.
+func TestB70QueueThatStaysFullIsATimeout(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		ln := unixBacklog(t, 0)
+		defer func() { _ = ln.Close() }()
+		dial(t, "unix:"+ln.Addr().String())
+		times := testTimeouts
+		times.Connect = 300 * time.Millisecond
+		stuck, err := sched.ParseAddr("unix:" + ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newRig(t, opt, Route{Timeouts: times}, stuck, backendServer(t, answer("b")))
+		start := time.Now()
+		if got := r.ask(); got != "b" {
+			t.Errorf("the answer is %q", got)
+		}
+		onTime(t, time.Since(start), times.Connect)
+		if err := r.reported(r.hosts[0]); !errors.Is(err, syscall.ETIMEDOUT) || r.stats().ConnectFailures["timeout"] != 1 {
+			t.Errorf("reported %v, failures %v", err, r.stats().ConnectFailures)
+		}
+		// A client that gives up meanwhile is let go.
+		r.hosts[1].MarkDown()
+		r.hosts[0].MarkUp()
+		times.Connect = time.Hour
+		r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &Route{Timeouts: times, Table: r.route.Table}})
+		c := r.dial()
+		eventually(t, "it waits for the host", func() bool { return r.hosts[0].Stats().Active == 1 })
+		c.rst()
+		r.quiet()
+		if !r.hosts[0].Up() {
+			t.Error("the host is down")
+		}
+	})
+}
+
+// When the time for all connects is over, a host that has not had its own time is
+// not to blame.
+func TestB72EndOfTotalBlamesNoHost(t *testing.T) {
+	hole := silent(t)
+	eachMode(t, func(t *testing.T, opt Options) {
+		for _, connect := range []time.Duration{0, time.Hour} {
+			times := testTimeouts
+			times.Connect, times.Total = connect, 200*time.Millisecond
+			r := newRig(t, opt, Route{Timeouts: times}, hole, hole)
+			start := time.Now()
+			c := r.dial()
+			c.expectEOF()
+			onTime(t, time.Since(start), times.Total)
+			_ = c.Close()
+			r.quiet()
+			for _, h := range r.hosts {
+				if !h.Up() || h.Stats().Failures != 0 {
+					t.Errorf("connect %v: host %s: %+v", connect, h.Name(), h.Stats())
+				}
+			}
+			if s := r.stats(); s.Refused["timeout"] != 1 || s.Ended["sC"] != 1 || s.ConnectFailures["timeout"] != 0 {
+				t.Errorf("connect %v: counted %+v", connect, s)
+			}
+		}
+	})
+}
+
+// A connect that began before the host came back says nothing about it; one that
+// began afterwards does.
+func TestB73ConnectFromBeforeTheHostCameBack(t *testing.T) {
+	hole := silent(t)
+	eachMode(t, func(t *testing.T, opt Options) {
+		times := testTimeouts
+		times.Connect = 300 * time.Millisecond
+		r := newRig(t, opt, Route{Timeouts: times}, hole)
+		h := r.hosts[0]
+		for failures, comesBack := range []bool{true, false} {
+			c := r.dial()
+			eventually(t, "the connect is under way", func() bool { return h.Stats().Active == 1 })
+			if comesBack {
+				h.MarkDown()
+				h.MarkUp()
+			}
+			c.expectEOF()
+			_ = c.Close()
+			r.quiet()
+			if h.Up() != comesBack || h.Stats().Failures != uint64(failures+1) {
+				t.Errorf("came back meanwhile: %v; up: %v, failures %d", comesBack, h.Up(), h.Stats().Failures)
+			}
+		}
+	})
+}
+
+// A host that is down on a port of the range for connections is refused, whatever
+// port the kernel chooses: a connection to itself would echo the client's bytes
+// and keep the host's port.
+func TestB74NoConnectionToItself(t *testing.T) {
+	if !sandbox.Network(t) {
+		return
+	}
+	from := 20000
+	eachMode(t, func(t *testing.T, opt Options) {
+		for _, text := range []string{"127.0.0.1:40000", "[::1]:40000", "0.0.0.0:40000"} {
+			sandbox.LocalPorts(t, 50000, 60000)
+			r := newRig(t, opt, Route{})
+			addr, err := sched.ParseAddr(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The kernel tries the first port of the range first.
+			sandbox.LocalPorts(t, 40000, 40001)
+			route := Route{Timeouts: testTimeouts, Table: r.table(sched.Policy{Scheduler: "roundr"}, addr)}
+			r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &route})
+			from++
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: from}}
+			conn, err := d.Dial("tcp", r.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := &peer{t, conn}
+			c.send([]byte("?"))
+			c.expectEOF()
+			_ = c.Close()
+			if err := r.reported(r.hosts[0]); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s: reported %v", text, err)
+			}
+			eventually(t, "the host can have its port", func() bool { return bindable(t, addr) })
+		}
+	})
+}
+
+// bindable tells whether a host that does not set SO_REUSEADDR can start.
+func bindable(t *testing.T, a sched.Addr) bool {
+	t.Helper()
+	family, to := syscall.AF_INET, syscall.Sockaddr(&syscall.SockaddrInet4{Port: int(a.IP().Port())})
+	if a.IP().Addr().Is6() {
+		family, to = syscall.AF_INET6, &syscall.SockaddrInet6{Port: int(a.IP().Port())}
+	}
+	fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	return syscall.Bind(fd, to) == nil
+}

@@ -1,0 +1,164 @@
+// Package sandbox runs a test in a process of its own, which has its own network,
+// another user, or a kernel that refuses some system calls. What a test does to
+// the system stays in that process.
+//
+// Limit: it is for Linux. Where the system refuses a sandbox, the test is skipped.
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// variable names the test that a sandbox is for.
+const variable = "TXLB_SANDBOX"
+
+// life bounds a sandbox.
+const life = 2 * time.Minute
+
+// Network runs the calling test again in a network of its own, where only the
+// loopback interface is. It returns true in there, and false in the test that has
+// waited for it.
+func Network(t *testing.T) bool {
+	t.Helper()
+	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if os.Getuid() != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	if !inside(t, attr) {
+		return false
+	}
+	if err := loopbackUp(); err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// LocalPorts makes the kernel give connections the local ports from low to high,
+// over IPv4 and IPv6. It is for a test in a Network of its own.
+func LocalPorts(t *testing.T, low, high int) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", fmt.Appendf(nil, "%d %d", low, high), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Unprivileged runs the calling test again as a user without privileges. It
+// returns true in there, and false in the test that has waited for it.
+func Unprivileged(t *testing.T) bool {
+	t.Helper()
+	const nobody = 65534
+	attr := &syscall.SysProcAttr{}
+	if os.Getuid() == 0 && os.Getenv(variable) == "" {
+		attr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}
+	return inside(t, attr)
+}
+
+// NoFamily runs the calling test again in a process where socket(2) fails for an
+// address family. It returns true in there, and false in the test that has waited
+// for it.
+func NoFamily(t *testing.T, family int) bool {
+	t.Helper()
+	if !inside(t, &syscall.SysProcAttr{}) {
+		return false
+	}
+	const number, argument = 0, 16 // in struct seccomp_data; the low half of the first argument
+	low := uint32(argument)
+	if binaryIsBigEndian() {
+		low += 4
+	}
+	err := filter([]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: unix.SYS_SOCKET},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: low},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: uint32(family)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	})
+	if err != nil {
+		t.Skipf("this system takes no filter of system calls: %v", err)
+	}
+	return true
+}
+
+func binaryIsBigEndian() bool {
+	one := uint16(1)
+	return *(*byte)(unsafe.Pointer(&one)) == 0
+}
+
+// filter installs a filter of system calls for the whole process.
+func filter(program []unix.SockFilter) error {
+	runtime.LockOSThread() // both calls are of one thread; the second is for all
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(program)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// loopbackUp brings the loopback interface up.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}
+
+// inside tells whether the process is the sandbox of the test. If not, it runs
+// the test in one and takes over the result.
+func inside(t *testing.T, attr *syscall.SysProcAttr) bool {
+	t.Helper()
+	if os.Getenv(variable) == t.Name() {
+		return true
+	}
+	attr.Pdeathsig = syscall.SIGKILL
+	var out bytes.Buffer
+	// Who may not look into the folder of the program may run it by this name.
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$", "-test.timeout="+life.String())
+	cmd.Env = append(os.Environ(), variable+"="+t.Name(), "TMPDIR=/tmp")
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &out, &out, attr
+	runtime.LockOSThread() // the sandbox dies with the thread that starts it
+	defer runtime.UnlockOSThread()
+	err := cmd.Run()
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
+		t.Skipf("this system gives no sandbox: %v", err)
+	}
+	switch text := out.String(); {
+	case err != nil:
+		t.Errorf("in the sandbox: %v\n%s", err, text)
+	case bytes.Contains(out.Bytes(), []byte("--- SKIP")):
+		t.Skipf("in the sandbox:\n%s", text)
+	case !bytes.Contains(out.Bytes(), []byte("--- PASS: "+t.Name())):
+		t.Errorf("the sandbox has not run the test:\n%s", text)
+	default:
+		t.Logf("in the sandbox:\n%s", text)
+	}
+	return false
+}
