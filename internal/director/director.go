@@ -110,6 +110,7 @@ type Director struct {
 	fallen    map[*Target]bool // have gone down since tellAllDown
 	probing   int              // probes under way
 	swept     time.Time        // when startProbes last went through the hosts
+	stoodAt   time.Time        // when a probe last ended too late to prove anything
 	due       []dueProbe       // what it found, kept for its room
 	ramping   map[*Target]bool
 	ramped    time.Time // when ramp last went through them
@@ -249,8 +250,11 @@ func (d *Director) Run(ctx context.Context) error {
 		case <-givenUp:
 			d.drop(d.pending.ctx.Err())
 		case <-late:
-			d.pending.waited = true
-			d.finish()
+			d.drain() // what came at the same moment counts
+			if d.pending != nil {
+				d.pending.waited = true
+				d.finish()
+			}
 		case f := <-d.eng.Failures():
 			d.failed(f)
 		case r := <-d.probed:

@@ -28,6 +28,9 @@ const (
 	// coarse is the least time between two looks at what is due, which take long
 	// where hosts are many.
 	coarse = 10 * time.Millisecond
+	// tooLate is how long after its time was over a failed probe may end and still
+	// prove something.
+	tooLate = 100 * time.Millisecond
 )
 
 // probeResult is a probe that has ended.
@@ -147,6 +150,15 @@ func (d *Director) judge(r probeResult) {
 		return // it has gone, or changed, meanwhile
 	}
 	ok := r.result.OK()
+	if r.result.Tells() && r.result.Late > tooLate && !t.excused {
+		// This process stood still, or had no processor for long: the answer may
+		// have come in time. The target is probed again at once, and that counts.
+		t.excused = true
+		t.next = time.Now()
+		d.stoodStill(r.result.Late)
+		return
+	}
+	t.excused = false
 	switch {
 	case !r.result.Tells():
 	case ok && status.Up:
@@ -169,6 +181,14 @@ func (d *Director) judge(r probeResult) {
 			s.Reason = r.result.Text
 		}
 	})
+}
+
+// stoodStill notes that a probe ended so late that it proves nothing.
+func (d *Director) stoodStill(late time.Duration) {
+	if now := time.Now(); now.Sub(d.stoodAt) > scanEvery { // all probes under way end like this
+		d.stoodAt = now
+		d.log.Warn("checks discarded: this process stood still or is overloaded", "late", late.Round(time.Millisecond).String())
+	}
 }
 
 // allDown tells whether the group has hosts that should serve, and none is up:

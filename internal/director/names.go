@@ -427,6 +427,11 @@ func (d *Director) startLookups(ctx context.Context, now time.Time) time.Duratio
 
 // lookUp is the goroutine of one look-up.
 func (d *Director) lookUp(ctx context.Context, from *source, host string, before []endpoint) {
+	begun := time.Now()
 	ends, err := from.look(ctx, host, before)
+	if err != nil && ctx.Err() == nil && time.Since(begun) > lookupTimeout+tooLate {
+		// This process stood still: the answer may have come in time.
+		ends, err = from.look(ctx, host, before)
+	}
 	d.looked <- lookup{host, from, ends, err} // has room for every look-up
 }

@@ -96,6 +96,7 @@ type Target struct {
 	maint     bool
 	waiting   bool // for the first check that passes (start="down")
 	probing   bool
+	excused   bool      // the last probe ended too late to prove anything
 	last      time.Time // the last probe's start, or the last change if that was later
 	next      time.Time // of the next probe; zero: not decided
 	failed    int       // probes failed in a row while up

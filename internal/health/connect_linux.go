@@ -231,6 +231,8 @@ func (b *batch) wait() {
 			return
 		}
 		_ = raw.Read(func(uintptr) bool { return b.take() }) // its error is the deadline
+		for b.take() {                                       // what has come counts, however late it is seen
+		}
 		b.expire()
 		b.askAgain()
 	}
@@ -304,7 +306,7 @@ func (b *batch) expire() {
 	now := time.Now()
 	for i := range b.open {
 		if a := &b.open[i]; a.fd >= 0 && !now.Before(a.deadline) {
-			b.end(a, Result{Code: L4Tout, Text: silent(b.probes[a.probe].connectWithin()), Took: now.Sub(a.begun)})
+			b.end(a, Result{Code: L4Tout, Text: silent(b.probes[a.probe].connectWithin()), Took: now.Sub(a.begun), Late: now.Sub(a.deadline)})
 		}
 	}
 }

@@ -106,6 +106,9 @@ type Result struct {
 	Code Code
 	Text string        // for an operator; "" where the code says it all
 	Took time.Duration // from the first call to the answer
+	// Late is how long after its time was over a probe ended that did not pass: a
+	// moment, or for as long as this process stood still.
+	Late time.Duration
 }
 
 // OK tells whether the host passed.
@@ -132,6 +135,13 @@ func Run(ctx context.Context, p Probe) Result {
 		r = Result{Code: SockErr, Text: "the probe was given up"}
 	}
 	r.Took = time.Since(begun)
+	allowed := p.Timeout
+	if r.Code == L4Tout {
+		allowed = p.connectWithin()
+	}
+	if !r.OK() {
+		r.Late = max(0, r.Took-allowed)
+	}
 	return r
 }
 
@@ -140,7 +150,7 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 	if conn == nil {
 		return r
 	}
-	defer reset(conn)
+	defer reset(conn) // the connection itself
 	if p.Type == TCP {
 		return Result{Code: L4OK}
 	}
@@ -150,6 +160,7 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 	// The end of ctx is a deadline that has passed.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(begun) })
 	defer stop()
+	conn = &lastLook{Conn: conn}
 	switch p.Type {
 	case HTTP:
 		return askHTTP(conn, p)
@@ -160,6 +171,26 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 		return greet(conn, p)
 	}
 	return await(conn, p)
+}
+
+// lastLook is a connection that reads once more when its deadline has passed. In a
+// process that stood still deadlines have passed before anybody has read what came.
+type lastLook struct {
+	net.Conn
+	looked bool
+}
+
+// lookFor is how long the last look takes where nothing is there.
+const lookFor = 5 * time.Millisecond
+
+func (c *lastLook) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n == 0 && !c.looked && timedOut(err) {
+		c.looked = true
+		_ = c.SetReadDeadline(time.Now().Add(lookFor))
+		n, err = c.Conn.Read(p)
+	}
+	return n, err
 }
 
 // dial connects, or says why not.

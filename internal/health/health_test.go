@@ -68,3 +68,56 @@ func TestCodesHaveHAProxysNames(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// B66: what has come when the deadline has passed is read all the same, once.
+func TestLastLook(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	far, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = far.Close() }()
+	near, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = near.Close() }()
+	if _, err := far.Write([]byte("abc")); err != nil {
+		t.Fatal(err)
+	}
+	peeked := make([]byte, 1)
+	if _, err := near.Read(peeked); err != nil { // the rest has come with it
+		t.Fatal(err)
+	}
+	_ = near.SetDeadline(time.Unix(1, 0))
+	c := &lastLook{Conn: near}
+	rest := make([]byte, 10)
+	if n, err := c.Read(rest); string(rest[:n]) != "bc" {
+		t.Errorf("the last look found %q, %v", rest[:n], err)
+	}
+	if _, err := c.Read(rest); !timedOut(err) {
+		t.Errorf("the look after the last: %v", err)
+	}
+}
+
+// A probe that has failed tells how late it was.
+func TestLateness(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // accepts nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	const timeout = 50 * time.Millisecond
+	r := Run(t.Context(), Probe{Addr: parse(t, ln.Addr().String()), Type: Expect, Expect: "x", Timeout: timeout})
+	if r.Code != L7Tout || r.Late != max(0, r.Took-timeout) {
+		t.Errorf("%v took %v and was %v late", r, r.Took, r.Late)
+	}
+	_ = ln.Close()
+	if r := Run(t.Context(), Probe{Addr: parse(t, ln.Addr().String()), Timeout: 10 * time.Second}); r.OK() || r.Late != 0 {
+		t.Errorf("%v took %v and was %v late", r, r.Took, r.Late)
+	}
+}
