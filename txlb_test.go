@@ -3,10 +3,13 @@ package txlb
 import (
 	"encoding/json"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,9 +20,11 @@ import (
 
 const module = "github.com/txlb/txlb"
 
-// rooms says which packages of the module each room may import: the table of
-// docs/architecture.md. What is not listed may import none. The tests of a room
-// may import whatever the room may, and what they are listed for below.
+var update = flag.Bool("update", false, "write the table of rooms in docs/architecture.md")
+
+// rooms says which packages of the module each room may import; the table in
+// docs/architecture.md is made from it. What is not listed may import none. The
+// tests of a room may import more.
 var rooms = map[string][]string{
 	"":                        {"config", "engine", "internal/director", "internal/logs", "sched"},
 	"cmd/txlb":                {"config", "engine", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/web", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "sched", "splice"},
@@ -61,18 +66,23 @@ var outside = map[string][]string{
 
 // pkg is what `go list -json` says of a package, as far as the fence needs it.
 type pkg struct {
-	ImportPath string
-	Imports    []string
+	ImportPath, Name, Doc string
+	Imports               []string
+}
+
+// room is the folder of a package, "" for the root.
+func (p pkg) room() string {
+	return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
 }
 
 // TestImportsKeepToTheRooms fails when an import breaks the table of rooms.
 func TestImportsKeepToTheRooms(t *testing.T) {
 	for _, goos := range []string{"linux", "darwin", "windows"} {
 		for _, p := range list(t, goos) {
-			room := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+			room := p.room()
 			allowed, known := rooms[room]
 			if !known {
-				t.Errorf("package %q is in no room: add it to the table here and in docs/architecture.md", room)
+				t.Errorf("package %q is in no room: add it to the table in txlb_test.go", room)
 				continue
 			}
 			for _, path := range p.Imports {
@@ -92,15 +102,106 @@ func TestImportsKeepToTheRooms(t *testing.T) {
 	}
 }
 
-// covered are the numbered statements of what the balancer does that must have
-// a test; the others come with the parts that they are about.
-var covered = []struct{ from, to int }{{1, 39}, {43, 54}, {57, 57}, {59, 61}, {63, 66}, {68, 74}, {76, 76}}
+// TestArchitectureHasTheRooms holds the table of rooms in docs/architecture.md
+// and the code together. What a room is for is the first sentence of its
+// package comment.
+func TestArchitectureHasTheRooms(t *testing.T) {
+	const page = "docs/architecture.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	marked := regexp.MustCompile(`(?s)(<!-- rooms -->\n).*?(<!-- end -->)`)
+	if !marked.Match(text) {
+		t.Fatalf("%s has no <!-- rooms --> and <!-- end -->", page)
+	}
+	want := marked.ReplaceAllString(string(text), "${1}"+strings.ReplaceAll(roomTable(list(t, "linux")), "$", "$$")+"${2}")
+	switch {
+	case want == string(text):
+	case *update:
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		t.Errorf("%s has another table of rooms; run go test . -run TestArchitectureHasTheRooms -update", page)
+	}
+}
 
-// TestBehavioursHaveTests fails when a statement has lost its test. A test is
-// named after the numbers it is about: TestB07…, or TestB07…AndB08….
+// roomTable writes rooms as a table, with the outside libraries that only they
+// may import.
+func roomTable(packages []pkg) string {
+	link := regexp.MustCompile(`\[([\w.]+)\]`)
+	var b strings.Builder
+	b.WriteString("| room | what it does | may import | libraries of its own |\n|---|---|---|---|\n")
+	for _, p := range packages {
+		if p.Doc == "" { // of a folder that has tests alone
+			continue
+		}
+		about := strings.TrimPrefix(strings.TrimPrefix(p.Doc, "Package "+p.Name+" "), "Command "+path.Base(p.ImportPath)+" ")
+		about = link.ReplaceAllString(strings.TrimSuffix(about, "."), "`$1`")
+		var imports, libraries []string
+		for _, in := range rooms[p.room()] {
+			imports = append(imports, strings.TrimPrefix(in, "internal/"))
+		}
+		for lib, owners := range outside {
+			if slices.Contains(owners, p.room()) {
+				libraries = append(libraries, strings.TrimPrefix(lib, "github.com/"))
+			}
+		}
+		slices.Sort(imports)
+		slices.Sort(libraries)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", p.room(), about, orDash(imports), orDash(libraries))
+	}
+	return b.String()
+}
+
+func orDash(names []string) string {
+	if len(names) == 0 {
+		return "–"
+	}
+	return strings.Join(names, ", ")
+}
+
+// TestBehavioursHaveTests holds docs/behaviours.md and the tests together: each
+// statement that is not planned has a test, and each test named after a number
+// has a statement. A test is named after the numbers it is about: TestB07…, or
+// TestB07…AndB08….
 func TestBehavioursHaveTests(t *testing.T) {
-	tested := map[int]bool{}
-	name := regexp.MustCompile(`(?m)^func Test(B\d\d\w*)\(`)
+	const page = "docs/behaviours.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	planned := map[int]bool{} // by number
+	next := 1
+	for _, m := range regexp.MustCompile(`(?m)^(\d+)\. (\*\*Planned\.\*\*)?`).FindAllStringSubmatch(string(text), -1) {
+		n, _ := strconv.Atoi(m[1])
+		if n != next {
+			t.Errorf("%s: statement %d stands where %d should", page, n, next)
+		}
+		planned[n], next = m[2] != "", n+1
+	}
+	tested := testedBehaviours(t)
+	for n, later := range planned {
+		switch name := tested[n]; {
+		case later && name != "":
+			t.Errorf("%s: statement %d is marked **Planned.**, but has the test %s: delete the mark", page, n, name)
+		case !later && name == "":
+			t.Errorf("%s: statement %d has no test; name one TestB%02d…, or mark it **Planned.**", page, n, n)
+		}
+	}
+	for n, name := range tested {
+		if _, stated := planned[n]; !stated {
+			t.Errorf("%s: %s has no statement %d", page, name, n)
+		}
+	}
+}
+
+// testedBehaviours returns the numbers in names of tests, each with a test.
+func testedBehaviours(t *testing.T) map[int]string {
+	t.Helper()
+	tested := map[int]string{}
+	name := regexp.MustCompile(`(?m)^func (TestB\d\d\w*)\(`)
 	number := regexp.MustCompile(`B(\d\d)`)
 	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
@@ -110,7 +211,7 @@ func TestBehavioursHaveTests(t *testing.T) {
 		for _, test := range name.FindAllStringSubmatch(string(text), -1) {
 			for _, n := range number.FindAllStringSubmatch(test[1], -1) {
 				i, _ := strconv.Atoi(n[1])
-				tested[i] = true
+				tested[i] = test[1]
 			}
 		}
 		return err
@@ -118,13 +219,7 @@ func TestBehavioursHaveTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range covered {
-		for n := r.from; n <= r.to; n++ {
-			if !tested[n] {
-				t.Errorf("behaviour %d has no test", n)
-			}
-		}
-	}
+	return tested
 }
 
 // TestDependenciesStayFew holds the set of modules that the program is built
@@ -147,7 +242,7 @@ func TestDependenciesStayFew(t *testing.T) {
 
 func list(t *testing.T, goos string) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Doc,Imports", "./...")
 	cmd.Env = append(cmd.Environ(), "GOOS="+goos, "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	if err != nil {

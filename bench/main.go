@@ -1,8 +1,7 @@
 //go:build linux
 
-// Command bench measures txlb beside its peers: no proxy at all, HAProxy in
-// four settings, nginx's stream module and the plain Go proxy that anybody
-// would write. All of them run on loopback, one at a time, under the same load
+// Command bench measures txlb beside its peers: no proxy, HAProxy in four
+// settings, nginx's stream module and a plain Go proxy. All of them run on loopback, one at a time, under the same load
 // and in the same run; what counts is the CPU time of the proxy for one unit
 // of work and its ratio to the others, for absolute times are not stable.
 //

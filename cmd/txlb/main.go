@@ -1,4 +1,5 @@
-// Command txlb is a TCP load balancer. See README.md for what it does and
+// Command txlb is the program: commands, signals, limits of the process, and
+// the wiring of all parts. See README.md for what it does and
 // docs/operations.md for running it.
 package main
 

@@ -1,6 +1,5 @@
-// Package admin is the runtime verbs: each is defined once, in one table, and
-// whatever serves people or programs (page, API, SSH, socket) only carries
-// commands to [Admin.Execute] and results back.
+// Package admin defines the runtime verbs, each once, in one table. Page, API,
+// SSH and socket only carry commands to [Admin.Execute] and results back.
 //
 // A verb of the table has a name, parameters, a role and a line of help; help,
 // completion and documentation are made of it. A verb that changes something is

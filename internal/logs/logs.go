@@ -1,5 +1,5 @@
 // Package logs writes the program's log: slog handlers over a file that can be
-// opened anew, so that logrotate(8) can move it away.
+// reopened, so that logrotate(8) can move it away.
 package logs
 
 import (

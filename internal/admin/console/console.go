@@ -1,5 +1,5 @@
-// Package console is how people meet the runtime verbs at a terminal: a prompt
-// ([Terminal.Shell]), a live view ([Terminal.Top]), and the way results look
+// Package console shows the runtime verbs at a terminal: a prompt
+// ([Terminal.Shell]), a live view ([Terminal.Top]) and the form of results
 // ([Render], [Run], [Script]). It carries bytes of a terminal in and out and knows
 // nothing of how they travel; commands go to an [Executor].
 //

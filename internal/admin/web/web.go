@@ -1,6 +1,6 @@
-// Package web serves the admin to browsers and programs: the pages of package
-// page, the ancestors' paths, JSON under /api/v1 with its description in
-// /api/v1/openapi.json, and live events.
+// Package web serves the admin over HTTP: the pages of package page, the paths of
+// earlier versions, JSON under /api/v1 (described in /api/v1/openapi.json) and
+// live events.
 //
 // [Open] makes it for a listener; [Page.Serve] answers until its context ends. All that it can do is
 // in one table of routes, each with the role that it takes; only /healthz and

@@ -1,6 +1,5 @@
-// Package page is what an operator sees: it turns one state of the director
-// and one snapshot of the engine into HTML, and keeps the figures of the last
-// ten minutes for the charts. It does no HTTP and knows no passwords.
+// Package page turns one state of the director and one snapshot of the engine
+// into HTML, and keeps the last ten minutes for the charts. It does no HTTP and knows no passwords.
 //
 // Whoever serves it makes one [Meter], calls [Meter.Sample] once a second and
 // sends what that returns to every live page as the SSE event "figures" at
