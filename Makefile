@@ -29,12 +29,15 @@ test: lint ## every test: style, all systems, both engines, race detector, real 
 	$(GO) test -tags portable ./engine
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck, and that every system builds
+lint: ## gofmt, go vet, staticcheck, and that every system and processor builds
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags portable ./engine
 	$(GO) run $(STATICCHECK) ./...
-	@for os in darwin freebsd windows; do echo "GOOS=$$os $(GO) build ./..."; GOOS=$$os CGO_ENABLED=0 $(GO) build -o /dev/null ./... || exit 1; done
+	@for on in $(SYSTEMS); do echo "$$on: $(GO) build ./..."; GOOS=$${on%/*} GOARCH=$${on#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./... || exit 1; done
+
+# Beside the usual ones: 32 bits (arm) and the other byte order (s390x).
+SYSTEMS = linux/arm64 linux/riscv64 linux/ppc64le linux/s390x linux/arm darwin/arm64 freebsd/amd64 windows/amd64
 
 .PHONY: fuzz
 fuzz: ## fuzz the parsers and the sessions for a minute each

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"syscall"
@@ -80,9 +81,10 @@ func (p *poller) remove(fd int32) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.ep), unix.EPOLL_CTL_DEL, uintptr(fd), 0, 0, 0)
 }
 
-// ready returns the events that are there, without waiting.
+// ready returns the events that are there, without waiting. epoll_pwait is what
+// every processor has; newer ones lack epoll_wait.
 func (p *poller) ready() []unix.EpollEvent {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_WAIT, uintptr(p.ep),
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.ep),
 		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), 0, 0, 0)
 	if errno != 0 {
 		return nil
@@ -93,8 +95,10 @@ func (p *poller) ready() []unix.EpollEvent {
 // wait returns the next events. It is a call that the scheduler knows of: a
 // loop that blocked in a raw one would hang the process at a collection.
 func (p *poller) wait() []unix.EpollEvent {
-	n, err := unix.EpollWait(p.ep, p.events[:], -1)
-	if err != nil {
+	const forever = ^uintptr(0)
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.ep),
+		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), forever, 0, 0)
+	if errno != 0 {
 		return nil
 	}
 	return p.events[:n]
@@ -103,7 +107,8 @@ func (p *poller) wait() []unix.EpollEvent {
 // ring wakes the loop. Any goroutine may call it.
 func (p *poller) ring() {
 	if p.rung.CompareAndSwap(false, true) {
-		one := [8]byte{1}
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
 		_, _ = unix.Write(p.bell, one[:])
 	}
 }

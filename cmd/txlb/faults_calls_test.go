@@ -139,7 +139,7 @@ const someSessions = 24
 // A call that a signal interrupts is made again. Nobody notices.
 func TestB60InterruptedCallsAreInvisible(t *testing.T) {
 	t.Parallel()
-	for _, call := range strings.Fields("splice accept4 connect recvfrom sendto epoll_wait") {
+	for _, call := range strings.Fields("splice accept4 connect recvfrom sendto epoll_pwait") {
 		faulty(t, call, "1+2", "EINTR", func(t *testing.T, rule string) {
 			if _, o, _, _ := onFault(t, rule, someSessions, true); o.whole != someSessions {
 				t.Errorf("clients noticed: %+v", o)
