@@ -253,15 +253,21 @@ func TestB15OneByteWritesArriveAtOnce(t *testing.T) {
 	})
 }
 
-// An urgent byte is not passed on, but what is before and behind it arrives,
-// also where the stream is spliced by then, or ends right there.
+// An urgent byte arrives in its place in the stream, and stops nothing, also
+// where the stream is spliced by then, or ends right there.
 func TestB16UrgentByte(t *testing.T) {
 	play(t,
-		scene{name: "small", client: "send 3 | urgent | send 4 | fin | expect 7 | eof", backend: "expect 7 | eof | send 3 | urgent | send 4"},
-		scene{name: "sustained", client: "[send 2M, urgent, send 2M, fin] | expect 3M | eof", backend: "[send 1M, urgent, send 2M, fin] | expect 4M | eof"},
-		scene{name: "alone, then silence", client: "urgent | pause 20ms | send 3 | expect 3", backend: "expect 3 | send 3 | eof"},
-		scene{name: "last", client: "send 300K | urgent | fin | eof", backend: "expect 300K | eof"},
-		scene{name: "stalled", client: "send 1M | urgent | send 20M | fin | eof", backend: "stall | expect 21M | eof"})
+		scene{name: "small", client: "send 3 | urgent | send 4 | fin | expect 8 | eof", backend: "expect 8 | eof | send 3 | urgent | send 4"},
+		scene{name: "sustained", client: "[send 2M, urgent, send 2M, fin] | expect 3M | expect 1 | eof",
+			backend: "[send 1M, urgent, send 2M, fin] | expect 4M | expect 1 | eof"},
+		scene{name: "alone", client: "urgent | expect 3 | fin | eof", backend: "expect 1 | send 2 | urgent | eof"},
+		scene{name: "first", backend: "urgent | expect 1 | fin | eof", client: "expect 1 | urgent | eof"},
+		scene{name: "in turns", client: "urgent | expect 1 | urgent | expect 1 | urgent | expect 1 | fin | eof",
+			backend: "expect 1 | urgent | expect 1 | urgent | expect 1 | urgent | eof"},
+		scene{name: "last", client: "send 300K | urgent | fin | eof", backend: "expect 300K | expect 1 | eof"},
+		scene{name: "last of the backend", backend: "send 300K | urgent | fin | eof", client: "expect 300K | expect 1 | eof"},
+		scene{name: "stalled", client: "send 1M | urgent | send 20M | fin | eof", backend: "stall | expect 21M | expect 1 | eof"},
+		scene{name: "stalled client", backend: "send 1M | urgent | send 20M | fin | eof", client: "stall | expect 21M | expect 1 | eof"})
 }
 
 func TestB17DataBeforeResetIsDelivered(t *testing.T) {

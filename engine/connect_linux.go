@@ -21,9 +21,9 @@ func (l *loop) open(fd int32, from sched.Addr, svc *service) {
 	s.started, s.active = l.now, l.now
 	s.attempt.from = from
 	// The listener has handed its options down.
-	s.ends[client] = end{fd: fd, flags: writable | nodelay | tuned}
+	s.ends[client] = end{fd: fd, flags: writable | nodelay | tuned | inline}
 	if !from.IsValid() {
-		s.ends[client].set(unixEnd)
+		s.ends[client] = end{fd: fd, flags: writable | unixEnd}
 	}
 	s.count.sessions.Add(1)
 	s.count.active.Add(1)

@@ -26,6 +26,7 @@ const (
 	writable                     // takes bytes, as far as is known
 	hungUp                       // the peer's FIN has arrived (EPOLLRDHUP): read on until it shows
 	urgent                       // an urgent byte was announced: a short read does not mean drained
+	inline                       // urgent bytes stay in their place in the stream (SO_OOBINLINE)
 	ended                        // nothing more will be read: the end was read, or an error
 	reset                        // the connection failed: an end read after this is not a clean one
 	broken                       // nothing more can be sent
@@ -34,7 +35,7 @@ const (
 	nodelay                      // TCP_NODELAY is set
 	paced                        // has the system's congestion control again
 	tuned                        // keep-alive and the send queue's limit are set
-	unixSocket                   // not TCP
+	unixSocket                   // not TCP: a short read does not mean drained
 	answered                     // a backend whose first bytes were read
 )
 
@@ -94,6 +95,7 @@ type flow struct {
 	streamed uint8 // reads to be copied in a row before these are small messages and no gap in a stream
 	sending  bool  // the loop has bytes of this flow in its batch
 	queued   bool  // waits for its turn to splice
+	corked   bool  // the last bytes wait in the kernel for an end that is to follow
 	done     bool  // nothing will move any more
 }
 
@@ -171,9 +173,10 @@ func (f *flow) onRead(src *end, n, room int, errno syscall.Errno) {
 		src.set(ended | reset | broken)
 	case n == 0:
 		src.set(ended)
-	case n < room && !src.is(hungUp|urgent):
-		// A short read has emptied the socket, unless an end or an urgent
-		// mark stopped it; what comes later brings an event.
+	case n < room && !src.is(hungUp|urgent|unixSocket):
+		// A short read has emptied the socket, unless an end, an urgent mark or
+		// a descriptor that was passed (unix(7)) stopped it; what comes later
+		// brings an event.
 		src.clear(readable)
 	}
 }

@@ -177,7 +177,11 @@ func (g *theatre) step() {
 			s.farReset()
 		}
 	case 8:
-		g.say("socket %d: urgent", s.id)
+		g.say("socket %d: urgent, or a descriptor with %d", s.id, size)
+		if s.unix {
+			s.farPass(size)
+			break
+		}
 		s.farUrgent()
 	case 9, 10:
 		g.answerConnects(op)
@@ -203,9 +207,12 @@ func (g *theatre) step() {
 		for range op >> 4 & 3 {
 			late := k.sockets[g.next()%len(k.sockets)]
 			g.say("socket %d: meanwhile, reset %v", late.id, op > 128)
-			if op > 128 {
+			switch {
+			case op > 128:
 				late.farReset()
-			} else {
+			case op > 100:
+				late.farUrgent()
+			default:
 				late.farSend(size)
 			}
 		}
@@ -217,12 +224,18 @@ func (g *theatre) accept() {
 	k := g.k
 	s := k.newSocket()
 	k.backends = g.next()
-	g.say("socket %d: a client, connects go by %d", s.id, k.backends)
+	s.unix = k.backends >= 192
+	s.inline = !s.unix // handed down by the listener
+	from := simPort(s.id)
+	if s.unix {
+		from = sched.Addr{}
+	}
+	g.say("socket %d: a client, UNIX %v, connects go by %d", s.id, s.unix, k.backends)
 	for _, h := range g.hosts {
 		h.MarkUp()
 	}
 	g.e.sessions.Add(1)
-	g.l.open(int32(s.id+fdBase), sched.Addr{}, g.svc)
+	g.l.open(int32(s.id+fdBase), from, g.svc)
 	g.l.sweep()
 }
 
@@ -284,7 +297,7 @@ func (g *theatre) settle() {
 // asleep looks for work that a sleeping loop has left.
 func (g *theatre) asleep() {
 	g.l.table.each(func(s *session) {
-		if s.phase != connecting && s.phase != established || s.ends[backend].fd < 0 {
+		if s.phase == refusing || s.ends[backend].fd < 0 {
 			return // refused, or waiting for a descriptor
 		}
 		if s.phase == connecting && s.attempt.queueFull {
@@ -300,6 +313,9 @@ func (g *theatre) asleep() {
 			}
 			if dst.corked && !dst.dead {
 				g.k.fail("asleep: bytes wait in socket %d for an end that does not follow", dst.id)
+			}
+			if s.phase == lingering {
+				continue
 			}
 			f := &s.flows[i]
 			switch {

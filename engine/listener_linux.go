@@ -114,6 +114,9 @@ func (ln *listener) openTCP(network, address string, loops, backlog int) error {
 				return fmt.Errorf("listen on %s: setsockopt %d/%d: %w", address, o.level, o.name, errno)
 			}
 		}
+		if errno := setInt(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); errno != 0 { // likewise
+			return fmt.Errorf("listen on %s: SO_OOBINLINE: %w", address, errno)
+		}
 		if onLoopback(fd) && pacing() != "" {
 			unpace(int32(fd)) // handed down as well
 		}

@@ -285,6 +285,9 @@ func (l *loop) sessionEvent(ev *unix.EpollEvent) {
 	side := ev.Fd & 1
 	e := &s.ends[side]
 	e.hint(ev.Events)
+	if ev.Events&unix.EPOLLPRI != 0 {
+		l.keepUrgent(e)
+	}
 	switch s.phase {
 	case established:
 		l.wake(s)

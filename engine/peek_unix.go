@@ -42,3 +42,13 @@ func hasUnread(c net.Conn) bool {
 	})
 	return err == nil && n > 0
 }
+
+// keepUrgent makes urgent bytes of c stay in their place in the stream
+// (SO_OOBINLINE).
+func keepUrgent(c *net.TCPConn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+		})
+	}
+}

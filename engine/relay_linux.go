@@ -53,7 +53,16 @@ func (l *loop) settle(s *session) {
 			l.letGo(f)
 			// When the other flow has finished too, close says it all; after a
 			// reset, an end would be a lie.
-			if !s.flows[1-i].done && !dst.is(broken) && !src.is(reset) {
+			switch {
+			case dst.is(broken):
+			case src.is(reset):
+				if f.corked && !dst.is(unixSocket) {
+					// The source was reset after its end had been announced to
+					// the kernel. TCP_NODELAY pushes what waits for that end.
+					dst.set(nodelay)
+					_ = l.sys.setInt(dst.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+				}
+			case !s.flows[1-i].done:
 				l.sys.shutdownWrite(dst.fd)
 			}
 			s.active = l.now
@@ -82,11 +91,13 @@ func (l *loop) receive(s *session, i int) bool {
 		n, errno := l.sys.recv(src.fd, room[total:])
 		f.onRead(src, n, len(room)-total, errno)
 		total += n
-		if n == 0 || total == len(room) || !src.is(hungUp) || src.is(urgent) {
+		l.readOn(src)
+		if n == 0 || total == len(room) || !src.is(hungUp|urgent|unixSocket) {
 			break
 		}
 		// The peer has sent its FIN: read on to the end, so that it is passed
-		// on together with the last bytes.
+		// on together with the last bytes. Or something may have ended this read
+		// early: only the kernel can tell that nothing is left.
 	}
 	if total == 0 {
 		return false
@@ -108,6 +119,23 @@ func (l *loop) receive(s *session, i int) bool {
 	l.queueSend(s, i, room[:total], src.is(ended) && !src.is(reset))
 	l.used += total
 	return true
+}
+
+// keepUrgent makes urgent bytes stay in the stream. Without it a read that
+// begins at one skips it.
+func (l *loop) keepUrgent(e *end) {
+	if !e.is(inline) {
+		e.set(inline)
+		_ = l.sys.setInt(e.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	}
+}
+
+// readOn makes it safe to read on from a socket without another event: an urgent
+// byte may have come that no event has told of. Behind a FIN none can come.
+func (l *loop) readOn(src *end) {
+	if src.is(readable) && !src.is(ended|hungUp) {
+		l.keepUrgent(src)
+	}
 }
 
 // queueSend adds a send to the batch. With last, the end of the stream follows
@@ -147,6 +175,7 @@ func (l *loop) sent(op *sendOp) {
 	f, dst := &s.flows[i], &s.ends[1-i]
 	f.sending = false
 	f.onWrite(dst, n, len(p), op.errno)
+	f.corked = op.last && n == len(p) // else the rest pushes
 	if n > 0 {
 		l.moved(s, i, n)
 		l.count.copied.Add(uint64(n))
@@ -243,6 +272,7 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 				pipe, err := l.sys.lend()
 				if err != nil { // none to be had: copy
 					f.mode = copying
+					l.readOn(src)
 					return moved
 				}
 				f.pipe = pipe
@@ -250,6 +280,9 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 			}
 			n, st, err := f.pipe.Fill(int(src.fd), min(int(f.window), max(budget-moved, minWindow)))
 			f.onFill(src, n, st, err)
+			if f.mode == copying {
+				l.readOn(src)
+			}
 			if n > 0 {
 				s.active = l.now
 				if i == backend {

@@ -2,7 +2,10 @@
 
 package engine
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // moved checks that a scene's stream went both ways that the test is about.
 func moved(t *testing.T, r *rig, copied, spliced bool) {
@@ -47,5 +50,61 @@ func TestB20EndWaitsForThePipe(t *testing.T) {
 	} {
 		sc.check = func(t *testing.T, r *rig) { moved(t, r, false, true) }
 		t.Run(sc.name, func(t *testing.T) { sc.play(t, Options{Loops: 1, Splice: SpliceAlways}) })
+	}
+}
+
+// meanwhile lets something happen between the reads of a batch and its sends.
+type meanwhile struct {
+	kernel
+	happens func(batch []sendOp)
+}
+
+func (m meanwhile) send(batch []sendOp) {
+	m.happens(batch)
+	m.kernel.send(batch)
+}
+
+// B17: a backend's last bytes are sent with word that an end follows at once. If
+// the backend is reset in the same flush, no end follows: the bytes are not to
+// wait for it, which would take 200 ms.
+func TestB17ResetInTheFlushOfTheLastBytes(t *testing.T) {
+	back, ready := make(chan *peer, 1), make(chan struct{})
+	r := newRig(t, Options{Loops: 1, Ring: RingOff}, Route{}, backendServer(t, func(p *peer) {
+		p.expect([]byte("hello"))
+		back <- p
+		<-ready
+	}))
+	c := r.dial()
+	c.send([]byte("hello"))
+	b := <-back
+	// Both sides send while the loop is held, so that one batch takes it all in.
+	held, release := make(chan struct{}), make(chan struct{})
+	l := r.e.loops[0]
+	was := l.sys
+	l.submit(func() {
+		l.sys = meanwhile{was, func(batch []sendOp) {
+			if len(batch) == 2 && batch[1].last {
+				b.rst()
+			}
+		}}
+		close(held)
+		<-release
+	})
+	<-held
+	b.send([]byte("last"))
+	b.fin()
+	c.send([]byte("more"))
+	start := time.Now()
+	close(release)
+	c.expect([]byte("last"))
+	if took := time.Since(start); took > 120*time.Millisecond {
+		t.Errorf("the last bytes came after %v", took)
+	}
+	c.expectReset()
+	close(ready)
+	r.quiet()
+	r.e.onLoops(func(l *loop) { l.sys = was })
+	if s := r.stats(); s.Ended["SD"] != 1 {
+		t.Errorf("endings %v", s.Ended)
 	}
 }

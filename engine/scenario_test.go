@@ -28,7 +28,7 @@ import (
 //	fin        end the sending direction
 //	rst        reset the connection
 //	close      close it
-//	urgent     send an urgent byte, which is not part of the stream
+//	urgent     send the next byte of one's own stream as an urgent one
 //	stall      read nothing until what the other sends has come to a standstill
 //	pause D    be silent for a time that the test is about
 //	tell X     let the other go on behind its "wait X"
@@ -267,16 +267,18 @@ func (a *actor) stall() {
 	})
 }
 
-// urgent sends an urgent byte (MSG_OOB).
+// urgent sends the next byte of the stream as an urgent one (MSG_OOB).
 func (a *actor) urgent() {
 	raw, err := a.Conn.(*net.TCPConn).SyscallConn()
 	if err == nil {
 		err = errors.Join(raw.Write(func(fd uintptr) bool {
-			_, err = syscall.SendmsgN(int(fd), []byte("!"), nil, nil, syscall.MSG_OOB)
+			_, err = syscall.SendmsgN(int(fd), streamAt(a.side, a.put, 1), nil, nil, syscall.MSG_OOB)
 			return !errors.Is(err, syscall.EAGAIN)
 		}), err)
 	}
 	if err != nil {
 		a.t.Errorf("urgent: %v", err)
 	}
+	a.put++
+	a.sent[a.side].Add(1)
 }

@@ -195,6 +195,7 @@ func tune(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok { // TCP_NODELAY is on already
 		_ = tcp.SetKeepAliveConfig(keepAlive)
 		boundQueue(tcp)
+		keepUrgent(tcp)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // sim is a kernel in memory. It does what tcp(7), epoll(7) and splice(2) do to
 // the sockets of a loop, as far as a loop can see it: edges, short writes, a
 // reset that is reported once, data that can still be read behind it, an
-// urgent mark that stops a read. What the far ends do, which events are
+// urgent mark or a passed descriptor that stops a read. What the far ends do, which events are
 // delivered together and which calls fail is up to the test. Whatever must
 // never happen is noted in wrong.
 type sim struct {
@@ -46,6 +46,7 @@ const (
 	noWatch         // epoll_ctl: ENOMEM
 	noSocket        // socket: EMFILE
 	spurious        // Fill at an urgent mark: EOF with bytes unread
+	lateReset       // the far end resets before the next send of a batch
 	faults
 )
 
@@ -75,7 +76,10 @@ type simSocket struct {
 	taken   int           // of these, read by the loop
 	fin     bool          // the far end's FIN is behind them
 	finRead bool          // and was read as a clean end
-	mark    int           // the place of an urgent mark, -1 for none
+	mark    int           // the place of an urgent byte, -1 for none
+	inline  bool          // urgent bytes are not skipped
+	unix    bool          // a UNIX socket
+	passed  int           // the place behind a descriptor that was passed, -1 for none
 	dead    bool          // reset
 	err     syscall.Errno // pending
 
@@ -125,7 +129,7 @@ func (k *sim) strike(f fault) bool {
 }
 
 func (k *sim) newSocket() *simSocket {
-	s := &simSocket{id: len(k.sockets), mark: -1, room: 100 << 10}
+	s := &simSocket{id: len(k.sockets), mark: -1, passed: -1, room: 100 << 10}
 	k.sockets = append(k.sockets, s)
 	return s
 }
@@ -135,7 +139,7 @@ func (k *sim) open(fd int32, call string) *simSocket {
 	i := int(fd) - fdBase
 	if i < 0 || i >= len(k.sockets) {
 		k.fail("%s on descriptor %d, which never was", call, fd)
-		return &simSocket{mark: -1, closed: true}
+		return &simSocket{mark: -1, passed: -1, closed: true}
 	}
 	s := k.sockets[i]
 	if s.closed {
@@ -202,7 +206,15 @@ func (s *simSocket) farUrgent() {
 		return
 	}
 	s.mark = s.arrived
+	s.arrived++
 	s.wakeUp()
+}
+
+// farPass sends n bytes and a descriptor with the last of them.
+func (s *simSocket) farPass(n int) {
+	if s.farSend(n); s.unix && s.arrived > s.taken {
+		s.passed = s.arrived
+	}
 }
 
 func (s *simSocket) farFin() {
@@ -285,16 +297,17 @@ func (k *sim) connectTo(to sched.Addr) (int32, syscall.Errno) {
 
 func (k *sim) connectAgain(fd int32, to sched.Addr) syscall.Errno {
 	s := k.open(fd, "connect")
+	s.unix = to.Path() != ""
 	how := k.backends
 	k.backends = (how*7 + 1) % 31
-	switch local := to.Path() != ""; {
+	switch {
 	case how%8 == 0:
 		s.failed, s.dead = true, true
 		k.blame++
 		return syscall.ECONNREFUSED
-	case local && how%8 > 4 && !k.roomy:
+	case s.unix && how%8 > 4 && !k.roomy:
 		return syscall.EAGAIN
-	case local || how%8 < 3:
+	case s.unix || how%8 < 3:
 		return 0
 	}
 	s.connecting = true
@@ -307,8 +320,11 @@ func (k *sim) recv(fd int32, p []byte) (int, syscall.Errno) {
 		k.fail("recv on socket %d, which is not connected", s.id)
 		return 0, unix.ENOTCONN
 	}
-	if s.mark == s.taken { // a read at the mark skips it
+	if s.mark == s.taken { // a read at the mark goes over it
 		s.mark = -1
+		if !s.inline && !k.refused(s) {
+			k.fail("a read of socket %d skips the urgent byte at %d", s.id, s.taken)
+		}
 	}
 	n, errno := s.arriving(len(p))
 	copy(p[:n], stream(s.id, s.taken, n))
@@ -321,6 +337,9 @@ func (s *simSocket) arriving(limit int) (int, syscall.Errno) {
 	n := min(limit, s.arrived-s.taken)
 	if s.mark >= s.taken {
 		n = min(n, s.mark-s.taken)
+	}
+	if s.passed > s.taken {
+		n = min(n, s.passed-s.taken)
 	}
 	switch {
 	case n > 0:
@@ -347,13 +366,16 @@ func (k *sim) send(batch []sendOp) {
 			op.n, op.errno = 0, unix.ENOBUFS
 			continue
 		}
+		if k.strike(lateReset) {
+			s.farReset()
+		}
 		if s.connecting {
 			k.fail("send on socket %d, which is not connected", s.id)
 		}
 		n, errno := s.takes(len(op.p))
 		if n > 0 {
 			k.arrive(s, op.p[:n])
-			s.corked = op.last && n == len(op.p) // what did not fit comes behind it, and pushes
+			s.corked = op.last && !s.unix && n == len(op.p) // what did not fit comes behind it, and pushes
 		}
 		op.n, op.errno = n, errno
 	}
@@ -406,11 +428,18 @@ func (k *sim) arrive(s *simSocket, p []byte) {
 	s.put += len(p)
 }
 
+// refused tells whether a socket's session has been refused: what the client
+// sends is thrown away.
+func (k *sim) refused(s *simSocket) bool {
+	session := k.loop.table.at(s.key>>1, s.gen)
+	return session != nil && session.phase == refusing
+}
+
 func (k *sim) shutdownWrite(fd int32) {
 	s := k.open(fd, "shutdown")
 	src := s.source()
-	switch refused := k.loop.table.at(s.key>>1, s.gen); {
-	case refused != nil && refused.phase == refusing:
+	switch {
+	case k.refused(s):
 	case src == nil || s.put != src.taken:
 		k.fail("shutdown of socket %d over bytes on the way", s.id)
 	case !src.finRead:
@@ -442,7 +471,15 @@ func (k *sim) unsent(fd int32) int {
 }
 
 func (k *sim) setInt(fd int32, level, name int, value int32) syscall.Errno {
-	k.open(fd, "setsockopt")
+	s := k.open(fd, "setsockopt")
+	switch {
+	case level == unix.SOL_SOCKET && name == unix.SO_OOBINLINE:
+		s.inline = value != 0
+	case level == unix.IPPROTO_TCP && s.unix:
+		k.fail("option %d of TCP set on socket %d, a UNIX socket", name, s.id)
+	case level == unix.IPPROTO_TCP && name == unix.TCP_NODELAY:
+		s.corked = false
+	}
 	return 0
 }
 
