@@ -198,7 +198,7 @@ func obeysRules(t *rapid.T, c *Config, e Edit) {
 func TestDiffSeesEveryField(t *testing.T) {
 	// What no document says.
 	unsaid := map[string]bool{"Config.Admin.SSH.Secure": true, "Config.Admin.SSH.Refresh": true,
-		"Config.Admin.SSH.Certificate": true, "Config.Admin.SSH.Key": true, "Config.Admin.Web.HostKey": true}
+		"Config.Admin.SSH.Certificate": true, "Config.Admin.SSH.Key": true, "Config.Admin.SSH.Readyz": true, "Config.Admin.Web.HostKey": true}
 	c := New()
 	fill(reflect.ValueOf(c).Elem())
 	seen := 0

@@ -96,6 +96,7 @@ func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
 		{frame, `<group name="x"><check type="http" status="200-"/></group>`, `"200-" in "200-" is not a status; write numbers from 100 to 599`},
 		{frame, `<group name="x"><check type="http" status="399-200"/></group>`, `"399-200" in "399-200" is not a status`},
 		{frame, `<group name="x"><check type="http" status="200,2xx"/></group>`, `"2xx" in "200,2xx" is not a status`},
+		{frame, `</service><admin><web readyz="some"/></admin><service name="z"><listen ip=":9"/>`, `<web readyz>: "some" is not one of any, all, nor process`},
 		{frame, `<group name="x" start="off"/>`, `"off" is not one of up, down`},
 		{frame, `<group name="x" start="down"/></service><manager><hostCheck enable="no"/></manager><service name="y"><listen ip=":9"/>`, `group "x" of service "a": start="down" waits for a check, and there is none; add a <check/>`},
 		{frame, `<group name="x"><check type="tls" verify="yes"/><host ip="unix:/s"/></group>`, `host "host.0" is a UNIX socket, which has no name to verify; give <check host="NAME">`},

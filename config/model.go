@@ -127,7 +127,10 @@ type AdminListen struct {
 	// kept at the first start.
 	Certificate, Key string
 	HostKey          string // file, SSH only; "": made and kept at the first start
-	Pos              Pos
+	// Readyz is when /readyz says 503, web only: while any or all services have no
+	// usable host, or while draining alone ("", written as process).
+	Readyz string
+	Pos    Pos
 }
 
 // Socket is <socket>: who may open it may do everything.

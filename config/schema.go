@@ -544,6 +544,8 @@ var schema = table(
 		row("certificate", func(a *AdminListen) *string { return &a.Certificate }, plain, "",
 			"file in PEM, with `key` or neither; without, one is made at the first start and kept"),
 		row("key", func(a *AdminListen) *string { return &a.Key }, plain, "", "see `certificate`"),
+		row("readyz", func(a *AdminListen) *string { return &a.Readyz }, or("process", word("any", "all")), "",
+			"when `/readyz` says 503: `process`: while draining; `any`, `all`: also while any or all services have no usable host"),
 	),
 	of("ssh",
 		row("listen", func(a *AdminListen) *string { return &a.Listen }, adminAddress, "localhost:2222",

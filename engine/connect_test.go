@@ -195,8 +195,10 @@ func TestB24FailOverOffAndB28NoHostCloseCleanly(t *testing.T) {
 			_ = c.Close()
 			r.quiet()
 			s := r.stats()
-			if s.Refused[test.reason] != 1 || s.Ended["SC"] != 1 {
-				t.Errorf("%s: counted %v, %v", name, s.Refused, s.Ended)
+			told := map[string]uint64{}
+			r.e.Refused(func(service, reason string, clients uint64) { told[service+" "+reason] = clients })
+			if s.Refused[test.reason] != 1 || s.Ended["SC"] != 1 || len(told) != 1 || told["web "+test.reason] != 1 {
+				t.Errorf("%s: counted %v, %v, and told %v", name, s.Refused, s.Ended, told)
 			}
 		}
 	})

@@ -357,6 +357,23 @@ func (e *Engine) Listeners() []Listener {
 	return list
 }
 
+// Refused calls yield with every service that has rejected clients, a reason and
+// how many it were for that, since the service was first there. It never waits
+// for a loop or a change, and allocates nothing.
+func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
+	for name, svc := range e.serving.Load().services {
+		for why := range refusals {
+			sum := uint64(0)
+			for i := range svc.counts {
+				sum += svc.counts[i].refused[why].Load()
+			}
+			if sum > 0 {
+				yield(name, why.String(), sum)
+			}
+		}
+	}
+}
+
 // Snapshot returns the counters. It never waits for a loop or a change.
 func (e *Engine) Snapshot() Snapshot {
 	snap := Snapshot{Services: map[string]ServiceStats{}}

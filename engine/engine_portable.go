@@ -299,6 +299,19 @@ func (e *Engine) Listeners() []Listener {
 	return list
 }
 
+// Refused calls yield with every service that has rejected clients, a reason and
+// how many it were for that, since the service was first there. It never waits
+// for a session or a change, and allocates nothing.
+func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
+	for name, svc := range e.serving.Load().services {
+		for why := range refusals {
+			if n := svc.count.refused[why].Load(); n > 0 {
+				yield(name, why.String(), n)
+			}
+		}
+	}
+}
+
 // Snapshot returns the counters. It never waits for a session or a change.
 func (e *Engine) Snapshot() Snapshot {
 	snap := Snapshot{Services: map[string]ServiceStats{}}

@@ -172,19 +172,36 @@ func (k *ctl) readLine(in *bufio.Reader) (string, error) {
 
 func (k *ctl) do(line string) int { return k.ask(line, bufio.NewReader(k.in)) }
 
-// ask does a line, on a terminal after a question if it is destructive.
+// ask does a line. On a terminal it asks before what is destructive, and before
+// the last usable host of a service goes.
 func (k *ctl) ask(line string, in *bufio.Reader) int {
 	out, file := k.out.(*os.File)
 	terminal := file && term.IsTerminal(int(out.Fd()))
-	if what, yes := socket.Destructive(line); yes && !k.yes && terminal && term.IsTerminal(int(k.in.Fd())) {
-		fmt.Fprintf(k.out, "%s: sure? [y/N] ", what)
-		said, err := k.readLine(in)
-		if said = strings.ToLower(strings.TrimSpace(said)); err != nil || said != "y" && said != "yes" {
-			fmt.Fprintln(k.err, "txlb ctl: nothing was done")
+	commands, err := admin.Parse(line)
+	asks := err == nil && terminal && term.IsTerminal(int(k.in.Fd())) && !k.yes
+	if asks && len(commands) > 1 { // one by one, so that what was done is not done again
+		for _, c := range commands {
+			if status := k.ask(c.String(), in); status != exitOK {
+				return status
+			}
+		}
+		return exitOK
+	}
+	if what, yes := socket.Destructive(line); yes && asks && !k.sure(what, in) {
+		return exitFailed
+	}
+	// A txlb of another version may not know the flag.
+	first := line
+	if asks && len(commands) == 1 && len(commands[0].Words) > 0 && k.client.Version == "txlb "+version {
+		first = commands[0].String() + " --ask"
+	}
+	a, err := k.client.Do(k.ctx, first)
+	if err == nil && a.Kind == "confirm" {
+		if !k.sure(a.Error, in) {
 			return exitFailed
 		}
+		a, err = k.client.Do(k.ctx, line)
 	}
-	a, err := k.client.Do(k.ctx, line)
 	if err != nil {
 		fmt.Fprintln(k.err, "txlb ctl:", err)
 		return exitFailed
@@ -207,6 +224,17 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 		return exitFailed
 	}
 	return exitOK
+}
+
+// sure asks before something is done.
+func (k *ctl) sure(what string, in *bufio.Reader) bool {
+	fmt.Fprintf(k.out, "%s: sure? [y/N] ", what)
+	said, err := k.readLine(in)
+	if said = strings.ToLower(strings.TrimSpace(said)); err != nil || said != "y" && said != "yes" {
+		fmt.Fprintln(k.err, "txlb ctl: nothing was done")
+		return false
+	}
+	return true
 }
 
 // wantsJSON tells whether a line has --json.

@@ -158,6 +158,34 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 	if out, err := onTerminal("y\n", "delService spare"); err != nil || !strings.Contains(out, "delete service") {
 		t.Errorf("%v: %q", err, out)
 	}
+	// So is what leaves a service without a usable host, also in HAProxy's words;
+	// with --yes, --force or without a terminal it is done and said.
+	for _, words := range []string{"setHost web main b state=drain", "set server web.main/b state maint", "hostAdminDown web main b"} {
+		if out, err := onTerminal("", "'"+words+"'"); err != nil || strings.Contains(out, "sure?") {
+			t.Errorf("%s: %v: %q", words, err, out)
+		}
+	}
+	last := `no host of group "main" takes clients: those of service "web" will be closed`
+	for _, words := range []string{"setHost web main a state=drain", "setHost web main a weight=0", "hostAdminDown web main a"} {
+		if out, err := onTerminal("n\n", "'"+words+"'"); err == nil || !strings.Contains(out, last+": sure? [y/N]") || !strings.Contains(out, "nothing was done") {
+			t.Errorf("%s: %v: %q", words, err, out)
+		}
+	}
+	if out, err := onTerminal("n\n", "'disable server web.main/a'"); err == nil || !strings.Contains(out, last+": sure? [y/N]") {
+		t.Errorf("%v: %q", err, out)
+	}
+	if out, err := onTerminal("", "'setHost web main a state=drain --dry-run; get weight web.main/a'"); err != nil || !strings.Contains(out, "warning: "+last) || !strings.Contains(out, "1 (initial 1)") {
+		t.Errorf("%v: %q", err, out)
+	}
+	if out, err := onTerminal("y\n", "'setHost web main a backup=yes; setHost web main a state=drain'"); err != nil || !strings.Contains(out, "generation 6: set host") || !strings.Contains(out, "warning: "+last) {
+		t.Errorf("%v: %q", err, out)
+	}
+	if got := ctlOf(t, "", "-s", path, "hostAdminUp web main a; setHost web main a weight=0"); got.status != 0 || !strings.Contains(got.out, "warning: "+last) {
+		t.Errorf("without a terminal: %+v", got)
+	}
+	if out, err := onTerminal("", "--yes 'setHost web main a weight=1; setHost web main a weight=0'"); err != nil || strings.Contains(out, "sure?") {
+		t.Errorf("%v: %q", err, out)
+	}
 	if out, err := onTerminal("frobnicate\nget weight web.main/b\nquit\n", ""); err != nil || !strings.Contains(out, "there is no verb") || !strings.Contains(out, "1 (initial 1)") {
 		t.Errorf("%v: %q", err, out)
 	}

@@ -65,10 +65,24 @@ func (p parts) webSurface() surface {
 	}
 }
 
-// ready tells why no clients are served.
+// ready tells why no clients are served, as far as <web readyz> asks for it.
 func (p parts) ready() error {
 	if p.draining() {
 		return errors.New("draining")
+	}
+	state := p.director.State()
+	without := 0
+	for _, s := range state.Services {
+		if !s.Usable() {
+			without++
+		}
+	}
+	when := ""
+	if w := state.Config.Admin.Web; w != nil {
+		when = w.Readyz
+	}
+	if when == "any" && without > 0 || when == "all" && without == len(state.Services) {
+		return fmt.Errorf("%d of %d services have no usable host", without, len(state.Services))
 	}
 	return nil
 }

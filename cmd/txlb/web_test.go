@@ -163,6 +163,45 @@ func TestPageThatCannotBe(t *testing.T) {
 	}
 }
 
+// /readyz knows of services without a usable host if it is asked to.
+func TestReadyzWithoutUsableHost(t *testing.T) {
+	a := server(t, named("a"))
+	doc := func(readyz, state string) string {
+		return `<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="` + a + `" state="` + state + `"/></group></service>
+<service name="sick"><listen ip="127.0.0.1:0"/><group name="g" start="down"><check/><host name="a" ip="127.0.0.1:1"/></group></service>
+<admin><web listen="127.0.0.1:0" secure="no"` + readyz + `/>` + operator + `</admin></config>`
+	}
+	p, path := txlbFile(t, doc("", "ready"))
+	page := p.pageOf(0)
+	ask := func(want int, text string) {
+		t.Helper()
+		status, body, err := visit("127.0.0.1", "http", page, "/readyz")
+		if err != nil || status != want || !strings.Contains(body, text) {
+			t.Errorf("readyz: %d %q %v, want %d %q", status, body, err, want, text)
+		}
+	}
+	ask(http.StatusOK, "ok")
+	p.reload(path, doc(` readyz="all"`, "ready"))
+	ask(http.StatusOK, "ok")
+	p.reload(path, doc(` readyz="any"`, "ready"))
+	ask(http.StatusServiceUnavailable, "1 of 2 services have no usable host")
+	p.reload(path, doc(` readyz="all"`, "drain"))
+	ask(http.StatusServiceUnavailable, "2 of 2 services have no usable host")
+	p.reload(path, doc(` readyz="process"`, "drain"))
+	ask(http.StatusOK, "ok")
+	// Clients of a service without a usable host are rejected, and the log says so.
+	p.expect(`level=ERROR msg="no usable host" service=web group=g hosts=1 down=0 drain=1 maint=0`)
+	for range 100 {
+		c, err := net.Dial("tcp", p.addr("sick", 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Read(make([]byte, 1))
+		_ = c.Close()
+	}
+	p.expect(`level=WARN msg="clients rejected" service=sick reason=no_host clients=`)
+}
+
 // While clients are taken leave of, /readyz says so, and the page goes on.
 func TestReadyzWhileDraining(t *testing.T) {
 	a := server(t, named("a"))

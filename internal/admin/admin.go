@@ -124,6 +124,7 @@ var (
 	ErrMovedOn     = errors.New("the configuration has moved on")
 	ErrNotServed   = errors.New("not served")
 	ErrUnknownName = errors.New("unknown name") // of what should be there
+	ErrConfirm     = errors.New("to be confirmed")
 )
 
 // refusal is an error of one of the kinds, with its own text.
@@ -147,6 +148,14 @@ func CallerOf(ctx context.Context) (c Caller, ok bool) {
 	c, ok = ctx.Value(callerKey{}).(Caller)
 	return c, ok
 }
+
+// askKey marks a context of AskFirst.
+type askKey struct{}
+
+// AskFirst returns a context with which a command that takes the last usable host
+// of a service away is not done but refused with ErrConfirm, which says what
+// would become of the clients. Without it, or with --force, the answer warns.
+func AskFirst(ctx context.Context) context.Context { return context.WithValue(ctx, askKey{}, true) }
 
 // Run parses a line and executes its commands in turn, up to the first error,
 // which comes with the results of those before it.
@@ -231,7 +240,10 @@ func (k *call) change() (Result, error) {
 		// This runs where changes are made, one after the other: what state
 		// returns is what c was copied from.
 		e = &edit{config: c, state: k.state(), args: k.args}
-		return k.verb.edit(e)
+		if err := k.verb.edit(e); err != nil {
+			return err
+		}
+		return k.strands(e)
 	}
 	if dry {
 		if err := k.current(); err != nil {
@@ -260,6 +272,21 @@ func (k *call) change() (Result, error) {
 		k.admin.drain(e.leaving, deadline)
 	}
 	return Result{Text: fmt.Sprintf("generation %d: %s", generation, e.text("")), Generation: generation}, nil
+}
+
+// strands warns of, or with AskFirst refuses, an edit that takes the last usable
+// host of a service away.
+func (k *call) strands(e *edit) error {
+	ask := k.ctx.Value(askKey{}) != nil && !k.args.set("force") && !k.args.set("dry-run")
+	for _, s := range e.state.Strands(e.config) {
+		if ask {
+			return refuse(ErrConfirm, "%v", s)
+		}
+		if s.Down > 0 { // else the verb has said so
+			e.warn("%v", s)
+		}
+	}
+	return nil
 }
 
 // order does a verb that is no edit of the model.

@@ -169,8 +169,9 @@ func TestStoredFileHidesHashes(t *testing.T) {
 // stillEngine takes every plan and never fails.
 type stillEngine struct{}
 
-func (stillEngine) Apply(engine.Plan) error         { return nil }
-func (stillEngine) Failures() <-chan engine.Failure { return nil }
+func (stillEngine) Apply(engine.Plan) error                              { return nil }
+func (stillEngine) Failures() <-chan engine.Failure                      { return nil }
+func (stillEngine) Refused(func(service, reason string, clients uint64)) {}
 
 func TestWithoutAFile(t *testing.T) {
 	r := newRig(t, plainDoc())

@@ -348,7 +348,7 @@ func TestB26BackupsOnlyWhenNoOtherIsLeft(t *testing.T) {
 				t.Errorf("with %s dead: hosts %s, want %s", step.dead, got, step.want)
 			}
 		}
-		if n := strings.Count(w.log.String(), "all hosts are down"); n != 1 {
+		if n := strings.Count(w.log.String(), "msg=\"no usable host\""); n != 1 {
 			t.Errorf("said %d times that all are down", n)
 		}
 		_ = d

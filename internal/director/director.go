@@ -52,6 +52,7 @@ import (
 type Engine interface {
 	Apply(engine.Plan) error
 	Failures() <-chan engine.Failure
+	Refused(yield func(service, reason string, clients uint64))
 }
 
 // Options are what a Director may be given.
@@ -106,14 +107,18 @@ type Director struct {
 	moved     map[string]bool // names that the state is behind of; true: in their addresses
 	source    *source         // where names are looked up
 	routes    map[string]*route
-	dirty     bool             // a plan is due
-	fallen    map[*Target]bool // have gone down since tellAllDown
-	probing   int              // probes under way
-	swept     time.Time        // when startProbes last went through the hosts
-	stoodAt   time.Time        // when a probe last ended too late to prove anything
-	due       []dueProbe       // what it found, kept for its room
-	ramping   map[*Target]bool
-	ramped    time.Time // when ramp last went through them
+	dirty     bool            // a plan is due
+	touched   map[string]bool // services whose hosts have changed since tellUsable
+	// touchedAll is whether all may have.
+	touchedAll bool
+	usability  map[groupKey]*usability // of services, without a group, and of standby groups
+	rejections map[rejection]*rejected
+	probing    int        // probes under way
+	swept      time.Time  // when startProbes last went through the hosts
+	stoodAt    time.Time  // when a probe last ended too late to prove anything
+	due        []dueProbe // what it found, kept for its room
+	ramping    map[*Target]bool
+	ramped     time.Time // when ramp last went through them
 
 	nextLook time.Time // when startLookups goes through the names again
 }
@@ -164,18 +169,20 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 	}
 	d := &Director{
 		eng: eng, opt: opt, log: opt.Log,
-		changes: make(chan request),
-		probed:  make(chan probeResult, opt.MaxProbes),
-		orders:  make(chan func()),
-		looked:  make(chan lookup, maxLookups),
-		stopped: make(chan struct{}),
-		targets: map[targetKey]*Target{},
-		byHost:  map[*sched.Host]*Target{},
-		names:   map[string]*name{},
-		moved:   map[string]bool{},
-		routes:  map[string]*route{},
-		fallen:  map[*Target]bool{},
-		ramping: map[*Target]bool{},
+		changes:    make(chan request),
+		probed:     make(chan probeResult, opt.MaxProbes),
+		orders:     make(chan func()),
+		looked:     make(chan lookup, maxLookups),
+		stopped:    make(chan struct{}),
+		targets:    map[targetKey]*Target{},
+		byHost:     map[*sched.Host]*Target{},
+		names:      map[string]*name{},
+		moved:      map[string]bool{},
+		routes:     map[string]*route{},
+		touched:    map[string]bool{},
+		usability:  map[groupKey]*usability{},
+		rejections: map[rejection]*rejected{},
+		ramping:    map[*Target]bool{},
 	}
 	cfg = cfg.Clone()
 	d.started = cfg
@@ -266,11 +273,12 @@ func (d *Director) Run(ctx context.Context) error {
 			d.drain()
 			d.scan()
 			d.forgetDeparted()
+			d.tellRejections(time.Now())
 		case <-wake.C:
 		}
 		d.drain()
-		d.tellAllDown()
 		d.settleNames()
+		d.tellUsable()
 		now := time.Now()
 		nextStep := d.ramp(now)
 		d.publishPlan()
@@ -353,6 +361,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	d.noteUnsettled(state)
 	d.forgotten = false
 	d.settle(state)
+	d.touchedAll = true
 	if all {
 		d.useNames(namesOf(cfg))
 	}

@@ -115,7 +115,7 @@ func TestB48AllDown(t *testing.T) {
 				if names, v := w.picks(); names != "b" || v != sched.Picked {
 					t.Errorf("hosts %s, verdict %v", names, v)
 				}
-				if strings.Count(w.log.String(), "all hosts are down") != 1 {
+				if strings.Count(w.log.String(), "msg=\"no usable host\"") != 1 {
 					t.Errorf("log:\n%s", w.log.String())
 				}
 			})
@@ -213,7 +213,7 @@ func TestManyFailuresAreOnePlan(t *testing.T) {
 		if n := len(w.plans) - before; n < 1 || n > 100 {
 			t.Errorf("%d plans for 500 failures", n)
 		}
-		if n := strings.Count(w.log.String(), "all hosts are down"); n != 1 {
+		if n := strings.Count(w.log.String(), "msg=\"no usable host\""); n != 1 {
 			t.Errorf("said %d times that all are down", n)
 		}
 	})

@@ -87,30 +87,10 @@ func (d *Director) down(t *Target, reason string, more ...any) {
 	d.endRamp(t)
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = false, reason, now })
 	d.changed(t.key.service)
+	d.touched[t.key.service] = true
 	d.noteHost("host down", t, reason)
 	d.log.Warn("host down", append([]any{"service", t.key.service, "group", t.key.group, "host", t.key.host,
 		"addr", t.key.addr.String(), "reason", reason}, more...)...)
-	d.fallen[t] = true
-}
-
-// tellAllDown logs the groups that have lost their last host since it was called
-// last. It looks at each group once, however many of its hosts have failed.
-func (d *Director) tellAllDown() {
-	if len(d.fallen) == 0 {
-		return
-	}
-	lost := map[groupKey]bool{}
-	for t := range d.fallen {
-		lost[t.key.inGroup()] = true
-	}
-	for _, s := range d.State().Services {
-		for _, g := range s.Groups {
-			if lost[groupKey{s.Config.Name, g.Config.Name}] && g.lostLast(d.fallen) {
-				d.log.Error("all hosts are down", "service", s.Config.Name, "group", g.Config.Name)
-			}
-		}
-	}
-	clear(d.fallen)
 }
 
 // up notes that a target is up again.
@@ -125,6 +105,7 @@ func (d *Director) up(t *Target) {
 	t.waiting = false
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = true, "", now })
 	d.changed(t.key.service)
+	d.touched[t.key.service] = true
 	d.noteHost("host up", t, "after "+now.Sub(was.Since).Round(time.Millisecond).String())
 	d.log.Info("host up", "service", t.key.service, "group", t.key.group, "host", t.key.host,
 		"addr", t.key.addr.String(), "down_for", now.Sub(was.Since).Round(time.Millisecond).String())
@@ -175,6 +156,9 @@ func (d *Director) judge(r probeResult) {
 	default:
 		t.passed = 0
 	}
+	if t.unchecked() {
+		d.touched[t.key.service] = true
+	}
 	t.restate(func(s *Status) {
 		s.Check, s.Checked = r.result, time.Now()
 		if !s.Up && !ok && r.result.Tells() {
@@ -202,19 +186,6 @@ func (g *Group) allDown() bool {
 		some = true
 	}
 	return some
-}
-
-// lostLast tells whether no target of the group that serves is up, as far as the
-// director has noticed, and one of those that fell was among them.
-func (g *Group) lostLast(fell map[*Target]bool) bool {
-	served := false
-	for t := range g.serving() {
-		if t.Status().Up {
-			return false
-		}
-		served = served || fell[t]
-	}
-	return served
 }
 
 // serving yields the targets that sessions can be given to.

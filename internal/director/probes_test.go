@@ -141,7 +141,7 @@ func TestB48WeightZeroServesNobody(t *testing.T) {
 		w.set(w.dead, "10.0.0.1:80", true)
 		w.fail(target(t, d, "g", "a", 0))
 		w.fail(target(t, d, "g", "z", 0))
-		if n := strings.Count(w.log.String(), "all hosts are down"); n != 2 {
+		if n := strings.Count(w.log.String(), "msg=\"no usable host\""); n != 2 {
 			t.Errorf("said %d times that all are down:\n%s", n, w.log.String())
 		}
 	})

@@ -34,8 +34,9 @@ func crowd(services, hosts int) *config.Config {
 // still is an engine that does nothing.
 type still struct{}
 
-func (still) Apply(engine.Plan) error         { return nil }
-func (still) Failures() <-chan engine.Failure { return nil }
+func (still) Apply(engine.Plan) error                              { return nil }
+func (still) Failures() <-chan engine.Failure                      { return nil }
+func (still) Refused(func(service, reason string, clients uint64)) {}
 
 // eachScale runs a benchmark with many services and with many hosts.
 func eachScale(b *testing.B, run func(b *testing.B, c *config.Config)) {
@@ -105,7 +106,7 @@ func TestManyFailuresCostInProportion(t *testing.T) {
 				h.Targets[0].Host.MarkDown()
 				d.failed(engine.Failure{Host: h.Targets[0].Host, Err: syscall.ECONNREFUSED})
 			}
-			d.tellAllDown()
+			d.tellUsable()
 			best = min(best, time.Since(start))
 		}
 		return best

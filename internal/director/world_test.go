@@ -35,6 +35,7 @@ type world struct {
 	lame     map[string]bool         // names that the servers fail at
 	asked    map[string][]time.Time  // look-ups of addresses, by name
 	dnsTakes time.Duration           // that a look-up takes
+	refused  map[rejection]uint64    // clients
 	log      journal
 }
 
@@ -60,7 +61,7 @@ func newWorld() *world {
 	return &world{
 		failures: make(chan engine.Failure, 1024), dead: map[string]bool{}, slow: map[string]bool{},
 		probes: map[string][]time.Time{}, dns: map[string][]netip.Addr{},
-		srv: map[string][]*net.SRV{}, lame: map[string]bool{}, asked: map[string][]time.Time{},
+		refused: map[rejection]uint64{}, srv: map[string][]*net.SRV{}, lame: map[string]bool{}, asked: map[string][]time.Time{},
 	}
 }
 
@@ -72,6 +73,21 @@ func (w *world) Apply(p engine.Plan) error {
 	}
 	w.plans = append(w.plans, p)
 	return nil
+}
+
+func (w *world) Refused(yield func(service, reason string, clients uint64)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for r, n := range w.refused {
+		yield(r.service, r.reason, n)
+	}
+}
+
+// rejects counts clients that are rejected.
+func (w *world) rejects(service, reason string, n uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused[rejection{service, reason}] += n
 }
 
 func (w *world) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&w.log, nil)) }

@@ -28,8 +28,9 @@ func TestMain(m *testing.M) { leaktest.Main(m) }
 // fixed is an engine that has nothing to do.
 type fixed struct{}
 
-func (fixed) Apply(engine.Plan) error         { return nil }
-func (fixed) Failures() <-chan engine.Failure { return nil }
+func (fixed) Apply(engine.Plan) error                              { return nil }
+func (fixed) Failures() <-chan engine.Failure                      { return nil }
+func (fixed) Refused(func(service, reason string, clients uint64)) {}
 
 const doc = `<config><service name="we&quot;b\"><listen ip=":1"/>
 	<group name="g" enable="yes"><host name="a" ip="10.0.0.1:80" weight="7"/><host name="b" ip="10.0.0.2:80" state="maint"/></group>

@@ -21,7 +21,8 @@ type Answer struct {
 	Error      string          `json:"error,omitempty"` // one line
 	// Kind is what the error is about: unknown (there is no such command),
 	// forbidden (not allowed to the role), moved (generation=N is not the one
-	// that runs), missing (not served here) or failed.
+	// that runs), missing (not served here), confirm (it was not done, as it takes
+	// the last usable host of a service away and the command had --ask) or failed.
 	Kind string `json:"kind,omitempty"`
 }
 
@@ -57,6 +58,8 @@ func kindOf(err error) string {
 		return "moved"
 	case errors.Is(err, admin.ErrNotServed):
 		return "missing"
+	case errors.Is(err, admin.ErrConfirm):
+		return "confirm"
 	}
 	return "failed"
 }

@@ -16,7 +16,8 @@
 //
 // Programs send ctl as their first line. Then each line, the first included, is
 // answered by one line of JSON, an [Answer]. --json behind a command has its
-// answer in that form without ctl.
+// answer in that form without ctl. A command with --ask is refused, with kind
+// confirm, if it takes the last usable host of a service away.
 //
 // HAProxy's commands (haproxy.go) are those whose first words are its own and no
 // verb's; where they change something they are translated to verbs, so that
@@ -311,7 +312,11 @@ func (c *conn) command(ctx context.Context, command admin.Command) answer {
 // command does what is not about the connection but for its patience, idle.
 func (s *Server) command(ctx context.Context, caller admin.Caller, command admin.Command, idle *time.Duration) answer {
 	var a answer
-	command, asJSON := withoutJSON(command)
+	command, asJSON := withoutFlag(command, "json")
+	command, ask := withoutFlag(command, "ask")
+	if ask {
+		ctx = admin.AskFirst(ctx)
+	}
 	if n, words := s.native(command); n != nil {
 		a = n.run(&request{Server: s, ctx: ctx, caller: caller, words: words, idle: idle})
 		a.native = !n.ours
@@ -328,10 +333,10 @@ func (s *Server) command(ctx context.Context, caller admin.Caller, command admin
 	return a
 }
 
-// withoutJSON takes --json out of a command.
-func withoutJSON(c admin.Command) (admin.Command, bool) {
+// withoutFlag takes a flag such as --json out of a command.
+func withoutFlag(c admin.Command, flag string) (admin.Command, bool) {
 	for i, w := range c.Words {
-		if w.Key == "json" && w.Value == "yes" {
+		if w.Key == flag && w.Value == "yes" {
 			rest := append([]admin.Word(nil), c.Words[:i]...)
 			c.Words = append(rest, c.Words[i+1:]...)
 			return c, true

@@ -18,7 +18,7 @@ import (
 func (s *server) ownRoutes() []route {
 	list := []route{
 		{method: http.MethodGet, path: "/healthz", open: true, about: "200 while every loop works; needs no login", serve: s.serveHealthz},
-		{method: http.MethodGet, path: "/readyz", open: true, about: "200 while clients are served, 503 while draining; needs no login", serve: s.serveReadyz},
+		{method: http.MethodGet, path: "/readyz", open: true, about: "200 while clients are served; 503 while draining or, as <web readyz> says, without a usable host; needs no login", serve: s.serveReadyz},
 	}
 	if s.opt.Metrics != nil {
 		list = append(list, route{

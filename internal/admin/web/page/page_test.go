@@ -29,8 +29,9 @@ import (
 // still is an engine that serves nothing: what a page shows of it is made up.
 type still struct{}
 
-func (still) Apply(engine.Plan) error         { return nil }
-func (still) Failures() <-chan engine.Failure { return nil }
+func (still) Apply(engine.Plan) error                              { return nil }
+func (still) Failures() <-chan engine.Failure                      { return nil }
+func (still) Refused(func(service, reason string, clients uint64)) {}
 
 // world is a configuration that a director holds, without its goroutine: hosts
 // are up or down as a test marks them.

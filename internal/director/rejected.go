@@ -1,0 +1,59 @@
+package director
+
+import (
+	"maps"
+	"time"
+)
+
+const (
+	// tellRejected is the least time between two lines of the log about clients
+	// of one service that are rejected for one reason.
+	tellRejected = 10 * time.Second
+	// maxRejected is how many such lines one scan writes; further ones are summed
+	// up in one.
+	maxRejected = 10
+)
+
+// rejection is why clients of a service are rejected, in the engine's words.
+type rejection struct{ service, reason string }
+
+// rejected is what the log knows of a rejection.
+type rejected struct {
+	count uint64    // that the engine has counted, at the last scan
+	told  uint64    // that the log has told
+	at    time.Time // of its last line
+	seen  time.Time // of the last scan; older: the service has gone
+}
+
+// tellRejections logs why clients are rejected: at once, and then a summary each
+// tellRejected while it goes on. The loops only count; this samples their counts.
+func (d *Director) tellRejections(now time.Time) {
+	lines, services, clients := 0, map[string]bool{}, uint64(0)
+	d.eng.Refused(func(service, reason string, count uint64) {
+		key := rejection{service, reason}
+		r := d.rejections[key]
+		if r == nil {
+			r = new(rejected)
+			d.rejections[key] = r
+		}
+		if count < r.count { // a service of the same name as one that has gone
+			r.told = 0
+		}
+		r.count, r.seen = count, now
+		if r.count == r.told || now.Sub(r.at) < tellRejected {
+			return
+		}
+		n := r.count - r.told
+		r.told, r.at = r.count, now
+		if lines++; lines > maxRejected {
+			services[service] = true
+			clients += n
+			return
+		}
+		d.log.Warn("clients rejected", "service", service, "reason", reason, "clients", n)
+	})
+	maps.DeleteFunc(d.rejections, func(_ rejection, r *rejected) bool { return r.seen != now })
+	if len(services) > 0 {
+		d.log.Warn("clients of more services rejected", "services", len(services), "clients", clients)
+	}
+}

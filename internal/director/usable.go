@@ -1,0 +1,239 @@
+package director
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/health"
+)
+
+// Usable tells whether the service has a host for its clients: one of the enabled
+// group that is ready, has a weight and is up. Without one clients are rejected,
+// or tried on hosts that are down.
+func (s *Service) Usable() bool {
+	for _, g := range s.Groups {
+		if g.Config.Enabled {
+			return g.Usable()
+		}
+	}
+	return false
+}
+
+// Usable tells whether clients find a host in the group that is up, once the
+// group is enabled.
+func (g *Group) Usable() bool {
+	for t := range g.serving() {
+		if t.Host.Up() {
+			return true
+		}
+	}
+	return false
+}
+
+// Stranded is a service that a change leaves without a usable host.
+type Stranded struct {
+	Service, Group string // Group is the enabled one, "" without
+	Down           int    // hosts that should take clients and are down
+	Refuse         bool   // allDown="refuse"
+}
+
+// String says what becomes of the clients.
+func (s Stranded) String() string {
+	switch {
+	case s.Group == "":
+		return fmt.Sprintf("service %q has no group for its clients: they will be closed", s.Service)
+	case s.Down == 0:
+		return fmt.Sprintf("no host of group %q takes clients: those of service %q will be closed", s.Group, s.Service)
+	case s.Refuse:
+		return fmt.Sprintf("every host of group %q that takes clients is down: those of service %q will be closed", s.Group, s.Service)
+	}
+	return fmt.Sprintf("every host of group %q that takes clients is down: those of service %q will be tried on hosts that are down", s.Group, s.Service)
+}
+
+// Strands returns the services that have a usable host and would have none with
+// another configuration. A host of it that does not run yet counts as usable
+// unless it has to pass a check first.
+func (s *State) Strands(cfg *config.Config) []Stranded {
+	running := make(map[string]*Service, len(s.Services))
+	for _, svc := range s.Services {
+		running[svc.Config.Name] = svc
+	}
+	var list []Stranded
+	for _, c := range cfg.Services {
+		was := running[c.Name]
+		if was == nil || !was.Usable() {
+			continue
+		}
+		g := c.Enabled()
+		if g == nil {
+			list = append(list, Stranded{Service: c.Name})
+		} else if down, usable := was.would(g); !usable {
+			list = append(list, Stranded{c.Name, g.Name, down, g.AllDown == "refuse"})
+		}
+	}
+	return list
+}
+
+// would tells whether a group would have a usable host, and how many that should
+// take clients are down.
+func (s *Service) would(g *config.Group) (down int, usable bool) {
+	var running []*Host
+	for _, other := range s.Groups {
+		if other.Config.Name == g.Name {
+			running = other.Hosts
+		}
+	}
+	is := func(i int, name string) *Host { // most have kept their place
+		if i < len(running) && running[i].Config.Name == name {
+			return running[i]
+		}
+		if i := slices.IndexFunc(running, func(h *Host) bool { return h.Config.Name == name }); i >= 0 {
+			return running[i]
+		}
+		return nil
+	}
+	for i, h := range g.Hosts {
+		if h.State != "ready" || h.Weight == 0 {
+			continue
+		}
+		up := !g.StartDown
+		if was := is(i, h.Name); was != nil && was.Config.Address == h.Address {
+			up = was.Up()
+		}
+		if up {
+			return 0, true
+		}
+		down++
+	}
+	return down, false
+}
+
+// usability is what the log knows of the clients of a service, or of those that a
+// standby group would have.
+type usability struct {
+	usable bool      // they have a usable host
+	since  time.Time // when that changed
+	told   bool      // the log says that they have none
+}
+
+// tellUsable logs which services have lost their last usable host since it was
+// called last, and which have one again: each once, however many hosts have
+// failed or come back.
+func (d *Director) tellUsable() {
+	if len(d.touched) == 0 && !d.touchedAll {
+		return
+	}
+	there := make(map[groupKey]bool, len(d.usability))
+	for _, s := range d.State().Services {
+		name := s.Config.Name
+		if !d.touchedAll && !d.touched[name] {
+			continue
+		}
+		var enabled *Group
+		for _, g := range s.Groups {
+			if g.Config.Enabled {
+				enabled = g
+				continue
+			}
+			there[groupKey{name, g.Config.Name}] = true
+			d.tellStandby(groupKey{name, g.Config.Name}, g.count())
+		}
+		there[groupKey{name, ""}] = true
+		d.tellService(name, enabled)
+	}
+	if d.touchedAll {
+		maps.DeleteFunc(d.usability, func(key groupKey, _ *usability) bool { return !there[key] })
+	}
+	clear(d.touched)
+	d.touchedAll = false
+}
+
+// tellService is tellUsable for a service and its enabled group, nil without. A
+// service that has just been added and has no hosts is about to get some.
+func (d *Director) tellService(service string, g *Group) {
+	name, n := "", counted{}
+	if g != nil {
+		name, n = g.Config.Name, g.count()
+	}
+	switch lost, found, after := d.stand(groupKey{service, ""}, n, n.up > 0, n.hosts > 0); {
+	case lost:
+		d.log.Error("no usable host", "service", service, "group", name,
+			"hosts", n.hosts, "down", n.down, "drain", n.drain, "maint", n.maint, "weight_0", n.weightless)
+	case found:
+		d.log.Info("usable host again", "service", service, "group", name, "after", after)
+	}
+}
+
+// tellStandby is tellUsable for a group that takes no clients. That its hosts are
+// drained is no news.
+func (d *Director) tellStandby(key groupKey, n counted) {
+	switch lost, found, after := d.stand(key, n, n.up > 0 || n.down == 0, n.down > 0); {
+	case lost:
+		d.log.Warn("all hosts of a standby group are down", "service", key.service, "group", key.group, "down", n.down)
+	case found:
+		d.log.Info("standby group has a host that is up again", "service", key.service, "group", key.group, "after", after)
+	}
+}
+
+// stand takes in whether there is a usable host now, and tells whether the log
+// should say that the last has been lost, or that there is one again and after
+// what time. A loss that nobody has to know of, as there never was a host, is not
+// told. While hosts wait for their first check nothing is known.
+func (d *Director) stand(key groupKey, n counted, usable, tell bool) (lost, found bool, after string) {
+	if n.unchecked && n.up == 0 {
+		return false, false, ""
+	}
+	now := time.Now()
+	s := d.usability[key]
+	first := s == nil
+	if first {
+		s = &usability{usable: usable, since: now}
+		d.usability[key] = s
+	}
+	if usable {
+		if s.told {
+			found, after = true, now.Sub(s.since).Round(time.Millisecond).String()
+		}
+		*s = usability{usable: true, since: now}
+		return false, found, after
+	}
+	tell = tell || s.usable
+	if s.usable && !first {
+		s.since = now
+	}
+	lost = tell && !s.told
+	s.usable, s.told = false, s.told || lost
+	return lost, false, ""
+}
+
+// counted is how many hosts of a group are in which state.
+type counted struct {
+	hosts, up, down, drain, maint, weightless int
+	unchecked                                 bool // a host that is down has had no check yet (start="down")
+}
+
+func (g *Group) count() (n counted) {
+	n.hosts = len(g.Hosts)
+	for _, h := range g.Hosts {
+		switch {
+		case h.Config.State == "drain":
+			n.drain++
+		case h.Config.State == "maint":
+			n.maint++
+		case h.Config.Weight == 0:
+			n.weightless++
+		case slices.ContainsFunc(h.Targets, func(t *Target) bool { return t.Status().Up }):
+			n.up++
+		default:
+			n.down++
+			n.unchecked = n.unchecked || slices.ContainsFunc(h.Targets, (*Target).unchecked)
+		}
+	}
+	return n
+}
+
+// unchecked tells whether a target waits for its first check and none has ended.
+func (t *Target) unchecked() bool { return t.waiting && t.Status().Check.Code == health.Unknown }
