@@ -6,22 +6,33 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 // Dial connects, within a time if that is not 0. While the queue of a UNIX socket
 // is full it asks again: over TCP the kernel would. A connection to itself is
-// refused. The error has the errno in it, or is a time-out.
+// refused. The error has the errno in it, or is a time-out. An answer that is there
+// when the time is over counts, also where this process stood still meanwhile and
+// has not seen it.
 func Dial(ctx context.Context, d net.Dialer, network, address string, within time.Duration) (net.Conn, error) {
-	if within > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, within)
-		defer cancel()
-	}
+	ctx, limit := newLimit(ctx, within)
+	defer limit.stop()
 	if network != "unix" {
-		d.Control = abort
+		d.Control = func(network, address string, c syscall.RawConn) error {
+			limit.watch(c)
+			return abort(network, address, c)
+		}
 	}
+	conn, err := dial(ctx, d, network, address)
+	if _, told := errors.AsType[syscall.Errno](err); err != nil && !told && limit.over.Load() {
+		err = timeout(network, err, context.DeadlineExceeded)
+	}
+	return conn, err
+}
+
+func dial(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, maxWait) {
 		conn, err := d.DialContext(ctx, network, address)
 		if err != nil && network == "unix" && errors.Is(err, syscall.EAGAIN) {
@@ -57,6 +68,41 @@ func timeout(network string, full, ended error) error {
 		return &net.OpError{Op: op.Op, Net: network, Addr: op.Addr, Err: ended}
 	}
 	return ended
+}
+
+// limit ends the context of a dial when its time is over, unless the answer is
+// there.
+type limit struct {
+	cancel context.CancelFunc
+	timer  *time.Timer // nil: no limit
+	socket atomic.Pointer[syscall.RawConn]
+	over   atomic.Bool
+}
+
+func newLimit(ctx context.Context, within time.Duration) (context.Context, *limit) {
+	l := &limit{}
+	ctx, l.cancel = context.WithCancel(ctx)
+	if within > 0 {
+		l.timer = time.AfterFunc(within, l.end)
+	}
+	return ctx, l
+}
+
+// watch says which socket the answer comes to.
+func (l *limit) watch(c syscall.RawConn) { l.socket.Store(&c) }
+
+func (l *limit) end() {
+	if c := l.socket.Load(); c == nil || !answered(*c) {
+		l.over.Store(true)
+		l.cancel()
+	}
+}
+
+func (l *limit) stop() {
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.cancel()
 }
 
 func endpoint(a net.Addr) netip.AddrPort {
