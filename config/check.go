@@ -105,6 +105,11 @@ func (k *checker) service(s *Service) {
 	}
 	k.values(line, "timeouts", &s.Timeouts)
 	k.values(line, "limits", &s.Limits)
+	for _, l := range s.Listen {
+		if ip, lacks := lacksZone(l.Address); lacks {
+			k.warn(l.Pos.Line, "service %q listens on %s, a link-local address without its interface; want one such as [%s%%eth0]", s.Name, ip, ip)
+		}
+	}
 	groups := map[string]bool{}
 	var enabled []*Group
 	for _, g := range s.Groups {
@@ -132,6 +137,9 @@ func (k *checker) group(s *Service, g *Group) {
 		if h.Address != "" || !k.broken[h] {
 			if err := checkHostAddress(h.Address); err != nil {
 				k.fail(h.Pos.Line, "host %q: %v", h.Name, err)
+			}
+			if ip, lacks := lacksZone(h.Address); lacks {
+				k.warn(h.Pos.Line, "host %q: %s is a link-local address without its interface; want one such as [%s%%eth0]", h.Name, ip, ip)
 			}
 		}
 		k.values(h.Pos.Line, "host", h)

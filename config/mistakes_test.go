@@ -324,6 +324,8 @@ func TestWarnings(t *testing.T) {
 		`<config><service name="a"><listen ip=":1"/></service><admin><web/></admin></config>`:                                                                     `the admin page is on and there is no <user>`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u"/></admin></config>`:                                                           `user "u" has no password and cannot log in`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><socket path="/s" mode="0666"/></admin></config>`:                                            `<socket mode> is 0666: everybody on this machine has full access`,
+		`<config><service name="a"><listen ip=":1"/><group name="g"><host name="h" ip="[fe80::1]:1"/></group></service></config>`:                                 `c.xml:1: warning: host "h": fe80::1 is a link-local address without its interface; want one such as [fe80::1%eth0]`,
+		`<config><service name="a"><listen ip="[fe80::1]:1"/><group name="g"><host name="h" ip="[fe80::1%eth0]:1"/></group></service></config>`:                   `c.xml:1: warning: service "a" listens on fe80::1, a link-local address without its interface; want one such as [fe80::1%eth0]`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><ssh/></admin></config>`:                                                                     `c.xml:1: warning: the SSH admin is on and there is no <user> who could log in`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="iy9l0V1MkG1DE"/></admin></config>`:                                  `is that of a published sample; choose another`,
 	} {

@@ -147,6 +147,20 @@ func checkAddress(s string, listen bool) error {
 	return checkHostName(s, host)
 }
 
+// lacksZone tells whether an address is a link-local one of IPv6 that does not say
+// on which interface: nothing can be reached by it.
+func lacksZone(s string) (ip netip.Addr, lacks bool) {
+	if !strings.HasPrefix(s, "[") {
+		return ip, false
+	}
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return ip, false
+	}
+	ip = a.Addr()
+	return ip, ip.Zone() == "" && !ip.Is4In6() && ip.IsLinkLocalUnicast()
+}
+
 // isAddrPort tells the most usual address, an IPv4 one with a port above 0, in
 // a fraction of the time that the rest takes.
 func isAddrPort(s string) bool {

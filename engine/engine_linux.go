@@ -32,6 +32,9 @@ type Engine struct {
 	closing  chan struct{} // closed when govern is to end
 	governed chan struct{} // closed when it has
 
+	unzoned   chan struct{}  // closed when followZones is to end; nil: it does not run
+	following sync.WaitGroup // for it
+
 	mu      sync.Mutex   // held by Apply, Drain and Close
 	asking  sync.RWMutex // held for reading by who asks the loops for sessions: they live until it has its answer
 	closed  bool         // written under both
@@ -214,6 +217,7 @@ func (e *Engine) Apply(p Plan) error {
 		ln.svc.Store(next.services[owner[key]])
 	}
 	e.serving.Store(next)
+	e.followIfZoned(fresh)
 	for key, ln := range was.listeners {
 		if next.listeners[key] == nil {
 			e.stopListener(ln)
@@ -281,6 +285,26 @@ func (e *Engine) stopListener(ln *listener) {
 	ln.unlink()
 }
 
+// reopen puts a listener into the place of one whose interface has moved. mu is
+// held.
+func (e *Engine) reopen(key listenKey, old *listener) {
+	if e.closed || e.draining.Load() {
+		return
+	}
+	ln, err := openListener(listenKey{listen: samePort(key, old.bound)}, len(e.loops), e.opt.Backlog, false)
+	if err != nil {
+		return
+	}
+	ln.key = key
+	ln.svc.Store(old.svc.Load())
+	if e.startListeners([]*listener{ln}) != nil {
+		e.stopListener(ln)
+		return
+	}
+	e.serving.Store(e.serving.Load().with(key, ln))
+	e.stopListener(old)
+}
+
 // onLoops runs f on every loop and returns when all have.
 func (e *Engine) onLoops(f func(*loop)) {
 	var wg sync.WaitGroup
@@ -335,6 +359,7 @@ func (e *Engine) Close() error {
 	e.asking.Unlock()
 	close(e.closing)
 	<-e.governed
+	e.unfollow()
 	for _, l := range e.loops {
 		l.submit(func() { l.quit = true })
 	}

@@ -26,6 +26,9 @@ type Engine struct {
 	failures chan Failure
 	room     chan struct{} // holds a token for each session; nil: no limit
 
+	unzoned   chan struct{}  // closed when followZones is to end; nil: it does not run
+	following sync.WaitGroup // for it
+
 	mu      sync.Mutex // held by Apply, Drain and Close
 	closed  bool
 	drained chan struct{} // closed when listeners have closed for good
@@ -53,6 +56,7 @@ type service struct {
 // listener is one listening address.
 type listener struct {
 	net.Listener
+	zone boundZone
 	svc  atomic.Pointer[service]
 	stop chan struct{} // closed before the Listener is
 }
@@ -151,6 +155,7 @@ func (e *Engine) Apply(p Plan) error {
 		e.accepting.Add(1)
 		go e.acceptFrom(ln)
 	}
+	e.followIfZoned(fresh)
 	for key, ln := range was.listeners {
 		if next.listeners[key] == nil {
 			ln.shut()
@@ -159,12 +164,33 @@ func (e *Engine) Apply(p Plan) error {
 	return nil
 }
 
+// reopen puts a listener into the place of one whose interface has moved. mu is
+// held.
+func (e *Engine) reopen(key listenKey, old *listener) {
+	if e.closed || e.isDrained() {
+		return
+	}
+	ln, err := openListener(samePort(key, old.Addr().String()))
+	if err != nil {
+		return
+	}
+	ln.svc.Store(old.svc.Load())
+	e.serving.Store(e.serving.Load().with(key, ln))
+	e.accepting.Add(1)
+	go e.acceptFrom(ln)
+	old.shut()
+}
+
 func openListener(listen string) (*listener, error) {
 	a, err := parseListen(listen)
 	if err != nil {
 		return nil, err
 	}
-	network, address := "tcp", net.JoinHostPort(a.host, a.port)
+	bound, host, err := inZone(a.host)
+	if err != nil {
+		return nil, listenError(listen, err)
+	}
+	network, address := "tcp", net.JoinHostPort(host, a.port)
 	switch {
 	case a.path != "":
 		if err := clearStale(a.path); err != nil {
@@ -178,7 +204,7 @@ func openListener(listen string) (*listener, error) {
 	if err != nil {
 		return nil, listenError(listen, err)
 	}
-	return &listener{Listener: ln, stop: make(chan struct{})}, nil
+	return &listener{Listener: ln, zone: bound, stop: make(chan struct{})}, nil
 }
 
 func (ln *listener) shut() {
@@ -279,6 +305,7 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.closed = true
+	e.unfollow()
 	e.stopAccepting()
 	e.killAll()
 	e.running.Wait()

@@ -13,6 +13,8 @@ import (
 
 	"github.com/panjf2000/gnet/v2/pkg/socket"
 	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/internal/zone"
 )
 
 // listener is one listening address: a socket for each loop. The kernel
@@ -20,6 +22,7 @@ import (
 // one queue that the loops share.
 type listener struct {
 	key    listenKey
+	zone   boundZone
 	bound  string                  // the address with its port
 	svc    atomic.Pointer[service] // whose sessions it accepts
 	fds    []int32                 // one for each loop
@@ -62,8 +65,11 @@ func openListener(key listenKey, loops, backlog int, alone bool) (*listener, err
 		if a.host == "" && !hasIPv6() {
 			network = "tcp4"
 		}
-		address := net.JoinHostPort(a.host, a.port)
-		if alone && a.port != "0" {
+		address := net.JoinHostPort(zone.Named(a.host), a.port)
+		if ln.zone, _, err = inZone(a.host); err != nil {
+			err = listenError(address, err)
+		}
+		if err == nil && alone && a.port != "0" {
 			err = probe(network, address)
 		}
 		if err == nil {

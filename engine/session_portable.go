@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/internal/zone"
 	"github.com/txlb/txlb/sched"
 	"github.com/txlb/txlb/splice"
 )
@@ -185,7 +186,11 @@ func dialHost(ctx context.Context, to sched.Addr, within time.Duration) (net.Con
 	if path := to.Path(); path != "" {
 		return connect.Dial(ctx, net.Dialer{}, "unix", path, within)
 	}
-	return connect.Dial(ctx, net.Dialer{}, "tcp", to.IP().String(), within)
+	ip, err := zone.Numbered(to.IP())
+	if err != nil {
+		return nil, err
+	}
+	return connect.Dial(ctx, net.Dialer{}, "tcp", ip.String(), within)
 }
 
 // keepAlive is what semantics say for both sides.

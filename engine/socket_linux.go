@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/internal/zone"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -177,6 +178,13 @@ func connectTo(to sched.Addr, unpaced bool) (fd int32, errno syscall.Errno) {
 		return -1, errno
 	}
 	fd = int32(n)
+	if name := to.IP().Addr().Zone(); name != "" {
+		index, errno := zone.IndexBy(int(fd), name)
+		if errno != 0 {
+			return fd, errno
+		}
+		(*unix.RawSockaddrInet6)(unsafe.Pointer(&raw)).Scope_id = index
+	}
 	if raw.Addr.Family != unix.AF_UNIX {
 		// The acknowledgement of the handshake is put off: the first bytes,
 		// which often are there already, carry it. Who asks for this owes
@@ -198,7 +206,8 @@ func connectSocket(fd int32, to *unix.RawSockaddrAny, size uint32) syscall.Errno
 	}
 }
 
-// encodeAddr writes a as the kernel wants it and returns its size.
+// encodeAddr writes a as the kernel wants it, without its zone, and returns its
+// size.
 func encodeAddr(raw *unix.RawSockaddrAny, a sched.Addr) uint32 {
 	if path := a.Path(); path != "" {
 		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(raw))
@@ -220,21 +229,8 @@ func encodeAddr(raw *unix.RawSockaddrAny, a sched.Addr) uint32 {
 	sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(raw))
 	sa.Family = unix.AF_INET6
 	sa.Addr = ip.Addr().As16()
-	sa.Scope_id = zoneIndex(ip.Addr().Zone())
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], ip.Port())
 	return unix.SizeofSockaddrInet6
-}
-
-// zoneIndex reads a numeric IPv6 zone; names are resolved where addresses are.
-func zoneIndex(zone string) uint32 {
-	var n uint32
-	for _, c := range []byte(zone) {
-		if c < '0' || c > '9' {
-			return 0
-		}
-		n = n*10 + uint32(c-'0')
-	}
-	return n
 }
 
 // decodeAddr reads the address of a client; one of a UNIX socket is "unix:".

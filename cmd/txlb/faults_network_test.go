@@ -49,6 +49,13 @@ func newNetwork(t *testing.T) *network {
 		}
 		t.Cleanup(func() { n.ip("netns", "del", ns) })
 	}
+	n.cable()
+	return n
+}
+
+// cable connects the two sides.
+func (n *network) cable() {
+	n.t.Helper()
 	n.ip("-n", n.front, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", n.back)
 	for ns, addresses := range map[string][]string{n.front: {frontIP}, n.back: {backIP, otherIP}} {
 		for _, a := range addresses {
@@ -57,7 +64,6 @@ func newNetwork(t *testing.T) *network {
 		n.ip("-n", ns, "link", "set", "lo", "up")
 		n.ip("-n", ns, "link", "set", "eth0", "up")
 	}
-	return n
 }
 
 func (n *network) ip(args ...string) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,7 +28,9 @@ const (
 func askHTTP(conn net.Conn, p *Probe) Result {
 	host := p.Host
 	if host == "" {
-		if host = p.Addr.IP().String(); p.Addr.Path() != "" {
+		// A zone means nothing to the server, which would refuse it.
+		to := p.Addr.IP()
+		if host = netip.AddrPortFrom(to.Addr().WithZone(""), to.Port()).String(); p.Addr.Path() != "" {
 			host = "localhost"
 		}
 	}

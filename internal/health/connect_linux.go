@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/internal/zone"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -167,11 +167,19 @@ func openSocket(to sched.Addr) (fd int, errno syscall.Errno) {
 func callConnect(fd int, to sched.Addr) syscall.Errno {
 	var raw unix.RawSockaddrAny
 	size := encode(&raw, to)
+	if name := to.IP().Addr().Zone(); name != "" {
+		index, errno := zone.IndexBy(fd, name)
+		if errno != 0 {
+			return errno
+		}
+		(*unix.RawSockaddrInet6)(unsafe.Pointer(&raw)).Scope_id = index
+	}
 	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), size)
 	return errno
 }
 
-// encode writes an address as the kernel wants it and returns its size.
+// encode writes an address as the kernel wants it, without its zone, and returns
+// its size.
 func encode(raw *unix.RawSockaddrAny, a sched.Addr) uintptr {
 	if path := a.Path(); path != "" {
 		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(raw))
@@ -191,9 +199,6 @@ func encode(raw *unix.RawSockaddrAny, a sched.Addr) uintptr {
 	}
 	sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(raw))
 	sa.Family, sa.Addr = unix.AF_INET6, ip.Addr().As16()
-	// A zone is a number here: names are resolved where addresses are.
-	zone, _ := strconv.ParseUint(ip.Addr().Zone(), 10, 32)
-	sa.Scope_id = uint32(zone)
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], ip.Port())
 	return unix.SizeofSockaddrInet6
 }

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/internal/zone"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -195,7 +196,11 @@ func (c *lastLook) Read(p []byte) (int, error) {
 
 // dial connects, or says why not.
 func dial(ctx context.Context, p *Probe) (net.Conn, Result) {
-	network, address := "tcp", p.Addr.IP().String()
+	to, err := zone.Numbered(p.Addr.IP())
+	if err != nil {
+		return nil, Result{Code: L4Con, Text: err.Error()}
+	}
+	network, address := "tcp", to.String()
 	if path := p.Addr.Path(); path != "" {
 		network, address = "unix", path
 	}
