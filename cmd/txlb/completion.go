@@ -1,10 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"flag"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -93,22 +92,14 @@ complete -c txlb -f -a '(__txlb_complete)'
 }
 
 // completionCommand prints the script of a shell.
-func completionCommand(_ context.Context, c console, args []string) int {
-	if len(args) == 1 {
-		if script, ok := completionScripts[args[0]]; ok {
-			fmt.Fprint(c.out, script)
-			return exitOK
-		}
-	}
-	fmt.Fprintln(c.err, `usage: txlb completion bash|zsh|fish
-  bash   source <(txlb completion bash)         in ~/.bashrc
-  zsh    source <(txlb completion zsh)          in ~/.zshrc, behind compinit
-  fish   txlb completion fish > ~/.config/fish/completions/txlb.fish`)
-	if len(args) == 1 && (args[0] == "-h" || args[0] == "--help") {
-		return exitOK
-	}
-	return exitUsage
+func completionCommand(_ context.Context, c console, words []string) int {
+	fmt.Fprint(c.out, completionScripts[words[0]])
+	return exitOK
 }
+
+const completionHelp = `  bash   source <(txlb completion bash)         in ~/.bashrc
+  zsh    source <(txlb completion zsh)          in ~/.zshrc, behind compinit
+  fish   txlb completion fish > ~/.config/fish/completions/txlb.fish`
 
 // completeWord is the hidden command that the scripts call.
 const completeWord = "__complete"
@@ -179,7 +170,12 @@ func completeCommand(ctx context.Context, c console, args []string) int {
 // completions returns what may stand behind words, where partial has been
 // typed, or that it is the name of a file.
 func completions(ctx context.Context, words []string, partial string) (found []candidate, files bool) {
-	if len(words) == 0 {
+	switch {
+	case len(words) > 0 && strings.HasPrefix(words[0], "-"):
+		words = append([]string{"run"}, words...)
+	case len(words) == 0 && strings.HasPrefix(partial, "-"):
+		return []candidate{{"-c", "run this configuration"}, {"--help", "what commands there are"}, {"--version", "print the version"}}, false
+	case len(words) == 0:
 		for _, cmd := range commands() {
 			found = append(found, candidate{cmd.name, cmd.help})
 		}
@@ -190,13 +186,13 @@ func completions(ctx context.Context, words []string, partial string) (found []c
 		return nil, false
 	}
 	cmd := commands()[i]
-	flags := flagsOf(ctx, cmd)
+	flags, _ := cmd.flags()
 	given := map[string]string{}
 	words = words[1:]
 	for len(words) > 0 && strings.HasPrefix(words[0], "-") && words[0] != "-" {
 		name, value, with := strings.Cut(strings.TrimLeft(words[0], "-"), "=")
 		words = words[1:]
-		if f := flags[name]; f.value != "" && !with {
+		if f := flags.Lookup(name); f != nil && valued(f) && !with {
 			if len(words) == 0 {
 				return nil, true // every value that a flag has is a file or a socket
 			}
@@ -204,22 +200,19 @@ func completions(ctx context.Context, words []string, partial string) (found []c
 		}
 		given[name] = value
 	}
-	positional := strings.Fields(optionalArgs.ReplaceAllString(cmd.args, ""))
+	positional, any := cmd.arguments()
 	if len(words) == 0 && (strings.HasPrefix(partial, "-") || partial == "" && len(positional) == 0) {
-		for name, f := range flags {
-			if _, twice := given[name]; !twice {
-				dashes := "--"
-				if len(name) == 1 {
-					dashes = "-"
-				}
-				found = append(found, candidate{dashes + name, f.help})
+		flags.VisitAll(func(f *flag.Flag) {
+			if _, twice := given[f.Name]; !twice {
+				_, help := flag.UnquoteUsage(f)
+				found = append(found, candidate{dashed(f.Name), help})
 			}
-		}
+		})
 		slices.SortFunc(found, func(a, b candidate) int { return strings.Compare(a.value, b.value) })
 		return found, false
 	}
 	switch {
-	case cmd.name == "ctl":
+	case any: // of ctl
 		return verbCompletions(ctx, given, words, partial), false
 	case len(words) >= len(positional):
 		return nil, false
@@ -232,22 +225,10 @@ func completions(ctx context.Context, words []string, partial string) (found []c
 	return nil, true
 }
 
-var optionalArgs = regexp.MustCompile(`\[[^\]]*\]`)
-
-// flagHelp is a flag: what its value is, "" if it has none, and what it does.
-type flagHelp struct{ value, help string }
-
-var flagLine = regexp.MustCompile(`(?m)^  -(\S+)(?: (\S+))?\n?\s+(.*)$`)
-
-// flagsOf returns the flags of a command, as it tells them itself.
-func flagsOf(ctx context.Context, cmd command) map[string]flagHelp {
-	var text bytes.Buffer
-	cmd.run(ctx, console{io.Discard, &text}, []string{"-h"})
-	flags := map[string]flagHelp{}
-	for _, m := range flagLine.FindAllStringSubmatch(text.String(), -1) {
-		flags[m[1]] = flagHelp{m[2], m[3]}
-	}
-	return flags
+// valued tells whether a flag has a value.
+func valued(f *flag.Flag) bool {
+	value, _ := flag.UnquoteUsage(f)
+	return value != ""
 }
 
 // verbCompletions returns what may stand behind the words of a runtime command.

@@ -41,6 +41,8 @@ func TestCompleteCommandsAndFlags(t *testing.T) {
 	}{
 		{[]string{"ch"}, "words", "check"},
 		{[]string{"che", "x"}, "words", ""},
+		{[]string{"-"}, "words", "-c --help --version"},
+		{[]string{"-c", ""}, "files", ""},
 		{[]string{"run", ""}, "words", "-c"},
 		{[]string{"run", "-"}, "words", "-c"},
 		{[]string{"run", "-c", ""}, "files", ""},
@@ -91,28 +93,6 @@ func TestCompleteForBash(t *testing.T) {
 		if _, values := completed(t, "bash", "txlb", test.piece, test.line); strings.Join(values, " ") != test.want {
 			t.Errorf("%s: %q, want %s", test.line, values, test.want)
 		}
-	}
-}
-
-// Every flag that a command has is one that completion knows.
-func TestCompletionKnowsEveryFlag(t *testing.T) {
-	for _, cmd := range commands() {
-		var text bytes.Buffer
-		cmd.run(t.Context(), console{&bytes.Buffer{}, &text}, []string{"-h"})
-		known := flagsOf(t.Context(), cmd)
-		for _, m := range regexp.MustCompile(`(?m)^  -(\w+)`).FindAllStringSubmatch(text.String(), -1) {
-			if f, ok := known[m[1]]; !ok || f.help == "" {
-				t.Errorf("txlb %s: -%s is not completed", cmd.name, m[1])
-			}
-		}
-		for _, m := range regexp.MustCompile(`-(\w+) [A-Z]`).FindAllStringSubmatch(cmd.args, -1) {
-			if known[m[1]].value == "" {
-				t.Errorf("txlb %s %s: -%s has no value", cmd.name, cmd.args, m[1])
-			}
-		}
-	}
-	if known := flagsOf(t.Context(), commands()[0]); known["c"] != (flagHelp{"FILE", "configuration FILE"}) {
-		t.Errorf("the flags of run: %v", known)
 	}
 }
 

@@ -29,35 +29,28 @@ type ctl struct {
 }
 
 // ctlCommand gives runtime commands to a running txlb over its local socket.
-func ctlCommand(ctx context.Context, c console, args []string) int {
-	flags := flag.NewFlagSet("txlb ctl", flag.ContinueOnError)
-	flags.SetOutput(c.err)
-	path := flags.String("s", "", "`SOCKET` of the txlb to talk to; without it, that of the configuration, else "+socket.DefaultPath)
-	file := configFlag(flags)
-	k := &ctl{console: c, ctx: ctx, in: os.Stdin}
+func ctlCommand(flags *flag.FlagSet) action {
+	to := socketFlags(flags)
+	k := &ctl{in: os.Stdin}
 	flags.BoolVar(&k.json, "json", false, "each answer as one JSON object on a line")
 	flags.BoolVar(&k.yes, "yes", false, "do not ask before what cannot be undone")
-	flags.Usage = func() {
-		fmt.Fprintln(c.err, "usage: txlb ctl [-s SOCKET] [-c FILE] [--json] [--yes] WORDS…\nwithout WORDS, lines are read from standard input; try: txlb ctl help")
-		flags.PrintDefaults()
+	return func(ctx context.Context, c console, words []string) int {
+		k.console, k.ctx = c, ctx
+		return k.run(to, words)
 	}
-	switch err := flags.Parse(args); {
-	case err == flag.ErrHelp:
-		return exitOK
-	case err != nil:
-		return exitUsage
-	}
-	words := flags.Args()
+}
+
+func (k *ctl) run(to target, words []string) int {
 	if i := slices.Index(words, "--yes"); i >= 0 {
 		k.yes, words = true, slices.Delete(words, i, i+1)
 	}
-	to, err := socketPath(*path, *file)
+	path, err := to.path()
 	if err != nil {
-		fmt.Fprintln(c.err, "txlb ctl:", err)
+		fmt.Fprintln(k.err, "txlb ctl:", err)
 		return exitUsage
 	}
-	if k.client, err = socket.Dial(to); err != nil {
-		fmt.Fprintln(c.err, "txlb ctl:", err)
+	if k.client, err = socket.Dial(path); err != nil {
+		fmt.Fprintln(k.err, "txlb ctl:", err)
 		return exitFailed
 	}
 	defer func() { _ = k.client.Close() }()
@@ -66,6 +59,19 @@ func ctlCommand(ctx context.Context, c console, args []string) int {
 	}
 	return k.lines()
 }
+
+// target is which txlb a command talks to, as its flags say.
+type target struct{ socket, file *string }
+
+// socketFlags adds the flags of a target.
+func socketFlags(flags *flag.FlagSet) target {
+	return target{
+		flags.String("s", "", "`SOCKET` of the txlb to talk to; without it, that of the configuration, else "+socket.DefaultPath),
+		configFlag(flags),
+	}
+}
+
+func (t target) path() (string, error) { return socketPath(*t.socket, *t.file) }
 
 // socketPath returns the socket to talk to: the one asked for, else that of the
 // configuration that is found, else the usual one. Only a configuration that

@@ -95,8 +95,8 @@ func TestCtl(t *testing.T) {
 		{"", []string{"-s", path + "x", "status"}, 1, "", "is txlb running"},
 		{"", []string{"-c", file + "x", "status"}, 2, "", "is no usable configuration"},
 		{"", []string{"-c", write(t, strings.ReplaceAll(socketDoc(path, ""), `<socket path="`+path+`"/>`, "")), "status"}, 2, "", "has no <socket>; add <socket path="},
-		{"", []string{"--frob"}, 2, "", "usage: txlb ctl"},
-		{"", []string{"-h"}, 0, "", "usage: txlb ctl"},
+		{"", []string{"--frob"}, 2, "", "txlb ctl: unknown flag -frob\nFor help: txlb ctl -h\n"},
+		{"", []string{"-h"}, 0, "usage: txlb ctl [-c FILE] [--json] [-s SOCKET] [--yes] WORDS…", ""},
 	} {
 		got := ctlOf(t, c.in, c.args...)
 		switch {

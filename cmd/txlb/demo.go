@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -24,10 +23,7 @@ const (
 const demoPassword = 16
 
 // demoCommand balances three small web servers that run inside the program.
-func demoCommand(ctx context.Context, c console, args []string) int {
-	if status, ok := parseFlags(c, "demo", flag.NewFlagSet("txlb demo", flag.ContinueOnError), args); !ok {
-		return status
-	}
+func demoCommand(ctx context.Context, c console, _ []string) int {
 	cfg := config.New()
 	cfg.Admin.Metrics = demoMetrics
 	// Nothing is to be left behind, such as a certificate, and nobody can listen

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 
 	"github.com/txlb/txlb/config"
@@ -17,21 +15,9 @@ const (
 )
 
 // diffCommand prints the runtime commands that make one file into another.
-func diffCommand(_ context.Context, c console, args []string) int {
-	flags := flag.NewFlagSet("txlb diff", flag.ContinueOnError)
-	flags.SetOutput(c.err)
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		return exitOK
-	case err != nil:
-		return diffFailed
-	}
-	if flags.NArg() != 2 {
-		fmt.Fprintln(c.err, "txlb diff: want two files, OLD and NEW")
-		return diffFailed
-	}
+func diffCommand(_ context.Context, c console, words []string) int {
 	var models [2]*config.Config
-	for i, path := range flags.Args() {
+	for i, path := range words {
 		cfg, problems := config.ReadFile(path)
 		if cfg == nil {
 			fmt.Fprintln(c.err, problems)

@@ -11,7 +11,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
+	"unicode/utf8"
+
+	"github.com/txlb/txlb/config"
 )
 
 // version is set by the linker (make build).
@@ -29,25 +34,52 @@ type console struct {
 	out, err io.Writer
 }
 
-// command is one word that may follow txlb.
+// command is one word that may follow txlb. Everything that is said of it
+// (usage, help, errors, completion) comes from its row here and its flags.
 type command struct {
-	name, args, help string
-	run              func(ctx context.Context, c console, args []string) int
+	name  string
+	words string // behind the flags: names of arguments, "a|b" for a choice, "WORDS…" for any number
+	help  string
+	// setup defines the flags and returns what does the command once they are
+	// parsed and the words are counted.
+	setup func(*flag.FlagSet) action
 }
+
+// action does a command and returns the exit status.
+type action func(ctx context.Context, c console, words []string) int
 
 // commands lists them in the order in which the usage shows them.
 func commands() []command {
 	return []command{
-		{"run", "[-c FILE]", "run in the foreground", runCommand},
-		{"demo", "", "balance three small web servers inside on 127.0.0.1:8080", demoCommand},
-		{"check", "[-c FILE]", "say what is wrong with a configuration", checkCommand},
-		{"diff", "OLD NEW", "print the runtime commands that make one configuration into another", diffCommand},
-		{"ctl", "[-s SOCKET] WORDS…", "one runtime command to a running txlb; without words, those of standard input", ctlCommand},
-		{"top", "[-s SOCKET]", "a live view of a running txlb in the terminal", topCommand},
-		{"passwd", "", "read a password, print the hash for <user password=\"…\">", passwdCommand},
-		{"completion", "bash|zsh|fish", "print the script that completes txlb in a shell", completionCommand},
-		{"version", "", "print the version", versionCommand},
+		{"run", "", "run in the foreground; the default if flags come first", runCommand},
+		{"demo", "", "balance three small web servers inside on 127.0.0.1:8080", plainly(demoCommand)},
+		{"check", "", "report what is wrong with a configuration", checkCommand},
+		{"diff", "OLD NEW", "print the runtime commands that turn one configuration into another", plainly(diffCommand)},
+		{"ctl", "WORDS…", "send a runtime command to a running txlb; without words, lines of standard input", ctlCommand},
+		{"top", "", "show a live view of a running txlb in the terminal", topCommand},
+		{"passwd", "", "read a password, print the hash for <user password=\"…\">", plainly(passwdCommand)},
+		{"completion", "bash|zsh|fish", "print the script that completes txlb in a shell", plainly(completionCommand)},
+		{"version", "", "print the version", plainly(versionCommand)},
 	}
+}
+
+// plainly is the setup of a command without flags.
+func plainly(do action) func(*flag.FlagSet) action {
+	return func(*flag.FlagSet) action { return do }
+}
+
+// flags returns the flags of a command and what does it.
+func (cmd command) flags() (*flag.FlagSet, action) {
+	flags := flag.NewFlagSet("txlb "+cmd.name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.Usage = func() {}
+	return flags, cmd.setup(flags)
+}
+
+// arguments returns the names of the words that a command takes; any tells
+// that it takes any number.
+func (cmd command) arguments() (names []string, any bool) {
+	return strings.Fields(cmd.words), strings.HasSuffix(cmd.words, "…")
 }
 
 func main() {
@@ -74,41 +106,115 @@ func dispatch(ctx context.Context, c console, args []string) int {
 	case "help", "-h", "-help", "--help":
 		usage(c.out)
 		return exitOK
+	case "-version", "--version":
+		args[0] = "version"
 	case completeWord: // called by the scripts of completion
 		return completeCommand(ctx, c, args[1:])
 	}
-	for _, cmd := range commands() {
-		if cmd.name == args[0] {
-			return cmd.run(ctx, c, args[1:])
-		}
+	if strings.HasPrefix(args[0], "-") {
+		args = append([]string{"run"}, args...)
 	}
-	fmt.Fprintf(c.err, "txlb: there is no command %q\n", args[0])
-	usage(c.err)
-	return exitUsage
+	i := slices.IndexFunc(commands(), func(cmd command) bool { return cmd.name == args[0] })
+	if i < 0 {
+		var names []string
+		for _, cmd := range commands() {
+			names = append(names, cmd.name)
+		}
+		fmt.Fprintf(c.err, "txlb: unknown command %q%s\nFor help: txlb help\n", args[0], config.Suggest(args[0], names))
+		return exitUsage
+	}
+	cmd := commands()[i]
+	flags, do := cmd.flags()
+	err := flags.Parse(args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		cmd.usage(c.out)
+		return exitOK
+	}
+	if err == nil {
+		err = cmd.count(flags.Args())
+	}
+	if err != nil {
+		message := strings.Replace(err.Error(), "flag provided but not defined:", "unknown flag", 1)
+		fmt.Fprintf(c.err, "txlb %s: %s\nFor help: txlb %[1]s -h\n", cmd.name, message)
+		return exitUsage
+	}
+	return do(ctx, c, flags.Args())
 }
 
+// count tells whether a command takes these words.
+func (cmd command) count(words []string) error {
+	names, any := cmd.arguments()
+	switch {
+	case any:
+		return nil
+	case len(words) > len(names):
+		return fmt.Errorf("unexpected argument %q", words[len(names)])
+	case len(words) < len(names):
+		return fmt.Errorf("missing argument %s", names[len(words)])
+	}
+	for i, name := range names {
+		if choices := strings.Split(name, "|"); len(choices) > 1 && !slices.Contains(choices, words[i]) {
+			return fmt.Errorf("%q is not one of %s", words[i], strings.Join(choices, ", "))
+		}
+	}
+	return nil
+}
+
+// usage lists the commands.
 func usage(w io.Writer) {
-	fmt.Fprintln(w, "usage:")
+	const column = 30
+	fmt.Fprintln(w, "usage: txlb COMMAND")
 	for _, cmd := range commands() {
-		fmt.Fprintf(w, "  txlb %-10s %-18s %s\n", cmd.name, cmd.args, cmd.help)
+		line := "  " + cmd.synopsis()
+		if utf8.RuneCountInString(line) >= column {
+			line += "\n"
+			fmt.Fprint(w, line)
+			line = ""
+		}
+		fmt.Fprintf(w, "%-*s%s\n", column, line, cmd.help)
 	}
-	fmt.Fprintln(w, "without -c the configuration is ./etc/config.xml, else /etc/txlb/config.xml")
+	fmt.Fprintln(w, "without -c the configuration is ./etc/config.xml, else /etc/txlb/config.xml\nFor the flags of a command: txlb COMMAND -h")
 }
 
-// parseFlags reads a command's flags and refuses other words.
-func parseFlags(c console, name string, flags *flag.FlagSet, args []string) (status int, ok bool) {
-	flags.SetOutput(c.err)
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return exitOK, false
-		}
-		return exitUsage, false
+// synopsis is how a command is called, without the name of the program.
+func (cmd command) synopsis() string {
+	parts := []string{cmd.name}
+	flags, _ := cmd.flags()
+	flags.VisitAll(func(f *flag.Flag) {
+		value, _ := flag.UnquoteUsage(f)
+		parts = append(parts, "["+strings.TrimSpace(dashed(f.Name)+" "+value)+"]")
+	})
+	if cmd.words != "" {
+		parts = append(parts, cmd.words)
 	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(c.err, "txlb %s: %q is one word too many\n", name, flags.Arg(0))
-		return exitUsage, false
+	return strings.Join(parts, " ")
+}
+
+// usage tells what a command does and its flags.
+func (cmd command) usage(w io.Writer) {
+	fmt.Fprintf(w, "usage: txlb %s\n%s\n", cmd.synopsis(), cmd.help)
+	flags, _ := cmd.flags()
+	flags.VisitAll(func(f *flag.Flag) {
+		value, help := flag.UnquoteUsage(f)
+		fmt.Fprintf(w, "  %-12s %s\n", dashed(f.Name)+" "+value, help)
+	})
+	if more := moreHelp[cmd.name]; more != "" {
+		fmt.Fprintln(w, more)
 	}
-	return exitOK, true
+}
+
+// moreHelp is what the help of a command says at its end.
+var moreHelp = map[string]string{
+	"ctl":        "for the runtime commands: txlb ctl help",
+	"completion": completionHelp,
+}
+
+// dashed writes the name of a flag: one dash before a letter, two before a word.
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
 }
 
 // configFlag adds -c and returns where its value will be.
@@ -129,10 +235,7 @@ func configPath(asked string) string {
 	return system
 }
 
-func versionCommand(_ context.Context, c console, args []string) int {
-	if status, ok := parseFlags(c, "version", flag.NewFlagSet("txlb version", flag.ContinueOnError), args); !ok {
-		return status
-	}
+func versionCommand(_ context.Context, c console, _ []string) int {
 	fmt.Fprintln(c.out, "txlb", version)
 	return exitOK
 }

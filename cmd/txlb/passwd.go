@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -18,10 +17,7 @@ import (
 
 // passwdCommand reads a password and prints its hash, and nothing else, on
 // standard output.
-func passwdCommand(ctx context.Context, c console, args []string) int {
-	if status, ok := parseFlags(c, "passwd", flag.NewFlagSet("txlb passwd", flag.ContinueOnError), args); !ok {
-		return status
-	}
+func passwdCommand(ctx context.Context, c console, _ []string) int {
 	password, err := readPassword(ctx, os.Stdin, c.err)
 	var hash string
 	if err == nil {

@@ -57,7 +57,7 @@ func TestPasswdReadsALine(t *testing.T) {
 		}
 	}
 	p := start(t, program(t, "passwd", "secret"))
-	if status := p.wait(); status != exitUsage || !strings.Contains(p.out.String(), `"secret" is one word too many`) {
+	if status := p.wait(); status != exitUsage || !strings.Contains(p.out.String(), `unexpected argument "secret"`) {
 		t.Errorf("with a word: %d, %s", status, p.out)
 	}
 }

@@ -403,8 +403,8 @@ func TestDiffCommand(t *testing.T) {
 		{[]string{one, same}, 0, ""},
 		{[]string{one, other}, 1, "setService web idle=5m\naddHost web g b h:2 weight=3\ndelHost web g a\n"},
 		{[]string{one, wrong}, 2, wrong + ":2: unknown element <servic> in <config>; did you mean \"service\"?"},
-		{[]string{one}, 2, "want two files"},
-		{[]string{one, other, one}, 2, "want two files"},
+		{[]string{one}, 2, "txlb diff: missing argument NEW"},
+		{[]string{one, other, one}, 2, "txlb diff: unexpected argument "},
 		{[]string{filepath.Join(t.TempDir(), "none"), one}, 2, "no such file"},
 	} {
 		status, out := call(t, append([]string{"diff"}, test.args...)...)

@@ -22,24 +22,21 @@ import (
 	"github.com/txlb/txlb/internal/metrics"
 )
 
-func runCommand(ctx context.Context, c console, args []string) int {
-	doc, _, status := readConfig(c, "run", args, c.err)
-	if doc == nil {
-		return status
+func runCommand(flags *flag.FlagSet) action {
+	file := configFlag(flags)
+	return func(ctx context.Context, c console, _ []string) int {
+		doc, _ := readConfig(*file, c.err)
+		if doc == nil {
+			return exitUsage
+		}
+		return finish(c, serve(ctx, c, doc.Config, doc))
 	}
-	return finish(c, serve(ctx, c, doc.Config, doc))
 }
 
-// readConfig reads the configuration that a command's words name and writes
-// what is wrong with it to problems. Without a usable one it returns the exit
-// status.
-func readConfig(c console, command string, args []string, problems io.Writer) (doc *config.Document, path string, status int) {
-	flags := flag.NewFlagSet("txlb "+command, flag.ContinueOnError)
-	file := configFlag(flags)
-	if status, ok := parseFlags(c, command, flags, args); !ok {
-		return nil, "", status
-	}
-	path = configPath(*file)
+// readConfig reads the configuration that -c asks for and writes what is wrong
+// with it to problems. The document is nil if it is not usable.
+func readConfig(asked string, problems io.Writer) (doc *config.Document, path string) {
+	path = configPath(asked)
 	doc, found := config.ReadDocument(path)
 	if doc != nil {
 		found = append(found, badHashes(path, doc.Config)...)
@@ -47,23 +44,25 @@ func readConfig(c console, command string, args []string, problems io.Writer) (d
 	if len(found) > 0 {
 		fmt.Fprintln(problems, found)
 	}
-	return doc, path, exitUsage
+	return doc, path
 }
 
-func checkCommand(_ context.Context, c console, args []string) int {
-	doc, path, status := readConfig(c, "check", args, c.out)
-	if doc == nil {
-		return status
-	}
-	cfg := doc.Config
-	hosts := 0
-	for _, s := range cfg.Services {
-		for _, g := range s.Groups {
-			hosts += len(g.Hosts)
+func checkCommand(flags *flag.FlagSet) action {
+	file := configFlag(flags)
+	return func(_ context.Context, c console, _ []string) int {
+		doc, path := readConfig(*file, c.out)
+		if doc == nil {
+			return exitUsage
 		}
+		hosts := 0
+		for _, s := range doc.Config.Services {
+			for _, g := range s.Groups {
+				hosts += len(g.Hosts)
+			}
+		}
+		fmt.Fprintf(c.out, "%s is right: %d services, %d hosts\n", path, len(doc.Config.Services), hosts)
+		return exitOK
 	}
-	fmt.Fprintf(c.out, "%s is right: %d services, %d hosts\n", path, len(cfg.Services), hosts)
-	return exitOK
 }
 
 // finish turns the end of a server into an exit status.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -403,17 +404,68 @@ func TestBadConfigurations(t *testing.T) {
 	}
 }
 
+// A wrong call costs two lines: what is wrong, and where help is.
 func TestWrongUsage(t *testing.T) {
-	for _, args := range [][]string{{}, {"rum"}, {"run", "too", "much"}, {"run", "-x"}, {"check", "-c"}} {
-		if status, out := call(t, args...); status != 2 || out == "" {
-			t.Errorf("txlb %v: exit status %d, said %q", args, status, out)
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"rum"}, "txlb: unknown command \"rum\"; did you mean \"run\"?\nFor help: txlb help\n"},
+		{[]string{"run", "too", "much"}, "txlb run: unexpected argument \"too\"\nFor help: txlb run -h\n"},
+		{[]string{"-c", "x", "y"}, "txlb run: unexpected argument \"y\"\nFor help: txlb run -h\n"},
+		{[]string{"run", "-x"}, "txlb run: unknown flag -x\nFor help: txlb run -h\n"},
+		{[]string{"check", "-c"}, "txlb check: flag needs an argument: -c\nFor help: txlb check -h\n"},
+		{[]string{"completion"}, "txlb completion: missing argument bash|zsh|fish\nFor help: txlb completion -h\n"},
+		{[]string{"completion", "ksh"}, "txlb completion: \"ksh\" is not one of bash, zsh, fish\nFor help: txlb completion -h\n"},
+	} {
+		if status, out := call(t, test.args...); status != exitUsage || out != test.want {
+			t.Errorf("txlb %q: exit status %d, said %q, want %q", test.args, status, out, test.want)
 		}
 	}
-	if status, out := call(t, "help"); status != 0 || !strings.Contains(out, "txlb run") {
-		t.Errorf("help: %d, %s", status, out)
+	if status, out := call(t); status != exitUsage || !strings.HasPrefix(out, "usage: txlb COMMAND\n") {
+		t.Errorf("without words: %d, %s", status, out)
 	}
-	if status, out := call(t, "version"); status != 0 || !strings.HasPrefix(out, "txlb ") {
-		t.Errorf("version: %d, %s", status, out)
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, args := range [][]string{{"help"}, {"-h"}, {"--help"}} {
+		status, out := call(t, args...)
+		for _, cmd := range commands() {
+			if status != exitOK || !strings.Contains(out, "\n  "+cmd.synopsis()) || !strings.Contains(out, cmd.help) {
+				t.Errorf("txlb %q: %d, there is no %s:\n%s", args, status, cmd.name, out)
+			}
+		}
+	}
+	for _, args := range [][]string{{"version"}, {"--version"}, {"-version"}} {
+		if status, out := call(t, args...); status != exitOK || !strings.HasPrefix(out, "txlb ") || strings.Count(out, "\n") != 1 {
+			t.Errorf("txlb %q: %d, %s", args, status, out)
+		}
+	}
+	for _, cmd := range commands() {
+		status, out := call(t, cmd.name, "-h")
+		if status != exitOK || !strings.HasPrefix(out, "usage: txlb "+cmd.synopsis()+"\n"+cmd.help+"\n") {
+			t.Errorf("txlb %s -h: %d, %s", cmd.name, status, out)
+		}
+		flags, _ := cmd.flags()
+		flags.VisitAll(func(f *flag.Flag) {
+			if value, help := flag.UnquoteUsage(f); help == "" || value == "value" || value == "string" || !strings.Contains(out, help) {
+				t.Errorf("txlb %s: -%s is not told, or its value has no name", cmd.name, f.Name)
+			}
+		})
+	}
+}
+
+// Flags without a command run a configuration.
+func TestRunIsTheDefault(t *testing.T) {
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := run(t, path, "-c", write(t, `<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host ip="127.0.0.1:1"/></group></service></config>`))
+	p.expect("msg=ready")
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != exitOK {
+		t.Errorf("exit status %d", status)
 	}
 }
 

@@ -265,7 +265,7 @@ func TestTop(t *testing.T) {
 	if status, out := call(t, "top", "-s", path+"x"); status != exitFailed || !strings.Contains(out, "there is no socket") {
 		t.Errorf("without a socket: %d, %s", status, out)
 	}
-	if status, out := call(t, "top", "word"); status != exitUsage || !strings.Contains(out, "one word too many") {
+	if status, out := call(t, "top", "word"); status != exitUsage || !strings.Contains(out, `unexpected argument "word"`) {
 		t.Errorf("a word too many: %d, %s", status, out)
 	}
 }

@@ -18,23 +18,20 @@ const lookTimeout = 5 * time.Second
 
 // topCommand shows a live view of a running txlb, which it asks over its local
 // socket. It outlives that process, and goes on with the next one.
-func topCommand(ctx context.Context, c console, args []string) int {
-	flags := flag.NewFlagSet("txlb top", flag.ContinueOnError)
-	path := flags.String("s", "", "`SOCKET` of the txlb to look at; without it, that of the configuration, else "+socket.DefaultPath)
-	file := configFlag(flags)
-	if status, ok := parseFlags(c, "top", flags, args); !ok {
-		return status
+func topCommand(flags *flag.FlagSet) action {
+	to := socketFlags(flags)
+	return func(ctx context.Context, c console, _ []string) int {
+		path, err := to.path()
+		if err != nil {
+			fmt.Fprintln(c.err, "txlb top:", err)
+			return exitUsage
+		}
+		if err := watch(ctx, path); err != nil && !errors.Is(err, context.Canceled) {
+			fmt.Fprintln(c.err, "txlb top:", err)
+			return exitFailed
+		}
+		return exitOK
 	}
-	to, err := socketPath(*path, *file)
-	if err != nil {
-		fmt.Fprintln(c.err, "txlb top:", err)
-		return exitUsage
-	}
-	if err := watch(ctx, to); err != nil && !errors.Is(err, context.Canceled) {
-		fmt.Fprintln(c.err, "txlb top:", err)
-		return exitFailed
-	}
-	return exitOK
 }
 
 // watch shows the view until the user leaves it or ctx ends.
