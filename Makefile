@@ -13,7 +13,7 @@ test bench bench-quick bench-check soak pictures: export TXLB_INSTALL := $(TXLB_
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/txlb
@@ -38,6 +38,18 @@ lint: ## gofmt, go vet, staticcheck, and that every system and processor builds
 
 # Beside the usual ones: 32 bits (arm) and the other byte order (s390x).
 SYSTEMS = linux/arm64 linux/riscv64 linux/ppc64le linux/s390x linux/arm darwin/arm64 freebsd/amd64 windows/amd64
+
+.PHONY: test-arm64
+test-arm64: ## the tests of the data plane for arm64, by qemu-user (Debian: qemu-user-static)
+	@command -v $(QEMU) >/dev/null || { echo "$(QEMU) is missing: apt-get install qemu-user-static"; exit 1; }
+	@set -e; mkdir -p bin; for p in splice sched internal/health engine; do \
+		echo "arm64: $$p"; GOARCH=arm64 CGO_ENABLED=0 $(GO) test -c -o bin/arm64.test ./$$p; \
+		(cd $$p && $(QEMU) $(CURDIR)/bin/arm64.test -test.short -test.skip '$(QEMU_CANNOT)'); done; rm bin/arm64.test
+
+QEMU ?= qemu-aarch64-static
+# It takes every option of TCP for a number, so no name of a congestion control
+# but one of four letters can be set. It has no io_uring: those tests skip.
+QEMU_CANNOT = ^TestLoopbackIsNotPaced$$
 
 .PHONY: fuzz
 fuzz: ## fuzz the parsers and the sessions for a minute each

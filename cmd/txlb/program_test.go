@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -203,17 +204,20 @@ func call(t *testing.T, args ...string) (status int, out string) {
 	return cmd.ProcessState.ExitCode(), string(text)
 }
 
-// freePort returns a port that nothing listens on. It is taken from below the
-// range that outgoing connections use, so that none of them gets it meanwhile.
+// freePort returns a port that nothing listens on, at any address. It is taken
+// from below the range that outgoing connections use, so that none of them gets
+// it meanwhile, and by chance, so that other runs of the tests hardly do.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for port := 20000 + os.Getpid()%5000; port < 32000; port++ {
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			_ = ln.Close()
-			if _, taken := takenPorts.LoadOrStore(port, true); !taken {
-				return port
-			}
+	for range 1000 {
+		port := 21000 + rand.IntN(11000)
+		ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			continue
+		}
+		_ = ln.Close()
+		if _, taken := takenPorts.LoadOrStore(port, true); !taken {
+			return port
 		}
 	}
 	t.Fatal("no free port")

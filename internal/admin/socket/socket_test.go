@@ -210,7 +210,7 @@ func TestTooManyConnectionsAreRefused(t *testing.T) {
 }
 
 func TestSilentConnectionsAreClosed(t *testing.T) {
-	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)), func(o *Options) { o.Idle = 50 * time.Millisecond })
+	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)), func(o *Options) { o.Idle = 500 * time.Millisecond })
 	p := r.dial()
 	if got := p.rest(); got != "" {
 		t.Errorf("got %q", got)
@@ -223,10 +223,10 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 	}
 	// Whoever asks for patience has it.
 	p = r.dial()
-	p.say("prompt;set timeout cli 3000\n")
+	p.say("prompt;set timeout cli 20000\n")
 	p.until("> ")
 	p.until("> ")
-	time.Sleep(100 * time.Millisecond) // longer than the patience that it would have had
+	time.Sleep(time.Second) // longer than the patience that it would have had
 	p.say("show version\n")
 	if got := p.until("> "); got != "9.9\n\n> " {
 		t.Errorf("got %q", got)
