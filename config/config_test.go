@@ -104,7 +104,7 @@ func TestNewElements(t *testing.T) {
 		<listen ip="[::1]:80"/><listen ip="unix:/run/a.sock"/>
 		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m"/>
 		<limits tries="3"/>
-		<group name="g" scheduler="p2c" allDown="refuse" start="down" maxFails="5" failWindow="1m">
+		<group name="g" scheduler="p2c" allDown="refuse" start="down" maxFails="5" failWindow="1m" maxEjected="50">
 			<check type="expect" interval="5s" fastInterval="500ms" downInterval="10s" rise="4" fall="5" timeout="1500ms"
 				port="" path="/" host="" status="200-399" send="PING\r\n\x00" expect="a\\b\tü"/>
 			<host name="h" ip="unix:/run/b.sock" weight="0" backup="on" state="maint" slowStart="90s"/>
@@ -137,7 +137,7 @@ func TestNewElements(t *testing.T) {
 		Timeouts: Timeouts{500 * time.Millisecond, 0, 5 * time.Minute, 90 * time.Minute},
 		Limits:   Limits{3},
 		Groups: []*Group{{
-			Name: "g", Scheduler: "p2c", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute,
+			Name: "g", Scheduler: "p2c", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute, MaxEjected: 50,
 			Check: &HealthCheck{
 				Type: "expect", Interval: 5 * time.Second, FastInterval: 500 * time.Millisecond, DownInterval: 10 * time.Second,
 				Rise: 4, Fall: 5, Timeout: 1500 * time.Millisecond, Path: "/", Status: "200-399",
@@ -305,6 +305,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		if rapid.Bool().Draw(t, "checked") {
 			g.Check = healthCheck.Draw(t, "check")
 			g.MaxFails, g.FailWindow = number(0, 5).Draw(t, "maxFails"), duration.Draw(t, "failWindow")
+			g.MaxEjected = number(0, 100).Draw(t, "maxEjected")
 		}
 		g.Hosts = rapid.SliceOfN(host, 0, 2).Draw(t, "hosts")
 		s.Groups = []*Group{g}

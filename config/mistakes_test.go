@@ -57,6 +57,7 @@ func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
 		{frame, `<group name="x" scheduler="roundr,sticky"/>`, `"roundr,sticky" is not supported by this version yet`},
 		{frame, `<group name="x" scheduler="maglev,sticky"/>`, `"maglev,sticky" is not supported by this version yet`},
 		{frame, `<group name="x" scheduler=""/>`, `unknown scheduler ""`},
+		{frame, `<group name="x" maxEjected="101"/>`, `"101" is not between 0 and 100`},
 		{frame, `<group name="x" maxFails="-1"/>`, `"-1" is not between 0 and 1000`},
 		{frame, `<group name="x" failWindow="10"/>`, `"10" has no unit; write 10ms or 10s`},
 		{frame, `<group name="x" failWindow="0"/>`, `<group failWindow>: 0 is not between 1ms and 24h`},

@@ -85,6 +85,9 @@ type Group struct {
 	// 1: each, whatever the window; 0: none does.
 	MaxFails   int
 	FailWindow time.Duration
+	// MaxEjected is the percentage of the hosts that may be out at once because
+	// of what clients met after the connect; 0: none, else at least one.
+	MaxEjected int
 	Check      *HealthCheck // nil: <manager> says how hosts are probed
 	Hosts      []*Host
 	Pos        Pos

@@ -487,6 +487,8 @@ var schema = table(
 			"so many failed connects of clients within `failWindow` take a host out; 1: each does, at once; 0: none does", runtime),
 		row("failWindow", func(g *Group) *time.Duration { return &g.FailWindow }, between(shortest, longestCheck), 10*time.Second,
 			"see `maxFails`", runtime),
+		row("maxEjected", func(g *Group) *int { return &g.MaxEjected }, integer(0, 100), 25,
+			"percentage of the hosts that may be out at once because they [reset their clients](operations.md#resets-before-the-first-byte); 0: none, else at least one", runtime),
 	),
 	of("check",
 		row("type", func(c *HealthCheck) *string { return &c.Type }, word("tcp", "http", "tls", "expect"), "tcp",

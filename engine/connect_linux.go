@@ -161,6 +161,7 @@ func (l *loop) failOver(s *session) bool {
 	l.sys.resetOnClose(s.ends[backend].fd) // it has not had the client's end
 	l.closing = append(l.closing, s.ends[backend].fd)
 	s.count.failed[dropped].Add(1)
+	l.eng.resetEarly(s.host, s.attempt.from)
 	s.attempt.heard = true
 	s.host.Release(0, 0)
 	s.flows[client].done = false // what was shut down is another socket now

@@ -55,10 +55,24 @@ type Options struct {
 	Backlog     int        // of each listener; 0: 4096
 }
 
-// Failure reports that a failed connect took a host from up to down.
+// Failure reports that a failed connect took a host from up to down or, with
+// Suspect, that three clients in a row were reset before they had an answer, see
+// [sched.Host.ResetEarly]. A host that is suspect is still up: whoever knows its
+// group decides.
 type Failure struct {
-	Host *sched.Host
-	Err  error
+	Host    *sched.Host
+	Err     error
+	Suspect bool
+}
+
+var errResets = errors.New("it reset three clients in a row, each from another address, before the first byte of an answer")
+
+// resetEarly takes in that a host has reset a client's session before the first
+// byte of an answer.
+func (e *Engine) resetEarly(host *sched.Host, client sched.Addr) {
+	if host.ResetEarly(client) {
+		e.report(Failure{Host: host, Err: errResets, Suspect: true})
+	}
 }
 
 // Listener is a listening address in use.

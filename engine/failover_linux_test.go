@@ -102,3 +102,139 @@ func TestB18ResetBeforeTheFirstByteWithNoOtherHost(t *testing.T) {
 		})
 	})
 }
+
+// BenchmarkKilledServer kills and restarts one of three servers under short
+// sessions, once an iteration. It tells how many clients a kill resets, and how
+// many of those that fail-over has spared it.
+func BenchmarkKilledServer(b *testing.B) {
+	for name, greets := range map[string]bool{"server speaks first": true, "client speaks first": false} {
+		b.Run(name, func(b *testing.B) {
+			e, err := New(Options{Loops: 2})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = e.Close() }()
+			servers := make([]*mortal, 3)
+			var members []sched.Member
+			for i := range servers {
+				servers[i] = &mortal{greets: greets}
+				servers[i].start(b)
+				addr, err := sched.ParseAddr(servers[i].addr)
+				if err != nil {
+					b.Fatal(err)
+				}
+				members = append(members, sched.Member{Host: sched.NewHost("h", addr), Weight: 1})
+			}
+			table, err := sched.NewTable(sched.Policy{Scheduler: "roundr"}, members)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := e.Apply(Plan{Services: []Service{{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &Route{Table: table, Timeouts: testTimeouts}}}}); err != nil {
+				b.Fatal(err)
+			}
+			var stop atomic.Bool
+			var served, resets atomic.Int64
+			var clients sync.WaitGroup
+			for range 32 {
+				clients.Go(func() {
+					for !stop.Load() {
+						c, err := net.Dial("tcp", e.Listeners()[0].Addr)
+						if err != nil {
+							continue
+						}
+						if !greets {
+							_, _ = c.Write([]byte("?"))
+						}
+						switch got, err := io.ReadAll(c); {
+						case len(got) > 0:
+							served.Add(1)
+						case errors.Is(err, syscall.ECONNRESET):
+							resets.Add(1)
+						}
+						_ = c.Close()
+					}
+				})
+			}
+			for i := 0; b.Loop(); i++ {
+				s := servers[i%len(servers)]
+				for before := served.Load(); served.Load() < before+300; {
+					time.Sleep(time.Millisecond)
+				}
+				s.kill()
+				for before := served.Load(); served.Load() < before+100; {
+					time.Sleep(time.Millisecond)
+				}
+				s.start(b)
+				members[i%len(servers)].Host.MarkUp()
+			}
+			stop.Store(true)
+			clients.Wait()
+			for _, s := range servers {
+				s.kill()
+			}
+			b.ReportMetric(float64(resets.Load())/float64(b.N), "resets/kill")
+			b.ReportMetric(float64(e.Snapshot().Services["web"].ConnectFailures["dropped"])/float64(b.N), "spared/kill")
+		})
+	}
+}
+
+// mortal is a server that takes a few sessions at a time, the others wait in its
+// queue, and that dies as a process does: with a reset for all that it has.
+type mortal struct {
+	greets bool
+	addr   string
+	ln     net.Listener
+	mu     sync.Mutex
+	open   map[net.Conn]bool // nil: it is dead
+	all    sync.WaitGroup
+}
+
+func (m *mortal) start(b *testing.B) {
+	address := m.addr
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		b.Fatal(err)
+	}
+	m.ln, m.addr, m.open = ln, ln.Addr().String(), map[net.Conn]bool{}
+	for range 4 {
+		m.all.Go(func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				m.mu.Lock()
+				if m.open == nil {
+					_ = c.(*net.TCPConn).SetLinger(0)
+				} else {
+					m.open[c] = true
+				}
+				m.mu.Unlock()
+				if !m.greets {
+					_, _ = c.Read(make([]byte, 1))
+				}
+				time.Sleep(time.Millisecond) // its work
+				_, _ = c.Write([]byte("hello"))
+				m.mu.Lock()
+				delete(m.open, c)
+				m.mu.Unlock()
+				_ = c.Close()
+			}
+		})
+	}
+}
+
+func (m *mortal) kill() {
+	m.mu.Lock()
+	for c := range m.open {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+	}
+	m.open = nil
+	m.mu.Unlock()
+	_ = m.ln.Close()
+	m.all.Wait()
+}

@@ -6,6 +6,8 @@ import (
 	"math"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // drive moves an established session on as far as it goes without sending:
@@ -212,6 +214,9 @@ func (l *loop) goOn(s *session, i int) {
 func (l *loop) moved(s *session, i, n int) {
 	s.active = l.now
 	l.table.settled(s)
+	if i == backend && s.out == 0 {
+		s.host.Answered()
+	}
 	s.ends[1-i].set(sentOnce)
 	s.ends[1-i].clear(owesAck)
 	if i == client {
@@ -445,10 +450,14 @@ func (l *loop) conclude(s *session) {
 	case c && b:
 		l.end(s, clientAborted)
 	case c || b:
+		if b && s.out == 0 {
+			l.eng.resetEarly(s.host, sched.TCPAddr(l.sys.peerAddr(s.ends[client].fd)))
+		}
 		s.phase = lingering
 		s.active = l.now
 		l.linger(s)
 	default:
+		s.host.Answered() // it ended the session as it should, without a byte perhaps
 		l.end(s, normal)
 	}
 }

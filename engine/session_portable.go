@@ -284,6 +284,9 @@ func (s *session) moved(i, n int) {
 		s.svc.count.in.Add(uint64(n))
 		s.in.Add(uint64(n))
 	} else {
+		if s.out.Load() == 0 {
+			s.host.Load().Answered()
+		}
 		s.host.Load().AddBytes(0, uint64(n))
 		s.svc.count.out.Add(uint64(n))
 		s.out.Add(uint64(n))
@@ -311,7 +314,11 @@ func (s *session) left() time.Duration {
 func (s *session) conclude() {
 	c, b := s.failed[client].Load(), s.failed[backend].Load()
 	if !c && !b {
+		s.host.Load().Answered() // it ended the session as it should, without a byte perhaps
 		return
+	}
+	if b && !c && s.out.Load() == 0 {
+		s.e.resetEarly(s.host.Load(), addrFrom(s.ends[client].RemoteAddr()))
 	}
 	how, left := clientAborted, s.ends[backend]
 	if b {

@@ -21,10 +21,11 @@ type Host struct {
 	counters // a whole line as it is: a field of no size behind it would add a word
 }
 
-// connects is what connects that succeeded took.
+// connects is what connects that succeeded took, and what became of the sessions.
 type connects struct {
 	connected   atomic.Uint64
 	connectTime atomic.Uint64 // ns, all together
+	resets      earlyResets
 }
 
 type identity struct {
@@ -214,6 +215,7 @@ func (h *Host) MarkUp() (changed bool) {
 	if was&isDown == 0 {
 		return false
 	}
+	h.Answered()
 	if l := h.limit.Load(); l != nil {
 		l.forget()
 	}
@@ -223,11 +225,12 @@ func (h *Host) MarkUp() (changed bool) {
 // HostStats is a snapshot of a host's counters. Its fields are read one after
 // the other, so they may differ by what happened in between.
 type HostStats struct {
-	Active   int64  // sessions now, connecting ones included
-	Picks    uint64 // sessions ever given to the host, retries included
-	Failures uint64 // failed connects
-	In, Out  uint64 // bytes from and to clients
-	Up       bool
+	Active      int64  // sessions now, connecting ones included
+	Picks       uint64 // sessions ever given to the host, retries included
+	Failures    uint64 // failed connects
+	EarlyResets uint64 // sessions that the host reset before the first byte of an answer
+	In, Out     uint64 // bytes from and to clients
+	Up          bool
 
 	Connects    uint64        // that succeeded
 	ConnectTime time.Duration // that these took, all together
@@ -238,6 +241,7 @@ func (s *HostStats) Add(o HostStats) {
 	s.Active += o.Active
 	s.Picks += o.Picks
 	s.Failures += o.Failures
+	s.EarlyResets += o.EarlyResets
 	s.In += o.In
 	s.Out += o.Out
 	s.Connects += o.Connects
@@ -249,7 +253,8 @@ func (h *Host) Stats() HostStats {
 	picks, active := h.load()
 	return HostStats{
 		Active: int64(active), Picks: picks, Failures: h.failures.Load(),
-		In: h.in.Load(), Out: h.out.Load(), Up: h.Up(),
+		EarlyResets: h.resets.total.Load(),
+		In:          h.in.Load(), Out: h.out.Load(), Up: h.Up(),
 		Connects: h.connected.Load(), ConnectTime: time.Duration(h.connectTime.Load()),
 	}
 }

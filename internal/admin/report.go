@@ -53,6 +53,7 @@ type HostInfo struct {
 	Sessions      int64        `json:"sessions"`
 	SessionsTotal uint64       `json:"sessions_total"`
 	Failures      uint64       `json:"connect_failures"`
+	EarlyResets   uint64       `json:"early_resets"` // sessions that it reset before the first byte of an answer
 	In            uint64       `json:"bytes_in"`
 	Out           uint64       `json:"bytes_out"`
 	Targets       []TargetInfo `json:"targets"`
@@ -185,7 +186,7 @@ func (k *call) showHosts() (Result, error) {
 		return Result{}, fmt.Errorf("SERVICE is missing; write %s", k.verb.Syntax())
 	}
 	infos := []HostInfo{}
-	t := table{head: []string{"service", "group", "host", "address", "state", "health", "weight", "sessions", "total", "failures", "in", "out"}, right: 6}
+	t := table{head: []string{"service", "group", "host", "address", "state", "health", "weight", "sessions", "total", "failures", "resets", "in", "out"}, right: 6}
 	for _, s := range state.Services {
 		for _, g := range s.Groups {
 			if service != "" && s.Config.Name != service || group != "" && g.Config.Name != group {
@@ -209,7 +210,7 @@ func (k *call) showHosts() (Result, error) {
 				if i.Backup {
 					state += ",backup"
 				}
-				t.row(i.Service, where, i.Name, i.Address, state, health, i.Weight, i.Sessions, i.SessionsTotal, i.Failures, i.In, i.Out)
+				t.row(i.Service, where, i.Name, i.Address, state, health, i.Weight, i.Sessions, i.SessionsTotal, i.Failures, i.EarlyResets, i.In, i.Out)
 			}
 		}
 	}
@@ -237,7 +238,8 @@ func hostInfo(s *director.Service, g *director.Group, h *director.Host) HostInfo
 	if i.Up = stats.Up; i.Up {
 		i.Reason = ""
 	}
-	i.Sessions, i.SessionsTotal, i.Failures, i.In, i.Out = stats.Active, stats.Picks, stats.Failures, stats.In, stats.Out
+	i.Sessions, i.SessionsTotal, i.Failures, i.EarlyResets = stats.Active, stats.Picks, stats.Failures, stats.EarlyResets
+	i.In, i.Out = stats.In, stats.Out
 	return i
 }
 

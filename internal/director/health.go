@@ -62,9 +62,56 @@ func (d *Director) settle(state *State) {
 
 // failed takes in that a connect of the engine took a host down.
 func (d *Director) failed(f engine.Failure) {
-	if t := d.byHost[f.Host]; t != nil && !f.Host.Up() {
+	switch t := d.byHost[f.Host]; {
+	case t == nil:
+	case f.Suspect:
+		d.suspect(t, f.Err.Error())
+	case !f.Host.Up():
 		d.down(t, f.Err.Error())
 	}
+}
+
+// suspectEvery is how often at most it is asked whether a suspect host may be
+// taken out. Where it may not, reports go on.
+const suspectEvery = time.Second
+
+// suspect takes a host out that has reset its clients, if its group can spare it:
+// whatever they all do, most of them stay.
+func (d *Director) suspect(t *Target, reason string) {
+	now := time.Now()
+	if !t.Host.Up() || now.Sub(t.suspected) < suspectEvery {
+		return
+	}
+	t.suspected = now
+	for _, s := range d.State().Services {
+		if s.Config.Name != t.key.service {
+			continue
+		}
+		for _, g := range s.Groups {
+			if g.Config.Name == t.key.group && g.canSpare() {
+				t.ejected = true
+				t.Host.MarkDown()
+				d.down(t, reason)
+			}
+		}
+	}
+}
+
+// canSpare tells whether one more host that is up may be taken out because of
+// what clients met after the connect.
+func (g *Group) canSpare() bool {
+	all, up, ejected := 0, 0, 0
+	for t := range g.serving() {
+		all++
+		switch {
+		case t.Host.Up():
+			up++
+		case t.ejected:
+			ejected++
+		}
+	}
+	most := g.Config.MaxEjected
+	return all >= 3 && up > 1 && most > 0 && ejected < max(1, all*most/100)
 }
 
 // scan finds hosts whose failure the engine could not report.
@@ -102,7 +149,7 @@ func (d *Director) up(t *Target) {
 	if !t.waiting { // it has come back, and is not new
 		d.startRamp(t, now)
 	}
-	t.waiting = false
+	t.waiting, t.ejected = false, false
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = true, "", now })
 	d.changed(t.key.service)
 	d.touched[t.key.service] = true

@@ -103,6 +103,8 @@ type Target struct {
 	passed    int       // probes passed in a row while down
 	since     time.Time // when its slow start began
 	step      int       // of the slow start; rampSteps: the full share
+	ejected   bool      // down because of what clients met after the connect
+	suspected time.Time // when that was last asked
 }
 
 // Status is the health of a target as the director sees it.

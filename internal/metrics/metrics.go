@@ -159,6 +159,7 @@ func hosts(x *text, state *director.State) {
 	each("txlb_bytes_in_total", "counter", func(l hostLine) float64 { return float64(l.stats.In) })
 	each("txlb_bytes_out_total", "counter", func(l hostLine) float64 { return float64(l.stats.Out) })
 	each("txlb_host_connect_failures_total", "counter", func(l hostLine) float64 { return float64(l.stats.Failures) })
+	each("txlb_host_early_resets_total", "counter", func(l hostLine) float64 { return float64(l.stats.EarlyResets) })
 	x.counter("txlb_checks_total")
 	for _, l := range lines {
 		for _, code := range slices.Sorted(maps.Keys(l.checks)) {

@@ -307,10 +307,11 @@ func (d *dump) group(s *director.Service, g *director.Group, ended map[string]ui
 	has := usable(g)
 	r.turn(has.up(), d.now)
 	c := d.begin(name, "BACKEND", typeBackend, r.id, 0)
-	c.zero("qcur,qmax,dreq,dresp,eresp,wretr,wredis,comp_in,comp_out,comp_byp,comp_rsp,cli_abrt,srv_abrt,wrew,connect,reuse,eint," +
+	c.zero("qcur,qmax,dreq,dresp,wretr,wredis,comp_in,comp_out,comp_byp,comp_rsp,cli_abrt,srv_abrt,wrew,connect,reuse,eint," +
 		"agg_server_status,agg_server_check_status,agg_check_status")
 	d.sessions(c, r, sum.Active, sum.Picks, sum.In, sum.Out)
 	c.set("econ", sum.Failures)
+	c.set("eresp", sum.EarlyResets)
 	c.set("lbtot", sum.Picks)
 	if g.Config.Enabled {
 		// Clients are counted by service, and these are its.
@@ -344,11 +345,12 @@ func (d *dump) host(proxy string, iid int, r *row, g *director.Group, h *directo
 		return
 	}
 	c := d.begin(proxy, h.Config.Name, typeServer, iid, r.id)
-	c.zero("qcur,qmax,dresp,eresp,wretr,wredis,cli_abrt,srv_abrt,wrew,connect,reuse,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,need_conn_est")
+	c.zero("qcur,qmax,dresp,wretr,wredis,cli_abrt,srv_abrt,wrew,connect,reuse,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,need_conn_est")
 	r.turn(turned(h))
 	d.sessions(c, r, stats.Active, stats.Picks, stats.In, stats.Out)
 	c.set("used_conn_cur", stats.Active)
 	c.set("econ", stats.Failures)
+	c.set("eresp", stats.EarlyResets)
 	c.set("lbtot", stats.Picks)
 	c.set("status", status)
 	c.set("weight", h.Config.Weight)
