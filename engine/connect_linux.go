@@ -85,7 +85,7 @@ func (l *loop) pick(s *session) (host *sched.Host, why refusal) {
 func (l *loop) connect(s *session, host *sched.Host) bool {
 	s.host = host
 	s.active = l.now
-	s.attempt.era = host.Era()
+	s.era = host.Era()
 	fd, errno := l.sys.connectTo(host.Addr())
 	s.ends[backend] = end{fd: fd}
 	if host.Addr().Path() != "" {
@@ -161,7 +161,7 @@ func (l *loop) failOver(s *session) bool {
 	l.sys.resetOnClose(s.ends[backend].fd) // it has not had the client's end
 	l.closing = append(l.closing, s.ends[backend].fd)
 	s.count.failed[dropped].Add(1)
-	l.eng.resetEarly(s.host, s.attempt.from)
+	l.eng.resetEarly(s.host, s.era, s.attempt.from)
 	s.attempt.heard = true
 	s.host.Release(0, 0)
 	s.flows[client].done = false // what was shut down is another socket now
@@ -279,7 +279,7 @@ func (l *loop) hostFailed(s *session, errno syscall.Errno) {
 	why := classify(errno)
 	s.count.failed[why].Add(1)
 	s.attempt.heard = s.attempt.heard || why != local
-	if why != local && host.FailIn(s.attempt.era) {
+	if why != local && host.FailIn(s.era) {
 		l.eng.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), errno)})
 	}
 	l.leaveHost(s)

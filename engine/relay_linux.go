@@ -451,7 +451,7 @@ func (l *loop) conclude(s *session) {
 		l.end(s, clientAborted)
 	case c || b:
 		if b && s.out == 0 {
-			l.eng.resetEarly(s.host, sched.TCPAddr(l.sys.peerAddr(s.ends[client].fd)))
+			l.eng.resetEarly(s.host, s.era, sched.TCPAddr(l.sys.peerAddr(s.ends[client].fd)))
 		}
 		s.phase = lingering
 		s.active = l.now

@@ -25,6 +25,7 @@ type session struct {
 	inTold, outTold uint64 // of these, published
 
 	slot, generation int32
+	era              uint32 // of the host, when the connect began
 	phase            phase
 	why              refusal // while refusing
 	ready, dirty     bool    // on the loop's list of that name
@@ -51,7 +52,6 @@ type attempt struct {
 	from  sched.Addr
 	tried sched.Tried
 	heard bool     // a host has failed that was asked: not all faults are our own
-	era   uint32   // of the host, when the connect began
 	next  *attempt // free list
 
 	queueFull bool // the host is a UNIX socket whose queue is full

@@ -31,6 +31,7 @@ type session struct {
 	host    atomic.Pointer[sched.Host] // from the pick until the end
 	started time.Time
 	ends    [2]net.Conn                    // client, backend
+	era     uint32                         // of the host, when the connect began
 	local   atomic.Pointer[netip.AddrPort] // of ends[backend], once it is there
 	in, out atomic.Uint64                  // bytes from and to the client
 
@@ -148,7 +149,8 @@ func (s *session) connect() (why refusal, ok bool) {
 		if tried.Len() > 1 {
 			s.svc.count.redispatches.Add(1)
 		}
-		began, era := time.Now(), host.Era()
+		began := time.Now()
+		s.era = host.Era()
 		conn, err := dialHost(ctx, host.Addr(), route.Timeouts.Connect)
 		if err == nil {
 			host.Connected(rand.Int(), time.Since(began))
@@ -165,7 +167,7 @@ func (s *session) connect() (why refusal, ok bool) {
 		_, answered := errors.AsType[syscall.Errno](err)
 		cut := !answered && errno == syscall.ETIMEDOUT && (route.Timeouts.Connect == 0 || time.Since(began) < route.Timeouts.Connect)
 		if s.ctx.Err() == nil && !cut {
-			s.hostFailed(host, era, errno)
+			s.hostFailed(host, errno)
 		}
 		host.Release(0, 0)
 		if cut {
@@ -174,10 +176,10 @@ func (s *session) connect() (why refusal, ok bool) {
 	}
 }
 
-func (s *session) hostFailed(host *sched.Host, era uint32, errno syscall.Errno) {
+func (s *session) hostFailed(host *sched.Host, errno syscall.Errno) {
 	why := classify(errno)
 	s.svc.count.failed[why].Add(1)
-	if why != local && host.FailIn(era) {
+	if why != local && host.FailIn(s.era) {
 		s.e.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), errno)})
 	}
 }
@@ -318,7 +320,7 @@ func (s *session) conclude() {
 		return
 	}
 	if b && !c && s.out.Load() == 0 {
-		s.e.resetEarly(s.host.Load(), addrFrom(s.ends[client].RemoteAddr()))
+		s.e.resetEarly(s.host.Load(), s.era, addrFrom(s.ends[client].RemoteAddr()))
 	}
 	how, left := clientAborted, s.ends[backend]
 	if b {

@@ -29,6 +29,7 @@ type sim struct {
 	fault    fault // of the next calls that can have it
 	strikes  int   // how many of them
 	backends int   // how the next connect ends: see connectTo
+	deaf     bool  // every connect is refused at once
 	blame    int   // failed connects that the loop has learnt of and that are a host's fault
 	roomy    bool  // the queues of UNIX sockets have room
 	wrong    []string
@@ -301,7 +302,7 @@ func (k *sim) connectAgain(fd int32, to sched.Addr) syscall.Errno {
 	how := k.backends
 	k.backends = (how*7 + 1) % 31
 	switch {
-	case how%8 == 0:
+	case how%8 == 0 || k.deaf:
 		s.failed, s.dead = true, true
 		k.blame++
 		return syscall.ECONNREFUSED

@@ -29,11 +29,12 @@ type resetRow struct {
 // report the row begins anew.
 //
 // Addresses of one IPv6 network of 64 bits count as one, and clients without an
-// address of TCP belong to no row.
-func (h *Host) ResetEarly(client Addr) (suspect bool) {
+// address of TCP belong to no row. Nor do sessions whose connect began in an
+// earlier era of the host, see [Host.Era].
+func (h *Host) ResetEarly(era uint32, client Addr) (suspect bool) {
 	h.resets.total.Add(1)
 	ip := client.IP().Addr()
-	if !ip.IsValid() {
+	if !ip.IsValid() || era != h.Era() {
 		return false
 	}
 	bits := 32

@@ -40,7 +40,7 @@ func TestResetEarly(t *testing.T) {
 				continue
 			}
 			resets++
-			if got := h.ResetEarly(client); got != (i+1 == test.suspect) {
+			if got := h.ResetEarly(h.Era(), client); got != (i+1 == test.suspect) {
 				t.Errorf("%s: after client %d: suspect is %v", test.name, i+1, got)
 			}
 		}
@@ -49,11 +49,17 @@ func TestResetEarly(t *testing.T) {
 		}
 	}
 	h := NewHost("h", Addr{})
-	h.ResetEarly(a)
-	h.ResetEarly(b)
+	before := h.Era()
+	h.ResetEarly(before, a)
+	h.ResetEarly(before, b)
 	h.MarkDown()
 	h.MarkUp()
-	if h.ResetEarly(c) {
-		t.Error("what was before the host came back counts")
+	for _, from := range []Addr{a, b, c} { // whatever the sessions took to end
+		if h.ResetEarly(before, from) {
+			t.Error("what was before the host came back counts")
+		}
+	}
+	if h.ResetEarly(h.Era(), a) || h.ResetEarly(h.Era(), b) || !h.ResetEarly(h.Era(), c) {
+		t.Error("a host that has come back does not begin anew")
 	}
 }
