@@ -32,7 +32,7 @@ func charts() []chart {
 type image struct{ title, path string }
 
 // writeCharts writes what can be drawn into the folder of the options.
-func writeCharts(opt options, r *results) ([]image, error) {
+func writeCharts(opt options, rec *record) ([]image, error) {
 	if err := os.MkdirAll(opt.charts, 0o755); err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func writeCharts(opt options, r *results) ([]image, error) {
 	}
 	var all []image
 	for _, c := range charts() {
-		picture := draw(c, r)
+		picture := draw(c, rec)
 		if picture == "" {
 			continue
 		}
@@ -67,14 +67,14 @@ type bar struct {
 	spread
 }
 
-func panelOf(c chart, w workload, r *results) panel {
+func panelOf(c chart, w workload, rec *record) panel {
 	p := panel{title: w.title + " (" + w.name + ")"}
 	for _, f := range w.figures {
 		if f.name != c.figure {
 			continue
 		}
-		for _, peer := range r.peers {
-			if s := r.spread(w, f, peer.name); s.rounds > 0 && !(f.proxy && peer.argv == nil) {
+		for _, peer := range rec.peers() {
+			if s := rec.spread(w, f, peer.name); s.rounds > 0 {
 				p.bars = append(p.bars, bar{peer.name, s})
 				p.most = max(p.most, s.high)
 			}
@@ -96,15 +96,15 @@ const (
 
 // draw returns a chart as SVG, "" if there is nothing to draw. The bars are
 // medians, the lines reach from the least to the greatest round.
-func draw(c chart, r *results) string {
+func draw(c chart, rec *record) string {
 	var panels []panel
 	height := headHeight
 	for _, name := range c.workloads {
-		for _, w := range r.workloads {
+		for _, w := range rec.workloads() {
 			if w.name != name {
 				continue
 			}
-			if p := panelOf(c, w, r); p.most > 0 {
+			if p := panelOf(c, w, rec); p.most > 0 {
 				panels = append(panels, p)
 				height += panelGap + rowHeight*len(p.bars)
 			}

@@ -63,10 +63,10 @@ type verdict struct {
 }
 
 // verdicts judges the goals that can be judged.
-func (r *results) verdicts() []verdict {
+func verdicts(m measured, of []workload) []verdict {
 	var all []verdict
 	for _, g := range goals() {
-		for _, w := range r.workloads {
+		for _, w := range of {
 			for _, f := range w.figures {
 				if w.name != g.workload || f.name != g.figure {
 					continue
@@ -74,11 +74,11 @@ func (r *results) verdicts() []verdict {
 				v := verdict{goal: g, figure: f}
 				switch against := g.against; against {
 				case "":
-					v.got = r.spread(w, f, ours)
+					v.got = m.spread(w, f, ours)
 				case bestRival:
-					v.got = r.ratio(w, f, ours, r.best(w, f))
+					v.got = m.ratio(w, f, ours, m.best(w, f))
 				default:
-					v.got = r.ratio(w, f, ours, against)
+					v.got = m.ratio(w, f, ours, against)
 				}
 				v.met = v.got.median <= g.bound
 				if f.more {

@@ -7,7 +7,8 @@
 //
 //	go run ./bench -only short18k,keep64                    two figures, as a table
 //	go run ./bench -only keep64 -peers txlb,haproxy,txlb-1  three peers alone
-//	go run ./bench -out BENCHMARKS.md -charts docs/charts   everything, as a document
+//	make bench                                              everything, as a document with data
+//	go run ./bench -from bench/data -out BENCHMARKS.md      that document again, without measuring
 //	go run ./bench -check bench/expected.tsv                has anything become slower?
 //
 // A workload is an entry in workloads (workloads.go), a peer one in peers
@@ -28,6 +29,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -47,6 +49,8 @@ type options struct {
 	calls     bool   // count system calls
 	out       string // file for the report; "": a table on standard output
 	charts    string // folder for charts; "": none
+	data      string // folder for all figures and settings; "": none
+	from      string // folder to take the figures from instead of measuring; "": measure
 	check     string // file with expected ratios; "": no check
 	update    bool   // write it instead
 }
@@ -71,6 +75,17 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) int {
 	case err != nil:
 		fmt.Fprintln(progress, "bench:", err)
 		return 2
+	}
+	if opt.from != "" {
+		rec, err := readRecord(opt.from)
+		if err == nil {
+			err = publishRecord(opt, rec, opt.from)
+		}
+		if err != nil {
+			fmt.Fprintln(progress, "bench:", err)
+			return 1
+		}
+		return 0
 	}
 	res, err := measureAll(ctx, opt, progress)
 	if err != nil {
@@ -112,6 +127,8 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 	flags.BoolVar(&opt.calls, "calls", true, "count system calls, in a short pass of its own")
 	flags.StringVar(&opt.out, "out", "", "`FILE` for a report in Markdown (default: a table on standard output)")
 	flags.StringVar(&opt.charts, "charts", "", "`FOLDER` for charts (default: none)")
+	flags.StringVar(&opt.data, "data", "", "`FOLDER` for all figures and settings (default: none)")
+	flags.StringVar(&opt.from, "from", "", "write report and charts from the figures in `FOLDER`, without measuring")
 	flags.StringVar(&opt.check, "check", "", "compare with the ratios in `FILE`, and fail if one has become worse")
 	flags.BoolVar(&opt.update, "update", false, "write the file of -check instead")
 	if err := flags.Parse(args); err != nil {
@@ -124,6 +141,8 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 		return opt, errors.New("-rounds and -sessions are numbers above 0")
 	case opt.length < time.Second || opt.length%time.Second != 0:
 		return opt, fmt.Errorf("-length %v: want whole seconds, 1s or more: wrk and ab know no others", opt.length)
+	case opt.from != "" && (opt.out == "" || opt.check != "" || opt.data != ""):
+		return opt, errors.New("-from needs -out, and goes with -charts alone")
 	case opt.update && opt.check == "":
 		return opt, errors.New("-update needs the file of -check")
 	}
@@ -213,21 +232,40 @@ func choose[T named](option, list string, all []T) ([]T, error) {
 	return slices.DeleteFunc(all, func(t T) bool { return !slices.Contains(wanted, t.key()) }), nil
 }
 
-// publish writes the report to the file that the options name, which is
-// replaced as a whole, with its charts; without a file a table to w.
+// publish writes a table to w, or what the options name: data, charts and the
+// report.
 func publish(opt options, w io.Writer, res *results) error {
+	rec := res.record()
+	if opt.data != "" {
+		if err := writeData(opt.data, rec, settings(res)); err != nil {
+			return fmt.Errorf("write the data: %w", err)
+		}
+	}
 	if opt.out == "" {
 		_, err := io.WriteString(w, compact(res))
 		return err
 	}
+	return publishRecord(opt, rec, opt.data)
+}
+
+// publishRecord writes the report of a record, whose files are in the folder
+// data, and its charts. Each file is replaced as a whole.
+func publishRecord(opt options, rec *record, data string) error {
 	var images []image
 	if opt.charts != "" {
 		var err error
-		if images, err = writeCharts(opt, res); err != nil {
+		if images, err = writeCharts(opt, rec); err != nil {
 			return fmt.Errorf("write the charts: %w", err)
 		}
 	}
-	if err := replace(opt.out, report(res, images)); err != nil {
+	if data != "" {
+		near, err := filepath.Rel(filepath.Dir(opt.out), data)
+		if err != nil {
+			return err
+		}
+		data = filepath.ToSlash(near)
+	}
+	if err := replace(opt.out, report(rec, images, data)); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil

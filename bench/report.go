@@ -6,61 +6,59 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
-// report writes the results as Markdown, with pictures.
-func report(r *results, images []image) string {
+// report writes a record as Markdown of at most 120 lines, with charts. data is
+// where all figures are, as a path from the report; "" if they are not kept.
+func report(rec *record, images []image, data string) string {
 	var b strings.Builder
+	first := func(name string) string { return orElse(strings.Join(rec.fact(name), ", "), "unknown") }
 	fmt.Fprintf(&b, `# Benchmarks
 
-Made by %s (%s). Everything runs on one machine over loopback: the load, the backend and one proxy at a time,
-started afresh and warmed up for each measurement of %v (of rates twice, of mixed work three times that). Rounds: %d, each in another order;
-two where no goal hangs on it, unless the command says otherwise.
+Measured on %s, in %s, by this command:
 
-**Ratios are what counts**: absolute times change with the machine and the day. A ratio is formed within each round, and the median of
-the rounds is shown; behind a median stand the least and the greatest in parentheses. *Best* is the best of HAProxy in all settings and of nginx.
-CPU time is that of all threads of all processes of the proxy, to the nanosecond: the sum of /proc/PID/task/*/schedstat, and what threads
-that ended had used. *Whole machine* is the busy time of all cores, the load's and the backend's included: work can move there without
-being saved. *TCP segments* are OutSegs of /proc/net/snmp, of all programs. *System calls* are counted by the kernel's tracepoint
-raw_syscalls:sys_enter in a short pass of its own, *context switches* are those of /proc/PID/task/*/status. Latencies run from the moment
-when a request was to be sent, whether or not it could be (open loop), so that a proxy that stops is charged for all that had to wait.
+    %s
 
-`, "`"+strings.Join(append([]string{"go run ./bench"}, r.args...), " ")+"`", now(r), r.length, r.most())
-	b.WriteString(troubles(r))
-	b.WriteString(goalsMet(r))
-	b.WriteString(summary(r))
+Load, backend and one proxy at a time run on one machine over loopback. The proxy is started afresh
+and warmed up for each measurement of %s. Each round has another order of the peers.
+
+- Version: %s, on kernel %s.
+`, first(factBegan), first(factTook), first(factCommand), first(factLength), first("txlb"), first("Kernel"))
+	if data != "" {
+		fmt.Fprintf(&b, `- Every figure of every peer: [%s](%[2]s/%[1]s).
+- Machine, versions and the configuration of each peer: [%[3]s](%[2]s/%[3]s).
+- What was tried, and what limits txlb: [docs/design](docs/design/README.md).
+`, recordFile, data, settingsFile)
+	}
+	b.WriteString(`
+How to read the tables:
+
+- **Only ratios count.** Absolute times change with machine and day. A ratio is formed within
+  each round. Tables show the median of the rounds, and in parentheses the least and the greatest.
+- *Best* is the best of nginx and of HAProxy in four settings.
+- *CPU* is the time of all threads of the proxy for one unit of work, named in the column *per*.
+  *Machine* includes the load and the backend, so it shows work that only moved there.
+- Latency counts from the moment when a request was due (open loop), so a proxy that pauses is
+  charged for everything that had to wait.
+
+`)
+	if lines := rec.fact(factTrouble); len(lines) > 0 {
+		b.WriteString("## Problems of this run\n\n- " + strings.Join(lines[:min(len(lines), mostTroubles)], "\n- ") + "\n")
+		if more := len(lines) - mostTroubles; more > 0 {
+			fmt.Fprintf(&b, "- and %d more\n", more)
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString(summary(rec))
+	b.WriteString(goalsMet(rec))
 	for _, i := range images {
-		fmt.Fprintf(&b, "![%s](%s)\n\n", i.title, i.path)
+		fmt.Fprintf(&b, "![%s](%s)\n", i.title, i.path)
 	}
-	for _, w := range r.workloads {
-		b.WriteString(section(r, w))
-	}
-	b.WriteString(settings(r))
-	b.WriteString(history)
-	return b.String()
+	return strings.TrimRight(b.String(), "\n") + "\n"
 }
 
-func now(r *results) string {
-	return fmt.Sprintf("%s, in %v", r.began.UTC().Format("2006-01-02 15:04 UTC"), r.took.Round(time.Second))
-}
-
-// history is what the program's ancestor was measured with.
-const history = `
-## History
-
-The original's own figures, on machines of their day: 155 and 350 connections a second through it in 2002 and 2003; in a comparison of
-frameworks asyncore answered 107.72 requests a second, Twisted 197.90. The 18 KB page here is the one of its notes.
-`
-
-// troubles lists what has gone wrong or is missing, "" for nothing.
-func troubles(r *results) string {
-	lines := trouble(r)
-	if len(lines) == 0 {
-		return ""
-	}
-	return "## Not as it should be\n\n- " + strings.Join(lines, "\n- ") + "\n\n"
-}
+// mostTroubles bounds the list of problems in a report.
+const mostTroubles = 5
 
 // trouble says it in lines.
 func trouble(r *results) []string {
@@ -77,82 +75,60 @@ func trouble(r *results) []string {
 }
 
 // goalsMet is the table of goals, "" if none was measured.
-func goalsMet(r *results) string {
-	rows := verdictRows(r.verdicts(), "met", "**not met**")
+func goalsMet(rec *record) string {
+	all := verdicts(rec, rec.workloads())
+	rows := verdictRows(all, "met", "**not met**")
 	if rows == nil {
 		return ""
 	}
-	return "## Goals\n\nRatios of txlb as it starts by itself; bare figures where there is nothing to compare with. What one choice of a host\n" +
-		"may take is measured by `make micro`.\n\n" + table(rows)
+	met := 0
+	for _, v := range all {
+		if v.met {
+			met++
+		}
+	}
+	return fmt.Sprintf("## Goals\n\n%d of %d are met. Without \"against\" the figure itself counts.\n\n%s", met, len(all), table(rows))
 }
 
-// summary compares txlb with the best rival and with plain HAProxy, "" if it
-// was not measured.
-func summary(r *results) string {
-	rows := [][]string{{"work", "figure", "txlb", "best", "txlb / best", "txlb / HAProxy"}}
-	for _, w := range r.workloads {
-		for _, f := range w.figures {
-			mine, best := r.spread(w, f, ours), r.best(w, f)
-			if !f.compared || mine.rounds == 0 || best == "" {
-				continue
+// summary has a row for each workload: txlb and its ratio to the best rival.
+func summary(rec *record) string {
+	kinds := []struct {
+		title   string
+		figures []string // the first that a workload has
+	}{{"CPU, µs", []string{cpu}}, {"throughput, per s", []string{rate, "stream"}}, {"p99, µs", []string{p99}}, {"machine, µs", []string{busy}}}
+	header := []string{"work", "per"}
+	for _, k := range kinds {
+		header = append(header, k.title, "/ best")
+	}
+	rows := [][]string{header}
+	for _, w := range rec.workloads() {
+		row, any := []string{w.title + " (`" + w.name + "`)", w.unit}, false
+		for _, k := range kinds {
+			value, ratio := "–", "–"
+			for _, name := range k.figures {
+				i := slices.IndexFunc(w.figures, func(f figure) bool { return f.name == name })
+				if i < 0 || value != "–" {
+					continue
+				}
+				mine := rec.spread(w, w.figures[i], ours)
+				value, any = median(mine), any || mine.rounds > 0
+				if name == "stream" {
+					value += " MiB"
+				}
+				if w.figures[i].compared {
+					ratio = rec.find(w.name, ours, name, bestRival).String()
+				}
 			}
-			rows = append(rows, []string{
-				w.name, f.title, short(mine.median), short(r.spread(w, f, best).median) + " " + best,
-				r.ratio(w, f, ours, best).String(), r.ratio(w, f, ours, plain).String(),
-			})
+			row = append(row, value, ratio)
+		}
+		if any {
+			rows = append(rows, row)
 		}
 	}
 	if len(rows) == 1 {
 		return ""
 	}
-	return "## txlb against the others\n\n" + table(rows)
-}
-
-// section is the table of one workload.
-func section(r *results, w workload) string {
-	header := []string{"peer"}
-	for _, f := range w.figures {
-		header = append(header, f.title)
-		if f.compared {
-			header = append(header, "/ best", "/ HAProxy")
-		}
-	}
-	rows := [][]string{append(header, "rounds", "failed")}
-	var elsewhere []float64
-	for _, p := range r.peers {
-		rounds, failed := 0, 0
-		for _, s := range r.samples {
-			if s.workload == w.name && s.peer == p.name {
-				rounds++
-				failed += s.failed
-				elsewhere = append(elsewhere, 100*s.elsewhere())
-			}
-		}
-		if rounds == 0 {
-			continue
-		}
-		row := []string{p.name}
-		for _, f := range w.figures {
-			if f.proxy && p.argv == nil {
-				row = append(row, "–")
-				if f.compared {
-					row = append(row, "–", "–")
-				}
-				continue
-			}
-			row = append(row, r.spread(w, f, p.name).String())
-			if f.compared {
-				row = append(row, median(r.ratio(w, f, p.name, r.best(w, f))), median(r.ratio(w, f, p.name, plain)))
-			}
-		}
-		loud := fmt.Sprint(failed)
-		if failed > 0 {
-			loud = "**" + loud + "**"
-		}
-		rows = append(rows, append(row, fmt.Sprint(rounds), loud))
-	}
-	others := spreadOf(elsewhere)
-	return fmt.Sprintf("## %s\n\n`%s`: %s. Other programs took %s %% of the machine.\n\n%s", w.title, w.name, w.how, others, table(rows))
+	return "## txlb against the best\n\n" + table(rows)
 }
 
 func median(s spread) string {
@@ -179,7 +155,7 @@ func table(rows [][]string) string {
 // figures were made.
 func settings(r *results) string {
 	var b strings.Builder
-	b.WriteString("## Machine, versions and settings\n\n")
+	b.WriteString("# Machine, versions and settings of the benchmarks\n\nWritten by `make bench`.\n\n")
 	for _, f := range r.facts {
 		fmt.Fprintf(&b, "- %s: %s\n", f.name, f.value)
 	}
@@ -200,5 +176,5 @@ func settings(r *results) string {
 			fmt.Fprintf(&b, "```\n%s```\n\n", p.config(example))
 		}
 	}
-	return strings.TrimSuffix(b.String(), "\n")
+	return strings.TrimRight(b.String(), "\n") + "\n"
 }

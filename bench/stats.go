@@ -28,10 +28,10 @@ func spreadOf(values []float64) spread {
 
 // String gives the median and, after several rounds, the extremes.
 func (s spread) String() string {
-	switch s.rounds {
-	case 0:
+	switch {
+	case s.rounds == 0:
 		return "–"
-	case 1:
+	case s.rounds == 1 || math.IsNaN(s.low):
 		return short(s.median)
 	}
 	return short(s.median) + " (" + short(s.low) + "–" + short(s.high) + ")"
@@ -114,15 +114,17 @@ func (r *results) ratio(w workload, f figure, peer, reference string) spread {
 	return spreadOf(list)
 }
 
-// best returns the rival with the best median of a figure, "" if no rival was
+func (r *results) best(w workload, f figure) string { return bestOf(r, r.peers, w, f) }
+
+// bestOf returns the rival with the best median of a figure, "" if no rival was
 // measured.
-func (r *results) best(w workload, f figure) string {
+func bestOf(m measured, peers []peer, w workload, f figure) string {
 	name, best := "", 0.0
-	for _, p := range r.peers {
+	for _, p := range peers {
 		if !p.rival {
 			continue
 		}
-		s := r.spread(w, f, p.name)
+		s := m.spread(w, f, p.name)
 		if s.rounds == 0 {
 			continue
 		}

@@ -21,7 +21,7 @@ func compact(r *results) string {
 		fmt.Fprintf(&b, "%s: %s; per %s\n\n%s\n", w.name, w.how, w.unit, aligned(rows))
 	}
 	b.WriteString("× is the ratio to the best of HAProxy and nginx. Medians; ±% is half the distance of the extremes, of the first figure.\n\n")
-	if rows := verdictRows(r.verdicts(), "met", "MISSED"); rows != nil {
+	if rows := verdictRows(verdicts(r, r.workloads), "met", "MISSED"); rows != nil {
 		b.WriteString(aligned(rows) + "\n")
 	}
 	for _, line := range trouble(r) {
