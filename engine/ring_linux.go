@@ -37,7 +37,7 @@ type ring struct {
 const ringSize = 256
 
 // worthARing is the size of a batch from which on the ring is quicker than a
-// call for each send (docs/performance.md).
+// call for each send (docs/design/io-uring.md).
 const worthARing = 4
 
 // sqe is struct io_uring_sqe of linux/io_uring.h.

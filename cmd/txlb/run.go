@@ -182,7 +182,7 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 		opt.Loops = runtime.GOMAXPROCS(0)
 	}
 	// A loop that waits gives its processor back late; one to spare keeps the
-	// runtime's monitor from taking them away (docs/performance.md).
+	// runtime's monitor from taking them away (docs/design/go-scheduler.md).
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(opt.Loops + spareProcs)
 	}
