@@ -61,7 +61,7 @@ func TestAncestorsConfigsLoad(t *testing.T) {
 		"tx: enabled group":              tx.Services[0].Enabled().Name == "first" && tx.Services[0].Enabled().Scheduler == "weightr",
 		"tx: weights":                    tx.Services[0].Groups[0].Hosts[2].Weight == 20 && tx.Services[0].Groups[1].Hosts[0].Weight == 1,
 		"tx: unnamed hosts are numbered": tx.Services[0].Groups[1].Hosts[1].Name == "host.1" && tx.Services[0].Groups[1].Hosts[2].Name == "host.2",
-		"tx: default time-outs":          tx.Services[0].Timeouts == Timeouts{5 * time.Second, 30 * time.Second, time.Hour, 30 * time.Second},
+		"tx: default time-outs":          tx.Services[0].Timeouts == Timeouts{5 * time.Second, 30 * time.Second, time.Hour, AsIdle},
 		"tx: admin":                      tx.Admin.Web.Listen == "*:17000" && tx.Admin.Web.Enable && !tx.Admin.Web.Secure && tx.Admin.SSH.Enable && tx.Admin.Users[0].Access == "full",
 		"tx: manager":                    tx.Manager.HostCheck == Check{500 * time.Second, true} && !tx.Manager.Heartbeat.Enable,
 		"saved: True and False":          saved.Services[0].Enabled().Name == "first" && !saved.Services[0].Groups[1].Enabled,
@@ -358,6 +358,31 @@ func BenchmarkParse10000Hosts(b *testing.B) {
 	for b.Loop() {
 		if c, problems := Parse("", data); c == nil {
 			b.Fatal(problems)
+		}
+	}
+}
+
+// A service that names no half-closed timeout has that of idle, whatever it is;
+// 0 is no limit.
+func TestHalfClosedFollowsIdle(t *testing.T) {
+	for attributes, want := range map[string]time.Duration{
+		``:                           time.Hour,
+		`idle="5m"`:                  5 * time.Minute,
+		`idle="5m" halfClosed=""`:    5 * time.Minute,
+		`idle="0"`:                   0,
+		`idle="5m" halfClosed="0"`:   0,
+		`idle="5m" halfClosed="90s"`: 90 * time.Second,
+	} {
+		doc := `<config><service name="a"><listen ip=":1"/><timeouts ` + attributes + `/></service></config>`
+		c := parse(t, doc)
+		out, err := c.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []*Config{c, parse(t, string(out))} {
+			if got := c.Services[0].Timeouts.WhenHalfClosed(); got != want {
+				t.Errorf("%s: %v, want %v", attributes, got, want)
+			}
 		}
 	}
 }

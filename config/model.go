@@ -65,7 +65,20 @@ type Listen struct {
 
 // Timeouts is <timeouts>; 0 means none.
 type Timeouts struct {
-	Connect, Total, Idle, HalfClosed time.Duration
+	Connect, Total, Idle time.Duration
+	HalfClosed           time.Duration // or AsIdle
+}
+
+// AsIdle is the half-closed timeout of a service that names none: it is Idle,
+// whatever that is.
+const AsIdle time.Duration = -1
+
+// WhenHalfClosed returns the timeout of a half-closed session; 0 means none.
+func (t *Timeouts) WhenHalfClosed() time.Duration {
+	if t.HalfClosed == AsIdle {
+		return t.Idle
+	}
+	return t.HalfClosed
 }
 
 // Limits is <limits>.

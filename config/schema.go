@@ -248,13 +248,18 @@ func integer(low, high int) values[int] {
 // attribute that is left out.
 func or[T comparable](word string, v values[T]) values[T] {
 	var zero T
+	return named(word, zero, v)
+}
+
+// named gives a value of T a word of its own, as or does for the zero value.
+func named[T comparable](word string, special T, v values[T]) values[T] {
 	w := v
 	if word != "" {
 		w.words = []string{word}
 	}
 	w.parse = func(s string) (T, error) {
 		if s == word {
-			return zero, nil
+			return special, nil
 		}
 		value, err := v.parse(s)
 		if err != nil && word != "" {
@@ -263,13 +268,13 @@ func or[T comparable](word string, v values[T]) values[T] {
 		return value, err
 	}
 	w.format = func(value T) string {
-		if value == zero {
+		if value == special {
 			return word
 		}
 		return v.format(value)
 	}
 	w.check = func(value T) error {
-		if value == zero {
+		if value == special {
 			return nil
 		}
 		return v.check(value)
@@ -463,11 +468,11 @@ var schema = table(
 		row("connect", func(t *Timeouts) *time.Duration { return &t.Connect }, unlimited, 5*time.Second,
 			"one connect to a host; then the next host is tried", runtime),
 		row("total", func(t *Timeouts) *time.Duration { return &t.Total }, unlimited, 30*time.Second,
-			"all connects of one client together", runtime),
+			"all connects of one client together; its end does not count against a host", runtime),
 		row("idle", func(t *Timeouts) *time.Duration { return &t.Idle }, unlimited, time.Hour,
 			"no byte in either direction", runtime),
-		row("halfClosed", func(t *Timeouts) *time.Duration { return &t.HalfClosed }, unlimited, 30*time.Second,
-			"one side has ended, and no byte from the other", runtime),
+		row("halfClosed", func(t *Timeouts) *time.Duration { return &t.HalfClosed }, named("", AsIdle, unlimited), AsIdle,
+			"one side has ended, and no byte from the other; as `idle` if left out", runtime),
 	),
 	of("limits",
 		row("tries", func(l *Limits) *int { return &l.Tries }, integer(0, maxTries), 0,

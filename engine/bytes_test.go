@@ -169,7 +169,7 @@ func TestB13HalfClosedTimeout(t *testing.T) {
 			if passed := (<-seen).Sub(start); passed > half/2 {
 				t.Errorf("the FIN was passed on after %v", passed)
 			}
-			c.expectEOF()
+			c.expectReset() // an end would look like an empty answer
 			onTime(t, time.Since(start), half)
 			r.quiet()
 			if s := r.stats(); s.Ended["sD"] != 1 {
@@ -192,13 +192,31 @@ func TestB13HalfClosedTimeout(t *testing.T) {
 			c.expect([]byte("xxxxxx"))
 			c.expectEOF()
 		})
+		t.Run("an operator ends it", func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan struct{})
+			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+				p.send([]byte("half an ans"))
+				p.expectEOF()
+				close(ended)
+				<-p.t.Context().Done()
+			}))
+			c := r.dial()
+			c.fin()
+			c.expect([]byte("half an ans"))
+			<-ended
+			if n := r.e.EndSessions(func(string, *sched.Host) bool { return true }); n != 1 {
+				t.Errorf("%d sessions ended, want 1", n)
+			}
+			c.expectReset()
+		})
 		t.Run("the client stays silent", func(t *testing.T) {
 			t.Parallel()
 			gone := make(chan time.Duration, 1)
 			r := newRig(t, opt, Route{Timeouts: times}, backendServer(t, func(p *peer) {
 				start := time.Now()
 				p.fin()
-				p.expectEOF()
+				p.expectReset()
 				gone <- time.Since(start)
 			}))
 			c := r.dial()

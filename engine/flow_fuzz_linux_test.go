@@ -434,7 +434,7 @@ func (g *theatre) auditSession(ss *simSession) {
 		// What came before a reset is delivered, but for that of a client which
 		// takes back its connection while a backend is looked for.
 		cancelled := src == ss.client && dst.got == 0
-		if src.dead && !src.hurt && !dst.dead && !dst.hurt && !cancelled && g.l.now < lingerFor && dst.got != src.arrived {
+		if src.dead && !src.hurt && !dst.dead && !dst.hurt && !cancelled && g.l.now < int64(lingerFor) && dst.got != src.arrived {
 			k.fail("socket %d sent %d bytes before its reset, socket %d got %d", src.id, src.arrived, dst.id, dst.got)
 		}
 		if !dst.ended || dst.dead || dst.gotReset {

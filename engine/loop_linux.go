@@ -376,7 +376,7 @@ func (l *loop) end(s *session, how termination) {
 		if s.ends[i].fd < 0 {
 			continue
 		}
-		if s.losesTo(i) {
+		if s.cutsOff(i) {
 			l.sys.resetOnClose(s.ends[i].fd)
 		}
 		l.closing = append(l.closing, s.ends[i].fd)
@@ -398,11 +398,13 @@ func (l *loop) end(s *session, how termination) {
 	l.vacated = append(l.vacated, s)
 }
 
-// losesTo tells whether bytes on the way to side i are lost if the session ends
-// now. A clean end would hide that: such a side gets a reset.
-func (s *session) losesTo(i int) bool {
+// cutsOff tells whether side i is cut off from the rest of its stream if the
+// session ends now: bytes on the way to it are lost, or it has ended and still
+// waits for the other side's answer. A clean end would hide that, so such a side
+// gets a reset.
+func (s *session) cutsOff(i int) bool {
 	f := &s.flows[1-i]
-	return s.ends[i].is(broken) || f.pending() || !f.done && s.ends[1-i].is(readable)
+	return s.ends[i].is(broken) || f.pending() || !f.done && (s.ends[1-i].is(readable) || s.flows[i].done)
 }
 
 // sweep closes what the batch ended.

@@ -51,6 +51,17 @@ type Timeouts struct {
 	HalfClosed time.Duration // one side has ended, and no byte from the other
 }
 
+// lingerFor bounds the wait for the last bytes before a reset.
+const lingerFor = 30 * time.Second
+
+// linger returns how long a reset waits for the bytes before it.
+func (t *Timeouts) linger() time.Duration {
+	if t.HalfClosed > 0 {
+		return min(t.HalfClosed, lingerFor)
+	}
+	return lingerFor
+}
+
 // listenKey tells one listener from another. Two listeners on the same address
 // cannot be, except where the kernel chooses the port.
 type listenKey struct {

@@ -386,10 +386,6 @@ func (l *loop) acknowledge(list *[]turnRef) {
 // that only a long session needs.
 const tuneAfter = 5e9 // ns
 
-// lingerFor bounds the wait for the last bytes before a reset where the
-// service has no half-closed time-out.
-const lingerFor = 30e9 // ns
-
 // never is a time that does not come.
 const never = math.MaxInt64
 
@@ -397,7 +393,7 @@ const never = math.MaxInt64
 func (s *session) limit() int64 {
 	t := &s.svc.route.Load().Timeouts
 	d := t.Idle
-	if s.flows[0].done != s.flows[1].done && t.HalfClosed > 0 {
+	if s.flows[0].done != s.flows[1].done {
 		d = t.HalfClosed
 	}
 	if d == 0 {
@@ -470,10 +466,7 @@ func (l *loop) linger(s *session) {
 		left, how = &s.ends[client], serverAborted
 	}
 	waited := l.now - s.active
-	allowed := int64(s.svc.route.Load().Timeouts.HalfClosed)
-	if allowed == 0 {
-		allowed = lingerFor
-	}
+	allowed := int64(s.svc.route.Load().Timeouts.linger())
 	if left.is(reset) || l.sys.unsent(left.fd) == 0 || waited >= allowed {
 		l.sys.resetOnClose(left.fd)
 		l.end(s, how)

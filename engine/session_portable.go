@@ -254,17 +254,21 @@ func (s *session) relay() {
 func (s *session) pump(i int) {
 	src, dst := s.ends[i], s.ends[1-i]
 	err := splice.Copy(dst, src, func(n int) { s.moved(i, n) })
+	if err != nil && s.ctx.Err() != nil {
+		// The session is cut. If bytes on the way are lost, or dst has ended and
+		// waits for an answer, a clean end would hide that.
+		cutOff := errors.Is(err, splice.ErrWrite) || s.over[1-i].Load() || hasUnread(src)
+		if tcp, ok := dst.(*net.TCPConn); ok && cutOff {
+			_ = tcp.SetLinger(0)
+		}
+		return
+	}
 	s.over[i].Store(true)
 	switch {
 	case err == nil:
 		if !s.over[1-i].Load() && !s.failed[i].Load() {
 			_ = dst.(writeCloser).CloseWrite()
 		}
-	case s.ctx.Err() != nil:
-		if tcp, ok := dst.(*net.TCPConn); ok && (errors.Is(err, splice.ErrWrite) || hasUnread(src)) {
-			_ = tcp.SetLinger(0) // bytes on the way are lost: a clean end would hide that
-		}
-		return
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		// The other pump has found dst gone: nothing that src sends can arrive.
 	case errors.Is(err, splice.ErrWrite):
@@ -301,7 +305,7 @@ func (s *session) touch() { s.active.Store(int64(time.Since(s.started))) }
 func (s *session) left() time.Duration {
 	t := &s.svc.route.Load().Timeouts
 	d := t.Idle
-	if s.over[0].Load() != s.over[1].Load() && t.HalfClosed > 0 {
+	if s.over[0].Load() != s.over[1].Load() {
 		d = t.HalfClosed
 	}
 	if d == 0 {
@@ -332,14 +336,10 @@ func (s *session) conclude() {
 	s.end(how)
 }
 
-// acknowledged waits until the peer of c has acknowledged all bytes, for as
-// long as a half-closed session may last.
+// acknowledged waits until the peer of c has acknowledged all bytes, within
+// bounds.
 func (s *session) acknowledged(c *net.TCPConn) bool {
-	patience := s.svc.route.Load().Timeouts.HalfClosed
-	if patience == 0 {
-		patience = 30 * time.Second
-	}
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(s.svc.route.Load().Timeouts.linger())
 	defer deadline.Stop()
 	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
 		n, known := unsentBytes(c)

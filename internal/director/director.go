@@ -425,7 +425,7 @@ func newRoute(s *Service, before *route) (*route, error) {
 	r := &route{of: s, plan: &engine.Route{
 		Timeouts: engine.Timeouts{
 			Connect: c.Timeouts.Connect, Total: c.Timeouts.Total,
-			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.HalfClosed,
+			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.WhenHalfClosed(),
 		},
 		Tries: c.Limits.Tries,
 	}}
