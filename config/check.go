@@ -71,6 +71,9 @@ func (k *checker) config(c *Config) {
 	}
 	k.listeners(c)
 	k.starts(c)
+	if k.checked == nil { // warnings are for whoever checks all
+		k.loops(c)
+	}
 	k.admin(&c.Admin)
 	for _, task := range []string{"hostCheck", "configCheck", "heartbeat"} {
 		k.values(0, task, &c.Manager)

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -243,6 +244,9 @@ func (k *call) change() (Result, error) {
 		if err := k.verb.edit(e); err != nil {
 			return err
 		}
+		if err := noNewLoop(e); err != nil {
+			return err
+		}
 		return k.strands(e)
 	}
 	if dry {
@@ -272,6 +276,22 @@ func (k *call) change() (Result, error) {
 		k.admin.drain(e.leaving, deadline)
 	}
 	return Result{Text: fmt.Sprintf("generation %d: %s", generation, e.text("")), Generation: generation}, nil
+}
+
+// noNewLoop refuses an edit that makes connections go round through this process.
+// What goes round already is no reason.
+func noNewLoop(e *edit) error {
+	loops := config.Loops(e.config, nil)
+	if len(loops) == 0 {
+		return nil
+	}
+	before := config.Loops(e.state.Config, nil)
+	for _, l := range loops {
+		if !slices.ContainsFunc(before, l.Same) {
+			return errors.New(l.String())
+		}
+	}
+	return nil
 }
 
 // strands warns of, or with AskFirst refuses, an edit that takes the last usable

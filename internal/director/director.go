@@ -98,6 +98,7 @@ type Director struct {
 	config    *config.Config
 	pending   *pending         // the change that waits for its names
 	leftOut   map[leftOut]bool // hosts that the log has told of
+	looping   []config.Loop    // names that the log has told of
 	targets   map[targetKey]*Target
 	byHost    map[*sched.Host]*Target
 	names     map[string]*name
@@ -366,6 +367,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 		d.useNames(namesOf(cfg))
 	}
 	d.reportLeftOut(state)
+	d.tellLoops(state)
 	return generation, nil
 }
 

@@ -1,0 +1,274 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Loop is a host of an enabled group through which a connection comes back to the
+// service that it left, again and again: the host is a listener of this process.
+type Loop struct {
+	Service, Group, Host string
+	Address              string
+	Listener             string // the service that the host is a listener of
+	Pos                  Pos    // of the host
+
+	back []string // the services from Listener to Service, without these two
+}
+
+// maxWays is of how many loops the way back is looked for, and how many services
+// on it are named.
+const maxWays = 8
+
+// String says what is wrong and what would be right.
+func (l Loop) String() string {
+	way := fmt.Sprintf("is a listener of service %q itself", l.Listener)
+	if l.Listener != l.Service {
+		way = fmt.Sprintf("is a listener of service %q, which leads back to service %q", l.Listener, l.Service)
+	}
+	switch n := len(l.back); {
+	case n > maxWays:
+		way += fmt.Sprintf(" through %s and %d more", strings.Join(l.back[:maxWays], ", "), n-maxWays)
+	case n > 0:
+		way += " through " + strings.Join(l.back, ", ")
+	}
+	return fmt.Sprintf("host %q of service %q, group %q, has the address %s, which %s: its connections would go round without end; give it another address",
+		l.Host, l.Service, l.Group, l.Address, way)
+}
+
+// Same tells whether two are about the same host and the same service.
+func (l Loop) Same(o Loop) bool {
+	return l.Service == o.Service && l.Group == o.Group && l.Host == o.Host && l.Address == o.Address && l.Listener == o.Listener
+}
+
+// Loops returns the hosts that are part of a loop through enabled groups, those of
+// a service in their order. addresses tells what a host stands for, or nil for
+// what its address says; nil is nil for all. A name stands for nothing here, but
+// for one that a listener says too. Hosts that take no clients do not count.
+//
+// A listener on every address is reached by each address of this machine's
+// interfaces, which is asked for them if it matters.
+func Loops(c *Config, addresses func(*Host) []string) []Loop {
+	g := newLoopGraph(c)
+	for from, s := range c.Services {
+		group := s.Enabled()
+		if group == nil {
+			continue
+		}
+		for _, h := range group.Hosts {
+			if h.State != "ready" || h.Weight == 0 {
+				continue
+			}
+			var list []string
+			if addresses != nil {
+				list = addresses(h)
+			}
+			if list == nil {
+				g.lead(from, group, h, h.Address)
+			}
+			for _, a := range list {
+				g.lead(from, group, h, a)
+			}
+		}
+	}
+	return g.loops()
+}
+
+// loopGraph is which services lead to which.
+type loopGraph struct {
+	services  []*Service
+	listeners map[string]map[string][]int // services by port and host, as splitListen has them
+	edges     [][]loopEdge                // by the service that they leave
+	own       func() map[netip.Addr]bool
+}
+
+type loopEdge struct {
+	to      int
+	group   *Group
+	host    *Host
+	address string
+}
+
+func newLoopGraph(c *Config) *loopGraph {
+	g := &loopGraph{services: c.Services, listeners: map[string]map[string][]int{}, own: sync.OnceValue(ownAddresses)}
+	for i, s := range c.Services {
+		for _, l := range s.Listen {
+			host, port := splitListen(l.Address)
+			if port == "0" { // nobody knows yet which it is
+				continue
+			}
+			if g.listeners[port] == nil {
+				g.listeners[port] = map[string][]int{}
+			}
+			g.listeners[port][host] = append(g.listeners[port][host], i)
+		}
+	}
+	return g
+}
+
+// lead notes where an address leads.
+func (g *loopGraph) lead(from int, group *Group, h *Host, address string) {
+	// Fast path: nobody listens on the port.
+	port := address[strings.LastIndexByte(address, ':')+1:]
+	if strings.HasPrefix(address, "unix:") {
+		port = "unix"
+	}
+	listeners := g.listeners[port]
+	if len(listeners) == 0 {
+		return
+	}
+	for _, listener := range g.reached(address, port) {
+		for _, to := range listeners[listener] {
+			if g.edges == nil {
+				g.edges = make([][]loopEdge, len(g.services))
+			}
+			g.edges[from] = append(g.edges[from], loopEdge{to, group, h, address})
+		}
+	}
+}
+
+// reached returns the listeners on a port that a connect to an address comes to,
+// if they are there.
+func (g *loopGraph) reached(address, port string) []string {
+	host, _ := splitListen(address)
+	if port == "unix" {
+		return []string{host}
+	}
+	switch host { // a connect to every address goes to this machine
+	case "":
+		host = "::1"
+	case "0.0.0.0":
+		host = "127.0.0.1"
+	}
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case err != nil || !ip.IsLoopback() && !g.own()[ip.WithZone("")]:
+		return []string{host}
+	case ip.Is4():
+		return []string{host, "0.0.0.0", ""}
+	}
+	return []string{host, ""}
+}
+
+// ownAddresses are those of this machine's interfaces.
+func ownAddresses() map[netip.Addr]bool {
+	list, _ := net.InterfaceAddrs() // without them loopback is known
+	own := make(map[netip.Addr]bool, len(list))
+	for _, a := range list {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok {
+				own[ip.Unmap()] = true
+			}
+		}
+	}
+	return own
+}
+
+// loops returns the edges that are part of a circle: those within a strongly
+// connected component (Tarjan).
+func (g *loopGraph) loops() (list []Loop) {
+	if g.edges == nil {
+		return nil
+	}
+	component := g.components()
+	for from, edges := range g.edges {
+		for _, e := range edges {
+			if component[from] != component[e.to] {
+				continue
+			}
+			l := Loop{
+				Service: g.services[from].Name, Group: e.group.Name, Host: e.host.Name, Address: e.address,
+				Listener: g.services[e.to].Name, Pos: e.host.Pos,
+			}
+			if len(list) < maxWays {
+				l.back = g.way(e.to, from)
+			}
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// components numbers the strongly connected components and returns that of each
+// service. It keeps its own stack: chains of services may be long.
+func (g *loopGraph) components() []int {
+	n := len(g.edges)
+	index, low, component := make([]int, n), make([]int, n), make([]int, n) // index: from 1 on
+	var path, stack []int                                                   // of the search; of what has no component yet
+	next := make([]int, n)                                                  // edge to follow
+	seen, found := 0, 0
+	for root := range n {
+		if index[root] != 0 {
+			continue
+		}
+		path = append(path, root)
+		for len(path) > 0 {
+			v := path[len(path)-1]
+			if index[v] == 0 {
+				seen++
+				index[v], low[v] = seen, seen
+				stack = append(stack, v)
+			}
+			if next[v] < len(g.edges[v]) {
+				w := g.edges[v][next[v]].to
+				next[v]++
+				if index[w] == 0 {
+					path = append(path, w)
+				} else if component[w] == 0 {
+					low[v] = min(low[v], index[w])
+				}
+				continue
+			}
+			path = path[:len(path)-1]
+			if len(path) > 0 {
+				low[path[len(path)-1]] = min(low[path[len(path)-1]], low[v])
+			}
+			if low[v] != index[v] {
+				continue
+			}
+			found++
+			for {
+				w := stack[len(stack)-1]
+				stack = stack[:len(stack)-1]
+				component[w] = found
+				if w == v {
+					break
+				}
+			}
+		}
+	}
+	return component
+}
+
+// way returns the services between two on the shortest way.
+func (g *loopGraph) way(from, to int) (between []string) {
+	before := map[int]int{from: from}
+	queue := []int{from}
+	for len(queue) > 0 && queue[0] != to {
+		v := queue[0]
+		queue = queue[1:]
+		for _, e := range g.edges[v] {
+			if _, been := before[e.to]; !been {
+				before[e.to] = v
+				queue = append(queue, e.to)
+			}
+		}
+	}
+	for v := before[to]; v != from && to != from; v = before[v] {
+		between = append(between, g.services[v].Name)
+	}
+	slices.Reverse(between)
+	return between
+}
+
+// loops warns of hosts whose connections would come back. It is no error: files
+// that were written before load.
+func (k *checker) loops(c *Config) {
+	for _, l := range Loops(c, nil) {
+		k.warn(l.Pos.Line, "%v", l)
+	}
+}
