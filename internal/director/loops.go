@@ -14,7 +14,8 @@ func (d *Director) tellLoops(state *State) {
 		d.looping = nil
 		return
 	}
-	named := map[*config.Host][]string{}
+	type place struct{ service, group, host string }
+	named, names := map[*config.Host][]string{}, map[place]string{}
 	for _, s := range state.Services {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
@@ -26,40 +27,21 @@ func (d *Director) tellLoops(state *State) {
 					addresses = append(addresses, t.key.addr.String())
 				}
 				named[h.Config] = addresses
+				names[place{s.Config.Name, g.Config.Name, h.Config.Name}] = h.name
 			}
 		}
 	}
 	var loops []config.Loop
 	for _, l := range config.Loops(state.Config, func(h *config.Host) []string { return named[h] }) {
-		h := state.host(l.Service, l.Group, l.Host)
-		if h == nil || h.name == "" { // the configuration said so
+		name := names[place{l.Service, l.Group, l.Host}]
+		if name == "" { // the check of the configuration says so
 			continue
 		}
 		loops = append(loops, l)
 		if !slices.ContainsFunc(d.looping, l.Same) {
 			d.log.Warn("connections go round: a name stands for a listener of this txlb", "service", l.Service,
-				"group", l.Group, "host", l.Host, "name", h.name, "addr", l.Address, "listener", l.Listener)
+				"group", l.Group, "host", l.Host, "name", name, "addr", l.Address, "listener", l.Listener)
 		}
 	}
 	d.looping = loops
-}
-
-// host returns a host by its names, nil if it is not there.
-func (s *State) host(service, group, name string) *Host {
-	for _, svc := range s.Services {
-		if svc.Config.Name != service {
-			continue
-		}
-		for _, g := range svc.Groups {
-			if g.Config.Name != group {
-				continue
-			}
-			for _, h := range g.Hosts {
-				if h.Config.Name == name {
-					return h
-				}
-			}
-		}
-	}
-	return nil
 }

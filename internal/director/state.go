@@ -152,9 +152,6 @@ func newTarget(key targetKey, g *Group, now time.Time) *Target {
 // groupKey is what makes a group the same one across changes.
 type groupKey struct{ service, group string }
 
-// inGroup returns the group that the target belongs to.
-func (k targetKey) inGroup() groupKey { return groupKey{k.service, k.group} }
-
 // notChecked is why a host is down that waits for its first check.
 const notChecked = "not checked yet"
 
