@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/splice"
 )
 
 // Engine serves plans. See the package comment.
@@ -85,8 +86,9 @@ func New(opt Options) (*Engine, error) {
 	case SpliceNever:
 		e.sustained = math.MaxInt
 	}
+	pipes := splice.NewBudget(opt.PipeMemory)
 	for i := range opt.Loops {
-		l, err := newLoop(e, i, opt.PipeMemory/int64(opt.Loops))
+		l, err := newLoop(e, i, pipes)
 		if err != nil {
 			for _, l := range e.loops {
 				l.sys.(linux).shut()

@@ -95,12 +95,12 @@ type turnRef struct {
 	dir        int8
 }
 
-func newLoop(e *Engine, index int, pipeMemory int64) (*loop, error) {
+func newLoop(e *Engine, index int, pipes *splice.Budget) (*loop, error) {
 	p, err := newPoller()
 	if err != nil {
 		return nil, err
 	}
-	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipeMemory), ringFrom: e.opt.ringFrom, pacing: pacing()}
+	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipes), ringFrom: e.opt.ringFrom, pacing: pacing()}
 	if e.opt.Ring == RingAuto {
 		k.ring, e.noRing = newRing()
 	}

@@ -108,3 +108,11 @@ func TestB17ResetInTheFlushOfTheLastBytes(t *testing.T) {
 		t.Errorf("endings %v", s.Ended)
 	}
 }
+
+// The loops share one budget of pipes: a part for each would be too small for
+// any pipe where there are many.
+func TestManyLoopsSplice(t *testing.T) {
+	sc := scene{client: "send 8M | fin | expect 8M | eof", backend: "expect 8M | eof | send 8M"}
+	sc.check = func(t *testing.T, r *rig) { moved(t, r, false, true) }
+	sc.play(t, Options{Loops: 40, PipeSize: 1 << 20, PipeMemory: 8 << 20})
+}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -192,9 +194,10 @@ func TestDrainToAClosedSocket(t *testing.T) {
 
 func TestPool(t *testing.T) {
 	before := leaktest.OpenFDs()
-	p := NewPool(64<<10, 3*64<<10)
+	const size = 64 << 10
+	p := NewPool(size, NewBudget(6*size))
 	var pipes []*Pipe
-	for range 3 {
+	for range 6 {
 		pipe, err := p.Get()
 		if err != nil {
 			t.Fatal(err)
@@ -202,36 +205,106 @@ func TestPool(t *testing.T) {
 		pipes = append(pipes, pipe)
 	}
 	if _, err := p.Get(); !errors.Is(err, ErrExhausted) {
-		t.Errorf("the fourth pipe: %v", err)
+		t.Errorf("the seventh pipe: %v", err)
 	}
-	if p.Lent() != 3 || p.Open() != 3 {
+	if p.Lent() != 6 || p.Open() != 6 {
 		t.Errorf("%d lent, %d open", p.Lent(), p.Open())
 	}
-	// An empty pipe is used again; one that holds bytes never is.
-	from, src := pair(t)
-	write(t, from, []byte("of another stream"))
-	if _, _, err := pipes[0].Fill(src, 1<<20); err != nil {
-		t.Fatal(err)
-	}
+	// While more than half of the budget is used, what is put back is closed.
 	p.Put(pipes[0])
 	p.Put(pipes[1])
-	if p.Lent() != 1 || p.Open() != 2 {
+	if p.Lent() != 4 || p.Open() != 4 {
+		t.Errorf("with a scarce budget %d lent, %d open", p.Lent(), p.Open())
+	}
+	// After that an empty pipe is used again; one that holds bytes never is.
+	from, src := pair(t)
+	write(t, from, []byte("of another stream"))
+	if _, _, err := pipes[2].Fill(src, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	p.Put(pipes[2])
+	p.Put(pipes[3])
+	if p.Lent() != 2 || p.Open() != 3 {
 		t.Errorf("%d lent, %d open", p.Lent(), p.Open())
 	}
 	again, err := p.Get()
-	if err != nil || again != pipes[1] || again.Held() != 0 {
+	if err != nil || again != pipes[3] || again.Held() != 0 {
 		t.Errorf("got a pipe with %d bytes, %v", again.Held(), err)
 	}
 	fresh, err := p.Get() // the closed one's share is free again
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pipe := range []*Pipe{again, fresh, pipes[2]} {
+	for _, pipe := range []*Pipe{again, fresh, pipes[4], pipes[5]} {
 		p.Put(pipe)
 	}
 	p.Close()
 	if p.Open() != 0 || leaktest.OpenFDs() != before+2 { // the pair of sockets
 		t.Errorf("%d pipes and %d descriptors are left", p.Open(), leaktest.OpenFDs()-before-2)
+	}
+}
+
+// Any pool may use the whole budget, what others keep unused included but for a
+// half; together they never use more, and in the end all of it is back.
+func TestPoolsShareABudget(t *testing.T) {
+	const size, limit, pools = 64 << 10, 8, 100
+	budget := NewBudget(limit * size)
+	all := make([]*Pool, pools)
+	for i := range all {
+		all[i] = NewPool(size, budget)
+	}
+	borrow := func(p *Pool, n int) (pipes []*Pipe) {
+		for range n {
+			pipe, err := p.Get()
+			if err != nil {
+				t.Errorf("%d of %d pipes: %v", len(pipes), n, err)
+				break
+			}
+			pipes = append(pipes, pipe)
+		}
+		return pipes
+	}
+	giveBack := func(p *Pool, pipes []*Pipe) {
+		for _, pipe := range pipes {
+			p.Put(pipe)
+		}
+	}
+	first := borrow(all[0], limit)
+	if _, err := all[1].Get(); !errors.Is(err, ErrExhausted) {
+		t.Errorf("a pipe beyond the budget: %v", err)
+	}
+	giveBack(all[0], first)
+	for _, p := range all {
+		giveBack(p, borrow(p, limit/2))
+	}
+	var wg sync.WaitGroup
+	var lent atomic.Int64
+	for _, p := range all {
+		wg.Go(func() {
+			for range 20 {
+				if pipe, err := p.Get(); err == nil {
+					if n := lent.Add(1); n > limit {
+						t.Errorf("%d pipes are lent", n)
+					}
+					lent.Add(-1)
+					p.Put(pipe)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	open := 0
+	for _, p := range all {
+		open += p.Open()
+	}
+	if used := budget.used.Load(); used != int64(open)*size || open > limit/2 {
+		t.Errorf("%d unused pipes are open, and %d bytes used", open, used)
+	}
+	for _, p := range all {
+		p.Close()
+	}
+	if used := budget.used.Load(); used != 0 {
+		t.Errorf("%d bytes are used in the end", used)
 	}
 }
 
@@ -242,7 +315,7 @@ func TestPoolWithoutDescriptors(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
 		t.Fatal(err)
 	}
-	p := NewPool(64<<10, 1<<20)
+	p := NewPool(64<<10, NewBudget(1<<20))
 	defer p.Close()
 	none := was
 	none.Cur = 3

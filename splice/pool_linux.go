@@ -2,6 +2,7 @@ package splice
 
 import (
 	"errors"
+	"sync/atomic"
 )
 
 const (
@@ -15,24 +16,48 @@ const (
 	patience = 1024
 )
 
-// ErrExhausted is returned by Get when another pipe would pass the pool's
-// limit or the kernel's quota. The caller copies instead.
-var ErrExhausted = errors.New("no pipe to be had: the pool's limit or the kernel's quota is reached")
+// ErrExhausted is returned by Get when another pipe would pass the budget or
+// the kernel's quota. The caller copies instead.
+var ErrExhausted = errors.New("no pipe to be had: the budget or the kernel's quota is used up")
+
+// Budget bounds what the pipes of several pools may hold together. Its methods
+// may be called from any goroutine and take no lock.
+type Budget struct {
+	limit int64        // bytes
+	used  atomic.Int64 // bytes that all open pipes can hold
+}
+
+// NewBudget returns a budget of limit bytes.
+func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
+
+// take takes n bytes if they are there.
+func (b *Budget) take(n int64) bool {
+	if b.used.Add(n) <= b.limit {
+		return true
+	}
+	b.used.Add(-n)
+	return false
+}
+
+func (b *Budget) give(n int64) { b.used.Add(-n) }
+
+// ample tells whether half of the budget is left. Pools keep pipes that nobody
+// uses only then, so all these pipes together never hold more than half of it.
+func (b *Budget) ample() bool { return b.used.Load() <= b.limit/2 }
 
 // Pool lends pipes to one goroutine. The zero value is not usable.
 type Pool struct {
-	size  int   // bytes asked for each pipe
-	limit int64 // bytes that all pipes of the pool may be able to hold
-	total int64 // bytes that its open pipes can hold
-	lent  int
-	free  []*Pipe // all empty
-	wait  int     // Gets to refuse before the kernel is asked again
+	size   int // bytes asked for each pipe
+	budget *Budget
+	lent   int
+	free   []*Pipe // all empty
+	wait   int     // Gets to refuse before the kernel is asked again
 }
 
-// NewPool returns a pool of pipes of size bytes whose capacities add up to at
-// most limit bytes.
-func NewPool(size int, limit int64) *Pool {
-	return &Pool{size: size, limit: limit, free: make([]*Pipe, 0, spare)}
+// NewPool returns a pool of pipes of size bytes. The budget may be shared with
+// other pools.
+func NewPool(size int, budget *Budget) *Pool {
+	return &Pool{size: size, budget: budget, free: make([]*Pipe, 0, spare)}
 }
 
 // Get lends an empty pipe.
@@ -48,19 +73,20 @@ func (p *Pool) Get() (*Pipe, error) {
 		p.wait--
 		return nil, ErrExhausted
 	}
-	if p.total+int64(p.size) > p.limit {
+	if !p.budget.take(int64(p.size)) {
 		return nil, ErrExhausted
 	}
 	pipe, err := NewPipe(p.size)
 	if err != nil {
+		p.budget.give(int64(p.size))
 		p.wait = patience
 		return nil, errors.Join(ErrExhausted, err)
 	}
+	p.budget.give(int64(p.size - pipe.size)) // the kernel may have granted less, or more
 	if pipe.size < min(smallest, p.size) {
 		p.wait = patience
-		return nil, errors.Join(ErrExhausted, pipe.Close())
+		return nil, errors.Join(ErrExhausted, p.close(pipe))
 	}
-	p.total += int64(pipe.size)
 	p.lent++
 	return pipe, nil
 }
@@ -68,12 +94,16 @@ func (p *Pool) Get() (*Pipe, error) {
 // Put takes a pipe back. One that still holds bytes is closed.
 func (p *Pool) Put(pipe *Pipe) {
 	p.lent--
-	if pipe.held == 0 && len(p.free) < spare {
+	if pipe.held == 0 && len(p.free) < spare && p.budget.ample() {
 		p.free = append(p.free, pipe)
 		return
 	}
-	p.total -= int64(pipe.size)
-	_ = pipe.Close() // nothing to be done about it, and the descriptors are gone
+	_ = p.close(pipe) // nothing to be done about it, and the descriptors are gone
+}
+
+func (p *Pool) close(pipe *Pipe) error {
+	p.budget.give(int64(pipe.size))
+	return pipe.Close()
 }
 
 // Lent returns how many pipes are lent.
@@ -85,8 +115,7 @@ func (p *Pool) Open() int { return p.lent + len(p.free) }
 // Close closes the pipes that are not lent.
 func (p *Pool) Close() {
 	for _, pipe := range p.free {
-		p.total -= int64(pipe.size)
-		_ = pipe.Close()
+		_ = p.close(pipe)
 	}
 	p.free = p.free[:0]
 }

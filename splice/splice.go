@@ -4,7 +4,8 @@
 // socket into it, [Pipe.Drain] from it into a socket, both by splice(2), which
 // hands over references to pages instead of bringing the bytes into the
 // program. Neither ever blocks. A [Pool] lends pipes for as long as bytes move;
-// one event loop owns one pool, so nothing here takes a lock.
+// one event loop owns one pool, and pools share a [Budget] by atomic operations,
+// so nothing here takes a lock.
 //
 // [Copy] is for two net.Conns and a goroutine, on every system.
 //
