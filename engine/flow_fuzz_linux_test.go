@@ -4,6 +4,7 @@ package engine
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"syscall"
@@ -114,7 +115,7 @@ func newTheatre(script []byte) *theatre {
 	case 0:
 		e.opt.Splice, e.sustained = SpliceAlways, 1
 	case 1:
-		e.opt.Splice, e.sustained = SpliceNever, 1<<62
+		e.opt.Splice, e.sustained = SpliceNever, math.MaxInt
 	}
 	g.patient = how&4 == 0
 	var members []sched.Member

@@ -17,8 +17,10 @@ type Host struct {
 	identity
 	_ [(cacheLine - unsafe.Sizeof(identity{})%cacheLine) % cacheLine]byte
 	connects
-	_        [(cacheLine - unsafe.Sizeof(connects{})%cacheLine) % cacheLine]byte
-	counters // a whole line as it is: a field of no size behind it would add a word
+	_ [(cacheLine - unsafe.Sizeof(connects{})%cacheLine) % cacheLine]byte
+	// Nothing where pointers have 64 bits; behind counters it would add a word there.
+	_ [(cacheLine - unsafe.Sizeof(counters{})%cacheLine) % cacheLine]byte
+	counters
 }
 
 // connects is what connects that succeeded took, and what became of the sessions.
