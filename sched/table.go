@@ -64,14 +64,17 @@ type Policy struct {
 // Tried is what one session knows of the hosts that it has tried. The zero value
 // is empty. It belongs to one goroutine and must not be copied while in use.
 type Tried struct {
-	few        [4]*Host
+	few        [first]*Host
+	n          int32
+	resorts    int32              // how many of these were down when they were picked
+	lastResort bool               // the last one was down when it was picked
 	more       map[*Host]struct{} // beyond the first four; the only thing here that allocates
-	n          int
-	resorts    int // how many of these were down when they were picked
-	last       *Host
-	lastResort bool // last was down when it was picked
+	last       *Host              // of these
 	walk       walk
 }
+
+// first is how many hosts of a session the scheduler chooses.
+const first = 4
 
 // walk is the way of a session through the hosts of a table after its first four.
 // It looks at each host once in each stage, so that the picks of a session cost
@@ -97,12 +100,12 @@ func (t *Tried) Has(h *Host) bool {
 	if t.n == 0 {
 		return false
 	}
-	for _, other := range t.few[:min(t.n, len(t.few))] {
+	for _, other := range t.few[:min(t.n, first)] {
 		if other == h {
 			return true
 		}
 	}
-	if t.n <= len(t.few) {
+	if t.n <= first {
 		return false
 	}
 	_, has := t.more[h]
@@ -110,10 +113,10 @@ func (t *Tried) Has(h *Host) bool {
 }
 
 // Len returns the number of hosts in the set.
-func (t *Tried) Len() int { return t.n }
+func (t *Tried) Len() int { return int(t.n) }
 
 // LastResorts returns how many of the hosts were down when they were picked.
-func (t *Tried) LastResorts() int { return t.resorts }
+func (t *Tried) LastResorts() int { return int(t.resorts) }
 
 // Forget removes the host that was added last: it was picked, but not asked.
 // There must be a Pick before each Forget.
@@ -122,30 +125,39 @@ func (t *Tried) Forget() {
 	if t.lastResort {
 		t.resorts--
 	}
-	if t.n < len(t.few) {
+	if t.n < first {
 		t.few[t.n] = nil
 	} else {
 		delete(t.more, t.last)
 		t.walk.at-- // look at it again
 		t.walk.left++
 	}
-	t.last = nil
 }
 
 // Reset empties the set and keeps no host or table alive.
-func (t *Tried) Reset() { *t = Tried{} }
+func (t *Tried) Reset() {
+	if t.n > first || t.walk.table != nil {
+		*t = Tried{}
+		return
+	}
+	for i := range t.n {
+		t.few[i] = nil
+	}
+	t.n, t.resorts, t.lastResort = 0, 0, false
+}
 
 func (t *Tried) add(h *Host, v Verdict) (*Host, Verdict) {
-	if t.n < len(t.few) {
+	if t.n < first {
 		t.few[t.n] = h
 	} else {
 		if t.more == nil {
 			t.more = make(map[*Host]struct{})
 		}
 		t.more[h] = struct{}{}
+		t.last = h
 	}
 	t.n++
-	t.last, t.lastResort = h, v == LastResort
+	t.lastResort = v == LastResort
 	if t.lastResort {
 		t.resorts++
 	}
@@ -282,7 +294,7 @@ func (t *Table) Next() uint64 {
 // up behind it is left to the next session.
 func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 	// Fast path: the scheduler's choice among the hosts that were up.
-	if t.primary != nil && tried.n < len(tried.few) {
+	if t.primary != nil && tried.n < first {
 		if h := t.primary.choose(tried); h != nil {
 			return tried.add(h, Picked)
 		}
@@ -293,7 +305,7 @@ func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 // pickSlow is for when the scheduler of the first tier has no host left: none
 // is up, or the session has tried them all.
 func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
-	if tried.n >= len(tried.few) {
+	if tried.n >= first {
 		return t.goOn(tried)
 	}
 	h, up := t.scan(t.hosts[:t.primaries], tried) // came back since the build
