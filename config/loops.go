@@ -81,9 +81,16 @@ func Loops(c *Config, addresses func(*Host) []string) []Loop {
 // loopGraph is which services lead to which.
 type loopGraph struct {
 	services  []*Service
-	listeners map[string]map[string][]int // services by port and host, as splitListen has them
-	edges     [][]loopEdge                // by the service that they leave
+	listeners map[string]*loopPort // by port, as splitListen has it
+	edges     [][]loopEdge         // by the service that they leave
 	own       func() map[netip.Addr]bool
+}
+
+// loopPort is which services listen on a port: by address, the unspecified ones
+// standing for every address, and by what is no address.
+type loopPort struct {
+	addresses map[netip.Addr][]int
+	names     map[string][]int
 }
 
 type loopEdge struct {
@@ -94,7 +101,7 @@ type loopEdge struct {
 }
 
 func newLoopGraph(c *Config) *loopGraph {
-	g := &loopGraph{services: c.Services, listeners: map[string]map[string][]int{}, own: sync.OnceValue(ownAddresses)}
+	g := &loopGraph{services: c.Services, listeners: map[string]*loopPort{}, own: sync.OnceValue(ownAddresses)}
 	for i, s := range c.Services {
 		for _, l := range s.Listen {
 			host, port := splitListen(l.Address)
@@ -102,9 +109,16 @@ func newLoopGraph(c *Config) *loopGraph {
 				continue
 			}
 			if g.listeners[port] == nil {
-				g.listeners[port] = map[string][]int{}
+				g.listeners[port] = &loopPort{map[netip.Addr][]int{}, map[string][]int{}}
 			}
-			g.listeners[port][host] = append(g.listeners[port][host], i)
+			on := g.listeners[port]
+			if ip, err := netip.ParseAddr(host); err == nil {
+				on.addresses[ip] = append(on.addresses[ip], i)
+			} else if host == "" {
+				on.addresses[netip.IPv6Unspecified()] = append(on.addresses[netip.IPv6Unspecified()], i)
+			} else {
+				on.names[host] = append(on.names[host], i)
+			}
 		}
 	}
 	return g
@@ -117,41 +131,43 @@ func (g *loopGraph) lead(from int, group *Group, h *Host, address string) {
 	if strings.HasPrefix(address, "unix:") {
 		port = "unix"
 	}
-	listeners := g.listeners[port]
-	if len(listeners) == 0 {
+	on := g.listeners[port]
+	if on == nil {
 		return
 	}
-	for _, listener := range g.reached(address, port) {
-		for _, to := range listeners[listener] {
+	to := func(services []int) {
+		for _, i := range services {
 			if g.edges == nil {
 				g.edges = make([][]loopEdge, len(g.services))
 			}
-			g.edges[from] = append(g.edges[from], loopEdge{to, group, h, address})
+			g.edges[from] = append(g.edges[from], loopEdge{i, group, h, address})
 		}
 	}
-}
-
-// reached returns the listeners on a port that a connect to an address comes to,
-// if they are there.
-func (g *loopGraph) reached(address, port string) []string {
-	host, _ := splitListen(address)
-	if port == "unix" {
-		return []string{host}
+	at, err := netip.ParseAddrPort(address)
+	ip := at.Addr().Unmap()
+	if err != nil {
+		host, _ := splitListen(address)
+		if ip, err = netip.ParseAddr(host); err != nil {
+			to(on.names[host])
+			return
+		}
 	}
-	switch host { // a connect to every address goes to this machine
-	case "":
-		host = "::1"
-	case "0.0.0.0":
-		host = "127.0.0.1"
+	switch ip { // a connect to every address goes to this machine
+	case netip.IPv6Unspecified():
+		ip = netip.IPv6Loopback()
+	case netip.IPv4Unspecified():
+		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
-	ip, err := netip.ParseAddr(host)
-	switch {
-	case err != nil || !ip.IsLoopback() && !g.own()[ip.WithZone("")]:
-		return []string{host}
-	case ip.Is4():
-		return []string{host, "0.0.0.0", ""}
+	to(on.addresses[ip])
+	every6, every4 := on.addresses[netip.IPv6Unspecified()], on.addresses[netip.IPv4Unspecified()]
+	if !ip.Is4() {
+		every4 = nil
 	}
-	return []string{host, ""}
+	if every4 == nil && every6 == nil || !ip.IsLoopback() && !g.own()[ip.WithZone("")] {
+		return
+	}
+	to(every4)
+	to(every6)
 }
 
 // ownAddresses are those of this machine's interfaces.
