@@ -5,15 +5,21 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/health"
 )
 
@@ -106,4 +112,44 @@ func BenchmarkCheck10000Hosts(b *testing.B) {
 	b.ReportMetric(float64(to-from)/length.Seconds(), "checks/s")
 	b.ReportMetric(used.Seconds()*1e6/float64(to-from), "cpu-µs/check")
 	b.ReportMetric(0, "ns/op")
+}
+
+// Many hosts that fail at once, the first of the list first, cost time in
+// proportion to their number. Only CPU time of this thread counts: other programs
+// and the garbage collector take none of it.
+func TestManyFailuresCostInProportion(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	fail := func(hosts int) time.Duration {
+		d := newStill(t, crowd(1, hosts))
+		all := d.State().Services[0].Groups[0].Hosts
+		runtime.GC()
+		start := threadTime(t)
+		for _, h := range all {
+			h.Targets[0].Host.MarkDown()
+			d.failed(engine.Failure{Host: h.Targets[0].Host, Err: syscall.ECONNREFUSED})
+		}
+		d.tellUsable()
+		return threadTime(t) - start
+	}
+	const few, times = 1250, 8
+	one, many := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
+	for range 5 { // in turn, so that a busy machine slows both
+		one, many = min(one, fail(few)), min(many, fail(few*times))
+	}
+	t.Logf("%d hosts: %v, %d hosts: %v", few, one, few*times, many)
+	if many > 3*times*one {
+		t.Errorf("%d hosts cost %v, %d cost %v", few, one, few*times, many)
+	}
+}
+
+// threadTime returns the CPU time that this thread has used.
+func threadTime(t *testing.T) time.Duration {
+	t.Helper()
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
 }

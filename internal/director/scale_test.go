@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
@@ -91,30 +88,4 @@ func BenchmarkChange(b *testing.B) {
 		cancel()
 		<-done
 	})
-}
-
-// Many hosts that fail at once, the first of the list first, cost time in
-// proportion to their number.
-func TestManyFailuresCostInProportion(t *testing.T) {
-	fail := func(hosts int) time.Duration {
-		best := time.Duration(math.MaxInt64)
-		for range 3 {
-			d := newStill(t, crowd(1, hosts))
-			all := d.State().Services[0].Groups[0].Hosts
-			start := time.Now()
-			for _, h := range all {
-				h.Targets[0].Host.MarkDown()
-				d.failed(engine.Failure{Host: h.Targets[0].Host, Err: syscall.ECONNREFUSED})
-			}
-			d.tellUsable()
-			best = min(best, time.Since(start))
-		}
-		return best
-	}
-	const few, times = 2500, 8
-	one, many := fail(few), fail(few*times)
-	t.Logf("%d hosts: %v, %d hosts: %v", few, one, few*times, many)
-	if many > 3*times*one {
-		t.Errorf("%d hosts cost %v, %d cost %v", few, one, few*times, many)
-	}
 }
