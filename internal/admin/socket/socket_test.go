@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -51,19 +52,20 @@ func TestPromptKeepsTheConnection(t *testing.T) {
 		{"show version\n", "9.9\n\n> "},
 		{"show version; show version\n", "9.9\n\n> 9.9\n\n> "},
 		{"\n", "\n> "},
-		{"frobnicate\n", "error: there is no verb \"frobnicate\"; there are 33, such as status, show, help\n\n> "},
+		{"frobnicate\n", "error: there is no verb \"frobnicate\"; there are N, such as status, show, help\n\n> "},
 		{"show backend\n", "# name\nweb.main\nweb.spare.one\nmail.only\n\n> "},
 		{"set timeout cli 60\n", "\n> "},
 		{"set timeout cli never\n", "Expects an integer value, of 1 to 3600 seconds.\n\n> "},
 		{"show pprof heap\n", "error: this answer is not for reading: ask without prompt, or by txlb ctl, and put it into a file\n\n> "},
 	}
+	number := regexp.MustCompile(`there are \d+`) // of verbs
 	for _, s := range steps {
 		p.say(s.say)
 		got := p.until("> ")
 		for range strings.Count(s.want, "> ") - 1 {
 			got += p.until("> ")
 		}
-		if got != s.want {
+		if got = number.ReplaceAllString(got, "there are N"); got != s.want {
 			t.Errorf("%q: got %q, want %q", s.say, got, s.want)
 		}
 	}
