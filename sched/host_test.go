@@ -123,6 +123,9 @@ func TestFailLimitAtOnce(t *testing.T) {
 // The counters begin a cache line and share it with nothing: not with the
 // host's own name, not with another host.
 func TestCountersHaveTheirLine(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) < 8 {
+		t.Skip("with pointers of 32 bits the allocator begins no object of this size with a line")
+	}
 	var h Host
 	if at := unsafe.Offsetof(h.counters); at%cacheLine != 0 {
 		t.Errorf("the counters begin at byte %d of a host", at)
