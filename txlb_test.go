@@ -27,14 +27,14 @@ var update = flag.Bool("update", false, "write the table of rooms in docs/archit
 // tests of a room may import more.
 var rooms = map[string][]string{
 	"":                        {"config", "engine", "internal/director", "internal/logs", "sched"},
-	"cmd/txlb":                {"config", "engine", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/web", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "sched", "splice"},
+	"cmd/txlb":                {"config", "engine", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/web", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "internal/status", "sched", "splice"},
 	"config":                  {"sched"},
 	"sched":                   {},
 	"splice":                  {},
 	"engine":                  {"internal/connect", "internal/zone", "sched", "splice"},
-	"internal/admin":          {"config", "engine", "internal/director", "internal/passwd", "sched"},
+	"internal/admin":          {"config", "engine", "internal/director", "internal/passwd", "internal/status", "sched"},
 	"internal/admin/control":  {"engine"},
-	"internal/admin/socket":   {"config", "sched", "engine", "internal/admin", "internal/director", "internal/health"},
+	"internal/admin/socket":   {"config", "engine", "internal/admin", "internal/director", "internal/health", "internal/status", "sched"},
 	"internal/admin/console":  {"config", "internal/admin"},
 	"internal/admin/ssh":      {"internal/admin", "internal/admin/console"},
 	"internal/director":       {"config", "engine", "internal/health", "sched"},
@@ -45,12 +45,13 @@ var rooms = map[string][]string{
 	"internal/debian":         {},
 	"internal/leaktest":       {},
 	"internal/sandbox":        {},
-	"internal/metrics":        {"engine", "internal/director", "sched"},
+	"internal/metrics":        {"engine", "internal/director", "internal/status", "sched"},
+	"internal/status":         {"config", "engine", "internal/director", "sched"},
 	"internal/passwd":         {},
 	"bench":                   {"config", "engine", "internal/debian", "sched", "splice"},
 	"soak":                    {"config", "engine", "internal/debian", "internal/director", "sched"},
-	"internal/admin/web":      {"config", "sched", "engine", "internal/admin", "internal/admin/web/page", "internal/director"},
-	"internal/admin/web/page": {"config", "sched", "engine", "internal/director", "internal/admin"},
+	"internal/admin/web":      {"config", "engine", "internal/admin", "internal/admin/web/page", "internal/director", "internal/status", "sched"},
+	"internal/admin/web/page": {"config", "engine", "internal/admin", "internal/director", "internal/status", "sched"},
 }
 
 // outside says which rooms alone may know an outside library.

@@ -19,6 +19,7 @@ import (
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/metrics"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // parts are what the surfaces of the admin are made of.
@@ -26,11 +27,10 @@ type parts struct {
 	admin    *admin.Admin
 	director *director.Director
 	engine   *engine.Engine
-	metrics  metrics.Source
+	status   *status.Source
 	log      *slog.Logger
-	pipes    int         // that may be open at once
-	stateDir string      // where certificate and host key are kept
-	draining func() bool // the process takes leave of its clients
+	pipes    int    // that may be open at once
+	stateDir string // where certificate and host key are kept
 }
 
 // surfaces lists the ways into the admin.
@@ -39,13 +39,13 @@ func (p parts) surfaces() []surface {
 }
 
 // newAdmin makes the admin of a process, which shutdown ends.
-func newAdmin(dir *director.Director, eng *engine.Engine, m metrics.Source, log *slog.Logger, file *logs.File, tail *logs.Tail, shutdown func()) *admin.Admin {
+func newAdmin(dir *director.Director, eng *engine.Engine, source *status.Source, log *slog.Logger, file *logs.File, tail *logs.Tail, shutdown func()) *admin.Admin {
 	return admin.New(admin.Options{
-		Director: dir, Engine: eng, Process: self{file, shutdown}, Version: version, Log: log,
+		Director: dir, Engine: eng, Status: source, Process: self{file, shutdown}, Version: version, Log: log,
 		Reports: map[string]admin.Report{
 			"show metrics": func(context.Context) (string, any, error) {
 				var b bytes.Buffer
-				m.Write(&b)
+				metrics.Write(&b, source.Read())
 				return b.String(), nil, nil
 			},
 			"show log": func(context.Context) (string, any, error) {
@@ -114,7 +114,7 @@ func (p parts) metricsSurface() surface {
 			if err != nil {
 				return opened{}, err
 			}
-			return opened{ln.Addr(), func(ctx context.Context) error { return metrics.Serve(ctx, ln, p.metrics) }}, nil
+			return opened{ln.Addr(), func(ctx context.Context) error { return metrics.Serve(ctx, ln, p.status.Read) }}, nil
 		},
 	}
 }

@@ -168,6 +168,7 @@ func withoutNoise(text string) string {
 		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`, "@TIME"},
 		{`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`, "@TIME"},
 		{`pid \d+`, "pid @"},
+		{`(session|sessions), up [0-9hms.]+`, "$1, up @"},
 		{`0x[0-9a-f]{6,}`, "@ID"},
 		{`(?m)^[0-9a-f]+ +(web .*@CLIENT +127.0.0.1:)\d+ .*$`, "@ID $1@ @"},
 		{` age=\d+s `, " age=@ "},

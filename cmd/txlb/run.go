@@ -19,7 +19,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/logs"
-	"github.com/txlb/txlb/internal/metrics"
+	"github.com/txlb/txlb/internal/status"
 )
 
 func runCommand(flags *flag.FlagSet) action {
@@ -105,20 +105,17 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	follow := &follower{log: log, handler: handler, file: file, logging: cfg.Logging, engine: eng}
 	follow.listeners()
 
-	source := metrics.Source{
-		Engine: eng.Snapshot, State: dir.State, Version: version,
-		SessionsLimit: opt.MaxSessions, FDLimit: limits.files,
-	}
-	if doc != nil {
-		source.File = func() (int, bool) { return len(dir.Unsaved()), dir.ReloadFailed() }
-	}
 	ctx, shutdown := context.WithCancel(ctx)
 	defer shutdown()
+	source := &status.Source{
+		Director: dir, Engine: eng, Version: version, Started: time.Now(),
+		SessionsLimit: opt.MaxSessions, FDLimit: limits.files, Draining: func() bool { return ctx.Err() != nil },
+	}
 	adm := newAdmin(dir, eng, source, log, file, tail, shutdown)
 	defer adm.Close()
 	front, err := openFront(dir, log, parts{
-		admin: adm, director: dir, engine: eng, metrics: source, log: log, pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
-		stateDir: stateDir(doc), draining: func() bool { return ctx.Err() != nil },
+		admin: adm, director: dir, engine: eng, status: source, log: log, pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
+		stateDir: stateDir(doc),
 	}.surfaces())
 	if err != nil {
 		return err

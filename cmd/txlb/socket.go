@@ -13,8 +13,8 @@ import (
 func (p parts) socketSurface() surface {
 	server := socket.New(socket.Options{
 		Admin: p.admin, Director: p.director, Engine: p.engine, Version: version, Log: p.log,
-		SessionsLimit: p.metrics.SessionsLimit, FDLimit: p.metrics.FDLimit, PipesLimit: p.pipes,
-		MaxConns: socketFiles(p.metrics.FDLimit),
+		SessionsLimit: p.status.SessionsLimit, FDLimit: p.status.FDLimit, PipesLimit: p.pipes,
+		MaxConns: socketFiles(p.status.FDLimit),
 	})
 	return surface{
 		name: "socket",

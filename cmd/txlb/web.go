@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/web"
+	"github.com/txlb/txlb/internal/metrics"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -26,7 +28,6 @@ func (p parts) webSurface() surface {
 		// Every loop has to come by to say that it has a session, or none.
 		p.engine.Sessions(1, func(string, *sched.Host) bool { return true })
 	}}
-	started := time.Now()
 	return surface{
 		name: "web",
 		words: func(c *config.Config) any {
@@ -48,14 +49,15 @@ func (p parts) webSurface() surface {
 				p.log.Warn("the admin page is served without TLS: passwords can be read on their way; say secure=\"true\"", "listen", is.Listen)
 			}
 			page, err := web.Open(ln, web.Options{
-				Admin: p.admin, Director: p.director, Engine: p.engine, Metrics: p.metrics.Write,
+				Admin: p.admin, Director: p.director, Engine: p.engine, Status: p.status,
+				Metrics: func(w io.Writer) { metrics.Write(w, p.status.Read()) },
 				Healthy: loops.check, Ready: p.ready,
 				Listen: is.Listen, Secure: is.Secure, StateDir: p.stateDir,
 				Files: func() (certificate, key string) {
 					w := current().Admin.Web
 					return w.Certificate, w.Key
 				},
-				MaxConns: pageFiles(p.metrics.FDLimit), Version: version, Started: started, Log: p.log,
+				MaxConns: pageFiles(p.status.FDLimit), Version: version, Started: p.status.Started, Log: p.log,
 			})
 			if err != nil {
 				return opened{}, err
@@ -67,7 +69,7 @@ func (p parts) webSurface() surface {
 
 // ready tells why no clients are served, as far as <web readyz> asks for it.
 func (p parts) ready() error {
-	if p.draining() {
+	if p.status.Draining() {
 		return errors.New("draining")
 	}
 	state := p.director.State()

@@ -29,6 +29,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // Role is what a caller may do. The zero Role may do nothing.
@@ -91,18 +92,18 @@ type Options struct {
 	// Reports answer the reading verbs that other parts have the data for, by
 	// the verb's name, such as "show metrics". A verb without one is not served.
 	Reports map[string]Report
-	Version string       // of the program
-	Log     *slog.Logger // nil: slog.Default
+	Status  *status.Source // what runs; nil: made of Director, Engine and Version
+	Version string         // of the program
+	Log     *slog.Logger   // nil: slog.Default
 }
 
 // Admin executes verbs. All methods may be called from any goroutine.
 type Admin struct {
-	opt     Options
-	log     *slog.Logger
-	verbs   []Verb
-	started time.Time
-	drains  drains
-	users   *users
+	opt    Options
+	log    *slog.Logger
+	verbs  []Verb
+	drains drains
+	users  *users
 }
 
 // New returns an Admin. Close ends it.
@@ -110,7 +111,10 @@ func New(opt Options) *Admin {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), started: time.Now(), drains: newDrains(), users: newUsers()}
+	if opt.Status == nil {
+		opt.Status = &status.Source{Director: opt.Director, Engine: opt.Engine, Version: opt.Version, Started: time.Now()}
+	}
+	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), drains: newDrains(), users: newUsers()}
 }
 
 // Close forgets the deadlines that have not come; their sessions go on. It

@@ -2,12 +2,12 @@ package admin
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // Status is the Data of status.
@@ -18,7 +18,9 @@ type Status struct {
 	Services   int       `json:"services"`
 	Hosts      int       `json:"hosts"`
 	Sessions   int64     `json:"sessions"`
-	Problems   []string  `json:"problems,omitempty"` // what is wrong now
+	Draining   bool      `json:"draining,omitempty"` // no new clients; it ends when the sessions have
+	Unsaved    int       `json:"unsaved,omitempty"`  // changes that the file lacks
+	Problems   []string  `json:"problems,omitempty"` // what is wrong now, the worst first
 }
 
 // ServiceInfo is one service in the Data of show services.
@@ -34,29 +36,32 @@ type ServiceInfo struct {
 	In            uint64   `json:"bytes_in"`
 	Out           uint64   `json:"bytes_out"`
 	Refused       uint64   `json:"sessions_refused"`
+	Usable        bool     `json:"usable"` // a host that is up takes its clients
 }
 
 // HostInfo is one host in the Data of show hosts. Its counters are those of
 // all its addresses.
 type HostInfo struct {
-	Service       string       `json:"service"`
-	Group         string       `json:"group"`
-	Enabled       bool         `json:"enabled"` // the group takes the clients
-	Name          string       `json:"name"`
-	Address       string       `json:"address"` // as configured
-	State         string       `json:"state"`
-	Weight        int          `json:"weight"`
-	Backup        bool         `json:"backup"`
-	Up            bool         `json:"up"` // one of its addresses is
-	Reason        string       `json:"reason,omitempty"`
-	Problem       string       `json:"problem,omitempty"` // with its name, though it may be up
-	Sessions      int64        `json:"sessions"`
-	SessionsTotal uint64       `json:"sessions_total"`
-	Failures      uint64       `json:"connect_failures"`
-	EarlyResets   uint64       `json:"early_resets"` // sessions that it reset before the first byte of an answer
-	In            uint64       `json:"bytes_in"`
-	Out           uint64       `json:"bytes_out"`
-	Targets       []TargetInfo `json:"targets"`
+	Service       string            `json:"service"`
+	Group         string            `json:"group"`
+	Enabled       bool              `json:"enabled"` // the group takes the clients
+	Name          string            `json:"name"`
+	Address       string            `json:"address"` // as configured
+	State         string            `json:"state"`
+	Weight        int               `json:"weight"`
+	Backup        bool              `json:"backup"`
+	Settings      map[string]string `json:"settings"` // every attribute that setHost knows
+	Up            bool              `json:"up"`       // one of its addresses is
+	Health        string            `json:"health"`   // up, part (some addresses), down, none (no address), maint
+	Reason        string            `json:"reason,omitempty"`
+	Problem       string            `json:"problem,omitempty"` // with its name, though it may be up
+	Sessions      int64             `json:"sessions"`
+	SessionsTotal uint64            `json:"sessions_total"`
+	Failures      uint64            `json:"connect_failures"`
+	EarlyResets   uint64            `json:"early_resets"` // sessions that it reset before the first byte of an answer
+	In            uint64            `json:"bytes_in"`
+	Out           uint64            `json:"bytes_out"`
+	Targets       []TargetInfo      `json:"targets"`
 }
 
 // TargetInfo is one address of a host.
@@ -76,106 +81,65 @@ type ConfigInfo struct {
 }
 
 func (k *call) status() (Result, error) {
-	state, snap := k.state(), k.admin.opt.Engine.Snapshot()
+	r := k.admin.opt.Status.Read()
 	s := Status{
-		Version: k.admin.opt.Version, Started: k.admin.started, Generation: state.Generation, Services: len(state.Services),
+		Version: r.Version, Started: r.Started, Generation: r.State.Generation, Services: len(r.Services),
+		Sessions: r.Sessions, Draining: r.Draining, Unsaved: len(r.Unsaved),
 	}
-	for _, svc := range snap.Services {
-		s.Sessions += svc.Active
-	}
-	for _, svc := range state.Services {
-		if svc.Config.Enabled() == nil {
-			s.Problems = append(s.Problems, fmt.Sprintf("service %s has no group: its clients are closed", show(svc.Config.Name)))
-		}
-		for _, g := range svc.Groups {
+	for i := range r.Services {
+		for _, g := range r.Services[i].Groups {
 			s.Hosts += len(g.Hosts)
-			s.Problems = append(s.Problems, problems(svc, g)...)
 		}
 	}
-	head := fmt.Sprintf("generation %d, %s, %s, %s", s.Generation,
-		count(s.Services, "service"), count(s.Hosts, "host"), count(int(s.Sessions), "session"))
+	for _, p := range r.Problems {
+		text := p.String()
+		if p.Remedy != "" {
+			text += "; " + p.Remedy
+		}
+		s.Problems = append(s.Problems, text)
+	}
+	head := fmt.Sprintf("generation %d, %s, %s, %s, up %v", s.Generation,
+		count(s.Services, "service"), count(s.Hosts, "host"), count(int(s.Sessions), "session"), r.Uptime().Round(time.Second))
 	if s.Version != "" {
 		head = "txlb " + s.Version + ", " + head
 	}
 	return Result{Text: strings.Join(append([]string{head}, s.Problems...), "\n"), Data: s, Generation: s.Generation}, nil
 }
 
-// problems tells what is wrong with a group.
-func problems(s *director.Service, g *director.Group) []string {
-	var list []string
-	up := 0
-	for _, h := range g.Hosts {
-		info := hostInfo(s, g, h)
-		if info.Up {
-			up++
-			if info.Problem != "" {
-				list = append(list, fmt.Sprintf("host %s of group %s of service %s is up, but %s", show(info.Name), show(info.Group), show(info.Service), info.Problem))
-			}
-			continue
-		}
-		if info.State != "maint" {
-			list = append(list, fmt.Sprintf("host %s of group %s of service %s is down: %s", show(info.Name), show(info.Group), show(info.Service), info.Reason))
-		}
-	}
-	switch {
-	case !g.Config.Enabled:
-	case len(g.Hosts) == 0:
-		list = append(list, fmt.Sprintf("group %s of service %s is empty: its clients are closed", show(g.Config.Name), show(s.Config.Name)))
-	case up == 0:
-		list = append(list, fmt.Sprintf("every host of group %s of service %s is down", show(g.Config.Name), show(s.Config.Name)))
-	}
-	return list
-}
-
 func (k *call) showServices() (Result, error) {
-	state, snap := k.state(), k.admin.opt.Engine.Snapshot()
+	r := k.admin.opt.Status.Read()
 	want := k.args.text("service")
 	if want != "" {
-		if _, err := findService(state.Config, want); err != nil {
+		if _, err := findService(r.State.Config, want); err != nil {
 			return Result{}, err
 		}
 	}
-	bound := map[string][]string{}
-	for _, l := range k.admin.opt.Engine.Listeners() {
-		bound[l.Service] = append(bound[l.Service], l.Addr)
-	}
 	infos := []ServiceInfo{}
 	t := table{head: []string{"service", "listen", "group", "scheduler", "up", "sessions", "total", "in", "out", "refused"}, right: 4}
-	for _, s := range state.Services {
+	for n := range r.Services {
+		s := &r.Services[n]
 		if want != "" && s.Config.Name != want {
 			continue
 		}
-		stats := snap.Services[s.Config.Name]
 		i := ServiceInfo{
-			Name: s.Config.Name, Listen: slices.Sorted(slices.Values(bound[s.Config.Name])),
-			Sessions: stats.Active, SessionsTotal: stats.Sessions, In: stats.In, Out: stats.Out,
+			Name: s.Config.Name, Listen: s.Listeners, Usable: s.Usable(),
+			Sessions: s.Stats.Active, SessionsTotal: s.Stats.Sessions, In: s.Stats.In, Out: s.Stats.Out, Refused: s.Refused,
 		}
-		for _, n := range stats.Refused {
-			i.Refused += n
-		}
-		for _, g := range s.Groups {
-			if !g.Config.Enabled {
-				continue
-			}
-			i.Group, i.Scheduler, i.Hosts = g.Config.Name, g.Config.Scheduler, len(g.Hosts)
-			for _, h := range g.Hosts {
-				if h.Up() {
-					i.HostsUp++
-				}
-			}
+		if g := s.Enabled(); g != nil {
+			i.Group, i.Scheduler, i.Hosts, i.HostsUp = g.Config.Name, g.Config.Scheduler, len(g.Hosts), g.Up
 		}
 		infos = append(infos, i)
 		t.row(i.Name, strings.Join(i.Listen, " "), i.Group, i.Scheduler, fmt.Sprintf("%d/%d", i.HostsUp, i.Hosts),
 			i.Sessions, i.SessionsTotal, i.In, i.Out, i.Refused)
 	}
-	return Result{Text: t.String(), Data: infos, Generation: state.Generation}, nil
+	return Result{Text: t.String(), Data: infos, Generation: r.State.Generation}, nil
 }
 
 func (k *call) showHosts() (Result, error) {
-	state := k.state()
+	r := k.admin.opt.Status.Read()
 	service, group := k.args.text("service"), k.args.text("group")
 	if service != "" {
-		s, err := findService(state.Config, service)
+		s, err := findService(r.State.Config, service)
 		if err == nil && group != "" {
 			_, err = findGroup(s, group)
 		}
@@ -187,13 +151,15 @@ func (k *call) showHosts() (Result, error) {
 	}
 	infos := []HostInfo{}
 	t := table{head: []string{"service", "group", "host", "address", "state", "health", "weight", "sessions", "total", "failures", "resets", "in", "out"}, right: 6}
-	for _, s := range state.Services {
-		for _, g := range s.Groups {
+	for n := range r.Services {
+		s := &r.Services[n]
+		for m := range s.Groups {
+			g := &s.Groups[m]
 			if service != "" && s.Config.Name != service || group != "" && g.Config.Name != group {
 				continue
 			}
-			for _, h := range g.Hosts {
-				i := hostInfo(s, g, h)
+			for l := range g.Hosts {
+				i := hostInfo(s, g, &g.Hosts[l])
 				infos = append(infos, i)
 				where := i.Group
 				if !i.Enabled {
@@ -216,30 +182,32 @@ func (k *call) showHosts() (Result, error) {
 	}
 	// The longest column comes last, so that it pushes none aside.
 	t.last(5)
-	return Result{Text: t.String(), Data: infos, Generation: state.Generation}, nil
+	return Result{Text: t.String(), Data: infos, Generation: r.State.Generation}, nil
 }
 
-func hostInfo(s *director.Service, g *director.Group, h *director.Host) HostInfo {
+func hostInfo(s *status.Service, g *status.Group, h *status.Host) HostInfo {
 	i := HostInfo{
 		Service: s.Config.Name, Group: g.Config.Name, Enabled: g.Config.Enabled, Name: h.Config.Name,
 		Address: h.Config.Address, State: h.Config.State, Weight: h.Config.Weight, Backup: h.Config.Backup,
-		Reason: h.Problem, Problem: h.Problem, Targets: []TargetInfo{},
+		Settings: map[string]string{},
+		Up:       h.Stats.Up, Health: h.Health.String(), Problem: h.Problem, Targets: []TargetInfo{},
+		Sessions: h.Stats.Active, SessionsTotal: h.Stats.Picks, Failures: h.Stats.Failures, EarlyResets: h.Stats.EarlyResets, In: h.Stats.In, Out: h.Stats.Out,
+	}
+	if !h.Stats.Up {
+		i.Reason = h.Reason
+	}
+	rows := config.Attributes("host")
+	for n := range rows {
+		if rows[n].Runtime {
+			i.Settings[rows[n].Name] = rows[n].Get(h.Config)
+		}
 	}
 	for _, t := range h.Targets {
 		i.target(t, false)
-		if !t.Host.Up() && i.Reason == "" {
-			i.Reason = t.Status().Reason
-		}
 	}
 	for _, t := range h.Leaving() {
 		i.target(t, true)
 	}
-	stats := h.Stats()
-	if i.Up = stats.Up; i.Up {
-		i.Reason = ""
-	}
-	i.Sessions, i.SessionsTotal, i.Failures, i.EarlyResets = stats.Active, stats.Picks, stats.Failures, stats.EarlyResets
-	i.In, i.Out = stats.In, stats.Out
 	return i
 }
 

@@ -219,7 +219,7 @@ func TestSessionsOfLostAddresses(t *testing.T) {
 				if text := r.do("show hosts web main"); !strings.Contains(text, "up, but ") || !strings.Contains(text, "host.test") {
 					t.Errorf("hosts:\n%s", text)
 				}
-				if text := r.do("status"); !strings.Contains(text, `host "n" of group "main" of service "web" is up, but `) {
+				if text := r.do("status"); !strings.Contains(text, `The names of 1 host of web / main do not resolve: n (`) {
 					t.Errorf("status:\n%s", text)
 				}
 				return

@@ -270,7 +270,7 @@ func TestStatusAndTables(t *testing.T) {
 	if s := status.Data.(Status); s.Services != 2 || s.Hosts != 4 || s.Sessions != 1 || len(s.Problems) != 1 || status.Generation != 1 {
 		t.Errorf("status %+v", s)
 	}
-	if !strings.Contains(status.Text, "2 services, 4 hosts, 1 session\n") || !strings.Contains(status.Text, `host "b" of group "main" of service "web" is down`) {
+	if !strings.Contains(status.Text, "2 services, 4 hosts, 1 session, up ") || !strings.Contains(status.Text, `1 of 2 hosts of web / main is down: b (`) {
 		t.Errorf("status:\n%s", status.Text)
 	}
 	services := get("show services")

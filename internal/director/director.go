@@ -114,10 +114,11 @@ type Director struct {
 	touchedAll bool
 	usability  map[groupKey]*usability // of services, without a group, and of standby groups
 	rejections map[rejection]*rejected
-	probing    int        // probes under way
-	swept      time.Time  // when startProbes last went through the hosts
-	stoodAt    time.Time  // when a probe last ended too late to prove anything
-	due        []dueProbe // what it found, kept for its room
+	recent     atomic.Pointer[[]Rejection] // for Rejections
+	probing    int                         // probes under way
+	swept      time.Time                   // when startProbes last went through the hosts
+	stoodAt    time.Time                   // when a probe last ended too late to prove anything
+	due        []dueProbe                  // what it found, kept for its room
 	ramping    map[*Target]bool
 	ramped     time.Time // when ramp last went through them
 

@@ -23,10 +23,10 @@ const (
 // them come only with what has happened, so that has happened.
 func written(t *testing.T) map[string][]string {
 	t.Helper()
-	s := source(t)
-	s.File = func() (int, bool) { return 1, true }
+	r := reading(t)
+	r.HasFile, r.ReloadFailed = true, true
 	var out strings.Builder
-	s.Write(&out)
+	Write(&out, r)
 	all := map[string][]string{}
 	label := regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)="(?:\\.|[^"\\])*"`)
 	for name := range read(t, out.String()) {

@@ -4,6 +4,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,30 +20,18 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/sched"
 )
 
-// Source is where the figures come from.
-type Source struct {
-	Engine        func() engine.Snapshot
-	State         func() *director.State
-	Version       string
-	SessionsLimit int    // 0: none
-	FDLimit       uint64 // 0: not known
-	// File tells how many changes of what runs the configuration file lacks, and
-	// whether it was wrong when it was last reloaded; nil: there is no file.
-	File func() (unsaved int, failed bool)
-}
-
-// Write writes all metrics.
-func (s Source) Write(w io.Writer) {
+// Write writes all metrics of a reading.
+func Write(w io.Writer, r *status.Reading) {
 	x := &text{w: w}
-	snap, state := s.Engine(), s.State()
-	services(x, snap)
-	hosts(x, state)
-	times(x, state)
-	loops(x, snap)
-	s.process(x, state)
+	services(x, r)
+	hosts(x, r)
+	times(x, r.State)
+	loops(x, r.Snapshot)
+	process(x, r)
 	metrics.WriteProcessMetrics(w)
 }
 
@@ -86,100 +75,89 @@ func quote(s string) string {
 }
 
 // kind says what the samples that follow are.
-func (x *text) kind(name, kind string) { _, _ = fmt.Fprintf(x.w, "# TYPE %s %s\n", name, kind) }
+func (x *text) kind(name, kind, help string) {
+	_, _ = fmt.Fprintf(x.w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+}
 
-func (x *text) counter(name string) { x.kind(name, "counter") }
-func (x *text) gauge(name string)   { x.kind(name, "gauge") }
-
-func services(x *text, snap engine.Snapshot) {
-	names := slices.Sorted(maps.Keys(snap.Services))
-	one := func(metric string, value func(engine.ServiceStats) float64) {
-		for _, name := range names {
-			x.sample(metric, value(snap.Services[name]), "service", name)
+func services(x *text, r *status.Reading) {
+	sorted := make([]*status.Service, len(r.Services))
+	for i := range r.Services {
+		sorted[i] = &r.Services[i]
+	}
+	slices.SortFunc(sorted, func(a, b *status.Service) int { return cmp.Compare(a.Config.Name, b.Config.Name) })
+	for i := range status.ServiceCounters {
+		c := &status.ServiceCounters[i]
+		if c.Metric == "" {
+			continue
+		}
+		x.kind(c.Metric, c.Kind(), c.Help)
+		for _, s := range sorted {
+			x.sample(c.Metric, float64(c.Value(s)), "service", s.Config.Name)
 		}
 	}
-	many := func(metric, label string, values func(engine.ServiceStats) map[string]uint64) {
-		x.counter(metric)
-		for _, name := range names {
-			m := values(snap.Services[name])
+	many := func(metric, help, label string, values func(*engine.ServiceStats) map[string]uint64) {
+		x.kind(metric, "counter", help)
+		for _, s := range sorted {
+			m := values(&s.Stats)
 			for _, key := range slices.Sorted(maps.Keys(m)) {
-				x.sample(metric, float64(m[key]), "service", name, label, key)
+				x.sample(metric, float64(m[key]), "service", s.Config.Name, label, key)
 			}
 		}
 	}
-	x.gauge("txlb_service_sessions")
-	one("txlb_service_sessions", func(s engine.ServiceStats) float64 { return float64(s.Active) })
-	x.counter("txlb_service_sessions_total")
-	one("txlb_service_sessions_total", func(s engine.ServiceStats) float64 { return float64(s.Sessions) })
-	x.counter("txlb_redispatches_total")
-	one("txlb_redispatches_total", func(s engine.ServiceStats) float64 { return float64(s.Redispatches) })
-	many("txlb_connect_failures_total", "reason", func(s engine.ServiceStats) map[string]uint64 { return s.ConnectFailures })
-	many("txlb_sessions_refused_total", "reason", func(s engine.ServiceStats) map[string]uint64 { return s.Refused })
-	many("txlb_sessions_ended_total", "termination", func(s engine.ServiceStats) map[string]uint64 { return s.Ended })
+	many("txlb_connect_failures_total", "Failed connects to hosts", "reason", func(s *engine.ServiceStats) map[string]uint64 { return s.ConnectFailures })
+	many("txlb_sessions_refused_total", "Clients closed without a host", "reason", func(s *engine.ServiceStats) map[string]uint64 { return s.Refused })
+	many("txlb_sessions_ended_total", "Ended sessions by HAProxy's termination state", "termination", func(s *engine.ServiceStats) map[string]uint64 { return s.Ended })
 }
 
-// hostLine is a host with what it has counted.
-type hostLine struct {
-	labels        []string
-	stats         sched.HostStats
-	weight, state int
-	checks        map[string]uint64 // probes by result
-	addresses     int
-	nameFailing   bool
-}
-
-func hosts(x *text, state *director.State) {
-	var lines []hostLine
-	x.gauge("txlb_group_enabled")
-	for _, svc := range state.Services {
-		for _, g := range svc.Groups {
-			enabled := 0.0
-			if g.Config.Enabled {
-				enabled = 1
-			}
-			x.sample("txlb_group_enabled", enabled, "service", svc.Config.Name, "group", g.Config.Name)
-			for _, h := range g.Hosts {
-				lines = append(lines, hostLine{
-					labels: []string{"service", svc.Config.Name, "group", g.Config.Name, "host", h.Config.Name},
-					stats:  h.Stats(), checks: maps.Collect(h.Checks()),
-					weight: h.Config.Weight, state: stateNumber(h.Config.State),
-					addresses: len(h.Targets), nameFailing: h.Problem != "",
-				})
+func hosts(x *text, r *status.Reading) {
+	var lines []*status.Host
+	var labels [][]string
+	x.kind("txlb_group_enabled", "gauge", "1: the group takes the clients of its service")
+	for i := range r.Services {
+		s := &r.Services[i]
+		for j := range s.Groups {
+			g := &s.Groups[j]
+			x.sample("txlb_group_enabled", truth(g.Config.Enabled), "service", s.Config.Name, "group", g.Config.Name)
+			for k := range g.Hosts {
+				lines = append(lines, &g.Hosts[k])
+				labels = append(labels, []string{"service", s.Config.Name, "group", g.Config.Name, "host", g.Hosts[k].Config.Name})
 			}
 		}
 	}
-	each := func(name, kind string, value func(hostLine) float64) {
-		x.kind(name, kind)
-		for _, l := range lines {
-			x.sample(name, value(l), l.labels...)
+	each := func(name, kind, help string, value func(*status.Host) float64) {
+		x.kind(name, kind, help)
+		for i, h := range lines {
+			x.sample(name, value(h), labels[i]...)
 		}
 	}
-	each("txlb_sessions", "gauge", func(l hostLine) float64 { return float64(l.stats.Active) })
-	each("txlb_sessions_total", "counter", func(l hostLine) float64 { return float64(l.stats.Picks) })
-	each("txlb_bytes_in_total", "counter", func(l hostLine) float64 { return float64(l.stats.In) })
-	each("txlb_bytes_out_total", "counter", func(l hostLine) float64 { return float64(l.stats.Out) })
-	each("txlb_host_connect_failures_total", "counter", func(l hostLine) float64 { return float64(l.stats.Failures) })
-	each("txlb_host_early_resets_total", "counter", func(l hostLine) float64 { return float64(l.stats.EarlyResets) })
-	x.counter("txlb_checks_total")
-	for _, l := range lines {
-		for _, code := range slices.Sorted(maps.Keys(l.checks)) {
-			x.sample("txlb_checks_total", float64(l.checks[code]), append(slices.Clip(l.labels), "result", code)...)
+	for i := range status.HostCounters {
+		c := &status.HostCounters[i]
+		each(c.Metric, c.Kind(), c.Help, func(h *status.Host) float64 { return float64(c.Value(&h.Stats)) })
+	}
+	x.kind("txlb_checks_total", "counter", "Health checks that have ended, by HAProxy's check status")
+	for i, h := range lines {
+		checks := maps.Collect(h.Checks())
+		for _, code := range slices.Sorted(maps.Keys(checks)) {
+			x.sample("txlb_checks_total", float64(checks[code]), append(slices.Clip(labels[i]), "result", code)...)
 		}
 	}
-	each("txlb_host_weight", "gauge", func(l hostLine) float64 { return float64(l.weight) })
-	each("txlb_host_state", "gauge", func(l hostLine) float64 { return float64(l.state) })
-	each("txlb_host_addresses", "gauge", func(l hostLine) float64 { return float64(l.addresses) })
-	each("txlb_host_name_failing", "gauge", func(l hostLine) float64 { return truth(l.nameFailing) })
-	each("txlb_host_up", "gauge", func(l hostLine) float64 { return truth(l.stats.Up) })
+	each("txlb_host_weight", "gauge", "Weight of the host", func(h *status.Host) float64 { return float64(h.Config.Weight) })
+	each("txlb_host_state", "gauge", "Administrative state: 0 ready, 1 drain, 2 maint", func(h *status.Host) float64 { return float64(stateNumber(h.Config.State)) })
+	each("txlb_host_addresses", "gauge", "Addresses that the host stands for", func(h *status.Host) float64 { return float64(len(h.Targets)) })
+	each("txlb_host_name_failing", "gauge", "1: the host's name does not resolve", func(h *status.Host) float64 { return truth(h.Problem != "") })
+	each("txlb_host_up", "gauge", "1: an address of the host is up", func(h *status.Host) float64 { return truth(h.Stats.Up) })
 }
 
 // times writes the histograms, one a group.
 func times(x *text, state *director.State) {
 	for _, m := range []struct {
-		name string
-		of   func(*sched.Times) sched.Histogram
-	}{{"txlb_connect_seconds", (*sched.Times).Connects}, {"txlb_session_seconds", (*sched.Times).Sessions}} {
-		x.kind(m.name, "histogram")
+		name, help string
+		of         func(*sched.Times) sched.Histogram
+	}{
+		{"txlb_connect_seconds", "Time that connects to hosts took", (*sched.Times).Connects},
+		{"txlb_session_seconds", "Time that sessions lasted", (*sched.Times).Sessions},
+	} {
+		x.kind(m.name, "histogram", m.help)
 		for _, svc := range state.Services {
 			for _, g := range svc.Groups {
 				labels := []string{"service", svc.Config.Name, "group", g.Config.Name}
@@ -211,63 +189,54 @@ func truth(b bool) float64 {
 func stateNumber(s string) int { return max(0, slices.Index([]string{"ready", "drain", "maint"}, s)) }
 
 func loops(x *text, snap engine.Snapshot) {
-	each := func(name, kind string, value func(engine.LoopStats) float64) {
-		x.kind(name, kind)
+	each := func(name, kind, help string, value func(engine.LoopStats) float64) {
+		x.kind(name, kind, help)
 		for i, l := range snap.Loops {
 			x.sample(name, value(l), "loop", strconv.Itoa(i))
 		}
 	}
-	each("txlb_loop_sessions", "gauge", func(l engine.LoopStats) float64 { return float64(l.Active) })
-	each("txlb_loop_events_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Events) })
-	each("txlb_loop_accepts_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Accepts) })
-	each("txlb_loop_awake_seconds_total", "counter", func(l engine.LoopStats) float64 { return l.Awake.Seconds() })
-	each("txlb_loop_runner", "gauge", func(l engine.LoopStats) float64 { return float64(l.Runner) })
-	each("txlb_loop_spliced_bytes_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Spliced) })
-	each("txlb_loop_copied_bytes_total", "counter", func(l engine.LoopStats) float64 { return float64(l.Copied) })
-	each("txlb_pipes", "gauge", func(l engine.LoopStats) float64 { return float64(l.Pipes) })
+	each("txlb_loop_sessions", "gauge", "Sessions of the event loop now", func(l engine.LoopStats) float64 { return float64(l.Active) })
+	each("txlb_loop_events_total", "counter", "Events taken in", func(l engine.LoopStats) float64 { return float64(l.Events) })
+	each("txlb_loop_accepts_total", "counter", "Accepted connections", func(l engine.LoopStats) float64 { return float64(l.Accepts) })
+	each("txlb_loop_awake_seconds_total", "counter", "Time that the goroutine running the loop was awake", func(l engine.LoopStats) float64 { return l.Awake.Seconds() })
+	each("txlb_loop_runner", "gauge", "The loop whose goroutine runs this one", func(l engine.LoopStats) float64 { return float64(l.Runner) })
+	each("txlb_loop_spliced_bytes_total", "counter", "Bytes moved by splice(2)", func(l engine.LoopStats) float64 { return float64(l.Spliced) })
+	each("txlb_loop_copied_bytes_total", "counter", "Bytes moved by recv(2) and send(2)", func(l engine.LoopStats) float64 { return float64(l.Copied) })
+	each("txlb_pipes", "gauge", "Pipes that the loop has", func(l engine.LoopStats) float64 { return float64(l.Pipes) })
 }
 
-func (s Source) process(x *text, state *director.State) {
-	x.gauge("txlb_build_info")
-	x.sample("txlb_build_info", 1, "version", s.Version)
-	x.gauge("txlb_config_generation")
-	x.sample("txlb_config_generation", float64(state.Generation))
-	if s.File != nil {
-		unsaved, failed := s.File()
-		x.gauge("txlb_config_unsaved")
-		x.sample("txlb_config_unsaved", float64(unsaved))
-		x.gauge("txlb_config_last_reload_success")
-		success := 1.0
-		if failed {
-			success = 0
-		}
-		x.sample("txlb_config_last_reload_success", success)
+func process(x *text, r *status.Reading) {
+	one := func(name, kind, help string, value float64, labels ...string) {
+		x.kind(name, kind, help)
+		x.sample(name, value, labels...)
 	}
-	if s.SessionsLimit > 0 {
-		x.gauge("txlb_sessions_limit")
-		x.sample("txlb_sessions_limit", float64(s.SessionsLimit))
+	one("txlb_build_info", "gauge", "The version of the program", 1, "version", r.Version)
+	one("txlb_config_generation", "gauge", "Changes of the configuration since the start, from 1 on", float64(r.State.Generation))
+	if r.HasFile {
+		one("txlb_config_unsaved", "gauge", "Changes that the configuration file lacks", float64(len(r.Unsaved)))
+		one("txlb_config_last_reload_success", "gauge", "0: the last reload failed", truth(!r.ReloadFailed))
 	}
-	if s.FDLimit > 0 {
-		x.gauge("txlb_fd_limit")
-		x.sample("txlb_fd_limit", float64(s.FDLimit))
+	if r.SessionsLimit > 0 {
+		one("txlb_sessions_limit", "gauge", "Sessions that may be open at once", float64(r.SessionsLimit))
+	}
+	if r.FDLimit > 0 {
+		one("txlb_fd_limit", "gauge", "Limit of open files", float64(r.FDLimit))
 	}
 	if n, ok := openFDs(); ok {
-		x.gauge("process_open_fds")
-		x.sample("process_open_fds", float64(n))
+		one("process_open_fds", "gauge", "Open files", float64(n))
 	}
 	if n, ok := listenOverflows(); ok {
-		x.counter("txlb_listen_overflows_total")
-		x.sample("txlb_listen_overflows_total", float64(n))
+		one("txlb_listen_overflows_total", "counter", "Connections dropped because a listener's queue was full, all programs of this network namespace", float64(n))
 	}
 }
 
 // Serve answers GET /metrics on ln until ctx ends, and closes ln. Slow clients
 // are cut off: nobody needs a minute for a scrape.
-func Serve(ctx context.Context, ln net.Listener, s Source) error {
+func Serve(ctx context.Context, ln net.Listener, read func() *status.Reading) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		s.Write(w)
+		Write(w, read())
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "txlb: the metrics are at /metrics\n")

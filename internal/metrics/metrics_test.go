@@ -16,6 +16,7 @@ import (
 
 	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/status"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
@@ -36,7 +37,7 @@ const doc = `<config><service name="we&quot;b\"><listen ip=":1"/>
 	<group name="g" enable="yes"><host name="a" ip="10.0.0.1:80" weight="7"/><host name="b" ip="10.0.0.2:80" state="maint"/></group>
 	<group name="h"/></service></config>`
 
-func source(t *testing.T) Source {
+func reading(t *testing.T) *status.Reading {
 	t.Helper()
 	c, problems := config.Parse("", []byte(doc))
 	if c == nil {
@@ -54,19 +55,17 @@ func source(t *testing.T) Source {
 	h.Times().Connected(0, 200*time.Microsecond)
 	h.Times().Connected(1, 3*time.Second)
 	h.Times().Ended(1, 25*time.Hour)
-	return Source{
-		Engine: func() engine.Snapshot {
-			return engine.Snapshot{
-				Services: map[string]engine.ServiceStats{`we"b\`: {
-					Active: 3, Sessions: 9, Redispatches: 2,
-					Refused: map[string]uint64{"no_host": 4}, Ended: map[string]uint64{"--": 5},
-					ConnectFailures: map[string]uint64{"refused": 6},
-				}},
-				Loops: []engine.LoopStats{{Active: 1, Pipes: 2, Events: 3, Accepts: 4, Spliced: 5, Copied: 6, Runner: 7, Awake: 8500 * time.Millisecond}},
-			}
+	return status.Read(status.Facts{
+		Snapshot: engine.Snapshot{
+			Services: map[string]engine.ServiceStats{`we"b\`: {
+				Active: 3, Sessions: 9, Redispatches: 2,
+				Refused: map[string]uint64{"no_host": 4}, Ended: map[string]uint64{"--": 5},
+				ConnectFailures: map[string]uint64{"refused": 6},
+			}},
+			Loops: []engine.LoopStats{{Active: 1, Pipes: 2, Events: 3, Accepts: 4, Spliced: 5, Copied: 6, Runner: 7, Awake: 8500 * time.Millisecond}},
 		},
-		State: d.State, Version: "v1", SessionsLimit: 100, FDLimit: 1000,
-	}
+		State: d.State(), Version: "v1", SessionsLimit: 100, FDLimit: 1000,
+	})
 }
 
 // Every probe that has ended is counted under its result, whatever it did to
@@ -96,7 +95,7 @@ func TestChecksAreCounted(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		var out strings.Builder
-		Source{Engine: func() engine.Snapshot { return engine.Snapshot{} }, State: d.State}.Write(&out)
+		Write(&out, status.Read(status.Facts{State: d.State()}))
 		samples := read(t, out.String())
 		for host, code := range map[string]string{"a": "L4OK", "b": "L7STS"} {
 			name := `txlb_checks_total{service="s",group="g",host="` + host + `",result="` + code + `"}`
@@ -132,6 +131,9 @@ func read(t *testing.T, text string) map[string]float64 {
 			kinds[name] = true
 			continue
 		}
+		if strings.HasPrefix(l, "# HELP ") {
+			continue
+		}
 		m := line.FindStringSubmatch(l)
 		if m == nil {
 			t.Errorf("no sample: %q", l)
@@ -153,7 +155,7 @@ func TestServe(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, source(t)) }()
+	go func() { done <- Serve(ctx, ln, func() *status.Reading { return reading(t) }) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	get := func(method, path string) (int, string) {
 		req, _ := http.NewRequest(method, fmt.Sprintf("http://%s%s", ln.Addr(), path), nil)
@@ -168,9 +170,9 @@ func TestServe(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
-	status, body := get("GET", "/metrics")
-	if status != http.StatusOK {
-		t.Errorf("status %d", status)
+	code, body := get("GET", "/metrics")
+	if code != http.StatusOK {
+		t.Errorf("status %d", code)
 	}
 	samples := read(t, body)
 	const svc, host = `service="we\"b\\"`, `{service="we\"b\\",group="g",host="a"}`
@@ -225,11 +227,11 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s is %v", name, samples[name])
 		}
 	}
-	if status, _ := get("POST", "/metrics"); status != http.StatusMethodNotAllowed {
-		t.Errorf("POST has status %d", status)
+	if code, _ := get("POST", "/metrics"); code != http.StatusMethodNotAllowed {
+		t.Errorf("POST has code %d", code)
 	}
-	if status, _ := get("GET", "/other"); status != http.StatusNotFound {
-		t.Errorf("another path has status %d", status)
+	if code, _ := get("GET", "/other"); code != http.StatusNotFound {
+		t.Errorf("another path has code %d", code)
 	}
 	cancel()
 	if err := <-done; err != nil {
@@ -248,19 +250,20 @@ func TestHostsWithNames(t *testing.T) {
 		h.AddBytes(in, 0)
 		return &director.Target{Host: h}
 	}
-	state := &director.State{Services: []*director.Service{{
-		Config: config.NewService("s"),
-		Groups: []*director.Group{{Config: config.NewGroup("g"), Hosts: []*director.Host{
-			{
-				Config:  config.NewHost("a", "db:1"),
-				Targets: []*director.Target{target("10.0.0.1:1", 1), target("10.0.0.2:1", 2)},
-				Problem: "lookup db: no such host",
-			},
-			{Config: config.NewHost("b", "ghost:1"), Problem: "lookup ghost: no such host"},
-		}}},
-	}}}
+	group := status.Group{Group: &director.Group{Config: config.NewGroup("g")}}
+	for _, h := range []*director.Host{
+		{
+			Config:  config.NewHost("a", "db:1"),
+			Targets: []*director.Target{target("10.0.0.1:1", 1), target("10.0.0.2:1", 2)},
+			Problem: "lookup db: no such host",
+		},
+		{Config: config.NewHost("b", "ghost:1"), Problem: "lookup ghost: no such host"},
+	} {
+		group.Hosts = append(group.Hosts, status.Host{Host: h, Stats: h.Stats()})
+	}
+	r := &status.Reading{Services: []status.Service{{Service: &director.Service{Config: config.NewService("s")}, Groups: []status.Group{group}}}}
 	var out strings.Builder
-	hosts(&text{w: &out}, state)
+	hosts(&text{w: &out}, r)
 	for _, want := range []string{
 		`txlb_bytes_in_total{service="s",group="g",host="a"} 3`,
 		`txlb_host_addresses{service="s",group="g",host="a"} 2`,

@@ -312,7 +312,7 @@ func testOperate(t *testing.T, b *browser) {
 		serve(t).addr, serve(t).addr, dies.addr, serve(t).addr, users), secure)
 	r.load(5*time.Millisecond, 0)
 	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
-	p.says("#state h1", "All is well")
+	p.says("#state h1", "Healthy")
 
 	// Live figures move, and the charts with them.
 	p.until("the service's rate", "parseFloat(document.querySelector('[data-s=rate]').textContent) > 0")

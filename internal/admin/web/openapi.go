@@ -219,6 +219,8 @@ func (all schemas) of(t reflect.Type) object {
 		return all.of(t.Elem())
 	case t.Kind() == reflect.Slice:
 		return object{"type": "array", "items": all.of(t.Elem())}
+	case t.Kind() == reflect.Map:
+		return object{"type": "object", "additionalProperties": all.of(t.Elem())}
 	case t.Kind() == reflect.Struct && all[t.Name()] == nil:
 		all[t.Name()] = object{} // for types that contain themselves
 		properties, required := object{}, []any{}

@@ -56,13 +56,8 @@ func isPage(path string) bool {
 func (s *server) source() page.Source {
 	d := s.opt.Director
 	last := d.LastEvent() // asked first: what the rest is too old for has a later number
-	state := d.State()
-	src := page.Source{
-		State: state, Snapshot: s.opt.Engine.Snapshot(), Listeners: s.opt.Engine.Listeners(),
-		Version: s.opt.Version, Boot: s.live.boot, Started: s.opt.Started, Now: time.Now(),
-		LastEvent: last, HasFile: d.Stored() != nil, Unsaved: d.Unsaved(), ReloadFailed: d.ReloadFailed(),
-	}
-	if w := state.Config.Admin.Web; w != nil {
+	src := page.Source{Facts: s.opt.Status.Facts(), Boot: s.live.boot, LastEvent: last}
+	if w := src.State.Config.Admin.Web; w != nil {
 		src.Refresh = w.Refresh
 	}
 	return src

@@ -51,6 +51,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // Users knows who may log in. [admin.Admin] does.
@@ -83,9 +84,10 @@ type Options struct {
 	StateDir string
 	MaxConns int // connections at once; 0: 256
 
-	Version string       // of the program
-	Started time.Time    // when the process was; zero: now
-	Log     *slog.Logger // nil: slog.Default
+	Status  *status.Source // what runs; nil: made of Director, Engine, Version and Started
+	Version string         // of the program
+	Started time.Time      // when the process was; zero: now
+	Log     *slog.Logger   // nil: slog.Default
 }
 
 const (
@@ -179,6 +181,9 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 	}
 	if opt.Started.IsZero() {
 		opt.Started = time.Now()
+	}
+	if opt.Status == nil {
+		opt.Status = &status.Source{Director: opt.Director, Engine: opt.Engine, Version: opt.Version, Started: opt.Started}
 	}
 	if opt.Users == nil {
 		opt.Users = opt.Admin

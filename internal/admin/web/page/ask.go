@@ -12,6 +12,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -69,43 +70,17 @@ type managed struct {
 	Back    string
 }
 
-// found is a place in the state with the models of what is there.
+// found is a place in a reading.
 type found struct {
-	service *director.Service
-	group   *director.Group
-	host    *director.Host
+	service *status.Service
+	group   *status.Group
+	host    *status.Host
 }
 
-func find(state *director.State, at Where) (f found, err error) {
-	for _, s := range state.Services {
-		if s.Config.Name == at.Service {
-			f.service = s
-		}
-	}
-	if f.service == nil {
-		return f, ErrNotFound
-	}
-	if at.Group == "" {
-		return f, nil
-	}
-	for _, g := range f.service.Groups {
-		if g.Config.Name == at.Group {
-			f.group = g
-		}
-	}
-	if f.group == nil {
-		return f, ErrNotFound
-	}
-	if at.Name == "" {
-		return f, nil
-	}
-	for _, h := range f.group.Hosts {
-		if h.Config.Name == at.Name {
-			f.host = h
-		}
-	}
-	if f.host == nil {
-		return f, ErrNotFound
+func find(r *status.Reading, at Where) (f found, err error) {
+	f.service, f.group, f.host = r.Find(at.Service, at.Group, at.Name)
+	if f.service == nil || at.Group != "" && f.group == nil || at.Name != "" && f.host == nil {
+		return found{}, ErrNotFound
 	}
 	return f, nil
 }
@@ -219,7 +194,7 @@ func (v *View) manage(at Where) (*managed, error) {
 	if at == (Where{}) {
 		return v.manageAll(), nil
 	}
-	f, err := find(v.State, at)
+	f, err := find(v.reading, at)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +221,7 @@ func (v *View) manage(at Where) (*managed, error) {
 		return m, nil
 	}
 	row := v.row(f.service, f.group, f.host)
-	row.Targets = targets(f.host)
+	row.Targets = targets(f.host.Host)
 	m.Host = &row
 	v.manageHost(m, at, f)
 	return m, nil
@@ -407,7 +382,7 @@ func (v *View) ask(verb string, p url.Values) (*question, error) {
 	if v.askAll(q, verb, p) {
 		return q, nil
 	}
-	f, err := find(v.State, at)
+	f, err := find(v.reading, at)
 	if err != nil {
 		return nil, err
 	}
@@ -444,7 +419,7 @@ func (v *View) ask(verb string, p url.Values) (*question, error) {
 		case f.host != nil:
 			n, of = m.Host.Figures.Sessions, "host "+short(at.Name)
 		case f.group != nil:
-			n, of = sessionsOf(f.group), "group "+short(at.Group)
+			n, of = f.group.Stats.Active, "group "+short(at.Group)
 		}
 		put("End the sessions of "+of+" now?", "End sessions", open(n)+". Each is cut off where it is; clients may come back at once.")
 	case verb == "enableGroup" && f.group != nil:
@@ -454,13 +429,9 @@ func (v *View) ask(verb string, p url.Values) (*question, error) {
 		q.Form.Danger = false
 		q.Form.Fields = []Field{{Name: "drain", Label: "End the other group's sessions after", Kind: "text", Hint: drainField.Hint}}
 		if was != nil {
-			for _, g := range f.service.Groups {
-				if g.Config == was {
-					q.Lines = append(q.Lines, fmt.Sprintf("%s in group %s now.", open(sessionsOf(g)), short(was.Name)))
-				}
-			}
+			q.Lines = append(q.Lines, fmt.Sprintf("%s in group %s now.", open(f.service.Enabled().Stats.Active), short(was.Name)))
 		}
-		up := serving(f.group)
+		up := f.group.Serving
 		q.Lines = append(q.Lines, fmt.Sprintf("%d of its %s %s up and ready.", up, plural(len(f.group.Hosts), "host"), is(up)))
 		if up == 0 {
 			q.Beware = []string{"None of its hosts is up and takes clients."}
@@ -470,7 +441,7 @@ func (v *View) ask(verb string, p url.Values) (*question, error) {
 		put(fmt.Sprintf("Delete all %s of group %s?", plural(len(f.group.Hosts), "host"), short(at.Group)), "Delete all hosts", "The group stays, empty.")
 	case verb == "delGroup" && f.group != nil:
 		put(fmt.Sprintf("Delete group %s of service %s?", short(at.Group), short(at.Service)), "Delete group",
-			"It goes with its "+plural(len(f.group.Hosts), "host")+". "+open(sessionsOf(f.group))+" on them, to finish by themselves.")
+			"It goes with its "+plural(len(f.group.Hosts), "host")+". "+open(f.group.Stats.Active)+" on them, to finish by themselves.")
 	case verb == "delListen" && p.Get("address") != "":
 		put(fmt.Sprintf("Close listener %s of service %s?", clip(p.Get("address"), 80), short(at.Service)), "Close listener",
 			"New clients that come to this address are refused by the system. Sessions go on.")
@@ -495,7 +466,7 @@ func (v *View) lastChange() []string {
 		if e.From != "" {
 			by += " from " + e.From
 		}
-		return append([]string{fmt.Sprintf("At %s %s did: %s", clock(e.Time, v.Now), clip(by, 80), clip(e.What, 300))},
+		return append([]string{fmt.Sprintf("At %s %s did: %s", clock(e.Time, v.At), clip(by, 80), clip(e.What, 300))},
 			"Undoing is a change of its own, and can be undone too.")
 	}
 	return []string{"The configuration becomes what it was before its last change. That is a change of its own, and can be undone too."}
@@ -503,33 +474,16 @@ func (v *View) lastChange() []string {
 
 // without tells what it would mean if a group lost one host that may serve.
 func (f *found) without(n int) []string {
-	if !f.group.Config.Enabled || f.host.Config.State != "ready" || f.host.Config.Weight == 0 || !f.host.Up() {
+	if !f.group.Config.Enabled || f.host.Config.State != "ready" || f.host.Config.Weight == 0 || !f.host.Stats.Up {
 		return nil
 	}
-	switch left := serving(f.group) - n; {
+	switch left := f.group.Serving - n; {
 	case left <= 0:
 		return []string{"It is the last host that is up and takes clients: without it they are turned away."}
 	case left == 1:
 		return []string{"Then one host alone serves all clients of the service."}
 	}
 	return nil
-}
-
-// serving is how many hosts of a group are up and take clients.
-func serving(g *director.Group) (n int) {
-	for _, h := range g.Hosts {
-		if h.Config.State == "ready" && h.Config.Weight > 0 && h.Up() {
-			n++
-		}
-	}
-	return n
-}
-
-func sessionsOf(g *director.Group) (n int64) {
-	for _, h := range g.Hosts {
-		n += hostFigures(h).Sessions
-	}
-	return n
 }
 
 func open(n int64) string {
@@ -588,7 +542,7 @@ func undo(before *director.State, verb string, params url.Values, generation uin
 		return nil
 	}
 	at := Where{get("service"), get("group"), get("name", "host")}
-	f, err := find(before, at)
+	f, err := find(status.Read(status.Facts{State: before}), at)
 	switch strings.ToLower(verb) {
 	case "sethost", "hostadmindown", "hostadminup":
 		if err != nil || f.host == nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 )
 
 const (
@@ -18,18 +18,17 @@ const (
 	// browser suffers from large ones. Where there are more, each group has its
 	// share of them, fairShare at least; the rest is a click away.
 	maxRows, fairShare = 200, 10
-	// maxDetails is how many hosts a problem names.
-	maxDetails = 8
 	// maxFilter bounds a filter, in bytes.
 	maxFilter = 200
 )
 
 // NewView works out what the running page shows.
 func NewView(src Source) *View {
-	if src.Now.IsZero() {
-		src.Now = time.Now()
+	if src.At.IsZero() {
+		src.At = time.Now()
 	}
-	v := &View{Source: src, Generation: src.State.Generation, Revision: revision(&src)}
+	r := status.Read(src.Facts)
+	v := &View{Source: src, reading: r, Generation: src.State.Generation, Revision: revision(&src), Sessions: r.Sessions}
 	bound := map[string][]string{}
 	for _, l := range src.Listeners {
 		key := l.Service + "\x00" + l.Listen
@@ -37,19 +36,46 @@ func NewView(src Source) *View {
 			bound[key] = append(bound[key], l.Addr)
 		}
 	}
-	for _, s := range src.State.Services {
-		v.Services = append(v.Services, v.service(s, bound))
+	for i := range r.Services {
+		v.Services = append(v.Services, v.service(&r.Services[i], bound))
 	}
 	v.cut()
-	if src.ReloadFailed {
-		v.Problems = append(v.Problems, Problem{Level: Warning, Text: "The configuration file is wrong and was not loaded: what ran before runs on. txlb check says what is wrong."})
-	}
-	slices.SortStableFunc(v.Problems, func(a, b Problem) int { return cmp.Compare(b.Level, a.Level) })
-	for _, p := range v.Problems {
+	fixed := map[string]bool{} // services whose fixes are offered
+	for _, p := range r.Problems {
+		one := v.problem(&p)
+		if p.Level == Critical && p.Service != "" && !fixed[p.Service] { // once is enough
+			fixed[p.Service] = true
+			one.Fixes = v.fixes(r, p.Service)
+		}
+		v.Problems = append(v.Problems, one)
 		v.Overall = max(v.Overall, p.Level)
 	}
 	v.Summary = v.summary()
 	return v
+}
+
+// problem writes a problem for the page.
+func (v *View) problem(p *status.Problem) Problem {
+	one := Problem{Level: p.Level, Text: p.Text, Remedy: p.Remedy, More: p.More}
+	switch {
+	case p.Host != "":
+		one.Anchor = hostID(p.Service, p.Group, p.Host)
+	case p.Group != "":
+		one.Anchor = groupID(p.Service, p.Group)
+	case p.Service != "":
+		one.Anchor = serviceID(p.Service)
+	}
+	for _, h := range p.Hosts {
+		text := short(h.Config.Name)
+		if p.Why {
+			text += ": " + clip(cmp.Or(h.Reason, "no reason is known"), 200)
+			if !h.Since.IsZero() {
+				text += ", since " + clock(h.Since, v.At)
+			}
+		}
+		one.Details = append(one.Details, text)
+	}
+	return one
 }
 
 // Count tells how many problems there are that are more than a notice.
@@ -70,26 +96,24 @@ func (v *View) summary() string {
 	n := v.Count()
 	switch {
 	case v.Overall == Critical:
-		return plural(n, "problem") + ": clients are turned away"
+		return plural(n, "problem") + ": clients are being rejected"
 	case n > 0:
 		return plural(n, "problem") + "; clients are served"
 	case len(v.Services) == 0:
 		return "Nothing is served: there is no service"
 	}
-	return "All is well"
+	return "Healthy"
 }
 
-// service works one service out, with its problems.
-func (v *View) service(s *director.Service, bound map[string][]string) ServiceView {
+// service works one service out.
+func (v *View) service(s *status.Service, bound map[string][]string) ServiceView {
 	c := s.Config
-	one := ServiceView{ID: serviceID(c.Name), Name: c.Name}
+	one := ServiceView{ID: serviceID(c.Name), Name: c.Name, Level: s.Level}
 	if v.Figures != nil {
 		one.Figures = v.Figures.Services[one.ID]
 	} else {
-		stats := v.Snapshot.Services[c.Name]
-		one.Figures = ServiceFigures{Sessions: stats.Active, Total: stats.Sessions, In: stats.In, Out: stats.Out}
+		one.Figures = ServiceFigures{Sessions: s.Stats.Active, Total: s.Stats.Sessions, In: s.Stats.In, Out: s.Stats.Out}
 	}
-	v.Sessions += one.Figures.Sessions
 	for _, l := range c.Listen {
 		lv := ListenerView{Listen: l.Address}
 		if b := strings.Join(bound[c.Name+"\x00"+l.Address], " "); b != "" && b != l.Address {
@@ -97,71 +121,43 @@ func (v *View) service(s *director.Service, bound map[string][]string) ServiceVi
 		}
 		one.Listeners = append(one.Listeners, lv)
 	}
-	before := len(v.Problems)
-	problem := func(p Problem) { v.Problems = append(v.Problems, p) }
-	if c.Enabled() == nil {
-		problem(Problem{Level: Critical, Anchor: one.ID,
-			Text: fmt.Sprintf("Service %s has no group: its clients are closed", short(c.Name))})
-	}
-	groups := slices.Clone(s.Groups)
-	slices.SortStableFunc(groups, func(a, b *director.Group) int {
-		switch {
-		case a.Config.Enabled == b.Config.Enabled:
-			return 0
-		case a.Config.Enabled:
-			return -1
+	for _, enabled := range []bool{true, false} { // the enabled one first
+		for i := range s.Groups {
+			if s.Groups[i].Config.Enabled == enabled {
+				one.Groups = append(one.Groups, v.group(s, &s.Groups[i]))
+			}
 		}
-		return 1
-	})
-	for _, g := range groups {
-		one.Groups = append(one.Groups, v.group(s, g))
-	}
-	if n := one.Figures.RefusedNow; n > 0 {
-		problem(Problem{Level: Critical, Anchor: one.ID, Text: fmt.Sprintf("Service %s has no host for clients: some were closed in the last seconds", short(c.Name))})
-	}
-	for i := range v.Problems[before:] {
-		p := &v.Problems[before+i]
-		if p.Level == Critical && one.Level < Critical { // once is enough
-			p.Fixes = v.fixes(s)
-		}
-		one.Level = max(one.Level, p.Level)
 	}
 	return one
 }
 
 // fixes are the switches to another group that would help the clients of a
 // service.
-func (v *View) fixes(s *director.Service) (list []link) {
-	for _, g := range s.Groups {
-		if n := serving(g); !g.Config.Enabled && n > 0 && v.CanChange && len(list) < 3 {
-			at := Where{Service: s.Config.Name, Group: g.Config.Name}
-			list = append(list, link{Text: fmt.Sprintf("Switch clients to %s (%d of %d up)…", short(g.Config.Name), n, len(g.Hosts)), Address: at.asks("enableGroup")})
+func (v *View) fixes(r *status.Reading, service string) (list []link) {
+	for i := range r.Services {
+		for j := range r.Services[i].Groups {
+			g := &r.Services[i].Groups[j]
+			if r.Services[i].Config.Name == service && !g.Config.Enabled && g.Serving > 0 && v.CanChange && len(list) < 3 {
+				at := Where{Service: service, Group: g.Config.Name}
+				list = append(list, link{Text: fmt.Sprintf("Make %s active (%d of %d up)…", short(g.Config.Name), g.Serving, len(g.Hosts)), Address: at.asks("enableGroup")})
+			}
 		}
 	}
 	return list
 }
 
-// group works one group out, with all rows that the query asks for and what is
-// wrong with it.
-func (v *View) group(s *director.Service, g *director.Group) GroupView {
+// group works one group out, with all rows that the query asks for.
+func (v *View) group(s *status.Service, g *status.Group) GroupView {
 	c := g.Config
 	one := GroupView{
 		ID: groupID(s.Config.Name, c.Name), Name: c.Name, Service: s.Config.Name, Enabled: c.Enabled,
-		Scheduler: c.Scheduler, Check: v.checked(c), Total: len(g.Hosts), Previous: -1, Next: -1,
+		Scheduler: c.Scheduler, Check: v.checked(c), Total: len(g.Hosts), Up: g.Up, Level: g.Level, Previous: -1, Next: -1,
 	}
-	before := len(v.Problems)
-	rows := v.rows(s, g)
+	rows := make([]HostRow, len(g.Hosts))
+	for i := range g.Hosts {
+		rows[i] = v.row(s, g, &g.Hosts[i])
+	}
 	v.Hosts += len(rows)
-	for i := range rows {
-		if h := rows[i].Health; h == "up" || h == "part" {
-			one.Up++
-		}
-	}
-	v.troubles(&one, g, rows)
-	for _, p := range v.Problems[before:] {
-		one.Level = max(one.Level, p.Level)
-	}
-
 	words := strings.Fields(strings.ToLower(v.Query.Filter))
 	rows = slices.DeleteFunc(rows, func(r HostRow) bool { return !v.Query.wants(&r, words) })
 	one.Matching = len(rows)
@@ -207,97 +203,6 @@ func (v *View) cut() {
 			}
 			v.Shown += n
 		}
-	}
-}
-
-// troubles adds what is wrong with a group.
-func (v *View) troubles(one *GroupView, g *director.Group, rows []HostRow) {
-	where := fmt.Sprintf("of %s / %s", short(one.Service), short(one.Name))
-	var down, part, named, maint, drain, idle []*HostRow
-	serving := 0
-	for i := range rows {
-		r := &rows[i]
-		switch {
-		case r.State == "maint":
-			maint = append(maint, r)
-		case r.Health == "down" || r.Health == "none":
-			down = append(down, r)
-		case r.State == "drain":
-			drain = append(drain, r)
-		case r.Weight == 0:
-			idle = append(idle, r)
-		default:
-			serving++
-			if r.Health == "part" {
-				part = append(part, r)
-			} else if g.Hosts[i].Problem != "" {
-				named = append(named, r)
-			}
-		}
-	}
-	harm := Notice
-	if one.Enabled {
-		harm = Warning
-	}
-	list := func(rows []*HostRow, level Level, text string, say func(*HostRow) string) {
-		p := Problem{Level: level, Anchor: one.ID, Text: text}
-		if len(rows) == 1 {
-			p.Anchor = rows[0].ID
-		}
-		for _, r := range rows[:min(len(rows), maxDetails)] {
-			p.Details = append(p.Details, say(r))
-		}
-		p.More = len(rows) - len(p.Details)
-		v.Problems = append(v.Problems, p)
-	}
-	why := func(r *HostRow) string {
-		text := short(r.Name) + ": " + clip(cmp.Or(r.Reason, "no reason is known"), 200)
-		if !r.Since.IsZero() {
-			text += ", since " + clock(r.Since, v.Now)
-		}
-		return text
-	}
-	name := func(r *HostRow) string { return short(r.Name) }
-	switch {
-	case !one.Enabled:
-	case len(rows) == 0:
-		v.Problems = append(v.Problems, Problem{Level: Critical, Anchor: one.ID,
-			Text: fmt.Sprintf("Group %s of service %s is empty: its clients are closed", short(one.Name), short(one.Service))})
-	case serving == 0 && len(down) == 0:
-		v.Problems = append(v.Problems, Problem{Level: Critical, Anchor: one.ID,
-			Text: fmt.Sprintf("No host %s takes clients: all are in drain, maintenance or have weight 0", where)})
-	}
-	switch {
-	case len(down) == 0:
-	case one.Enabled && serving == 0:
-		last := "clients are tried on them as a last resort"
-		if g.Config.AllDown == "refuse" {
-			last = "clients are closed"
-		}
-		which := "Every host " + where
-		if len(down) < len(rows) {
-			which += " that should take clients"
-		}
-		list(down, Critical, fmt.Sprintf("%s is down: %s", which, last), why)
-	case len(down) == 1:
-		list(down, harm, fmt.Sprintf("1 of %s %s is down", plural(len(rows), "host"), where), why)
-	default:
-		list(down, harm, fmt.Sprintf("%d of %s %s are down", len(down), plural(len(rows), "host"), where), why)
-	}
-	if len(part) > 0 {
-		list(part, harm, fmt.Sprintf("Some addresses of %s %s are down", plural(len(part), "host"), where), why)
-	}
-	if len(named) > 0 {
-		list(named, harm, fmt.Sprintf("The names of %s %s do not resolve", plural(len(named), "host"), where), why)
-	}
-	if len(maint) > 0 {
-		list(maint, Notice, fmt.Sprintf("In maintenance: %s %s", plural(len(maint), "host"), where), name)
-	}
-	if len(drain) > 0 {
-		list(drain, Notice, fmt.Sprintf("Draining: %s %s", plural(len(drain), "host"), where), name)
-	}
-	if len(idle) > 0 {
-		list(idle, Notice, fmt.Sprintf("Weight 0, no new clients: %s %s", plural(len(idle), "host"), where), name)
 	}
 }
 

@@ -123,15 +123,15 @@ func (m *Meter) Boot() string { return m.boot }
 // State, Snapshot and what else of it a page shows; its Boot and Figures are
 // set here.
 func (m *Meter) Sample(src Source) Figures {
-	if src.Now.IsZero() {
-		src.Now = time.Now()
+	if src.At.IsZero() {
+		src.At = time.Now()
 	}
 	m.count++
 	if m.of != src.State {
 		m.of, m.order = src.State, hostRefs(src.State)
 	}
 	f := &Figures{
-		Time: src.Now.UnixMilli(), Boot: m.boot, Version: src.Version, Generation: src.State.Generation,
+		Time: src.At.UnixMilli(), Boot: m.boot, Version: src.Version, Generation: src.State.Generation,
 		Services: map[string]ServiceFigures{}, Hosts: map[string]HostFigures{},
 		all: make(map[string]HostFigures, len(m.order)),
 	}
@@ -161,7 +161,7 @@ func (m *Meter) sampleHosts(src Source, f *Figures) {
 		}
 		h.seen = m.count
 		figures := hostFigures(r.host)
-		h.rates(src.Now, &figures)
+		h.rates(src.At, &figures)
 		f.all[r.id] = figures
 	}
 }
@@ -233,14 +233,14 @@ func (m *Meter) sampleService(src Source, f *Figures, s *director.Service) {
 	for _, n := range stats.ConnectFailures {
 		one.Failures += n
 	}
-	c := counters{at: src.Now, total: one.Total, in: one.In, out: one.Out, bad: one.Refused}
+	c := counters{at: src.At, total: one.Total, in: one.In, out: one.Out, bad: one.Refused}
 	for _, g := range s.Groups {
 		h := g.Times.Connects()
 		c.connects += h.Count()
 		c.connectTime += h.Sum
 	}
 	w.push(c)
-	w.failures.push(counters{at: src.Now, bad: one.Failures})
+	w.failures.push(counters{at: src.At, bad: one.Failures})
 	old := w.back(rateOver)
 	one.Rate, one.InRate, one.OutRate = rate(old.total, c.total, old, c), rate(old.in, c.in, old, c), rate(old.out, c.out, old, c)
 	one.FailRate = rate(w.failures.back(rateOver).bad, one.Failures, old, c)

@@ -24,6 +24,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // still is an engine that serves nothing: what a page shows of it is made up.
@@ -69,8 +70,8 @@ const twoGroups = `<config><service name="web"><listen ip="127.0.0.1:0"/>
 
 func source(d *director.Director) Source {
 	return Source{
-		State: d.State(), Version: "1.2.3", Boot: "boot", Started: time.Now().Add(-time.Hour), HasFile: true,
-		User: "boss", CanChange: true, Refresh: 10 * time.Second,
+		Facts: status.Facts{At: time.Now(), State: d.State(), Version: "1.2.3", Started: time.Now().Add(-time.Hour), HasFile: true},
+		Boot:  "boot", User: "boss", CanChange: true, Refresh: 10 * time.Second,
 	}
 }
 
@@ -107,21 +108,21 @@ func TestTheFirstGlance(t *testing.T) {
 		summary string
 		problem string // the first
 	}{
-		{"all is well", nil, nil, Fine, "All is well", ""},
+		{"all is well", nil, nil, Fine, "Healthy", ""},
 		{"one is down", []string{"b"}, nil, Warning, "1 problem; clients are served", "1 of 3 hosts of web / blue is down"},
 		{"two are down", []string{"a", "b"}, nil, Warning, "1 problem; clients are served", "2 of 3 hosts of web / blue are down"},
-		{"all are down", []string{"a", "b", "c"}, nil, Critical, "1 problem: clients are turned away", "Every host of web / blue is down: clients are tried on them as a last resort"},
-		{"one in standby is down", []string{"d"}, nil, Notice, "All is well", "1 of 1 host of web / green is down"},
-		{"one is drained", nil, func(s *config.Service) { s.Groups[0].Hosts[1].State = "drain" }, Notice, "All is well", "Draining: 1 host of web / blue"},
+		{"all are down", []string{"a", "b", "c"}, nil, Critical, "1 problem: clients are being rejected", "Every host of web / blue is down: clients are tried on them as a last resort"},
+		{"one in standby is down", []string{"d"}, nil, Notice, "Healthy", "1 of 1 host of web / green is down"},
+		{"one is drained", nil, func(s *config.Service) { s.Groups[0].Hosts[1].State = "drain" }, Notice, "Healthy", "Draining: 1 host of web / blue"},
 		{
 			"all are out on purpose", nil, func(s *config.Service) {
 				s.Groups[0].Hosts[0].State, s.Groups[0].Hosts[1].State, s.Groups[0].Hosts[2].Weight = "drain", "maint", 0
-			}, Critical, "1 problem: clients are turned away", "No host of web / blue takes clients: all are in drain, maintenance or have weight 0",
+			}, Critical, "1 problem: clients are being rejected", "No host of web / blue takes clients: all are in drain, maintenance or have weight 0",
 		},
 		{
 			"the last that serves is down", []string{"c"}, func(s *config.Service) {
 				s.Groups[0].Hosts[0].State, s.Groups[0].Hosts[1].State, s.Groups[0].AllDown = "drain", "maint", "refuse"
-			}, Critical, "1 problem: clients are turned away", "Every host of web / blue that should take clients is down: clients are closed",
+			}, Critical, "1 problem: clients are being rejected", "Every host of web / blue that should take clients is down: clients are closed",
 		},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
@@ -142,13 +143,13 @@ func TestTheFirstGlance(t *testing.T) {
 	}
 	d := world(t, twoGroups)
 	mark(t, d, "a", "b", "c")
-	if fixes := NewView(source(d)).Problems[0].Fixes; len(fixes) != 1 || fixes[0].Text != "Switch clients to green (1 of 1 up)…" {
+	if fixes := NewView(source(d)).Problems[0].Fixes; len(fixes) != 1 || fixes[0].Text != "Make green active (1 of 1 up)…" {
 		t.Errorf("with another group that is up the page offers %v", fixes)
 	}
 	d = world(t, twoGroups)
 	src := source(d)
 	src.ReloadFailed = true
-	if v := NewView(src); v.Overall != Warning || !strings.Contains(v.Problems[0].Text, "not loaded") {
+	if v := NewView(src); v.Overall != Warning || !strings.Contains(v.Problems[0].Text, "reload failed") {
 		t.Errorf("after a reload that failed the page says %v %v", v.Overall, v.Problems)
 	}
 	mark(t, d, "b")
@@ -207,7 +208,7 @@ func TestFigures(t *testing.T) {
 	at := time.Unix(1_000_000, 0)
 	var f Figures
 	for i := range 6 {
-		src.Now = at.Add(time.Duration(i) * time.Second)
+		src.At = at.Add(time.Duration(i) * time.Second)
 		host.AddBytes(1000, 5000)
 		d.State().Services[0].Groups[1].Times.Connected(i, time.Duration(i)*time.Millisecond)
 		host.Connected(i, time.Duration(i)*time.Millisecond)
@@ -237,7 +238,7 @@ func TestFigures(t *testing.T) {
 		t.Errorf("what was not measured is not null: %v %s", err, text)
 	}
 	for i := range historyLength * 3 {
-		src.Now = at.Add(time.Duration(10+i) * time.Second)
+		src.At = at.Add(time.Duration(10+i) * time.Second)
 		m.Sample(src)
 	}
 	if n := len(m.History(web).Series[web].Rate); n != historyLength {
@@ -253,7 +254,7 @@ func TestFiguresOfMany(t *testing.T) {
 	src := source(d)
 	seen := map[string]bool{}
 	for i := range 3 {
-		src.Now = time.Unix(1_000_000+int64(i), 0)
+		src.At = time.Unix(1_000_000+int64(i), 0)
 		f := m.Sample(src)
 		if len(f.Hosts) > maxSent {
 			t.Fatalf("an event has %d hosts; want at most %d", len(f.Hosts), maxSent)
@@ -265,7 +266,7 @@ func TestFiguresOfMany(t *testing.T) {
 	if len(seen) != 1000 {
 		t.Errorf("three events had %d hosts of 1000", len(seen))
 	}
-	src.Now = time.Unix(1_000_003, 0)
+	src.At = time.Unix(1_000_003, 0)
 	if n := len(m.Sample(src).Hosts); n != 0 {
 		t.Errorf("%d hosts are sent again though nothing has changed", n)
 	}
@@ -735,7 +736,7 @@ func BenchmarkSample(b *testing.B) {
 	m := NewMeter("boot")
 	src := source(d)
 	for b.Loop() {
-		src.Now = src.Now.Add(time.Second)
+		src.At = src.At.Add(time.Second)
 		m.Sample(src)
 	}
 }

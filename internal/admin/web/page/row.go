@@ -8,60 +8,26 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 )
 
-func (v *View) rows(s *director.Service, g *director.Group) []HostRow {
-	rows := make([]HostRow, len(g.Hosts))
-	for i, h := range g.Hosts {
-		rows[i] = v.row(s, g, h)
-	}
-	return rows
-}
-
-func (v *View) row(s *director.Service, g *director.Group, h *director.Host) HostRow {
+func (v *View) row(s *status.Service, g *status.Group, h *status.Host) HostRow {
 	c := h.Config
 	r := HostRow{
 		ID: hostID(s.Config.Name, g.Config.Name, c.Name), Service: s.Config.Name, Group: g.Config.Name, Name: c.Name,
 		Address: c.Address, State: c.State, Weight: c.Weight, Backup: c.Backup,
+		Health: h.Health.String(), Reason: h.Reason, Since: h.Since, Level: h.Level,
 	}
 	f, known := HostFigures{}, false
 	if v.Figures != nil {
 		f, known = v.Figures.all[r.ID]
 	}
-	r.Figures = hostFigures(h)
+	r.Figures = hostFigures(h.Host)
 	if known { // what is counted is of now, rates are of the last sample
 		r.Figures.Rate, r.Figures.InRate, r.Figures.OutRate = f.Rate, f.InRate, f.OutRate
 	}
-	up, reason, since := health(h)
-	r.Since, r.Reason = since, reason
-	switch {
-	case c.State == "maint":
-		r.Health = "maint"
-	case len(h.Targets) == 0:
-		r.Health = "none"
-	case up:
-		r.Health = "up"
-		for _, t := range h.Targets {
-			if !t.Host.Up() {
-				r.Health = "part"
-			}
-		}
-	default:
-		r.Health = "down"
-	}
-	if r.Health != "up" && r.Health != "maint" || h.Problem != "" {
-		r.Level = Notice
-		if g.Config.Enabled {
-			r.Level = Warning
-		}
-	} else if c.State != "ready" || c.Weight == 0 {
-		r.Level = Notice
-	}
-	for _, t := range h.Targets {
-		status := t.Status()
-		if k := checkView(status); r.Check.At.IsZero() || k.At.After(r.Check.At) || (r.Health == "part" && !status.Up) {
-			r.Check = k
-		}
+	if h.Check != nil {
+		r.Check = checkView(h.Check.Status())
 	}
 	return r
 }
@@ -78,41 +44,6 @@ func checkView(s director.Status) CheckView {
 		k.Progress = fmt.Sprintf("%d of %d passed", s.Passed, s.Rise)
 	}
 	return k
-}
-
-// health tells whether a host has an address that is up, what is wrong with
-// those that are not or with its name, and since when it is so.
-func health(h *director.Host) (up bool, reason string, since time.Time) {
-	downReason, downSince := "", time.Time{}
-	for _, t := range h.Targets {
-		s := t.Status()
-		if t.Host.Up() {
-			up = true
-			if since.IsZero() || s.Since.Before(since) {
-				since = s.Since
-			}
-			continue
-		}
-		if s.Since.After(downSince) {
-			downSince = s.Since
-		}
-		if downReason == "" {
-			downReason = s.Reason
-			if s.Up { // the engine has just marked it, the director has not seen it yet
-				downReason = "a client could not be connected"
-			}
-		}
-	}
-	if downReason == "" {
-		downReason = h.Problem
-	}
-	switch {
-	case !up && len(h.Targets) == 0:
-		return false, downReason, h.ProblemSince
-	case !up:
-		return false, downReason, downSince
-	}
-	return true, downReason, since
 }
 
 func (r *HostRow) where() Where { return Where{r.Service, r.Group, r.Name} }

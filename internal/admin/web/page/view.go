@@ -3,25 +3,14 @@ package page
 import (
 	"time"
 
-	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/engine"
-	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // Source is what a View is made of. State and Snapshot are each of one moment;
 // nothing here is waited for, and nothing is changed.
 type Source struct {
-	State     *director.State   // needed
-	Snapshot  engine.Snapshot   //
-	Listeners []engine.Listener // as bound
-	Version   string            // of the program
-	Boot      string            // the Boot of the Meter: tells one process from the next
-	Started   time.Time         // when the process was
-	Now       time.Time         // zero: time.Now()
-
-	HasFile      bool          // the configuration came from a file: it can be saved and reloaded
-	Unsaved      []config.Edit // what the file lacks
-	ReloadFailed bool          // the file was wrong when it was last reloaded
+	status.Facts        // At zero: time.Now()
+	Boot         string // the Boot of the Meter: tells one process from the next
 
 	User      string        // who looks
 	CanChange bool          // the role full; without it there are no controls
@@ -51,6 +40,7 @@ type Query struct {
 // templates only write it down.
 type View struct {
 	Source
+	reading    *status.Reading
 	Generation uint64
 	Revision   string // changes with whatever a page shows that is no figure; see Figures
 	Overall    Level
@@ -63,23 +53,21 @@ type View struct {
 	Sessions   int64
 }
 
-// Level is how bad something is.
-type Level uint8
+// Level is how bad something is. Its String is a CSS class too.
+type Level = status.Level
 
 const (
-	Fine     Level = iota // all is well
-	Notice                // worth knowing: what does not harm clients now
-	Warning               // something is out, and clients are served all the same
-	Critical              // clients are turned away
+	Fine     = status.Fine
+	Notice   = status.Notice
+	Warning  = status.Warning
+	Critical = status.Critical
 )
-
-// String gives the level as one word; it is a CSS class too.
-func (l Level) String() string { return [...]string{"fine", "notice", "warning", "critical"}[l] }
 
 // Problem is something that is wrong now.
 type Problem struct {
 	Level   Level
 	Text    string   // one line
+	Remedy  string   // what would help, "" if that is plain
 	Details []string // such as the hosts that are meant, a bounded number
 	More    int      // how many further details there are
 	Anchor  string   // ID of the element on the page that it is about, "" for none

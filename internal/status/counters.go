@@ -1,0 +1,91 @@
+package status
+
+import "github.com/txlb/txlb/sched"
+
+// Counter is one row of a table of counters: everything about one counter, and
+// nothing about it anywhere else. Metrics, show stat, JSON, the page and the live
+// view are made from the rows. To add a counter, count it (in sched.Host or the
+// engine), sum it up there, and add a row here.
+type Counter[T any] struct {
+	Metric string // Prometheus name
+	Help   string // its HELP, a line without a full stop
+	Gauge  bool   // it may fall
+	Column string // of show stat, as HAProxy names it; "": it has none
+	Key    string // in JSON
+	Label  string // on the page and in the live view
+	Bytes  bool   // Label's figures are sizes
+	Value  func(*T) uint64
+}
+
+// Kind is the TYPE of the metric.
+func (c *Counter[T]) Kind() string {
+	if c.Gauge {
+		return "gauge"
+	}
+	return "counter"
+}
+
+// HostCounters are the counters of hosts; those of a group are their sums.
+var HostCounters = []Counter[sched.HostStats]{
+	{
+		Metric: "txlb_sessions", Gauge: true, Column: "scur", Key: "sessions", Label: "Sessions",
+		Help:  "Sessions on the host now, connecting ones included",
+		Value: func(s *sched.HostStats) uint64 { return uint64(s.Active) },
+	},
+	{
+		Metric: "txlb_sessions_total", Column: "stot", Key: "sessions_total", Label: "Total",
+		Help:  "Sessions given to the host, retries included",
+		Value: func(s *sched.HostStats) uint64 { return s.Picks },
+	},
+	{
+		Metric: "txlb_bytes_in_total", Column: "bin", Key: "bytes_in", Label: "In", Bytes: true,
+		Help:  "Bytes from clients",
+		Value: func(s *sched.HostStats) uint64 { return s.In },
+	},
+	{
+		Metric: "txlb_bytes_out_total", Column: "bout", Key: "bytes_out", Label: "Out", Bytes: true,
+		Help:  "Bytes to clients",
+		Value: func(s *sched.HostStats) uint64 { return s.Out },
+	},
+	{
+		Metric: "txlb_host_connect_failures_total", Column: "econ", Key: "connect_failures", Label: "Failures",
+		Help:  "Failed connects to the host",
+		Value: func(s *sched.HostStats) uint64 { return s.Failures },
+	},
+	{
+		Metric: "txlb_host_early_resets_total", Column: "eresp", Key: "early_resets", Label: "Resets",
+		Help:  "Sessions that the host reset before the first byte of an answer",
+		Value: func(s *sched.HostStats) uint64 { return s.EarlyResets },
+	},
+}
+
+// ServiceCounters are the counters of services.
+var ServiceCounters = []Counter[Service]{
+	{
+		Metric: "txlb_service_sessions", Gauge: true, Column: "scur", Key: "sessions", Label: "Sessions",
+		Help:  "Sessions of the service now",
+		Value: func(s *Service) uint64 { return uint64(s.Stats.Active) },
+	},
+	{
+		Metric: "txlb_service_sessions_total", Column: "stot", Key: "sessions_total", Label: "Total",
+		Help:  "Clients accepted",
+		Value: func(s *Service) uint64 { return s.Stats.Sessions },
+	},
+	{
+		Column: "bin", Key: "bytes_in", Label: "In", Bytes: true,
+		Value: func(s *Service) uint64 { return s.Stats.In },
+	},
+	{
+		Column: "bout", Key: "bytes_out", Label: "Out", Bytes: true,
+		Value: func(s *Service) uint64 { return s.Stats.Out },
+	},
+	{
+		Key: "sessions_refused", Label: "Rejected",
+		Value: func(s *Service) uint64 { return s.Refused },
+	},
+	{
+		Metric: "txlb_redispatches_total", Key: "redispatches", Label: "Redispatches",
+		Help:  "Connects to a further host after one that failed",
+		Value: func(s *Service) uint64 { return s.Stats.Redispatches },
+	},
+}

@@ -1,0 +1,233 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/txlb/txlb/config"
+)
+
+// Level is how bad something is.
+type Level uint8
+
+const (
+	Fine     Level = iota // nothing is wrong
+	Notice                // worth knowing: it does not harm clients now
+	Warning               // something does not work, and clients are served all the same
+	Critical              // clients are rejected or wait
+)
+
+// String gives the level as one word.
+func (l Level) String() string { return [...]string{"fine", "notice", "warning", "critical"}[l] }
+
+// Problem is something that is wrong now.
+type Problem struct {
+	Level  Level
+	Text   string // one line, without a full stop
+	Remedy string // what would help, "" if that is plain
+	// Service, Group and Host name what it is about, as far as they are not "".
+	Service, Group, Host string
+	Hosts                []*Host // that are meant, at most maxDetails
+	Why                  bool    // Hosts have a Reason and a Since that matter
+	More                 int     // further hosts
+}
+
+// maxDetails is how many hosts a problem names.
+const maxDetails = 8
+
+// judge fills in the problems and the levels.
+func (r *Reading) judge() {
+	for i := range r.Services {
+		r.judgeService(&r.Services[i])
+	}
+	r.judgeProcess()
+	slices.SortStableFunc(r.Problems, func(a, b Problem) int { return cmp.Compare(b.Level, a.Level) })
+}
+
+func (r *Reading) judgeProcess() {
+	add := func(level Level, text, remedy string) {
+		r.Problems = append(r.Problems, Problem{Level: level, Text: text, Remedy: remedy})
+	}
+	if r.Draining {
+		add(Critical, "txlb is draining: new clients are refused, and it ends when its sessions have", "")
+	}
+	if r.SessionsLimit > 0 && r.Sessions >= int64(r.SessionsLimit) {
+		add(Critical, fmt.Sprintf("The limit of %d sessions is reached: new clients wait", r.SessionsLimit),
+			"raise <engine maxSessions> and the limit of open files, or close sessions")
+	}
+	if r.ReloadFailed {
+		add(Warning, "The last reload failed: the previous configuration is running", "txlb check names the mistakes")
+	}
+	if n := len(r.Unsaved); r.HasFile && n > 0 {
+		add(Notice, fmt.Sprintf("%s not saved: a restart would lose %s", counted(n, "change is", "changes are"), them(n)), "saveConfig writes the file")
+	}
+}
+
+func (r *Reading) judgeService(s *Service) {
+	name := s.Config.Name
+	add := func(p Problem) {
+		p.Service = name
+		s.Level = max(s.Level, p.Level)
+		r.Problems = append(r.Problems, p)
+	}
+	if s.Config.Enabled() == nil {
+		add(Problem{Level: Critical, Text: fmt.Sprintf("Service %s has no group: its clients are closed", quoted(name)), Remedy: "addGroup and addHost"})
+	}
+	for _, rejection := range r.Rejections {
+		if rejection.Service == name {
+			add(Problem{
+				Level: Critical, Remedy: remedies[rejection.Reason],
+				Text: fmt.Sprintf("Service %s rejected %s in the last seconds: %s", quoted(name), counted(int(rejection.Clients), "client", "clients"),
+					cmp.Or(reasons[rejection.Reason], rejection.Reason)),
+			})
+		}
+	}
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		for _, p := range g.judge(name) {
+			p.Group = g.Config.Name
+			g.Level = max(g.Level, p.Level)
+			add(p)
+		}
+	}
+}
+
+// reasons are the engine's words for why clients are rejected, for people, and
+// remedies what helps.
+var reasons = map[string]string{
+	"no_group": "it has no group", "no_host": "no host answered",
+	"resource": "no descriptor, memory or local port was free", "timeout": "the time for all connects was over",
+}
+
+var remedies = map[string]string{"resource": "raise the limit of open files (LimitNOFILE) or net.ipv4.ip_local_port_range"}
+
+// judge tells what is wrong with a group, and sets the levels of its hosts.
+func (g *Group) judge(service string) (list []Problem) {
+	where := fmt.Sprintf("of %s / %s", quoted(service), quoted(g.Config.Name))
+	var down, part, named, maint, drain, idle []*Host
+	harm := Notice
+	if g.Config.Enabled {
+		harm = Warning
+	}
+	for i := range g.Hosts {
+		h := &g.Hosts[i]
+		switch {
+		case h.Health == Maintenance:
+			maint = append(maint, h)
+			h.Level = Notice
+		case !h.Health.Works():
+			down = append(down, h)
+			h.Level = harm
+		case h.Config.State == "drain":
+			drain = append(drain, h)
+			h.Level = Notice
+		case h.Config.Weight == 0:
+			idle = append(idle, h)
+			h.Level = Notice
+		case h.Health == Part:
+			part = append(part, h)
+			h.Level = harm
+		case h.Problem != "":
+			named = append(named, h)
+			h.Level = harm
+		}
+	}
+	add := func(hosts []*Host, level Level, why bool, text, remedy string) {
+		p := Problem{Level: level, Text: text, Remedy: remedy, Why: why}
+		if len(hosts) == 1 {
+			p.Host = hosts[0].Config.Name
+		}
+		p.Hosts = hosts[:min(len(hosts), maxDetails)]
+		p.More = len(hosts) - len(p.Hosts)
+		list = append(list, p)
+	}
+	last := "clients are tried on them as a last resort"
+	if g.Config.AllDown == "refuse" {
+		last = "clients are closed"
+	}
+	switch {
+	case !g.Config.Enabled:
+	case len(g.Hosts) == 0:
+		add(nil, Critical, false, fmt.Sprintf("Group %s of service %s is empty: its clients are closed", quoted(g.Config.Name), quoted(service)), "addHost")
+	case g.Serving == 0 && len(down) == 0:
+		add(nil, Critical, false, fmt.Sprintf("No host %s takes clients: all are in drain, maintenance or have weight 0", where), "hostAdminUp or setHost")
+	}
+	switch {
+	case len(down) == 0:
+	case g.Config.Enabled && g.Serving == 0:
+		which := "Every host " + where
+		if len(down) < len(g.Hosts) {
+			which += " that should take clients"
+		}
+		add(down, Critical, true, fmt.Sprintf("%s is down: %s", which, last), "")
+	case len(down) == 1:
+		add(down, harm, true, fmt.Sprintf("1 of %s %s is down", counted(len(g.Hosts), "host", "hosts"), where), "")
+	default:
+		add(down, harm, true, fmt.Sprintf("%d of %s %s are down", len(down), counted(len(g.Hosts), "host", "hosts"), where), "")
+	}
+	if len(part) > 0 {
+		add(part, harm, true, fmt.Sprintf("Some addresses of %s %s are down", counted(len(part), "host", "hosts"), where), "")
+	}
+	if len(named) > 0 {
+		add(named, harm, true, fmt.Sprintf("The names of %s %s do not resolve", counted(len(named), "host", "hosts"), where), "")
+	}
+	if len(maint) > 0 {
+		add(maint, Notice, false, fmt.Sprintf("In maintenance: %s %s", counted(len(maint), "host", "hosts"), where), "")
+	}
+	if len(drain) > 0 {
+		add(drain, Notice, false, fmt.Sprintf("Draining: %s %s", counted(len(drain), "host", "hosts"), where), "")
+	}
+	if len(idle) > 0 {
+		add(idle, Notice, false, fmt.Sprintf("Weight 0, no new clients: %s %s", counted(len(idle), "host", "hosts"), where), "")
+	}
+	return list
+}
+
+// quoted writes a name so that it cannot be taken for text, and fits into a line.
+func quoted(name string) string {
+	if !config.NeedsQuotes(name) {
+		return name
+	}
+	if r := []rune(name); len(r) > longestName {
+		name = string(r[:longestName]) + "…"
+	}
+	return strconv.Quote(name)
+}
+
+const longestName = 64 // letters
+
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+func them(n int) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
+}
+
+// String is the problem in one line, with the hosts that are meant.
+func (p Problem) String() string {
+	var hosts []string
+	for _, h := range p.Hosts {
+		text := quoted(h.Config.Name)
+		if p.Why {
+			text += " (" + cmp.Or(h.Reason, "no reason is known") + ")"
+		}
+		hosts = append(hosts, text)
+	}
+	if p.More > 0 {
+		hosts = append(hosts, fmt.Sprintf("%d more", p.More))
+	}
+	if len(hosts) == 0 {
+		return p.Text
+	}
+	return p.Text + ": " + strings.Join(hosts, ", ")
+}

@@ -1,0 +1,269 @@
+// Package status is the one reading of what runs. [Source.Read] puts together
+// what the director and the engine know: services, groups and hosts with their
+// counters, and one list of problems. Metrics, page, reports, JSON, show stat and
+// the live view only format a Reading; none of them sums or judges anything.
+//
+// counters.go has one row for each counter. problems.go decides what is wrong.
+// A Reading is a snapshot: it may be read from any goroutine, and costs a walk
+// through all hosts (about 1 ms for 10,000).
+package status
+
+import (
+	"slices"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/sched"
+)
+
+// Source is where a Reading comes from.
+type Source struct {
+	Director *director.Director // required
+	Engine   Engine             // required
+	Version  string             // of the program
+	Started  time.Time          // when the process started
+	// SessionsLimit is <engine maxSessions>, or what the limit of open files
+	// allows; 0: none.
+	SessionsLimit int
+	FDLimit       uint64      // of open files; 0: not known
+	Draining      func() bool // nil: never
+}
+
+// Engine is what a Reading needs of the data plane.
+type Engine interface {
+	Snapshot() engine.Snapshot
+	Listeners() []engine.Listener
+}
+
+// Facts are what a Reading is made of.
+type Facts struct {
+	At            time.Time
+	Started       time.Time // the process
+	Version       string
+	State         *director.State // required
+	Snapshot      engine.Snapshot
+	Listeners     []engine.Listener
+	SessionsLimit int // 0: none
+	FDLimit       uint64
+	Draining      bool // the process accepts no new clients, and ends when its sessions have
+
+	HasFile      bool          // the configuration came from a file
+	Unsaved      []config.Edit // changes that the file lacks
+	ReloadFailed bool          // the file was wrong when it was last read
+
+	Rejections []director.Rejection // of the last seconds
+}
+
+// Reading is everything that runs at one moment.
+type Reading struct {
+	Facts
+	Services []Service // in the order of the configuration
+	Problems []Problem // the worst first
+	Sessions int64     // now, all services
+}
+
+// Uptime is how long the process has run.
+func (r *Reading) Uptime() time.Duration { return r.At.Sub(r.Started) }
+
+// Find returns what has these names: a service, with group "" and host ""; a group
+// of it, with host ""; or a host. What is not there is nil.
+func (r *Reading) Find(service, group, host string) (*Service, *Group, *Host) {
+	for i := range r.Services {
+		s := &r.Services[i]
+		if s.Config.Name != service {
+			continue
+		}
+		for j := range s.Groups {
+			g := &s.Groups[j]
+			if g.Config.Name != group {
+				continue
+			}
+			for k := range g.Hosts {
+				if g.Hosts[k].Config.Name == host {
+					return s, g, &g.Hosts[k]
+				}
+			}
+			return s, g, nil
+		}
+		return s, nil, nil
+	}
+	return nil, nil, nil
+}
+
+// Service is a service with what it counts.
+type Service struct {
+	*director.Service
+	Stats     engine.ServiceStats
+	Refused   uint64   // clients closed without a host, for any reason
+	Failures  uint64   // failed connects, for any reason
+	Listeners []string // where it listens, with the port that 0 became, sorted
+	Groups    []Group
+	Level     Level // of its worst problem
+}
+
+// Enabled returns the group that has the clients, nil without one.
+func (s *Service) Enabled() *Group {
+	for i := range s.Groups {
+		if s.Groups[i].Config.Enabled {
+			return &s.Groups[i]
+		}
+	}
+	return nil
+}
+
+// Group is a group with what its hosts count together.
+type Group struct {
+	*director.Group
+	Stats   sched.HostStats // sums
+	Hosts   []Host
+	Up      int // hosts that have an address that is up, maintenance apart
+	Serving int // of these, the ones that take new clients: ready, with a weight
+	Level   Level
+}
+
+// Host is a host with what it counts, all its addresses together.
+type Host struct {
+	*director.Host
+	Stats  sched.HostStats
+	Health Health
+	// Reason says why the host, an address of it or its name does not work, ""
+	// if nothing is wrong.
+	Reason string
+	Since  time.Time // when Health became what it is; zero: not known
+	Level  Level
+	Check  *director.Target // the target whose last check tells most about the host, nil without
+}
+
+// Health is the condition of a host.
+type Health uint8
+
+const (
+	Up          Health = iota // every address is up
+	Part                      // some addresses are up
+	Down                      // no address is up
+	Unresolved                // it has no address: its name has never resolved
+	Maintenance               // not checked, gets no clients
+)
+
+// String is the word that pages and JSON use.
+func (h Health) String() string {
+	return [...]string{"up", "part", "down", "none", "maint"}[h]
+}
+
+// Works tells whether the host has an address that is up.
+func (h Health) Works() bool { return h == Up || h == Part }
+
+// Serves tells whether new clients get to the host.
+func (h *Host) Serves() bool {
+	return h.Health.Works() && h.Config.State == "ready" && h.Config.Weight > 0
+}
+
+// Read returns what runs now. Any goroutine may call it.
+func (s *Source) Read() *Reading { return Read(s.Facts()) }
+
+// Facts returns what Read sums and judges.
+func (s *Source) Facts() Facts {
+	d := s.Director
+	return Facts{
+		At: time.Now(), Started: s.Started, Version: s.Version,
+		State: d.State(), Snapshot: s.Engine.Snapshot(), Listeners: s.Engine.Listeners(),
+		SessionsLimit: s.SessionsLimit, FDLimit: s.FDLimit, Draining: s.Draining != nil && s.Draining(),
+		HasFile: d.Stored() != nil, Unsaved: d.Unsaved(), ReloadFailed: d.ReloadFailed(),
+		Rejections: d.Rejections(),
+	}
+}
+
+// Read sums and judges facts.
+func Read(f Facts) *Reading {
+	r := &Reading{Facts: f, Services: make([]Service, len(f.State.Services))}
+	bound := map[string][]string{}
+	for _, l := range f.Listeners {
+		bound[l.Service] = append(bound[l.Service], l.Addr)
+	}
+	for i, svc := range f.State.Services {
+		one := &r.Services[i]
+		one.Service, one.Stats = svc, f.Snapshot.Services[svc.Config.Name]
+		one.Listeners = slices.Compact(slices.Sorted(slices.Values(bound[svc.Config.Name])))
+		for _, n := range one.Stats.Refused {
+			one.Refused += n
+		}
+		for _, n := range one.Stats.ConnectFailures {
+			one.Failures += n
+		}
+		r.Sessions += one.Stats.Active
+		one.Groups = make([]Group, len(svc.Groups))
+		for j, g := range svc.Groups {
+			one.Groups[j] = readGroup(g)
+		}
+	}
+	r.judge()
+	return r
+}
+
+func readGroup(g *director.Group) Group {
+	one := Group{Group: g, Hosts: make([]Host, len(g.Hosts))}
+	for i, h := range g.Hosts {
+		host := readHost(h)
+		one.Stats.Add(host.Stats)
+		if host.Health.Works() {
+			one.Up++
+		}
+		if host.Serves() {
+			one.Serving++
+		}
+		one.Hosts[i] = host
+	}
+	return one
+}
+
+func readHost(h *director.Host) Host {
+	one := Host{Host: h, Stats: h.Stats()}
+	up, downReason, upSince, downSince := 0, "", time.Time{}, time.Time{}
+	for _, t := range h.Targets {
+		s := t.Status()
+		if t.Host.Up() {
+			up++
+			if upSince.IsZero() || s.Since.Before(upSince) {
+				upSince = s.Since
+			}
+			continue
+		}
+		if s.Since.After(downSince) {
+			downSince = s.Since
+		}
+		if downReason == "" {
+			downReason = s.Reason
+			if s.Up { // the engine has just marked it, the director has not seen it yet
+				downReason = "a client could not be connected"
+			}
+		}
+	}
+	one.Reason = downReason
+	if one.Reason == "" {
+		one.Reason = h.Problem
+	}
+	switch {
+	case len(h.Targets) == 0:
+		one.Health, one.Since = Unresolved, h.ProblemSince
+	case up == 0:
+		one.Health, one.Since = Down, downSince
+	case up < len(h.Targets):
+		one.Health, one.Since = Part, upSince
+	default:
+		one.Health, one.Since = Up, upSince
+	}
+	if h.Config.State == "maint" {
+		one.Health = Maintenance
+	}
+	for _, t := range h.Targets {
+		if one.Check == nil || checkedLater(t, one.Check) || one.Health == Part && !t.Status().Up {
+			one.Check = t
+		}
+	}
+	return one
+}
+
+// checkedLater tells whether the last check of t ended after that of u.
+func checkedLater(t, u *director.Target) bool { return t.Status().Checked.After(u.Status().Checked) }
