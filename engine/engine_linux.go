@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,9 @@ type Engine struct {
 	localPorts atomic.Uint32 // that connections get from the kernel: the lowest, and in the low half the highest
 
 	sessions atomic.Int64  // sessions now, and accepts under way
+	leavers  atomic.Int64  // shards that leave
 	draining atomic.Bool   //
-	empty    chan struct{} // has a token after the last session ended while draining
+	empty    chan struct{} // has a token after the last session or leaver ended while draining
 	closing  chan struct{} // closed when govern is to end
 	governed chan struct{} // closed when it has
 
@@ -39,6 +41,7 @@ type Engine struct {
 	mu      sync.Mutex   // held by Apply, Drain and Close
 	asking  sync.RWMutex // held for reading by who asks the loops for sessions: they live until it has its answer
 	closed  bool         // written under both
+	going   []*listener  // stopped, but not closed yet
 	serving atomic.Pointer[serving]
 }
 
@@ -140,11 +143,26 @@ func (e *Engine) hasRoom() bool {
 
 // leave takes n sessions off the count.
 func (e *Engine) leave(n int) {
-	if e.sessions.Add(-int64(n)) == 0 && e.draining.Load() {
-		select {
-		case e.empty <- struct{}{}:
-		default:
-		}
+	if e.sessions.Add(-int64(n)) == 0 {
+		e.tellDrain()
+	}
+}
+
+// left takes a shard that has closed off those that leave.
+func (e *Engine) left() {
+	if e.leavers.Add(-1) == 0 {
+		e.tellDrain()
+	}
+}
+
+// tellDrain makes a Drain that waits look again.
+func (e *Engine) tellDrain() {
+	if !e.draining.Load() {
+		return
+	}
+	select {
+	case e.empty <- struct{}{}:
+	default:
 	}
 }
 
@@ -234,9 +252,13 @@ func (e *Engine) openListeners(owner map[listenKey]string, was, next *serving) (
 	var fresh []*listener
 	var problems []error
 	goingPorts := map[string]bool{}
-	for key := range was.listeners {
+	e.going = slices.DeleteFunc(e.going, func(ln *listener) bool { return ln.open.Load() == 0 })
+	for _, ln := range e.going {
+		goingPorts[ln.port()] = true
+	}
+	for key, ln := range was.listeners {
 		if _, stays := owner[key]; !stays {
-			goingPorts[key.port()] = true
+			goingPorts[ln.port()] = true
 		}
 	}
 	for key, name := range owner {
@@ -267,6 +289,7 @@ func (e *Engine) openListeners(owner map[listenKey]string, was, next *serving) (
 func (e *Engine) startListeners(fresh []*listener) error {
 	problems := make([]error, len(e.loops))
 	for _, ln := range fresh {
+		ln.open.Store(int32(len(ln.fds)))
 		for _, fd := range ln.fds {
 			ln.shards = append(ln.shards, &shard{listener: ln, fd: fd})
 		}
@@ -281,10 +304,20 @@ func (e *Engine) startListeners(fresh []*listener) error {
 	return errors.Join(problems...)
 }
 
-// stopListener serves what waits in the listener's queues and closes it.
+// stopListener serves what waits in the listener's queues and closes it. Where
+// there is no room for more sessions it does not wait: the loops go on as room
+// comes.
 func (e *Engine) stopListener(ln *listener) {
-	e.onLoops(func(l *loop) { l.unlisten(ln.shards[l.index]) })
-	ln.unlink()
+	ln.file.remove() // first, so that nobody comes any more
+	var wg sync.WaitGroup
+	for i, l := range e.loops {
+		wg.Add(1)
+		l.submit(func() { l.unlisten(ln.shards[i], wg.Done) })
+	}
+	wg.Wait()
+	if ln.open.Load() > 0 {
+		e.going = append(e.going, ln)
+	}
 }
 
 // reopen puts a listener into the place of one whose interface has moved. mu is
@@ -321,7 +354,8 @@ func (e *Engine) onLoops(f func(*loop)) {
 }
 
 // Drain takes leave: the listeners close, after what waits in their queues is
-// accepted, and the sessions go on. It returns nil once the last has ended;
+// accepted, and the sessions go on; who has to wait for room in a queue is served
+// as sessions end. It returns nil once the last has ended;
 // when ctx ends before, it closes those that are left and returns ctx's error.
 // The engine accepts nothing afterwards.
 func (e *Engine) Drain(ctx context.Context) error {
@@ -336,10 +370,11 @@ func (e *Engine) Drain(ctx context.Context) error {
 		e.stopListener(ln)
 	}
 	e.serving.Store(&serving{services: was.services})
-	for e.sessions.Load() > 0 {
+	for e.sessions.Load() > 0 || e.leavers.Load() > 0 {
 		select {
 		case <-e.empty:
 		case <-ctx.Done():
+			e.onLoops((*loop).closeShards) // before sessions end and make room
 			e.onLoops(func(l *loop) {
 				l.table.each(func(s *session) { l.end(s, killed) })
 			})
@@ -362,14 +397,15 @@ func (e *Engine) Close() error {
 	close(e.closing)
 	<-e.governed
 	e.unfollow()
+	for _, ln := range e.serving.Load().listeners {
+		ln.file.remove()
+	}
+	e.onLoops((*loop).closeShards) // none hands a connection to one that has quit
 	for _, l := range e.loops {
 		l.submit(func() { l.quit = true })
 	}
 	for _, l := range e.loops {
 		<-l.done
-	}
-	for _, ln := range e.serving.Load().listeners {
-		ln.unlink()
 	}
 	e.serving.Store(&serving{})
 	return nil

@@ -57,6 +57,7 @@ type service struct {
 type listener struct {
 	net.Listener
 	zone boundZone
+	file socketFile // of a UNIX socket
 	svc  atomic.Pointer[service]
 	stop chan struct{} // closed before the Listener is
 }
@@ -128,7 +129,7 @@ func (e *Engine) Apply(p Plan) error {
 	}
 	if len(problems) > 0 {
 		for _, ln := range fresh {
-			_ = ln.Close()
+			ln.shut()
 		}
 		return errors.Join(problems...)
 	}
@@ -204,11 +205,20 @@ func openListener(listen string) (*listener, error) {
 	if err != nil {
 		return nil, listenError(listen, err)
 	}
-	return &listener{Listener: ln, zone: bound, stop: make(chan struct{})}, nil
+	made := &listener{Listener: ln, zone: bound, stop: make(chan struct{})}
+	if u, ok := ln.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // it would remove whatever has the name
+		if made.file, err = ourFile(a.path); err != nil {
+			_ = ln.Close()
+			return nil, listenError(listen, err)
+		}
+	}
+	return made, nil
 }
 
 func (ln *listener) shut() {
 	close(ln.stop)
+	ln.file.remove()
 	_ = ln.Close()
 }
 
@@ -225,15 +235,16 @@ func (e *Engine) acceptFrom(ln *listener) {
 				continue
 			}
 		}
+		waits := false
 		if e.room != nil {
 			select {
 			case e.room <- struct{}{}:
 			case <-ln.stop:
-				_ = conn.Close()
-				return
+				waits = true // it is the last, and served when there is room
 			}
 		}
 		s := newSession(e, ln.svc.Load(), conn)
+		s.waits = waits
 		e.live.Store(s.id, s)
 		e.running.Add(1)
 		go s.run()

@@ -26,6 +26,9 @@ func clearStale(path string) error {
 		_ = conn.Close()
 		return listenError("unix:"+path, syscall.EADDRINUSE)
 	}
+	if errors.Is(err, syscall.EAGAIN) { // its queue is full
+		return listenError("unix:"+path, syscall.EADDRINUSE)
+	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		return fmt.Errorf("listen on unix:%s: %w", path, err)
 	}
@@ -33,6 +36,30 @@ func clearStale(path string) error {
 		return fmt.Errorf("listen on unix:%s: remove the stale socket: %w", path, err)
 	}
 	return nil
+}
+
+// socketFile is the file of a UNIX socket that we listen on; the zero value is none.
+type socketFile struct {
+	path string
+	info os.FileInfo
+}
+
+// ourFile returns the file that bind(2) has just made.
+func ourFile(path string) (socketFile, error) {
+	info, err := os.Lstat(path)
+	return socketFile{path, info}, err
+}
+
+// remove removes the file, unless another one has taken its place: then it belongs
+// to somebody else. The socket must be open still, for as long as it is the system
+// gives the file's identity to no other.
+func (f socketFile) remove() {
+	if f.path == "" {
+		return
+	}
+	if info, err := os.Lstat(f.path); err == nil && os.SameFile(info, f.info) {
+		_ = os.Remove(f.path)
+	}
 }
 
 // listenError says what to do about the usual two.

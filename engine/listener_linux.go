@@ -4,17 +4,17 @@ package engine
 
 import (
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 
 	"github.com/panjf2000/gnet/v2/pkg/socket"
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/internal/zone"
+	"github.com/txlb/txlb/sched"
 )
 
 // listener is one listening address: a socket for each loop. The kernel
@@ -27,6 +27,8 @@ type listener struct {
 	svc    atomic.Pointer[service] // whose sessions it accepts
 	fds    []int32                 // one for each loop
 	shards []*shard                // once the loops have them
+	file   socketFile              // of a UNIX socket
+	open   atomic.Int32            // shards that loops have, those that leave included
 }
 
 // shard is one loop's part of a listener.
@@ -34,6 +36,13 @@ type shard struct {
 	*listener
 	fd    int32
 	index int32 // in the loop's shards
+	out   bool  // not in the poller
+
+	// While it leaves: what waits in the queue is served, and then it is closed.
+	leaving bool
+	left    int    // accepts that it still makes
+	held    bool   // it waits for room, or for descriptors
+	told    func() // called once, when it is closed or held
 }
 
 // acceptBurst is how many connections one event accepts at most, so that a
@@ -182,6 +191,9 @@ func (ln *listener) openUnix(path string, loops, backlog int) error {
 	}
 	ln.bound = "unix:" + path
 	ln.fds = append(ln.fds, int32(fd))
+	if ln.file, err = ourFile(path); err != nil {
+		return listenError(ln.bound, err)
+	}
 	if err := unix.Listen(fd, backlog); err != nil {
 		return listenError(ln.bound, err)
 	}
@@ -195,20 +207,19 @@ func (ln *listener) openUnix(path string, loops, backlog int) error {
 	return nil
 }
 
+// port returns the port that the listener has, "" for a UNIX socket.
+func (ln *listener) port() string {
+	_, port, _ := net.SplitHostPort(ln.bound)
+	return port
+}
+
 // close closes the sockets of a listener that no loop has.
 func (ln *listener) close() {
+	ln.file.remove()
 	for _, fd := range ln.fds {
 		closeFD(fd)
 	}
 	ln.fds = nil
-	ln.unlink()
-}
-
-// unlink removes the file of a UNIX socket.
-func (ln *listener) unlink() {
-	if path, ok := strings.CutPrefix(ln.bound, "unix:"); ok {
-		_ = os.Remove(path)
-	}
 }
 
 // listen makes the loop accept from a shard.
@@ -224,6 +235,7 @@ func (l *loop) listen(sh *shard) error {
 		sh.index = int32(len(l.shards))
 		l.shards = append(l.shards, nil)
 	}
+	sh.out = true
 	if !l.paused {
 		if err := l.watch(sh); err != nil {
 			return err
@@ -240,50 +252,143 @@ func (l *loop) watch(sh *shard) error {
 	if errno := l.poll.add(sh.fd, keyListener-sh.index, 0, unix.EPOLLIN|unix.EPOLLEXCLUSIVE); errno != 0 {
 		return fmt.Errorf("listen on %s: epoll_ctl: %w", sh.bound, errno)
 	}
+	sh.out = false
 	return nil
 }
 
-// unlisten serves what waits in the shard's queue and closes it. Connections
-// that the kernel completes between the last accept and the close are lost to
-// a reset: nothing short of a packet filter can hold them back.
-func (l *loop) unlisten(sh *shard) {
-	if l.shards[sh.index] == sh {
-		l.acceptFrom(sh, math.MaxInt)
-		l.shards[sh.index] = nil
-		if !l.paused {
-			l.poll.remove(sh.fd)
-		}
+// unwatch takes a shard out of the poller.
+func (l *loop) unwatch(sh *shard) {
+	if !sh.out {
+		sh.out = true
+		l.poll.remove(sh.fd)
 	}
-	closeFD(sh.fd)
 }
 
-// acceptFrom accepts up to most connections.
-func (l *loop) acceptFrom(sh *shard, most int) {
-	for range most {
+// unlisten serves what waits in the shard's queue and closes it. It calls told
+// when that is done, or when it has to wait for sessions to end first.
+// Connections that the kernel completes between the last accept and the close are
+// lost to a reset: nothing short of a packet filter can hold them back.
+func (l *loop) unlisten(sh *shard, told func()) {
+	sh.told = told
+	if l.shards[sh.index] != sh { // it never listened
+		l.closeShard(sh)
+		return
+	}
+	l.unwatch(sh)
+	sh.leaving = true
+	// The queue has room for so many. Whoever comes to it meanwhile is served as
+	// long as that lasts, so that a crowd cannot keep the listener from closing.
+	sh.left = l.eng.opt.Backlog + 1
+	l.eng.leavers.Add(1)
+	l.serveQueue(sh)
+}
+
+// serveQueue is one step of a shard that leaves. The next is a task, so that the
+// sessions of the loop have their turn between the steps.
+func (l *loop) serveQueue(sh *shard) {
+	if l.shards[sh.index] != sh {
+		return
+	}
+	n, why := l.acceptFrom(sh, min(acceptBurst, sh.left))
+	sh.left -= n
+	if why == faulty {
+		sh.left -= maxFaults
+	}
+	switch {
+	case why == noRoom:
+		// Whoever comes now could not be served for a while: better not let him in.
+		// For who is in the queue this changes nothing.
+		_ = unix.Listen(int(sh.fd), 0)
+		sh.held = true
+		sh.tell()
+	case why == queueEmpty || sh.left <= 0:
+		l.closeShard(sh)
+	default:
+		l.submit(func() { l.serveQueue(sh) })
+	}
+}
+
+// tell calls told, once.
+func (sh *shard) tell() {
+	if sh.told != nil {
+		sh.told()
+		sh.told = nil
+	}
+}
+
+// closeShard closes a shard and forgets it.
+func (l *loop) closeShard(sh *shard) {
+	closeFD(sh.fd)
+	if l.shards[sh.index] == sh {
+		l.shards[sh.index] = nil
+	}
+	sh.open.Add(-1)
+	if sh.leaving {
+		sh.leaving = false
+		l.eng.left()
+	}
+	sh.tell()
+}
+
+// closeShards closes all shards, whatever waits in their queues.
+func (l *loop) closeShards() {
+	for _, sh := range l.shards {
+		if sh != nil {
+			l.closeShard(sh)
+		}
+	}
+}
+
+// stop is why acceptFrom has stopped.
+type stop uint8
+
+const (
+	enough     stop = iota // it has made all the accepts that it should
+	queueEmpty             // no connection waits
+	noRoom                 // no session, descriptor or memory is to be had: the listeners rest
+	faulty                 // one accept after the other fails: this listener rests
+)
+
+// maxFaults is how many accepts in a row may fail until the listener rests.
+const maxFaults = 4
+
+// acceptFrom accepts up to most connections. It returns how many, and why it
+// stopped.
+func (l *loop) acceptFrom(sh *shard, most int) (n int, why stop) {
+	faults := 0
+	for n < most {
 		if !l.eng.admit() {
 			l.pause(0)
-			return
+			return n, noRoom
 		}
 		var from unix.RawSockaddrAny
 		fd, errno := accept(sh.fd, &from)
 		if errno != 0 {
 			l.eng.leave(1)
 		}
-		switch errno {
-		case 0:
+		switch {
+		case errno == 0:
+			n++
+			faults = 0
 			l.count.accepts.Add(1)
-			l.open(fd, decodeAddr(&from), sh.svc.Load())
-		case unix.ECONNABORTED, unix.EPROTO, unix.EPERM:
-			// This one is gone already; the next may be there.
-		case unix.EAGAIN:
-			return
-		default:
-			// EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays in the
-			// queue, and so readable, until something is given back.
+			l.place(fd, decodeAddr(&from), sh)
+		case errno == unix.EAGAIN:
+			return n, queueEmpty
+		case connect.Shortage(errno):
+			// The connection stays in the queue, and so readable, until something
+			// is given back.
 			l.pause(pauseFor)
-			return
+			return n, noRoom
+		default:
+			// This connection has failed already, and the next may be well. If
+			// none is, it is this listener that has a fault, and only that rests.
+			if faults++; faults == maxFaults {
+				l.rest(sh)
+				return n, faulty
+			}
 		}
 	}
+	return n, enough
 }
 
 // pause takes all listeners of the loop out of the poller for at least d.
@@ -295,24 +400,83 @@ func (l *loop) pause(d int64) {
 	l.pausedTill = l.now + d
 	for _, sh := range l.shards {
 		if sh != nil {
-			l.poll.remove(sh.fd)
+			l.unwatch(sh)
 		}
 	}
 	l.beatBy(l.now + pauseFor)
 }
 
+// rest takes one listener out of the poller until the next beat.
+func (l *loop) rest(sh *shard) {
+	l.unwatch(sh)
+	l.resting = true
+	l.beatBy(l.now + pauseFor)
+}
+
 // resume puts the listeners back; one that the poller does not take now is
-// tried again.
+// tried again. Those that leave go on.
 func (l *loop) resume() {
 	if l.now < l.pausedTill || !l.eng.hasRoom() {
 		l.beatBy(l.now + pauseFor)
 		return
 	}
-	l.paused = false
+	l.paused, l.resting = false, false
 	for _, sh := range l.shards {
-		if sh != nil && l.watch(sh) != nil {
+		switch {
+		case sh == nil:
+		case sh.leaving:
+			if sh.held {
+				sh.held = false
+				l.submit(func() { l.serveQueue(sh) })
+			}
+		case sh.out && l.watch(sh) != nil:
 			l.pause(pauseFor)
 			return
 		}
 	}
+}
+
+// place opens the session of a connection that was accepted: on this loop, or on
+// another that has fewer. A UNIX socket has one queue, and the kernel wakes the
+// same loop for it each time.
+func (l *loop) place(fd int32, from sched.Addr, sh *shard) {
+	svc := sh.svc.Load()
+	if sh.file.path != "" {
+		if to := l.lighter(); to != nil {
+			to.count.active.Add(1) // it counts from now on, so that a burst is spread
+			to.take(arrival{fd, from, svc})
+			return
+		}
+	}
+	l.open(fd, from, svc)
+}
+
+// lighter returns another loop that has fewer sessions than this one, or nil. It
+// looks at one other, each in turn: that evens the loops out, however many.
+func (l *loop) lighter() *loop {
+	loops := l.eng.loops
+	if len(loops) == 1 {
+		return nil
+	}
+	l.looked = (l.looked + 1) % (len(loops) - 1)
+	other := loops[(l.index+1+l.looked)%len(loops)]
+	if other.count.active.Load() < l.count.active.Load() {
+		return other
+	}
+	return nil
+}
+
+// arrival is a connection that another loop has accepted, and counted.
+type arrival struct {
+	fd   int32
+	from sched.Addr
+	svc  *service
+}
+
+// take makes the loop open a session. Any loop may call it.
+func (l *loop) take(a arrival) {
+	l.submit(func() {
+		l.count.active.Add(-1) // open counts it
+		l.open(a.fd, a.from, a.svc)
+	})
 }

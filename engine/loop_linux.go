@@ -62,6 +62,8 @@ type loop struct {
 	shards     []*shard // listeners by index; nil where one is gone
 	paused     bool     // the listeners are out of the poller
 	pausedTill int64    // and stay so until then
+	resting    bool     // one of them rests alone
+	looked     int      // which other loop was last compared with this one
 	rung       bool     // the bell rang in this batch
 	quit       bool
 
@@ -271,8 +273,8 @@ func (l *loop) takeIn(ev *unix.EpollEvent) {
 	case ev.Fd < keyCarried+int32(len(l.eng.loops)):
 		l.eng.loops[ev.Fd-keyCarried].due = true
 	default:
-		if sh := l.shards[keyListener-ev.Fd]; sh != nil {
-			l.acceptFrom(sh, acceptBurst)
+		if sh := l.shards[keyListener-ev.Fd]; sh != nil && !sh.out {
+			_, _ = l.acceptFrom(sh, acceptBurst)
 		}
 	}
 }
@@ -329,7 +331,7 @@ func (l *loop) onBeat() {
 		l.dirty[i] = nil
 	}
 	l.dirty = l.dirty[:0]
-	if l.paused {
+	if l.paused || l.resting {
 		l.resume()
 	}
 }
@@ -429,12 +431,7 @@ func (l *loop) sweep() {
 // shut ends everything that the loop still has.
 func (l *loop) shut() {
 	l.table.each(func(s *session) { l.end(s, killed) })
-	for _, sh := range l.shards {
-		if sh != nil {
-			closeFD(sh.fd)
-		}
-	}
-	l.shards = nil
+	l.closeShards()
 	l.sweep()
 	l.sys.(linux).shut()
 }

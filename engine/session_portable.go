@@ -28,6 +28,7 @@ type session struct {
 	e       *Engine
 	id      uint64
 	svc     *service
+	waits   bool                       // for room: it has none yet
 	host    atomic.Pointer[sched.Host] // from the pick until the end
 	started time.Time
 	ends    [2]net.Conn                    // client, backend
@@ -62,6 +63,14 @@ func newSession(e *Engine, svc *service, conn net.Conn) *session {
 // run takes the session from the accept to its end.
 func (s *session) run() {
 	defer s.e.running.Done()
+	roomy := s.e.room != nil
+	if s.waits {
+		select {
+		case s.e.room <- struct{}{}:
+		case <-s.ctx.Done():
+			roomy = false
+		}
+	}
 	tune(s.ends[client])
 	if why, ok := s.connect(); ok {
 		s.relay()
@@ -84,7 +93,7 @@ func (s *session) run() {
 	s.svc.count.ended[s.how].Add(1)
 	s.svc.count.active.Add(-1)
 	s.e.live.Delete(s.id)
-	if s.e.room != nil {
+	if roomy {
 		<-s.e.room
 	}
 }
