@@ -11,45 +11,36 @@ import (
 // TCP's keep-alive runs on both sides of a half-closed session: a client that
 // has gone without a word is found out long before the timeout.
 func TestHalfClosedSessionsAreProbed(t *testing.T) {
-	ended := make(chan net.Addr)
+	ended := make(chan *peer, 1)
 	r := newRig(t, Options{Loops: 1}, Route{}, backendServer(t, func(p *peer) {
 		p.expectEOF()
-		ended <- p.RemoteAddr()
-		<-ended
+		ended <- p
+		<-p.t.Context().Done()
 	}))
 	c := r.dial()
 	c.fin()
-	toBackend := <-ended
-	for what, port := range map[string]int{
-		"client":  c.LocalAddr().(*net.TCPAddr).Port,
-		"backend": toBackend.(*net.TCPAddr).Port,
-	} {
+	b := <-ended
+	// The engine's socket is the other end of each connection.
+	for what, p := range map[string]*peer{"client": c, "backend": b} {
 		eventually(t, "keep-alive runs toward the "+what, func() bool {
-			return probed(t, port, what == "backend")
+			return probed(t, p.RemoteAddr(), p.LocalAddr())
 		})
 	}
-	close(ended)
-	c.expectEOF()
 }
 
-// probed tells whether the keep-alive timer runs on the engine's socket that has
-// port on its own side, or else on the other.
-func probed(t *testing.T, port int, own bool) bool {
+// probed tells whether the keep-alive timer runs on the socket of a TCP
+// connection over 127.0.0.1 (/proc/net/tcp, see proc_net_tcp.txt of Linux).
+func probed(t *testing.T, local, remote net.Addr) bool {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/net/tcp")
 	if err != nil {
 		t.Fatal(err)
 	}
-	column := 2 // sl, local, remote, state, queues, timer
-	if own {
-		column = 1
-	}
+	ends := fmt.Sprintf(": 0100007F:%04X 0100007F:%04X ", local.(*net.TCPAddr).Port, remote.(*net.TCPAddr).Port)
 	for line := range strings.Lines(string(text)) {
-		// What is accepted by the engine and what it connects both live on
-		// 127.0.0.1; the port of the connecting end is on one socket of each side.
-		f := strings.Fields(line)
-		if len(f) > 5 && strings.HasSuffix(f[column], fmt.Sprintf(":%04X", port)) {
-			return strings.HasPrefix(f[5], "02:")
+		if _, rest, ok := strings.Cut(line, ends); ok {
+			f := strings.Fields(rest) // state, queues, timer
+			return len(f) > 2 && strings.HasPrefix(f[2], "02:")
 		}
 	}
 	return false
