@@ -245,6 +245,28 @@ func TestB59FailingAcceptDoesNotSpin(t *testing.T) {
 	})
 }
 
+// So it does where each accept is refused, by a security module for example: not a
+// shortage, but no reason to spin either.
+func TestB59RefusedAcceptDoesNotSpin(t *testing.T) {
+	t.Parallel()
+	faulty(t, "accept4", "1+", "EPERM EINVAL", func(t *testing.T, rule string) {
+		const loops, clients, inRow = 2, 10, 4
+		b := balance(t, fmt.Sprintf(`<engine loops="%d" ring="off"/>`, loops)+group("", backend(t, echo)))
+		in, start := b.inject(rule), time.Now()
+		waiting := make(chan []error)
+		go func() { waiting <- b.together(clients, 100<<10) }()
+		time.Sleep(time.Second) // the time measured
+		failed, most := in.end(), 2*inRow*loops*int(time.Since(start)/(100*time.Millisecond)+1)
+		if failed == 0 || failed > most {
+			t.Errorf("accept was tried %d times, want 1 to %d", failed, most)
+		}
+		if o := sort(t, <-waiting); o.whole != clients {
+			t.Errorf("clients that waited: %+v", o)
+		}
+		b.settled()
+	})
+}
+
 // What fails on our side says nothing about a host. Another host is tried, and
 // the failures are counted as local.
 func TestB30LocalFaultsMarkNoHostDown(t *testing.T) {

@@ -164,12 +164,11 @@ type listener struct {
 // Addr is where the socket is, and not where it was made.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// Close closes the socket and removes it, if nobody has put another in its
-// place.
+// Close removes the socket, if nobody has put another in its place, and closes it.
+// While it is open, no other file can have its identity.
 func (l *listener) Close() error {
-	err := l.UnixListener.Close()
 	l.remove()
-	return err
+	return l.UnixListener.Close()
 }
 
 func (l *listener) unlink() {
