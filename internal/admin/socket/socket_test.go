@@ -225,7 +225,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 	}
 	// Whoever asks for patience has it.
 	p = r.dial()
-	p.say("prompt;set timeout cli 20000\n")
+	p.say("prompt;set timeout cli 20\n")
 	p.until("> ")
 	p.until("> ")
 	time.Sleep(time.Second) // longer than the patience that it would have had
