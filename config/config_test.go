@@ -14,10 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // ignorePositions compares models by what they say.
 var ignorePositions = cmp.Options{cmpopts.IgnoreTypes(Pos{}), cmpopts.EquateEmpty()}

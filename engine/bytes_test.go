@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -317,7 +317,7 @@ func TestB14AllIsBackWhereItWas(t *testing.T) {
 			p.send(big)
 			echo(p)
 		}))
-		before := leaktest.OpenFDs()
+		before := testkit.OpenFDs()
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
@@ -340,7 +340,7 @@ func TestB14AllIsBackWhereItWas(t *testing.T) {
 			}
 		}
 		eventually(t, "descriptors are back", func() bool {
-			return leaktest.OpenFDs()-r.pipeFDs() <= before
+			return testkit.OpenFDs()-r.pipeFDs() <= before
 		})
 		if got := r.stats().Sessions; got != 80 {
 			t.Errorf("%d sessions counted, want 80", got)

@@ -5,7 +5,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A UNIX listener that goes leaves a file that has taken the place of its own.
@@ -56,12 +56,12 @@ func TestClientAtTheLimitOutlivesItsListener(t *testing.T) {
 		first := r.dial()
 		first.send([]byte("x"))
 		first.expect([]byte("x"))
-		before := leaktest.OpenFDs()
+		before := testkit.OpenFDs()
 		second := r.dial()
 		second.send([]byte("y"))
 		// The portable engine holds it in its hands, the loops leave it in the queue.
 		if len(r.e.Snapshot().Loops) == 0 {
-			eventually(t, "it is accepted", func() bool { return leaktest.OpenFDs() == before+2 })
+			eventually(t, "it is accepted", func() bool { return testkit.OpenFDs() == before+2 })
 		}
 		r.apply()
 		_ = first.Close()

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -236,7 +236,7 @@ func TestB64ThousandReloads(t *testing.T) {
 		for i := range 50 { // what grows once has grown then
 			plan(i)
 		}
-		fds, heap := leaktest.OpenFDs()-r.pipeFDs(), heapBytes()
+		fds, heap := testkit.OpenFDs()-r.pipeFDs(), heapBytes()
 		for i := range 1000 {
 			plan(i)
 		}
@@ -244,7 +244,7 @@ func TestB64ThousandReloads(t *testing.T) {
 		clients.Wait()
 		plan(0)
 		r.quiet()
-		eventually(t, "descriptors are back", func() bool { return leaktest.OpenFDs()-r.pipeFDs() <= fds })
+		eventually(t, "descriptors are back", func() bool { return testkit.OpenFDs()-r.pipeFDs() <= fds })
 		if grown := heapBytes() - heap; grown > 512<<10 {
 			t.Errorf("the heap has grown by %d bytes", grown)
 		}

@@ -8,21 +8,21 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-// patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = testkit.Patience
+
+var eventually = testkit.Eventually
 
 // eachMode runs a test in every mode that the engine has.
 func eachMode(t *testing.T, test func(t *testing.T, opt Options)) {
@@ -113,18 +113,6 @@ func (r *rig) quiet() {
 	eventually(r.t, "sessions end", func() bool {
 		return r.stats().Active == 0
 	})
-}
-
-// eventually polls until ok, which must come true within patience.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-		runtime.Gosched()
-		time.Sleep(time.Millisecond) // between two looks, not instead of one
-	}
 }
 
 // backendServer runs handle for every connection to a new loopback address.

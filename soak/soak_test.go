@@ -12,14 +12,14 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
 	if status, played := playRole(os.Args[1:]); played {
 		os.Exit(status)
 	}
-	leaktest.Main(m)
+	testkit.Main(m)
 }
 
 // A few seconds with the clients that need no other program: nothing that can

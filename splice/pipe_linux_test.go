@@ -11,10 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // pair returns two non-blocking stream sockets that are connected.
 func pair(t testing.TB) (a, b int) {
@@ -193,7 +193,7 @@ func TestDrainToAClosedSocket(t *testing.T) {
 }
 
 func TestPool(t *testing.T) {
-	before := leaktest.OpenFDs()
+	before := testkit.OpenFDs()
 	const size = 64 << 10
 	p := NewPool(size, NewBudget(6*size))
 	var pipes []*Pipe
@@ -239,8 +239,8 @@ func TestPool(t *testing.T) {
 		p.Put(pipe)
 	}
 	p.Close()
-	if p.Open() != 0 || leaktest.OpenFDs() != before+2 { // the pair of sockets
-		t.Errorf("%d pipes and %d descriptors are left", p.Open(), leaktest.OpenFDs()-before-2)
+	if p.Open() != 0 || testkit.OpenFDs() != before+2 { // the pair of sockets
+		t.Errorf("%d pipes and %d descriptors are left", p.Open(), testkit.OpenFDs()-before-2)
 	}
 }
 

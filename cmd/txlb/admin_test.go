@@ -10,36 +10,9 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/rig"
 )
-
-// directed returns a director that runs until the test ends.
-func directed(t *testing.T, doc string) *director.Director {
-	t.Helper()
-	cfg, problems := config.Parse("c.xml", []byte(doc))
-	if cfg == nil {
-		t.Fatal(problems)
-	}
-	eng, err := engine.New(engine.Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := director.New(cfg, eng, director.Options{Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- dir.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, eng.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 // edit changes what runs.
 func edit(t *testing.T, dir *director.Director, change func(*config.Config)) {
@@ -116,7 +89,7 @@ func follow(t *testing.T, dir *director.Director, p *fakeSurface) {
 // the newer one afterwards; one that it has to be started anew for is seen by
 // the next start alone.
 func TestSurfaceIsOfOneConfiguration(t *testing.T) {
-	dir, p := directed(t, adminDoc), newFakeSurface()
+	dir, p := rig.Start(t, adminDoc).Director, newFakeSurface()
 	meanwhile := func(certificate string) {
 		p.during = func(current func() *config.Config) {
 			before := current()
@@ -145,7 +118,7 @@ func TestSurfaceIsOfOneConfiguration(t *testing.T) {
 
 // A surface that fails while it serves, or cannot start, is started again.
 func TestSurfaceIsStartedAgain(t *testing.T) {
-	dir, p := directed(t, adminDoc), newFakeSurface()
+	dir, p := rig.Start(t, adminDoc).Director, newFakeSurface()
 	follow(t, dir, p)
 	p.next(t)
 	for range 2 { // twice in a row

@@ -23,10 +23,12 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = testkit.Patience
+
+var eventually = testkit.Eventually
 
 // binary is the program under test, built once, without the race detector: its
 // memory and speed are looked at.
@@ -257,16 +259,6 @@ server { listen 127.0.0.1:%[2]d backlog=1024; root %[1]s; } }`, dir, port)
 		return err == nil
 	})
 	return p
-}
-
-// eventually looks again and again until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-	}
 }
 
 // get fetches a page over a connection of its own.

@@ -8,9 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	balancer "github.com/txlb/txlb/internal/rig"
 )
 
 // write makes the rig's file another one.
@@ -166,21 +165,9 @@ func TestStoredFileHidesHashes(t *testing.T) {
 	}
 }
 
-// stillEngine takes every plan and never fails.
-type stillEngine struct{}
-
-func (stillEngine) Apply(engine.Plan) error                              { return nil }
-func (stillEngine) Failures() <-chan engine.Failure                      { return nil }
-func (stillEngine) Refused(func(service, reason string, clients uint64)) {}
-
 func TestWithoutAFile(t *testing.T) {
 	r := newRig(t, plainDoc())
-	cfg, _ := config.Parse("c.xml", []byte(plainDoc()))
-	dir, err := director.New(cfg, stillEngine{}, director.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := New(Options{Director: dir, Engine: r.eng})
+	a := New(Options{Director: balancer.Hold(t, plainDoc()), Engine: r.eng})
 	defer a.Close()
 	for _, line := range []string{"saveConfig", "saveConfig --dry-run", "reload", "show diff", "show stored"} {
 		if _, err := a.Run(t.Context(), boss, line); !errors.Is(err, director.ErrNoFile) {

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -140,7 +140,7 @@ func TestB64ThousandVerbs(t *testing.T) {
 	for i := range 4 {
 		backends = append(backends, serve(t, fmt.Sprint(i)).addr)
 	}
-	files, goroutines := leaktest.OpenFDs(), runtime.NumGoroutine()
+	files, goroutines := testkit.OpenFDs(), runtime.NumGoroutine()
 	r := newRig(t, doc(backends[0], backends[1], backends[2]))
 	stop := r.load(2)
 	random := rand.New(rand.NewPCG(64, 1))
@@ -152,7 +152,7 @@ func TestB64ThousandVerbs(t *testing.T) {
 	}
 	r.stop()
 	eventually(t, "all goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
-	eventually(t, "all descriptors are closed", func() bool { return leaktest.OpenFDs() <= files })
+	eventually(t, "all descriptors are closed", func() bool { return testkit.OpenFDs() <= files })
 }
 
 // randomVerb returns a command that is right for the configuration and leaves

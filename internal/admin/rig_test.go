@@ -2,32 +2,29 @@ package admin
 
 import (
 	"bufio"
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
-	"github.com/txlb/txlb/internal/leaktest"
+	balancer "github.com/txlb/txlb/internal/rig"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-// patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = testkit.Patience
+
+var eventually = testkit.Eventually
 
 // rig is an Admin over a real engine and director.
 type rig struct {
@@ -35,28 +32,10 @@ type rig struct {
 	a    *Admin
 	eng  *engine.Engine
 	dir  *director.Director
-	log  journal
+	log  *testkit.Log
 	addr string // of service web
 	file string // the configuration's
 	stop func() // ends everything; the end of the test does too
-}
-
-// journal is what was logged.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
 }
 
 var (
@@ -67,47 +46,18 @@ var (
 // newRig starts everything over a configuration. change edits the options.
 func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	t.Helper()
-	r := &rig{t: t, file: filepath.Join(t.TempDir(), "c.xml")}
-	if err := os.WriteFile(r.file, []byte(doc), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	stored, problems := config.ReadDocument(r.file)
-	if stored == nil {
-		t.Fatal(problems)
-		return nil
-	}
-	log := slog.New(slog.NewTextHandler(&r.log, nil))
-	var err error
-	if r.eng, err = engine.New(engine.Options{Loops: 2}); err != nil {
-		t.Fatal(err)
-	}
-	if r.dir, err = director.New(stored.Config, r.eng, director.Options{Log: log, Document: stored}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- r.dir.Run(ctx) }()
-	opt := Options{Director: r.dir, Engine: r.eng, Log: log, Version: "test"}
+	run := balancer.Start(t, doc)
+	r := &rig{t: t, eng: run.Engine, dir: run.Director, log: run.Log, file: run.File, addr: run.Addr("web")}
+	opt := Options{Director: r.dir, Engine: r.eng, Log: run.Logger, Version: "test"}
 	for _, c := range change {
 		c(&opt)
 	}
 	r.a = New(opt)
 	r.stop = sync.OnceFunc(func() {
 		r.a.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		if err := r.eng.Close(); err != nil {
-			t.Error(err)
-		}
+		run.Stop()
 	})
 	t.Cleanup(r.stop)
-	for _, l := range r.eng.Listeners() {
-		if l.Service == "web" {
-			r.addr = l.Addr
-		}
-	}
 	return r
 }
 
@@ -298,17 +248,6 @@ func visit(addr string, times int) error {
 		return fmt.Errorf("want the end, got %v", err)
 	}
 	return nil
-}
-
-// eventually polls until ok, which must come true within patience.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-		time.Sleep(time.Millisecond) // between two looks, not instead of one
-	}
 }
 
 // doc has service web with a group "main" of hosts a, b and an empty-handed

@@ -20,14 +20,14 @@ func TestNameOfOurOwnListener(t *testing.T) {
 			t.Helper()
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
-			if got := w.log.lines(text); len(got) != want {
+			if got := w.log.Lines(text); len(got) != want {
 				t.Errorf("said %d times, want %d:\n%s", len(got), want, w.log.String())
 			}
 		}
 		told(0)
 		w.resolves("db", "10.255.0.1", "127.0.0.1")
 		told(1)
-		if line := w.log.lines(text)[0]; !strings.Contains(line, "service=api group=g host=b name=db addr=127.0.0.1:80 listener=web") {
+		if line := w.log.Lines(text)[0]; !strings.Contains(line, "service=api group=g host=b name=db addr=127.0.0.1:80 listener=web") {
 			t.Error(line)
 		}
 		told(1)

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // sourceOf asks the servers of the test, and nobody else.
@@ -231,20 +231,19 @@ func backend(t *testing.T, name, addr string) net.Listener {
 }
 
 // balance runs a configuration, whole, until the test ends.
-func balance(t *testing.T, doc string) (d *Director, client string, log *journal) {
+func balance(t *testing.T, doc string) (d *Director, client string, log *testkit.Log) {
 	t.Helper()
 	cfg, problems := config.Parse("c.xml", []byte(doc))
 	if cfg == nil {
 		t.Fatal(problems)
 	}
-	log = &journal{}
-	logger := slog.New(slog.NewTextHandler(log, nil))
+	log = &testkit.Log{}
 	eng, err := engine.New(engine.Options{Loops: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = eng.Close() })
-	d, err = New(cfg, eng, Options{Log: logger})
+	d, err = New(cfg, eng, Options{Log: log.Logger()})
 	if err != nil {
 		t.Fatal(err)
 	}

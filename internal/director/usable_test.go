@@ -10,22 +10,12 @@ import (
 	"github.com/txlb/txlb/config"
 )
 
-// lines returns the lines of the log that have a text.
-func (j *journal) lines(text string) (list []string) {
-	for line := range strings.Lines(j.String()) {
-		if strings.Contains(line, text) {
-			list = append(list, strings.TrimSpace(line))
-		}
-	}
-	return list
-}
-
 // said compares how often the log says that no host is usable, and that one is
 // again, with what is wanted.
 func (w *world) said(t *testing.T, lost, found int) {
 	t.Helper()
 	synctest.Wait()
-	if l, f := w.log.lines(`level=ERROR msg="no usable host"`), w.log.lines(`level=INFO msg="usable host again"`); len(l) != lost || len(f) != found {
+	if l, f := w.log.Lines(`level=ERROR msg="no usable host"`), w.log.Lines(`level=INFO msg="usable host again"`); len(l) != lost || len(f) != found {
 		t.Errorf("lost %d times, want %d; found %d times, want %d:\n%s", len(l), lost, len(f), found, w.log.String())
 	}
 }
@@ -49,7 +39,7 @@ func TestNoUsableHost(t *testing.T) {
 		w.said(t, 0, 0)
 		set(2, func(h *config.Host) { h.State = "maint" })
 		w.said(t, 1, 0)
-		if line := w.log.lines("no usable host")[0]; !strings.Contains(line, "service=web group=g hosts=3 down=1 drain=1 maint=1 weight_0=0") {
+		if line := w.log.Lines("no usable host")[0]; !strings.Contains(line, "service=web group=g hosts=3 down=1 drain=1 maint=1 weight_0=0") {
 			t.Error(line)
 		}
 		if d.State().Services[0].Usable() {
@@ -60,7 +50,7 @@ func TestNoUsableHost(t *testing.T) {
 		w.said(t, 1, 0)
 		set(1, func(h *config.Host) { h.State = "ready" })
 		w.said(t, 1, 1)
-		if line := w.log.lines("usable host again")[0]; !strings.Contains(line, "service=web group=g after=1m0s") {
+		if line := w.log.Lines("usable host again")[0]; !strings.Contains(line, "service=web group=g after=1m0s") {
 			t.Error(line)
 		}
 		if !d.State().Services[0].Usable() {
@@ -103,7 +93,7 @@ func TestNoUsableHostOfANewService(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second)
 		w.said(t, 0, 0)
-		if !d.State().Services[0].Usable() || len(w.log.lines("level=WARN msg=\"all hosts of a standby group are down\"")) != 1 {
+		if !d.State().Services[0].Usable() || len(w.log.Lines("level=WARN msg=\"all hosts of a standby group are down\"")) != 1 {
 			t.Errorf("the service, or its standby group, is not as it should be:\n%s", w.log.String())
 		}
 		edited(t, d, func(c *config.Config) {
@@ -179,7 +169,7 @@ func TestRejectedClientsAreLogged(t *testing.T) {
 		}
 		lines := func(want ...string) {
 			t.Helper()
-			got := w.log.lines(`level=WARN msg="clients `)
+			got := w.log.Lines(`level=WARN msg="clients `)
 			for i, line := range got {
 				_, got[i], _ = strings.Cut(line, "msg=")
 			}
@@ -202,12 +192,12 @@ func TestRejectedClientsAreLogged(t *testing.T) {
 		second(1)
 		two := `"clients rejected" service=web reason=no_host clients=1800`
 		three := `"clients rejected" service=web reason=resource clients=1`
-		got := w.log.lines(`level=WARN msg="clients `)
+		got := w.log.Lines(`level=WARN msg="clients `)
 		if len(got) != 3 || !strings.Contains(w.log.String(), two) || !strings.Contains(w.log.String(), three) {
 			t.Errorf("log:\n%s", w.log.String())
 		}
 		second(600) // silence
-		if n := len(w.log.lines("clients rejected")); n != 3 {
+		if n := len(w.log.Lines("clients rejected")); n != 3 {
 			t.Errorf("%d lines", n)
 		}
 		// Very many services are summed up.
@@ -215,7 +205,7 @@ func TestRejectedClientsAreLogged(t *testing.T) {
 			w.rejects(fmt.Sprint("s", n), "no_host", 2)
 		}
 		second(1)
-		if n := len(w.log.lines(`"clients rejected"`)); n != 3+maxRejected || len(w.log.lines(`"clients of more services rejected" services=90 clients=180`)) != 1 {
+		if n := len(w.log.Lines(`"clients rejected"`)); n != 3+maxRejected || len(w.log.Lines(`"clients of more services rejected" services=90 clients=180`)) != 1 {
 			t.Errorf("log:\n%s", w.log.String())
 		}
 	})

@@ -1,7 +1,6 @@
 package director
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -36,25 +36,7 @@ type world struct {
 	asked    map[string][]time.Time  // look-ups of addresses, by name
 	dnsTakes time.Duration           // that a look-up takes
 	refused  map[rejection]uint64    // clients
-	log      journal
-}
-
-// journal is what the director has logged.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
+	log      testkit.Log
 }
 
 func newWorld() *world {
@@ -90,7 +72,7 @@ func (w *world) rejects(service, reason string, n uint64) {
 	w.refused[rejection{service, reason}] += n
 }
 
-func (w *world) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&w.log, nil)) }
+func (w *world) logger() *slog.Logger { return w.log.Logger() }
 
 func (w *world) Failures() <-chan engine.Failure { return w.failures }
 

@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 func parse(t testing.TB, s string) sched.Addr {
 	t.Helper()

@@ -8,10 +8,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // Everything that was written is in one of the files, whole, whenever the file
 // is moved away and opened anew.

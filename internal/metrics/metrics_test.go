@@ -15,8 +15,9 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/health"
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/internal/testkit"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
@@ -24,14 +25,7 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
-
-// fixed is an engine that has nothing to do.
-type fixed struct{}
-
-func (fixed) Apply(engine.Plan) error                              { return nil }
-func (fixed) Failures() <-chan engine.Failure                      { return nil }
-func (fixed) Refused(func(service, reason string, clients uint64)) {}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 const doc = `<config><service name="we&quot;b\"><listen ip=":1"/>
 	<group name="g" enable="yes"><host name="a" ip="10.0.0.1:80" weight="7"/><host name="b" ip="10.0.0.2:80" state="maint"/></group>
@@ -39,16 +33,7 @@ const doc = `<config><service name="we&quot;b\"><listen ip=":1"/>
 
 func reading(t *testing.T) *status.Reading {
 	t.Helper()
-	c, problems := config.Parse("", []byte(doc))
-	if c == nil {
-		t.Fatal(problems)
-	}
-	d, err := director.New(c, fixed{}, director.Options{
-		Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := rig.Hold(t, doc)
 	h := d.State().Services[0].Groups[0].Hosts[0].Targets[0].Host
 	h.AddBytes(11, 22)
 	h.Fail()
@@ -77,7 +62,7 @@ func TestChecksAreCounted(t *testing.T) {
 		if c == nil {
 			t.Fatal(problems)
 		}
-		d, err := director.New(c, fixed{}, director.Options{
+		d, err := director.New(c, rig.Idle{}, director.Options{
 			Log: slog.New(slog.DiscardHandler),
 			Probe: func(_ context.Context, p health.Probe) health.Result {
 				if p.Addr.String() == "10.0.0.1:80" {

@@ -13,10 +13,10 @@ import (
 	"testing/synctest"
 
 	"github.com/txlb/txlb/internal/admin"
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // clerk is an Executor that writes down what it is told. The verb hang waits
 // for its context; what is not in the table of verbs fails.

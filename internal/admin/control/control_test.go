@@ -18,14 +18,13 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/engine"
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-// patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = testkit.Patience
 
 // serve answers on a socket until the end of the test, and returns its path.
 func serve(t testing.TB, find func(netip.AddrPort) []engine.SessionInfo) string {
@@ -246,7 +245,7 @@ func TestRubbish(t *testing.T) {
 // and whoever has just asked is still served.
 func TestConnectionsAreBounded(t *testing.T) {
 	path := serve(t, table)
-	before := leaktest.OpenFDs()
+	before := testkit.OpenFDs()
 	first := dial(t, path)
 	first.line("GetClientAddress 127.0.0.1:1001")
 	last := dial(t, path)
@@ -262,7 +261,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if got := last.line("GetClientAddress 127.0.0.1:1001"); got != "192.0.2.7:51234" {
 		t.Errorf("got %s", got)
 	}
-	if now := leaktest.OpenFDs(); before >= 0 && now > before+2*maxConnections+4 {
+	if now := testkit.OpenFDs(); before >= 0 && now > before+2*maxConnections+4 {
 		t.Errorf("%d descriptors more are open", now-before)
 	}
 }

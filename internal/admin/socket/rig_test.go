@@ -4,12 +4,10 @@ package socket
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,17 +17,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
-	"github.com/txlb/txlb/internal/leaktest"
+	balancer "github.com/txlb/txlb/internal/rig"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = testkit.Patience
+
+var eventually = testkit.Eventually
 
 // rig is a Server on a socket, over a real engine and director.
 type rig struct {
@@ -37,53 +36,19 @@ type rig struct {
 	server *Server
 	eng    *engine.Engine
 	dir    *director.Director
-	log    journal
+	log    *testkit.Log
 	path   string // of the socket
 	web    string // address of service web
 	stop   func() // ends everything; the end of the test does too
 }
 
-// journal is what was logged.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
-
 // newRig starts everything over a configuration. change edits the options.
 func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "c.xml")
-	if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	stored, problems := config.ReadDocument(file)
-	if stored == nil {
-		t.Fatal(problems)
-		return nil
-	}
-	r := &rig{t: t, path: filepath.Join(folder(t), "admin.sock")}
-	log := slog.New(slog.NewTextHandler(&r.log, nil))
-	var err error
-	if r.eng, err = engine.New(engine.Options{Loops: 2}); err != nil {
-		t.Fatal(err)
-	}
-	if r.dir, err = director.New(stored.Config, r.eng, director.Options{Log: log, Document: stored}); err != nil {
-		t.Fatal(err)
-	}
-	adm := admin.New(admin.Options{Director: r.dir, Engine: r.eng, Log: log, Version: "9.9"})
-	opt := Options{Admin: adm, Director: r.dir, Engine: r.eng, Log: log, Version: "9.9", SessionsLimit: 1000, FDLimit: 4000, PipesLimit: 200}
+	run := balancer.Start(t, doc)
+	r := &rig{t: t, eng: run.Engine, dir: run.Director, log: run.Log, web: run.Addr("web"), path: filepath.Join(folder(t), "admin.sock")}
+	adm := admin.New(admin.Options{Director: r.dir, Engine: r.eng, Log: run.Logger, Version: "9.9"})
+	opt := Options{Admin: adm, Director: r.dir, Engine: r.eng, Log: run.Logger, Version: "9.9", SessionsLimit: 1000, FDLimit: 4000, PipesLimit: 200}
 	for _, c := range change {
 		c(&opt)
 	}
@@ -92,33 +57,18 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	serving := make(chan error, 2)
-	running.Go(func() { serving <- r.dir.Run(ctx) })
-	front, leave := context.WithCancel(context.Background())
-	running.Go(func() { serving <- r.server.Serve(front, ln) })
+	ctx, leave := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- r.server.Serve(ctx, ln) }()
 	r.stop = sync.OnceFunc(func() {
 		leave()
-		if err := <-serving; err != nil {
+		if err := <-served; err != nil {
 			t.Error(err)
 		}
-		cancel()
-		if err := <-serving; err != nil {
-			t.Error(err)
-		}
-		running.Wait()
 		adm.Close()
-		if err := r.eng.Close(); err != nil {
-			t.Error(err)
-		}
+		run.Stop()
 	})
 	t.Cleanup(r.stop)
-	for _, l := range r.eng.Listeners() {
-		if l.Service == "web" {
-			r.web = l.Addr
-		}
-	}
 	return r
 }
 
@@ -275,16 +225,7 @@ func backendServer(t testing.TB) string {
 	return ln.Addr().String()
 }
 
-// nobody returns an address where nobody listens.
-func nobody(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
-}
+var nobody = testkit.Nobody
 
 // visit opens a session that has moved five bytes each way.
 func (r *rig) visit() net.Conn {
@@ -302,17 +243,6 @@ func (r *rig) visit() net.Conn {
 		r.t.Fatal(err)
 	}
 	return c
-}
-
-// eventually polls until ok, which must come true within patience.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-		time.Sleep(time.Millisecond) // between two looks, not instead of one
-	}
 }
 
 // into reads the data of an answer.

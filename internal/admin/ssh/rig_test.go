@@ -1,49 +1,28 @@
 package ssh
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
-	"github.com/txlb/txlb/internal/leaktest"
+	balancer "github.com/txlb/txlb/internal/rig"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-// patience is how long a test waits for what must come.
-const patience = 30 * time.Second
+const patience = testkit.Patience
 
-// journal is what was logged.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
+var eventually = testkit.Eventually
 
 // rig is a server over a real Admin, director and engine. Its users are admin
 // (password right, and the key of signer), and looker (readonly, password look).
@@ -51,7 +30,7 @@ type rig struct {
 	t      testing.TB
 	admin  *admin.Admin
 	dir    *director.Director
-	log    journal
+	log    *testkit.Log
 	addr   string
 	dirs   string // for files
 	key    ssh.Signer
@@ -71,7 +50,7 @@ func newRig(t testing.TB, change ...func(*Options)) *rig {
 	if r.signer, err = HostKey(filepath.Join(r.dirs, "id")); err != nil {
 		t.Fatal(err)
 	}
-	cfg, problems := config.Parse("c.xml", []byte(fmt.Sprintf(`<config>
+	run := balancer.Start(t, fmt.Sprintf(`<config>
 	<service name="web"><listen ip="127.0.0.1:0"/>
 		<group name="main" enable="yes"><host name="a" ip="127.0.0.1:1"/><host name="b" ip="127.0.0.1:1"/></group>
 		<group name="spare"><host name="c" ip="127.0.0.1:1"/></group>
@@ -80,34 +59,12 @@ func newRig(t testing.TB, change ...func(*Options)) *rig {
 	<admin>
 		<user name="admin" password="$1$abcdefgh$vdBSIIpG7R8DPkuUogsqU0" access="full"><key>%s</key></user>
 		<user name="looker" password="$1$abcdefgh$c6uo0PewpMwwEv7Ib6afk0" access="readonly"/>
-	</admin></config>`, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(r.signer.PublicKey()))))))
-	if cfg == nil {
-		t.Fatal(problems)
-	}
-	log := slog.New(slog.NewTextHandler(&r.log, nil))
-	eng, err := engine.New(engine.Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.dir, err = director.New(cfg, eng, director.Options{Log: log}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- r.dir.Run(ctx) }()
-	r.admin = admin.New(admin.Options{Director: r.dir, Engine: eng, Log: log, Version: "1.2"})
-	t.Cleanup(func() {
-		r.admin.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		if err := eng.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	</admin></config>`, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(r.signer.PublicKey())))))
+	r.dir, r.log = run.Director, run.Log
+	r.admin = admin.New(admin.Options{Director: r.dir, Engine: run.Engine, Log: run.Logger, Version: "1.2"})
+	t.Cleanup(r.admin.Close)
 
-	opt := Options{Admin: r.admin, Key: r.key, Log: log}
+	opt := Options{Admin: r.admin, Key: r.key, Log: run.Logger}
 	for _, c := range change {
 		c(&opt)
 	}
@@ -198,12 +155,12 @@ type shell struct {
 
 // screen is what a session has shown.
 type screen struct {
-	journal
+	testkit.Log
 	more chan struct{}
 }
 
 func (s *screen) Write(p []byte) (int, error) {
-	n, err := s.journal.Write(p)
+	n, err := s.Log.Write(p)
 	select {
 	case s.more <- struct{}{}:
 	default:
@@ -249,17 +206,6 @@ func (s *shell) press(keys string) {
 	s.t.Helper()
 	if _, err := s.keys.Write([]byte(keys)); err != nil {
 		s.t.Fatal(err)
-	}
-}
-
-// eventually polls until ok, which must come true within patience.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-		time.Sleep(time.Millisecond) // between two looks, not instead of one
 	}
 }
 

@@ -1,33 +1,29 @@
 package web
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
-	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
-	"github.com/txlb/txlb/internal/leaktest"
+	balancer "github.com/txlb/txlb/internal/rig"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = testkit.Patience
+
+var eventually = testkit.Eventually
 
 // The hashes of the passwords wonder and look.
 const (
@@ -55,30 +51,12 @@ type rig struct {
 	eng  *engine.Engine
 	dir  *director.Director
 	adm  *admin.Admin
-	log  journal
+	log  *testkit.Log
 	file string // of the configuration
 	addr string // of the server
 	url  string
 	http *http.Client
 	stop func() error // ends the server, and returns what Serve did
-}
-
-// journal is what was logged.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
 }
 
 // process is what verbs do to the process, in tests nothing.
@@ -90,44 +68,15 @@ func (process) Shutdown()       {}
 // newRig serves a configuration from a file. change edits the options.
 func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	t.Helper()
-	r := &rig{t: t, file: filepath.Join(t.TempDir(), "config.xml")}
-	if err := os.WriteFile(r.file, []byte(doc), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	stored, problems := config.ReadDocument(r.file)
-	if stored == nil {
-		t.Fatal(problems)
-		return nil
-	}
-	log := slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	var err error
-	if r.eng, err = engine.New(engine.Options{Loops: 1}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.eng.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if r.dir, err = director.New(stored.Config, r.eng, director.Options{Log: log, Document: stored}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	directed := make(chan error, 1)
-	go func() { directed <- r.dir.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-directed; err != nil {
-			t.Error(err)
-		}
-	})
+	run := balancer.Start(t, doc)
+	r := &rig{t: t, eng: run.Engine, dir: run.Director, log: run.Log, file: run.File}
 	r.adm = admin.New(admin.Options{
-		Director: r.dir, Engine: r.eng, Process: process{}, Log: log, Version: "test",
+		Director: r.dir, Engine: r.eng, Process: process{}, Log: run.Logger, Version: "test",
 		Reports: map[string]admin.Report{"show metrics": func(context.Context) (string, any, error) { return "txlb_up 1", nil, nil }},
 	})
 	t.Cleanup(r.adm.Close)
 	r.opt = Options{
-		Admin: r.adm, Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Version: "test", Log: log,
+		Admin: r.adm, Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Version: "test", Log: run.Logger,
 		Metrics: func(w io.Writer) { _, _ = io.WriteString(w, "txlb_up 1\n") },
 	}
 	for _, c := range change {
@@ -267,16 +216,6 @@ func (r *rig) api(verb string, params map[string]any, header ...string) (status 
 		r.t.Fatalf("%s: %v: %s", verb, err, a.body)
 	}
 	return a.StatusCode, answer
-}
-
-// eventually waits until a condition holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("after %v still not: %s", patience, what)
-		}
-	}
 }
 
 // walk returns the table of routes that the rig serves.

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"math"
 	"net/url"
 	"os"
@@ -23,31 +22,14 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
-	"github.com/txlb/txlb/internal/leaktest"
+	"github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
-// still is an engine that serves nothing: what a page shows of it is made up.
-type still struct{}
-
-func (still) Apply(engine.Plan) error                              { return nil }
-func (still) Failures() <-chan engine.Failure                      { return nil }
-func (still) Refused(func(service, reason string, clients uint64)) {}
-
-// world is a configuration that a director holds, without its goroutine: hosts
-// are up or down as a test marks them.
-func world(t testing.TB, doc string) *director.Director {
-	t.Helper()
-	cfg, problems := config.Parse("c.xml", []byte(doc))
-	if cfg == nil {
-		t.Fatal(problems)
-	}
-	d, err := director.New(cfg, still{}, director.Options{Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
+// world is a configuration that a director holds: hosts are up or down as a test
+// marks them.
+var world = rig.Hold
 
 // many writes that many hosts, 250 to a service.
 func many(hosts int) string {
@@ -97,7 +79,7 @@ func set(d *director.Director, change func(*config.Service)) {
 	}
 }
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 func TestTheFirstGlance(t *testing.T) {
 	for _, tc := range []struct {

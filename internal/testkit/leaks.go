@@ -1,6 +1,4 @@
-// Package leaktest is the TestMain of packages that open descriptors or start
-// goroutines. It is no part of the program.
-package leaktest
+package testkit
 
 import (
 	"fmt"
@@ -11,8 +9,9 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Main runs the tests of a package and ends the process, with status 1 if a
-// goroutine or a descriptor has outlived them.
+// Main is the TestMain of packages that open descriptors or start goroutines. It
+// runs the tests and ends the process, with status 1 if a goroutine or a descriptor
+// has outlived them.
 func Main(m *testing.M) {
 	before := OpenFDs()
 	code := m.Run()

@@ -1,0 +1,36 @@
+// Package testkit has what the tests of many rooms need: a limit for waiting,
+// [Eventually], a [Log] to read, and [Main], which finds leaks. It is not part of
+// the program.
+package testkit
+
+import (
+	"net"
+	"testing"
+	"time"
+)
+
+// Patience is how long a test waits for what must come. It is long, for machines
+// that are busy with other things.
+const Patience = 30 * time.Second
+
+// Eventually polls until ok, which must come true within [Patience].
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(Patience); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %v", what, Patience)
+		}
+		time.Sleep(time.Millisecond) // between two looks, not instead of one
+	}
+}
+
+// Nobody returns an address on loopback where nobody listens.
+func Nobody(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	return ln.Addr().String()
+}
