@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -146,6 +148,7 @@ func (k *checker) group(s *Service, g *Group) {
 			}
 		}
 		k.values(h.Pos.Line, "host", h)
+		k.source(h)
 		weights = max(weights, h.Weight)
 	}
 	if g.Check != nil {
@@ -157,6 +160,25 @@ func (k *checker) group(s *Service, g *Group) {
 		k.warn(line, "group %q of service %q is empty: its clients will be closed", g.Name, s.Name)
 	case weights == 0:
 		k.warn(line, "every host of group %q has weight 0: its clients will be closed", g.Name)
+	}
+}
+
+// source checks the source of a host against its address, where that is no name.
+func (k *checker) source(h *Host) {
+	if h.Source == "" || checkSource(h.Source) != nil {
+		return
+	}
+	if strings.HasPrefix(h.Address, "unix:") {
+		k.fail(h.Pos.Line, "<host source>: host %q is a UNIX socket, to which connections have no source; leave it out", h.Name)
+		return
+	}
+	host, _, err := net.SplitHostPort(h.Address)
+	if err != nil {
+		return
+	}
+	to, err := netip.ParseAddr(host)
+	if from, _ := netip.ParseAddr(h.Source); err == nil && to.Unmap().Is4() != from.Unmap().Is4() {
+		k.fail(h.Pos.Line, "<host source>: %s and the address of host %q, %s, are not both IPv4 or both IPv6", h.Source, h.Name, h.Address)
 	}
 }
 

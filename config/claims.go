@@ -24,10 +24,10 @@ func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
 		seed := serviceSeed(s)
 		listens := seed.kids
 		first := listens[0].get("ip")
-		seed.kids = []*node{{tag: "listen", key: listens[0].key, attrs: []attribute{{"ip", first}}}}
+		seed.kids = []*node{bornAs(listens[0])}
 		open = append(open, claim{
 			edit: Edit{
-				text: fmt.Sprintf("addService %s %s", quoteName(s.key), Quote(first)), live: true,
+				text: fmt.Sprintf("addService %s %s%s", quoteName(s.key), Quote(first), options(listens[0], "ip")), live: true,
 				ops: []op{{kind: opAdd, kids: []*node{seed}}},
 			}, takes: []string{first}, service: s.key, fresh: true,
 		})
@@ -59,8 +59,7 @@ func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
 	d.inTurn(append(open, shut...))
 }
 
-// opened makes the edits of listeners that are new or have changed. Verbs know
-// of a listener nothing but its address.
+// opened makes the edits of listeners that are new or have changed.
 func (d *differ) opened(a, b *node) []claim {
 	var list []claim
 	at := []step{b.step()}
@@ -71,12 +70,8 @@ func (d *differ) opened(a, b *node) []claim {
 		}
 		address := l.get("ip")
 		begin := len(d.edits)
-		add := op{path: at, kind: opAdd, kids: []*node{l}}
-		if len(l.attrs)+len(l.kids) == 1 {
-			d.verb(fmt.Sprintf("addListen %s %s", quoteName(b.key), Quote(address)), add)
-		} else {
-			d.note(where(at, nil)+inline([]*node{l})+" added", add)
-		}
+		d.verb(fmt.Sprintf("addListen %s %s%s", quoteName(b.key), Quote(address), options(l, "ip")),
+			op{path: at, kind: opAdd, kids: []*node{l}})
 		list = append(list, claim{edit: d.edits[begin], takes: []string{address}, service: b.key})
 		d.edits = d.edits[:begin]
 	}

@@ -31,6 +31,9 @@ func (k *checker) listeners(c *Config) {
 			if l.Address != "" || !k.broken[s] {
 				add(who, l.Address, l.Pos.Line)
 			}
+			if l.FreeBind && strings.HasPrefix(l.Address, "unix:") {
+				k.fail(l.Pos.Line, "<listen freeBind>: %s is a UNIX socket, which needs no interface; leave it out", l.Address)
+			}
 		}
 	}
 	if c.Admin.Metrics != "" {

@@ -59,14 +59,17 @@ type Service struct {
 
 // Listen is <listen>.
 type Listen struct {
-	Address string // host:port, [v6]:port, *:port, :port or unix:/path
-	Pos     Pos
+	Address  string // host:port, [v6]:port, *:port, :port or unix:/path
+	FreeBind bool   // no interface has to have the address
+	Pos      Pos
 }
 
 // Timeouts is <timeouts>; 0 means none.
 type Timeouts struct {
 	Connect, Total, Idle time.Duration
 	HalfClosed           time.Duration // or AsIdle
+	Unacked              time.Duration // TCP_USER_TIMEOUT of both sides
+	KeepAlive            time.Duration // without a byte, before TCP asks whether the peer is there
 }
 
 // AsIdle is the half-closed timeout of a service that names none: it is Idle,
@@ -119,6 +122,7 @@ type Host struct {
 	// Resolve is how often the DNS name in Address is looked up; 0: until it has
 	// resolved once.
 	Resolve time.Duration
+	Source  string // IP address that connections to the host come from; "": the kernel's choice
 	Pos     Pos
 }
 

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -438,6 +440,45 @@ var controlSocket = values[string]{
 	},
 }
 
+// sourceAddress is an address of this machine to connect from.
+var sourceAddress = values[string]{
+	kind: TypeText, format: plain.format,
+	parse: func(s string) (string, error) {
+		if err := checkSource(s); err != nil || s == "" {
+			return "", err
+		}
+		a, _ := netip.ParseAddr(s)
+		return a.Unmap().String(), nil
+	},
+	check: checkSource,
+}
+
+func checkSource(s string) error {
+	if s == "" {
+		return nil
+	}
+	if s == "client" {
+		return errors.New("\"client\", the client's own address, is not supported by this version yet; give an address of this machine")
+	}
+	a, err := netip.ParseAddr(s)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is not an IP address; give one of this machine, without a port", s)
+	case a.Zone() != "":
+		return fmt.Errorf("%q has a zone; leave it out, that of the host counts", s)
+	case a.IsUnspecified() || a.IsMulticast():
+		return fmt.Errorf("%q is not an address to connect from; give one of this machine", s)
+	}
+	return nil
+}
+
+// The bounds of what the kernel takes: TCP_KEEPIDLE is at most 32767 s. Below a
+// second a lost packet would end a connection.
+const (
+	minUnacked, maxUnacked     = time.Second, 24 * time.Hour
+	minKeepAlive, maxKeepAlive = time.Second, 9 * time.Hour
+)
+
 // schema holds all rows by their element, each list in the order of writing.
 var schema = table(
 	of("engine",
@@ -463,6 +504,8 @@ var schema = table(
 	),
 	of("listen",
 		row("ip", func(l *Listen) *string { return &l.Address }, checked(TypeListen, nil), "", "where clients connect", required),
+		row("freeBind", func(l *Listen) *bool { return &l.FreeBind }, boolean, false,
+			"listen although no interface has the address yet (Linux); not for UNIX sockets", runtime),
 	),
 	of("timeouts",
 		row("connect", func(t *Timeouts) *time.Duration { return &t.Connect }, unlimited, 5*time.Second,
@@ -473,6 +516,10 @@ var schema = table(
 			"no byte in either direction", runtime),
 		row("halfClosed", func(t *Timeouts) *time.Duration { return &t.HalfClosed }, named("", AsIdle, unlimited), AsIdle,
 			"one side has ended, and no byte from the other; as `idle` if left out", runtime),
+		row("unacked", func(t *Timeouts) *time.Duration { return &t.Unacked }, or("0", between(minUnacked, maxUnacked)), 0,
+			"how long bytes may wait for a peer's acknowledgement (Linux); 0: as long as the kernel tries. See [Peers that are gone](#peers-that-are-gone)", runtime),
+		row("keepAlive", func(t *Timeouts) *time.Duration { return &t.KeepAlive }, or("0", between(minKeepAlive, maxKeepAlive)), 60*time.Second,
+			"how long a peer may be silent before TCP asks whether it is there; 0: never", runtime),
 	),
 	of("limits",
 		row("tries", func(l *Limits) *int { return &l.Tries }, integer(0, maxTries), 0,
@@ -539,6 +586,8 @@ var schema = table(
 			"how long the host's share grows after it has come back", runtime),
 		row("resolve", func(h *Host) *time.Duration { return &h.Resolve }, everySecond, DefaultResolve,
 			"how often the name in `ip` is looked up, a second or longer; `0`: until it has resolved once", runtime),
+		row("source", func(h *Host) *string { return &h.Source }, sourceAddress, "",
+			"the address of this machine that connections to the host come from, those of checks too; the kernel's choice if left out", runtime),
 	),
 	of("web",
 		row("listen", func(a *AdminListen) *string { return &a.Listen }, adminAddress, "localhost:7000",

@@ -86,7 +86,7 @@ func (l *loop) connect(s *session, host *sched.Host) bool {
 	s.host = host
 	s.active = l.now
 	s.era = host.Era()
-	fd, errno := l.sys.connectTo(host.Addr())
+	fd, errno := l.sys.connectTo(host.Addr(), host.Source())
 	s.ends[backend] = end{fd: fd}
 	if host.Addr().Path() != "" {
 		s.ends[backend].set(unixEnd)
@@ -260,6 +260,9 @@ func (l *loop) connected(s *session) bool {
 	s.active = l.now
 	s.ends[backend].set(writable)
 	if !s.ends[backend].is(unixSocket) {
+		if k := s.svc.route.Load().Timeouts.kept(); k.unacked > 0 {
+			l.setOption(&s.ends[backend], k.unackedOption())
+		}
 		s.ends[backend].set(owesAck)
 		l.owing = append(l.owing, turnRef{s, s.generation, backend})
 	}
@@ -280,7 +283,7 @@ func (l *loop) hostFailed(s *session, errno syscall.Errno) {
 	s.count.failed[why].Add(1)
 	s.attempt.heard = s.attempt.heard || why != local
 	if why != local && host.FailIn(s.era) {
-		l.eng.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), errno)})
+		l.eng.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), connect.Reason(errno, host.Source()))})
 	}
 	l.leaveHost(s)
 }

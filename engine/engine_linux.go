@@ -201,7 +201,7 @@ func (e *Engine) Apply(p Plan) error {
 		}
 		next.services[s.Name] = svc
 	}
-	fresh, err := e.openListeners(owner, was, next)
+	fresh, err := e.openListeners(p, owner, was, next)
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (e *Engine) Apply(p Plan) error {
 	for _, s := range p.Services {
 		svc := next.services[s.Name]
 		if before := svc.route.Swap(s.Route); before.Timeouts != s.Route.Timeouts {
-			retimed[svc] = true
+			retimed[svc] = before.Timeouts.kept() != s.Route.Timeouts.kept()
 		}
 	}
 	if len(retimed) > 0 {
@@ -234,7 +234,9 @@ func (e *Engine) Apply(p Plan) error {
 		}
 	}
 	for key, ln := range next.listeners {
-		ln.svc.Store(next.services[owner[key]])
+		svc := next.services[owner[key]]
+		ln.svc.Store(svc)
+		ln.keep(svc.route.Load().Timeouts.kept())
 	}
 	e.serving.Store(next)
 	e.followIfZoned(fresh)
@@ -248,9 +250,10 @@ func (e *Engine) Apply(p Plan) error {
 
 // openListeners fills next.listeners with those that stay and those that are
 // new, and returns the new ones. On error it has opened none.
-func (e *Engine) openListeners(owner map[listenKey]string, was, next *serving) ([]*listener, error) {
+func (e *Engine) openListeners(p Plan, owner map[listenKey]string, was, next *serving) ([]*listener, error) {
 	var fresh []*listener
 	var problems []error
+	services := p.byName()
 	goingPorts := map[string]bool{}
 	e.going = slices.DeleteFunc(e.going, func(ln *listener) bool { return ln.open.Load() == 0 })
 	for _, ln := range e.going {
@@ -268,7 +271,9 @@ func (e *Engine) openListeners(owner map[listenKey]string, was, next *serving) (
 		}
 		// A listener of ours that is about to go must not make its successor
 		// on the same port look taken.
-		ln, err := openListener(key, len(e.loops), e.opt.Backlog, !goingPorts[key.port()])
+		s := services[name]
+		how := listening{s.ListenOptions[key.listen], s.Route.Timeouts.kept()}
+		ln, err := openListener(key, how, len(e.loops), e.opt.Backlog, !goingPorts[key.port()])
 		if err != nil {
 			problems = append(problems, fmt.Errorf("service %q: %w", name, err))
 			continue
@@ -326,7 +331,7 @@ func (e *Engine) reopen(key listenKey, old *listener) {
 	if e.closed || e.draining.Load() {
 		return
 	}
-	ln, err := openListener(listenKey{listen: samePort(key, old.bound)}, len(e.loops), e.opt.Backlog, false)
+	ln, err := openListener(listenKey{listen: samePort(key, old.bound)}, old.how, len(e.loops), e.opt.Backlog, false)
 	if err != nil {
 		return
 	}

@@ -56,6 +56,7 @@ type service struct {
 // listener is one listening address.
 type listener struct {
 	net.Listener
+	opt  ListenOptions
 	zone boundZone
 	file socketFile // of a UNIX socket
 	svc  atomic.Pointer[service]
@@ -112,6 +113,7 @@ func (e *Engine) Apply(p Plan) error {
 		}
 		next.services[s.Name] = svc
 	}
+	services := p.byName()
 	var fresh []*listener
 	var problems []error
 	for key, name := range owner {
@@ -119,7 +121,7 @@ func (e *Engine) Apply(p Plan) error {
 			next.listeners[key] = ln
 			continue
 		}
-		ln, err := openListener(key.listen)
+		ln, err := openListener(key.listen, services[name].ListenOptions[key.listen])
 		if err != nil {
 			problems = append(problems, fmt.Errorf("service %q: %w", name, err))
 			continue
@@ -137,13 +139,20 @@ func (e *Engine) Apply(p Plan) error {
 	for _, s := range p.Services {
 		svc := next.services[s.Name]
 		if before := svc.route.Swap(s.Route); before != nil && before.Timeouts != s.Route.Timeouts {
-			retimed[svc] = true
+			retimed[svc] = before.Timeouts.kept() != s.Route.Timeouts.kept()
 		}
 	}
 	if len(retimed) > 0 {
 		e.live.Range(func(_, s any) bool {
-			if s := s.(*session); retimed[s.svc] {
-				s.watch.reset(s)
+			one := s.(*session)
+			if keep, concerned := retimed[one.svc]; concerned && one.watch.reset(one) && keep {
+				for _, c := range one.ends {
+					k := one.svc.route.Load().Timeouts.kept()
+					if tcp, ok := c.(*net.TCPConn); ok {
+						setUnacked(tcp, k.unacked)
+					}
+					tune(c, k)
+				}
 			}
 			return true
 		})
@@ -171,7 +180,7 @@ func (e *Engine) reopen(key listenKey, old *listener) {
 	if e.closed || e.isDrained() {
 		return
 	}
-	ln, err := openListener(samePort(key, old.Addr().String()))
+	ln, err := openListener(samePort(key, old.Addr().String()), old.opt)
 	if err != nil {
 		return
 	}
@@ -182,7 +191,7 @@ func (e *Engine) reopen(key listenKey, old *listener) {
 	old.shut()
 }
 
-func openListener(listen string) (*listener, error) {
+func openListener(listen string, opt ListenOptions) (*listener, error) {
 	a, err := parseListen(listen)
 	if err != nil {
 		return nil, err
@@ -201,11 +210,17 @@ func openListener(listen string) (*listener, error) {
 	case a.host == "0.0.0.0": // net would take it for every address of both families
 		network = "tcp4"
 	}
-	ln, err := net.Listen(network, address)
+	var how net.ListenConfig
+	if opt.FreeBind {
+		how.Control = func(_, _ string, c syscall.RawConn) (err error) {
+			return errors.Join(c.Control(func(fd uintptr) { err = setFreeBind(int(fd), 1) }), err)
+		}
+	}
+	ln, err := how.Listen(context.Background(), network, address)
 	if err != nil {
 		return nil, listenError(listen, err)
 	}
-	made := &listener{Listener: ln, zone: bound, stop: make(chan struct{})}
+	made := &listener{Listener: ln, opt: opt, zone: bound, stop: make(chan struct{})}
 	if u, ok := ln.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // it would remove whatever has the name
 		if made.file, err = ourFile(a.path); err != nil {

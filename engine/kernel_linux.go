@@ -23,7 +23,7 @@ type kernel interface {
 	alarm(d int64)
 
 	// connectTo opens a socket and starts to connect it, see there.
-	connectTo(to sched.Addr) (fd int32, errno syscall.Errno)
+	connectTo(to sched.Addr, source netip.Addr) (fd int32, errno syscall.Errno)
 	// connectAgain connects a socket of connectTo that found no room in the queue of a
 	// UNIX socket.
 	connectAgain(fd int32, to sched.Addr) syscall.Errno
@@ -101,8 +101,8 @@ func (k linux) send(batch []sendOp) {
 	}
 }
 
-func (k linux) connectTo(to sched.Addr) (int32, syscall.Errno) {
-	return connectTo(to, k.pacing != "")
+func (k linux) connectTo(to sched.Addr, source netip.Addr) (int32, syscall.Errno) {
+	return connectTo(to, source, k.pacing != "")
 }
 
 func (linux) connectAgain(fd int32, to sched.Addr) syscall.Errno {

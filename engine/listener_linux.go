@@ -22,6 +22,7 @@ import (
 // one queue that the loops share.
 type listener struct {
 	key    listenKey
+	how    listening
 	zone   boundZone
 	bound  string                  // the address with its port
 	svc    atomic.Pointer[service] // whose sessions it accepts
@@ -29,6 +30,13 @@ type listener struct {
 	shards []*shard                // once the loops have them
 	file   socketFile              // of a UNIX socket
 	open   atomic.Int32            // shards that loops have, those that leave included
+}
+
+// listening is how a listener listens: as the plan says, and with what it hands
+// down to the sockets it accepts.
+type listening struct {
+	ListenOptions
+	kept
 }
 
 // shard is one loop's part of a listener.
@@ -61,12 +69,12 @@ func hasIPv6() bool {
 
 // openListener opens the sockets of an address. With alone, a port that
 // somebody else listens on is refused: SO_REUSEPORT would share it silently.
-func openListener(key listenKey, loops, backlog int, alone bool) (*listener, error) {
+func openListener(key listenKey, how listening, loops, backlog int, alone bool) (*listener, error) {
 	a, err := parseListen(key.listen)
 	if err != nil {
 		return nil, err
 	}
-	ln := &listener{key: key}
+	ln := &listener{key: key, how: how}
 	if a.path != "" {
 		err = ln.openUnix(a.path, loops, backlog)
 	} else {
@@ -79,7 +87,7 @@ func openListener(key listenKey, loops, backlog int, alone bool) (*listener, err
 			err = listenError(address, err)
 		}
 		if err == nil && alone && a.port != "0" {
-			err = probe(network, address)
+			err = ln.probe(network, address)
 		}
 		if err == nil {
 			err = ln.openTCP(network, address, loops, backlog)
@@ -93,8 +101,8 @@ func openListener(key listenKey, loops, backlog int, alone bool) (*listener, err
 }
 
 // probe binds the address once without SO_REUSEPORT.
-func probe(network, address string) error {
-	fd, _, err := socket.TCPSocket(network, address, true, tcpOptions(network, address, false), nil)
+func (ln *listener) probe(network, address string) error {
+	fd, _, err := socket.TCPSocket(network, address, true, ln.tcpOptions(network, address, false), nil)
 	if err != nil {
 		return listenError(address, err)
 	}
@@ -103,10 +111,13 @@ func probe(network, address string) error {
 
 // tcpOptions are set before bind. An address without a host serves IPv4 too,
 // whatever the sysctl bindv6only says.
-func tcpOptions(network, address string, reusePort bool) []socket.Option[int] {
+func (ln *listener) tcpOptions(network, address string, reusePort bool) []socket.Option[int] {
 	opts := []socket.Option[int]{{SetSockOpt: socket.SetReuseAddr, Opt: 1}}
 	if reusePort {
 		opts = append(opts, socket.Option[int]{SetSockOpt: socket.SetReuseport, Opt: 1})
+	}
+	if ln.how.FreeBind {
+		opts = append(opts, socket.Option[int]{SetSockOpt: setFreeBind, Opt: 1})
 	}
 	if network == "tcp" && strings.HasPrefix(address, ":") {
 		opts = append(opts, socket.Option[int]{SetSockOpt: socket.SetIPv6Only, Opt: 0})
@@ -116,24 +127,21 @@ func tcpOptions(network, address string, reusePort bool) []socket.Option[int] {
 
 func (ln *listener) openTCP(network, address string, loops, backlog int) error {
 	for range loops {
-		fd, bound, err := socket.TCPSocket(network, address, true, tcpOptions(network, address, true), nil)
+		fd, bound, err := socket.TCPSocket(network, address, true, ln.tcpOptions(network, address, true), nil)
 		if err != nil {
 			return listenError(address, err)
 		}
 		ln.fds = append(ln.fds, int32(fd))
-		if err := unix.Listen(fd, backlog); err != nil {
-			return listenError(address, err)
-		}
-		for _, o := range socketOptions { // handed down to what it accepts
-			if errno := setInt(int32(fd), o.level, o.name, o.value); errno != 0 {
+		for _, o := range ln.options() { // handed down to what it accepts
+			if errno := o.set(int32(fd)); errno != 0 {
 				return fmt.Errorf("listen on %s: setsockopt %d/%d: %w", address, o.level, o.name, errno)
 			}
 		}
-		if errno := setInt(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); errno != 0 { // likewise
-			return fmt.Errorf("listen on %s: SO_OOBINLINE: %w", address, errno)
-		}
 		if onLoopback(fd) && pacing() != "" {
 			unpace(int32(fd)) // handed down as well
+		}
+		if err := unix.Listen(fd, backlog); err != nil {
+			return listenError(address, err)
 		}
 		if ln.bound == "" {
 			ln.bound, err = boundAddress(fd, bound)
@@ -147,6 +155,27 @@ func (ln *listener) openTCP(network, address string, loops, backlog int) error {
 		}
 	}
 	return nil
+}
+
+// options are those that a listener hands down.
+func (ln *listener) options() []socketOption {
+	k := ln.how.kept.keepAliveOptions()
+	opts := append(socketOptions[:len(socketOptions):len(socketOptions)], k[:]...)
+	return append(opts, ln.how.kept.unackedOption(), socketOption{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1})
+}
+
+// keep makes the listener hand down other time-outs. Its sockets are open.
+func (ln *listener) keep(k kept) {
+	if ln.how.kept == k || strings.HasPrefix(ln.key.listen, "unix:") {
+		return
+	}
+	ln.how.kept = k
+	for _, fd := range ln.fds {
+		for _, o := range k.keepAliveOptions() {
+			_ = o.set(fd)
+		}
+		_ = k.unackedOption().set(fd)
+	}
 }
 
 // onLoopback tells whether only this machine can connect to fd.

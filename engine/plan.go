@@ -20,6 +20,15 @@ type Service struct {
 	Name   string
 	Listen []string // host:port, [v6]:port, *:port, :port or unix:/path; port 0 takes a free one
 	Route  *Route
+
+	// ListenOptions are those of addresses in Listen that have others than the
+	// default. They hold for a listener from when it is opened.
+	ListenOptions map[string]ListenOptions
+}
+
+// ListenOptions is how to listen on one address.
+type ListenOptions struct {
+	FreeBind bool // no interface has to have the address (IP_FREEBIND); Linux only
 }
 
 // Route is what a session needs to find a backend. It is immutable, and
@@ -49,6 +58,24 @@ type Timeouts struct {
 	Total      time.Duration // all connects of one session
 	Idle       time.Duration // no byte in either direction
 	HalfClosed time.Duration // one side has ended, and no byte from the other
+	Unacked    time.Duration // sent bytes wait for a peer's acknowledgement (TCP_USER_TIMEOUT); Linux only
+	KeepAlive  time.Duration // a silent peer is asked whether it is there; if not, it is gone after twice that
+}
+
+// kept are the time-outs that the kernel keeps for us.
+type kept struct{ unacked, alive time.Duration }
+
+func (t *Timeouts) kept() kept { return kept{t.Unacked, t.KeepAlive} }
+
+// keepAliveProbes is how many questions go unanswered before a peer is gone.
+const keepAliveProbes = 4
+
+// keepAlive is what the kernel is told: it counts seconds. The questions take as
+// long together as the silence before them.
+func (k kept) keepAlive() net.KeepAliveConfig {
+	idle := max((k.alive + time.Second - 1).Truncate(time.Second), time.Second)
+	interval := max((idle / keepAliveProbes).Truncate(time.Second), time.Second)
+	return net.KeepAliveConfig{Enable: k.alive > 0, Idle: idle, Interval: interval, Count: keepAliveProbes}
 }
 
 // lingerFor bounds the wait for the last bytes before a reset.
@@ -101,6 +128,15 @@ func (p Plan) listeners() (map[listenKey]string, error) {
 		}
 	}
 	return owner, nil
+}
+
+// byName returns the services by their names.
+func (p Plan) byName() map[string]*Service {
+	services := make(map[string]*Service, len(p.Services))
+	for i := range p.Services {
+		services[p.Services[i].Name] = &p.Services[i]
+	}
+	return services
 }
 
 // listenAddr is a listening address taken apart.

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"net"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,16 @@ func unsentBytes(c *net.TCPConn) (n int, known bool) {
 		known = ierr == nil
 	})
 	return n, known && err == nil
+}
+
+// setUnacked bounds how long what was sent waits for the peer's acknowledgement
+// (TCP_USER_TIMEOUT, tcp(7)). 0 is what every socket has.
+func setUnacked(c *net.TCPConn, d time.Duration) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+		})
+	}
 }
 
 // boundQueue makes c take no more than notSent bytes that TCP has not sent yet,

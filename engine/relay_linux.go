@@ -419,7 +419,12 @@ func (l *loop) deadline(s *session, now int64) {
 	if e := &s.ends[backend]; !e.is(tuned) {
 		e.set(tuned | nodelay)
 		for _, o := range socketOptions {
-			_ = l.sys.setInt(e.fd, o.level, o.name, o.value)
+			l.setOption(e, o)
+		}
+		if k := s.svc.route.Load().Timeouts.kept(); k.alive > 0 {
+			for _, o := range k.keepAliveOptions() {
+				l.setOption(e, o)
+			}
 		}
 	}
 	if s.limit() > now {
@@ -436,6 +441,11 @@ func (l *loop) deadline(s *session, now int64) {
 		how = serverTimeout
 	}
 	l.end(s, how)
+}
+
+// setOption sets an option that the session can do without.
+func (l *loop) setOption(e *end, o socketOption) {
+	_ = l.sys.setInt(e.fd, o.level, o.name, o.value)
 }
 
 // conclude ends a session whose flows are both done. If one side was reset,

@@ -71,7 +71,7 @@ func (s *session) run() {
 			roomy = false
 		}
 	}
-	tune(s.ends[client])
+	tune(s.ends[client], s.svc.route.Load().Timeouts.kept())
 	if why, ok := s.connect(); ok {
 		s.relay()
 	} else if s.ctx.Err() == nil {
@@ -160,10 +160,10 @@ func (s *session) connect() (why refusal, ok bool) {
 		}
 		began := time.Now()
 		s.era = host.Era()
-		conn, err := dialHost(ctx, host.Addr(), route.Timeouts.Connect)
+		conn, err := dialHost(ctx, host, route.Timeouts.Connect)
 		if err == nil {
 			host.Connected(rand.Int(), time.Since(began))
-			tune(conn)
+			tune(conn, route.Timeouts.kept())
 			s.ends[backend] = conn
 			local := endpoint(conn.LocalAddr())
 			s.local.Store(&local)
@@ -189,27 +189,30 @@ func (s *session) hostFailed(host *sched.Host, errno syscall.Errno) {
 	why := classify(errno)
 	s.svc.count.failed[why].Add(1)
 	if why != local && host.FailIn(s.era) {
-		s.e.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), errno)})
+		s.e.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), connect.Reason(errno, host.Source()))})
 	}
 }
 
-func dialHost(ctx context.Context, to sched.Addr, within time.Duration) (net.Conn, error) {
+func dialHost(ctx context.Context, host *sched.Host, within time.Duration) (net.Conn, error) {
+	var d net.Dialer
+	to := host.Addr()
 	if path := to.Path(); path != "" {
-		return connect.Dial(ctx, net.Dialer{}, "unix", path, within)
+		return connect.Dial(ctx, d, "unix", path, within)
 	}
 	ip, err := zone.Numbered(to.IP())
 	if err != nil {
 		return nil, err
 	}
-	return connect.Dial(ctx, net.Dialer{}, "tcp", ip.String(), within)
+	connect.From(&d, host.Source(), ip.Addr())
+	return connect.Dial(ctx, d, "tcp", ip.String(), within)
 }
 
-// keepAlive is what semantics say for both sides.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4}
-
-func tune(c net.Conn) {
+func tune(c net.Conn, k kept) {
 	if tcp, ok := c.(*net.TCPConn); ok { // TCP_NODELAY is on already
-		_ = tcp.SetKeepAliveConfig(keepAlive)
+		_ = tcp.SetKeepAliveConfig(k.keepAlive())
+		if k.unacked > 0 {
+			setUnacked(tcp, k.unacked)
+		}
 		boundQueue(tcp)
 		keepUrgent(tcp)
 	}

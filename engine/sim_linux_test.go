@@ -288,7 +288,7 @@ func (k *sim) join(s *simSocket, slot, generation int32, side int) {
 	}
 }
 
-func (k *sim) connectTo(to sched.Addr) (int32, syscall.Errno) {
+func (k *sim) connectTo(to sched.Addr, _ netip.Addr) (int32, syscall.Errno) {
 	if k.strike(noSocket) {
 		return -1, unix.EMFILE
 	}

@@ -8,10 +8,12 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/internal/zone"
 	"github.com/txlb/txlb/sched"
 )
@@ -122,26 +124,39 @@ func nameOf(call uintptr, fd int32) netip.AddrPort {
 	return decodeAddr(&raw).IP()
 }
 
-// Keep-alive of both sides, in seconds (semantics: 60 s, 15 s, 4 probes).
-const (
-	keepIdle     = 60
-	keepInterval = 15
-	keepProbes   = 4
-)
-
 // socketOptions are what both sides of a TCP session get; a listener hands
 // them down to the sockets it accepts.
-var socketOptions = [...]struct {
-	level, name int
-	value       int32
-}{
+var socketOptions = [...]socketOption{
 	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepIdle},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, keepInterval},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepProbes},
 	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent},
 }
+
+type socketOption struct {
+	level, name int
+	value       int32
+}
+
+// keepAliveOptions are those of a socket whose peer is asked whether it is there.
+func (k kept) keepAliveOptions() [4]socketOption {
+	c := k.keepAlive()
+	on := int32(0)
+	if c.Enable {
+		on = 1
+	}
+	return [...]socketOption{
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int32(c.Idle / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int32(c.Interval / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, int32(c.Count)},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, on},
+	}
+}
+
+// unackedOption is the option of a socket whose peer has to acknowledge in time.
+func (k kept) unackedOption() socketOption {
+	return socketOption{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(k.unacked.Milliseconds())}
+}
+
+func (o socketOption) set(fd int32) syscall.Errno { return setInt(fd, o.level, o.name, o.value) }
 
 // pacing returns the name of the system's congestion control if it paces, else
 // "". BBR does (tcp(7)): every segment waits for a timer then. On the loopback
@@ -168,8 +183,9 @@ func congestion(fd int32, name string) {
 // connectTo opens a socket and starts to connect it, without pacing if unpaced
 // is set and the address is on the loopback interface. The errno is 0 when it is
 // connected already, EINPROGRESS while it is on the way. Whenever fd is not
-// negative the caller owns it, whatever the errno.
-func connectTo(to sched.Addr, unpaced bool) (fd int32, errno syscall.Errno) {
+// negative the caller owns it, whatever the errno. A valid source is the address
+// that the connection comes from.
+func connectTo(to sched.Addr, source netip.Addr, unpaced bool) (fd int32, errno syscall.Errno) {
 	var raw unix.RawSockaddrAny
 	size := encodeAddr(&raw, to)
 	n, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(raw.Addr.Family),
@@ -178,14 +194,19 @@ func connectTo(to sched.Addr, unpaced bool) (fd int32, errno syscall.Errno) {
 		return -1, errno
 	}
 	fd = int32(n)
+	scope := uint32(0)
 	if name := to.IP().Addr().Zone(); name != "" {
-		index, errno := zone.IndexBy(int(fd), name)
-		if errno != 0 {
+		if scope, errno = zone.IndexBy(int(fd), name); errno != 0 {
 			return fd, errno
 		}
-		(*unix.RawSockaddrInet6)(unsafe.Pointer(&raw)).Scope_id = index
+		(*unix.RawSockaddrInet6)(unsafe.Pointer(&raw)).Scope_id = scope
 	}
 	if raw.Addr.Family != unix.AF_UNIX {
+		if source.IsValid() {
+			if errno := connect.Bind(fd, source, to.IP().Addr(), scope); errno != 0 {
+				return fd, errno
+			}
+		}
 		// The acknowledgement of the handshake is put off: the first bytes,
 		// which often are there already, carry it. Who asks for this owes
 		// TCP_QUICKACK 1 if none come: see acknowledge.

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -26,12 +27,12 @@ func TestLoopbackIsNotPaced(t *testing.T) {
 	ln := listenLoopback(t)
 	defer func() { _ = ln.Close() }()
 	addr := addrOf(t, ln.Addr())
-	fd, _ := connectTo(addr, true)
+	fd, _ := connectTo(addr, netip.Addr{}, true)
 	defer closeFD(fd)
 	if got := control(fd); got != "reno" {
 		t.Errorf("a connection to the loopback interface has %q", got)
 	}
-	asIs, _ := connectTo(addr, false)
+	asIs, _ := connectTo(addr, netip.Addr{}, false)
 	defer closeFD(asIs)
 	system, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
@@ -50,7 +51,7 @@ func TestLoopbackIsNotPaced(t *testing.T) {
 		}
 	})
 	for listen, want := range map[string]bool{"127.0.0.1:0": true, "[::1]:0": true, "0.0.0.0:0": false, "*:0": false} {
-		l, err := openListener(listenKey{listen: listen}, 1, 16, false)
+		l, err := openListener(listenKey{listen: listen}, listening{}, 1, 16, false)
 		if err != nil {
 			t.Fatal(err)
 		}

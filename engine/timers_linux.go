@@ -100,11 +100,16 @@ func (l *loop) onTimer(t *timer, now int64) {
 
 // retime makes the sessions of some services look at their time-outs, which have
 // changed. A timer that goes off too early is set anew anyhow; one that would go
-// off too late is not. It does not wait; any goroutine may call it.
+// off too late is not. The value of a service is true if the kernel's have changed
+// too. retime does not wait; any goroutine may call it.
 func (l *loop) retime(services map[*service]bool) {
 	l.visit(func(s *session) bool {
+		keep, concerned := services[s.svc]
+		if keep {
+			l.keep(s)
+		}
 		switch {
-		case !services[s.svc]:
+		case !concerned:
 		case s.phase == established:
 			l.expectBy(s)
 		case s.phase == connecting && s.host != nil:
@@ -112,4 +117,23 @@ func (l *loop) retime(services map[*service]bool) {
 		}
 		return true
 	}, func() {})
+}
+
+// keep sets the time-outs that the kernel keeps for us on both sockets.
+func (l *loop) keep(s *session) {
+	k := s.svc.route.Load().Timeouts.kept()
+	for i := range s.ends {
+		e := &s.ends[i]
+		if e.fd < 0 || e.is(unixSocket) {
+			continue
+		}
+		if i == client || s.phase == established { // a backend gets it when it is connected
+			l.setOption(e, k.unackedOption())
+		}
+		if e.is(tuned) {
+			for _, o := range k.keepAliveOptions() {
+				l.setOption(e, o)
+			}
+		}
+	}
 }

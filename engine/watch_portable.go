@@ -35,11 +35,13 @@ func (w *watch) stop() {
 }
 
 // reset makes the watch go off when the session has been silent for too long, as
-// its activity and its time-outs are now.
-func (w *watch) reset(s *session) {
+// its activity and its time-outs are now. It returns false if the watch does not
+// run: the session has no backend yet, or has ended.
+func (w *watch) reset(s *session) (runs bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.set(s.left())
+	return w.timer != nil
 }
 
 func (w *watch) set(left time.Duration) {

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -30,9 +31,10 @@ type connects struct {
 }
 
 type identity struct {
-	name  string
-	addr  Addr
-	times *Times
+	name   string
+	addr   Addr
+	times  *Times
+	source atomic.Pointer[netip.Addr] // nil: none; changes as seldom as the configuration
 }
 
 // counters are all that Pick and Release touch. Sessions now are picks less
@@ -58,7 +60,7 @@ func NewHost(name string, addr Addr) *Host { return NewHostIn(new(Times), name, 
 // NewHostIn is NewHost for a host whose times are counted together with those of
 // its group.
 func NewHostIn(group *Times, name string, addr Addr) *Host {
-	return &Host{identity: identity{name, addr, group}}
+	return &Host{identity: identity{name: name, addr: addr, times: group}}
 }
 
 // Name returns the name that the configuration gives the host.
@@ -66,6 +68,22 @@ func (h *Host) Name() string { return h.name }
 
 // Addr returns the address to connect to.
 func (h *Host) Addr() Addr { return h.addr }
+
+// Source returns the address that connections to the host come from; not valid if
+// the kernel is to choose.
+func (h *Host) Source() netip.Addr {
+	if a := h.source.Load(); a != nil {
+		return *a
+	}
+	return netip.Addr{}
+}
+
+// SetSource sets what [Host.Source] returns.
+func (h *Host) SetSource(a netip.Addr) {
+	if a != h.Source() {
+		h.source.Store(&a)
+	}
+}
 
 // Times returns where the times of the host's connects and sessions are counted.
 func (h *Host) Times() *Times { return h.times }

@@ -470,3 +470,129 @@ type readOnly struct{ net.Conn }
 
 func (readOnly) Write(p []byte) (int, error) { return len(p), nil }
 func (readOnly) CloseWrite() error           { return nil }
+
+// A peer goes without a word while bytes wait for its acknowledgement: the session
+// ends after unacked, be it the client or the host, though idle is an hour. Without
+// unacked the kernel tries for a quarter of an hour, and so does the session.
+func TestDeadPeersWithUnacknowledgedData(t *testing.T) {
+	t.Parallel()
+	const unacked = 3 * time.Second
+	for name, test := range map[string]struct {
+		timeouts string
+		dead     string // whose packets are dropped
+		ends     bool
+	}{
+		"host":             {fmt.Sprintf(`unacked="%v"`, unacked), backIP, true},
+		"client":           {fmt.Sprintf(`unacked="%v"`, unacked), otherIP, true},
+		"host, no limit":   {"", backIP, false},
+		"client, no limit": {"", otherIP, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNetwork(t)
+			speak := make(chan struct{})
+			b := n.balance(n.back, onFront(`<timeouts idle="1h" halfClosed="1h" `+test.timeouts+`/>`, n.backend(backIP+":0", func(c *net.TCPConn) {
+				hello := make([]byte, 100)
+				k, _ := c.Read(hello)
+				_, _ = c.Write(hello[:k])
+				<-speak
+				_, _ = c.Write(hello[:k])
+				_, _ = c.Read(hello)
+			})))
+			b.dialer = func(address string) (c net.Conn, err error) {
+				err = within(n.back, func() error {
+					d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(otherIP)}, Timeout: patience}
+					c, err = d.Dial("tcp", address)
+					return err
+				})
+				return c, err
+			}
+			c := b.bystanders(1).conns[0]
+			n.filter(fmt.Sprintf("ip daddr %[1]s drop; ip saddr %[1]s drop", test.dead))
+			start := time.Now()
+			if test.dead == backIP {
+				if _, err := c.Write([]byte("anybody there?")); err != nil {
+					t.Fatal(err)
+				}
+				defer close(speak)
+			} else {
+				close(speak)
+			}
+			active := func() float64 { return sum(b.samples(), "txlb_sessions") }
+			if !test.ends {
+				for time.Since(start) < unacked+2*time.Second {
+					if active() != 1 {
+						t.Fatalf("the session ended after %v", time.Since(start))
+					}
+					time.Sleep(100 * time.Millisecond) // between two looks
+				}
+				return
+			}
+			eventually(t, "the session ends", func() bool { return active() == 0 })
+			if took := time.Since(start); took < unacked || took > unacked+5*time.Second {
+				t.Errorf("the session ended after %v, want %v", took, unacked)
+			}
+			how := "CD"
+			if test.dead == backIP {
+				how = "SD"
+				_ = c.SetReadDeadline(time.Now().Add(patience))
+				if _, err := c.Read(make([]byte, 100)); !errors.Is(err, unix.ECONNRESET) {
+					t.Errorf("the client of a dead host: %v, want a reset", err)
+				}
+			}
+			if b.sample(ended(how)) != 1 {
+				t.Errorf("the session did not end by %s", how)
+			}
+		})
+	}
+}
+
+// One source address has room for as many connections to each host as there are
+// local ports, and checks come from it as well.
+func TestSourceUsesPortsForEachHost(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	const ports, source = 8, "10.91.0.5"
+	n.ip("-n", n.front, "addr", "add", source+"/24", "dev", "eth0")
+	var wrong atomic.Int64
+	seen := func(c *net.TCPConn) {
+		if host, _, _ := net.SplitHostPort(c.RemoteAddr().String()); host != source {
+			wrong.Add(1)
+		}
+		echo(c)
+	}
+	doc := onFront(`<timeouts connect="5s"/>`, n.backend(backIP+":0", seen), n.backend(otherIP+":0", seen))
+	doc = strings.ReplaceAll(doc, "<host ", `<host source="`+source+`" `)
+	b := n.balance(n.back, strings.Replace(doc, "<host ", `<check type="expect" send="x" expect="x" interval="1s"/><host `, 1))
+	eventually(t, "checks pass", func() bool {
+		all := b.samples()
+		for _, h := range []string{"h0", "h1"} {
+			if all[`txlb_checks_total{service="web",group="g",host="`+h+`",result="L7OK"}`] == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	if out, err := exec.Command(debian.Path("ip"), "netns", "exec", n.front, "sh", "-c",
+		fmt.Sprintf("echo 40001 %d > /proc/sys/net/ipv4/ip_local_port_range", 40000+ports)).CombinedOutput(); err != nil {
+		t.Skipf("the range of local ports cannot be set: %v: %s", err, out)
+	}
+	open := 0
+	for range 2 * ports {
+		c, err := b.dialer(b.addr("web", 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if ask(c, "a port?") == nil {
+			open++
+		}
+	}
+	if open <= ports {
+		t.Errorf("%d sessions over %d local ports to two hosts: a port serves one host only", open, ports)
+	}
+	if n := wrong.Load(); n != 0 {
+		t.Errorf("%d connections did not come from %s", n, source)
+	}
+	b.hostsUp()
+}

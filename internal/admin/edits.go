@@ -128,7 +128,7 @@ func addService(e *edit) error {
 		return err
 	}
 	s := config.NewService(name)
-	s.Listen = []config.Listen{{Address: listen}}
+	s.Listen = []config.Listen{e.listener()}
 	e.config.Services = append(e.config.Services, s)
 	e.named(name)
 	e.warn("service %s has no group: its clients will be closed until addGroup and addHost", show(name))
@@ -161,9 +161,16 @@ func addListen(e *edit) error {
 	if err != nil {
 		return err
 	}
-	address := e.args.text("address")
-	s.Listen = append(s.Listen, config.Listen{Address: address})
-	return e.do("listen on %s for service %s", address, show(s.Name))
+	l := e.listener()
+	s.Listen = append(s.Listen, l)
+	return e.do("listen on %s for service %s", l.Address, show(s.Name))
+}
+
+// listener is a new listener as the command says it.
+func (e *edit) listener() config.Listen {
+	l := config.Listen{Address: e.args.text("address")}
+	e.assign("listen", &l)
+	return l
 }
 
 // listener returns the place of a listener of the service.
@@ -224,7 +231,7 @@ func switchPort(e *edit) error {
 	if sameAddress(was, address) {
 		return e.nothing("service %s listens on %s", show(s.Name), was)
 	}
-	s.Listen[i] = config.Listen{Address: address}
+	s.Listen[i].Address = address
 	return e.do("listen on %s instead of %s for service %s", address, was, show(s.Name))
 }
 

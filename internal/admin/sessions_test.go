@@ -247,3 +247,32 @@ func TestSlowStartAndResolveByVerb(t *testing.T) {
 	r.refused("setHost web main a resolve=10ms", "resolve: 10ms is not between", "1s")
 	r.refused("setHost web main a", "slowStart=DUR", "resolve=DUR")
 }
+
+// Verbs know the source of a host, what the kernel keeps for a service, and
+// listeners whose address no interface has.
+func TestSourceKeepAliveAndFreeBindByVerb(t *testing.T) {
+	r := newRig(t, plainDoc())
+	h := func() *config.Host { return stateHost(r.dir.State(), "web", "main", "a").Config }
+	r.do("setHost web main a source=127.0.0.5")
+	if got := r.target("web", "main", "a").Source().String(); h().Source != "127.0.0.5" || got != "127.0.0.5" {
+		t.Errorf("source %q, of the host %s", h().Source, got)
+	}
+	r.do(`setHost web main a source=""`)
+	if h().Source != "" || r.target("web", "main", "a").Source().IsValid() {
+		t.Errorf("source %q", h().Source)
+	}
+	r.refused("setHost web main a source=client", "not supported by this version yet")
+	r.refused("setHost web main a source=::1", "not both IPv4 or both IPv6")
+	r.do("setService web unacked=10s keepAlive=0")
+	for _, s := range r.dir.State().Config.Services {
+		if s.Name == "web" && (s.Timeouts.Unacked != 10*time.Second || s.Timeouts.KeepAlive != 0) {
+			t.Errorf("time-outs %+v", s.Timeouts)
+		}
+	}
+	r.refused("setService web unacked=10ms", "is not between 1s and 24h, nor 0")
+	r.refused("addListen web 192.0.2.77:0", "192.0.2.77")
+	if runtime.GOOS == "linux" {
+		r.do("addListen web 192.0.2.77:0 freeBind=yes")
+		r.do("addService free 192.0.2.78:0 freeBind=yes")
+	}
+}

@@ -122,10 +122,12 @@ func Verbs() []Verb {
 		reported("show log", "the last lines of the log", "the log"),
 		reads("help", "all verbs, or one", (*call).help, Param{Name: "verb", Kind: VerbName}, Param{Name: "word", Kind: Text}),
 
-		alias(edits("addService", "a new service that listens on an address; it needs a group next", addService,
-			Param{Name: "name", Aliases: []string{"service"}, Required: true}, listen()), "newService"),
+		alias(edits("addService", "a new service that listens on an address; it needs a group next", addService, slices.Concat([]Param{
+			{Name: "name", Aliases: []string{"service"}, Required: true}, listen(),
+		}, settings("listen"))...), "newService"),
 		destructive(edits("delService", "close the listeners of a service and forget it; its sessions go on", delService, service())),
-		edits("addListen", "one more address for the clients of a service", addListen, service(), listen()),
+		edits("addListen", "one more address for the clients of a service", addListen, slices.Concat(
+			[]Param{service(), listen()}, settings("listen"))...),
 		destructive(edits("delListen", "close a listener; what waits in its queue is served", delListen, service(), listen())),
 		edits("switchPort", "move a service to another address, or to another port of the same", switchPort,
 			service(), Param{Name: "address", Aliases: []string{"listen", "ip", "port"}, Required: true},

@@ -15,13 +15,16 @@ import (
 // is full it asks again: over TCP the kernel would. A connection to itself is
 // refused. The error has the errno in it, or is a time-out. An answer that is there
 // when the time is over counts, also where this process stood still meanwhile and
-// has not seen it.
+// has not seen it. See [From] for a source address.
 func Dial(ctx context.Context, d net.Dialer, network, address string, within time.Duration) (net.Conn, error) {
 	ctx, limit := newLimit(ctx, within)
 	defer limit.stop()
 	if network != "unix" {
 		d.Control = func(network, address string, c syscall.RawConn) error {
 			limit.watch(c)
+			if d.LocalAddr != nil {
+				_ = c.Control(noPort)
+			}
 			return abort(network, address, c)
 		}
 	}
@@ -29,7 +32,7 @@ func Dial(ctx context.Context, d net.Dialer, network, address string, within tim
 	if _, told := errors.AsType[syscall.Errno](err); err != nil && !told && limit.over.Load() {
 		err = timeout(network, err, context.DeadlineExceeded)
 	}
-	return conn, err
+	return conn, unbound(err)
 }
 
 func dial(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {

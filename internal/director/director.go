@@ -415,6 +415,12 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 		p := engine.Service{Name: s.Config.Name, Route: r.plan}
 		for _, l := range s.Config.Listen {
 			p.Listen = append(p.Listen, l.Address)
+			if l.FreeBind {
+				if p.ListenOptions == nil {
+					p.ListenOptions = map[string]engine.ListenOptions{}
+				}
+				p.ListenOptions[l.Address] = engine.ListenOptions{FreeBind: true}
+			}
 		}
 		plan.Services = append(plan.Services, p)
 	}
@@ -429,6 +435,7 @@ func newRoute(s *Service, before *route) (*route, error) {
 		Timeouts: engine.Timeouts{
 			Connect: c.Timeouts.Connect, Total: c.Timeouts.Total,
 			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.WhenHalfClosed(),
+			Unacked: c.Timeouts.Unacked, KeepAlive: c.Timeouts.KeepAlive,
 		},
 		Tries: c.Limits.Tries,
 	}}

@@ -302,7 +302,7 @@ func (d *Director) start(ctx context.Context, due []dueProbe, now time.Time) {
 		d.probing++
 		p.target.probing = true
 		p.target.last = now
-		probe := p.rule.of(p.target.key.addr, p.up, p.allDown)
+		probe := p.rule.of(p.target.Host, p.target.key.addr, p.up, p.allDown)
 		if d.opt.Probe == nil && probe.Type == health.TCP {
 			together = append(together, p.target)
 			connects = append(connects, probe)

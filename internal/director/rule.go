@@ -82,9 +82,9 @@ func (r *rule) every(up, changing, allDown bool) time.Duration {
 // of returns the probe of a host. As with HAProxy the interval bounds the
 // connect, so that the next probe is not late because a host is silent; one
 // that connects has the whole time-out to answer.
-func (r *rule) of(addr sched.Addr, up, allDown bool) health.Probe {
+func (r *rule) of(host *sched.Host, addr sched.Addr, up, allDown bool) health.Probe {
 	p := r.probe
-	p.Addr = addr
+	p.Addr, p.Source = addr, host.Source()
 	if r.port != 0 && addr.Path() == "" {
 		p.Addr = sched.TCPAddr(netip.AddrPortFrom(addr.IP().Addr(), r.port))
 	}

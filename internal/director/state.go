@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -167,6 +168,8 @@ func (t *Target) restate(change func(*Status)) {
 func (t *Target) settle(g *Group, h *config.Host) {
 	t.rule, t.slowStart, t.maint = g.rule, h.SlowStart, h.State == "maint"
 	t.Host.SetFailLimit(g.Config.MaxFails, g.Config.FailWindow)
+	source, _ := netip.ParseAddr(h.Source) // "" is none; the model has been checked
+	t.Host.SetSource(source.Unmap())
 	if s := t.Status(); s.Fall != g.rule.fall || s.Rise != g.rule.rise {
 		t.restate(func(*Status) {})
 	}

@@ -60,7 +60,7 @@ func (b *batch) start() {
 	epoll, _, errno := syscall.RawSyscall(unix.SYS_EPOLL_CREATE1, unix.EPOLL_CLOEXEC, 0, 0)
 	if errno != 0 {
 		for i := range b.probes {
-			b.report(i, connectFailed(errno))
+			b.report(i, b.probes[i].connectFailed(errno))
 		}
 		return
 	}
@@ -75,7 +75,7 @@ func (b *batch) connect(i int) {
 	p := &b.probes[i]
 	begun := time.Now()
 	failed := func(errno syscall.Errno) {
-		r := connectFailed(errno)
+		r := p.connectFailed(errno)
 		r.Took = time.Since(begun)
 		b.report(i, r)
 	}
@@ -84,9 +84,9 @@ func (b *batch) connect(i int) {
 		failed(errno)
 		return
 	}
-	switch errno := callConnect(fd, p.Addr); {
+	switch errno := callConnect(fd, p.Addr, p.Source); {
 	case errno == 0: // a UNIX socket, or the loopback of some systems
-		r := connected(fd, p.Addr)
+		r := connected(fd, p)
 		r.Took = time.Since(begun)
 		closeReset(fd)
 		b.report(i, r)
@@ -115,9 +115,9 @@ func (b *batch) connect(i int) {
 
 // connected is the result of a connect that has succeeded. To ask whether the
 // connection was made to itself costs a call in twenty.
-func connected(fd int, to sched.Addr) Result {
-	if to.Path() == "" && connect.Self(localAddr(fd), to.IP()) {
-		return connectFailed(syscall.ECONNREFUSED)
+func connected(fd int, p *Probe) Result {
+	if p.Addr.Path() == "" && connect.Self(localAddr(fd), p.Addr.IP()) {
+		return p.connectFailed(syscall.ECONNREFUSED)
 	}
 	return Result{Code: L4OK}
 }
@@ -163,16 +163,23 @@ func openSocket(to sched.Addr) (fd int, errno syscall.Errno) {
 	return int(s), 0
 }
 
-// callConnect calls connect(2), once.
-func callConnect(fd int, to sched.Addr) syscall.Errno {
+// callConnect calls connect(2), once. A valid source is the address to connect
+// from.
+func callConnect(fd int, to sched.Addr, source netip.Addr) syscall.Errno {
 	var raw unix.RawSockaddrAny
 	size := encode(&raw, to)
+	scope := uint32(0)
 	if name := to.IP().Addr().Zone(); name != "" {
-		index, errno := zone.IndexBy(fd, name)
-		if errno != 0 {
+		var errno syscall.Errno
+		if scope, errno = zone.IndexBy(fd, name); errno != 0 {
 			return errno
 		}
-		(*unix.RawSockaddrInet6)(unsafe.Pointer(&raw)).Scope_id = index
+		(*unix.RawSockaddrInet6)(unsafe.Pointer(&raw)).Scope_id = scope
+	}
+	if source.IsValid() && to.Path() == "" {
+		if errno := connect.Bind(int32(fd), source, to.IP().Addr(), scope); errno != 0 {
+			return errno
+		}
 	}
 	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), size)
 	return errno
@@ -259,9 +266,9 @@ func (b *batch) take() bool {
 		}
 		var r Result
 		if errno != 0 {
-			r = connectFailed(errno)
+			r = b.probes[a.probe].connectFailed(errno)
 		} else {
-			r = connected(a.fd, b.probes[a.probe].Addr)
+			r = connected(a.fd, &b.probes[a.probe])
 		}
 		r.Took = now.Sub(a.begun)
 		b.end(a, r)
@@ -279,13 +286,13 @@ func (b *batch) askAgain() {
 		if a.fd < 0 || !a.full {
 			continue
 		}
-		errno := callConnect(a.fd, b.probes[a.probe].Addr)
+		errno := callConnect(a.fd, b.probes[a.probe].Addr, netip.Addr{}) // UNIX sockets alone are asked again
 		if errno == syscall.EAGAIN {
 			continue
 		}
 		r := Result{Code: L4OK}
 		if errno != 0 {
-			r = connectFailed(errno)
+			r = b.probes[a.probe].connectFailed(errno)
 		}
 		r.Took = time.Since(a.begun)
 		b.end(a, r)

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -46,7 +47,9 @@ type Status struct{ Low, High int }
 // Probe is what to ask of which host.
 type Probe struct {
 	Addr sched.Addr
-	Type Type
+	// Source is the address to connect from; not valid if the kernel is to choose.
+	Source netip.Addr
+	Type   Type
 	// Timeout bounds the probe as a whole. Connect bounds the connect within it;
 	// 0 means that nothing else does.
 	Timeout, Connect time.Duration
@@ -206,12 +209,15 @@ func dial(ctx context.Context, p *Probe) (net.Conn, Result) {
 	}
 	within := p.connectWithin()
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+	if network != "unix" {
+		connect.From(&d, p.Source, p.Addr.IP().Addr())
+	}
 	conn, err := connect.Dial(ctx, d, network, address, within)
 	if err == nil {
 		return conn, Result{}
 	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return nil, connectFailed(errno)
+		return nil, p.connectFailed(errno)
 	}
 	if timedOut(err) {
 		return nil, Result{Code: L4Tout, Text: silent(within)}
@@ -235,14 +241,16 @@ func reset(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// connectFailed is the result of a connect(2) that failed. ENOSPC is no room in the
+// connectFailed is the result of a connect(2) that failed, or of what comes before
+// it. ENOSPC is no room in the
 // poller that waits for the answer (epoll_ctl(2)).
-func connectFailed(errno syscall.Errno) Result {
+func (p *Probe) connectFailed(errno syscall.Errno) Result {
+	text := connect.Reason(errno, p.Source).Error()
 	switch {
 	case connect.Ours(errno) || errno == syscall.ENOSPC:
-		return Result{Code: SockErr, Text: errno.Error()}
+		return Result{Code: SockErr, Text: text}
 	case errno == syscall.ETIMEDOUT:
-		return Result{Code: L4Tout, Text: errno.Error()}
+		return Result{Code: L4Tout, Text: text}
 	}
-	return Result{Code: L4Con, Text: errno.Error()}
+	return Result{Code: L4Con, Text: text}
 }

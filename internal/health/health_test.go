@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -119,5 +120,44 @@ func TestLateness(t *testing.T) {
 	_ = ln.Close()
 	if r := Run(t.Context(), Probe{Addr: parse(t, ln.Addr().String()), Timeout: 10 * time.Second}); r.OK() || r.Late != 0 {
 		t.Errorf("%v took %v and was %v late", r, r.Took, r.Late)
+	}
+}
+
+// A probe comes from its source; one that this machine does not have is told.
+func TestSource(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	from := make(chan string, 1)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+			from <- host
+			_, _ = c.Write([]byte("x"))
+			_ = c.Close()
+		}
+	}()
+	p := Probe{Addr: parse(t, ln.Addr().String()), Type: Expect, Expect: "x", Timeout: 5 * time.Second, Source: netip.MustParseAddr("127.0.0.5")}
+	if r := Run(t.Context(), p); !r.OK() {
+		t.Error(r)
+	} else if got := <-from; got != "127.0.0.5" {
+		t.Errorf("the probe came from %s", got)
+	}
+	p.Type = TCP
+	for way, probe := range ways {
+		if r := probe(t.Context(), p); r.Code != L4OK {
+			t.Errorf("%s: %v", way, r)
+		}
+		lost := p
+		lost.Source = netip.MustParseAddr("192.0.2.77")
+		if r := probe(t.Context(), lost); r.Code != L4Con || !strings.Contains(r.Text, "source 192.0.2.77 is not an address of this machine") {
+			t.Errorf("%s: %v", way, r)
+		}
 	}
 }
