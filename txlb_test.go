@@ -35,7 +35,7 @@ var rooms = map[string][]string{
 	"internal/admin":          {"config", "engine", "internal/director", "internal/passwd", "internal/status", "sched"},
 	"internal/admin/control":  {"engine"},
 	"internal/admin/socket":   {"config", "engine", "internal/admin", "internal/director", "internal/health", "internal/status", "sched"},
-	"internal/admin/console":  {"config", "internal/admin"},
+	"internal/admin/console":  {"config", "internal/admin", "internal/status", "sched"},
 	"internal/admin/ssh":      {"internal/admin", "internal/admin/console"},
 	"internal/director":       {"config", "engine", "internal/health", "sched"},
 	"internal/connect":        {},

@@ -42,26 +42,21 @@ type ServiceInfo struct {
 // HostInfo is one host in the Data of show hosts. Its counters are those of
 // all its addresses.
 type HostInfo struct {
-	Service       string            `json:"service"`
-	Group         string            `json:"group"`
-	Enabled       bool              `json:"enabled"` // the group takes the clients
-	Name          string            `json:"name"`
-	Address       string            `json:"address"` // as configured
-	State         string            `json:"state"`
-	Weight        int               `json:"weight"`
-	Backup        bool              `json:"backup"`
-	Settings      map[string]string `json:"settings"` // every attribute that setHost knows
-	Up            bool              `json:"up"`       // one of its addresses is
-	Health        string            `json:"health"`   // up, part (some addresses), down, none (no address), maint
-	Reason        string            `json:"reason,omitempty"`
-	Problem       string            `json:"problem,omitempty"` // with its name, though it may be up
-	Sessions      int64             `json:"sessions"`
-	SessionsTotal uint64            `json:"sessions_total"`
-	Failures      uint64            `json:"connect_failures"`
-	EarlyResets   uint64            `json:"early_resets"` // sessions that it reset before the first byte of an answer
-	In            uint64            `json:"bytes_in"`
-	Out           uint64            `json:"bytes_out"`
-	Targets       []TargetInfo      `json:"targets"`
+	Service  string            `json:"service"`
+	Group    string            `json:"group"`
+	Enabled  bool              `json:"enabled"` // the group takes the clients
+	Name     string            `json:"name"`
+	Address  string            `json:"address"` // as configured
+	State    string            `json:"state"`
+	Weight   int               `json:"weight"`
+	Backup   bool              `json:"backup"`
+	Settings map[string]string `json:"settings"` // every attribute that setHost knows
+	Up       bool              `json:"up"`       // one of its addresses is
+	Health   string            `json:"health"`   // up, part (some addresses), down, none (no address), maint
+	Reason   string            `json:"reason,omitempty"`
+	Problem  string            `json:"problem,omitempty"` // with its name, though it may be up
+	Targets  []TargetInfo      `json:"targets"`
+	Counters Counters          `json:"-" counters:"host"` // of all its addresses, written beside the other fields
 }
 
 // TargetInfo is one address of a host.
@@ -150,7 +145,10 @@ func (k *call) showHosts() (Result, error) {
 		return Result{}, fmt.Errorf("SERVICE is missing; write %s", k.verb.Syntax())
 	}
 	infos := []HostInfo{}
-	t := table{head: []string{"service", "group", "host", "address", "state", "health", "weight", "sessions", "total", "failures", "resets", "in", "out"}, right: 6}
+	t := table{head: []string{"service", "group", "host", "address", "state", "health", "weight"}, right: 6}
+	for n := range status.HostCounters {
+		t.head = append(t.head, strings.ToLower(status.HostCounters[n].Label))
+	}
 	for n := range r.Services {
 		s := &r.Services[n]
 		for m := range s.Groups {
@@ -176,7 +174,11 @@ func (k *call) showHosts() (Result, error) {
 				if i.Backup {
 					state += ",backup"
 				}
-				t.row(i.Service, where, i.Name, i.Address, state, health, i.Weight, i.Sessions, i.SessionsTotal, i.Failures, i.EarlyResets, i.In, i.Out)
+				cells := []any{i.Service, where, i.Name, i.Address, state, health, i.Weight}
+				for n := range status.HostCounters {
+					cells = append(cells, i.Counters[status.HostCounters[n].Key])
+				}
+				t.row(cells...)
 			}
 		}
 	}
@@ -191,7 +193,7 @@ func hostInfo(s *status.Service, g *status.Group, h *status.Host) HostInfo {
 		Address: h.Config.Address, State: h.Config.State, Weight: h.Config.Weight, Backup: h.Config.Backup,
 		Settings: map[string]string{},
 		Up:       h.Stats.Up, Health: h.Health.String(), Problem: h.Problem, Targets: []TargetInfo{},
-		Sessions: h.Stats.Active, SessionsTotal: h.Stats.Picks, Failures: h.Stats.Failures, EarlyResets: h.Stats.EarlyResets, In: h.Stats.In, Out: h.Stats.Out,
+		Counters: counters(&h.Stats),
 	}
 	if !h.Stats.Up {
 		i.Reason = h.Reason

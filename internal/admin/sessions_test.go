@@ -210,7 +210,7 @@ func TestSessionsOfLostAddresses(t *testing.T) {
 				t.Fatal(err)
 			}
 			h := results[0].Data.([]HostInfo)[0]
-			if h.Sessions != 1 || len(h.Targets) != 2 || h.Targets[0].Leaving || !h.Targets[1].Leaving || h.Targets[1].Sessions != 1 {
+			if h.Counters["sessions"] != 1 || len(h.Targets) != 2 || h.Targets[0].Leaving || !h.Targets[1].Leaving || h.Targets[1].Sessions != 1 {
 				t.Errorf("host %+v", h)
 			}
 			if verb == "" { // the name server fails

@@ -278,7 +278,7 @@ func TestStatusAndTables(t *testing.T) {
 		t.Errorf("services %+v", s)
 	}
 	hosts := get("show hosts web main").Data.([]HostInfo)
-	if len(hosts) != 2 || !hosts[0].Up || hosts[0].Sessions != 1 || hosts[1].Up || hosts[0].Address != a.addr || hosts[1].Targets[0].Up {
+	if len(hosts) != 2 || !hosts[0].Up || hosts[0].Counters["sessions"] != 1 || hosts[1].Up || hosts[0].Address != a.addr || hosts[1].Targets[0].Up {
 		t.Errorf("hosts %+v", hosts)
 	}
 	if n := len(get("show hosts web").Data.([]HostInfo)); n != 3 {

@@ -12,8 +12,9 @@ type Counter[T any] struct {
 	Gauge  bool   // it may fall
 	Column string // of show stat, as HAProxy names it; "": it has none
 	Key    string // in JSON
-	Label  string // on the page and in the live view
-	Bytes  bool   // Label's figures are sizes
+	Label  string // on the page and over a column
+	Short  string // over a column of the live view
+	Bytes  bool   // it counts bytes
 	Value  func(*T) uint64
 }
 
@@ -25,37 +26,38 @@ func (c *Counter[T]) Kind() string {
 	return "counter"
 }
 
-// HostCounters are the counters of hosts; those of a group are their sums.
+// HostCounters are the counters of hosts; those of a group are their sums. The
+// order is that of columns.
 var HostCounters = []Counter[sched.HostStats]{
 	{
-		Metric: "txlb_sessions", Gauge: true, Column: "scur", Key: "sessions", Label: "Sessions",
+		Metric: "txlb_sessions", Gauge: true, Column: "scur", Key: "sessions", Label: "Sessions", Short: "sess",
 		Help:  "Sessions on the host now, connecting ones included",
 		Value: func(s *sched.HostStats) uint64 { return uint64(s.Active) },
 	},
 	{
-		Metric: "txlb_sessions_total", Column: "stot", Key: "sessions_total", Label: "Total",
+		Metric: "txlb_sessions_total", Column: "stot", Key: "sessions_total", Label: "Total", Short: "total",
 		Help:  "Sessions given to the host, retries included",
 		Value: func(s *sched.HostStats) uint64 { return s.Picks },
 	},
 	{
-		Metric: "txlb_bytes_in_total", Column: "bin", Key: "bytes_in", Label: "In", Bytes: true,
-		Help:  "Bytes from clients",
-		Value: func(s *sched.HostStats) uint64 { return s.In },
-	},
-	{
-		Metric: "txlb_bytes_out_total", Column: "bout", Key: "bytes_out", Label: "Out", Bytes: true,
-		Help:  "Bytes to clients",
-		Value: func(s *sched.HostStats) uint64 { return s.Out },
-	},
-	{
-		Metric: "txlb_host_connect_failures_total", Column: "econ", Key: "connect_failures", Label: "Failures",
+		Metric: "txlb_host_connect_failures_total", Column: "econ", Key: "connect_failures", Label: "Failures", Short: "fail",
 		Help:  "Failed connects to the host",
 		Value: func(s *sched.HostStats) uint64 { return s.Failures },
 	},
 	{
-		Metric: "txlb_host_early_resets_total", Column: "eresp", Key: "early_resets", Label: "Resets",
+		Metric: "txlb_host_early_resets_total", Column: "eresp", Key: "early_resets", Label: "Resets", Short: "reset",
 		Help:  "Sessions that the host reset before the first byte of an answer",
 		Value: func(s *sched.HostStats) uint64 { return s.EarlyResets },
+	},
+	{
+		Metric: "txlb_bytes_in_total", Column: "bin", Key: "bytes_in", Label: "In", Short: "in", Bytes: true,
+		Help:  "Bytes from clients",
+		Value: func(s *sched.HostStats) uint64 { return s.In },
+	},
+	{
+		Metric: "txlb_bytes_out_total", Column: "bout", Key: "bytes_out", Label: "Out", Short: "out", Bytes: true,
+		Help:  "Bytes to clients",
+		Value: func(s *sched.HostStats) uint64 { return s.Out },
 	},
 }
 

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // plant is a Source whose counters grow by what a test says for each look.
@@ -49,11 +50,25 @@ func (p *plant) Snapshot(context.Context) (Snapshot, error) {
 	for i, name := range p.names {
 		s.Hosts = append(s.Hosts, admin.HostInfo{
 			Service: "web", Group: "main", Enabled: true, Name: name, Address: fmt.Sprintf("10.0.0.%d:80", i), State: "ready", Up: i == 0,
-			Reason: "refused", Sessions: int64(i), SessionsTotal: 5 * n * uint64(i), Weight: 1,
+			Reason: "refused", Counters: admin.Counters{"sessions": uint64(i), "sessions_total": 5 * n * uint64(i)}, Weight: 1,
 		})
 	}
 	s.Hosts = append(s.Hosts, admin.HostInfo{Service: "mail", Group: "only", Enabled: true, Name: "m", State: "maint", Up: true})
 	return s, nil
+}
+
+// Each counter of hosts has a column, where there is room.
+func TestTopShowsEveryCounter(t *testing.T) {
+	v := newView(Style{})
+	v.size = size{400, 20}
+	s, _ := (&plant{names: []string{"a"}}).Snapshot(t.Context())
+	v.take(s, nil)
+	heads := v.draw()[1]
+	for i := range status.HostCounters {
+		if name := status.HostCounters[i].Short; name == "" || !slices.Contains(strings.Fields(heads), name) {
+			t.Errorf("no column %q in %q", name, heads)
+		}
+	}
 }
 
 // draws shows what a terminal that was written to has on its lines.
@@ -266,7 +281,7 @@ func TestViewFitsAnySize(t *testing.T) {
 				svc := admin.ServiceInfo{Name: word.Draw(t, "service"), Listen: []string{word.Draw(t, "listen")}, Sessions: int64(big.Draw(t, "n") >> 1), In: big.Draw(t, "in"), SessionsTotal: big.Draw(t, "total")}
 				s.Services = append(s.Services, svc)
 				for range rapid.IntRange(0, 5).Draw(t, "hosts") {
-					s.Hosts = append(s.Hosts, admin.HostInfo{Service: svc.Name, Name: word.Draw(t, "host"), Out: big.Draw(t, "out"), Reason: word.Draw(t, "reason")})
+					s.Hosts = append(s.Hosts, admin.HostInfo{Service: svc.Name, Name: word.Draw(t, "host"), Counters: admin.Counters{"bytes_out": big.Draw(t, "out")}, Reason: word.Draw(t, "reason")})
 				}
 			}
 			v.take(s, nil)

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/sched"
 )
 
 // view is a live view without its terminal: snapshots and keys go in, lines come
@@ -50,13 +52,13 @@ func orders() []order {
 		{'c', "config", nil},
 		{'n', "name", func(a, b *row) int { return cmp.Compare(a.name, b.name) }},
 		{'h', "health", func(a, b *row) int { return cmp.Compare(b.trouble, a.trouble) }},
-		{'s', "sess", func(a, b *row) int { return cmp.Compare(b.sessions, a.sessions) }},
+		{'s', "sess", func(a, b *row) int { return b.more(a, "sessions") }},
 		{'r', "new/s", func(a, b *row) int { return cmp.Compare(b.rate.sessions, a.rate.sessions) }},
 		{'i', "in/s", func(a, b *row) int { return cmp.Compare(b.rate.in, a.rate.in) }},
 		{'o', "out/s", func(a, b *row) int { return cmp.Compare(b.rate.out, a.rate.out) }},
-		{'t', "total", func(a, b *row) int { return cmp.Compare(b.total, a.total) }},
-		{'f', "fail", func(a, b *row) int { return cmp.Compare(b.failures, a.failures) }},
-		{'b', "bytes", func(a, b *row) int { return cmp.Compare(b.in+b.out, a.in+a.out) }},
+		{'t', "total", func(a, b *row) int { return b.more(a, "sessions_total") }},
+		{'f', "fail", func(a, b *row) int { return b.more(a, "connect_failures") }},
+		{'b', "bytes", func(a, b *row) int { return cmp.Compare(b.bytes(), a.bytes()) }},
 		{'w', "weight", func(a, b *row) int { return cmp.Compare(b.weight, a.weight) }},
 	}
 }
@@ -72,14 +74,17 @@ type row struct {
 	colour   colour
 	trouble  int // 0 none, 1 some, 2 down
 	weight   int
-	sessions int64
-	total    uint64
-	failures uint64
-	in, out  uint64
+	counters admin.Counters
 	rate     rate
 	detail   string // address, or what is wrong
 	under    []*row
 }
+
+func (r *row) more(other *row, key string) int {
+	return cmp.Compare(r.counters[key], other.counters[key])
+}
+
+func (r *row) bytes() uint64 { return r.counters["bytes_in"] + r.counters["bytes_out"] }
 
 // take brings in a new snapshot. While paused, it is dropped.
 func (v *view) take(s Snapshot, err error) {
@@ -110,7 +115,10 @@ func (v *view) take(s Snapshot, err error) {
 	}
 	for _, n := range v.now.Hosts {
 		if b, ok := hosts[hostKey(n)]; ok {
-			v.rates[hostKey(n)] = rate{per(n.SessionsTotal, b.SessionsTotal), per(n.In, b.In), per(n.Out, b.Out), per(n.Failures, b.Failures)}
+			v.rates[hostKey(n)] = rate{
+				per(n.Counters["sessions_total"], b.Counters["sessions_total"]), per(n.Counters["bytes_in"], b.Counters["bytes_in"]),
+				per(n.Counters["bytes_out"], b.Counters["bytes_out"]), per(n.Counters["connect_failures"], b.Counters["connect_failures"]),
+			}
 		}
 	}
 }
@@ -123,8 +131,11 @@ func (v *view) rows() []*row {
 	var list []*row
 	for _, s := range v.now.Services {
 		r := &row{
-			key: s.Name, name: s.Name, match: s.Name, sessions: s.Sessions, total: s.SessionsTotal, failures: s.Refused,
-			in: s.In, out: s.Out, rate: v.rates[s.Name], state: s.Group, weight: -1,
+			key: s.Name, name: s.Name, match: s.Name, rate: v.rates[s.Name], state: s.Group, weight: -1,
+			// What fails of a service are its clients.
+			counters: admin.Counters{
+				"sessions": uint64(s.Sessions), "sessions_total": s.SessionsTotal, "connect_failures": s.Refused, "bytes_in": s.In, "bytes_out": s.Out,
+			},
 			health: fmt.Sprintf("%d/%d up", s.HostsUp, s.Hosts), colour: serviceColour(s),
 			detail: strings.TrimSpace(strings.Join(s.Listen, " ") + " " + s.Scheduler),
 		}
@@ -143,8 +154,8 @@ func (v *view) rows() []*row {
 			continue // it came between the two looks
 		}
 		r := &row{
-			key: hostKey(h), name: h.Group + "/" + h.Name, host: true, sessions: h.Sessions, total: h.SessionsTotal,
-			failures: h.Failures, in: h.In, out: h.Out, rate: v.rates[hostKey(h)], state: h.State, weight: h.Weight,
+			key: hostKey(h), name: h.Group + "/" + h.Name, host: true, counters: h.Counters,
+			rate: v.rates[hostKey(h)], state: h.State, weight: h.Weight,
 			health: "up", colour: hostColour(h), detail: h.Address,
 		}
 		if h.Backup {
@@ -367,6 +378,17 @@ type column struct {
 	cell  func(*row) string
 }
 
+// counterColumn is the column of a counter.
+func counterColumn(c *status.Counter[sched.HostStats]) column {
+	order := map[string]key{"sessions": 's', "sessions_total": 't', "connect_failures": 'f', "bytes_in": 'b', "bytes_out": 'b'}[c.Key]
+	return column{name: c.Short, order: order, cell: func(r *row) string {
+		if _, counted := r.counters[c.Key]; !counted {
+			return ""
+		}
+		return short(float64(r.counters[c.Key]))
+	}}
+}
+
 // columns returns those that fit, in their order. What matters most is taken
 // first.
 func (v *view) columns(rows []*row) []column {
@@ -378,14 +400,15 @@ func (v *view) columns(rows []*row) []column {
 			return r.name
 		}},
 		{name: "health", order: 'h', left: true, cell: func(r *row) string { return r.health }},
-		{name: "sess", order: 's', cell: func(r *row) string { return short(float64(r.sessions)) }},
+		counterColumn(&status.HostCounters[0]),
 		{name: "new/s", order: 'r', cell: func(r *row) string { return short(r.rate.sessions) }},
 		{name: "in/s", order: 'i', cell: func(r *row) string { return short(r.rate.in) }},
 		{name: "out/s", order: 'o', cell: func(r *row) string { return short(r.rate.out) }},
-		{name: "total", order: 't', cell: func(r *row) string { return short(float64(r.total)) }},
-		{name: "fail", order: 'f', cell: func(r *row) string { return short(float64(r.failures)) }},
-		{name: "in", order: 'b', cell: func(r *row) string { return short(float64(r.in)) }},
-		{name: "out", order: 'b', cell: func(r *row) string { return short(float64(r.out)) }},
+	}
+	for i := range status.HostCounters[1:] {
+		all = append(all, counterColumn(&status.HostCounters[1+i]))
+	}
+	all = append(all, []column{
 		{name: "w", order: 'w', cell: func(r *row) string {
 			if r.weight < 0 {
 				return ""
@@ -394,7 +417,7 @@ func (v *view) columns(rows []*row) []column {
 		}},
 		{name: "state", order: 'c', left: true, cell: func(r *row) string { return r.state }},
 		{name: "address", order: 'c', left: true, cell: func(r *row) string { return r.detail }},
-	}
+	}...)
 	const (
 		narrowName, widestName = 12, 40
 		narrowLast             = 12

@@ -8,6 +8,7 @@ import (
 
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -265,7 +266,11 @@ func (d *dump) rows() {
 		if d.wants(typeFrontend, s.Config.Name, r.id) {
 			c := d.begin(s.Config.Name, "FRONTEND", typeFrontend, r.id, 0)
 			c.zero("dreq,dresp,ereq,rate_lim,req_rate,req_rate_max,req_tot,comp_in,comp_out,comp_byp,comp_rsp,dcon,dses,wrew,eint")
-			d.sessions(c, r, stats.Active, stats.Sessions, stats.In, stats.Out)
+			d.rates(c, r, stats.Active)
+			c.set("scur", stats.Active)
+			c.set("stot", stats.Sessions)
+			c.set("bin", stats.In)
+			c.set("bout", stats.Out)
 			c.set("status", map[bool]string{true: "OPEN", false: "STOP"}[listens[s.Config.Name]])
 			if d.opt.SessionsLimit > 0 {
 				c.set("slim", d.opt.SessionsLimit)
@@ -309,9 +314,8 @@ func (d *dump) group(s *director.Service, g *director.Group, ended map[string]ui
 	c := d.begin(name, "BACKEND", typeBackend, r.id, 0)
 	c.zero("qcur,qmax,dreq,dresp,wretr,wredis,comp_in,comp_out,comp_byp,comp_rsp,cli_abrt,srv_abrt,wrew,connect,reuse,eint," +
 		"agg_server_status,agg_server_check_status,agg_check_status")
-	d.sessions(c, r, sum.Active, sum.Picks, sum.In, sum.Out)
-	c.set("econ", sum.Failures)
-	c.set("eresp", sum.EarlyResets)
+	d.rates(c, r, sum.Active)
+	setCounters(c, &sum)
 	c.set("lbtot", sum.Picks)
 	if g.Config.Enabled {
 		// Clients are counted by service, and these are its.
@@ -347,10 +351,9 @@ func (d *dump) host(proxy string, iid int, r *row, g *director.Group, h *directo
 	c := d.begin(proxy, h.Config.Name, typeServer, iid, r.id)
 	c.zero("qcur,qmax,dresp,wretr,wredis,cli_abrt,srv_abrt,wrew,connect,reuse,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,need_conn_est")
 	r.turn(turned(h))
-	d.sessions(c, r, stats.Active, stats.Picks, stats.In, stats.Out)
+	d.rates(c, r, stats.Active)
+	setCounters(c, &stats)
 	c.set("used_conn_cur", stats.Active)
-	c.set("econ", stats.Failures)
-	c.set("eresp", stats.EarlyResets)
 	c.set("lbtot", stats.Picks)
 	c.set("status", status)
 	c.set("weight", h.Config.Weight)
@@ -415,14 +418,19 @@ func (d *dump) begin(proxy, name string, kind, iid, sid int) cells {
 	return c
 }
 
-// sessions sets what is counted of every row.
-func (d *dump) sessions(c cells, r *row, active int64, total, in, out uint64) {
+// setCounters sets the columns of what hosts count.
+func setCounters(c cells, stats *sched.HostStats) {
+	for i := range status.HostCounters {
+		if row := &status.HostCounters[i]; row.Column != "" {
+			c.set(row.Column, row.Value(stats))
+		}
+	}
+}
+
+// rates sets what was measured of a row.
+func (d *dump) rates(c cells, r *row, active int64) {
 	r.max = max(r.max, active)
-	c.set("scur", active)
 	c.set("smax", r.max)
-	c.set("stot", total)
-	c.set("bin", in)
-	c.set("bout", out)
 	c.set("rate", r.rate)
 	c.set("rate_max", r.top)
 }

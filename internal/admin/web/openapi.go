@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // object is one of JSON. Its keys are written sorted.
@@ -225,6 +226,14 @@ func (all schemas) of(t reflect.Type) object {
 		all[t.Name()] = object{} // for types that contain themselves
 		properties, required := object{}, []any{}
 		for i := range t.NumField() {
+			if t.Field(i).Tag.Get("counters") == "host" {
+				for n := range status.HostCounters {
+					c := &status.HostCounters[n]
+					properties[c.Key] = object{"type": "integer", "minimum": 0, "description": c.Help}
+					required = append(required, c.Key)
+				}
+				continue
+			}
 			name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 			properties[name] = all.of(t.Field(i).Type)
 			if !strings.Contains(options, "omitempty") {

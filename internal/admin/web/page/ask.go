@@ -222,6 +222,10 @@ func (v *View) manage(at Where) (*managed, error) {
 	}
 	row := v.row(f.service, f.group, f.host)
 	row.Targets = targets(f.host.Host)
+	for i := range status.HostCounters {
+		c := &status.HostCounters[i]
+		row.Counters = append(row.Counters, CounterView{c.Label, c.Help, c.Value(&f.host.Stats), c.Bytes})
+	}
 	m.Host = &row
 	v.manageHost(m, at, f)
 	return m, nil

@@ -109,21 +109,29 @@ type GroupView struct {
 
 // HostRow is one host. Its counters are those of all its addresses.
 type HostRow struct {
-	ID      string // of its element, and its key in Figures.Hosts
-	Service string
-	Group   string
-	Name    string
-	Address string // as configured
-	State   string // ready, drain, maint
-	Weight  int
-	Backup  bool
-	Level   Level
-	Health  string // up, down, part (some addresses), maint (not probed), none (no address)
-	Reason  string // why it is not up, or what is wrong with its name
-	Since   time.Time
-	Check   CheckView // the last probe
-	Targets []TargetView
-	Figures HostFigures
+	ID       string // of its element, and its key in Figures.Hosts
+	Service  string
+	Group    string
+	Name     string
+	Address  string // as configured
+	State    string // ready, drain, maint
+	Weight   int
+	Backup   bool
+	Level    Level
+	Health   string // up, down, part (some addresses), maint (not probed), none (no address)
+	Reason   string // why it is not up, or what is wrong with its name
+	Since    time.Time
+	Check    CheckView // the last probe
+	Targets  []TargetView
+	Figures  HostFigures
+	Counters []CounterView // on its own page
+}
+
+// CounterView is one counter of a host.
+type CounterView struct {
+	Label, Help string
+	Value       uint64
+	Bytes       bool
 }
 
 // CheckView is the last probe of a host.
