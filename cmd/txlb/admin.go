@@ -230,7 +230,7 @@ func (f *front) start(r *running, cfg *config.Config) error {
 			default:
 			}
 		} else if err != nil {
-			f.log.Error("admin interface ended with an error", "part", r.name, "err", err)
+			f.log.Error("admin interface failed while stopping", "part", r.name, "err", err)
 		}
 	})
 	r.config, r.ended, r.started = current, ended, time.Now()

@@ -219,7 +219,7 @@ func TestB53ListenersByReload(t *testing.T) {
 	greeted(t, at(second))
 	greeted(t, at(first))
 	p.reload(path, doc(second))
-	p.expect(`msg="listening no more" service=web addr=` + regexp.QuoteMeta(at(first)))
+	p.expect(`msg="stopped listening" service=web addr=` + regexp.QuoteMeta(at(first)))
 	eventually(t, "the first port refuses", func() bool { return refused(first) })
 	greeted(t, at(second))
 	if _, err := old.Write([]byte("x")); err != nil {
@@ -371,14 +371,14 @@ func TestReloadTells(t *testing.T) {
 		return "<config>\n<service name=\"web\"><listen ip=\"127.0.0.1:0\"/></service>\n" + rest + "</config>"
 	}
 	p, path := txlbFile(t, doc(""))
-	p.reloads(path, doc("<engine lops=\"2\"/>\n<logging level=\"loud\"/>"), "not reloaded")
+	p.reloads(path, doc("<engine lops=\"2\"/>\n<logging level=\"loud\"/>"), "reload failed")
 	for _, want := range []string{path + `:3: <engine> has no attribute \"lops\"; did you mean \"loops\"?`, path + ":4: <logging level>"} {
 		if !strings.Contains(p.out.String(), want) {
 			t.Errorf("the log does not say %s", want)
 		}
 	}
 	p.reloads(path, doc(`<engine loops="1"/>`), "msg=reloaded")
-	p.expect(`msg="this needs a restart" edit="# <engine> loops auto -> 1: needs restart"`)
+	p.expect(`msg="restart required" edit="# <engine> loops auto -> 1: needs restart"`)
 	log := filepath.Join(t.TempDir(), "log")
 	replace(t, path, doc(fmt.Sprintf(`<logging file="%s" format="json"/>`, log)))
 	p.signal(syscall.SIGHUP)
@@ -386,7 +386,7 @@ func TestReloadTells(t *testing.T) {
 	p.signal(syscall.SIGUSR1)
 	eventually(t, "the log goes on in the other file", func() bool {
 		data, _ := os.ReadFile(log)
-		return strings.Contains(string(data), `"msg":"the log was opened anew"`)
+		return strings.Contains(string(data), `"msg":"log reopened"`)
 	})
 }
 

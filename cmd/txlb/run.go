@@ -96,7 +96,7 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	}
 	defer func() { _ = eng.Close() }()
 	if why := eng.NoRing(); why != nil {
-		log.Info("the kernel has no ring to give: each send is a call of its own", "why", why)
+		log.Info("io_uring not available, sending with one system call each", "reason", why)
 	}
 	dir, err := director.New(cfg, eng, director.Options{Log: log, MaxProbes: probesFor(limits.files), Document: doc})
 	if err != nil {
@@ -150,7 +150,7 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	defer cancel()
 	switch err := eng.Drain(leave); {
 	case errors.Is(err, context.DeadlineExceeded):
-		log.Warn("the time to drain is over: the sessions that were left are closed")
+		log.Warn("drain timeout reached", "timeout", cfg.Engine.Drain.String())
 	case err != nil:
 		return err
 	}
@@ -185,7 +185,7 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 	}
 	files, err := raiseFiles()
 	if err != nil {
-		log.Warn("the limit of open files is not known: sessions are not limited by it", "err", err)
+		log.Warn("cannot read the limit of open files, sessions are not limited by it", "err", err)
 		return opt, limits{}
 	}
 	listeners := 0
@@ -197,7 +197,7 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 	case opt.MaxSessions == 0:
 		opt.MaxSessions = allowed
 	case opt.MaxSessions > allowed:
-		log.Warn("<engine maxSessions> is more than the limit of open files allows; raise LimitNOFILE",
+		log.Warn("maxSessions is more than the limit of open files allows; raise LimitNOFILE",
 			"asked", opt.MaxSessions, "allowed", allowed, "files", files)
 		opt.MaxSessions = allowed
 	}
@@ -233,15 +233,15 @@ func onSignals(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, 
 			return
 		case s := <-signals:
 			if err := file.Reopen(); err != nil {
-				log.Error("the log goes on in the old file", "err", err)
+				log.Error("cannot reopen the log, writing to the old file", "err", err)
 			} else {
-				log.Info("the log was opened anew", "signal", s.String())
+				log.Info("log reopened", "signal", s.String())
 			}
 			if isReload(s) {
 				// The director logs what comes of it.
 				_, err := dir.Reload(ctx, director.ReloadRequest{By: "SIGHUP"})
 				if errors.Is(err, director.ErrNoFile) {
-					log.Warn("nothing to reload", "err", err)
+					log.Warn("reload ignored", "err", err)
 				}
 			}
 		}
@@ -284,7 +284,7 @@ func (f *follower) listeners() {
 	}
 	for l := range f.told {
 		if !now[l] {
-			f.log.Info("listening no more", "service", l.Service, "addr", l.Addr)
+			f.log.Info("stopped listening", "service", l.Service, "addr", l.Addr)
 		}
 	}
 	f.told = now
@@ -295,12 +295,12 @@ func (f *follower) listeners() {
 func (f *follower) logs(to config.Logging) {
 	if to.File != f.logging.File {
 		if err := f.file.Move(to.File); err != nil {
-			f.log.Error("the log goes on in the old file", "err", err)
+			f.log.Error("cannot reopen the log, writing to the old file", "err", err)
 		}
 	}
 	if to.Level != f.logging.Level || to.Format != f.logging.Format {
 		if err := f.handler.Set(to.Level, to.Format); err != nil {
-			f.log.Error("the log stays as it is", "err", err)
+			f.log.Error("cannot change the log level or format", "err", err)
 		}
 	}
 	f.logging = to
@@ -309,6 +309,6 @@ func (f *follower) logs(to config.Logging) {
 // notify tells systemd, if it started the program (sd_notify(3)).
 func notify(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("systemd was not told", "state", state, "err", err)
+		log.Warn("cannot notify systemd", "state", state, "err", err)
 	}
 }

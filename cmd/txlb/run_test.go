@@ -290,7 +290,7 @@ func TestB54SIGTERM(t *testing.T) {
 		message string
 	}{
 		"sessions finish":             {"20s", true, "msg=stopped"},
-		"the deadline ends the rest":  {"200ms", false, "time to drain is over"},
+		"the deadline ends the rest":  {"200ms", false, "drain timeout reached"},
 		"no time at all is also fine": {"0", false, "msg=stopped"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -342,7 +342,7 @@ func TestB54SIGTERM(t *testing.T) {
 				t.Errorf("exit status %d", status)
 			}
 			p.expect(test.message)
-			if test.finish && strings.Contains(p.out.String(), "time to drain is over") {
+			if test.finish && strings.Contains(p.out.String(), "drain timeout reached") {
 				t.Error("the sessions had ended, and the drain went on")
 			}
 		})
@@ -680,7 +680,7 @@ func TestLogReopens(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.signal(s)
-		eventually(t, "there is a new log", has(log, "opened anew"))
+		eventually(t, "there is a new log", has(log, "log reopened"))
 	}
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(); status != 0 {

@@ -46,7 +46,7 @@ func (p parts) webSurface() surface {
 				return opened{}, err
 			}
 			if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !is.Secure && !tcp.IP.IsLoopback() {
-				p.log.Warn("the admin page is served without TLS: passwords can be read on their way; say secure=\"true\"", "listen", is.Listen)
+				p.log.Warn("admin page served without TLS, passwords can be read on the network; set secure=\"yes\"", "listen", is.Listen)
 			}
 			page, err := web.Open(ln, web.Options{
 				Admin: p.admin, Director: p.director, Engine: p.engine, Status: p.status,

@@ -107,13 +107,13 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 	p.reload(path, doc(`<web listen="127.0.0.1:0" certificate="`+path+`" key="`+path+`"/>`))
 	eventually(t, "wrong files are told of, and the page goes on", func() bool {
 		status, _, err := visit("127.0.0.1", "https", secure, "/")
-		return err == nil && status == http.StatusOK && strings.Contains(p.out.String(), "goes on with its old certificate")
+		return err == nil && status == http.StatusOK && strings.Contains(p.out.String(), "cannot load the new admin certificate")
 	})
 	made := filepath.Join(state, "web.pem")
 	p.reload(path, doc(`<web listen="127.0.0.1:0" certificate="`+made+`" key="`+made+`"/>`))
 	eventually(t, "right files are taken", func() bool {
 		status, _, err := visit("127.0.0.1", "https", secure, "/")
-		return err == nil && status == http.StatusOK && strings.Contains(p.out.String(), "the page has a new certificate")
+		return err == nil && status == http.StatusOK && strings.Contains(p.out.String(), "admin certificate reloaded")
 	})
 	starts := 3
 	for _, off := range []string{`<web listen="None"/>`, `<web listen="127.0.0.1:0" enable="no"/>`, ``} {
@@ -272,7 +272,7 @@ func TestSlowAttackOnThePage(t *testing.T) {
 	}
 	stop.Store(true)
 	clients.Wait()
-	if !strings.Contains(p.out.String(), "too many") {
+	if !strings.Contains(p.out.String(), "limit reached") {
 		t.Error("the page had room for all; the attack was none")
 	}
 	t.Logf("%d clients were served, %d not", served.Load(), failed.Load())

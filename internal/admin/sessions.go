@@ -86,7 +86,7 @@ func (a *Admin) endDrain(hosts []*sched.Host) {
 		}
 	}
 	if n := a.endSessions(doomed); n > 0 {
-		a.log.Info("the time to drain is over: the sessions that were left are closed", "sessions", n)
+		a.log.Info("drain timeout reached", "closed", n)
 	}
 }
 
@@ -333,7 +333,7 @@ func (k *call) closeLog() (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Text: "the log is opened anew"}, p.CloseLog()
+	return Result{Text: "log reopened"}, p.CloseLog()
 }
 
 func (k *call) shutdown() (Result, error) {

@@ -432,7 +432,7 @@ func (a *Admin) failed(user *config.User, p place, published bool) {
 func (a *Admin) throttled(p place, wait time.Duration) error {
 	t := Throttled{Source: p.source, Wait: (wait + time.Second - 1).Truncate(time.Second)}
 	if a.users.tell(p.source, time.Now()) {
-		a.log.Warn("logins refused", "from", p.from, "why", t.Error())
+		a.log.Warn("logins rejected", "from", p.from, "reason", t.Error())
 	}
 	return t
 }

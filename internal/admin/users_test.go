@@ -182,7 +182,7 @@ func TestThrottle(t *testing.T) {
 	if _, err := r.login("ann", annsWord, "192.0.2.8:1000"); err != nil {
 		t.Errorf("a neighbour: %v", err)
 	}
-	told := strings.Count(r.log.String(), "logins refused")
+	told := strings.Count(r.log.String(), "logins rejected")
 	eventually(t, "the wait is over", func() bool {
 		_, err := r.login("ann", annsWord, from)
 		if err != nil && !errors.Is(err, ErrThrottled) {
@@ -190,7 +190,7 @@ func TestThrottle(t *testing.T) {
 		}
 		return err == nil
 	})
-	if log := r.log.String(); told == 0 || strings.Count(log, "logins refused") != told {
+	if log := r.log.String(); told == 0 || strings.Count(log, "logins rejected") != told {
 		t.Errorf("refused logins are logged once a minute:\n%s", log)
 	}
 	// A good login has made it forgotten.

@@ -17,7 +17,7 @@ func address(n int, to string) func(*config.Config) error {
 	return func(c *config.Config) error { c.Services[0].Groups[0].Hosts[n].Address = to; return nil }
 }
 
-const saysLeftOut = "host left out until its name resolves"
+const saysLeftOut = "host not used until its name resolves"
 
 // A change with a new name is done when the name has been looked up: the
 // group is never without the host that it had and the one that it gets.

@@ -64,7 +64,7 @@ type Options struct {
 	// MaxProbes is how many probes are under way at once; 0: 64. Each takes two
 	// descriptors at most.
 	MaxProbes int
-	Document  *config.Document // where the configuration came from; nil: from no file
+	Document  *config.Document // where the configuration came from; nil: it was not read from a file
 }
 
 // Change is one change of the configuration.
@@ -483,7 +483,7 @@ func (d *Director) publishPlan() {
 		// Listeners stay as they are and tables were accepted before, so this
 		// is an engine that is closing. Hosts that are down are passed over
 		// without a new table as well.
-		d.log.Warn("the engine did not take new tables", "err", err)
+		d.log.Warn("engine rejected new tables", "err", err)
 		return
 	}
 	d.routes = routes

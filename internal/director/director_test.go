@@ -265,7 +265,7 @@ func TestNames(t *testing.T) {
 		if names, _ := w.picks(); names != "aab" {
 			t.Errorf("hosts %s", names)
 		}
-		if !strings.Contains(w.log.String(), "host left out until its name resolves") {
+		if !strings.Contains(w.log.String(), "host not used until its name resolves") {
 			t.Errorf("log:\n%s", w.log.String())
 		}
 		// It is looked up again and joins; the others keep their counters.

@@ -13,7 +13,7 @@ import (
 )
 
 // ErrNoFile is returned by Reload and Save where no file was given.
-var ErrNoFile = errors.New("the configuration came from no file")
+var ErrNoFile = errors.New("the configuration was not read from a file")
 
 // errSame drops a change that would change nothing.
 var errSame = errors.New("nothing to change")
@@ -153,7 +153,7 @@ const maxTold = 100
 
 func (d *Director) logReload(path string, r Reloaded) {
 	for _, w := range r.Warnings {
-		d.log.Warn("warning of the configuration file", "problem", w.String())
+		d.log.Warn("configuration warning", "problem", w.String())
 	}
 	for _, part := range []struct {
 		text  string
@@ -161,12 +161,12 @@ func (d *Director) logReload(path string, r Reloaded) {
 		edits []config.Edit
 	}{
 		{"reload changed", false, r.Changed},
-		{"reload lost a change made at run time", true, r.Lost},
-		{"this needs a restart", true, r.Restart},
+		{"reload discarded a run-time change", true, r.Lost},
+		{"restart required", true, r.Restart},
 	} {
 		for i, e := range part.edits {
 			if i == maxTold {
-				d.log.Info("and more of these", "number", len(part.edits)-maxTold)
+				d.log.Info("more edits not logged", "number", len(part.edits)-maxTold)
 				break
 			}
 			if part.warn {
@@ -184,9 +184,9 @@ func (d *Director) logReloadError(path string, err error) {
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		for _, p := range problems {
 			if p.Warning {
-				d.log.Warn("warning of the configuration file", "problem", p.String())
+				d.log.Warn("configuration warning", "problem", p.String())
 			} else {
-				d.log.Error("the configuration file is wrong", "problem", p.String())
+				d.log.Error("configuration file is not valid", "problem", p.String())
 			}
 		}
 	}
@@ -194,7 +194,7 @@ func (d *Director) logReloadError(path string, err error) {
 	if first, _, more := strings.Cut(why, "\n"); more { // the lines have been logged
 		why = first + " …"
 	}
-	d.log.Error("not reloaded: everything stays as it is", "file", path, "err", why)
+	d.log.Error("reload failed, keeping the current configuration", "file", path, "err", why)
 }
 
 // Saved is what was written.
@@ -264,7 +264,7 @@ func (d *Director) saveInTime(ctx context.Context) {
 			told = ""
 		} else if text := err.Error(); text != told {
 			told = text
-			d.log.Error("the configuration is not saved", "err", err)
+			d.log.Error("cannot save the configuration", "err", err)
 		}
 	}
 	for {

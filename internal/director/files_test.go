@@ -315,7 +315,7 @@ func TestSaveAndConfigCheck(t *testing.T) {
 		do(t, d, weight(2, 7))
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if readFile(t, path) != by || strings.Count(w.log.String(), "is not saved") != 1 || !strings.Contains(w.log.String(), "changed by hand") {
+		if readFile(t, path) != by || strings.Count(w.log.String(), "cannot save") != 1 || !strings.Contains(w.log.String(), "changed by hand") {
 			t.Errorf("the file is\n%s\nlog\n%s", readFile(t, path), w.log.String())
 		}
 		if _, err := d.Save("", ""); !errors.Is(err, config.ErrEdited) {

@@ -218,7 +218,7 @@ func (d *Director) judge(r probeResult) {
 func (d *Director) stoodStill(late time.Duration) {
 	if now := time.Now(); now.Sub(d.stoodAt) > scanEvery { // all probes under way end like this
 		d.stoodAt = now
-		d.log.Warn("checks discarded: this process stood still or is overloaded", "late", late.Round(time.Millisecond).String())
+		d.log.Warn("health checks discarded, txlb was stalled or is overloaded", "late", late.Round(time.Millisecond).String())
 	}
 }
 

@@ -39,7 +39,7 @@ func (d *Director) tellLoops(state *State) {
 		}
 		loops = append(loops, l)
 		if !slices.ContainsFunc(d.looping, l.Same) {
-			d.log.Warn("connections go round: a name stands for a listener of this txlb", "service", l.Service,
+			d.log.Warn("connection loop, a host name resolves to a listener of this txlb", "service", l.Service,
 				"group", l.Group, "host", l.Host, "name", name, "addr", l.Address, "listener", l.Listener)
 		}
 	}

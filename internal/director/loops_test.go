@@ -15,7 +15,7 @@ func TestNameOfOurOwnListener(t *testing.T) {
 		w.resolves("db", "10.255.0.1")
 		start(t, w, `<config><service name="web"><listen ip="*:80"/><group name="g"><host name="a" ip="127.0.0.1:81"/></group></service>
 			<service name="api"><listen ip="*:81"/><group name="g"><host name="b" ip="db:80" resolve="1s"/><host name="c" ip="10.255.0.2:80"/></group></service></config>`)
-		const text = `level=WARN msg="connections go round`
+		const text = `level=WARN msg="connection loop`
 		told := func(want int) {
 			t.Helper()
 			time.Sleep(5 * time.Second)

@@ -99,7 +99,7 @@ func (d *Director) note(l lookup) (changed bool) {
 	d.lookFrom(n.next)
 	switch {
 	case n.err != nil && len(n.ends) > 0 && (was == nil || !known):
-		d.log.Warn("name does not resolve, its last addresses stay", "name", l.host, "addrs", addrs(n.ends), "reason", n.err.Error())
+		d.log.Warn("name does not resolve, keeping its last addresses", "name", l.host, "addrs", addrs(n.ends), "reason", n.err.Error())
 	case n.err == nil && was != nil && known:
 		d.log.Info("name resolves again", "name", l.host, "addrs", addrs(n.ends), "failed_for", now.Sub(n.since).Round(time.Millisecond).String())
 	}
@@ -168,7 +168,7 @@ func (d *Director) settleNames() {
 	clear(d.moved)
 	d.forgotten = false
 	if _, err := d.adopt(d.config, d.State().Generation); err != nil {
-		d.log.Warn("the engine did not take new addresses", "err", err)
+		d.log.Warn("engine rejected new addresses", "err", err)
 	}
 }
 
@@ -370,7 +370,7 @@ func (d *Director) reportLeftOut(state *State) {
 				key := leftOut{s.Config.Name, g.Config.Name, h.Config.Name, h.Config.Address}
 				now[key] = true
 				if !d.leftOut[key] {
-					d.log.Warn("host left out until its name resolves", "service", key.service,
+					d.log.Warn("host not used until its name resolves", "service", key.service,
 						"group", key.group, "host", key.host, "reason", h.Problem)
 				}
 			}

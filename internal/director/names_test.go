@@ -84,7 +84,7 @@ func TestB49NameKeepsItsLastAddress(t *testing.T) {
 		if !only(d, 0).ProblemSince.Equal(since) {
 			t.Errorf("a problem since %v, want %v", only(d, 0).ProblemSince, since)
 		}
-		told("name does not resolve, its last addresses stay", 1)
+		told("name does not resolve, keeping its last addresses", 1)
 		told("name resolves again", 0)
 		// While it does not resolve it is looked up every five seconds.
 		w.resolves("db", "10.0.0.2", "10.0.0.1")
@@ -92,7 +92,7 @@ func TestB49NameKeepsItsLastAddress(t *testing.T) {
 		if h := only(d, 0); !slices.Equal(h.Targets, before) || h.Problem != "" || !h.ProblemSince.IsZero() {
 			t.Errorf("targets %s, problem %q since %v", shown(h), h.Problem, h.ProblemSince)
 		}
-		told("name does not resolve, its last addresses stay", 1)
+		told("name does not resolve, keeping its last addresses", 1)
 		told("name resolves again", 1)
 		told("name resolved", 0)
 	})
@@ -297,7 +297,7 @@ func TestSRV(t *testing.T) {
 		if h := only(d, 0); h.Targets[0] != one || h.Problem != name+": lookup six.: server misbehaving" {
 			t.Errorf("problem %q", h.Problem)
 		}
-		if s := "name does not resolve, its last addresses stay"; strings.Count(w.log.String(), s) != 1 {
+		if s := "name does not resolve, keeping its last addresses"; strings.Count(w.log.String(), s) != 1 {
 			t.Errorf("log:\n%s", w.log.String())
 		}
 		// Two records of one address: the first counts, and weights add up.

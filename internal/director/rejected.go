@@ -94,6 +94,6 @@ func (d *Director) tellRejections(now time.Time) {
 	d.recent.Store(&recent)
 	maps.DeleteFunc(d.rejections, func(_ rejection, r *rejected) bool { return r.seen != now })
 	if len(services) > 0 {
-		d.log.Warn("clients of more services rejected", "services", len(services), "clients", clients)
+		d.log.Warn("clients of other services rejected", "services", len(services), "clients", clients)
 	}
 }

@@ -343,7 +343,7 @@ func TestChangedAddressMovesNewSessionsOnly(t *testing.T) {
 	}
 	server.answers("web.test.", well)
 	await(t, "the problem is over", func() bool { return only(d, 0).Problem == "" })
-	if s := log.String(); strings.Count(s, "its last addresses stay") != 1 || strings.Count(s, "name resolves again") != 1 || strings.Count(s, "name resolved") != 1 {
+	if s := log.String(); strings.Count(s, "keeping its last addresses") != 1 || strings.Count(s, "name resolves again") != 1 || strings.Count(s, "name resolved") != 1 {
 		t.Errorf("log:\n%s", s)
 	}
 }

@@ -174,7 +174,7 @@ func (d *Director) tellStandby(key groupKey, n counted) {
 	case lost:
 		d.log.Warn("all hosts of a standby group are down", "service", key.service, "group", key.group, "down", n.down)
 	case found:
-		d.log.Info("standby group has a host that is up again", "service", key.service, "group", key.group, "after", after)
+		d.log.Info("standby group has a usable host again", "service", key.service, "group", key.group, "after", after)
 	}
 }
 

@@ -205,7 +205,7 @@ func TestRejectedClientsAreLogged(t *testing.T) {
 			w.rejects(fmt.Sprint("s", n), "no_host", 2)
 		}
 		second(1)
-		if n := len(w.log.Lines(`"clients rejected"`)); n != 3+maxRejected || len(w.log.Lines(`"clients of more services rejected" services=90 clients=180`)) != 1 {
+		if n := len(w.log.Lines(`"clients rejected"`)); n != 3+maxRejected || len(w.log.Lines(`"clients of other services rejected" services=90 clients=180`)) != 1 {
 			t.Errorf("log:\n%s", w.log.String())
 		}
 	})

@@ -52,17 +52,17 @@ func (r *Reading) judgeProcess() {
 		r.Problems = append(r.Problems, Problem{Level: level, Text: text, Remedy: remedy})
 	}
 	if r.Draining {
-		add(Critical, "txlb is draining: new clients are refused, and it ends when its sessions have", "")
+		add(Critical, "txlb is draining: new clients are refused; it exits when all sessions have ended", "")
 	}
 	if r.SessionsLimit > 0 && r.Sessions >= int64(r.SessionsLimit) {
 		add(Critical, fmt.Sprintf("The limit of %d sessions is reached: new clients wait", r.SessionsLimit),
 			"raise <engine maxSessions> and the limit of open files, or close sessions")
 	}
 	if r.ReloadFailed {
-		add(Warning, "The last reload failed: the previous configuration is running", "txlb check names the mistakes")
+		add(Warning, "The last reload failed: the previous configuration is still running", "run txlb check to see the errors")
 	}
 	if n := len(r.Unsaved); r.HasFile && n > 0 {
-		add(Notice, fmt.Sprintf("%s not saved: a restart would lose %s", counted(n, "change is", "changes are"), them(n)), "saveConfig writes the file")
+		add(Notice, fmt.Sprintf("%s not saved: a restart would lose %s", counted(n, "change is", "changes are"), them(n)), "run saveConfig")
 	}
 }
 
@@ -74,7 +74,7 @@ func (r *Reading) judgeService(s *Service) {
 		r.Problems = append(r.Problems, p)
 	}
 	if s.Config.Enabled() == nil {
-		add(Problem{Level: Critical, Text: fmt.Sprintf("Service %s has no group: its clients are closed", quoted(name)), Remedy: "addGroup and addHost"})
+		add(Problem{Level: Critical, Text: fmt.Sprintf("Service %s has no group: clients are rejected", quoted(name)), Remedy: "addGroup and addHost"})
 	}
 	for _, rejection := range r.Rejections {
 		if rejection.Service == name {
@@ -99,7 +99,7 @@ func (r *Reading) judgeService(s *Service) {
 // remedies what helps.
 var reasons = map[string]string{
 	"no_group": "it has no group", "no_host": "no host answered",
-	"resource": "no descriptor, memory or local port was free", "timeout": "the time for all connects was over",
+	"resource": "no descriptor, memory or local port was free", "timeout": "the total connect timeout was reached",
 }
 
 var remedies = map[string]string{"resource": "raise the limit of open files (LimitNOFILE) or net.ipv4.ip_local_port_range"}
@@ -146,12 +146,12 @@ func (g *Group) judge(service string) (list []Problem) {
 	}
 	last := "clients are tried on them as a last resort"
 	if g.Config.AllDown == "refuse" {
-		last = "clients are closed"
+		last = "clients are rejected"
 	}
 	switch {
 	case !g.Config.Enabled:
 	case len(g.Hosts) == 0:
-		add(nil, Critical, false, fmt.Sprintf("Group %s of service %s is empty: its clients are closed", quoted(g.Config.Name), quoted(service)), "addHost")
+		add(nil, Critical, false, fmt.Sprintf("Group %s of service %s is empty: clients are rejected", quoted(g.Config.Name), quoted(service)), "addHost")
 	case g.Serving == 0 && len(down) == 0:
 		add(nil, Critical, false, fmt.Sprintf("No host %s takes clients: all are in drain, maintenance or have weight 0", where), "hostAdminUp or setHost")
 	}
@@ -219,7 +219,7 @@ func (p Problem) String() string {
 	for _, h := range p.Hosts {
 		text := quoted(h.Config.Name)
 		if p.Why {
-			text += " (" + cmp.Or(h.Reason, "no reason is known") + ")"
+			text += " (" + cmp.Or(h.Reason, "unknown reason") + ")"
 		}
 		hosts = append(hosts, text)
 	}

@@ -236,7 +236,7 @@ func readHost(h *director.Host) Host {
 		if downReason == "" {
 			downReason = s.Reason
 			if s.Up { // the engine has just marked it, the director has not seen it yet
-				downReason = "a client could not be connected"
+				downReason = "a client's connect failed"
 			}
 		}
 	}

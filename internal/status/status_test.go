@@ -81,19 +81,19 @@ func TestProblems(t *testing.T) {
 		remedy string
 	}{
 		"healthy":          {web, nil, Facts{}, Notice, "Draining: 1 host of web / main: b", ""},
-		"no group":         {`<service name="web"><listen ip=":1"/></service>`, nil, Facts{}, Critical, "Service web has no group: its clients are closed", "addGroup"},
+		"no group":         {`<service name="web"><listen ip=":1"/></service>`, nil, Facts{}, Critical, "Service web has no group: clients are rejected", "addGroup"},
 		"an empty group":   {`<service name="web"><listen ip=":1"/><group name="g"/></service>`, nil, Facts{}, Critical, "Group g of service web is empty", "addHost"},
-		"the last is down": {web, down("a"), Facts{}, Critical, "Every host of web / main that should take clients is down: clients are tried on them as a last resort: a (a client could not be connected)", ""},
+		"the last is down": {web, down("a"), Facts{}, Critical, "Every host of web / main that should take clients is down: clients are tried on them as a last resort: a (a client's connect failed)", ""},
 		"refused": {
 			strings.ReplaceAll(web, `name="main"`, `name="main" allDown="refuse"`), down("a"), Facts{}, Critical,
-			"Every host of web / main that should take clients is down: clients are closed", "",
+			"Every host of web / main that should take clients is down: clients are rejected", "",
 		},
 		"in standby":      {strings.NewReplacer(`state="maint"`, ``, `state="drain"`, ``, `weight="0"`, ``).Replace(web), down("d"), Facts{}, Notice, "1 of 1 host of web / spare is down: d (", ""},
 		"draining":        {web, nil, Facts{Draining: true}, Critical, "txlb is draining: new clients are refused", ""},
 		"at the limit":    {web, nil, Facts{SessionsLimit: 7, Snapshot: engine.Snapshot{Services: map[string]engine.ServiceStats{"web": {Active: 7}}}}, Critical, "The limit of 7 sessions is reached: new clients wait", "raise <engine maxSessions>"},
 		"below the limit": {web, nil, Facts{SessionsLimit: 8, Snapshot: engine.Snapshot{Services: map[string]engine.ServiceStats{"web": {Active: 7}}}}, Notice, "Draining: 1 host", ""},
 		"no descriptors":  {web, nil, Facts{Rejections: []director.Rejection{{Service: "web", Reason: "resource", Clients: 3}}}, Critical, "Service web rejected 3 clients in the last seconds: no descriptor, memory or local port was free", "raise the limit of open files"},
-		"a bad file":      {web, nil, Facts{HasFile: true, ReloadFailed: true}, Warning, "The last reload failed: the previous configuration is running", "txlb check"},
+		"a bad file":      {web, nil, Facts{HasFile: true, ReloadFailed: true}, Warning, "The last reload failed: the previous configuration is still running", "run txlb check"},
 	} {
 		s := state(t, test.doc)
 		if test.change != nil {

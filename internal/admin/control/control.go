@@ -94,7 +94,7 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 			return fmt.Errorf("control socket: %w", err)
 		default: // out of descriptors: they come back
 			pause = min(max(2*pause, 10*time.Millisecond), time.Second)
-			opt.Log.Warn("the control socket accepts nothing for a moment", "err", err)
+			opt.Log.Warn("cannot accept control socket connection", "err", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause):

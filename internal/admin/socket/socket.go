@@ -133,7 +133,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("admin socket: %w", err)
 		case err != nil:
-			s.log.Warn("admin socket: a connection was not accepted", "err", err)
+			s.log.Warn("cannot accept admin socket connection", "err", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(acceptPause):
@@ -184,7 +184,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 			return
 		}
 		if err := c.line(ctx, line); err != nil {
-			s.log.Debug("admin socket: an answer was not read", "by", c.caller.Name, "from", c.caller.From, "err", err)
+			s.log.Debug("admin socket answer not read", "by", c.caller.Name, "from", c.caller.From, "err", err)
 			return
 		}
 		if !c.prompt && !c.frames {

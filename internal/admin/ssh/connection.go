@@ -121,12 +121,12 @@ func (c *connection) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		if c.sessions.Load() == 0 && time.Since(*c.used.Load()) > c.server.limits.idle {
-			c.log.Info("an SSH connection without a session is closed")
+			c.log.Info("SSH connection closed, no session opened")
 			_ = c.client.Close()
 			return
 		}
 		if asked.Add(1)-answered.Load() > unanswered {
-			c.log.Warn("the SSH client does not answer: it is closed")
+			c.log.Warn("SSH connection closed, client does not answer")
 			_ = c.client.Close()
 			return
 		}

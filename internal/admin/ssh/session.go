@@ -239,6 +239,6 @@ func (o *output) Write(p []byte) (n int, err error) {
 }
 
 func (o *output) stalled() {
-	o.conn.log.Warn("the SSH client does not take its output: it is closed")
+	o.conn.log.Warn("SSH connection closed, client does not read its output")
 	_ = o.conn.client.Close()
 }

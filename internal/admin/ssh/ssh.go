@@ -148,7 +148,7 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 		case err != nil:
 			// Out of descriptors, as a rule: those who wait are served when
 			// there are some again.
-			s.log.Warn("no SSH connection accepted", "err", err)
+			s.log.Warn("cannot accept SSH connection", "err", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(100 * time.Millisecond):
@@ -157,7 +157,7 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 		}
 		release, why := s.admit(conn.RemoteAddr())
 		if why != "" {
-			s.log.Warn("SSH connection refused", "from", conn.RemoteAddr().String(), "why", why)
+			s.log.Warn("SSH connection rejected", "from", conn.RemoteAddr().String(), "reason", why)
 			_ = conn.Close()
 			continue
 		}
@@ -242,7 +242,7 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 	}
 	client, channels, requests, err := ssh.NewServerConn(conn, &config)
 	if err != nil {
-		s.log.Info("no SSH login", "from", from, "err", err)
+		s.log.Info("SSH login failed", "from", from, "err", err)
 		return
 	}
 	caller := client.Permissions.ExtraData[loggedIn{}].(admin.Caller)

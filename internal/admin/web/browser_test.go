@@ -333,7 +333,7 @@ func testOperate(t *testing.T, b *browser) {
 	// Drain, and back.
 	p.click("tr .button[aria-label='Drain b']", "Drain")
 	p.says("dialog h1", "Drain host b?")
-	p.says("dialog .beware", "one host alone")
+	p.says("dialog .beware", "Only one host")
 	p.click("dialog button", "Drain")
 	took = p.until("the host drains", row("b", "r.querySelector('.health.drain')"))
 	t.Logf("a drained host was shown after %v", took)
@@ -355,7 +355,7 @@ func testOperate(t *testing.T, b *browser) {
 	p.fill("dialog input[name=name]", "fresh <b>")
 	p.fill("dialog input[name=ip]", "nonsense")
 	p.click("dialog button", "Add host")
-	p.says("dialog .answer .critical", "Refused")
+	p.says("dialog .answer .critical", "Rejected")
 	p.fill("dialog input[name=ip]", serve(t).addr)
 	p.click("dialog button", "Add host")
 	p.until("the new host", row("fresh <b>", "r.querySelector('.health.up')"))
@@ -377,9 +377,9 @@ func testOperate(t *testing.T, b *browser) {
 	p.until("the host has gone", "!"+row("fresh <b>", "true"))
 
 	// Clients go to the other group, and back.
-	p.click(".tools a", "Switch clients here")
-	p.says("dialog h1", "Switch service web to group green?")
-	p.click("dialog button", "Switch clients")
+	p.click(".tools a", "Make active")
+	p.says("dialog h1", "Make group green the active group of service web?")
+	p.click("dialog button", "Make active")
 	p.says(".group-box.enabled h3", "green")
 	p.click(".message button", "Undo: back to group blue")
 	p.says(".group-box.enabled h3", "blue")
@@ -412,7 +412,7 @@ func testMissed(t *testing.T, b *browser) {
 		return err
 	})
 	p := b.open(t, r, "boss", "/events", before)
-	p.says(".eventlist", "Nothing has happened yet")
+	p.says(".eventlist", "No events yet")
 	r.post("/closeLog")
 	p.says(".eventlist", "closeLog")
 	p.run(chromedp.Navigate(r.url + "/"))

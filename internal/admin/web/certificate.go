@@ -82,7 +82,7 @@ func newCertificates(opt *Options, names []string, log *slog.Logger) (*certifica
 	if err := c.read(c.look(), time.Now()); err != nil {
 		return nil, err
 	}
-	c.log.Info("the page has a certificate", "sha256", fingerprint(c.now), "file", cmp.Or(c.seen.cert, filepath.Join(c.dir, ownFile)))
+	c.log.Info("admin certificate loaded", "sha256", fingerprint(c.now), "file", cmp.Or(c.seen.cert, filepath.Join(c.dir, ownFile)))
 	return c, nil
 }
 
@@ -132,9 +132,9 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	// A pair of which one half is new already fails, and is read again when the
 	// other is.
 	if err := c.read(s, now); err != nil {
-		c.log.Error("the page goes on with its old certificate", "err", err)
+		c.log.Error("cannot load the new admin certificate, keeping the current one", "err", err)
 	} else {
-		c.log.Info("the page has a new certificate", "sha256", fingerprint(c.now))
+		c.log.Info("admin certificate reloaded", "sha256", fingerprint(c.now))
 	}
 	return c.now, nil
 }
@@ -163,14 +163,14 @@ func (c *certificates) own(now time.Time) (*tls.Certificate, error) {
 	case err == nil:
 		return kept, nil
 	case !errors.Is(err, fs.ErrNotExist):
-		c.log.Warn("the page makes a new certificate", "file", path, "err", err)
+		c.log.Warn("cannot use the stored admin certificate, creating a new one", "file", path, "err", err)
 	}
 	text, err := makeCertificate(c.names, now)
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate: %w", err)
 	}
 	if err := writeSecret(path, text); err != nil {
-		c.log.Warn("the page's certificate cannot be kept: the next start makes another one", "err", err)
+		c.log.Warn("cannot store the admin certificate, the next start creates another one", "err", err)
 	}
 	pair, err := tls.X509KeyPair(text, text)
 	return &pair, err

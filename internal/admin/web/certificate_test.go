@@ -170,7 +170,7 @@ func TestCertificateFilesAreReadAgain(t *testing.T) {
 	}
 	next := pair("new.example")
 	give(cert, next)
-	eventually(t, "half a pair is noticed", func() bool { return shows("old.example") && strings.Contains(r.log.String(), "old certificate") })
+	eventually(t, "half a pair is noticed", func() bool { return shows("old.example") && strings.Contains(r.log.String(), "new admin certificate") })
 	if a := r.do("boss", "GET", "/status.txt", ""); a.StatusCode != http.StatusOK {
 		t.Errorf("meanwhile: %s", a.Status)
 	}

@@ -95,7 +95,7 @@ func (b *bounded) take(source netip.Prefix) bool {
 	}
 	b.closed++
 	if now := time.Now(); now.Sub(b.told) >= tellEvery {
-		b.log.Warn("the page closes connections that are too many", "source", source.String(), "open", b.open,
+		b.log.Warn("admin page connections rejected, limit reached", "source", source.String(), "open", b.open,
 			"of_the_source", b.sources[source], "closed_since", b.closed)
 		b.told, b.closed = now, 0
 	}

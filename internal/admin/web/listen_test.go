@@ -68,10 +68,10 @@ func TestOneSourceCannotTakeAllPlaces(t *testing.T) {
 		t.Errorf("one that has a place: %v", err)
 	}
 	eventually(t, "the place is free again", func() bool { return healthy(r.dialFrom("127.0.0.9")) == nil })
-	if !strings.Contains(r.log.String(), "too many") {
+	if !strings.Contains(r.log.String(), "limit reached") {
 		t.Error("nothing is logged of it")
 	}
-	if n := strings.Count(r.log.String(), "too many"); n > 2 {
+	if n := strings.Count(r.log.String(), "limit reached"); n > 2 {
 		t.Errorf("%d lines are logged of it", n)
 	}
 }

@@ -219,7 +219,7 @@ func (l *live) send(m []byte, chosen func(*watcher) bool) {
 		select {
 		case w.messages <- m:
 		default:
-			l.s.log.Debug("one who watches does not keep up and is dropped")
+			l.s.log.Debug("live client dropped, it does not read fast enough")
 			l.drop(w)
 		}
 	}

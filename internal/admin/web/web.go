@@ -269,6 +269,6 @@ func (s *silent) close() {
 type debugLog struct{ log *slog.Logger }
 
 func (d debugLog) Write(p []byte) (int, error) {
-	d.log.Debug("the page: " + strings.TrimSpace(string(p)))
+	d.log.Debug("admin page error", "err", strings.TrimSpace(string(p)))
 	return len(p), nil
 }

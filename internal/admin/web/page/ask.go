@@ -17,10 +17,10 @@ import (
 )
 
 // ErrNotFound is returned for a page about what is not there, or not any more.
-var ErrNotFound = errors.New("there is no such thing on this txlb: it may have been deleted")
+var ErrNotFound = errors.New("not found: it may have been deleted")
 
 // ErrReadonly is returned for a question that its asker may not answer.
-var ErrReadonly = errors.New("changing needs the role full")
+var ErrReadonly = errors.New("changes need the role full")
 
 // Form is what a verb is done with: its parameters that are known, and fields
 // for the others.
@@ -126,8 +126,8 @@ func (v *View) generation() Param {
 }
 
 var (
-	drainField = Field{Name: "drain", Label: "End its sessions after", Kind: "text", Hint: "such as 30s or 5m; empty: they finish by themselves"}
-	forceField = Field{Name: "force", Label: "Do it all the same", Kind: "flag"}
+	drainField = Field{Name: "drain", Label: "Close its sessions after", Kind: "text", Hint: "such as 30s or 5m; empty: let them finish"}
+	forceField = Field{Name: "force", Label: "Do it anyway", Kind: "flag"}
 )
 
 func schedulers(chosen string) Field {
@@ -248,21 +248,21 @@ func targets(h *director.Host) (list []TargetView) {
 
 // manageAll is what can be done with txlb as a whole.
 func (v *View) manageAll() *managed {
-	m := &managed{Title: "txlb " + v.Version, Kind: "The whole", Back: "/"}
+	m := &managed{Title: "txlb " + v.Version, Kind: "Global", Back: "/"}
 	text := func(name, label, hint string) Field {
 		return Field{Name: name, Label: label, Kind: "text", Required: true, Hint: hint}
 	}
 	m.Forms = []Form{
-		v.form("Add service", "addService", Where{}, "It needs a group and a host next.",
+		v.form("Add service", "addService", Where{}, "Then add a group and a host.",
 			text("name", "Name", ""), text("address", "Listens on", "host:port, *:port or unix:/path")),
 		v.form("Add user", "addUser", Where{}, "", text("name", "Name", ""), text("hash", "Password hash", "as txlb passwd prints it"),
 			Field{Name: "access", Label: "Access", Kind: "choice", Value: "readonly", Choices: []Choice{{"readonly", "readonly"}, {"full", "full"}}}),
-		{Action: Action{"Open the logs anew", "closeLog", nil}, Note: "After they were moved away."},
+		{Action: Action{"Reopen log files", "closeLog", nil}, Note: "After log rotation."},
 	}
 	for _, u := range v.State.Config.Admin.Users {
 		m.Links = append(m.Links, link{"Delete user " + short(u.Name) + "…", query("/ask", []Param{{"verb", "delUser"}, {"name", u.Name}}), true, "Access " + u.Access + "."})
 	}
-	m.Links = append(m.Links, link{"Shut down…", "/ask?verb=shutdown", true, "Take leave of the clients and end the process."})
+	m.Links = append(m.Links, link{"Shut down…", "/ask?verb=shutdown", true, "Drain and shut down."})
 	return m
 }
 
@@ -271,31 +271,31 @@ func (v *View) askAll(q *question, verb string, p url.Values) bool {
 	switch verb {
 	case "rollback":
 		q.Title, q.Lines = "Undo the last change?", v.lastChange()
-		q.Form.Label, q.Form.Params = "Undo it", []Param{{"n", "1"}, v.generation()}
+		q.Form.Label, q.Form.Params = "Undo", []Param{{"n", "1"}, v.generation()}
 	case "reload":
 		q.Title = "Reload the configuration file?"
-		q.Lines = []string{"What the file has changed since it was read takes effect. Changes made at run time stay, unless they are discarded."}
+		q.Lines = []string{"The changes in the file take effect. Run-time changes stay, unless you discard them."}
 		if n := len(v.Unsaved); n > 0 {
-			q.Beware = []string{plural(n, "change") + " made at run time " + is(n) + " not in the file. To discard means to lose " + them(n) + "."}
+			q.Beware = []string{plural(n, "change") + " made at run time " + is(n) + " not in the file. Discarding loses " + them(n) + "."}
 		}
 		q.Form.Danger, q.Form.Label, q.Form.Params = false, "Reload", []Param{v.generation()}
-		q.Form.Fields = []Field{{Name: "discard", Label: "Discard what was changed at run time", Kind: "flag"}}
+		q.Form.Fields = []Field{{Name: "discard", Label: "Discard run-time changes", Kind: "flag"}}
 	case "delUser":
 		q.Title = "Delete user " + short(p.Get("name")) + "?"
-		q.Lines = []string{"Who is logged in by that name can do nothing more, from the next command on."}
+		q.Lines = []string{"Anyone logged in as this user loses access with the next command."}
 		q.Form.Label, q.Form.Params = "Delete user", []Param{{"name", p.Get("name")}, v.generation()}
 	case "shutdown":
-		q.Title = "Shut txlb down?"
-		q.Lines = []string{"New clients are refused at once. " + open(v.Sessions) + "; what is open after the time to drain is cut off. Then the process ends, and this page with it."}
-		q.Beware = []string{"Everything that is served stops here, unless another txlb takes over."}
+		q.Title = "Shut down txlb?"
+		q.Lines = []string{"New clients are refused at once. " + open(v.Sessions) + ". Sessions still open at the drain timeout are closed. Then the process ends, and so does this page."}
+		q.Beware = []string{"All services on this txlb stop, unless another one takes over."}
 		if n := len(v.Unsaved); n > 0 {
 			q.Beware = append(q.Beware, plural(n, "change")+" made at run time "+is(n)+" not saved.")
 		}
 		q.Form.Label = "Shut down"
 	case "shutdownSession":
-		q.Title = "End session " + clip(p.Get("id"), 40) + "?"
-		q.Lines = []string{"It is cut off where it is; its client may come back at once."}
-		q.Form.Label, q.Form.Params, q.Form.Cancel = "End session", []Param{{"id", p.Get("id")}}, "/sessions"
+		q.Title = "Close session " + clip(p.Get("id"), 40) + "?"
+		q.Lines = []string{"The connection is closed now. The client may reconnect at once."}
+		q.Form.Label, q.Form.Params, q.Form.Cancel = "Close session", []Param{{"id", p.Get("id")}}, "/sessions"
 	default:
 		return false
 	}
@@ -305,14 +305,14 @@ func (v *View) askAll(q *question, verb string, p url.Values) bool {
 func (v *View) manageService(m *managed, at Where, f found) {
 	m.Title, m.Kind, m.Back = at.Service, "Service", "/#"+m.Service.ID
 	m.Forms = []Form{
-		v.form("Add listener", "addListen", at, "One more address for its clients.",
+		v.form("Add listener", "addListen", at, "Clients can connect here too.",
 			Field{Name: "address", Label: "Address", Kind: "text", Required: true, Hint: "host:port, *:port or unix:/path"}),
-		v.form("Add group", "addGroup", at, "The first group of a service takes its clients at once; others wait for the switch.",
+		v.form("Add group", "addGroup", at, "The first group of a service is active at once; further groups are standby.",
 			Field{Name: "name", Label: "Name", Kind: "text", Required: true}, schedulers("leastc")),
 	}
-	move := v.form("Move listener", "switchPort", at, "Clients come to the other address from then on; sessions go on.",
+	move := v.form("Move listener", "switchPort", at, "New clients connect to the new address; sessions continue.",
 		Field{Name: "old", Label: "From", Kind: "choice"},
-		Field{Name: "address", Label: "To", Kind: "text", Required: true, Hint: "an address, or only another port"})
+		Field{Name: "address", Label: "To", Kind: "text", Required: true, Hint: "an address, or only a port"})
 	for _, l := range f.service.Config.Listen {
 		move.Fields[0].Choices = append(move.Fields[0].Choices, Choice{l.Address, clip(l.Address, 80)})
 	}
@@ -320,12 +320,12 @@ func (v *View) manageService(m *managed, at Where, f found) {
 		append(settings("timeouts", &f.service.Config.Timeouts), settings("limits", &f.service.Config.Limits)...)...))
 	if len(f.service.Config.Listen) > 1 {
 		for _, l := range f.service.Config.Listen {
-			m.Links = append(m.Links, link{"Close listener " + l.Address + "…", at.asks("delListen", "address", l.Address), true, "Sessions go on."})
+			m.Links = append(m.Links, link{"Close listener " + l.Address + "…", at.asks("delListen", "address", l.Address), true, "Sessions continue."})
 		}
 	}
-	m.Links = append(m.Links, link{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."})
+	m.Links = append(m.Links, link{"Close all its sessions…", at.asks("shutdownSessions"), true, "They are closed now."})
 	if len(v.State.Services) > 1 {
-		m.Links = append(m.Links, link{"Delete service…", at.asks("delService"), true, "Its listeners are closed; sessions finish."})
+		m.Links = append(m.Links, link{"Delete service…", at.asks("delService"), true, "Its listeners close; sessions finish."})
 	}
 }
 
@@ -333,16 +333,16 @@ func (v *View) manageGroup(m *managed, at Where, f found) {
 	m.Title, m.Kind = at.Group, "Group of service "+short(at.Service)
 	m.Forms = []Form{
 		v.form("Add host", "addHost", Where{Service: at.Service, Group: at.Group}, "", hostFields()...),
-		v.form("Change scheduler", "changeScheduler", at, "Sessions stay where they are; new ones are spread in the new way.", schedulers(f.group.Config.Scheduler)),
+		v.form("Change scheduler", "changeScheduler", at, "Sessions stay on their hosts; new ones use the new scheduler.", schedulers(f.group.Config.Scheduler)),
 		v.form("Change settings", "setGroup", at, "", settings("group", f.group.Config)...),
 	}
 	if f.group.Config.Enabled {
-		m.Links = []link{{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."}}
+		m.Links = []link{{"Close all its sessions…", at.asks("shutdownSessions"), true, "They are closed now."}}
 		return
 	}
 	m.Links = []link{
-		{"Switch clients to this group…", at.asks("enableGroup"), false, "All new clients of the service, at once."},
-		{"End all its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."},
+		{"Make active…", at.asks("enableGroup"), false, "All new clients of the service go to this group at once."},
+		{"Close all its sessions…", at.asks("shutdownSessions"), true, "They are closed now."},
 		{"Delete all its hosts…", at.asks("delAllHosts"), true, "The group stays, empty."},
 		{"Delete group…", at.asks("delGroup"), true, "With its hosts."},
 	}
@@ -351,21 +351,21 @@ func (v *View) manageGroup(m *managed, at Where, f found) {
 func (v *View) manageHost(m *managed, at Where, f found) {
 	m.Title, m.Kind = at.Name, "Host of "+short(at.Service)+" / "+short(at.Group)
 	m.Back = "/#" + m.Host.ID
-	ready := v.form("Ready: give it clients", "setHost", at, "")
+	ready := v.form("Set ready", "setHost", at, "")
 	ready.Params = append(ready.Params, Param{"state", "ready"})
 	if m.Host.State != "ready" {
 		m.Forms = append(m.Forms, ready)
 	}
-	m.Forms = append(m.Forms, v.form("Set weight", "setHost", at, "The share of new clients, beside the other hosts' weights; 0: none.",
+	m.Forms = append(m.Forms, v.form("Set weight", "setHost", at, "Its share of new clients, relative to the other hosts; 0: none.",
 		settings("host", f.host.Config, "weight")...))
 	if h := m.Host.Health; h == "down" || h == "part" {
-		m.Forms = append(m.Forms, v.form("Retry now", "retryHost", at, "Count it as up at once; a failure takes it out again."))
+		m.Forms = append(m.Forms, v.form("Mark up now", "retryHost", at, "Mark it up without waiting for a check; the next failure marks it down again."))
 	}
 	if m.Host.State != "drain" {
 		m.Links = append(m.Links, link{"Drain…", at.asks("setHost", "state", "drain"), false, "No new clients; its sessions finish."})
 	}
 	if m.Host.State != "maint" {
-		m.Links = append(m.Links, link{"Maintenance…", at.asks("setHost", "state", "maint"), false, "No new clients and no probes; its sessions finish."})
+		m.Links = append(m.Links, link{"Maintenance…", at.asks("setHost", "state", "maint"), false, "No new clients, no health checks; its sessions finish."})
 	}
 	var rest []Field
 	for _, field := range settings("host", f.host.Config) {
@@ -375,8 +375,8 @@ func (v *View) manageHost(m *managed, at Where, f found) {
 	}
 	m.Forms = append(m.Forms, v.form("Change settings", "setHost", at, "", rest...))
 	m.Links = append(m.Links,
-		link{"End its sessions…", at.asks("shutdownSessions"), true, "Each is cut off where it is."},
-		link{"Delete host…", at.asks("delHost"), true, "Out of the configuration."})
+		link{"Close its sessions…", at.asks("shutdownSessions"), true, "They are closed now."},
+		link{"Delete host…", at.asks("delHost"), true, "Removes it from the configuration."})
 }
 
 // ask works out the question before a verb is done, with what it would mean now.
@@ -404,17 +404,17 @@ func (v *View) ask(verb string, p url.Values) (*question, error) {
 		q.Form.Params = append(q.Form.Params, Param{"state", p.Get("state")})
 		q.Form.Danger = false
 		if p.Get("state") == "drain" {
-			put(fmt.Sprintf("Drain host %s?", short(at.Name)), "Drain", "It gets no new clients. "+open(m.Host.Figures.Sessions)+" on it, to finish by themselves.")
+			put(fmt.Sprintf("Drain host %s?", short(at.Name)), "Drain", "It gets no new clients. "+open(m.Host.Figures.Sessions)+" on it and can finish.")
 		} else {
-			put(fmt.Sprintf("Take host %s out for maintenance?", short(at.Name)), "Start maintenance",
-				"It gets no new clients and is not probed. "+open(m.Host.Figures.Sessions)+" on it, to finish by themselves.")
+			put(fmt.Sprintf("Put host %s into maintenance?", short(at.Name)), "Start maintenance",
+				"It gets no new clients and no health checks. "+open(m.Host.Figures.Sessions)+" on it and can finish.")
 		}
 		q.Beware = f.without(1)
 	case verb == "delHost" && f.host != nil:
-		put(fmt.Sprintf("Delete host %s?", short(at.Name)), "Delete host", "It is taken out of the configuration. "+open(m.Host.Figures.Sessions)+" on it.")
+		put(fmt.Sprintf("Delete host %s?", short(at.Name)), "Delete host", "It is removed from the configuration. "+open(m.Host.Figures.Sessions)+" on it.")
 		q.Form.Fields = []Field{drainField}
 		if q.Beware = f.without(1); f.group.Config.Enabled && len(f.group.Hosts) == 1 {
-			q.Beware = []string{"It is the last host of the group that takes the clients: they will be closed."}
+			q.Beware = []string{"It is the last host of the active group: clients will be rejected."}
 			q.Form.Fields = append(q.Form.Fields, forceField)
 		}
 	case verb == "shutdownSessions":
@@ -425,35 +425,35 @@ func (v *View) ask(verb string, p url.Values) (*question, error) {
 		case f.group != nil:
 			n, of = f.group.Stats.Active, "group "+short(at.Group)
 		}
-		put("End the sessions of "+of+" now?", "End sessions", open(n)+". Each is cut off where it is; clients may come back at once.")
+		put("Close the sessions of "+of+" now?", "Close sessions", open(n)+". They are closed now; clients may reconnect at once.")
 	case verb == "enableGroup" && f.group != nil:
 		was := f.service.Config.Enabled()
-		put(fmt.Sprintf("Switch service %s to group %s?", short(at.Service), short(at.Group)), "Switch clients",
+		put(fmt.Sprintf("Make group %[2]s the active group of service %[1]s?", short(at.Service), short(at.Group)), "Make active",
 			"All new clients go to group "+short(at.Group)+" from now on.")
 		q.Form.Danger = false
-		q.Form.Fields = []Field{{Name: "drain", Label: "End the other group's sessions after", Kind: "text", Hint: drainField.Hint}}
+		q.Form.Fields = []Field{{Name: "drain", Label: "Close the other group's sessions after", Kind: "text", Hint: drainField.Hint}}
 		if was != nil {
 			q.Lines = append(q.Lines, fmt.Sprintf("%s in group %s now.", open(f.service.Enabled().Stats.Active), short(was.Name)))
 		}
 		up := f.group.Serving
 		q.Lines = append(q.Lines, fmt.Sprintf("%d of its %s %s up and ready.", up, plural(len(f.group.Hosts), "host"), is(up)))
 		if up == 0 {
-			q.Beware = []string{"None of its hosts is up and takes clients."}
+			q.Beware = []string{"None of its hosts is up and ready: clients will be rejected."}
 			q.Form.Fields = append(q.Form.Fields, forceField)
 		}
 	case verb == "delAllHosts" && f.group != nil:
 		put(fmt.Sprintf("Delete all %s of group %s?", plural(len(f.group.Hosts), "host"), short(at.Group)), "Delete all hosts", "The group stays, empty.")
 	case verb == "delGroup" && f.group != nil:
 		put(fmt.Sprintf("Delete group %s of service %s?", short(at.Group), short(at.Service)), "Delete group",
-			"It goes with its "+plural(len(f.group.Hosts), "host")+". "+open(f.group.Stats.Active)+" on them, to finish by themselves.")
+			"Its "+plural(len(f.group.Hosts), "host")+" will be deleted too. "+open(f.group.Stats.Active)+" on them and can finish.")
 	case verb == "delListen" && p.Get("address") != "":
 		put(fmt.Sprintf("Close listener %s of service %s?", clip(p.Get("address"), 80), short(at.Service)), "Close listener",
-			"New clients that come to this address are refused by the system. Sessions go on.")
+			"The system refuses new connections to this address. Sessions continue.")
 		q.Form.Params = append(q.Form.Params, Param{"address", p.Get("address")})
 	case verb == "delService" && f.group == nil:
 		put(fmt.Sprintf("Delete service %s?", short(at.Service)), "Delete service",
-			"Its listeners are closed and new clients refused. "+open(m.Service.Figures.Sessions)+", to finish by themselves.")
-		q.Beware = []string{"Everything that its clients need stops here."}
+			"Its listeners close and new clients are refused. "+open(m.Service.Figures.Sessions)+" and can finish.")
+		q.Beware = []string{"Its clients lose the service."}
 	default:
 		return nil, ErrNotFound
 	}
@@ -470,10 +470,10 @@ func (v *View) lastChange() []string {
 		if e.From != "" {
 			by += " from " + e.From
 		}
-		return append([]string{fmt.Sprintf("At %s %s did: %s", clock(e.Time, v.At), clip(by, 80), clip(e.What, 300))},
-			"Undoing is a change of its own, and can be undone too.")
+		return append([]string{fmt.Sprintf("At %s, %s ran: %s", clock(e.Time, v.At), clip(by, 80), clip(e.What, 300))},
+			"The undo is itself a change and can be undone.")
 	}
-	return []string{"The configuration becomes what it was before its last change. That is a change of its own, and can be undone too."}
+	return []string{"Restores the configuration as it was before the last change. The undo is itself a change and can be undone."}
 }
 
 // without tells what it would mean if a group lost one host that may serve.
@@ -483,9 +483,9 @@ func (f *found) without(n int) []string {
 	}
 	switch left := f.group.Serving - n; {
 	case left <= 0:
-		return []string{"It is the last host that is up and takes clients: without it they are turned away."}
+		return []string{"It is the last host that is up and ready: without it, clients are rejected."}
 	case left == 1:
-		return []string{"Then one host alone serves all clients of the service."}
+		return []string{"Only one host is left to serve all clients of the service."}
 	}
 	return nil
 }
@@ -515,7 +515,7 @@ func them(n int) string {
 // before that; params are what the form said, err what came of it.
 func Answer(before *director.State, verb string, params url.Values, r admin.Result, err error) *Message {
 	if err != nil {
-		return &Message{Level: Critical, Text: "Refused: " + err.Error()}
+		return &Message{Level: Critical, Text: "Rejected: " + err.Error()}
 	}
 	m := &Message{Text: r.Text, Undo: undo(before, verb, params, r.Generation)}
 	if strings.Contains(r.Text, "\nwarning: ") {

@@ -68,7 +68,7 @@ func (v *View) problem(p *status.Problem) Problem {
 	for _, h := range p.Hosts {
 		text := short(h.Config.Name)
 		if p.Why {
-			text += ": " + clip(cmp.Or(h.Reason, "no reason is known"), 200)
+			text += ": " + clip(cmp.Or(h.Reason, "unknown reason"), 200)
 			if !h.Since.IsZero() {
 				text += ", since " + clock(h.Since, v.At)
 			}
@@ -100,7 +100,7 @@ func (v *View) summary() string {
 	case n > 0:
 		return plural(n, "problem") + "; clients are served"
 	case len(v.Services) == 0:
-		return "Nothing is served: there is no service"
+		return "No services configured"
 	}
 	return "Healthy"
 }

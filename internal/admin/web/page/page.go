@@ -282,7 +282,7 @@ var kindSigns = map[string]string{"up": "✓", "down": "✖", "change": "✎"}
 var sortChoices = []Choice{
 	{"", "problems first"}, {"name", "by name"}, {"health", "by health"}, {"sessions", "most sessions"}, {"rate", "highest rate"},
 	{"failures", "most failures"}, {"in", "most bytes in"}, {"out", "most bytes out"}, {"check", "slowest check"}, {"weight", "highest weight"},
-	{"-sessions", "fewest sessions"}, {"-rate", "lowest rate"}, {"-name", "by name, backwards"}, {"-weight", "lowest weight"},
+	{"-sessions", "fewest sessions"}, {"-rate", "lowest rate"}, {"-name", "by name, descending"}, {"-weight", "lowest weight"},
 }
 
 // sortLink is the head of a column. A second click turns the order round.
@@ -292,7 +292,7 @@ func (p *Pages) sortLink(v *View, by, text string) template.HTML {
 	case by:
 		to, mark = "-"+by, ` <span class="order" aria-label="sorted">▾</span>`
 	case "-" + by:
-		to, mark = by, ` <span class="order" aria-label="sorted backwards">▴</span>`
+		to, mark = by, ` <span class="order" aria-label="sorted ascending">▴</span>`
 	}
 	return template.HTML(`<a href="` + template.HTMLEscapeString(v.Query.With("sort", to)) + `" data-live>` +
 		template.HTMLEscapeString(text) + mark + `</a>`)

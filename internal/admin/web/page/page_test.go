@@ -104,7 +104,7 @@ func TestTheFirstGlance(t *testing.T) {
 		{
 			"the last that serves is down", []string{"c"}, func(s *config.Service) {
 				s.Groups[0].Hosts[0].State, s.Groups[0].Hosts[1].State, s.Groups[0].AllDown = "drain", "maint", "refuse"
-			}, Critical, "1 problem: clients are being rejected", "Every host of web / blue that should take clients is down: clients are closed",
+			}, Critical, "1 problem: clients are being rejected", "Every host of web / blue that should take clients is down: clients are rejected",
 		},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestTheFirstGlance(t *testing.T) {
 		t.Errorf("after a reload that failed the page says %v %v", v.Overall, v.Problems)
 	}
 	mark(t, d, "b")
-	if p := NewView(source(d)).Problems[0]; len(p.Details) != 1 || !strings.HasPrefix(p.Details[0], "b: a client could not be connected") {
+	if p := NewView(source(d)).Problems[0]; len(p.Details) != 1 || !strings.HasPrefix(p.Details[0], "b: a client's connect failed") {
 		t.Errorf("the problem has the details %q; want the host with the reason", p.Details)
 	}
 }

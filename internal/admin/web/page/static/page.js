@@ -127,9 +127,9 @@ function watch(at) {
 
 const whole = v => v >= 1 || v === 0 ? count(v) : decimal(v)
 const kinds = [ // least: the least that the axis ends at
-  { title: 'New sessions a second', series: ['rate'], value: decimal, least: 4, mark: whole },
+  { title: 'New sessions/s', series: ['rate'], value: decimal, least: 4, mark: whole },
   { title: 'Sessions', series: ['sessions'], value: count, least: 4, mark: whole },
-  { title: 'Bytes a second', series: ['in_rate', 'out_rate'], names: ['in', 'out'], value: amount, least: 1000, mark: amount },
+  { title: 'Bytes/s', series: ['in_rate', 'out_rate'], names: ['in', 'out'], value: amount, least: 1000, mark: amount },
   { title: 'Connect time', series: ['connect_ms'], value: v => took(v) || '–', least: 0.5, mark: v => v + ' ms' },
 ]
 const kindsOfHost = [...kinds.slice(0, 3), { ...kinds[3], series: ['connect_ms', 'check_ms'], names: ['clients', 'checks'] }]
@@ -332,7 +332,7 @@ document.addEventListener('htmx:beforeSwap', e => {
   const status = e.detail.xhr.status
   if (!(e.detail.xhr.getResponseHeader('Content-Type') || '').startsWith('text/html')) {
     e.detail.shouldSwap = false
-    say('critical', e.detail.xhr.responseText.trim().slice(0, 500) || 'Refused: ' + status)
+    say('critical', e.detail.xhr.responseText.trim().slice(0, 500) || 'Rejected: ' + status)
     return
   }
   e.detail.shouldSwap = true
@@ -493,7 +493,7 @@ function say(level, words) {
 }
 for (const event of ['htmx:sendError', 'htmx:timeout']) {
   document.addEventListener(event, () => {
-    say('critical', 'txlb did not answer: whether that was done is not known. Look at the page when it is live again.')
+    say('critical', 'txlb did not answer. The change may or may not have been made; check when the page is live again.')
   })
 }
 
@@ -530,7 +530,7 @@ function gone() {
   if (lost) return
   lost = Date.now()
   root.classList.add('stale')
-  banner('lost', 'Connection to txlb lost at ' + time(Date.now(), true) + '. What you see is old. Trying again…')
+  banner('lost', 'Connection to txlb lost at ' + time(Date.now(), true) + '. The values shown are old. Reconnecting…')
 }
 
 function arrived(f) {
