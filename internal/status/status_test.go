@@ -1,8 +1,6 @@
 package status
 
 import (
-	"io"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -10,26 +8,12 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/rig"
 )
-
-// still is an engine that does nothing.
-type still struct{}
-
-func (still) Apply(engine.Plan) error                              { return nil }
-func (still) Failures() <-chan engine.Failure                      { return nil }
-func (still) Refused(func(service, reason string, clients uint64)) {}
 
 func state(t *testing.T, services string) *director.State {
 	t.Helper()
-	c, problems := config.Parse("c.xml", []byte("<config>"+services+"</config>"))
-	if c == nil {
-		t.Fatal(problems)
-	}
-	d, err := director.New(c, still{}, director.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d.State()
+	return rig.Hold(t, "<config>"+services+"</config>").State()
 }
 
 const web = `<service name="web"><listen ip=":1"/>
