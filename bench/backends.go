@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/txlb/txlb/internal/servers"
 )
 
 // The kinds of backends: what stands behind a peer.
@@ -29,7 +31,7 @@ type kind struct {
 	name  string
 	about string
 	needs []string
-	start func(context.Context, *rig, route) (*server, error)
+	start func(context.Context, *rig, route) (*servers.Server, error)
 	probe func(address string) error
 }
 
@@ -51,12 +53,12 @@ func kindOf(name string) kind {
 // backend is one that runs.
 type backend struct {
 	kind
-	*server
+	*servers.Server
 	addr string
 }
 
 // startWeb writes the pages and starts the web server.
-func startWeb(ctx context.Context, r *rig, at route) (*server, error) {
+func startWeb(ctx context.Context, r *rig, at route) (*servers.Server, error) {
 	root, err := writePages(r.dir)
 	if err != nil {
 		return nil, err
@@ -68,7 +70,7 @@ func startWeb(ctx context.Context, r *rig, at route) (*server, error) {
 	return serve(ctx, longestRun, r.dir, "backend-"+web, nginxArgv(p))
 }
 
-func startStreamsBackend(ctx context.Context, r *rig, at route) (*server, error) {
+func startStreamsBackend(ctx context.Context, r *rig, at route) (*servers.Server, error) {
 	return serve(ctx, longestRun, r.dir, "backend-"+streams, []string{r.programs["bench"], roleStreams, at.listen})
 }
 

@@ -120,7 +120,7 @@ func TestInterruption(t *testing.T) {
 	var groups []int
 	var dir string
 	interrupt := workload{name: "interrupt", unit: "thing", backend: streams, run: func(ctx context.Context, tr *trial) error {
-		groups = []int{tr.peer.group, tr.backends[0].group}
+		groups = []int{tr.peer.Group(), tr.backends[0].Group()}
 		for _, g := range groups {
 			if pids, err := members(g); err != nil || len(pids) == 0 {
 				t.Errorf("group %d has processes %v, %v", g, pids, err)
@@ -199,8 +199,8 @@ func TestSystemCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.stop()
-	if err := s.await(t.Context(), func() error { return probeStreams(ports[0]) }); err != nil {
+	defer s.Stop()
+	if err := s.Await(t.Context(), func() error { return probeStreams(ports[0]) }); err != nil {
 		t.Fatal(err)
 	}
 	tr := &trial{peer: s, counting: true}

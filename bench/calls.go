@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/internal/servers"
 )
 
 // callCounter counts the system calls of a server: those of all its threads
@@ -21,12 +23,12 @@ import (
 type callCounter struct{ fds []int }
 
 // countCalls begins to count. It needs root or CAP_PERFMON.
-func countCalls(s *server) (*callCounter, error) {
+func countCalls(s *servers.Server) (*callCounter, error) {
 	id, err := tracepoint("raw_syscalls/sys_enter")
 	if err != nil {
 		return nil, err
 	}
-	pids, err := members(s.group)
+	pids, err := members(s.Group())
 	if err != nil {
 		return nil, err
 	}

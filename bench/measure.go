@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/internal/servers"
 )
 
 // tick is the unit of /proc/stat: USER_HZ, which is 100 on every architecture
@@ -63,7 +65,7 @@ type effort struct {
 type machine struct{ busy, stolen uint64 }
 
 // read takes a reading; peer may be nil.
-func read(peer *server, backends []*server) (counters, error) {
+func read(peer *servers.Server, backends []*servers.Server) (counters, error) {
 	var c counters
 	var err error
 	if c.peer, err = effortOf(peer); err != nil {
@@ -121,7 +123,7 @@ func switched(before, after map[int]uint64) uint64 {
 }
 
 // effortOf reads what a server has used; nothing for nil.
-func effortOf(s *server) (effort, error) {
+func effortOf(s *servers.Server) (effort, error) {
 	e := effort{switches: map[int]uint64{}}
 	if s == nil {
 		return e, nil
@@ -130,7 +132,7 @@ func effortOf(s *server) (effort, error) {
 	if e.cpu, err = cpuTime(s); err != nil {
 		return e, err
 	}
-	pids, err := members(s.group)
+	pids, err := members(s.Group())
 	if err != nil {
 		return e, err
 	}
@@ -173,11 +175,11 @@ func gone(err error) bool {
 // process's clock is the sum of what /proc/PID/task/*/schedstat says, in
 // nanoseconds too, with the threads that have ended, which schedstat forgets.
 // Processes that have ended are in their parent's account, in ticks.
-func cpuTime(s *server) (time.Duration, error) {
-	if err := s.alive(); err != nil {
+func cpuTime(s *servers.Server) (time.Duration, error) {
+	if err := s.Alive(); err != nil {
 		return 0, err
 	}
-	pids, err := members(s.group)
+	pids, err := members(s.Group())
 	if err != nil {
 		return 0, err
 	}
@@ -242,11 +244,11 @@ func parseProcess(s string) (process, error) {
 
 // resident returns the resident memory of a server's processes in bytes.
 // Pages that they share are counted for each, which a difference cancels.
-func resident(s *server) (uint64, error) {
-	if err := s.alive(); err != nil {
+func resident(s *servers.Server) (uint64, error) {
+	if err := s.Alive(); err != nil {
 		return 0, err
 	}
-	pids, err := members(s.group)
+	pids, err := members(s.Group())
 	if err != nil {
 		return 0, err
 	}

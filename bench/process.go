@@ -4,16 +4,16 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/txlb/txlb/internal/servers"
 )
 
 // command prepares a program that cannot outlive its use: it is the leader of
@@ -35,92 +35,11 @@ func holdThread() (release func()) {
 	return runtime.UnlockOSThread
 }
 
-// server is a running program with everything it has forked.
-type server struct {
-	name   string
-	log    string // file with what it wrote
-	group  int    // process group, which is the leader's process number
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when the leader is gone
-}
-
-// serve starts argv with its output in dir/NAME.log. It runs until stop is
-// called, and no longer than limit. Each of settle may change how it runs.
-func serve(ctx context.Context, limit time.Duration, dir, name string, argv []string, settle ...func(*exec.Cmd)) (*server, error) {
-	log, err := os.Create(filepath.Join(dir, name+".log"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	cmd := command(ctx, argv...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	for _, f := range settle {
-		f(cmd)
-	}
-	if err := cmd.Start(); err != nil {
-		cancel()
-		return nil, fmt.Errorf("start %s: %w", name, err)
-	}
-	s := &server{name: name, log: log.Name(), group: cmd.Process.Pid, cancel: cancel, ended: make(chan struct{})}
-	go s.reap(cmd)
-	return s, nil
-}
-
-func (s *server) reap(cmd *exec.Cmd) {
-	defer close(s.ended)
-	// Killing is how a server ends here, so its status says nothing; whether
-	// it ended too early is asked of ended.
-	_ = cmd.Wait()
-}
-
-// stop kills the group and waits until its leader is gone.
-func (s *server) stop() {
-	s.cancel()
-	<-s.ended
-}
-
-// alive returns an error with the last words of a server that has ended.
-func (s *server) alive() error {
-	select {
-	case <-s.ended:
-	default:
-		return nil
-	}
-	words, err := os.ReadFile(s.log)
-	if err != nil {
-		return fmt.Errorf("%s has ended", s.name)
-	}
-	const most = 600
-	words = words[max(0, len(words)-most):]
-	return fmt.Errorf("%s has ended: %s", s.name, strings.TrimSpace(string(words)))
-}
-
-// await calls probe until it succeeds. It gives up when the server ends or
-// has not answered for 5 seconds.
-func (s *server) await(ctx context.Context, probe func() error) error {
-	const patience = 5 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		err := probe()
-		if err == nil {
-			return s.alive()
-		}
-		pause := time.NewTimer(5 * time.Millisecond)
-		select {
-		case <-s.ended:
-			pause.Stop()
-			return s.alive()
-		case <-ctx.Done():
-			pause.Stop()
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return fmt.Errorf("%s does not answer: %w", s.name, err)
-			}
-			return ctx.Err()
-		case <-pause.C:
-		}
-	}
+// serve launches argv with its output in dir/NAME.log. It runs until it is stopped,
+// and no longer than limit.
+func serve(ctx context.Context, limit time.Duration, dir, name string, argv []string) (*servers.Server, error) {
+	s := &servers.Server{Name: name, Argv: argv, Dir: dir, Log: filepath.Join(dir, name+".log"), Limit: limit}
+	return s, s.Launch(ctx)
 }
 
 // members returns the processes of a group and the children of its leader:

@@ -5,18 +5,14 @@ package main
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/txlb/txlb/internal/servers"
 )
 
 // Real protocols: PostgreSQL under pgbench and Redis under redis-benchmark,
@@ -35,7 +31,7 @@ func sqlLoad() workload {
 			if err != nil {
 				return err
 			}
-			return programLoad(ctx, t, parsePgbench, beside(t.programs["postgres"], "pgbench"), "-h", host, "-p", port, "-U", sqlUser,
+			return programLoad(ctx, t, parsePgbench, servers.InPostgreSQL("pgbench"), "-h", host, "-p", port, "-U", sqlUser,
 				"-S", "-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", "2", "-T", seconds(t.length), "postgres")
 		},
 	}
@@ -94,88 +90,39 @@ func parseRedis(out string, n int) (tally, error) {
 // sqlUser owns the database.
 const sqlUser = "bench"
 
-// beside returns the path of a program in the folder of another.
-func beside(program, name string) string { return filepath.Join(filepath.Dir(program), name) }
-
 // startSQL makes a database in a folder of its own and starts its server.
 // PostgreSQL refuses to run as root, so it is somebody else then.
-func startSQL(ctx context.Context, r *rig, at route) (*server, error) {
+func startSQL(ctx context.Context, r *rig, at route) (*servers.Server, error) {
 	host, port, err := net.SplitHostPort(at.listen)
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(r.dir, "sql")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
-	}
-	as := func(*exec.Cmd) {}
-	if os.Geteuid() == 0 {
-		who, err := unprivileged()
-		if err != nil {
-			return nil, err
-		}
-		if err := os.Chown(dir, int(who.Uid), int(who.Gid)); err != nil {
-			return nil, err
-		}
-		as = func(cmd *exec.Cmd) { cmd.SysProcAttr.Credential = who }
-	}
-	do := func(argv ...string) error {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		cmd := command(ctx, argv...)
-		cmd.Dir = dir
-		as(cmd)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", argv[0], err, strings.TrimSpace(string(out)))
-		}
-		return nil
-	}
-	server := r.programs["postgres"]
-	data := filepath.Join(dir, "data")
-	if err := do(beside(server, "initdb"), "-D", data, "-U", sqlUser, "-A", "trust", "-N", "--no-locale", "-E", "UTF8"); err != nil {
-		return nil, err
-	}
-	gently := func(cmd *exec.Cmd) {
-		// Killed, it would leave a segment of shared memory behind.
-		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
-		cmd.WaitDelay = 5 * time.Second
-		cmd.Dir = dir
-	}
-	s, err := serve(ctx, longestRun, r.dir, "backend-"+sql, []string{
-		server, "-D", data, "-h", host, "-p", port, "-k", dir, "-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=64MB", "-c", "autovacuum=off",
-	}, as, gently)
+	as, err := servers.Unprivileged()
 	if err != nil {
 		return nil, err
 	}
-	err = s.await(ctx, func() error { return do(beside(server, "pg_isready"), "-q", "-h", host, "-p", port) })
+	s, err := servers.New(r.dir, "backend-"+sql, at.listen, as)
+	if err != nil {
+		return nil, err
+	}
+	s.Limit = longestRun
+	within, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := s.PostgreSQL(within, sqlUser, "", "-c", "max_connections=200", "-c", "shared_buffers=64MB", "-c", "autovacuum=off"); err != nil {
+		return nil, err
+	}
+	if err := s.Launch(ctx); err != nil {
+		return nil, err
+	}
+	err = s.Await(ctx, func() error { return s.Probe(at.listen) })
 	if err == nil {
-		err = do(beside(server, "pgbench"), "-i", "-q", "-s", "5", "-h", host, "-p", port, "-U", sqlUser, "postgres")
+		_, err = servers.Call(within, s.Dir, as, nil, servers.InPostgreSQL("pgbench"), "-i", "-q", "-s", "5", "-h", host, "-p", port, "-U", sqlUser, "postgres")
 	}
 	if err != nil {
-		s.stop()
+		s.Stop()
 		return nil, err
 	}
 	return s, nil
-}
-
-// unprivileged returns an account without rights of its own.
-func unprivileged() (*syscall.Credential, error) {
-	for _, name := range []string{"postgres", "nobody"} {
-		u, err := user.Lookup(name)
-		if err != nil {
-			continue
-		}
-		uid, err := strconv.ParseUint(u.Uid, 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		gid, err := strconv.ParseUint(u.Gid, 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
-	}
-	return nil, errors.New("PostgreSQL does not run as root, and there is no user postgres or nobody")
 }
 
 // probeSQL asks whether the server encrypts: the one question that it answers
@@ -194,14 +141,16 @@ func probeSQL(address string) error {
 }
 
 // startRedis starts a Redis that stores nothing.
-func startRedis(ctx context.Context, r *rig, at route) (*server, error) {
-	host, port, err := net.SplitHostPort(at.listen)
+func startRedis(ctx context.Context, r *rig, at route) (*servers.Server, error) {
+	s, err := servers.New(r.dir, "backend-"+redis, at.listen, nil)
 	if err != nil {
 		return nil, err
 	}
-	return serve(ctx, longestRun, r.dir, "backend-"+redis, []string{
-		r.programs["redis-server"], "--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", r.dir,
-	})
+	if err := s.Redis(); err != nil {
+		return nil, err
+	}
+	s.Limit = longestRun
+	return s, s.Launch(ctx)
 }
 
 func probeRedis(address string) error {

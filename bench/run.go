@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/txlb/txlb/internal/servers"
 )
 
 // results is everything that a run has found out.
@@ -63,8 +65,8 @@ type trial struct {
 	addr       string // where the load goes
 	besideAddr string // and where the load beside it goes
 	adminAddr  string // the admin page of the peer, if the workload needs one
-	peer       *server
-	backends   []*server
+	peer       *servers.Server
+	backends   []*servers.Server
 	length     time.Duration
 	sessions   int           // how many there is room for
 	slowest    float64       // small requests a second that the slowest peer can do
@@ -340,7 +342,7 @@ func (r *rig) through(ctx context.Context, w workload, p peer, f func(*trial) er
 	var routes []route
 	for i, k := range w.kinds() {
 		b := r.backends[k]
-		t.backends = append(t.backends, b.server)
+		t.backends = append(t.backends, b.Server)
 		at := route{b.addr, b.addr}
 		if p.argv != nil {
 			at.listen = r.ports[p.name][i]
@@ -356,7 +358,7 @@ func (r *rig) through(ctx context.Context, w workload, p peer, f func(*trial) er
 		if t.peer, err = r.startPeer(ctx, p, w, routes, t.adminAddr); err != nil {
 			return err
 		}
-		defer t.peer.stop()
+		defer t.peer.Stop()
 	}
 	const moment = 250 * time.Millisecond
 	if err := warm(ctx, r.backends[w.backend], t.addr, moment); err != nil {
@@ -366,7 +368,7 @@ func (r *rig) through(ctx context.Context, w workload, p peer, f func(*trial) er
 		return err
 	}
 	if t.peer != nil {
-		return t.peer.alive()
+		return t.peer.Alive()
 	}
 	return nil
 }
@@ -390,7 +392,7 @@ func (r *rig) room(p peer) int {
 }
 
 // startPeer starts p and waits until it passes answers on.
-func (r *rig) startPeer(ctx context.Context, p peer, w workload, routes []route, admin string) (*server, error) {
+func (r *rig) startPeer(ctx context.Context, p peer, w workload, routes []route, admin string) (*servers.Server, error) {
 	at := place{programs: r.programs, dir: r.dir, routes: routes, admin: admin, files: r.files}
 	if p.config != nil {
 		at.file = filepath.Join(r.dir, p.name+".conf")
@@ -404,8 +406,8 @@ func (r *rig) startPeer(ctx context.Context, p peer, w workload, routes []route,
 		return nil, err
 	}
 	for i, k := range w.kinds() {
-		if err := s.await(ctx, func() error { return kindOf(k).probe(routes[i].listen) }); err != nil {
-			s.stop()
+		if err := s.Await(ctx, func() error { return kindOf(k).probe(routes[i].listen) }); err != nil {
+			s.Stop()
 			return nil, err
 		}
 	}
@@ -458,11 +460,11 @@ func (r *rig) startBackend(ctx context.Context, k kind, addr string) error {
 		return err
 	}
 	r.backends[k.name] = &backend{k, s, addr}
-	return s.await(ctx, func() error { return k.probe(addr) })
+	return s.Await(ctx, func() error { return k.probe(addr) })
 }
 
 func (r *rig) stopBackends() {
 	for _, b := range r.backends {
-		b.stop()
+		b.Stop()
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/servers"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -108,11 +109,11 @@ func (c *changer) one(ctx context.Context) error {
 
 // victim chooses a server to kill: one that takes sessions now, for others
 // would be missed by nobody.
-func (c *changer) victim() *server {
-	var serving []*server
+func (c *changer) victim() *servers.Server {
+	var serving []*servers.Server
 	group := serviceOf(c.dir.State().Config, c.service.name).Enabled()
 	for _, s := range c.service.servers {
-		if slices.ContainsFunc(group.Hosts, func(h *config.Host) bool { return h.Name == s.name && takes(h) }) {
+		if slices.ContainsFunc(group.Hosts, func(h *config.Host) bool { return h.Name == s.Name && takes(h) }) {
 			serving = append(serving, s)
 		}
 	}
@@ -123,17 +124,17 @@ func (c *changer) victim() *server {
 func takes(h *config.Host) bool { return h.State == "ready" && h.Weight > 0 }
 
 // do edits the host that is the server in a group, nil if it is not there.
-func (c *changer) do(verb string, group int, server *server, edit func(*config.Group, *config.Host) (string, error)) error {
+func (c *changer) do(verb string, group int, server *servers.Server, edit func(*config.Group, *config.Host) (string, error)) error {
 	return c.edit(verb, func(s *config.Service) (string, error) {
 		g := s.Groups[group]
 		var host *config.Host
 		for _, h := range g.Hosts {
-			if h.Name == server.name {
+			if h.Name == server.Name {
 				host = h
 			}
 		}
 		what, err := edit(g, host)
-		return fmt.Sprintf("host %s of group %s %s", server.name, g.Name, what), err
+		return fmt.Sprintf("host %s of group %s %s", server.Name, g.Name, what), err
 	})
 }
 
@@ -157,8 +158,8 @@ func (c *changer) edit(verb string, edit func(*config.Service) (string, error)) 
 	return nil
 }
 
-func newHost(s *server) *config.Host {
-	return config.NewHost(s.name, s.addr)
+func newHost(s *servers.Server) *config.Host {
+	return config.NewHost(s.Name, s.Addr)
 }
 
 func serviceOf(cfg *config.Config, name string) *config.Service {
@@ -194,8 +195,8 @@ const (
 )
 
 // kill kills a server and starts it again.
-func (c *changer) kill(ctx context.Context, s *server, how string, away time.Duration) (err error) {
-	if !safe(serviceOf(c.dir.State().Config, c.service.name), s.addr) {
+func (c *changer) kill(ctx context.Context, s *servers.Server, how string, away time.Duration) (err error) {
+	if !safe(serviceOf(c.dir.State().Config, c.service.name), s.Addr) {
 		return errNotNow
 	}
 	if how == drained {
@@ -206,25 +207,25 @@ func (c *changer) kill(ctx context.Context, s *server, how string, away time.Dur
 		}
 	}
 	// The others have to be in, or there is nobody to save the sessions.
-	if err := c.awaitUp(func(t *director.Target) bool { return t.Host.Addr().String() != s.addr }); err != nil {
+	if err := c.awaitUp(func(t *director.Target) bool { return t.Host.Addr().String() != s.Addr }); err != nil {
 		return err
 	}
 	if how == frozen {
-		if err := s.freeze(); err != nil {
+		if err := s.Freeze(); err != nil {
 			return err
 		}
 		const queue = 50 * time.Millisecond // time for some connections to come
 		wait(ctx, queue)
 	}
-	k := &kill{service: c.service.name, host: s.name, drained: how == drained}
+	k := &kill{service: c.service.name, host: s.Name, drained: how == drained}
 	c.rec.dying(k)
 	before := c.load(s)
-	s.kill()
+	s.Kill()
 	after := c.load(s)
 	c.rec.died(k, int(before.active)+int(after.picks-before.picks))
-	c.rec.changed(how, fmt.Sprintf("%s host %s %s with %d sessions", c.service.name, s.name, how, k.held))
+	c.rec.changed(how, fmt.Sprintf("%s host %s %s with %d sessions", c.service.name, s.Name, how, k.held))
 	wait(ctx, away)
-	if err := s.start(context.Background()); err != nil {
+	if err := s.Start(context.Background()); err != nil {
 		return err
 	}
 	return c.awaitUp(func(*director.Target) bool { return true })
@@ -232,18 +233,18 @@ func (c *changer) kill(ctx context.Context, s *server, how string, away time.Dur
 
 // drain takes a server out of all groups and returns when it has no session
 // left, with what puts it back where it was in.
-func (c *changer) drain(s *server) (ready func() error, err error) {
+func (c *changer) drain(s *servers.Server) (ready func() error, err error) {
 	was := map[string]string{}
 	set := func(verb string, state func(g *config.Group, h *config.Host) string) error {
 		return c.edit(verb, func(svc *config.Service) (string, error) {
 			for _, g := range svc.Groups {
 				for _, h := range g.Hosts {
-					if h.Name == s.name {
+					if h.Name == s.Name {
 						h.State = state(g, h)
 					}
 				}
 			}
-			return "host " + s.name + " " + verb, nil
+			return "host " + s.Name + " " + verb, nil
 		})
 	}
 	if err := set("drain", func(g *config.Group, h *config.Host) string {
@@ -263,7 +264,7 @@ func (c *changer) drain(s *server) (ready func() error, err error) {
 	return ready, until(context.Background(), func() error {
 		if n := c.load(s).active; n != 0 {
 			free = 0
-			return fmt.Errorf("host %s still has %d sessions after %v of drain", s.name, n, patience)
+			return fmt.Errorf("host %s still has %d sessions after %v of drain", s.Name, n, patience)
 		}
 		if free++; free < looks {
 			return errors.New("the drained host was free for too short a time")
@@ -273,12 +274,12 @@ func (c *changer) drain(s *server) (ready func() error, err error) {
 }
 
 // load adds up the counters of all hosts that the server ever was.
-func (c *changer) load(s *server) (sum struct {
+func (c *changer) load(s *servers.Server) (sum struct {
 	active int64
 	picks  uint64
 }) {
 	for h := range c.seen {
-		if h.Addr().String() == s.addr {
+		if h.Addr().String() == s.Addr {
 			stats := h.Stats()
 			sum.active += stats.Active
 			sum.picks += stats.Picks

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/servers"
 )
 
 // kind is a kind of client with the servers it talks to.
@@ -30,9 +31,9 @@ type kind struct {
 	programs []string  // of Debian
 	policies [2]string // the schedulers of the service's two groups
 	mortal   bool      // its servers keep no state, so they may be killed
-	servers  func(ctx context.Context, p place) ([]*server, error)
-	fill     func(ctx context.Context, p place, s *server) error // nil: nothing to be put into them
-	clients  int                                                 // at once
+	servers  func(ctx context.Context, p place) ([]*servers.Server, error)
+	fill     func(ctx context.Context, p place, s *servers.Server) error // nil: nothing to be put into them
+	clients  int                                                         // at once
 	turn     func(ctx context.Context, w *worker) []failure
 }
 
@@ -42,7 +43,7 @@ func kinds() []kind {
 		{"echo", nil, [2]string{"leastc", "roundr"}, true, echoServers(roleEcho), nil, 24, echoTurn(false)},
 		{"greeting", nil, [2]string{"roundr", "p2c"}, true, echoServers(roleGreeting), nil, 12, echoTurn(true)},
 		{"curl", []string{"curl", "nginx"}, [2]string{"weightr", "weightlc"}, true, nginxServers, nil, 5, curlTurn},
-		{"pgbench", []string{initdb}, [2]string{"leastc", "weightrr"}, false, postgresServers, fillPostgres, 2, pgbenchTurn},
+		{"pgbench", []string{servers.Initdb}, [2]string{"leastc", "weightrr"}, false, postgresServers, fillPostgres, 2, pgbenchTurn},
 		{"redis", []string{"redis-server", "redis-benchmark"}, [2]string{"rand", "weightlc"}, false, redisServers, nil, 2, redisTurn},
 		{"rsync", []string{"rsync"}, [2]string{"weightrr", "leastc"}, false, rsyncServers, nil, 2, rsyncTurn},
 	}
@@ -275,7 +276,7 @@ func curlTurn(ctx context.Context, w *worker) []failure {
 	}
 	defer removeAll(files)
 	start := time.Now()
-	out, err := call(ctx, w.dir, nil, nil, argv...)
+	out, err := servers.Call(ctx, w.dir, nil, nil, argv...)
 	end := time.Now()
 	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
 	if len(lines) != len(asked) {
@@ -349,8 +350,8 @@ func pgbench(ctx context.Context, p place, addr string, args ...string) (string,
 	if err != nil {
 		return "", err
 	}
-	argv := append([]string{postgres("pgbench"), "-h", host, "-p", port, "-U", pgUser}, args...)
-	return call(ctx, p.dir, nil, []string{"PGPASSWORD=" + p.secret}, append(argv, "postgres")...)
+	argv := append([]string{servers.InPostgreSQL("pgbench"), "-h", host, "-p", port, "-U", pgUser}, args...)
+	return servers.Call(ctx, p.dir, nil, []string{"PGPASSWORD=" + p.secret}, append(argv, "postgres")...)
 }
 
 // pgbenchTurn is one pgbench: in turn long sessions with all kinds of
@@ -365,7 +366,7 @@ func pgbenchTurn(ctx context.Context, w *worker) []failure {
 	return program(ctx, func(ctx context.Context) error {
 		out, err := pgbench(ctx, w.place, w.service.addr, append([]string{"-n"}, args...)...)
 		if err == nil && strings.Contains(out, "aborted") {
-			err = fmt.Errorf("pgbench: %s", shorten(out))
+			err = fmt.Errorf("pgbench: %s", servers.Tail(out))
 		}
 		return err
 	})
@@ -385,9 +386,9 @@ func redisTurn(ctx context.Context, w *worker) []failure {
 		argv = append(argv, "-n", "2000", "-c", "8", "-P", "8", "-d", strconv.Itoa(size))
 	}
 	return program(ctx, func(ctx context.Context) error {
-		out, err := call(ctx, w.dir, nil, nil, argv...)
+		out, err := servers.Call(ctx, w.dir, nil, nil, argv...)
 		if err == nil && strings.Contains(out, "rror") { // Error, or error
-			err = fmt.Errorf("redis-benchmark: %s", shorten(out))
+			err = fmt.Errorf("redis-benchmark: %s", servers.Tail(out))
 		}
 		return err
 	})
@@ -403,12 +404,12 @@ func rsyncTurn(ctx context.Context, w *worker) []failure {
 		if (w.number+w.turns)%2 == 0 {
 			to := filepath.Join(w.dir, name)
 			defer removeAll([]string{to})
-			if _, err := call(ctx, w.dir, nil, nil, append(argv, "rsync://"+w.service.addr+"/tree/", to+"/")...); err != nil {
+			if _, err := servers.Call(ctx, w.dir, nil, nil, append(argv, "rsync://"+w.service.addr+"/tree/", to+"/")...); err != nil {
 				return err
 			}
 			return sameTree(tree, to)
 		}
-		if _, err := call(ctx, w.dir, nil, nil, append(argv, tree+"/", "rsync://"+w.service.addr+"/up/"+name+"/")...); err != nil {
+		if _, err := servers.Call(ctx, w.dir, nil, nil, append(argv, tree+"/", "rsync://"+w.service.addr+"/up/"+name+"/")...); err != nil {
 			return err
 		}
 		// It is at one of the hosts, which share the machine with the client.

@@ -49,6 +49,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/debian"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/servers"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -151,7 +152,7 @@ type service struct {
 	kind
 	place
 	addr    string
-	servers []*server
+	servers []*servers.Server
 }
 
 // soak does it all but for the last look at what is left. The error says why
@@ -180,7 +181,7 @@ func soak(ctx context.Context, loops int, opt options, progress io.Writer) (*rep
 		var stopping sync.WaitGroup
 		for _, s := range services {
 			for _, srv := range s.servers {
-				stopping.Go(srv.stop)
+				stopping.Go(srv.Stop)
 			}
 		}
 		stopping.Wait()
@@ -199,8 +200,8 @@ func soak(ctx context.Context, loops int, opt options, progress io.Writer) (*rep
 	rep.early = ctx.Err() != nil
 	for _, s := range services {
 		for _, srv := range s.servers {
-			if !srv.running() {
-				rec.broke(s.name, fmt.Errorf("host %s has ended by itself: %s", srv.name, lastWords(srv.log)))
+			if !srv.Running() {
+				rec.broke(s.name, fmt.Errorf("host %s has ended by itself: %s", srv.Name, srv.LastWords()))
 			}
 		}
 	}

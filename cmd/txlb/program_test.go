@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/servers"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -228,37 +228,23 @@ func freePort(t *testing.T) int {
 
 var takenPorts sync.Map
 
-// nginx runs Debian's nginx on port, with a folder of pages.
-func nginx(t *testing.T, name string, port int) *process {
+// nginx makes an nginx on a port, with a folder of pages.
+func nginx(t *testing.T, name string, port int) *servers.Server {
 	t.Helper()
-	dir := t.TempDir()
-	for file, size := range map[string]int{"index.html": 0, "18k": 18 << 10} {
-		body := []byte(name)
-		if size > 0 {
-			body = bytes.Repeat([]byte("x"), size)
-		}
-		if err := os.WriteFile(filepath.Join(dir, file), body, 0o644); err != nil {
+	s, err := servers.New(t.TempDir(), name, fmt.Sprintf("127.0.0.1:%d", port), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, body := range map[string][]byte{"index.html": []byte(name), "18k": bytes.Repeat([]byte("x"), 18<<10)} {
+		if err := os.WriteFile(filepath.Join(s.Dir, file), body, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	conf := fmt.Sprintf(`daemon off; master_process off; pid %[1]s/pid; error_log stderr;
-events { worker_connections 2048; }
-http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
-server { listen 127.0.0.1:%[2]d backlog=1024; root %[1]s; } }`, dir, port)
-	file := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+	if err := s.Nginx(fmt.Sprintf("server { listen %s backlog=1024; root %s; }", s.Addr, s.Dir)); err != nil {
 		t.Fatal(err)
 	}
-	p := run(t, debian.Path("nginx"), "-c", file, "-p", dir)
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	eventually(t, "nginx answers", func() bool {
-		c, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
-	})
-	return p
+	s.RunFor(t)
+	return s
 }
 
 // get fetches a page over a connection of its own.

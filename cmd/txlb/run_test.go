@@ -79,10 +79,9 @@ func TestNginxUnderLoad(t *testing.T) {
 	const requests = 20_000
 	ports := [3]int{freePort(t), freePort(t), freePort(t)}
 	metrics := freePort(t)
-	var servers [3]*process
-	for i, port := range ports {
-		servers[i] = nginx(t, string(rune('a'+i)), port)
-	}
+	nginx(t, "a", ports[0])
+	second := nginx(t, "b", ports[1])
+	nginx(t, "c", ports[2])
 	p := txlb(t, webConfig(ports, metrics))
 	url := "http://" + p.addr("web", 0) + "/18k"
 	m := fmt.Sprintf("127.0.0.1:%d", metrics)
@@ -116,11 +115,12 @@ func TestNginxUnderLoad(t *testing.T) {
 		load.signal(syscall.SIGCONT)
 		return false
 	})
-	_ = servers[1].cmd.Process.Kill()
-	<-servers[1].done
+	second.Kill()
 	load.signal(syscall.SIGCONT)
 	p.expect(`msg="host down" service=web group=g host=b`)
-	servers[1] = nginx(t, "b", ports[1])
+	if err := second.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	p.expect(`msg="host up" service=web group=g host=b`)
 	if n := failures(t, load, requests); n != 0 {
 		t.Errorf("%d requests failed while a server was killed and started", n)
@@ -139,7 +139,7 @@ func TestNginxUnderLoad(t *testing.T) {
 	before = all()
 	load = ab(t, requests, url, "-r")
 	eventually(t, "the load runs", func() bool { return all() > before+1000 })
-	_ = servers[1].cmd.Process.Kill()
+	second.Kill()
 	failed := failures(t, load, requests)
 	lost := int(metric(t, m, `txlb_sessions_ended_total{service="web",termination="SD"}`))
 	t.Logf("%d requests were in the hands of the server that was killed", lost)

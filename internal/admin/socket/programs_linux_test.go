@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/servers"
 )
 
 func TestSocat(t *testing.T) {
@@ -51,7 +52,12 @@ func TestPrometheusHAProxyExporter(t *testing.T) {
 	_ = r.visit()
 	r.ask("set server mail.only/m state maint")
 	addr := nobody(t)
-	begin(t, exec.Command(debian.Path("prometheus-haproxy-exporter"), "--haproxy.scrape-uri=unix:"+r.path, "--web.listen-address="+addr))
+	exporter, err := servers.New(t.TempDir(), "exporter", addr, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exporter.Argv = []string{debian.Path("prometheus-haproxy-exporter"), "--haproxy.scrape-uri=unix:" + r.path, "--web.listen-address=" + addr}
+	exporter.RunFor(t)
 	scrape := func() string {
 		resp, err := http.Get("http://" + addr + "/metrics")
 		if err != nil {

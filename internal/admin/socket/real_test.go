@@ -7,30 +7,16 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/servers"
 )
-
-// begin starts a program, which ends with the test.
-func begin(t *testing.T, cmd *exec.Cmd) {
-	t.Helper()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-}
 
 // realHAProxy runs HAProxy with what doc has, and returns how to ask it.
 func realHAProxy(t *testing.T, a, b, c string) (ask func(line string) string) {
@@ -62,12 +48,22 @@ frontend mail
 backend mail.only
 	server m %s
 `, path, dir, a, b, c, a, dir, c)
-	file := filepath.Join(dir, "h.cfg")
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+	s, err := servers.New(dir, "haproxy", path, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	begin(t, exec.Command(debian.Path("haproxy"), "-db", "-f", file))
-	ask = func(line string) string {
+	if err := s.HAProxy(conf); err != nil {
+		t.Fatal(err)
+	}
+	s.Probe = func(path string) error {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	}
+	s.RunFor(t)
+	return func(line string) string {
 		conn, err := net.Dial("unix", path)
 		if err != nil {
 			t.Fatal(err)
@@ -83,14 +79,6 @@ backend mail.only
 		}
 		return string(all)
 	}
-	eventually(t, "HAProxy runs", func() bool {
-		conn, err := net.Dial("unix", path)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
-	return ask
 }
 
 // tableOf reads show stat: the header and the rows by pxname/svname.
