@@ -27,6 +27,8 @@ func Dial(ctx context.Context, d net.Dialer, network, address string, within tim
 			}
 			return abort(network, address, c)
 		}
+	} else {
+		limit.begin()
 	}
 	conn, err := dial(ctx, d, network, address)
 	if _, told := errors.AsType[syscall.Errno](err); err != nil && !told && limit.over.Load() {
@@ -74,25 +76,32 @@ func timeout(network string, full, ended error) error {
 }
 
 // limit ends the context of a dial when its time is over, unless the answer is
-// there.
+// there. The time runs from when there is a socket: before that nobody is asked.
 type limit struct {
 	cancel context.CancelFunc
-	timer  *time.Timer // nil: no limit
+	within time.Duration
+	timer  *time.Timer // nil: no limit, or not begun
 	socket atomic.Pointer[syscall.RawConn]
 	over   atomic.Bool
 }
 
 func newLimit(ctx context.Context, within time.Duration) (context.Context, *limit) {
-	l := &limit{}
+	l := &limit{within: within}
 	ctx, l.cancel = context.WithCancel(ctx)
-	if within > 0 {
-		l.timer = time.AfterFunc(within, l.end)
-	}
 	return ctx, l
 }
 
-// watch says which socket the answer comes to.
-func (l *limit) watch(c syscall.RawConn) { l.socket.Store(&c) }
+// watch says which socket the answer comes to, and begins the time.
+func (l *limit) watch(c syscall.RawConn) {
+	l.socket.Store(&c)
+	l.begin()
+}
+
+func (l *limit) begin() {
+	if l.within > 0 && l.timer == nil { // Go dials again after a connection to itself
+		l.timer = time.AfterFunc(l.within, l.end)
+	}
+}
 
 func (l *limit) end() {
 	if c := l.socket.Load(); c == nil || !answered(*c) {

@@ -72,10 +72,11 @@ func TestAnswerInTimeCounts(t *testing.T) {
 			return nil
 		}}
 		var ctx context.Context
-		ctx, l = newLimit(t.Context(), time.Hour)
+		within := time.Hour
 		if want {
-			l.timer.Reset(50 * time.Millisecond)
+			within = 50 * time.Millisecond
 		}
+		ctx, l = newLimit(t.Context(), within)
 		conn, err := d.DialContext(ctx, "tcp", address)
 		if err == nil {
 			l.end() // as late as it may be
