@@ -161,7 +161,7 @@ func (a completer) values(p *Param, named map[string]string) []string {
 	if p.Kind == Group {
 		return names(s.Groups, groupName)
 	}
-	if p.Kind == Listen {
+	if p.Kind == Listen || p.Kind == Listener {
 		var all []string
 		for _, l := range s.Listen {
 			all = append(all, l.Address)

@@ -66,7 +66,7 @@ func (a *Admin) manual(v *Verb) string {
 	lines := []string{v.Syntax(), "    " + v.Help}
 	say := func(format string, args ...any) { lines = append(lines, "    "+fmt.Sprintf(format, args...)) }
 	for _, p := range v.Params {
-		what := p.explain()
+		what := p.Explain()
 		if len(p.Aliases) > 0 {
 			what = strings.TrimPrefix(what+"; also called "+strings.Join(p.Aliases, ", "), "; ")
 		}
@@ -84,26 +84,13 @@ func (a *Admin) manual(v *Verb) string {
 	return strings.Join(lines, "\n")
 }
 
-// explain says what a value may be, "" where the name says it.
-func (p *Param) explain() string {
+// Explain says what a value may be, "" where the name says it.
+func (p *Param) Explain() string {
+	if p.Help != "" {
+		return p.Help
+	}
 	if p.attribute != nil {
 		return p.attribute.Explain()
-	}
-	switch p.Name {
-	case "generation":
-		return "do it only if the configuration still has this generation"
-	case "dry-run":
-		return "say what would happen, and do nothing"
-	case "force":
-		return "do it although clients may find no host"
-	case "drain":
-		return "a duration such as 30s; sessions that are left then are closed"
-	case "max":
-		return fmt.Sprintf("show no more than these; %d if it is not said", usualSessions)
-	case "id":
-		return "as show sessions has it"
-	case "discard":
-		return "lose the changes made at run time"
 	}
 	switch p.Kind {
 	case Number:

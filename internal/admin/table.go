@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // Parameters that many verbs have.
@@ -14,12 +16,30 @@ func group() Param   { return Param{Name: "group", Kind: Group, Required: true} 
 func host() Param {
 	return Param{Name: "name", Aliases: []string{"host"}, Kind: Host, Required: true}
 }
-func force() Param { return Param{Name: "force", Kind: Flag, Option: true} }
-func drain() Param { return Param{Name: "drain", Kind: Duration, Option: true} }
-func generation() Param {
-	return Param{Name: "generation", Kind: Number, Option: true, Low: 1, High: math.MaxInt64}
+func force() Param {
+	return Param{Name: "force", Kind: Flag, Option: true, Label: "Do it anyway", Help: "do it although clients may find no host"}
 }
-func dryRun() Param { return Param{Name: "dry-run", Kind: Flag, Option: true} }
+func drain() Param {
+	return Param{
+		Name: "drain", Kind: Duration, Option: true, Label: "Close its sessions after",
+		Help: "a duration such as 30s; sessions still open then are closed; without it they may finish",
+	}
+}
+func generation() Param {
+	return Param{
+		Name: "generation", Kind: Number, Option: true, Low: 1, High: math.MaxInt64,
+		Help: "do it only if the configuration still has this generation",
+	}
+}
+func dryRun() Param {
+	return Param{Name: "dry-run", Kind: Flag, Option: true, Help: "say what would happen, and do nothing"}
+}
+func most(high int64) Param {
+	return Param{
+		Name: "max", Kind: Number, Option: true, Low: 1, High: high,
+		Help: fmt.Sprintf("show no more than these; %d if it is not said", usualSessions),
+	}
+}
 
 func listen() Param {
 	return Param{Name: "address", Aliases: []string{"listen", "ip"}, Kind: Listen, Required: true}
@@ -62,6 +82,28 @@ func but(name string, params []Param) []Param {
 func optional(p Param) Param {
 	p.Required = false
 	return p
+}
+
+// positional makes an option one that needs no name.
+func positional(p Param) Param {
+	p.Option = false
+	return p
+}
+
+func required(p Param) Param {
+	p = positional(p)
+	p.Required = true
+	return p
+}
+
+func labelled(label string, p Param) Param {
+	p.Label = label
+	return p
+}
+
+// existing is the address of a listener that is there.
+func existing(name string, aliases ...string) Param {
+	return Param{Name: name, Aliases: aliases, Kind: Listener, Required: true}
 }
 
 // edits is a verb that changes the model.
@@ -112,66 +154,181 @@ func Verbs() []Verb {
 		reads("show services", "services with their sessions and bytes", (*call).showServices, optional(service())),
 		reads("show hosts", "hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
 		reads("show sessions", "sessions that are open, the oldest first", (*call).showSessions,
-			optional(service()), optional(group()), optional(host()), Param{Name: "max", Kind: Number, Option: true, Low: 1, High: 10_000_000}),
+			optional(service()), optional(group()), optional(host()), most(10_000_000)),
 		reads("show config", "the running configuration; password hashes for full users only", (*call).showConfig),
 		reads("show stored", "the stored configuration, as its file says it; password hashes for full users only", (*call).showStored),
 		reads("show diff", "what runs and the file does not say, as verbs", (*call).showDiff),
 		reported("show metrics", "the figures that Prometheus gets", "the metrics"),
 		reads("show events", "who changed what, and which host went down why, the newest last", (*call).showEvents,
-			Param{Name: "max", Kind: Number, Option: true, Low: 1, High: 1000}),
+			most(1000)),
 		reported("show log", "the last lines of the log", "the log"),
 		reads("help", "all verbs, or one", (*call).help, Param{Name: "verb", Kind: VerbName}, Param{Name: "word", Kind: Text}),
 
 		alias(edits("addService", "a new service that listens on an address; it needs a group next", addService, slices.Concat([]Param{
-			{Name: "name", Aliases: []string{"service"}, Required: true}, listen(),
-		}, settings("listen"))...), "newService"),
-		destructive(edits("delService", "close the listeners of a service and forget it; its sessions go on", delService, service())),
+			{Name: "name", Aliases: []string{"service"}, Required: true}, labelled("Listens on", listen()),
+		}, settings("listen"))...), "newService").
+			offer(Offer{Label: "Add service", Note: "Then add a group and a host."}),
+		destructive(edits("delService", "close the listeners of a service and forget it; its sessions go on", delService, service())).
+			offer(Offer{
+				Label: "Delete service", Note: "Its listeners close; sessions finish.",
+				Title: "Delete service {service}?",
+				Lines: []string{"Its listeners close and new clients are refused. {sessions} and can finish."},
+				When:  func(s *Scene) bool { return len(s.Services) > 1 }, Warn: servesClients,
+			}),
 		edits("addListen", "one more address for the clients of a service", addListen, slices.Concat(
-			[]Param{service(), listen()}, settings("listen"))...),
-		destructive(edits("delListen", "close a listener; what waits in its queue is served", delListen, service(), listen())),
+			[]Param{service(), listen()}, settings("listen"))...).
+			offer(Offer{Label: "Add listener", Note: "Clients can connect here too."}),
+		destructive(edits("delListen", "close a listener; what waits in its queue is served", delListen, service(), existing("address", "listen", "ip"))).
+			offer(Offer{
+				Label: "Close listener", Note: "Sessions continue.",
+				Title: "Close listener {address} of service {service}?",
+				Lines: []string{"The system refuses new connections to this address. Sessions continue."},
+				When:  func(s *Scene) bool { return len(s.Service.Config.Listen) > 1 },
+			}),
 		edits("switchPort", "move a service to another address, or to another port of the same", switchPort,
-			service(), Param{Name: "address", Aliases: []string{"listen", "ip", "port"}, Required: true},
-			Param{Name: "old", Kind: Listen}),
+			service(), Param{
+				Name: "address", Aliases: []string{"listen", "ip", "port"}, Required: true, Label: "To", Help: "an address, or only a port",
+			}, labelled("From", optional(existing("old")))).
+			offer(Offer{Label: "Move listener", Note: "New clients connect to the new address; sessions continue."}),
 		edits("setService", "change timeouts and limits of a service", setService, slices.Concat(
-			[]Param{service()}, settings("timeouts", "limits"))...),
+			[]Param{service()}, settings("timeouts", "limits"))...).
+			offer(Offer{Label: "Change settings"}).
+			undoneBy(setBack("setService", "timeouts", "limits")),
 		alias(edits("addGroup", "a new group; the first of a service takes its clients at once", addGroup, slices.Concat([]Param{
-			service(), {Name: "name", Aliases: []string{"group"}, Required: true}, {Name: "scheduler", Kind: Scheduler},
-		}, but("scheduler", settings("group")))...), "newGroup"),
+			service(), {Name: "name", Aliases: []string{"group"}, Required: true}, positional(setting(config.Find("group", "scheduler"))),
+		}, but("scheduler", settings("group")))...), "newGroup").
+			offer(Offer{Label: "Add group", Note: "The first group of a service is active at once; further groups are standby."}),
 		edits("setGroup", "change how a group chooses hosts and judges them", setGroup, slices.Concat(
-			[]Param{service(), group()}, settings("group"))...),
-		destructive(edits("delGroup", "forget a group that takes no clients", delGroup, service(), group())),
+			[]Param{service(), group()}, settings("group"))...).
+			offer(Offer{Label: "Change settings"}).
+			undoneBy(setBack("setGroup", "group")),
+		destructive(edits("delGroup", "forget a group that takes no clients", delGroup, service(), group())).
+			offer(Offer{
+				Label: "Delete group", Note: "With its hosts.",
+				Title: "Delete group {group} of service {service}?",
+				Lines: []string{"Its {hosts} will be deleted too. {sessions} on them and can finish."},
+				When:  standby,
+			}),
 		edits("enableGroup", "give the clients of a service to another group, all at once; sessions finish where they are, or until drain is over",
-			enableGroup, service(), group(), drain(), force()),
+			enableGroup, service(), group(), labelled("Close the other group's sessions after", drain()), force()).
+			offer(Offer{
+				Label: "Make active", Note: "All new clients of the service go to this group at once.",
+				Title: "Make group {group} the active group of service {service}?",
+				Lines: []string{"All new clients go to group {group} from now on.", "{active} now.", "{serving}."},
+				When:  standby, Warn: noneServing,
+			}).
+			undoneBy(groupBack),
 		edits("changeScheduler", "choose hosts in another way from now on", changeScheduler,
-			service(), group(), Param{Name: "scheduler", Kind: Scheduler, Required: true}),
+			service(), group(), required(setting(config.Find("group", "scheduler")))).
+			offer(Offer{Label: "Change scheduler", Note: "Sessions stay on their hosts; new ones use the new scheduler."}).
+			undoneBy(setBack("changeScheduler", "group")),
 		edits("addHost", "one more host for a group", addHost, slices.Concat([]Param{
 			service(), group(), {Name: "name", Aliases: []string{"host"}, Required: true},
-			{Name: "ip", Aliases: []string{"address"}, Kind: Address, Required: true},
-		}, but("ip", settings("host")))...),
+			{Name: "ip", Aliases: []string{"address"}, Kind: Address, Required: true, Label: "Address"},
+		}, but("ip", settings("host")))...).
+			offer(Offer{Label: "Add host"}),
 		destructive(edits("delHost", "no more clients for a host, given by name or address; its sessions finish, or until drain is over", delHost,
 			service(), group(), Param{Name: "name", Aliases: []string{"host", "ip", "address"}, Kind: Host, Required: true},
-			drain(), force())),
-		destructive(edits("delAllHosts", "empty a group that takes no clients", delAllHosts, service(), group())),
+			drain(), force())).
+			offer(Offer{
+				Label: "Delete host", Note: "Removes it from the configuration.",
+				Title: "Delete host {name}?",
+				Lines: []string{"It is removed from the configuration. {sessions} on it."},
+				Warn:  withoutLast,
+			}),
+		destructive(edits("delAllHosts", "empty a group that takes no clients", delAllHosts, service(), group())).
+			offer(Offer{
+				Label: "Delete all its hosts", Note: "The group stays, empty.",
+				Title: "Delete all {hosts} of group {group}?",
+				Lines: []string{"The group stays, empty. {sessions} on them and can finish."},
+				When:  standby,
+			}),
 		edits("setHost", "change weight, state, role or address of a host", setHost, slices.Concat(
-			[]Param{service(), group(), host()}, settings("host"))...),
-		edits("hostAdminDown", "take a host out for maintenance: no clients, no probes; sessions go on", hostAdminDown, service(), group(), host()),
-		edits("hostAdminUp", "give a host clients again after maintenance or draining", hostAdminUp, service(), group(), host()),
-		orders("retryHost", "count a host that is down as up, at once", (*call).retryHost, service(), group(), host(), generation(), dryRun()),
+			[]Param{service(), group(), host()}, settings("host"))...).
+			offer(Offer{
+				Label: "Set weight", Note: "Its share of new clients, relative to the other hosts; 0: none.",
+				Fields: []string{"weight"},
+			}).
+			offer(Offer{Label: "Change settings"}).
+			offer(Offer{
+				Label: "Drain", Note: "No new clients; its sessions finish.",
+				Title: "Drain host {name}?",
+				Lines: []string{"It gets no new clients. {sessions} on it and can finish."},
+				Set:   []Word{{"state", "drain"}}, When: stateIsNot("drain"), Warn: withoutHost,
+			}).
+			undoneBy(setBack("setHost", "host")),
+		edits("hostAdminDown", "take a host out for maintenance: no clients, no probes; sessions go on", hostAdminDown, service(), group(), host()).
+			offer(Offer{
+				Label: "Start maintenance", Note: "No new clients, no health checks; its sessions finish.",
+				Title: "Put host {name} into maintenance?",
+				Lines: []string{"It gets no new clients and no health checks. {sessions} on it and can finish."},
+				When:  stateIsNot("maint"), Warn: withoutHost,
+			}).
+			undoneBy(stateBack),
+		edits("hostAdminUp", "give a host clients again after maintenance or draining", hostAdminUp, service(), group(), host()).
+			offer(Offer{Label: "Set ready", When: stateIsNot("ready")}).
+			undoneBy(stateBack),
+		orders("retryHost", "count a host that is down as up, at once", (*call).retryHost, service(), group(), host(), generation(), dryRun()).
+			offer(Offer{
+				Label: "Mark up now", Note: "Mark it up without waiting for a check; the next failure marks it down again.",
+				When: func(s *Scene) bool { return s.Host.Health == status.Down || s.Host.Health == status.Part },
+			}),
 		destructive(orders("shutdownSessions", "end the sessions of a service, a group or a host now", (*call).shutdownSessions,
-			service(), optional(group()), optional(host()), generation(), dryRun())),
+			service(), optional(group()), optional(host()), generation(), dryRun())).
+			offer(Offer{
+				Label: "Close all its sessions", Note: "They are closed now.",
+				Title: "Close the sessions of {place} now?",
+				Lines: []string{"{sessions}. They are closed now; clients may reconnect at once."},
+			}),
 		destructive(orders("shutdownSession", "end one session now, by its ID in show sessions", (*call).shutdownSession,
-			Param{Name: "id", Required: true})),
+			Param{Name: "id", Kind: Session, Required: true, Help: "as show sessions has it"})).
+			offer(Offer{
+				Label: "Close session",
+				Title: "Close session {id}?",
+				Lines: []string{"The connection is closed now. The client may reconnect at once."},
+			}),
 		edits("addUser", "one more user of the admin", addUser, Param{Name: "name", Aliases: []string{"user"}, Required: true},
-			Param{Name: "hash", Aliases: []string{"password"}, Kind: Hash, Required: true},
-			Param{Name: "access", Kind: Choice, Required: true, Choices: []string{"full", "readonly"}}),
-		destructive(edits("delUser", "forget a user", delUser, Param{Name: "name", Aliases: []string{"user"}, Kind: User, Required: true})),
+			Param{Name: "hash", Aliases: []string{"password"}, Kind: Hash, Required: true, Label: "Password hash"},
+			Param{Name: "access", Kind: Choice, Required: true, Choices: []string{"readonly", "full"}}).
+			offer(Offer{Label: "Add user"}),
+		destructive(edits("delUser", "forget a user", delUser, Param{Name: "name", Aliases: []string{"user"}, Kind: User, Required: true})).
+			offer(Offer{
+				Label: "Delete user", Note: "It loses access.",
+				Title: "Delete user {name}?",
+				Lines: []string{"Anyone logged in as this user loses access with the next command."},
+			}),
 
-		alias(orders("saveConfig", "write the running configuration to its file", (*call).save, generation(), dryRun()), "save"),
+		alias(orders("saveConfig", "write the running configuration to its file", (*call).save, generation(), dryRun()), "save").
+			offer(Offer{
+				Label: "Save", Note: "Write the running configuration to its file.",
+				When: func(s *Scene) bool { return s.HasFile && len(s.Unsaved) > 0 },
+			}),
 		orders("reload", "read the file again; what was changed since by verbs stays, unless discarded", (*call).reload,
-			Param{Name: "discard", Kind: Flag, Option: true}, generation(), dryRun()),
+			Param{Name: "discard", Kind: Flag, Option: true, Label: "Discard run-time changes", Help: "lose the changes made at run time"}, generation(), dryRun()).
+			offer(Offer{
+				Label: "Reload", Note: "Read the configuration file again.",
+				Title: "Reload the configuration file?",
+				Lines: []string{"The changes in the file take effect. Run-time changes stay, unless you discard them."},
+				When:  func(s *Scene) bool { return s.HasFile }, Warn: discards,
+			}),
 		destructive(orders("rollback", "undo the last change, or the last N", (*call).rollback,
-			Param{Name: "n", Kind: Number, Low: 1, High: 10_000}, generation(), dryRun())),
-		ofProcess(orders("closeLog", "open the log files anew", (*call).closeLog)),
-		destructive(ofProcess(orders("shutdown", "take leave of the clients and end the process", (*call).shutdown))),
+			Param{Name: "n", Kind: Number, Low: 1, High: 10_000}, generation(), dryRun())).
+			offer(Offer{
+				Label: "Undo last change", Note: "Restores the configuration as it was before.",
+				Title: "Undo the last change?",
+				Lines: []string{"{last}", "The undo is itself a change and can be undone."},
+			}),
+		ofProcess(orders("closeLog", "open the log files anew", (*call).closeLog)).
+			offer(Offer{Label: "Reopen log files", Note: "After log rotation."}),
+		destructive(ofProcess(orders("shutdown", "take leave of the clients and end the process", (*call).shutdown))).
+			offer(Offer{
+				Label: "Shut down", Note: "Drain and shut down.",
+				Title: "Shut down txlb?",
+				Lines: []string{
+					"New clients are refused at once. {sessions}. Sessions still open at the drain timeout are closed.",
+					"Then the process ends, and so does the admin page.",
+				},
+				Warn: endsAll,
+			}),
 	}
 }

@@ -83,6 +83,24 @@ func TestTableIsWhole(t *testing.T) {
 			t.Errorf("%s: destructive, but changes nothing", v.Name)
 		case (v.edit == nil) == (v.call == nil):
 			t.Errorf("%s: not done in one way", v.Name)
+		case v.Changes != (len(v.Offers) > 0):
+			t.Errorf("%s: it changes something: %v, but people are offered %v", v.Name, v.Changes, v.Offers)
+		}
+		for _, o := range v.Offers {
+			switch {
+			case o.Label == "", v.Destructive && (o.Title == "" || len(o.Lines) == 0):
+				t.Errorf("%s: offered without a label, or a question: %+v", v.Name, o)
+			case o.Title == "" && (o.Warn != nil || len(o.Lines) > 0), o.Title != "" && !strings.HasSuffix(o.Title, "?"):
+				t.Errorf("%s: the question is not whole: %+v", v.Name, o)
+			}
+			for _, name := range o.Fields {
+				paramOf(t, &v, name)
+			}
+			for _, w := range o.Set {
+				if _, err := v.bind([]Word{w}); err != nil && !strings.Contains(err.Error(), "is missing") {
+					t.Errorf("%s: offered with %v: %v", v.Name, w, err)
+				}
+			}
 		}
 		keys := map[string]bool{}
 		optional := ""
@@ -144,7 +162,7 @@ func garbage(v *Verb, p *Param) []string {
 	long := strings.Repeat("x", 10_000)
 	all := []string{"a\x00b", "a\nb", "\xff\xfe", "a\u0085b"}
 	switch p.Kind {
-	case Text:
+	case Text, Session:
 		if v.Name == "help" {
 			return append(all, "", "nope", long)
 		}
@@ -154,7 +172,7 @@ func garbage(v *Verb, p *Param) []string {
 		return append(all, "")
 	case Service, Group, Host, User, VerbName:
 		return append(all, "", "nope", "<b>", `"`, long)
-	case Address, Listen:
+	case Address, Listen, Listener:
 		return append(all, "", "nope", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "[::1:80", "256.1.1.1:80", "unix:x", "-", long)
 	case Scheduler, Choice:
 		return append(all, "", "nope", long)

@@ -24,6 +24,12 @@ type Verb struct {
 	// alone.
 	Part string
 
+	// Offers are how people are offered the verb, and what they are asked before.
+	Offers []Offer
+	// Inverse makes the command that takes one back, and says to what that leads,
+	// "" if nothing can; nil: a rollback does. The scene is the one before.
+	Inverse func(*Scene) (c Command, to string)
+
 	edit func(*edit) error           // changes the model
 	call func(*call) (Result, error) // anything else
 }
@@ -39,6 +45,8 @@ const (
 	User                  //
 	Address               // to connect to
 	Listen                // to listen on
+	Listener              // the address of one that is there
+	Session               // the ID of one that is open
 	Scheduler             //
 	Number                // Low to High
 	Duration              // with a unit
@@ -59,6 +67,8 @@ type Param struct {
 	Option    bool
 	Low, High int64
 	Choices   []string
+	Label     string // of its field on the page; "": its name in words
+	Help      string // what it may be; "": its kind says it
 
 	attribute *config.Attribute // what it sets, nil for other parameters
 }
@@ -268,8 +278,8 @@ func (p *Param) read(s string) (v value, err error) {
 		v.yes, err = config.ParseBool(s)
 	case Scheduler:
 		v.text, err = config.ParseScheduler(s)
-	case Address, Listen:
-		err = config.CheckAddress(s, p.Kind == Listen)
+	case Address, Listen, Listener:
+		err = config.CheckAddress(s, p.Kind != Address)
 	case Hash:
 		if !config.IsHash(s) {
 			err = fmt.Errorf("want %s", p.wanted())

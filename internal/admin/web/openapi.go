@@ -195,7 +195,7 @@ func paramSchema(p *admin.Param) object {
 		s["examples"] = []any{"30s"}
 	case admin.Address:
 		s["description"] = "host:port, [v6]:port or unix:/path"
-	case admin.Listen:
+	case admin.Listen, admin.Listener:
 		s["description"] = "host:port, [v6]:port, *:port or unix:/path; port 0 takes a free one"
 	case admin.Hash:
 		s["description"] = "a crypt(3) hash, as txlb passwd prints it"

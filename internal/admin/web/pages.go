@@ -249,7 +249,7 @@ func (s *server) serveVerb(q *request) (answer, error) {
 	for _, w := range c.Words {
 		params.Add(w.Key, w.Value)
 	}
-	message := page.Answer(before, q.route.verb.Name, params, result, err)
+	message := page.Answer(before, q.route.verb, params, result, err)
 	if live {
 		return write(func(b *bytes.Buffer) error {
 			v := s.view(q)

@@ -353,16 +353,16 @@ func TestUndo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := Answer(d.State(), tc.verb, params, admin.Result{Text: "done", Generation: 2}, nil)
+		m := Answer(d.State(), verbOf(admin.Verbs(), tc.verb), params, admin.Result{Text: "done", Generation: 2}, nil)
 		verb, param, _ := strings.Cut(tc.want, " ")
 		name, value, _ := strings.Cut(param, "=")
 		if m.Undo == nil || m.Undo.Verb != verb || !slices.Contains(m.Undo.Params, Param{name, value}) {
 			t.Errorf("%s %s is undone by %+v; want %s", tc.verb, tc.params, m.Undo, tc.want)
 		}
-		if m := Answer(d.State(), tc.verb, params, admin.Result{Text: "done", Generation: 1}, nil); m.Undo != nil {
+		if m := Answer(d.State(), verbOf(admin.Verbs(), tc.verb), params, admin.Result{Text: "done", Generation: 1}, nil); m.Undo != nil {
 			t.Errorf("%s that changed nothing has a way back", tc.verb)
 		}
-		if m := Answer(d.State(), tc.verb, params, admin.Result{}, director.ErrStopped); m.Level != Critical || m.Undo != nil {
+		if m := Answer(d.State(), verbOf(admin.Verbs(), tc.verb), params, admin.Result{}, director.ErrStopped); m.Level != Critical || m.Undo != nil {
 			t.Errorf("a refusal is shown as %v with %v", m.Level, m.Undo)
 		}
 	}
@@ -411,6 +411,9 @@ func TestQuestions(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", u, err)
 		}
+		if i := strings.IndexByte(b.String(), '{'); i >= 0 {
+			t.Errorf("%s: a word in braces is left: %.40s", u, b.String()[i:])
+		}
 		follow(b.String())
 		for _, f := range regexp.MustCompile(`<form[^>]* action="/(\w+)"`).FindAllStringSubmatch(b.String(), -1) {
 			verbs[f[1]] = true
@@ -424,10 +427,9 @@ func TestQuestions(t *testing.T) {
 			}
 		}
 	}
-	// Everything can be reached. hostAdminDown and hostAdminUp are setHost here;
-	// saveConfig and retryHost are offered where there is something to save, or a
-	// host that is down.
-	elsewhere := []string{"hostAdminDown", "hostAdminUp", "saveConfig", "retryHost"}
+	// Everything can be reached. Some are offered where there is something to save,
+	// a host that is down, or one that is drained: see below.
+	elsewhere := []string{"hostAdminUp", "saveConfig", "retryHost"}
 	for _, v := range admin.Verbs() {
 		if v.Changes && !verbs[v.Name] && !slices.Contains(elsewhere, v.Name) {
 			t.Errorf("%s cannot be reached from the page; the page has %v", v.Name, slices.Sorted(mapKeys(verbs)))
@@ -445,6 +447,113 @@ func TestQuestions(t *testing.T) {
 	b.Reset()
 	if err := p.Ask(&b, NewView(source(d)), "setHost", url.Values{"service": {"web"}, "group": {"blue"}, "name": {"a"}, "state": {"drain"}}); err != nil || !strings.Contains(b.String(), "last host that is up") {
 		t.Errorf("to drain the last host is asked without a warning: %v", err)
+	}
+}
+
+// TestNewVerb makes sure that a row of the table is all that the page needs of a
+// verb: to offer it, to ask before it with what follows, and to undo it.
+func TestNewVerb(t *testing.T) {
+	d := world(t, twoGroups)
+	src := source(d)
+	inverse := func(s *admin.Scene) (admin.Command, string) {
+		return admin.Command{Verb: "wakeHost", Words: s.Place()}, "awake"
+	}
+	src.Verbs = append(admin.Verbs(), admin.Verb{
+		Name: "doze", Role: admin.Full, Changes: true,
+		Params: []admin.Param{
+			{Name: "service", Kind: admin.Service, Required: true}, {Name: "group", Kind: admin.Group, Required: true},
+			{Name: "name", Kind: admin.Host, Required: true}, {Name: "dreamFor", Kind: admin.Duration, Option: true, Help: "until it wakes"},
+			{Name: "generation", Kind: admin.Number, Option: true},
+		},
+		Offers: []admin.Offer{
+			{Label: "Send to sleep", Note: "It sleeps.", Title: "Send {name} to sleep?", Lines: []string{"Dreams follow on {place}."},
+				Warn: func(*admin.Scene) ([]string, bool) { return []string{"It snores."}, false }},
+			{Label: "Nap", Note: "A short one.", Set: []admin.Word{{Key: "dreamFor", Value: "1m"}}},
+		},
+		Inverse: inverse,
+	})
+	p := New()
+	v := NewView(src)
+	host := Where{"web", "blue", "a"}
+	page := func(write func(*bytes.Buffer) error) string {
+		t.Helper()
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	has := func(html string, all ...string) {
+		t.Helper()
+		for _, want := range all {
+			if !strings.Contains(html, want) {
+				t.Errorf("the page has no %q:\n%s", want, html)
+			}
+		}
+	}
+	html := page(func(b *bytes.Buffer) error { return p.Manage(b, v, host) })
+	has(html, `href="/ask?group=blue&amp;name=a&amp;service=web&amp;verb=doze"`, "Send to sleep…", "It sleeps.",
+		`action="/doze"`, `name="dreamFor" value="1m"`, ">Nap<", "A short one.")
+	if html := page(func(b *bytes.Buffer) error { return p.Manage(b, v, Where{"web", "blue", ""}) }); strings.Contains(html, "doze") {
+		t.Error("a verb about a host is offered for a group")
+	}
+	words := url.Values{"service": {"web"}, "group": {"blue"}, "name": {"a"}}
+	html = page(func(b *bytes.Buffer) error { return p.Ask(b, v, "doze", words) })
+	has(html, "Send a to sleep?", "Dreams follow on host a.", "It snores.", `action="/doze"`, `name="generation" value="1"`)
+	m := Answer(d.State(), &src.Verbs[len(src.Verbs)-1], words, admin.Result{Text: "done", Generation: 2}, nil)
+	if m.Undo == nil || m.Undo.Label != "Undo: back to awake" || m.Undo.Verb != "wakeHost" || !slices.Contains(m.Undo.Params, Param{"name", "a"}) {
+		t.Errorf("it is undone by %+v", m.Undo)
+	}
+	src.Verbs[len(src.Verbs)-1].Inverse = nil
+	m = Answer(d.State(), &src.Verbs[len(src.Verbs)-1], words, admin.Result{Text: "done", Generation: 2}, nil)
+	if m.Undo == nil || m.Undo.Verb != "rollback" || !slices.Contains(m.Undo.Params, Param{"generation", "2"}) {
+		t.Errorf("without an inverse it is undone by %+v; want a rollback", m.Undo)
+	}
+}
+
+// TestEveryAttributeHasAField makes sure that the page offers what verbs can
+// change, and shows the value that it has.
+func TestEveryAttributeHasAField(t *testing.T) {
+	d := world(t, strings.Replace(twoGroups, `weight="3"`, `weight="3" slowStart="17s"`, 1))
+	set(d, func(s *config.Service) { s.Groups[0].Hosts[0].State, s.Limits.Tries = "drain", 11 })
+	mark(t, d, "a")
+	src := source(d)
+	src.Unsaved = make([]config.Edit, 1)
+	fields, verbs := map[string]string{}, map[string]bool{}
+	for _, at := range []Where{{}, {"web", "", ""}, {"web", "blue", ""}, {"web", "green", ""}, {"web", "blue", "a"}} {
+		m, err := NewView(src).manage(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range m.Forms {
+			verbs[f.Verb] = true
+			for _, field := range f.Fields {
+				fields[f.Verb+" "+field.Name] = field.Value
+			}
+		}
+	}
+	for verb, elements := range map[string][]string{
+		"setHost": {"host"}, "addHost": {"host"}, "setGroup": {"group"}, "addGroup": {"group"}, "setService": {"timeouts", "limits"},
+	} {
+		for _, e := range elements {
+			for _, a := range config.Attributes(e) {
+				if _, has := fields[verb+" "+a.Name]; a.Runtime && !has && verb+a.Name != "setHoststate" { // three buttons
+					t.Errorf("%s has no field for %s", verb, a.Name)
+				}
+			}
+		}
+	}
+	for field, want := range map[string]string{
+		"setHost weight": "3", "setHost slowStart": "17s", "addHost weight": "1", "setService tries": "11", "changeScheduler scheduler": "roundr",
+	} {
+		if fields[field] != want {
+			t.Errorf("%s is %q; want %q", field, fields[field], want)
+		}
+	}
+	for _, verb := range []string{"hostAdminUp", "saveConfig", "retryHost"} {
+		if !verbs[verb] {
+			t.Errorf("%s is not offered; there are %v", verb, slices.Sorted(mapKeys(verbs)))
+		}
 	}
 }
 

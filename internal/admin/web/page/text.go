@@ -3,9 +3,10 @@ package page
 import (
 	"math"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/txlb/txlb/internal/admin"
 )
 
 // The texts that figures become. page.js has the same functions, for what moves;
@@ -113,19 +114,4 @@ func clip(s string, letters int) string {
 }
 
 // short makes a name fit into a line.
-func short(name string) string {
-	if len(name) > 4*shortName {
-		name = strings.ToValidUTF8(name[:4*shortName], "") + "…"
-	}
-	return clip(strings.Map(visible, name), shortName)
-}
-
-const shortName = 64 // letters
-
-// visible replaces what would break a line.
-func visible(r rune) rune {
-	if r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' {
-		return '␣'
-	}
-	return r
-}
+func short(name string) string { return admin.Short(name) }

@@ -3,6 +3,7 @@ package page
 import (
 	"time"
 
+	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/status"
 )
 
@@ -23,6 +24,8 @@ type Source struct {
 	Query   Query    // which hosts to show, from the address of the page
 	Message *Message // the answer to what was just done; nil: nothing was
 	Part    bool     // only what changes, for a page that is there already (header HX-Request: true)
+
+	Verbs []admin.Verb // what can be done; nil: all that the table has
 }
 
 // Query says which hosts a page shows. It is read from the page's address by
