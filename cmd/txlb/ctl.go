@@ -193,17 +193,25 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 		}
 		return exitOK
 	}
-	if what, yes := socket.Destructive(line); yes && asks && !k.sure(what, in) {
-		return exitFailed
-	}
-	// A txlb of another version may not know the flag.
+	what, destructive := socket.Destructive(line)
+	// The process knows what would follow. One of another version may not know the
+	// flag.
+	knows := len(commands) == 1 && (destructive || len(commands[0].Words) > 0) && k.client.Version == "txlb "+version
 	first := line
-	if asks && len(commands) == 1 && len(commands[0].Words) > 0 && k.client.Version == "txlb "+version {
+	switch {
+	case asks && knows:
 		first = commands[0].String() + " --ask"
+	case asks && destructive && !k.sure(what, in):
+		return exitFailed
 	}
 	a, err := k.client.Do(k.ctx, first)
 	if err == nil && a.Kind == "confirm" {
-		if !k.sure(a.Error, in) {
+		about := a.Error
+		if destructive {
+			fmt.Fprintln(k.out, a.Error)
+			about = what
+		}
+		if !k.sure(about, in) {
 			return exitFailed
 		}
 		a, err = k.client.Do(k.ctx, line)

@@ -149,6 +149,15 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 	if out, err := onTerminal("n\n", "delService spare"); err == nil || !strings.Contains(out, "delService spare: sure? [y/N]") || !strings.Contains(out, "nothing was done") {
 		t.Errorf("%v: %q", err, out)
 	}
+	if out, err := onTerminal("n\n", "delService spare"); err == nil || !strings.Contains(out, "Delete service spare? Its listeners close and new clients are refused. No session is open") {
+		t.Errorf("what would follow is not said: %v: %q", err, out)
+	}
+	if out, err := onTerminal("n\n", "'shutdown sessions server spare.main/x'"); err == nil || !strings.Contains(out, "shutdown sessions server spare.main/x: sure? [y/N]") || !strings.Contains(out, "nothing was done") {
+		t.Errorf("%v: %q", err, out)
+	}
+	if out, err := onTerminal("n\n", "rollback"); err == nil || !strings.Contains(out, "Undo the last change?") || !strings.Contains(out, "rollback: sure? [y/N]") {
+		t.Errorf("%v: %q", err, out)
+	}
 	if out, err := onTerminal("", "get weight spare.main/x"); err != nil || !strings.Contains(out, "1 (initial 1)") || strings.Contains(out, "sure?") {
 		t.Errorf("%v: %q", err, out)
 	}

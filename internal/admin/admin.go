@@ -18,6 +18,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,9 +158,10 @@ func CallerOf(ctx context.Context) (c Caller, ok bool) {
 // askKey marks a context of AskFirst.
 type askKey struct{}
 
-// AskFirst returns a context with which a command that takes the last usable host
-// of a service away is not done but refused with ErrConfirm, which says what
-// would become of the clients. Without it, or with --force, the answer warns.
+// AskFirst returns a context with which a destructive command, and one that takes
+// the last usable host of a service away, is not done but refused with
+// ErrConfirm, which says what would follow. Without it the answer warns; --force
+// leaves the second question out.
 func AskFirst(ctx context.Context) context.Context { return context.WithValue(ctx, askKey{}, true) }
 
 // Run parses a line and executes its commands in turn, up to the first error,
@@ -180,6 +182,43 @@ func (a *Admin) Run(ctx context.Context, caller Caller, line string) ([]Result, 
 	return results, nil
 }
 
+// Question returns what to ask before a command that is destructive, in one line;
+// "" if nothing is to be asked, or nothing is known to say.
+func (a *Admin) Question(c Command) string {
+	verb, words, err := a.resolve(c)
+	if err != nil || !verb.Destructive {
+		return ""
+	}
+	args, err := verb.bind(words)
+	if err != nil || args.set("dry-run") {
+		return ""
+	}
+	return a.question(verb, args.words())
+}
+
+func (a *Admin) question(verb *Verb, words []Word) string {
+	s, err := NewScene(a.opt.Status.Read(), verb, words...)
+	if err != nil {
+		return ""
+	}
+	o := verb.Asked(s)
+	if o == nil {
+		return ""
+	}
+	s.Last = lastChange(a.opt.Director.Events())
+	return printable(o.Question(s).String())
+}
+
+// lastChange tells what a rollback would undo.
+func lastChange(events []director.Event) string {
+	for _, e := range slices.Backward(events) {
+		if e.Kind == director.ConfigEvent {
+			return fmt.Sprintf("At %s, %s ran: %s.", e.Time.Format("15:04:05"), e.By, e.Verb)
+		}
+	}
+	return ""
+}
+
 // Execute does one command. It returns when the change is made, with the
 // generation of the configuration that has it; when ctx ends before, a change
 // that waits for names is dropped.
@@ -195,6 +234,9 @@ func (a *Admin) Execute(ctx context.Context, caller Caller, c Command) (Result, 
 	args, err := verb.bind(words)
 	if err != nil {
 		return Result{}, refuse(ErrUsage, "%s: %v", verb.Name, err)
+	}
+	if verb.Destructive && ctx.Value(askKey{}) != nil && !args.set("dry-run") {
+		return Result{}, refuse(ErrConfirm, "%s", cmp.Or(a.question(verb, args.words()), verb.describe(args)))
 	}
 	k := &call{
 		ctx: context.WithValue(ctx, callerKey{}, caller), admin: a, caller: caller, verb: verb, args: args,

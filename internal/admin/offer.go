@@ -339,14 +339,17 @@ func servesClients(*Scene) ([]string, bool) {
 // which is refused if generation, the one that the command made, is not the last
 // any more. s is the scene before the command.
 func (v *Verb) Undo(s *Scene, generation uint64) (c Command, label string) {
-	if v.Inverse == nil {
-		return Command{"rollback", []Word{{"n", "1"}, {"generation", fmt.Sprint(generation)}}}, "Undo"
+	if v.Inverse != nil {
+		c, to := v.Inverse(s)
+		if to == "" {
+			return Command{}, ""
+		}
+		unset := func(w Word) bool { return w.Value == "" } // a form cannot say that
+		if !slices.ContainsFunc(c.Words, unset) {
+			return c, "Undo: back to " + to
+		}
 	}
-	c, to := v.Inverse(s)
-	if to == "" {
-		return Command{}, ""
-	}
-	return c, "Undo: back to " + to
+	return Command{"rollback", []Word{{"n", "1"}, {"generation", fmt.Sprint(generation)}}}, "Undo"
 }
 
 // setBack gives the attributes of elements that a command names the values that

@@ -157,6 +157,55 @@ func TestRolesOfEveryVerb(t *testing.T) {
 	}
 }
 
+// What is destructive is asked about, with what would follow, wherever people are
+// asked, and nothing is done before.
+func TestAskFirst(t *testing.T) {
+	op := &fakeProcess{}
+	r := newRig(t, plainDoc(), func(o *Options) { o.Process = op })
+	r.do("setHost web main b weight=2")
+	before := r.dir.State()
+	for _, v := range Verbs() {
+		c := sample(t, &v)
+		q := r.a.Question(c)
+		if v.Destructive != (q != "") || strings.ContainsAny(q, "{}\n") {
+			t.Errorf("%v is asked %q", c, q)
+		}
+		if !v.Destructive {
+			continue
+		}
+		_, err := r.a.Execute(AskFirst(t.Context()), boss, c)
+		if !errors.Is(err, ErrConfirm) || err.Error() != q {
+			t.Errorf("%v with AskFirst: %v; want %q", c, err, q)
+		}
+		if _, err := r.a.Execute(AskFirst(t.Context()), guest, c); !errors.Is(err, ErrNotAllowed) {
+			t.Errorf("%v with AskFirst by a readonly user: %v", c, err)
+		}
+	}
+	if r.dir.State() != before || len(op.calls) > 0 {
+		t.Errorf("the state has changed, or %v was called", op.calls)
+	}
+	for line, want := range map[string]string{
+		"delHost web main a":                    "Delete host a? It is removed from the configuration. No session is open on it. Only one host is left",
+		"delGroup web spare":                    "Delete group spare of service web? Its 1 host will be deleted too.",
+		"shutdownSessions web":                  "Close the sessions of service web now?",
+		"rollback":                              "ran: setHost web main b weight=2",
+		"delHost web main none":                 "",
+		"delHost web main a --dry-run":          "",
+		"setHost web main a state=drain":        "",
+		"delUser looker":                        "Delete user looker?",
+		"delListen mail 127.0.0.1:0":            "Close listener 127.0.0.1:0 of service mail?",
+		"delHost host=a group=main service=web": "Delete host a?",
+	} {
+		c, err := Parse(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q := r.a.Question(c[0]); !strings.Contains(q, want) || want == "" && q != "" {
+			t.Errorf("%s is asked %q; want %q", line, q, want)
+		}
+	}
+}
+
 // garbage are words that no parameter of the kind takes.
 func garbage(v *Verb, p *Param) []string {
 	long := strings.Repeat("x", 10_000)

@@ -145,6 +145,14 @@ func (a args) duration(name string) (time.Duration, bool) { v, ok := a[name]; re
 // set tells whether a flag was given.
 func (a args) set(name string) bool { return a[name].yes }
 
+// words are the values by the names of their parameters.
+func (a args) words() (words []Word) {
+	for name, v := range a {
+		words = append(words, Word{name, v.text})
+	}
+	return words
+}
+
 // resolve finds the verb of a command and the words that are left for it.
 func (a *Admin) resolve(c Command) (*Verb, []Word, error) { return resolve(a.verbs, c) }
 

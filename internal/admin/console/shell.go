@@ -94,6 +94,11 @@ func (t *Terminal) do(ctx context.Context, x Executor, line string, e *editor) e
 		return fmt.Errorf("%w: %w", errParse, err)
 	}
 	if doomed := destructive(commands); e != nil && len(doomed) > 0 {
+		if q := questions(x, commands); q != "" {
+			if _, err := io.WriteString(out, q); err != nil {
+				return fmt.Errorf("%w: %w", errGoneWriting, err)
+			}
+		}
 		switch answer, err := e.read(strings.Join(doomed, "; ")+": sure? (y/N) ", true); {
 		case err != nil && !errors.Is(err, errDropped):
 			return err
@@ -169,6 +174,25 @@ func destructive(commands []command) []string {
 		list = append(list, clean(c.String()))
 	}
 	return list
+}
+
+// asker is an Executor that knows what follows from a destructive command.
+type asker interface {
+	Question(admin.Command) string
+}
+
+// questions are the lines that say what follows from commands.
+func questions(x Executor, commands []command) (lines string) {
+	a, ok := x.(asker)
+	for _, c := range commands {
+		if !ok {
+			break
+		}
+		if q := a.Question(c.Command); q != "" {
+			lines += clean(q) + "\n"
+		}
+	}
+	return lines
 }
 
 func dry(w admin.Word) bool {

@@ -317,7 +317,9 @@ func (s *Server) command(ctx context.Context, caller admin.Caller, command admin
 	if ask {
 		ctx = admin.AskFirst(ctx)
 	}
-	if n, words := s.native(command); n != nil {
+	if n, words := s.native(command); n != nil && n.destructive && ask {
+		a = answer{err: fmt.Errorf("%s: %s (%w)", n.name, n.help, admin.ErrConfirm), native: !n.ours}
+	} else if n != nil {
 		a = n.run(&request{Server: s, ctx: ctx, caller: caller, words: words, idle: idle})
 		a.native = !n.ours
 	} else if err := s.nearly(command); err != nil {

@@ -186,6 +186,14 @@ func (u *user) Execute(ctx context.Context, c admin.Command) (admin.Result, erro
 	return u.admin.Execute(ctx, now, c)
 }
 
+// Question says what follows from a destructive command.
+func (u *user) Question(c admin.Command) string {
+	if _, ok := u.admin.Still(u.caller); !ok {
+		return ""
+	}
+	return u.admin.Question(c)
+}
+
 func (u *user) Complete(line string) []string {
 	if _, ok := u.admin.Still(u.caller); !ok {
 		return nil

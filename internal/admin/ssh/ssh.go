@@ -51,6 +51,8 @@ type Admin interface {
 	// gone.
 	Still(admin.Caller) (admin.Caller, bool)
 	Execute(context.Context, admin.Caller, admin.Command) (admin.Result, error)
+	// Question returns what to ask before a command, "" for nothing.
+	Question(admin.Command) string
 	Complete(line string) []string
 }
 

@@ -371,6 +371,9 @@ func conform(t *testing.T, doc object, at string, schema object, v any) {
 		for name, below := range o {
 			described, ok := properties[name].(object)
 			if !ok {
+				described, ok = schema["additionalProperties"].(object)
+			}
+			if !ok {
 				t.Errorf("%s.%s is not described", at, name)
 				continue
 			}

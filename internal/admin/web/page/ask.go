@@ -221,7 +221,7 @@ func paramsOf(words ...[]admin.Word) (list []Param) {
 // field is the field of a parameter.
 func field(p *admin.Param, s *admin.Scene) Field {
 	value, known := s.Value(p)
-	f := Field{Name: p.Name, Label: p.Label, Kind: "text", Value: value, Hint: p.Explain(), Required: known || p.Required}
+	f := Field{Name: p.Name, Label: p.Label, Kind: "text", Value: value, Hint: p.Explain(), Required: p.Required || known && value != ""}
 	if f.Label == "" {
 		f.Label = label(p.Name)
 	}
