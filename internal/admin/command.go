@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/txlb/txlb/config"
 )
 
 // Command is one command as it was written: a verb and its words.
@@ -199,9 +201,22 @@ func (c Command) String() string {
 }
 
 // Quote returns a word as it has to be written in a command.
-func Quote(s string) string {
-	if s != "" && !strings.ContainsAny(s, " \t\r\n\";=#") && !strings.HasPrefix(s, "--") {
-		return s
+func Quote(s string) string { return config.Quote(s) }
+
+// WordStart returns where the last word of a line begins, which may be one that is
+// being typed: its quote may be open.
+func WordStart(line string) int {
+	quoted := false
+	start := 0
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (isBlank(rune(c)) || isEnd(rune(c))):
+			start = i + 1
+		}
 	}
-	return `"` + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), `"`, `\"`) + `"`
+	return start
 }

@@ -55,7 +55,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse: a parsed line, written again, is the same commands.
+// FuzzParse: a parsed line, written again, is the same commands, and its last word
+// begins where WordStart says.
 func FuzzParse(f *testing.F) {
 	for _, line := range []string{
 		`addHost web main "a b" 10.0.0.1:80 weight=5; status # x`, `a "\"\\" x="" --force`, "a\r\nb;c", `a"b"=c "x=y" --a=b -- ---x`, "é=ü #", "a=b",
@@ -72,7 +73,14 @@ func FuzzParse(f *testing.F) {
 		}
 		var lines []string
 		for _, c := range commands {
-			lines = append(lines, c.String())
+			line := c.String()
+			lines = append(lines, line)
+			if n := len(c.Words); n > 0 {
+				last, err := Parse("x " + line[WordStart(line):])
+				if err != nil || len(last) != 1 || !reflect.DeepEqual(last[0].Words, c.Words[n-1:]) {
+					t.Errorf("the last word of %q is %q, read as %+v, %v", line, line[WordStart(line):], last, err)
+				}
+			}
 		}
 		again, err := Parse(strings.Join(lines, "; "))
 		// Quotes that were not needed are left out, so that the line cannot grow

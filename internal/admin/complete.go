@@ -42,7 +42,7 @@ func (a completer) complete(line string) []string {
 	if n := len(commands); n > 0 && !strings.HasSuffix(strings.TrimRight(line, " \t"), ";") && !strings.HasSuffix(line, "\n") {
 		done = commands[n-1]
 	}
-	start := lastWord(line)
+	start := WordStart(line)
 	typed := line[start:]
 	if begun {
 		typed = ""
@@ -101,23 +101,6 @@ func (a completer) complete(line string) []string {
 		}
 	}
 	return matching(words, typed)
-}
-
-// lastWord returns where the word that is being written begins.
-func lastWord(line string) int {
-	quoted := false
-	start := 0
-	for i := 0; i < len(line); i++ {
-		switch c := line[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case !quoted && strings.IndexByte(" \t\r\n;", c) >= 0:
-			start = i + 1
-		}
-	}
-	return start
 }
 
 // verbWords returns the first words of all verbs, or the second words of those

@@ -300,7 +300,7 @@ const mostCandidates = 100
 // may become if nothing is.
 func (e *editor) complete(line string, pos int) (string, int, bool) {
 	before, after := line[:pos], line[pos:]
-	start := wordStart(before)
+	start := admin.WordStart(before)
 	word := before[start:]
 	candidates := e.x.Complete(before)
 	if strings.TrimSpace(before[:start]) == "" {
@@ -363,23 +363,6 @@ func commonPrefix(words []string) string {
 		common = common[:n]
 	}
 	return strings.ToValidUTF8(common, "")
-}
-
-// wordStart returns where the last word of a line begins, as commands are
-// written.
-func wordStart(line string) int {
-	quoted, start := false, 0
-	for i := 0; i < len(line); i++ {
-		switch c := line[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case !quoted && strings.IndexByte(" \t;", c) >= 0:
-			start = i + 1
-		}
-	}
-	return start
 }
 
 // history remembers lines, but none that may have a secret, and no answers.
