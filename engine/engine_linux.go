@@ -253,7 +253,7 @@ func (e *Engine) Apply(p Plan) error {
 func (e *Engine) openListeners(p Plan, owner map[listenKey]string, was, next *serving) ([]*listener, error) {
 	var fresh []*listener
 	var problems []error
-	services := p.byName()
+	var services map[string]*Service // made for the first listener that is new
 	goingPorts := map[string]bool{}
 	e.going = slices.DeleteFunc(e.going, func(ln *listener) bool { return ln.open.Load() == 0 })
 	for _, ln := range e.going {
@@ -271,6 +271,9 @@ func (e *Engine) openListeners(p Plan, owner map[listenKey]string, was, next *se
 		}
 		// A listener of ours that is about to go must not make its successor
 		// on the same port look taken.
+		if services == nil {
+			services = p.byName()
+		}
 		s := services[name]
 		how := listening{s.ListenOptions[key.listen], s.Route.Timeouts.kept()}
 		ln, err := openListener(key, how, len(e.loops), e.opt.Backlog, !goingPorts[key.port()])

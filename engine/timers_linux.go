@@ -72,7 +72,9 @@ func (l *loop) setAlarm() {
 	}
 	t := &l.timing
 	due, ok := l.wheel.due()
-	if due = max(due, t.holdTill); !ok || t.alarmAt != 0 && due >= t.alarmAt {
+	// The wheel names the beginning of a slot, which after a quiet time may be long
+	// past. That does not mean that the loop stood still.
+	if due = max(due, t.holdTill, l.now); !ok || t.alarmAt != 0 && due >= t.alarmAt {
 		return
 	}
 	t.alarmAt = due
@@ -104,19 +106,24 @@ func (l *loop) onTimer(t *timer, now int64) {
 // too. retime does not wait; any goroutine may call it.
 func (l *loop) retime(services map[*service]bool) {
 	l.visit(func(s *session) bool {
-		keep, concerned := services[s.svc]
-		if keep {
-			l.keep(s)
-		}
-		switch {
-		case !concerned:
-		case s.phase == established:
-			l.expectBy(s)
-		case s.phase == connecting && s.host != nil:
-			l.expectConnect(s, s.svc.route.Load())
+		if keep, concerned := services[s.svc]; concerned {
+			if keep {
+				l.keep(s)
+			}
+			l.look(s)
 		}
 		return true
 	}, func() {})
+}
+
+// look sets the timer of a session whose time-outs have changed.
+func (l *loop) look(s *session) {
+	switch {
+	case s.phase == established:
+		l.expectBy(s)
+	case s.phase == connecting && s.host != nil && !s.attempt.queueFull: // that asks again by itself, soon
+		l.expectConnect(s, s.svc.route.Load())
+	}
 }
 
 // keep sets the time-outs that the kernel keeps for us on both sockets.

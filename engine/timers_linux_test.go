@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // crowd is a loop over a kernel in memory with sessions whose connects are under
@@ -145,5 +147,59 @@ func TestB66BytesThatWaitForTheirTurn(t *testing.T) {
 	}
 	if n := g.e.sessions.Load(); n != sessions {
 		t.Errorf("%d of %d sessions were ended with bytes in line", sessions-n, sessions)
+	}
+}
+
+// After a quiet time the wheel's clock lags, and what it says is due lies in the
+// past. The loop has not stood still: timers fire at their time.
+func TestTimersAfterAQuietTime(t *testing.T) {
+	g := crowd(nil, 1, Timeouts{Idle: 3600e9})
+	g.connectAll(t)
+	g.pass(300e9)
+	route := *g.svc.route.Load()
+	route.Timeouts.Idle = 300e9
+	g.svc.route.Store(&route)
+	began := g.l.now
+	g.l.table.each(func(s *session) { g.l.expectBy(s) })
+	g.l.setAlarm()
+	for g.l.table.slabs[0][0].phase != vacant && g.l.now-began < 5e9 {
+		g.l.now += 1e6
+		g.turn(nil)
+	}
+	if took := g.l.now - began; took > 100e6 {
+		t.Errorf("the session ended after %d ms", took/1e6)
+	}
+}
+
+// A session that waits for room in the queue of a UNIX socket asks again soon,
+// whatever becomes of the timeouts meanwhile.
+func TestOtherTimeoutsWhileAQueueIsFull(t *testing.T) {
+	g := newTheatre(nil)
+	h := sched.NewHost("u", sched.UnixAddr("/x"))
+	table, err := sched.NewTable(sched.Policy{}, []sched.Member{{Host: h, Weight: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.hosts = []*sched.Host{h}
+	g.svc.route.Store(&Route{Table: table, Timeouts: Timeouts{Connect: 5e9, Idle: 3600e9}})
+	g.script = []byte{5} // the queue is full
+	g.accept()
+	g.l.setAlarm()
+	g.pass(100e6)
+	s := &g.l.table.slabs[0][0]
+	if s.phase != connecting || !s.attempt.queueFull {
+		t.Fatalf("the session is in phase %d", s.phase)
+	}
+	g.svc.route.Store(&Route{Table: table, Timeouts: Timeouts{Connect: 5e9, Idle: 60e9}})
+	g.l.look(s)
+	g.l.setAlarm()
+	g.k.roomy = true
+	began := g.l.now
+	for s.phase == connecting && g.l.now-began < 8e9 {
+		g.l.now += 1e6
+		g.turn(nil)
+	}
+	if took := g.l.now - began; took > 100e6 || s.phase != established || !h.Up() {
+		t.Errorf("after %d ms the session is in phase %d; the host is up: %v", took/1e6, s.phase, h.Up())
 	}
 }

@@ -73,7 +73,7 @@ func (d *Director) tellRejections(now time.Time) {
 			d.rejections[key] = r
 		}
 		if count < r.count { // a service of the same name as one that has gone
-			r.told = 0
+			*r = rejected{at: r.at}
 		}
 		r.count, r.seen = count, now
 		if n := r.recent(now); n > 0 {
