@@ -41,15 +41,9 @@ func (b *Budget) take(n int64) bool {
 
 func (b *Budget) give(n int64) { b.used.Add(-n) }
 
-// spares tells whether a pool that keeps so many unused pipes may keep another: a
-// first one while an eighth of the budget is left, so that a stream which comes in
-// bursts need not open a pipe for each, further ones while half of it is.
-func (b *Budget) spares(kept int) bool {
-	if kept == 0 {
-		return b.used.Load() <= b.limit-b.limit/8
-	}
-	return b.used.Load() <= b.limit/2
-}
+// ample tells whether half of the budget is left. Pools keep pipes that nobody
+// uses only then, so all these pipes together never hold more than half of it.
+func (b *Budget) ample() bool { return b.used.Load() <= b.limit/2 }
 
 // Pool lends pipes to one goroutine. The zero value is not usable.
 type Pool struct {
@@ -100,7 +94,7 @@ func (p *Pool) Get() (*Pipe, error) {
 // Put takes a pipe back. One that still holds bytes is closed.
 func (p *Pool) Put(pipe *Pipe) {
 	p.lent--
-	if pipe.held == 0 && len(p.free) < spare && p.budget.spares(len(p.free)) {
+	if pipe.held == 0 && len(p.free) < spare && p.budget.ample() {
 		p.free = append(p.free, pipe)
 		return
 	}
