@@ -175,7 +175,7 @@ func parseExpected(text string) ([]expectation, error) {
 		for i, to := range []*float64{&e.ratio, &e.tolerance} {
 			v, err := strconv.ParseFloat(f[3+i], 64)
 			if err != nil || v <= 0 {
-				return nil, fmt.Errorf("line %d: %q is no number above 0", n, f[3+i])
+				return nil, fmt.Errorf("line %d: %q is not a number above 0", n, f[3+i])
 			}
 			*to = v
 		}

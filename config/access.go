@@ -79,7 +79,7 @@ func checkKey(line string) error {
 	fields := strings.Fields(line)
 	switch {
 	case !printable(line):
-		return errors.New("a character that cannot be shown; " + want)
+		return errors.New("a non-printable character; " + want)
 	case len(line) > maxKey:
 		return fmt.Errorf("%d bytes; no public key has more than %d", len(line), maxKey)
 	case len(fields) < 2 || len(fields[0]) > 40: // the words of a private key are longer

@@ -41,7 +41,7 @@ func TestKeysHaveTheForm(t *testing.T) {
 		"ssh-ed25519":            "no public key",
 		" " + edKey:              "more than one space between two words",
 		edKey + "  x":            "more than one space",
-		edKey + "\x07":           "a character that cannot be shown",
+		edKey + "\x07":           "a non-printable character",
 		"from=\"10.*\" " + edKey: "options before the type are not supported; begin with ssh-ed25519",
 		"no-pty " + ecKey:        "options before the type are not supported; begin with ecdsa-sha2-nistp384",
 		"ssh-ed448 AAAA":         `unknown type of public key "ssh-ed448"`,

@@ -105,7 +105,7 @@ func (k *checker) service(s *Service) {
 			k.fail(line, "service %q listens nowhere; it needs a <listen ip=\"host:port\"/>", s.Name)
 		}
 		if len(s.Groups) == 0 {
-			k.warn(line, "service %q has no group: its clients will be closed", s.Name)
+			k.warn(line, "service %q has no group: its clients will be rejected", s.Name)
 		}
 	}
 	k.values(line, "timeouts", &s.Timeouts)
@@ -157,9 +157,9 @@ func (k *checker) group(s *Service, g *Group) {
 	switch {
 	case k.broken[g]:
 	case len(g.Hosts) == 0:
-		k.warn(line, "group %q of service %q is empty: its clients will be closed", g.Name, s.Name)
+		k.warn(line, "group %q of service %q is empty: its clients will be rejected", g.Name, s.Name)
 	case weights == 0:
-		k.warn(line, "every host of group %q has weight 0: its clients will be closed", g.Name)
+		k.warn(line, "every host of group %q has weight 0: its clients will be rejected", g.Name)
 	}
 }
 
@@ -203,7 +203,7 @@ func (k *checker) admin(a *Admin) {
 			continue
 		}
 		if len(a.Users) == 0 {
-			k.warn(l.Pos.Line, "%s is on and there is no <user> who could log in; txlb passwd makes a password's hash", l.what)
+			k.warn(l.Pos.Line, "%s is on, but no <user> can log in; create a password hash with txlb passwd", l.what)
 		}
 		if !isLoopback(l.Listen) {
 			if l.AdminListen == a.Web && !l.Secure {
@@ -267,7 +267,7 @@ func (k *checker) name(line int, what, name string, seen map[string]bool, broken
 	case seen[name]:
 		k.fail(line, "a second %s %q; names are unique", what, name)
 	case !printable(name):
-		k.fail(line, "%s name %q has a character that cannot be shown; use letters, digits and _ . : -", what, name)
+		k.fail(line, "%s name %q has a non-printable character; use letters, digits and _ . : -", what, name)
 	case !plainName(name):
 		k.warn(line, "%s name %q has to be quoted in commands; names of 1 to 64 letters, digits and _ . : - need not", what, name)
 	}

@@ -188,9 +188,9 @@ func (r *reader) scan(data []byte) (lines []int) {
 		}
 		if err != nil {
 			if syntax, ok := errors.AsType[*xml.SyntaxError](err); ok {
-				r.fail(syntax.Line, "no well-formed XML: %s", syntax.Msg)
+				r.fail(syntax.Line, "not well-formed XML: %s", syntax.Msg)
 			} else {
-				r.fail(line, "no well-formed XML: %v", err)
+				r.fail(line, "not well-formed XML: %v", err)
 			}
 			return nil
 		}
@@ -259,7 +259,7 @@ func charsetReader(charset string, in io.Reader) (io.Reader, error) {
 	case "iso-8859-1", "latin-1", "latin1":
 		return &latin1{in: in}, nil
 	}
-	return nil, fmt.Errorf("encoding %q is not known; use UTF-8", charset)
+	return nil, fmt.Errorf("unknown encoding %q; use UTF-8", charset)
 }
 
 // latin1 turns ISO-8859-1 into UTF-8: every byte is the code point of its

@@ -66,9 +66,9 @@ func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 		"many listeners":  {manyListeners(maxElements / 2), "listens on *:80, which service \"a\" has taken"},
 		"many mistakes":   {"<config>" + strings.Repeat("<wrong wrong='1'/>", maxElements-1) + "</config>", "and 99899 more errors"},
 		"many warnings":   {"<config>" + strings.Repeat("<service name=' '/>", maxElements-1) + "</config>", "listens nowhere"},
-		"binary":          {strings.Repeat("\x00\x01\x02\xfe", 1<<16), "c.xml:1: no well-formed XML"},
-		"long comment":    {"<config>\n<!--" + strings.Repeat("- x", 1<<18), "no well-formed XML"},
-		"many comments":   {"<config>" + strings.Repeat("<!---->", 100_000), "no well-formed XML"},
+		"binary":          {strings.Repeat("\x00\x01\x02\xfe", 1<<16), "c.xml:1: not well-formed XML"},
+		"long comment":    {"<config>\n<!--" + strings.Repeat("- x", 1<<18), "not well-formed XML"},
+		"many comments":   {"<config>" + strings.Repeat("<!---->", 100_000), "not well-formed XML"},
 		"brackets":        {strings.Repeat("<", 8<<20), "c.xml:1: "},
 		"entities":        {"<config>" + strings.Repeat("&lt;", 1<<18) + "</config>", "there is no <service>"},
 	} {

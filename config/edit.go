@@ -84,7 +84,7 @@ func (o op) apply(root *node) error {
 		next := n.kid(s)
 		if next == nil {
 			if s.key != "" {
-				return fmt.Errorf("there is no %s %q", s.tag, s.key)
+				return fmt.Errorf("unknown %s %q", s.tag, s.key)
 			}
 			next = &node{tag: s.tag}
 			n.add(next)
@@ -103,14 +103,14 @@ func (o op) apply(root *node) error {
 	case opAdd:
 		for _, k := range o.kids {
 			if n.kid(k.step()) != nil {
-				return fmt.Errorf("there is a %s %q already", k.tag, k.key)
+				return fmt.Errorf("%s %q already exists", k.tag, k.key)
 			}
 			n.add(k.clone())
 		}
 	case opDelete:
 		for _, s := range o.gone {
 			if n.kid(s) == nil {
-				return fmt.Errorf("there is no %s %q", s.tag, s.key)
+				return fmt.Errorf("unknown %s %q", s.tag, s.key)
 			}
 			n.drop(s)
 		}

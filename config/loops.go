@@ -36,7 +36,7 @@ func (l Loop) String() string {
 	case n > 0:
 		way += " through " + strings.Join(l.back, ", ")
 	}
-	return fmt.Sprintf("host %q of service %q, group %q, has the address %s, which %s: its connections would go round without end; give it another address",
+	return fmt.Sprintf("host %q of service %q, group %q, has the address %s, which %s: its connections would loop forever; give it another address",
 		l.Host, l.Service, l.Group, l.Address, way)
 }
 

@@ -110,7 +110,7 @@ func TestCheckWarnsOfLoops(t *testing.T) {
 	if c == nil || problems.Err() != nil || len(problems) != 3 {
 		t.Fatalf("%v", problems)
 	}
-	want := `c.xml:4: warning: host "y" of service "b", group "g", has the address 127.0.0.1:3, which is a listener of service "c", which leads back to service "b" through a: its connections would go round without end; give it another address`
+	want := `c.xml:4: warning: host "y" of service "b", group "g", has the address 127.0.0.1:3, which is a listener of service "c", which leads back to service "b" through a: its connections would loop forever; give it another address`
 	if got := problems[1].String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

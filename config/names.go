@@ -64,7 +64,7 @@ func checkHostAddress(s string) error {
 	case !IsSRV(s):
 		return checkAddress(s, false)
 	case !srv:
-		return fmt.Errorf("%q is no address; write host:port, or _service._tcp.domain for SRV records", s)
+		return fmt.Errorf("%q is not an address; write host:port, or _service._tcp.domain for SRV records", s)
 	}
 	return checkHostName(s, name)
 }

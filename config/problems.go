@@ -119,12 +119,12 @@ func (r *report) suggest(word string, names []string) string {
 
 func suggest(word string, names []string) string {
 	if len(names) == 0 {
-		return "; there is none"
+		return "; none exists"
 	}
 	if name := nearest(word, names); name != "" {
 		return fmt.Sprintf("; did you mean %q?", name)
 	}
-	return "; there is " + strings.Join(names, ", ")
+	return "; possible: " + strings.Join(names, ", ")
 }
 
 // nearest returns the name that word was most likely meant to be, "" if none

@@ -26,7 +26,7 @@ type Document struct {
 }
 
 // ErrEdited is why a file is not overwritten that somebody else has changed.
-var ErrEdited = errors.New("has been changed by hand since it was read; reload it first, or discard what was changed at run time")
+var ErrEdited = errors.New("has been changed by hand since it was read; reload it first, or discard the run-time changes")
 
 // ReadDocument is ReadFile for a file that may be saved later. The document is
 // nil if there are errors among the problems.

@@ -19,7 +19,7 @@ func parseBool(s string) (bool, error) {
 	case "no", "0", "off", "disable", "false":
 		return false, nil
 	}
-	return false, fmt.Errorf("%q is neither yes nor no", s)
+	return false, fmt.Errorf("%q is not yes or no", s)
 }
 
 // The bounds of a duration, but for 0. The timers count milliseconds.
@@ -113,7 +113,7 @@ func checkAddress(s string, listen bool) error {
 		return nil
 	}
 	if !printable(s) {
-		return fmt.Errorf("%q has a character that cannot be shown", s)
+		return fmt.Errorf("%q has a non-printable character", s)
 	}
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if !strings.HasPrefix(path, "/") || len(path) > maxUnixPath {

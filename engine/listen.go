@@ -19,7 +19,7 @@ func clearStale(path string) error {
 		return fmt.Errorf("listen on unix:%s: %w", path, err)
 	}
 	if info.Mode()&os.ModeSocket == 0 {
-		return fmt.Errorf("listen on unix:%s: the file is there and is no socket; name another path", path)
+		return fmt.Errorf("listen on unix:%s: the file exists and is not a socket; choose another path", path)
 	}
 	conn, err := net.Dial("unix", path)
 	if err == nil {

@@ -34,7 +34,7 @@ func ParseAddr(s string) (Addr, error) {
 	}
 	ap, err := netip.ParseAddrPort(s)
 	if err != nil {
-		return Addr{}, fmt.Errorf("%q is no address: want 1.2.3.4:80, [::1]:80 or unix:/path", s)
+		return Addr{}, fmt.Errorf("%q is not an address: want 1.2.3.4:80, [::1]:80 or unix:/path", s)
 	}
 	return TCPAddr(ap), nil
 }

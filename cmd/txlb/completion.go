@@ -174,12 +174,12 @@ func completions(ctx context.Context, words []string, partial string) (found []c
 	case len(words) > 0 && strings.HasPrefix(words[0], "-"):
 		words = append([]string{"run"}, words...)
 	case len(words) == 0 && strings.HasPrefix(partial, "-"):
-		return []candidate{{"-c", "run this configuration"}, {"--help", "what commands there are"}, {"--version", "print the version"}}, false
+		return []candidate{{"-c", "run this configuration"}, {"--help", "list the commands"}, {"--version", "print the version"}}, false
 	case len(words) == 0:
 		for _, cmd := range commands() {
 			found = append(found, candidate{cmd.name, cmd.help})
 		}
-		return append(found, candidate{"help", "what commands there are"}), false
+		return append(found, candidate{"help", "list the commands"}), false
 	}
 	i := slices.IndexFunc(commands(), func(c command) bool { return c.name == words[0] })
 	if i < 0 {

@@ -32,8 +32,8 @@ type ctl struct {
 func ctlCommand(flags *flag.FlagSet) action {
 	to := socketFlags(flags)
 	k := &ctl{in: os.Stdin}
-	flags.BoolVar(&k.json, "json", false, "each answer as one JSON object on a line")
-	flags.BoolVar(&k.yes, "yes", false, "do not ask before what cannot be undone")
+	flags.BoolVar(&k.json, "json", false, "print each answer as one JSON object per line")
+	flags.BoolVar(&k.yes, "yes", false, "do not ask before commands that cannot be undone")
 	return func(ctx context.Context, c console, words []string) int {
 		k.console, k.ctx = c, ctx
 		return k.run(to, words)
@@ -83,7 +83,7 @@ func socketPath(asked, file string) (string, error) {
 	cfg, problems := config.ReadFile(configPath(file))
 	switch {
 	case cfg == nil && file != "":
-		return "", fmt.Errorf("%s is no usable configuration: %s", file, strings.ReplaceAll(problems.Error(), "\n", "; "))
+		return "", fmt.Errorf("%s is not a valid configuration: %s", file, strings.ReplaceAll(problems.Error(), "\n", "; "))
 	case cfg == nil:
 		return socket.DefaultPath, nil
 	case cfg.Admin.Socket == nil && file != "":
@@ -227,7 +227,7 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 		enc.SetEscapeHTML(false)
 		_ = enc.Encode(a)
 	case a.Raw != nil && terminal:
-		err = fmt.Errorf("this is a file of %d bytes, not for a terminal: send it to one, as in txlb ctl %s > FILE", len(a.Raw), line)
+		err = fmt.Errorf("the answer is a binary file of %d bytes; write it to a file: txlb ctl %s > FILE", len(a.Raw), line)
 	case a.Raw != nil:
 		_, err = k.out.Write(a.Raw)
 	case a.Text != "":
@@ -242,7 +242,7 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 
 // sure asks before something is done.
 func (k *ctl) sure(what string, in *bufio.Reader) bool {
-	fmt.Fprintf(k.out, "%s: sure? [y/N] ", what)
+	fmt.Fprintf(k.out, "%s: continue? [y/N] ", what)
 	said, err := k.readLine(in)
 	if said = strings.ToLower(strings.TrimSpace(said)); err != nil || said != "y" && said != "yes" {
 		fmt.Fprintln(k.err, "txlb ctl: nothing was done")

@@ -81,19 +81,19 @@ func TestCtl(t *testing.T) {
 		{"", []string{"-s", path, "get", "weight", "web.main/a"}, 0, "1 (initial 1)", ""},
 		{"", []string{"-s", path, "--json", "get", "weight", "web.main/a"}, 0, `{"ok":true,"text":"1 (initial 1)"`, ""},
 		{"", []string{"-s", path, "show", "hosts", "web", "--json"}, 0, `"data":[{"service":"web"`, ""},
-		{"", []string{"-s", path, "frobnicate"}, 1, "", "txlb ctl: there is no verb \"frobnicate\""},
+		{"", []string{"-s", path, "frobnicate"}, 1, "", "txlb ctl: unknown verb \"frobnicate\""},
 		{"", []string{"-s", path, "set", "server", "web.main/z", "weight", "1"}, 1, "", "txlb ctl: No such server."},
-		{"", []string{"-s", path, "--json", "delHost", "web", "main", "z"}, 1, `{"ok":false,"text":"","error":"delHost: there is no host`, "there is no host"},
-		{"", []string{"-s", path, "status; frobnicate; status"}, 1, "generation", "there is no verb"},
-		{"", []string{"-s", path, "delService", "nobody"}, 1, "", "there is no service"}, // without a question
+		{"", []string{"-s", path, "--json", "delHost", "web", "main", "z"}, 1, `{"ok":false,"text":"","error":"delHost: unknown host`, "unknown host"},
+		{"", []string{"-s", path, "status; frobnicate; status"}, 1, "generation", "unknown verb"},
+		{"", []string{"-s", path, "delService", "nobody"}, 1, "", "unknown service"}, // without a question
 		{"y\n", []string{"-s", path, "delService", "spare", "--yes"}, 0, "delete service", ""},
 		{"show services\nget weight web.main/a\n", []string{"-s", path}, 0, "1 (initial 1)", ""},
-		{"status\n\nfrobnicate\nsetHost web main a weight=9\n", []string{"-s", path}, 1, "generation", "there is no verb"},
+		{"status\n\nfrobnicate\nsetHost web main a weight=9\n", []string{"-s", path}, 1, "generation", "unknown verb"},
 		{"quit\nfrobnicate\n", []string{"-s", path}, 0, "", ""},
 		{"get weight web.main/a", []string{"-s", path}, 0, "1 (initial 1)", ""},
 		{"", []string{"-s", path}, 0, "", ""},
 		{"", []string{"-s", path + "x", "status"}, 1, "", "is txlb running"},
-		{"", []string{"-c", file + "x", "status"}, 2, "", "is no usable configuration"},
+		{"", []string{"-c", file + "x", "status"}, 2, "", "is not a valid configuration"},
 		{"", []string{"-c", write(t, strings.ReplaceAll(socketDoc(path, ""), `<socket path="`+path+`"/>`, "")), "status"}, 2, "", "has no <socket>; add <socket path="},
 		{"", []string{"--frob"}, 2, "", "txlb ctl: unknown flag -frob\nFor help: txlb ctl -h\n"},
 		{"", []string{"-h"}, 0, "usage: txlb ctl [-c FILE] [--json] [-s SOCKET] [--yes] WORDS…", ""},
@@ -146,7 +146,7 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	if out, err := onTerminal("n\n", "delService spare"); err == nil || !strings.Contains(out, "delService spare: sure? [y/N]") || !strings.Contains(out, "nothing was done") {
+	if out, err := onTerminal("n\n", "delService spare"); err == nil || !strings.Contains(out, "delService spare: continue? [y/N]") || !strings.Contains(out, "nothing was done") {
 		t.Errorf("%v: %q", err, out)
 	}
 	if out, err := onTerminal("n\n", "delService spare"); err == nil || !strings.Contains(out, "Delete service spare? Its listeners close and new clients are refused. No session is open") {
@@ -161,7 +161,7 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 	if out, err := onTerminal("", "get weight spare.main/x"); err != nil || !strings.Contains(out, "1 (initial 1)") || strings.Contains(out, "sure?") {
 		t.Errorf("%v: %q", err, out)
 	}
-	if out, err := onTerminal("", "show pprof heap"); err == nil || !strings.Contains(out, "not for a terminal") {
+	if out, err := onTerminal("", "show pprof heap"); err == nil || !strings.Contains(out, "binary file") {
 		t.Errorf("%v: %q", err, out)
 	}
 	if out, err := onTerminal("y\n", "delService spare"); err != nil || !strings.Contains(out, "delete service") {
@@ -174,13 +174,13 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 			t.Errorf("%s: %v: %q", words, err, out)
 		}
 	}
-	last := `no host of group "main" takes clients: those of service "web" will be closed`
+	last := `no host of group "main" takes clients: those of service "web" will be rejected`
 	for _, words := range []string{"setHost web main a state=drain", "setHost web main a weight=0", "hostAdminDown web main a"} {
-		if out, err := onTerminal("n\n", "'"+words+"'"); err == nil || !strings.Contains(out, last+": sure? [y/N]") || !strings.Contains(out, "nothing was done") {
+		if out, err := onTerminal("n\n", "'"+words+"'"); err == nil || !strings.Contains(out, last+": continue? [y/N]") || !strings.Contains(out, "nothing was done") {
 			t.Errorf("%s: %v: %q", words, err, out)
 		}
 	}
-	if out, err := onTerminal("n\n", "'disable server web.main/a'"); err == nil || !strings.Contains(out, last+": sure? [y/N]") {
+	if out, err := onTerminal("n\n", "'disable server web.main/a'"); err == nil || !strings.Contains(out, last+": continue? [y/N]") {
 		t.Errorf("%v: %q", err, out)
 	}
 	if out, err := onTerminal("", "'setHost web main a state=drain --dry-run; get weight web.main/a'"); err != nil || !strings.Contains(out, "warning: "+last) || !strings.Contains(out, "1 (initial 1)") {
@@ -195,7 +195,7 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 	if out, err := onTerminal("", "--yes 'setHost web main a weight=1; setHost web main a weight=0'"); err != nil || strings.Contains(out, "sure?") {
 		t.Errorf("%v: %q", err, out)
 	}
-	if out, err := onTerminal("frobnicate\nget weight web.main/b\nquit\n", ""); err != nil || !strings.Contains(out, "there is no verb") || !strings.Contains(out, "1 (initial 1)") {
+	if out, err := onTerminal("frobnicate\nget weight web.main/b\nquit\n", ""); err != nil || !strings.Contains(out, "unknown verb") || !strings.Contains(out, "1 (initial 1)") {
 		t.Errorf("%v: %q", err, out)
 	}
 }

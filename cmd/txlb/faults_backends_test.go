@@ -91,7 +91,7 @@ func (b *balancer) open() net.Conn {
 	return c
 }
 
-// endings compares how sessions ended with what is wanted, and nothing else.
+// endings compares how sessions closed with what is wanted, and nothing else.
 func (b *balancer) endings(want map[string]float64) {
 	b.t.Helper()
 	all := b.samples()
@@ -99,11 +99,11 @@ func (b *balancer) endings(want map[string]float64) {
 	for how, n := range want {
 		total += n
 		if all[ended(how)] != n {
-			b.t.Errorf("%v sessions ended as %s, want %v", all[ended(how)], how, n)
+			b.t.Errorf("%v sessions closed as %s, want %v", all[ended(how)], how, n)
 		}
 	}
 	if n := sum(all, "txlb_sessions_ended_total"); n != total {
-		b.t.Errorf("%v sessions ended in all, want %v", n, total)
+		b.t.Errorf("%v sessions closed in all, want %v", n, total)
 	}
 }
 

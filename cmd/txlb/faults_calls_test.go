@@ -60,7 +60,7 @@ type outcome struct {
 	whole, cut, refused int
 }
 
-// sort looks at how sessions ended under a fault. Wrong bytes, a session that
+// sort looks at how sessions closed under a fault. Wrong bytes, a session that
 // hangs, and a stream cut short that looks like a clean end fail the test
 // whatever the fault was. A client that got no byte was refused.
 func sort(t *testing.T, results []error) (o outcome) {
@@ -88,7 +88,7 @@ func sort(t *testing.T, results []error) (o outcome) {
 // onFault runs sessions while calls fail and checks what holds for every
 // fault: nothing but the sessions that were hit may notice, at most one for
 // each failed call, no host is marked down, and afterwards all is as before.
-// It returns how many calls failed, how the sessions ended, and the metrics.
+// It returns how many calls failed, how the sessions closed, and the metrics.
 // calm says that sessions which were there before cannot be hit.
 func onFault(t *testing.T, rule string, sessions int, calm bool) (failed int, o outcome, all map[string]float64, b *balancer) {
 	t.Helper()
@@ -116,7 +116,7 @@ func onFault(t *testing.T, rule string, sessions int, calm bool) (failed int, o 
 	}
 	all = b.samples()
 	if n := all[ended("cD")] + all[ended("sD")]; n != 0 {
-		t.Errorf("%v sessions ended only when their time was out", n)
+		t.Errorf("%v sessions closed only when their time was out", n)
 	}
 	b.serves()
 	b.hostsUp()

@@ -198,7 +198,7 @@ func TestB63UnprivilegedUser(t *testing.T) {
 		t.Errorf("%v bytes spliced, %v copied: both must be", spliced, copied)
 	}
 	if n := all[ended("--")]; n != sessions || sum(all, "txlb_sessions_ended_total") != sessions {
-		t.Errorf("%v of %d sessions ended well", n, sessions)
+		t.Errorf("%v of %d sessions closed well", n, sessions)
 	}
 	b.hostsUp()
 	b.settled()

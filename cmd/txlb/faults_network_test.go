@@ -203,7 +203,7 @@ func TestB01LossyNetwork(t *testing.T) {
 	}
 	n.nft("delete table ip faults")
 	if v := b.sample(ended("--")); v != sessions {
-		t.Errorf("%v of %d sessions ended well", v, sessions)
+		t.Errorf("%v of %d sessions closed well", v, sessions)
 	}
 	b.hostsUp()
 	b.settled()
@@ -245,7 +245,7 @@ func TestB27HostThatDoesNotAnswer(t *testing.T) {
 				t.Errorf("%v sessions went to another host", n)
 			}
 			if n := all[ended("--")]; n != 21 {
-				t.Errorf("%v of 21 sessions ended well", n)
+				t.Errorf("%v of 21 sessions closed well", n)
 			}
 			b.settled()
 		})
@@ -323,7 +323,7 @@ func TestB57HostThatVanishes(t *testing.T) {
 	b.settled()
 	all := b.samples()
 	if all[ended("cD")] != 1 || all[ended("sD")] != 1 || all[ended("--")] != 8 {
-		t.Errorf("%v sessions ended by the client's time-out, %v by the server's, %v well; want 1, 1, 8",
+		t.Errorf("%v sessions closed by the client's time-out, %v by the server's, %v well; want 1, 1, 8",
 			all[ended("cD")], all[ended("sD")], all[ended("--")])
 	}
 }
@@ -460,7 +460,7 @@ func TestB03DistantHost(t *testing.T) {
 	}
 	wg.Wait()
 	if n := b.sample(ended("--")); int(n) != cap(late) {
-		t.Errorf("%v sessions ended well", n)
+		t.Errorf("%v sessions closed well", n)
 	}
 	b.settled()
 }
@@ -522,7 +522,7 @@ func TestDeadPeersWithUnacknowledgedData(t *testing.T) {
 			if !test.ends {
 				for time.Since(start) < unacked+2*time.Second {
 					if active() != 1 {
-						t.Fatalf("the session ended after %v", time.Since(start))
+						t.Fatalf("the session closed after %v", time.Since(start))
 					}
 					time.Sleep(100 * time.Millisecond) // between two looks
 				}
@@ -530,7 +530,7 @@ func TestDeadPeersWithUnacknowledgedData(t *testing.T) {
 			}
 			eventually(t, "the session ends", func() bool { return active() == 0 })
 			if took := time.Since(start); took < unacked || took > unacked+5*time.Second {
-				t.Errorf("the session ended after %v, want %v", took, unacked)
+				t.Errorf("the session closed after %v, want %v", took, unacked)
 			}
 			how := "CD"
 			if test.dead == backIP {

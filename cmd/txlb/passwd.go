@@ -62,7 +62,7 @@ func readPassword(ctx context.Context, in *os.File, prompt io.Writer) (string, e
 		}
 	}
 	if read[0] != read[1] {
-		return "", errors.New("the two passwords are not the same")
+		return "", errors.New("the passwords do not match")
 	}
 	return read[0], nil
 }
@@ -102,7 +102,7 @@ func badHashes(file string, c *config.Config) (warnings config.Problems) {
 		if err := passwd.Check(u.Password); err != nil {
 			warnings = append(warnings, config.Problem{
 				File: file, Line: u.Pos.Line, Warning: true,
-				Text: fmt.Sprintf("the password of user %q is not taken: %v", u.Name, err),
+				Text: fmt.Sprintf("the password of user %q is not valid: %v", u.Name, err),
 			})
 		}
 	}

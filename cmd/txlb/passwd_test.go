@@ -116,7 +116,7 @@ func TestPasswdAsksTwiceUnseen(t *testing.T) {
 		want   string
 	}{
 		"the same":  {"secret\n", exitOK, `(\$y\$j9T\$\S+)\n`},
-		"another":   {"Secret\n", exitFailed, `txlb passwd: the two passwords are not the same\n`},
+		"another":   {"Secret\n", exitFailed, `txlb passwd: the passwords do not match\n`},
 		"Control-C": {"\x03", exitFailed, `txlb passwd: interrupted\n`},
 	} {
 		x := newTerminal(t)

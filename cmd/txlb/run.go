@@ -60,7 +60,7 @@ func checkCommand(flags *flag.FlagSet) action {
 				hosts += len(g.Hosts)
 			}
 		}
-		fmt.Fprintf(c.out, "%s is right: %d services, %d hosts\n", path, len(doc.Config.Services), hosts)
+		fmt.Fprintf(c.out, "%s is valid: %d services, %d hosts\n", path, len(doc.Config.Services), hosts)
 		return exitOK
 	}
 }

@@ -262,7 +262,7 @@ func TestTop(t *testing.T) {
 		w.press(t, "q")
 		w.expect(left)
 	})
-	if status, out := call(t, "top", "-s", path+"x"); status != exitFailed || !strings.Contains(out, "there is no socket") {
+	if status, out := call(t, "top", "-s", path+"x"); status != exitFailed || !strings.Contains(out, "no socket") {
 		t.Errorf("without a socket: %d, %s", status, out)
 	}
 	if status, out := call(t, "top", "word"); status != exitUsage || !strings.Contains(out, `unexpected argument "word"`) {

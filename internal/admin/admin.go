@@ -127,7 +127,7 @@ var (
 	ErrUnknownVerb = errors.New("unknown verb")
 	ErrUsage       = errors.New("wrong words") // of a command, whatever runs
 	ErrNotAllowed  = errors.New("not allowed")
-	ErrMovedOn     = errors.New("the configuration has moved on")
+	ErrMovedOn     = errors.New("the configuration has changed")
 	ErrNotServed   = errors.New("not served")
 	ErrUnknownName = errors.New("unknown name") // of what should be there
 	ErrConfirm     = errors.New("to be confirmed")

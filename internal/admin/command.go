@@ -33,9 +33,9 @@ const maxLine = 64 << 10
 func Parse(line string) ([]Command, error) {
 	switch {
 	case len(line) > maxLine:
-		return nil, fmt.Errorf("the line has %d bytes; at most %d are read", len(line), maxLine)
+		return nil, fmt.Errorf("the line has %d bytes; the maximum is %d", len(line), maxLine)
 	case !utf8.ValidString(line):
-		return nil, fmt.Errorf("the line is no UTF-8")
+		return nil, fmt.Errorf("the line is not valid UTF-8")
 	}
 	p := parser{rest: line, column: 1}
 	if err := p.line(); err != nil {

@@ -44,10 +44,10 @@ func TestParse(t *testing.T) {
 		"a b\x00":                             "column 4: the character U+0000",
 		"a \"b\x1b\"":                         "column 5: the character U+001B",
 		"a \"b\nc\"":                          "column 5",
-		"a \xff":                              "no UTF-8",
+		"a \xff":                              "not valid UTF-8",
 		"x=1 a":                               "column 1: a command begins with a verb",
 		"a; \"\"":                             "column 4: a command begins with a verb",
-		"a " + strings.Repeat("x", maxLine+1): "at most",
+		"a " + strings.Repeat("x", maxLine+1): "the maximum is",
 	} {
 		if got, err := Parse(line); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %+v, %v; want %s", line, got, err, want)

@@ -69,7 +69,7 @@ func find[T any](list []*T, name func(*T) string, want, what, of string) (*T, in
 	for _, v := range list {
 		names = append(names, name(v))
 	}
-	return nil, -1, refuse(ErrUnknownName, "there is no %s %s%s%s", what, show(want), of, suggest(want, names))
+	return nil, -1, refuse(ErrUnknownName, "unknown %s %s%s%s", what, show(want), of, suggest(want, names))
 }
 
 func serviceName(s *config.Service) string { return s.Name }
@@ -117,7 +117,7 @@ func (e *edit) host() (*config.Service, *config.Group, *config.Host, error) {
 // fresh refuses a name that is taken.
 func fresh[T any](list []*T, name func(*T) string, want, what, of string) error {
 	if slices.ContainsFunc(list, func(v *T) bool { return name(v) == want }) {
-		return fmt.Errorf("there is a %s %s%s already; choose another name", what, show(want), of)
+		return fmt.Errorf("%s %s%s already exists; choose another name", what, show(want), of)
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ func addService(e *edit) error {
 	s.Listen = []config.Listen{e.listener()}
 	e.config.Services = append(e.config.Services, s)
 	e.named(name)
-	e.warn("service %s has no group: its clients will be closed until addGroup and addHost", show(name))
+	e.warn("service %s has no group: its clients will be rejected until addGroup and addHost", show(name))
 	return e.do("add service %s on %s", show(name), listen)
 }
 
@@ -141,10 +141,10 @@ func delService(e *edit) error {
 		return err
 	}
 	if len(e.config.Services) == 1 {
-		return fmt.Errorf("service %s is the last; a configuration needs at least one", show(s.Name))
+		return fmt.Errorf("service %s is the last service; a configuration needs at least one", show(s.Name))
 	}
 	e.config.Services = slices.DeleteFunc(e.config.Services, func(o *config.Service) bool { return o == s })
-	return e.do("delete service %s; its sessions go on", show(s.Name))
+	return e.do("delete service %s; its sessions continue", show(s.Name))
 }
 
 // sameAddress compares addresses as they are written, but for the case of
@@ -262,7 +262,7 @@ func delGroup(e *edit) error {
 		return err
 	}
 	if g.Enabled {
-		return fmt.Errorf("group %s takes the clients of service %s; enable another first", show(g.Name), show(s.Name))
+		return fmt.Errorf("group %s is active in service %s; enable another group first", show(g.Name), show(s.Name))
 	}
 	s.Groups = slices.DeleteFunc(s.Groups, func(o *config.Group) bool { return o == g })
 	return e.do("delete group %s of service %s with its %s", show(g.Name), show(s.Name), count(len(g.Hosts), "host"))
@@ -282,14 +282,14 @@ func enableGroup(e *edit) error {
 	})
 	if !ready {
 		if !e.args.set("force") {
-			return fmt.Errorf("group %s has no host that is up and takes clients; add --force to enable it all the same", show(g.Name))
+			return fmt.Errorf("group %s has no host that is up and ready; use --force to enable it anyway", show(g.Name))
 		}
-		e.warn("group %s has no host that is up and takes clients", show(g.Name))
+		e.warn("group %s has no host that is up and ready", show(g.Name))
 	}
 	was := s.Enabled()
 	was.Enabled, g.Enabled = false, true
 	e.leave(stateGroup(e.state, s.Name, was.Name).Hosts...)
-	return e.do("give the clients of service %s to group %s instead of %s; %s", show(s.Name), show(g.Name), show(was.Name), e.sessions())
+	return e.do("make group %[2]s active in service %[1]s instead of %[3]s; %[4]s", show(s.Name), show(g.Name), show(was.Name), e.sessions())
 }
 
 func changeScheduler(e *edit) error {
@@ -346,7 +346,7 @@ func (e *edit) some(elements ...string) error {
 		}
 		all = append(all, p.Name+"="+p.placeholder())
 	}
-	return fmt.Errorf("nothing to set; give at least one of %s", strings.Join(all, ", "))
+	return fmt.Errorf("nothing to set; give at least one of: %s", strings.Join(all, ", "))
 }
 
 func setService(e *edit) error {
@@ -423,9 +423,9 @@ func delHost(e *edit) error {
 	}
 	if g.Enabled && len(g.Hosts) == 1 {
 		if !e.args.set("force") {
-			return fmt.Errorf("host %s is the last of the enabled group %s; add --force to delete it all the same", show(h.Name), show(g.Name))
+			return fmt.Errorf("host %s is the last host of the active group %s; use --force to delete it anyway", show(h.Name), show(g.Name))
 		}
-		e.warn("group %s is empty: the clients of service %s will be closed", show(g.Name), show(s.Name))
+		e.warn("group %s is empty: the clients of service %s will be rejected", show(g.Name), show(s.Name))
 	}
 	e.leave(stateHost(e.state, s.Name, g.Name, h.Name))
 	g.Hosts = slices.DeleteFunc(g.Hosts, func(o *config.Host) bool { return o == h })
@@ -439,7 +439,7 @@ func delAllHosts(e *edit) error {
 		return err
 	}
 	if g.Enabled {
-		return fmt.Errorf("group %s takes the clients of service %s; enable another first", show(g.Name), show(s.Name))
+		return fmt.Errorf("group %s is active in service %s; enable another group first", show(g.Name), show(s.Name))
 	}
 	n := len(g.Hosts)
 	if n == 0 {
@@ -481,7 +481,7 @@ func (e *edit) set(change func(*config.Host) []string) error {
 func (e *edit) unserved(s *config.Service, g *config.Group) {
 	takes := func(h *config.Host) bool { return h.State == "ready" && h.Weight > 0 }
 	if g.Enabled && len(g.Hosts) > 0 && !slices.ContainsFunc(g.Hosts, takes) {
-		e.warn("no host of group %s takes clients: those of service %s will be closed", show(g.Name), show(s.Name))
+		e.warn("no host of group %s takes clients: those of service %s will be rejected", show(g.Name), show(s.Name))
 	}
 }
 
@@ -512,7 +512,7 @@ func delUser(e *edit) error {
 		}
 	}
 	if u.Access == "full" && full == 1 {
-		return fmt.Errorf("user %s is the last with access full; add another first", show(u.Name))
+		return fmt.Errorf("user %s is the last user with full access; add another first", show(u.Name))
 	}
 	e.config.Admin.Users = slices.DeleteFunc(users, func(o *config.User) bool { return o == u })
 	return e.do("delete user %s", show(u.Name))

@@ -70,7 +70,7 @@ func (k *call) save() (Result, error) {
 		}
 		info := FileInfo{Path: doc.Path, Changed: shown(d.Unsaved())}
 		if len(info.Changed) == 0 {
-			return Result{Text: doc.Path + " says what runs: nothing to write", Data: info}, nil
+			return Result{Text: doc.Path + " is the same as the running configuration: nothing to write", Data: info}, nil
 		}
 		return Result{Text: withWords("would write: ", info.Changed), Data: info}, nil
 	}
@@ -80,7 +80,7 @@ func (k *call) save() (Result, error) {
 	}
 	info := FileInfo{Path: saved.Path, Changed: shown(saved.Edits)}
 	if len(saved.Edits) == 0 {
-		return Result{Text: saved.Path + " says what runs already", Data: info}, nil
+		return Result{Text: saved.Path + " is already the same as the running configuration", Data: info}, nil
 	}
 	return Result{Text: fmt.Sprintf("%s written with %s", saved.Path, count(len(saved.Edits), "change")), Data: info}, nil
 }
@@ -149,7 +149,7 @@ func (k *call) showDiff() (Result, error) {
 	edits := d.Unsaved()
 	info := FileInfo{Path: doc.Path, Changed: shown(edits)}
 	if len(edits) == 0 {
-		return Result{Text: doc.Path + " says what runs", Data: info}, nil
+		return Result{Text: doc.Path + " is the same as the running configuration", Data: info}, nil
 	}
 	lines := info.Changed
 	if k.caller.Role == Full { // then they are verbs that can be given
@@ -200,7 +200,7 @@ func (k *call) showEvents() (Result, error) {
 		t.row(e.Time.Format(time.DateTime), e.Generation, e.By, e.From, infos[i].what())
 	}
 	if len(events) == 0 {
-		return Result{Text: "nothing has happened since the start", Data: infos}, nil
+		return Result{Text: "no events since the start", Data: infos}, nil
 	}
 	return Result{Text: t.String(), Data: infos}, nil
 }

@@ -42,19 +42,19 @@ func (r *rig) contains(text string, want ...string) {
 func TestSaveWritesWhatRuns(t *testing.T) {
 	r := newRig(t, plainDoc())
 	before := r.stored()
-	r.contains(r.do("show diff"), "says what runs")
-	r.contains(r.do("saveConfig"), "says what runs already")
+	r.contains(r.do("show diff"), "is the same as the running configuration")
+	r.contains(r.do("saveConfig"), "is already the same as the running configuration")
 	r.do("setHost web main a weight=7")
 	r.contains(r.do("show diff"), "setHost web main a weight=7")
 	r.contains(r.do("saveConfig --dry-run"), "would write: setHost web main a weight=7")
 	if r.stored() != before {
 		t.Fatal("a dry run has written the file")
 	}
-	r.refused("saveConfig generation=1", "moved on from generation 1 to 2", "2 by boss: setHost web main a weight=7")
+	r.refused("saveConfig generation=1", "has changed from generation 1 to 2", "2 by boss: setHost web main a weight=7")
 	r.contains(r.do("saveConfig generation=2"), "written with 1 change")
 	r.contains(r.stored(), `weight="7"`)
 	r.contains(r.do("show stored"), `weight="7"`)
-	r.contains(r.do("show diff"), "says what runs")
+	r.contains(r.do("show diff"), "is the same as the running configuration")
 
 	r.do("setHost web main a weight=8")
 	r.write(before + "<!-- by hand -->")
@@ -75,7 +75,7 @@ func TestReloadByVerb(t *testing.T) {
 	if g := r.dir.State().Generation; g != 2 {
 		t.Fatalf("generation %d after a dry run", g)
 	}
-	r.refused("reload generation=1", "moved on")
+	r.refused("reload generation=1", "has changed")
 	r.contains(r.do("reload generation=2"), "changed: setHost web main b weight=3", "kept, not in the file: setHost web main a weight=7")
 	r.contains(r.do("reload --discard"), "changed: setHost web main a weight=1")
 
@@ -90,14 +90,14 @@ func TestReloadByVerb(t *testing.T) {
 
 func TestRollbackByVerb(t *testing.T) {
 	r := newRig(t, plainDoc())
-	r.refused("rollback", "there is no change to undo")
+	r.refused("rollback", "nothing to undo")
 	r.do("setHost web main a weight=7; setHost web main b weight=8; setHost web spare c state=drain")
 	was := r.dir.State()
 	r.contains(r.do("rollback 2 --dry-run"), "would setHost web spare c state=ready", "would setHost web main b weight=1")
 	if r.dir.State() != was {
 		t.Fatal("a dry run has changed something")
 	}
-	r.refused("rollback generation=3", "moved on")
+	r.refused("rollback generation=3", "has changed")
 	r.refused("rollback 4", "only 3 changes are remembered")
 	r.contains(r.do("rollback 2 generation=4"), "generation 5: setHost web main b weight=1")
 	r.contains(r.do("rollback"), "setHost web main b weight=8") // the rollback itself
@@ -107,7 +107,7 @@ func TestRollbackByVerb(t *testing.T) {
 // fails is there with its reason.
 func TestEventsTellWhoAndWhat(t *testing.T) {
 	r := newRig(t, plainDoc())
-	r.contains(r.do("show events"), "nothing has happened")
+	r.contains(r.do("show events"), "no events")
 	const hash = "$6$salt$abcdefghij"
 	r.do("setHost web main a weight=7; addUser eve " + hash + " readonly; retryHost web main a; shutdownSessions web")
 	if _, err := r.a.Run(t.Context(), boss, "setHost web main a weight=nine; retryHost web main a --dry-run"); err == nil {
@@ -138,7 +138,7 @@ func TestEventsTellWhoAndWhat(t *testing.T) {
 		t.Errorf("the last event is %d", n)
 	}
 	text := r.do("show events")
-	r.contains(text, "setHost web main a weight=7", "addUser eve *** readonly", "retryHost web main a", "shutdownSessions web: 0 sessions ended",
+	r.contains(text, "setHost web main a weight=7", "addUser eve *** readonly", "retryHost web main a", "shutdownSessions web: 0 sessions closed",
 		"boss", "127.0.0.1:999", "host down: web main ", "connection refused")
 	if strings.Contains(text, hash) {
 		t.Errorf("a secret is shown:\n%s", text)

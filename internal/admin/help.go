@@ -44,7 +44,7 @@ func (k *call) help() (Result, error) {
 		case err != nil:
 			return Result{}, err
 		case len(rest) > 0:
-			return Result{}, fmt.Errorf("%s is too much; write help %s", show(rest[0].Value), v.Name)
+			return Result{}, fmt.Errorf("unexpected argument %s; write help %s", show(rest[0].Value), v.Name)
 		}
 		return Result{Text: k.admin.manual(v), Data: v.info(k.admin.Served(v))}, nil
 	}

@@ -14,7 +14,7 @@ func TestVerbsRefuseLoops(t *testing.T) {
 			<group name="main" enable="yes"><host name="b" ip="10.255.0.1:80"/></group>
 			<group name="round"><host name="w" ip="127.0.0.1:28101"/></group></service>
 		<service name="old"><listen ip="127.0.0.1:28103"/><group name="main"><host name="o" ip="127.0.0.1:28103"/></group></service></config>`)
-	const round = "would go round without end"
+	const round = "would loop forever"
 	r.do("addHost web main chain 127.0.0.1:28102") // web -> api
 	for _, line := range []string{
 		"addHost web main self 127.0.0.1:28101",

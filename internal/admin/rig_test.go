@@ -80,7 +80,7 @@ func (r *rig) target(service, group, host string) *sched.Host {
 	r.t.Helper()
 	h := stateHost(r.dir.State(), service, group, host)
 	if len(h.Targets) == 0 {
-		r.t.Fatalf("there is no host %s in group %s of service %s", host, group, service)
+		r.t.Fatalf("unknown host %s in group %s of service %s", host, group, service)
 	}
 	return h.Targets[0].Host
 }

@@ -114,7 +114,7 @@ func (k *call) shutdownSessions() (Result, error) {
 		active = int(k.admin.opt.Engine.Snapshot().Services[service].Active)
 	}
 	if k.args.set("dry-run") {
-		return Result{Text: "would end " + count(active, "session"), Data: ended{active}}, nil
+		return Result{Text: "would close " + count(active, "session"), Data: ended{active}}, nil
 	}
 	var n int
 	if whole {
@@ -122,7 +122,7 @@ func (k *call) shutdownSessions() (Result, error) {
 	} else {
 		n = k.admin.endSessions(hosts)
 	}
-	return Result{Text: count(n, "session") + " ended", Data: ended{n}}, nil
+	return Result{Text: count(n, "session") + " closed", Data: ended{n}}, nil
 }
 
 // usualSessions is how many sessions show sessions shows if it is not told.
@@ -153,7 +153,7 @@ func ParseSessionID(s string) (uint64, error) {
 	digits := strings.ToLower(s)
 	id, err := strconv.ParseUint(strings.TrimPrefix(digits, "0x"), 16, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%s is no session; show sessions lists them, as %s", show(s), FormatSessionID(0x1e00400003))
+		return 0, fmt.Errorf("%s is not a session ID; show sessions lists them, such as %s", show(s), FormatSessionID(0x1e00400003))
 	}
 	return id, nil
 }
@@ -254,9 +254,9 @@ func (k *call) shutdownSession() (Result, error) {
 		return Result{}, err
 	}
 	if !k.admin.opt.Engine.EndSession(id) {
-		return Result{}, fmt.Errorf("there is no session %s any more; show sessions lists them", FormatSessionID(id))
+		return Result{}, fmt.Errorf("session %s has ended; show sessions lists the open ones", FormatSessionID(id))
 	}
-	return Result{Text: "1 session ended", Data: ended{1}}, nil
+	return Result{Text: "1 session closed", Data: ended{1}}, nil
 }
 
 // ended is the Data of shutdownSessions.
@@ -308,7 +308,7 @@ func (k *call) retryHost() (Result, error) {
 				down++
 			}
 		}
-		return Result{Text: fmt.Sprintf("would count host %s as up; %d of its %d addresses are down", show(name), down, len(targets))}, nil
+		return Result{Text: fmt.Sprintf("would mark host %s up; %d of its %d addresses are down", show(name), down, len(targets))}, nil
 	}
 	n, err := k.admin.opt.Director.Retry(k.ctx, service, group, name)
 	if err != nil {
@@ -317,7 +317,7 @@ func (k *call) retryHost() (Result, error) {
 	if n == 0 {
 		return Result{Text: fmt.Sprintf("nothing to change: host %s is up", show(name))}, nil
 	}
-	return Result{Text: fmt.Sprintf("host %s counts as up again", show(name))}, nil
+	return Result{Text: fmt.Sprintf("host %s is marked up", show(name))}, nil
 }
 
 // process returns what a verb needs that is about the process.
@@ -342,7 +342,7 @@ func (k *call) shutdown() (Result, error) {
 		return Result{}, err
 	}
 	p.Shutdown()
-	return Result{Text: "taking leave of the clients"}, nil
+	return Result{Text: "draining, then shutting down"}, nil
 }
 
 func (k *call) report() (Result, error) {

@@ -64,7 +64,7 @@ func TestShowSessions(t *testing.T) {
 	}
 	r.refused("show sessions webb", "did you mean")
 	r.refused("show sessions web mian", `did you mean`)
-	r.refused("show sessions web main z", "there is no host")
+	r.refused("show sessions web main z", "unknown host")
 	r.refused("show sessions group=main", "SERVICE is missing")
 	r.refused("show sessions web name=a", "GROUP is missing")
 	r.refused("show sessions max=0", "between 1 and")
@@ -85,16 +85,16 @@ func TestShutdownSession(t *testing.T) {
 	}
 	_, list := r.sessions("show sessions")
 	doomed := list[1]
-	if text := r.do("shutdownSession 0x" + strings.ToUpper(doomed.ID)); text != "1 session ended" {
+	if text := r.do("shutdownSession 0x" + strings.ToUpper(doomed.ID)); text != "1 session closed" {
 		t.Errorf("said %q", text)
 	}
 	clients[doomed.Client].expectGone(t)
 	delete(clients, doomed.Client)
-	r.refused("shutdownSession "+doomed.ID, "there is no session "+doomed.ID)
+	r.refused("shutdownSession "+doomed.ID, "session "+doomed.ID)
 	r.refused("shutdownSession", "ID is missing")
-	r.refused("shutdownSession first", `"first" is no session`)
-	r.refused("shutdownSession -1", "no session")
-	r.refused("shutdownSession 11112222333344445", "no session")
+	r.refused("shutdownSession first", `"first" is not a session ID`)
+	r.refused("shutdownSession -1", "not a session ID")
+	r.refused("shutdownSession 11112222333344445", "not a session ID")
 	if _, err := r.a.Run(t.Context(), guest, "shutdownSession "+list[0].ID); err == nil || !strings.Contains(err.Error(), "needs the role full") {
 		t.Errorf("a readonly user: %v", err)
 	}

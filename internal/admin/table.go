@@ -17,7 +17,7 @@ func host() Param {
 	return Param{Name: "name", Aliases: []string{"host"}, Kind: Host, Required: true}
 }
 func force() Param {
-	return Param{Name: "force", Kind: Flag, Option: true, Label: "Do it anyway", Help: "do it although clients may find no host"}
+	return Param{Name: "force", Kind: Flag, Option: true, Label: "Do it anyway", Help: "do it even if clients may find no host"}
 }
 func drain() Param {
 	return Param{
@@ -28,16 +28,16 @@ func drain() Param {
 func generation() Param {
 	return Param{
 		Name: "generation", Kind: Number, Option: true, Low: 1, High: math.MaxInt64,
-		Help: "do it only if the configuration still has this generation",
+		Help: "apply only if the configuration still has this generation",
 	}
 }
 func dryRun() Param {
-	return Param{Name: "dry-run", Kind: Flag, Option: true, Help: "say what would happen, and do nothing"}
+	return Param{Name: "dry-run", Kind: Flag, Option: true, Help: "report what would happen, and do nothing"}
 }
 func most(high int64) Param {
 	return Param{
 		Name: "max", Kind: Number, Option: true, Low: 1, High: high,
-		Help: fmt.Sprintf("show no more than these; %d if it is not said", usualSessions),
+		Help: fmt.Sprintf("maximum number of rows; default %d", usualSessions),
 	}
 }
 
@@ -150,42 +150,42 @@ func ofProcess(v Verb) Verb {
 // Verbs returns the table of all verbs, in the order in which help shows them.
 func Verbs() []Verb {
 	return []Verb{
-		reads("status", "what runs, and what is wrong with it", (*call).status),
-		reads("show services", "services with their sessions and bytes", (*call).showServices, optional(service())),
-		reads("show hosts", "hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
-		reads("show sessions", "sessions that are open, the oldest first", (*call).showSessions,
+		reads("status", "show state and problems", (*call).status),
+		reads("show services", "list services with their sessions and bytes", (*call).showServices, optional(service())),
+		reads("show hosts", "list hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
+		reads("show sessions", "list open sessions, oldest first", (*call).showSessions,
 			optional(service()), optional(group()), optional(host()), most(10_000_000)),
-		reads("show config", "the running configuration; password hashes for full users only", (*call).showConfig),
-		reads("show stored", "the stored configuration, as its file says it; password hashes for full users only", (*call).showStored),
-		reads("show diff", "what runs and the file does not say, as verbs", (*call).showDiff),
-		reported("show metrics", "the figures that Prometheus gets", "the metrics"),
-		reads("show events", "who changed what, and which host went down why, the newest last", (*call).showEvents,
+		reads("show config", "show the running configuration; password hashes only for full users", (*call).showConfig),
+		reads("show stored", "show the configuration file; password hashes only for full users", (*call).showStored),
+		reads("show diff", "show changes that are not in the file, as verbs", (*call).showDiff),
+		reported("show metrics", "show the Prometheus metrics", "the metrics"),
+		reads("show events", "list changes with their users, and hosts that went down with the reason; newest last", (*call).showEvents,
 			most(1000)),
-		reported("show log", "the last lines of the log", "the log"),
-		reads("help", "all verbs, or one", (*call).help, Param{Name: "verb", Kind: VerbName}, Param{Name: "word", Kind: Text}),
+		reported("show log", "show the last lines of the log", "the log"),
+		reads("help", "list all verbs, or explain one", (*call).help, Param{Name: "verb", Kind: VerbName}, Param{Name: "word", Kind: Text}),
 
-		alias(edits("addService", "a new service that listens on an address; it needs a group next", addService, slices.Concat([]Param{
+		alias(edits("addService", "add a service that listens on an address; then add a group", addService, slices.Concat([]Param{
 			{Name: "name", Aliases: []string{"service"}, Required: true}, labelled("Listens on", listen()),
 		}, settings("listen"))...), "newService").
 			offer(Offer{Label: "Add service", Note: "Then add a group and a host."}),
-		destructive(edits("delService", "close the listeners of a service and forget it; its sessions go on", delService, service())).
+		destructive(edits("delService", "close the listeners of a service and delete it; its sessions continue", delService, service())).
 			offer(Offer{
 				Label: "Delete service", Note: "Its listeners close; sessions finish.",
 				Title: "Delete service {service}?",
 				Lines: []string{"Its listeners close and new clients are refused. {sessions} and can finish."},
 				When:  func(s *Scene) bool { return len(s.Services) > 1 }, Warn: servesClients,
 			}),
-		edits("addListen", "one more address for the clients of a service", addListen, slices.Concat(
+		edits("addListen", "add a listen address to a service", addListen, slices.Concat(
 			[]Param{service(), listen()}, settings("listen"))...).
 			offer(Offer{Label: "Add listener", Note: "Clients can connect here too."}),
-		destructive(edits("delListen", "close a listener; what waits in its queue is served", delListen, service(), existing("address", "listen", "ip"))).
+		destructive(edits("delListen", "close a listener; connections already in its queue are served", delListen, service(), existing("address", "listen", "ip"))).
 			offer(Offer{
 				Label: "Close listener", Note: "Sessions continue.",
 				Title: "Close listener {address} of service {service}?",
 				Lines: []string{"The system refuses new connections to this address. Sessions continue."},
 				When:  func(s *Scene) bool { return len(s.Service.Config.Listen) > 1 },
 			}),
-		edits("switchPort", "move a service to another address, or to another port of the same", switchPort,
+		edits("switchPort", "move a service to another address, or to another port of the same address", switchPort,
 			service(), Param{
 				Name: "address", Aliases: []string{"listen", "ip", "port"}, Required: true, Label: "To", Help: "an address, or only a port",
 			}, labelled("From", optional(existing("old")))).
@@ -194,22 +194,22 @@ func Verbs() []Verb {
 			[]Param{service()}, settings("timeouts", "limits"))...).
 			offer(Offer{Label: "Change settings"}).
 			undoneBy(setBack("setService", "timeouts", "limits")),
-		alias(edits("addGroup", "a new group; the first of a service takes its clients at once", addGroup, slices.Concat([]Param{
+		alias(edits("addGroup", "add a group; the first group of a service is active at once", addGroup, slices.Concat([]Param{
 			service(), {Name: "name", Aliases: []string{"group"}, Required: true}, positional(setting(config.Find("group", "scheduler"))),
 		}, but("scheduler", settings("group")))...), "newGroup").
 			offer(Offer{Label: "Add group", Note: "The first group of a service is active at once; further groups are standby."}),
-		edits("setGroup", "change how a group chooses hosts and judges them", setGroup, slices.Concat(
+		edits("setGroup", "change scheduler and failure handling of a group", setGroup, slices.Concat(
 			[]Param{service(), group()}, settings("group"))...).
 			offer(Offer{Label: "Change settings"}).
 			undoneBy(setBack("setGroup", "group")),
-		destructive(edits("delGroup", "forget a group that takes no clients", delGroup, service(), group())).
+		destructive(edits("delGroup", "delete a standby group", delGroup, service(), group())).
 			offer(Offer{
 				Label: "Delete group", Note: "With its hosts.",
 				Title: "Delete group {group} of service {service}?",
 				Lines: []string{"Its {hosts} will be deleted too. {sessions} on them and can finish."},
 				When:  standby,
 			}),
-		edits("enableGroup", "give the clients of a service to another group, all at once; sessions finish where they are, or until drain is over",
+		edits("enableGroup", "make a group active: all new clients go to it at once; sessions on the old group finish, at most until drain is over",
 			enableGroup, service(), group(), labelled("Close the other group's sessions after", drain()), force()).
 			offer(Offer{
 				Label: "Make active", Note: "All new clients of the service go to this group at once.",
@@ -218,16 +218,16 @@ func Verbs() []Verb {
 				When:  standby, Warn: noneServing,
 			}).
 			undoneBy(groupBack),
-		edits("changeScheduler", "choose hosts in another way from now on", changeScheduler,
+		edits("changeScheduler", "change how a group chooses hosts", changeScheduler,
 			service(), group(), required(setting(config.Find("group", "scheduler")))).
 			offer(Offer{Label: "Change scheduler", Note: "Sessions stay on their hosts; new ones use the new scheduler."}).
 			undoneBy(setBack("changeScheduler", "group")),
-		edits("addHost", "one more host for a group", addHost, slices.Concat([]Param{
+		edits("addHost", "add a host to a group", addHost, slices.Concat([]Param{
 			service(), group(), {Name: "name", Aliases: []string{"host"}, Required: true},
 			{Name: "ip", Aliases: []string{"address"}, Kind: Address, Required: true, Label: "Address"},
 		}, but("ip", settings("host")))...).
 			offer(Offer{Label: "Add host"}),
-		destructive(edits("delHost", "no more clients for a host, given by name or address; its sessions finish, or until drain is over", delHost,
+		destructive(edits("delHost", "delete a host, given by name or address; its sessions finish, at most until drain is over", delHost,
 			service(), group(), Param{Name: "name", Aliases: []string{"host", "ip", "address"}, Kind: Host, Required: true},
 			drain(), force())).
 			offer(Offer{
@@ -236,7 +236,7 @@ func Verbs() []Verb {
 				Lines: []string{"It is removed from the configuration. {sessions} on it."},
 				Warn:  withoutLast,
 			}),
-		destructive(edits("delAllHosts", "empty a group that takes no clients", delAllHosts, service(), group())).
+		destructive(edits("delAllHosts", "delete all hosts of a standby group", delAllHosts, service(), group())).
 			offer(Offer{
 				Label: "Delete all its hosts", Note: "The group stays, empty.",
 				Title: "Delete all {hosts} of group {group}?",
@@ -257,7 +257,7 @@ func Verbs() []Verb {
 				Set:   []Word{{"state", "drain"}}, When: stateIsNot("drain"), Warn: withoutHost,
 			}).
 			undoneBy(setBack("setHost", "host")),
-		edits("hostAdminDown", "take a host out for maintenance: no clients, no probes; sessions go on", hostAdminDown, service(), group(), host()).
+		edits("hostAdminDown", "put a host into maintenance: no new clients, no health checks; sessions continue", hostAdminDown, service(), group(), host()).
 			offer(Offer{
 				Label: "Start maintenance", Note: "No new clients, no health checks; its sessions finish.",
 				Title: "Put host {name} into maintenance?",
@@ -265,33 +265,33 @@ func Verbs() []Verb {
 				When:  stateIsNot("maint"), Warn: withoutHost,
 			}).
 			undoneBy(stateBack),
-		edits("hostAdminUp", "give a host clients again after maintenance or draining", hostAdminUp, service(), group(), host()).
+		edits("hostAdminUp", "make a host ready again after maintenance or drain", hostAdminUp, service(), group(), host()).
 			offer(Offer{Label: "Set ready", When: stateIsNot("ready")}).
 			undoneBy(stateBack),
-		orders("retryHost", "count a host that is down as up, at once", (*call).retryHost, service(), group(), host(), generation(), dryRun()).
+		orders("retryHost", "mark a host that is down as up now", (*call).retryHost, service(), group(), host(), generation(), dryRun()).
 			offer(Offer{
 				Label: "Mark up now", Note: "Mark it up without waiting for a check; the next failure marks it down again.",
 				When: func(s *Scene) bool { return s.Host.Health == status.Down || s.Host.Health == status.Part },
 			}),
-		destructive(orders("shutdownSessions", "end the sessions of a service, a group or a host now", (*call).shutdownSessions,
+		destructive(orders("shutdownSessions", "close the sessions of a service, a group or a host now", (*call).shutdownSessions,
 			service(), optional(group()), optional(host()), generation(), dryRun())).
 			offer(Offer{
 				Label: "Close all its sessions", Note: "They are closed now.",
 				Title: "Close the sessions of {place} now?",
 				Lines: []string{"{sessions}. They are closed now; clients may reconnect at once."},
 			}),
-		destructive(orders("shutdownSession", "end one session now, by its ID in show sessions", (*call).shutdownSession,
+		destructive(orders("shutdownSession", "close one session now, by its ID in show sessions", (*call).shutdownSession,
 			Param{Name: "id", Kind: Session, Required: true, Help: "as show sessions has it"})).
 			offer(Offer{
 				Label: "Close session",
 				Title: "Close session {id}?",
 				Lines: []string{"The connection is closed now. The client may reconnect at once."},
 			}),
-		edits("addUser", "one more user of the admin", addUser, Param{Name: "name", Aliases: []string{"user"}, Required: true},
+		edits("addUser", "add a user for page and SSH", addUser, Param{Name: "name", Aliases: []string{"user"}, Required: true},
 			Param{Name: "hash", Aliases: []string{"password"}, Kind: Hash, Required: true, Label: "Password hash"},
 			Param{Name: "access", Kind: Choice, Required: true, Choices: []string{"readonly", "full"}}).
 			offer(Offer{Label: "Add user"}),
-		destructive(edits("delUser", "forget a user", delUser, Param{Name: "name", Aliases: []string{"user"}, Kind: User, Required: true})).
+		destructive(edits("delUser", "delete a user", delUser, Param{Name: "name", Aliases: []string{"user"}, Kind: User, Required: true})).
 			offer(Offer{
 				Label: "Delete user", Note: "It loses access.",
 				Title: "Delete user {name}?",
@@ -303,8 +303,8 @@ func Verbs() []Verb {
 				Label: "Save", Note: "Write the running configuration to its file.",
 				When: func(s *Scene) bool { return s.HasFile && len(s.Unsaved) > 0 },
 			}),
-		orders("reload", "read the file again; what was changed since by verbs stays, unless discarded", (*call).reload,
-			Param{Name: "discard", Kind: Flag, Option: true, Label: "Discard run-time changes", Help: "lose the changes made at run time"}, generation(), dryRun()).
+		orders("reload", "read the file again; run-time changes stay, unless discarded", (*call).reload,
+			Param{Name: "discard", Kind: Flag, Option: true, Label: "Discard run-time changes", Help: "discard run-time changes"}, generation(), dryRun()).
 			offer(Offer{
 				Label: "Reload", Note: "Read the configuration file again.",
 				Title: "Reload the configuration file?",
@@ -318,9 +318,9 @@ func Verbs() []Verb {
 				Title: "Undo the last change?",
 				Lines: []string{"{last}", "The undo is itself a change and can be undone."},
 			}),
-		ofProcess(orders("closeLog", "open the log files anew", (*call).closeLog)).
+		ofProcess(orders("closeLog", "reopen the log files", (*call).closeLog)).
 			offer(Offer{Label: "Reopen log files", Note: "After log rotation."}),
-		destructive(ofProcess(orders("shutdown", "take leave of the clients and end the process", (*call).shutdown))).
+		destructive(ofProcess(orders("shutdown", "drain and shut down", (*call).shutdown))).
 			offer(Offer{
 				Label: "Shut down", Note: "Drain and shut down.",
 				Title: "Shut down txlb?",

@@ -316,7 +316,7 @@ func TestEveryVerbWorks(t *testing.T) {
 			got, err := r.a.Execute(t.Context(), boss, c)
 			switch {
 			case v.Name == "shutdownSession": // TestShutdownSession ends one
-				if err == nil || !strings.Contains(err.Error(), "there is no session") {
+				if err == nil || !strings.Contains(err.Error(), "has ended") {
 					t.Errorf("without a session: %v", err)
 				}
 			case v.Part != "" && !v.Changes:
@@ -349,8 +349,8 @@ func TestVerbsOfTheProcess(t *testing.T) {
 	if got := strings.Join(op.calls, ", "); got != "closeLog, shutdown" {
 		t.Errorf("called %s", got)
 	}
-	r.refused("shutdown session 5", "takes no words")
-	r.refused("shutdown --force", "takes no words")
+	r.refused("shutdown session 5", "takes no arguments")
+	r.refused("shutdown --force", "takes no arguments")
 	if n := len(op.calls); n != 2 {
 		t.Errorf("called %v", op.calls[2:])
 	}

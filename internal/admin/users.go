@@ -25,7 +25,7 @@ import (
 var (
 	// ErrBadLogin: no such user, another password, or a user that may not log in
 	// from there; which of them, is not said.
-	ErrBadLogin = errors.New("user or password is wrong")
+	ErrBadLogin = errors.New("wrong user or password")
 	// ErrThrottled: too many failed logins came from the source. The error is a
 	// [Throttled], which says how long to wait.
 	ErrThrottled = errors.New("too many failed logins")
@@ -417,7 +417,7 @@ func (a *Admin) failed(user *config.User, p place, published bool) {
 			attrs = append(attrs, "why", "the password is that of a published sample, which is good on this machine alone")
 		} else if user != nil && user.Password != "" {
 			if err := passwd.Check(user.Password); err != nil {
-				attrs = append(attrs, "why", "his password is not taken: "+err.Error())
+				attrs = append(attrs, "why", "the password is not valid: "+err.Error())
 			}
 		}
 		if unlogged > 0 {

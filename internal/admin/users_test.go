@@ -99,7 +99,7 @@ func TestLogin(t *testing.T) {
 		t.Errorf("the log shows a secret, or what may be one:\n%s", log)
 	}
 	for _, line := range []string{`level=WARN msg="login failed" user=bob from=10.0.0.1:1`, `level=WARN msg="login failed" user=unknown from=10.0.0.4:1`,
-		`user=wrong from=10.0.0.9:1 why="his password is not taken: a SHA-512 hash that is not well formed`} {
+		`user=wrong from=10.0.0.9:1 why="the password is not valid: a SHA-512 hash that is not well formed`} {
 		if !strings.Contains(r.log.String(), line) {
 			t.Errorf("the log lacks %s:\n%s", line, r.log.String())
 		}

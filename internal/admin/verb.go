@@ -181,11 +181,11 @@ func resolve(verbs []Verb, c Command) (*Verb, []Word, error) {
 	}
 	switch {
 	case len(second) > 0 && len(c.Words) == 0:
-		return nil, nil, refuse(ErrUnknownVerb, "%s needs a word more: one of %s", c.Verb, strings.Join(second, ", "))
+		return nil, nil, refuse(ErrUnknownVerb, "%s needs one more word: one of %s", c.Verb, strings.Join(second, ", "))
 	case len(second) > 0:
-		return nil, nil, refuse(ErrUnknownVerb, "there is no %s %s%s", c.Verb, show(c.Words[0].Value), suggest(c.Words[0].Value, second))
+		return nil, nil, refuse(ErrUnknownVerb, "unknown verb %s %s%s", c.Verb, show(c.Words[0].Value), suggest(c.Words[0].Value, second))
 	}
-	return nil, nil, refuse(ErrUnknownVerb, "there is no verb %s%s", show(c.Verb), suggest(c.Verb, names))
+	return nil, nil, refuse(ErrUnknownVerb, "unknown verb %s%s", show(c.Verb), suggest(c.Verb, names))
 }
 
 // bind gives the words to the parameters of the verb. Errors of a verb that
@@ -209,9 +209,9 @@ func (v *Verb) bind(words []Word) (args, error) {
 				names = append(names, p.Name)
 			}
 			if len(names) == 0 {
-				return nil, fmt.Errorf("it takes no words")
+				return nil, fmt.Errorf("it takes no arguments")
 			}
-			return nil, fmt.Errorf("there is no option %s%s", show(w.Key), suggest(w.Key, names))
+			return nil, fmt.Errorf("unknown option %s%s", show(w.Key), suggest(w.Key, names))
 		}
 		if err := bound.put(&v.Params[i], w.Value, v.secret()); err != nil {
 			return nil, err
@@ -232,9 +232,9 @@ func (v *Verb) bind(words []Word) (args, error) {
 	}
 	switch {
 	case len(positional) > 0 && len(v.Params) == 0:
-		return nil, fmt.Errorf("it takes no words")
+		return nil, fmt.Errorf("it takes no arguments")
 	case len(positional) > 0:
-		return nil, fmt.Errorf("%s is too much; write %s", shown(positional[0].Value), v.Syntax())
+		return nil, fmt.Errorf("unexpected argument %s; write %s", shown(positional[0].Value), v.Syntax())
 	}
 	return bound, nil
 }
@@ -258,7 +258,7 @@ func (a args) put(p *Param, s string, secret bool) error {
 func (p *Param) read(s string) (v value, err error) {
 	v.text = s
 	if !config.Printable(s) {
-		return v, fmt.Errorf("it has a character that cannot be shown")
+		return v, fmt.Errorf("it has a non-printable character")
 	}
 	if p.Kind == Choice {
 		for _, c := range p.Choices {
@@ -374,7 +374,7 @@ func suggest(word string, names []string) string {
 	if s := config.Suggest(word, names); strings.HasPrefix(s, "; did you mean") {
 		return s
 	}
-	return fmt.Sprintf("; there are %d, such as %s", len(names), strings.Join(names[:3], ", "))
+	return fmt.Sprintf("; %d exist, such as %s", len(names), strings.Join(names[:3], ", "))
 }
 
 // printable makes a text of another origin fit for a table.

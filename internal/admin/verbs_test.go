@@ -17,41 +17,41 @@ func TestRefusalsSayWhatWouldBeRight(t *testing.T) {
 		"adHost web main c 1.2.3.4:80":                    `did you mean "addHost"?`,
 		"show":                                            "services, hosts",
 		"show host":                                       `did you mean "hosts"?`,
-		"addHost wep main c 1.2.3.4:80":                   `there is no service "wep"; did you mean "web"?`,
-		"addHost web mian c 1.2.3.4:80":                   `there is no group "mian" in service "web"; did you mean "main"?`,
-		"setHost web main aa weight=1":                    `there is no host "aa" in group "main"; did you mean "a"?`,
-		"setHost web main a wieght=1":                     `there is no option "wieght"; did you mean "weight"?`,
+		"addHost wep main c 1.2.3.4:80":                   `unknown service "wep"; did you mean "web"?`,
+		"addHost web mian c 1.2.3.4:80":                   `unknown group "mian" in service "web"; did you mean "main"?`,
+		"setHost web main aa weight=1":                    `unknown host "aa" in group "main"; did you mean "a"?`,
+		"setHost web main a wieght=1":                     `unknown option "wieght"; did you mean "weight"?`,
 		"setHost web main a weight=70000":                 `"70000" is not between 0 and 65535`,
 		"setHost web main a state=dran":                   "ready, drain, maint",
 		"setHost web main a":                              "weight=N",
-		"setHost web main a maxSessions=5":                "there is no option",
+		"setHost web main a maxSessions=5":                "unknown option",
 		"changeScheduler web main leastcon":               `did you mean "leastc"?`,
 		"addHost web main c 1.2.3.4":                      "write host:port",
 		"addHost web main c":                              "IP is missing; write addHost SERVICE GROUP NAME IP",
-		"addHost web main c 1.2.3.4:80 x":                 `"x" is too much; write addHost`,
-		"addHost web main a 1.2.3.4:80":                   `there is a host "a" in group "main" already`,
+		"addHost web main c 1.2.3.4:80 x":                 `unexpected argument "x"; write addHost`,
+		"addHost web main a 1.2.3.4:80":                   `host "a" in group "main" already exists`,
 		"addHost web main c 1.2.3.4:80 name=d":            `"c" is not an address`,
 		"addGroup web main":                               "already",
 		"addService web 127.0.0.1:0":                      "already",
 		"addService new 127.0.0.1:99999":                  "is not a number between 0 and 65535",
-		"delHost web main 9.9.9.9:80":                     "there is no host",
+		"delHost web main 9.9.9.9:80":                     "unknown host",
 		"delHost web main a drain=5":                      "5s",
-		"delAllHosts web main":                            "enable another first",
-		"delGroup web main":                               "enable another first",
+		"delAllHosts web main":                            "enable another group first",
+		"delGroup web main":                               "enable another group first",
 		"delListen web 127.0.0.1:0":                       "the last address",
 		"delListen web 127.0.0.1:1":                       `did you mean "127.0.0.1:0"?`,
 		"switchPort mail 1":                               "say which",
-		"delUser admin":                                   "the last with access full",
+		"delUser admin":                                   "the last user with full access",
 		"delUser amdin":                                   `did you mean "admin"?`,
 		"shutdownSessions web name=a":                     "GROUP is missing",
-		"addGroup web x generation=7":                     "is at generation 1, and generation 7 has not come yet",
-		"addGroup web x generation=7 --dry-run":           "is at generation 1, and generation 7 has not come yet",
-		"retryHost web main a generation=7":               "is at generation 1, and generation 7 has not come yet",
-		"shutdownSessions web generation=7":               "is at generation 1, and generation 7 has not come yet",
-		"show hosts web nope":                             "there is no group",
-		"help nope":                                       "there is no verb",
-		"help status now":                                 "too much",
-		"addHost web main c 1.2.3.4:80 weight=1 = 2":      "too much",
+		"addGroup web x generation=7":                     "is at generation 1; generation 7 does not exist yet",
+		"addGroup web x generation=7 --dry-run":           "is at generation 1; generation 7 does not exist yet",
+		"retryHost web main a generation=7":               "is at generation 1; generation 7 does not exist yet",
+		"shutdownSessions web generation=7":               "is at generation 1; generation 7 does not exist yet",
+		"show hosts web nope":                             "unknown group",
+		"help nope":                                       "unknown verb",
+		"help status now":                                 "unexpected argument",
+		"addHost web main c 1.2.3.4:80 weight=1 = 2":      "unexpected argument",
 		`addHost web main "" 1.2.3.4:80`:                  "empty",
 		"addHost web main c 1.2.3.4:80 weight=1 weight=2": "given twice",
 	} {
@@ -72,7 +72,7 @@ func TestPortInUseIsRefused(t *testing.T) {
 func TestTheLastHost(t *testing.T) {
 	r := newRig(t, plainDoc())
 	r.do("delHost web main a")
-	r.refused("delHost web main b", "last of the enabled group", "--force")
+	r.refused("delHost web main b", "last host of the active group", "--force")
 	r.refused("delHost web main b force=no", "--force")
 	if text := r.do("delHost web main b --force"); !strings.Contains(text, "warning: ") {
 		t.Errorf("no warning: %s", text)
@@ -209,7 +209,7 @@ func TestRetryHost(t *testing.T) {
 	if text := r.do("retryHost web main a --dry-run"); !strings.HasPrefix(text, "would") || target.Host.Up() {
 		t.Errorf("said %q", text)
 	}
-	if text := r.do("retryHost web main a"); !strings.Contains(text, "up again") || !target.Host.Up() || !target.Status().Up {
+	if text := r.do("retryHost web main a"); !strings.Contains(text, "marked up") || !target.Host.Up() || !target.Status().Up {
 		t.Errorf("said %q", text)
 	}
 }
@@ -222,13 +222,13 @@ func TestShutdownSessions(t *testing.T) {
 		one, host := r.dial()
 		byHost[host] = append(byHost[host], one)
 	}
-	if text := r.do("shutdownSessions web main a --dry-run"); text != "would end 2 sessions" {
+	if text := r.do("shutdownSessions web main a --dry-run"); text != "would close 2 sessions" {
 		t.Errorf("said %q", text)
 	}
-	if text := r.do("shutdownSessions web spare; shutdownSessions mail"); text != "0 sessions ended\n0 sessions ended" {
+	if text := r.do("shutdownSessions web spare; shutdownSessions mail"); text != "0 sessions closed\n0 sessions closed" {
 		t.Errorf("said %q", text)
 	}
-	if text := r.do("shutdownSessions web main a"); text != "2 sessions ended" {
+	if text := r.do("shutdownSessions web main a"); text != "2 sessions closed" {
 		t.Errorf("said %q", text)
 	}
 	for _, one := range byHost["a"] {
@@ -240,7 +240,7 @@ func TestShutdownSessions(t *testing.T) {
 		}
 	}
 	eventually(t, "two sessions are left", func() bool { return r.eng.Snapshot().Services["web"].Active == 2 })
-	if text := r.do("shutdownSessions web"); text != "2 sessions ended" {
+	if text := r.do("shutdownSessions web"); text != "2 sessions closed" {
 		t.Errorf("said %q", text)
 	}
 	for _, one := range byHost["b"] {

@@ -156,12 +156,12 @@ type MovedError struct {
 // Error tells both generations and what changed between them.
 func (e *MovedError) Error() string {
 	if e.Want > e.Is {
-		return fmt.Sprintf("the configuration is at generation %d, and generation %d has not come yet", e.Is, e.Want)
+		return fmt.Sprintf("the configuration is at generation %d; generation %d does not exist yet", e.Is, e.Want)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "the configuration has moved on from generation %d to %d", e.Want, e.Is)
+	fmt.Fprintf(&b, "the configuration has changed from generation %d to %d", e.Want, e.Is)
 	if n := e.Is - e.Want - uint64(len(e.Since)); n > 0 {
-		fmt.Fprintf(&b, "; %d changes are not remembered", n)
+		fmt.Fprintf(&b, "; %d changes are no longer remembered", n)
 	}
 	const most = 10 // shown of all edits
 	shown := 0
@@ -211,7 +211,7 @@ func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation ui
 		all, _ := d.events.all()
 		if n < 1 || n > len(all) {
 			if len(all) == 0 {
-				return errors.New("there is no change to undo")
+				return errors.New("nothing to undo")
 			}
 			return fmt.Errorf("only %d changes are remembered; want a number from 1 to that, not %d", len(all), n)
 		}

@@ -120,7 +120,7 @@ func (d *Director) reload(ctx context.Context, base *config.Document, r ReloadRe
 			} else {
 				var err error
 				if m, err = config.Merge(base.Config, doc.Config, running); err != nil {
-					return fmt.Errorf("%s and the changes made at run time do not go together: %w", base.Path, err)
+					return fmt.Errorf("%s and the run-time changes conflict: %w", base.Path, err)
 				}
 			}
 			answer.Kept, answer.Lost, answer.Restart = m.Kept, m.Lost, needRestart(d.started, m.Config)

@@ -136,7 +136,7 @@ func TestWrongFileChangesNothing(t *testing.T) {
 		})
 		state = d.State()
 		writeFile(t, path, with(`<admin><metrics listen="localhost:9107"/></admin>`))
-		if _, err := d.Reload(t.Context(), ReloadRequest{}); err == nil || !strings.Contains(err.Error(), "do not go together") || d.State() != state {
+		if _, err := d.Reload(t.Context(), ReloadRequest{}); err == nil || !strings.Contains(err.Error(), "conflict") || d.State() != state {
 			t.Errorf("said %v", err)
 		}
 		if err := os.Remove(path); err != nil {
@@ -177,7 +177,7 @@ func TestGenerationsAndRollback(t *testing.T) {
 		})
 		var moved *MovedError
 		_, err := d.Do(t.Context(), Change{Generation: 2, Apply: weight(2, 9)})
-		if !errors.As(err, &moved) || err.Error() != "the configuration has moved on from generation 2 to 4; "+
+		if !errors.As(err, &moved) || err.Error() != "the configuration has changed from generation 2 to 4; "+
 			"3 by tester: setHost web g b ip=10.0.0.9:80; 4 by tester: addGroup web new leastc, enableGroup web new --force" {
 			t.Errorf("said %v", err)
 		}

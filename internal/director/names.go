@@ -47,7 +47,7 @@ type lookup struct {
 }
 
 // errNotYet is the error of a name whose first look-up has not ended.
-var errNotYet = errors.New("its first look-up has not ended")
+var errNotYet = errors.New("its first look-up is not finished")
 
 // lookupAll resolves every name of a configuration before the start.
 func (d *Director) lookupAll(used names) {
@@ -274,7 +274,7 @@ func (d *Director) parts(host *Host) []part {
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		host.Problem = fmt.Sprintf("address %q: port %q is no number", h.Address, port)
+		host.Problem = fmt.Sprintf("address %q: port %q is not a number", h.Address, port)
 		return nil
 	}
 	parts := make([]part, len(n.ends))

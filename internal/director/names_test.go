@@ -363,7 +363,7 @@ func TestDoWaitsForManyNamesWithABound(t *testing.T) {
 			}
 			return n, problem
 		}
-		if n, problem := count(); n != 2*maxLookups || !strings.Contains(problem, "its first look-up has not ended") {
+		if n, problem := count(); n != 2*maxLookups || !strings.Contains(problem, "its first look-up is not finished") {
 			t.Errorf("%d hosts have joined, problem of the others: %q", n, problem)
 		}
 		pass(5 * time.Second)

@@ -44,11 +44,11 @@ type Stranded struct {
 func (s Stranded) String() string {
 	switch {
 	case s.Group == "":
-		return fmt.Sprintf("service %q has no group for its clients: they will be closed", s.Service)
+		return fmt.Sprintf("service %q has no group for its clients: they will be rejected", s.Service)
 	case s.Down == 0:
-		return fmt.Sprintf("no host of group %q takes clients: those of service %q will be closed", s.Group, s.Service)
+		return fmt.Sprintf("no host of group %q takes clients: those of service %q will be rejected", s.Group, s.Service)
 	case s.Refuse:
-		return fmt.Sprintf("every host of group %q that takes clients is down: those of service %q will be closed", s.Group, s.Service)
+		return fmt.Sprintf("every host of group %q that takes clients is down: those of service %q will be rejected", s.Group, s.Service)
 	}
 	return fmt.Sprintf("every host of group %q that takes clients is down: those of service %q will be tried on hosts that are down", s.Group, s.Service)
 }

@@ -138,9 +138,9 @@ func TestStrands(t *testing.T) {
 			"tried":                        func(g *config.Group) { g.Hosts[0].State = "drain" },
 			"tried ":                       func(g *config.Group) { g.Hosts = g.Hosts[1:] },
 			"tried on hosts that are down": func(g *config.Group) { g.Hosts[0].Weight = 0 },
-			"that takes clients is down: those of service \"web\" will be closed": func(g *config.Group) { g.Hosts[0].State, g.AllDown = "drain", "refuse" },
+			"that takes clients is down: those of service \"web\" will be rejected": func(g *config.Group) { g.Hosts[0].State, g.AllDown = "drain", "refuse" },
 			"is down": func(g *config.Group) { g.Hosts[0].Address, g.StartDown = "10.0.0.3:80", true },
-			"no host of group \"g\" takes clients: those of service \"web\" will be closed": func(g *config.Group) { g.Hosts[0].State, g.Hosts[1].Weight = "maint", 0 },
+			"no host of group \"g\" takes clients: those of service \"web\" will be rejected": func(g *config.Group) { g.Hosts[0].State, g.Hosts[1].Weight = "maint", 0 },
 			"no host of group \"g\"": func(g *config.Group) { g.Hosts = nil },
 			"has no group":           func(g *config.Group) { g.Enabled = false },
 		} {

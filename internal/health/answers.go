@@ -46,7 +46,7 @@ func askHTTP(conn net.Conn, p *Probe) Result {
 		}
 		status, text, ok := statusLine(string(bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))))
 		if !ok {
-			return Result{Code: L7Rsp, Text: "no HTTP answer: " + quoted(answer.rest(line))}
+			return Result{Code: L7Rsp, Text: "not an HTTP answer: " + quoted(answer.rest(line))}
 		}
 		if status < 200 && status != http101 {
 			interim := bytes.Clone(line)

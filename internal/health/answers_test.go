@@ -91,7 +91,7 @@ func TestHTTP(t *testing.T) {
 	for _, nonsense := range []string{
 		"SSH-2.0-OpenSSH\r\n", "HTTP/2 200 OK\r\n", "HTTP/1.1 2000 OK\r\n", "HTTP/1.1 20 OK\r\n", "HTTP/1.1 abc\r\n", "\r\n", "\x00\xff\n", "HTTP/1.1 +20\r\n",
 	} {
-		ask(nonsense, L7Rsp, "no HTTP answer: ")
+		ask(nonsense, L7Rsp, "not an HTTP answer: ")
 	}
 	ask("HTTP/1.1 200 OK", L7Rsp, `the connection ended; it said "HTTP/1.1 200 OK"`)
 	ask("", L7Rsp, "the connection ended")
@@ -100,7 +100,7 @@ func TestHTTP(t *testing.T) {
 	const early = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
 	ask("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", L7OK, "200 OK")
 	ask(early+early+"HTTP/1.1 100\n\nHTTP/1.1 503 Sick\r\n\r\n", L7Sts, "503 Sick")
-	ask(early+"SSH-2.0\r\n", L7Rsp, `no HTTP answer: "SSH-2.0\r\n"`)
+	ask(early+"SSH-2.0\r\n", L7Rsp, `not an HTTP answer: "SSH-2.0\r\n"`)
 	ask(early, L7Rsp, "the connection ended")
 	ask("HTTP/1.1 103 Early Hints\r\nLink: x", L7Rsp, `the connection ended; it said "HTTP/1.1 103 Early Hints\r\n"`)
 	ask("HTTP/1.1 103 Early Hints\r\n"+strings.Repeat("x", 2*maxStatusLine), L7Rsp, "not what was expected")

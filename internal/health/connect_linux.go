@@ -239,7 +239,7 @@ func (b *batch) wait() {
 			return
 		}
 		if b.ctx.Err() != nil {
-			b.giveUp(Result{Code: SockErr, Text: "the probe was given up"})
+			b.giveUp(Result{Code: SockErr, Text: "the check was given up"})
 			return
 		}
 		_ = raw.Read(func(uintptr) bool { return b.take() }) // its error is the deadline

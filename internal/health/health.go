@@ -136,7 +136,7 @@ func Run(ctx context.Context, p Probe) Result {
 	begun := time.Now()
 	r := run(ctx, &p, begun)
 	if ctx.Err() != nil && !r.OK() {
-		r = Result{Code: SockErr, Text: "the probe was given up"}
+		r = Result{Code: SockErr, Text: "the check was given up"}
 	}
 	r.Took = time.Since(begun)
 	allowed := p.Timeout

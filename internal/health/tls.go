@@ -358,7 +358,7 @@ func (p *Probe) roots() (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("<check ca>: there is no certificate in PEM in %s", p.CA)
+		return nil, fmt.Errorf("<check ca>: %s has no PEM certificate", p.CA)
 	}
 	return pool, nil
 }

@@ -172,10 +172,10 @@ func (h hash) of(password string) (string, error) {
 func parse(text string) (hash, error) {
 	switch {
 	case len(text) > maxHash:
-		return hash{}, fmt.Errorf("a hash of %d bytes is none of crypt(3)", len(text))
+		return hash{}, fmt.Errorf("a hash of %d bytes is not a crypt(3) hash", len(text))
 	case !strings.HasPrefix(text, "$"):
 		if len(text) != 13 || !lettered(text) {
-			return hash{}, errors.New("no hash of crypt(3); one begins with $, or is a DES hash of 13 letters")
+			return hash{}, errors.New("not a crypt(3) hash; one begins with $, or is a DES hash of 13 letters")
 		}
 		return hash{kind: DES, text: text, salt: text[:2], sum: text[2:]}, nil
 	}
@@ -193,7 +193,7 @@ func parse(text string) (hash, error) {
 	case "y":
 		return parseYescrypt(text, fields)
 	}
-	return hash{}, errors.New("a hash of a kind that is not known; want yescrypt ($y$), SHA-512 ($6$), SHA-256 ($5$), bcrypt ($2b$), MD5 ($1$) or DES")
+	return hash{}, errors.New("unknown kind of hash; want yescrypt ($y$), SHA-512 ($6$), SHA-256 ($5$), bcrypt ($2b$), MD5 ($1$) or DES")
 }
 
 // parts is the error for a hash whose parts are not those of its kind.
@@ -245,7 +245,7 @@ func parseYescrypt(text string, fields []string) (hash, error) {
 	}
 	n, r := strings.IndexByte(letters, fields[0][1])+1, strings.IndexByte(letters, fields[0][2])+1
 	if n < 10 || n > 18 || r > 32 || 128*r<<n > maxMemory {
-		return hash{}, fmt.Errorf("a yescrypt hash with parameters that are not taken; want $y$j9T$, or others up to %d MiB", maxMemory>>20)
+		return hash{}, fmt.Errorf("a yescrypt hash with parameters that are not supported; want $y$j9T$, or others up to %d MiB", maxMemory>>20)
 	}
 	return hash{kind: Yescrypt, text: text, salt: fields[1], sum: fields[2]}, nil
 }

@@ -47,7 +47,7 @@ func TestScriptStopsAtTheFirstFailure(t *testing.T) {
 		"unknown":      {"\n\nbad\nb", 2, []string{"bad"}, "line 3: error: unknown verb: there is no verb bad\n"},
 		"quit":         {"a\nexit\nb", 0, []string{"a"}, ""},
 		"a long line":  {"a\n" + strings.Repeat("x", longestLine+1) + "\nb", 1, []string{"a"}, "line 2: error: it has more than 131072 bytes\n"},
-		"a long word":  {strings.Repeat("x", 100<<10) + "\nb", 2, nil, "line 1: error: the line has 102400 bytes; at most 65536 are read\n"},
+		"a long word":  {strings.Repeat("x", 100<<10) + "\nb", 2, nil, "line 1: error: the line has 102400 bytes; the maximum is 65536\n"},
 		"no questions": {"delService web\ndelService mail\n", 0, []string{"delService web", "delService mail"}, ""},
 	} {
 		var out, errs bytes.Buffer

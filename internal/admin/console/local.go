@@ -20,7 +20,7 @@ type Local struct {
 // is read as long as the process lives.
 func OpenLocal(in, out *os.File, color bool) (*Local, error) {
 	if !term.IsTerminal(int(in.Fd())) || !term.IsTerminal(int(out.Fd())) {
-		return nil, errors.New("standard input and output are to be a terminal")
+		return nil, errors.New("standard input and output must be a terminal")
 	}
 	was, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {

@@ -33,7 +33,7 @@ func (c *clerk) Execute(ctx context.Context, cmd admin.Command) (admin.Result, e
 	c.told = append(c.told, cmd.String())
 	switch {
 	case c.gone:
-		return admin.Result{}, fmt.Errorf("user %q is gone: %w", "boss", ErrEnd)
+		return admin.Result{}, fmt.Errorf("user %q was deleted: %w", "boss", ErrEnd)
 	case cmd.Verb == "hang":
 		c.mu.Unlock()
 		<-ctx.Done()

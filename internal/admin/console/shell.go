@@ -25,12 +25,12 @@ const (
 )
 
 // errHangup is the end of a terminal whose other side has gone.
-var errHangup = errors.New("the terminal is gone")
+var errHangup = errors.New("the terminal was closed")
 
 // Shell greets, and then reads lines and does their commands until quit,
 // Ctrl-D, the end of the terminal or of ctx, or an error that is [ErrEnd]. It
 // asks before what cannot be taken back. It returns nil if the user has left,
-// else why it ends: [ErrEnd], the cause of ctx, or that the terminal is gone.
+// else why it ends: [ErrEnd], the cause of ctx, or that the terminal was closed.
 func (t *Terminal) Shell(ctx context.Context, x Executor) error {
 	defer t.input.abandon()
 	e := newEditor(ctx, t, x)
@@ -82,7 +82,7 @@ func (t *Terminal) Line(ctx context.Context, x Executor, line string) int {
 }
 
 // errGoneWriting is an error of writing to the terminal.
-var errGoneWriting = errors.New("the terminal takes no output")
+var errGoneWriting = errors.New("cannot write to the terminal")
 
 // do does the commands of a line; with an editor it asks before what cannot be
 // taken back.
@@ -103,7 +103,7 @@ func (t *Terminal) do(ctx context.Context, x Executor, line string, e *editor) e
 		case err != nil && !errors.Is(err, errDropped):
 			return err
 		case err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(answer))):
-			_, err := io.WriteString(out, "nothing is done\n")
+			_, err := io.WriteString(out, "nothing was done\n")
 			return err
 		}
 	}

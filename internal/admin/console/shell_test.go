@@ -161,7 +161,7 @@ func TestShellEnds(t *testing.T) {
 		"the context ends":               {func(tt *tty, _ *clerk) { tt.end(stopping) }, stopping},
 		"the context ends meanwhile":     {func(tt *tty, _ *clerk) { tt.press("hang\r"); tt.end(stopping) }, stopping},
 		"the context ends at a question": {func(tt *tty, _ *clerk) { tt.press("delService web\r"); tt.end(stopping) }, stopping},
-		"the user is gone":               {func(tt *tty, c *clerk) { c.gone = true; wants(tt.t, tt.press("x\r"), `user "boss" is gone`) }, ErrEnd},
+		"the user is gone":               {func(tt *tty, c *clerk) { c.gone = true; wants(tt.t, tt.press("x\r"), `user "boss" was deleted`) }, ErrEnd},
 		"no output is taken": {func(tt *tty, _ *clerk) {
 			tt.mu.Lock()
 			tt.err = io.ErrClosedPipe

@@ -10,7 +10,7 @@
 //	GetClientAddress 127.0.0.1:43210
 //	192.0.2.7:51234
 //	GetClientAddress 127.0.0.1:1
-//	error UNKNOWN_PORT: 127.0.0.1:1 is no connection to a backend
+//	error UNKNOWN_PORT: 127.0.0.1:1 is not a connection to a backend
 //
 // An object of JSON on one line, and one in answer:
 //
@@ -258,7 +258,7 @@ func (s *server) find(local, backend netip.AddrPort) (engine.SessionInfo, error)
 	}
 	switch {
 	case len(found) == 0:
-		return engine.SessionInfo{}, refused{unknown, fmt.Sprintf("%v is no connection to a backend", local)}
+		return engine.SessionInfo{}, refused{unknown, fmt.Sprintf("%v is not a connection to a backend", local)}
 	case len(found) > 1:
 		return engine.SessionInfo{}, refused{ambiguous, fmt.Sprintf("%v is the address of %d connections; add the backend's own address", local, len(found))}
 	case !found[0].Client.IsValid():
@@ -271,7 +271,7 @@ func (s *server) find(local, backend netip.AddrPort) (engine.SessionInfo, error)
 func readAddress(s string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(s)
 	if err != nil || a.Port() == 0 {
-		return a, refused{bad, fmt.Sprintf("%.80q is no address; %s", s, wanted)}
+		return a, refused{bad, fmt.Sprintf("%.80q is not an address; %s", s, wanted)}
 	}
 	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port()), nil
 }
@@ -325,11 +325,11 @@ func (s *server) json(line []byte) []byte {
 	err := decoder.Decode(&asked)
 	switch {
 	case err != nil:
-		err = refused{bad, fmt.Sprintf("no request: %.200s", err.Error())}
+		err = refused{bad, fmt.Sprintf("not a request: %.200s", err.Error())}
 	case decoder.More():
 		err = refused{bad, "more than one object on a line"}
 	case asked.Command != "" && asked.Command != command:
-		err = refused{bad, fmt.Sprintf("there is no command %.80q; want %s", asked.Command, command)}
+		err = refused{bad, fmt.Sprintf("unknown command %.80q; want %s", asked.Command, command)}
 	default:
 		var i engine.SessionInfo
 		if i, err = s.ask(asked.Host, fmt.Sprint(asked.Port), asked.Backend); err == nil {

@@ -125,13 +125,13 @@ func TestText(t *testing.T) {
 		"GetClientAddress 127.0.0.1:1001 127.0.0.1:80": "192.0.2.7:51234",
 		"GetClientAddress 127.0.0.1:1002 127.0.0.1:81": "[2001:db8::1]:9",
 		"GetClientAddress 127.0.0.1:1002":              "error AMBIGUOUS_PORT: 127.0.0.1:1002 is the address of 2 connections; add the backend's own address",
-		"GetClientAddress 127.0.0.1:1001 127.0.0.1:81": "error UNKNOWN_PORT: 127.0.0.1:1001 is no connection to a backend",
-		"GetClientAddress 127.0.0.1:9":                 "error UNKNOWN_PORT: 127.0.0.1:9 is no connection to a backend",
+		"GetClientAddress 127.0.0.1:1001 127.0.0.1:81": "error UNKNOWN_PORT: 127.0.0.1:1001 is not a connection to a backend",
+		"GetClientAddress 127.0.0.1:9":                 "error UNKNOWN_PORT: 127.0.0.1:9 is not a connection to a backend",
 		"GetClientAddress 127.0.0.1:1003":              "error UNKNOWN_PORT: the client behind 127.0.0.1:1003 has no address",
 		"GetClientAddress":                             refused{bad, wanted}.Error(),
 		"GetClientAddress a b c":                       refused{bad, wanted}.Error(),
-		"GetClientAddress nowhere":                     `error BAD_REQUEST: "nowhere" is no address; ` + wanted,
-		"GetClientAddress 127.0.0.1:0":                 `error BAD_REQUEST: "127.0.0.1:0" is no address; ` + wanted,
+		"GetClientAddress nowhere":                     `error BAD_REQUEST: "nowhere" is not an address; ` + wanted,
+		"GetClientAddress 127.0.0.1:0":                 `error BAD_REQUEST: "127.0.0.1:0" is not an address; ` + wanted,
 		"help":                                         refused{bad, wanted}.Error(),
 	} {
 		if got := a.line(asked); got != want {
@@ -156,11 +156,11 @@ func TestJSON(t *testing.T) {
 		`{"command":"GetClientAddress","host":"127.0.0.1","port":1001}`:                 `{"host":"192.0.2.7","port":51234,"service":"web","name":"a","backend":"127.0.0.1:80"}`,
 		`{"host":"127.0.0.1","port":1002,"backend":"127.0.0.1:81"}`:                     `{"host":"2001:db8::1","port":9,"service":"web","name":"b","backend":"127.0.0.1:81"}`,
 		`{"host":"127.0.0.1","port":1002}`:                                              `{"error":"AMBIGUOUS_PORT","text":"127.0.0.1:1002 is the address of 2 connections; add the backend's own address"}`,
-		`{"host":"127.0.0.1","port":9}`:                                                 `{"error":"UNKNOWN_PORT","text":"127.0.0.1:9 is no connection to a backend"}`,
-		`{"command":"GetClientAddress"}`:                                                `{"error":"BAD_REQUEST","text":"\":0\" is no address; ` + wanted + `"}`,
-		`{"command":"Sum","host":"127.0.0.1","port":1001}`:                              `{"error":"BAD_REQUEST","text":"there is no command \"Sum\"; want GetClientAddress"}`,
+		`{"host":"127.0.0.1","port":9}`:                                                 `{"error":"UNKNOWN_PORT","text":"127.0.0.1:9 is not a connection to a backend"}`,
+		`{"command":"GetClientAddress"}`:                                                `{"error":"BAD_REQUEST","text":"\":0\" is not an address; ` + wanted + `"}`,
+		`{"command":"Sum","host":"127.0.0.1","port":1001}`:                              `{"error":"BAD_REQUEST","text":"unknown command \"Sum\"; want GetClientAddress"}`,
 		`{"host":"127.0.0.1","port":1001}{"host":"127.0.0.1","port":1001}`:              `{"error":"BAD_REQUEST","text":"more than one object on a line"}`,
-		`{"host":"127.0.0.1","port":1001,"backend":"` + strings.Repeat("x", 200) + `"}`: `{"error":"BAD_REQUEST","text":"\"` + strings.Repeat("x", 80) + `\" is no address; ` + wanted + `"}`,
+		`{"host":"127.0.0.1","port":1001,"backend":"` + strings.Repeat("x", 200) + `"}`: `{"error":"BAD_REQUEST","text":"\"` + strings.Repeat("x", 80) + `\" is not an address; ` + wanted + `"}`,
 	} {
 		if got := a.line(asked); got != want {
 			t.Errorf("%s:\n%s\nwant\n%s", asked, got, want)
@@ -190,7 +190,7 @@ func TestAMPBoxes(t *testing.T) {
 	for asked, want := range map[string]string{
 		"\x00\x04_ask\x00\x011\x00\x08_command\x00\x10GetClientAddress\x00\x04host\x00\x09127.0.0.1\x00\x04port\x00\x041001\x00\x00":                                     "\x00\x07_answer\x00\x011\x00\x04host\x00\x09192.0.2.7\x00\x04port\x00\x0551234\x00\x00",
 		"\x00\x04_ask\x00\x02ff\x00\x08_command\x00\x10GetClientAddress\x00\x04host\x00\x09127.0.0.1\x00\x04port\x00\x041002\x00\x07backend\x00\x0c127.0.0.1:81\x00\x00": "\x00\x07_answer\x00\x02ff\x00\x04host\x00\x0b2001:db8::1\x00\x04port\x00\x019\x00\x00",
-		"\x00\x04_ask\x00\x011\x00\x08_command\x00\x10GetClientAddress\x00\x04host\x00\x09127.0.0.1\x00\x04port\x00\x019\x00\x00":                                        "\x00\x06_error\x00\x011\x00\x0b_error_code\x00\x0cUNKNOWN_PORT\x00\x12_error_description\x00\x29127.0.0.1:9 is no connection to a backend\x00\x00",
+		"\x00\x04_ask\x00\x011\x00\x08_command\x00\x10GetClientAddress\x00\x04host\x00\x09127.0.0.1\x00\x04port\x00\x019\x00\x00":                                        "\x00\x06_error\x00\x011\x00\x0b_error_code\x00\x0cUNKNOWN_PORT\x00\x12_error_description\x00\x2c127.0.0.1:9 is not a connection to a backend\x00\x00",
 		"\x00\x04_ask\x00\x01a\x00\x08_command\x00\x03Sum\x00\x00":                                                                                                       "\x00\x06_error\x00\x01a\x00\x0b_error_code\x00\x09UNHANDLED\x00\x12_error_description\x00\x18Unhandled Command: \"Sum\"\x00\x00",
 	} {
 		if _, err := io.WriteString(a, asked); err != nil {

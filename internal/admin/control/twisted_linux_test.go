@@ -68,7 +68,7 @@ func TestTwistedUnderstandsIt(t *testing.T) {
 	out, err := exec.CommandContext(ctx, "/usr/bin/python3", "-c", twistedClient, serve(t, table)).CombinedOutput()
 	const want = `192.0.2.7 51234
 2001:db8::1 9
-unknown: 127.0.0.1:9 is no connection to a backend
+unknown: 127.0.0.1:9 is not a connection to a backend
 unknown: 127.0.0.1:1002 is the address of 2 connections; add the backend's own address
 unhandled
 100 True

@@ -36,7 +36,7 @@ func Dial(path string) (*Client, error) {
 	conn, err := net.DialTimeout("unix", path, greetTimeout)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no socket %s: is txlb running, and does its configuration have <socket path=%q>?", path, path)
+		return nil, fmt.Errorf("no socket %s: is txlb running with <socket path=%q> in its configuration?", path, path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("nobody answers at %s: txlb is not running", path)
 	case errors.Is(err, fs.ErrPermission):
@@ -53,7 +53,7 @@ func Dial(path string) (*Client, error) {
 	}
 	if err != nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("%s: what answers there is no txlb: %w", path, err)
+		return nil, fmt.Errorf("%s is not the socket of a txlb: %w", path, err)
 	}
 	c.Version = a.Text
 	return c, nil

@@ -48,16 +48,16 @@ func TestClient(t *testing.T) {
 		t.Errorf("answer to nothing: %+v", a)
 	}
 	for line, want := range map[string]struct{ kind, text string }{
-		"frobnicate":                               {"unknown", "there is no verb"},
-		"setHost web main zz weight=1":             {"failed", "there is no host"},
-		"setHost web main a weight=9 generation=1": {"moved", "has moved on from generation 1 to 2"},
+		"frobnicate":                               {"unknown", "unknown verb"},
+		"setHost web main zz weight=1":             {"failed", "unknown host"},
+		"setHost web main a weight=9 generation=1": {"moved", "has changed from generation 1 to 2"},
 		"shutdown":                                 {"missing", "not served here"},
 		"set server web.main/zz state maint":       {"failed", "No such server."},
 		"set frobnicate":                           {"failed", "Unknown command."},
 		`show "`:                                   {"failed", "column 6"},
 		"prompt":                                   {"failed", "behind ctl every line is answered by one"},
 		"show pprof nothing":                       {"failed", "usage: show pprof"},
-		"show version; frobnicate; setHost web main a weight=9": {"unknown", "there is no verb"},
+		"show version; frobnicate; setHost web main a weight=9": {"unknown", "unknown verb"},
 	} {
 		a, err := c.Do(t.Context(), line)
 		if err != nil {
@@ -120,7 +120,7 @@ func TestDialSaysWhatWouldBeRight(t *testing.T) {
 			t.Errorf("%q is not in: %v", want, err)
 		}
 	}
-	told("is txlb running, and does its configuration have <socket path=")
+	told("is txlb running with <socket path=")
 	// Somebody was there.
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -143,7 +143,7 @@ func TestDialSaysWhatWouldBeRight(t *testing.T) {
 		}
 		said <- err
 	}()
-	told("what answers there is no txlb")
+	told("is not the socket of a txlb")
 	if err := <-said; err != nil {
 		t.Error(err)
 	}

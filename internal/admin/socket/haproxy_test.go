@@ -91,7 +91,7 @@ func TestHAProxysCommandsAreVerbs(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	// The rules of the verbs hold.
-	if got := r.raw("disable server mail.only/m; del server mail.only/m"); !strings.Contains(got, "is the last of the enabled group") {
+	if got := r.raw("disable server mail.only/m; del server mail.only/m"); !strings.Contains(got, "is the last host of the active group") {
 		t.Errorf("got %q", got)
 	}
 
@@ -150,9 +150,9 @@ func TestHAProxysErrors(t *testing.T) {
 		"set server web.spare.one/a":                      "No such server.",
 		"set server WEB.main/a weight 1":                  "No such backend.",
 		"set server web.main/a weight":                    "Require <weight> or <weight%>.",
-		"set server web.main/a weight x":                  "'x' is no weight: want a number, or one with % for a share of the initial weight",
-		"set server web.main/a weight -1":                 "'-1' is no weight: want a number, or one with % for a share of the initial weight",
-		"set server web.main/a weight %":                  "'%' is no weight: want a number, or one with % for a share of the initial weight",
+		"set server web.main/a weight x":                  "'x' is not a weight: want a number, or one with % for a share of the initial weight",
+		"set server web.main/a weight -1":                 "'-1' is not a weight: want a number, or one with % for a share of the initial weight",
+		"set server web.main/a weight %":                  "'%' is not a weight: want a number, or one with % for a share of the initial weight",
 		"set weight web.main/a 65536":                     "Absolute weight can only be between 0 and 65535 inclusive.",
 		"set weight web.main/a 9999999%":                  "9999999% of the initial weight 1 is more than 65535",
 		"set weight web.main/a 1 2":                       "'2' is one word too many",
@@ -362,7 +362,7 @@ func TestHelp(t *testing.T) {
 	}
 	for line, want := range map[string]string{
 		"help setHost": "setHost SERVICE GROUP NAME", "help set server": "  set server <bk>/<srv> addr", "help show": "  show stat [",
-		"help show sessions": "show sessions [SERVICE]", "help frob": "error: help: there is no verb",
+		"help show sessions": "show sessions [SERVICE]", "help frob": "error: help: unknown verb",
 	} {
 		if got := r.ask(line); !strings.HasPrefix(got, want) && !strings.Contains(got, "\n"+want) {
 			t.Errorf("%s: %q", line, got)

@@ -116,7 +116,7 @@ func groupID(group string) (int, error) {
 	if n, numErr := strconv.ParseUint(group, 10, 31); numErr == nil {
 		return int(n), nil
 	}
-	return 0, fmt.Errorf("there is no group %q", group)
+	return 0, fmt.Errorf("unknown group %q", group)
 }
 
 // lockFolder keeps two of us from looking at one path and taking it both.
@@ -141,7 +141,7 @@ func free(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return errors.New("there is a file of that name that is no socket; it stays: move it away, or choose another path")
+		return errors.New("the file exists and is not a socket: move it away, or choose another path")
 	}
 	c, err := net.DialTimeout("unix", path, greetTimeout)
 	switch {

@@ -107,12 +107,12 @@ func TestListenReplacesNobody(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused("no socket; it stays")
+	refused("not a socket")
 	_ = os.Remove(path)
 	if err := os.Symlink("elsewhere", path); err != nil {
 		t.Fatal(err)
 	}
-	refused("no socket; it stays")
+	refused("not a socket")
 	_ = os.Remove(path)
 
 	// One that nobody answers on any more is replaced.
@@ -189,7 +189,7 @@ func TestListenInPlaces(t *testing.T) {
 	if _, err := Listen(filepath.Join(dir, strings.Repeat("x", 107)), 0o600, ""); err == nil || !strings.Contains(err.Error(), "at most 107") {
 		t.Errorf("a path that is too long: %v", err)
 	}
-	if _, err := Listen(filepath.Join(dir, "a.sock"), 0o600, "no-such-group-here"); err == nil || !strings.Contains(err.Error(), `there is no group "no-such-group-here"`) {
+	if _, err := Listen(filepath.Join(dir, "a.sock"), 0o600, "no-such-group-here"); err == nil || !strings.Contains(err.Error(), `unknown group "no-such-group-here"`) {
 		t.Errorf("got %v", err)
 	}
 	if os.Geteuid() == 0 {

@@ -35,7 +35,7 @@ func TestSocat(t *testing.T) {
 		"show version\n":                               "9.9\n\n",
 		"get weight web.main/b;show backend\n":         "4 (initial 4)\n\n# name\nweb.main\nweb.spare.one\nmail.only\n\n",
 		"prompt\nshow version\nquit\n":                 "\n> 9.9\n\n> ",
-		"set server web.main/a state drain":            "error: the line has no end; nothing of it was done\n\n",
+		"set server web.main/a state drain":            "error: the line is incomplete; nothing was done\n\n",
 		"ctl\nget weight web.main/a\n":                 `{"ok":true,"text":"txlb 9.9"}` + "\n" + `{"ok":true,"text":"1 (initial 1)","generation":1}` + "\n",
 		"get weight web.main/z\nget weight web.main/a": "No such server.\n\n",
 	} {

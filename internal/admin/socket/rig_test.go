@@ -188,7 +188,7 @@ func (r *rig) host(service, group, name string) *director.Host {
 			}
 		}
 	}
-	r.t.Fatalf("there is no host %s in group %s of service %s", name, group, service)
+	r.t.Fatalf("unknown host %s in group %s of service %s", name, group, service)
 	return nil
 }
 

@@ -229,7 +229,7 @@ func weight(word string, initial int) (int, error) {
 	n, err := strconv.ParseUint(digits, 10, 31)
 	switch {
 	case err != nil || digits == "":
-		return 0, fmt.Errorf("'%s' is no weight: want a number, or one with %% for a share of the initial weight", word)
+		return 0, fmt.Errorf("'%s' is not a weight: want a number, or one with %% for a share of the initial weight", word)
 	case !percent && n > config.MaxWeight:
 		return 0, sentencef("Absolute weight can only be between 0 and %d inclusive.", config.MaxWeight)
 	case !percent:

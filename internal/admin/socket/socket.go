@@ -148,7 +148,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			})
 		default:
 			_ = c.SetWriteDeadline(time.Now().Add(acceptPause))
-			_, _ = fmt.Fprintf(c, "error: there are %d connections already; try again later\n\n", s.opt.MaxConns)
+			_, _ = fmt.Fprintf(c, "error: limit of %d connections reached; try again later\n\n", s.opt.MaxConns)
 			_ = c.Close()
 		}
 	}
@@ -215,7 +215,7 @@ func (c *conn) readLine(ctx context.Context) (string, error) {
 		case errors.Is(err, bufio.ErrBufferFull):
 		case err != nil:
 			if errors.Is(err, io.EOF) && len(line) > 0 {
-				_ = c.reply(answer{err: errors.New("the line has no end; nothing of it was done")})
+				_ = c.reply(answer{err: errors.New("the line is incomplete; nothing was done")})
 			}
 			return "", err
 		}
@@ -249,7 +249,7 @@ func (c *conn) line(ctx context.Context, line string) error {
 		rest := len(commands) - 1 - i
 		stop := a.err != nil && !a.native
 		if stop && rest > 0 {
-			a.err = fmt.Errorf("%w; the rest of the line was not done", a.err)
+			a.err = fmt.Errorf("%w; the rest of the line was not run", a.err)
 		}
 		if err := c.say(a); err != nil || stop || c.ended {
 			return err
@@ -357,7 +357,7 @@ func (c *conn) reply(a answer) error {
 	case a.json:
 		return c.write(append(a.frame(), '\n'))
 	case a.raw != nil && c.prompt:
-		a = answer{err: errors.New("this answer is not for reading: ask without prompt, or by txlb ctl, and put it into a file")}
+		a = answer{err: errors.New("this answer is binary: ask without prompt, or with txlb ctl, and write it to a file")}
 	case a.raw != nil:
 		return c.write(a.raw) // and nothing behind it
 	}

@@ -52,20 +52,20 @@ func TestPromptKeepsTheConnection(t *testing.T) {
 		{"show version\n", "9.9\n\n> "},
 		{"show version; show version\n", "9.9\n\n> 9.9\n\n> "},
 		{"\n", "\n> "},
-		{"frobnicate\n", "error: there is no verb \"frobnicate\"; there are N, such as status, show, help\n\n> "},
+		{"frobnicate\n", "error: unknown verb \"frobnicate\"; N exist, such as status, show, help\n\n> "},
 		{"show backend\n", "# name\nweb.main\nweb.spare.one\nmail.only\n\n> "},
 		{"set timeout cli 60\n", "\n> "},
 		{"set timeout cli never\n", "Expects an integer value, of 1 to 3600 seconds.\n\n> "},
-		{"show pprof heap\n", "error: this answer is not for reading: ask without prompt, or by txlb ctl, and put it into a file\n\n> "},
+		{"show pprof heap\n", "error: this answer is binary: ask without prompt, or with txlb ctl, and write it to a file\n\n> "},
 	}
-	number := regexp.MustCompile(`there are \d+`) // of verbs
+	number := regexp.MustCompile(`\d+ exist`) // of verbs
 	for _, s := range steps {
 		p.say(s.say)
 		got := p.until("> ")
 		for range strings.Count(s.want, "> ") - 1 {
 			got += p.until("> ")
 		}
-		if got = number.ReplaceAllString(got, "there are N"); got != s.want {
+		if got = number.ReplaceAllString(got, "N exist"); got != s.want {
 			t.Errorf("%q: got %q, want %q", s.say, got, s.want)
 		}
 	}
@@ -84,7 +84,7 @@ func TestPromptKeepsTheConnection(t *testing.T) {
 func TestErrorsOfVerbsEndTheLineAndHAProxysDoNot(t *testing.T) {
 	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)))
 	got := r.raw("delHost web main zz; setHost web main a weight=7; show version")
-	if want := "error: delHost: there is no host \"zz\" in group \"main\"; there is a, b; the rest of the line was not done\n\n"; got != want {
+	if want := "error: delHost: unknown host \"zz\" in group \"main\"; possible: a, b; the rest of the line was not run\n\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if got, want := r.raw("set server web.main/zz state maint; set server web.main/a weight 7"), "No such server.\n\n\n"; got != want {
@@ -121,7 +121,7 @@ func TestHalfLinesAndRubbish(t *testing.T) {
 		}
 		return p.rest()
 	}
-	if got := half("setHost web main a weight=9"); got != "error: the line has no end; nothing of it was done\n\n" {
+	if got := half("setHost web main a weight=9"); got != "error: the line is incomplete; nothing was done\n\n" {
 		t.Errorf("half a line: %q", got)
 	}
 	if got := half(""); got != "" {
@@ -194,10 +194,10 @@ func TestTooManyConnectionsAreRefused(t *testing.T) {
 		p.until("> ")
 		peers = append(peers, p)
 	}
-	if got := r.dial().rest(); got != "error: there are 3 connections already; try again later\n\n" {
+	if got := r.dial().rest(); got != "error: limit of 3 connections reached; try again later\n\n" {
 		t.Errorf("got %q", got)
 	}
-	if _, err := Dial(r.path); err == nil || !strings.Contains(err.Error(), "3 connections already") {
+	if _, err := Dial(r.path); err == nil || !strings.Contains(err.Error(), "3 connections reached") {
 		t.Errorf("a client is told %v", err)
 	}
 	peers[0].say("quit\n")

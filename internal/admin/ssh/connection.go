@@ -143,14 +143,14 @@ func (c *connection) open(ctx context.Context, sessions *sync.WaitGroup, ch ssh.
 		_ = ch.Reject(reason, why) // fails only if the client has gone
 	}
 	if ch.ChannelType() != "session" {
-		reject(ssh.Prohibited, "there are only sessions here")
+		reject(ssh.Prohibited, "only sessions are available")
 		return
 	}
 	c.mu.Lock() // so that none begins behind noMore
 	defer c.mu.Unlock()
 	switch {
 	case c.closed:
-		reject(ssh.Prohibited, "no more sessions are wanted")
+		reject(ssh.Prohibited, "no more sessions allowed")
 		return
 	case int(c.sessions.Add(1)) > c.server.limits.channels:
 		c.sessions.Add(-1)
@@ -181,7 +181,7 @@ type user struct {
 func (u *user) Execute(ctx context.Context, c admin.Command) (admin.Result, error) {
 	now, ok := u.admin.Still(u.caller)
 	if !ok {
-		return admin.Result{}, fmt.Errorf("user %q is gone: %w", u.caller.Name, console.ErrEnd)
+		return admin.Result{}, fmt.Errorf("user %q was deleted: %w", u.caller.Name, console.ErrEnd)
 	}
 	return u.admin.Execute(ctx, now, c)
 }

@@ -42,7 +42,7 @@ func readKey(path string) (ssh.Signer, error) {
 		return nil, err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s may be read by others (mode %04o); want 0600", path, mode)
+		return nil, fmt.Errorf("%s is readable by others (mode %04o); want 0600", path, mode)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -53,7 +53,7 @@ func readKey(path string) (ssh.Signer, error) {
 		return nil, fmt.Errorf("%s is protected by a passphrase; want a key without one", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s holds no private key in PEM, as ssh-keygen writes it: %w", path, err)
+		return nil, fmt.Errorf("%s is not a PEM private key as written by ssh-keygen: %w", path, err)
 	}
 	return strong(path, key)
 }

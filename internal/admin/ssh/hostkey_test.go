@@ -57,9 +57,9 @@ func TestHostKeyMistakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		write(t, filepath.Join(dir, "text"), "no key"):                    "holds no private key in PEM",
-		write(t, filepath.Join(dir, "empty"), ""):                         "holds no private key in PEM",
-		write(t, filepath.Join(dir, "cut"), "-----BEGIN OPENSSH PRIVATE"): "holds no private key in PEM",
+		write(t, filepath.Join(dir, "text"), "no key"):                    "is not a PEM private key",
+		write(t, filepath.Join(dir, "empty"), ""):                         "is not a PEM private key",
+		write(t, filepath.Join(dir, "cut"), "-----BEGIN OPENSSH PRIVATE"): "is not a PEM private key",
 		filepath.Join(dir, "none", "key"):                                 "make the SSH host key",
 	} {
 		if _, err := HostKey(path); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {

@@ -60,7 +60,7 @@ func TestOpenSSHRunsLines(t *testing.T) {
 		{"status", "txlb 1.2, generation 1, 1 service, 3 hosts, 0 sessions\n", "", 0},
 		{"show hosts web spare --json", `{"text":"service  group`, "", 0},
 		{"addGroup web new; status", "generation 2", "", 0},
-		{"hostAdminDown web main nix", "", `error: hostAdminDown: there is no host "nix" in group "main"`, 1},
+		{"hostAdminDown web main nix", "", `error: hostAdminDown: unknown host "nix" in group "main"`, 1},
 		{"frobnicate", "", `error: there is no verb "frobnicate"`, 2},
 		{"hostAdminDown web", "", "error: hostAdminDown: GROUP is missing", 2},
 		{`"`, "", "error: column 1: the quote is not closed", 2},
@@ -88,11 +88,11 @@ func TestOpenSSHScript(t *testing.T) {
 	}
 	// With a pty it is as typed: errors end nothing, and there are questions.
 	out, errs, status = r.openssh("nix\nstatus\ndelHost web main b\nn\nhostAdminDown web main b\n", []string{"-tt", "-o", "LogLevel=ERROR"})
-	if status != 0 || errs != "" || !strings.Contains(out, "nothing is done") || !strings.Contains(out, "state ready -> maint") {
+	if status != 0 || errs != "" || !strings.Contains(out, "nothing was done") || !strings.Contains(out, "state ready -> maint") {
 		t.Errorf("with a pty: status %d\n%s\n%s", status, out, errs)
 	}
 	out, errs, status = r.openssh(strings.Repeat("help\n", 3000), []string{"-T"})
-	if status != 0 || errs != "" || strings.Count(out, "what runs, and what is wrong") != 3000 {
+	if status != 0 || errs != "" || strings.Count(out, "show state and problems") != 3000 {
 		t.Errorf("status %d, %d bytes\n%s", status, len(out), errs)
 	}
 }
@@ -162,7 +162,7 @@ func TestOpenSSHForwardsNothing(t *testing.T) {
 		want string
 	}{
 		{[]string{"-o", "ExitOnForwardFailure=yes", "-N", "-R", "127.0.0.1:0:127.0.0.1:1"}, "remote port forwarding failed"},
-		{[]string{"-W", "127.0.0.1:1"}, "there are only sessions here"},
+		{[]string{"-W", "127.0.0.1:1"}, "only sessions are available"},
 		{[]string{"-s"}, "subsystem request failed"},
 	} {
 		words := []string{}
@@ -290,7 +290,7 @@ func TestTerminalPrompt(t *testing.T) {
 	p.press("delHost web spare c", "Enter")
 	p.expect(`\nDelete host c\? [^\n]*No session is open on it\.\ndelHost web spare c: sure\? \(y/N\) *\n`)
 	p.press("n", "Enter")
-	p.expect(`\(y/N\) n\nnothing is done\ntxlb>`)
+	p.expect(`\(y/N\) n\nnothing was done\ntxlb>`)
 	p.press("half a line", "C-c")
 	p.expect(`\ntxlb> half a line\^C\ntxlb> *\n`)
 	p.press("Up", "Enter")

@@ -44,7 +44,7 @@ func newSession(c *connection, channel ssh.Channel) *session {
 }
 
 // errIdle ends a session that nobody uses.
-var errIdle = errors.New("nothing was typed and nothing shown for long: the session ends")
+var errIdle = errors.New("session closed: no input or output for too long")
 
 // serve answers the requests of the channel until it is closed, and runs what
 // they ask for.

@@ -103,7 +103,7 @@ func (l limits) withDefaults() limits {
 const maxTries = 6
 
 // errStopping is the end of the server, to its sessions.
-var errStopping = errors.New("txlb stops, or serves SSH here no longer: the session ends")
+var errStopping = errors.New("session closed: txlb is shutting down, or SSH was switched off")
 
 // server is one call of Serve.
 type server struct {
@@ -177,9 +177,9 @@ func (s *server) admit(from net.Addr) (release func(), why string) {
 	defer s.mu.Unlock()
 	switch {
 	case s.conns >= s.limits.connections:
-		return nil, fmt.Sprintf("there are %d connections already", s.conns)
+		return nil, fmt.Sprintf("limit of %d connections reached", s.conns)
 	case source.IsValid() && s.sources[source] >= s.limits.perSource:
-		return nil, fmt.Sprintf("there are %d connections from %s already", s.sources[source], source)
+		return nil, fmt.Sprintf("limit of %d connections from %s reached", s.sources[source], source)
 	}
 	s.conns++
 	s.sources[source]++

@@ -151,7 +151,7 @@ func parameters(r *http.Request) ([]admin.Word, error) {
 		case errors.As(err, &tooLarge):
 			return nil, fail(http.StatusRequestEntityTooLarge, "too_large", "the body is longer than %d bytes", maxBody)
 		case err != nil:
-			return nil, bad("the body did not come whole")
+			return nil, bad("the body is incomplete")
 		}
 		kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		switch {
@@ -195,10 +195,10 @@ func wordsOfJSON(body []byte) ([]admin.Word, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
 	if err := d.Decode(&object); err != nil || object == nil {
-		return nil, errors.New(`the body is no JSON object: want one such as {"service": "web"}`)
+		return nil, errors.New(`the body is not a JSON object: want one such as {"service": "web"}`)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("there is something behind the JSON object")
+		return nil, errors.New("unexpected data after the JSON object")
 	}
 	var words []admin.Word
 	for _, key := range slices.Sorted(maps.Keys(object)) {

@@ -133,7 +133,7 @@ func (w *weary) Accept() (net.Conn, error) {
 	return w.Listener.Accept()
 }
 
-// TestAcceptGoesOnWithoutDescriptors has what would end net/http pass.
+// TestAcceptGoesOnWithoutDescriptors has what would close net/http pass.
 func TestAcceptGoesOnWithoutDescriptors(t *testing.T) {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -246,9 +246,9 @@ func (l *live) watch(last string) (w *watcher, backlog []byte, err error) {
 	defer l.mu.Unlock()
 	switch {
 	case l.closed:
-		return nil, nil, busy("txlb is stopping")
+		return nil, nil, busy("txlb is shutting down")
 	case len(l.watchers) >= maxWatchers:
-		return nil, nil, busy(fmt.Sprintf("%d watch already", maxWatchers))
+		return nil, nil, busy(fmt.Sprintf("limit of %d live clients reached", maxWatchers))
 	}
 	d := l.s.opt.Director
 	if len(l.watchers) == 0 {

@@ -198,7 +198,7 @@ func (s *server) serveHistory(q *request) (answer, error) {
 func (s *server) serveStatic(q *request) (answer, error) {
 	data, kind, ok := s.pages.Static(strings.TrimPrefix(q.URL.Path, "/static/"))
 	if !ok {
-		return answer{}, fail(http.StatusNotFound, "unknown_path", "there is no such file; load the page again")
+		return answer{}, fail(http.StatusNotFound, "unknown_path", "no such file; reload the page")
 	}
 	return answer{kind: kind, body: data, cached: true}, nil
 }

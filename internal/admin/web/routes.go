@@ -136,7 +136,7 @@ func (s *server) answer(w http.ResponseWriter, q *request) (answer, error) {
 	}
 	switch {
 	case len(methods) == 0:
-		return answer{}, fail(http.StatusNotFound, "unknown_path", "there is nothing at this path; the pages begin at /, the API is described in /api/v1/openapi.json")
+		return answer{}, fail(http.StatusNotFound, "unknown_path", "nothing at this path; the pages start at /, the API is described in /api/v1/openapi.json")
 	case q.route == nil:
 		return answer{}, wrongMethod(q.URL.Path, methods)
 	case q.route.open:
@@ -229,7 +229,7 @@ func (s *server) called(hostport string) error {
 		}
 	}
 	return fail(http.StatusMisdirectedRequest, "host",
-		"the page is called by an address or by %s, and by no other name; others come with a certificate for them, or as the host of <web listen>",
+		"use an address or one of %s to reach the page; to allow another name, give a certificate for it or set it in <web listen>",
 		strings.Join(known, ", "))
 }
 
@@ -241,7 +241,7 @@ func (s *server) sameSite(q *request) error {
 		err = errors.New("cross-site request")
 	}
 	if err != nil {
-		return fail(http.StatusForbidden, "cross_site", "the request was sent by a page of another site; it was not done")
+		return fail(http.StatusForbidden, "cross_site", "the request was sent by a page of another site; it was rejected")
 	}
 	return nil
 }

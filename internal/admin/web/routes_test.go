@@ -352,7 +352,7 @@ func TestBrowserIsLedBack(t *testing.T) {
 	}
 	_, cookie = post(r.url+"/", "service", "web", "group", "main", "name", "<b>none</b>", "weight", "7")
 	a := r.do("boss", "GET", "/", "", "Cookie", cookie)
-	if !strings.Contains(a.body, "there is no host") || strings.Contains(a.body, "<b>none") {
+	if !strings.Contains(a.body, "unknown host") || strings.Contains(a.body, "<b>none") {
 		t.Error("the refusal is not shown, or shown as HTML")
 	}
 	// The page's script gets a part of a page.

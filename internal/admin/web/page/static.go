@@ -61,7 +61,7 @@ func newFiles() files {
 func (f files) address(name string) (string, error) {
 	a, ok := f.addresses[name]
 	if !ok {
-		return "", fmt.Errorf("there is no static file %s", name)
+		return "", fmt.Errorf("unknown static file %s", name)
 	}
 	return a, nil
 }
