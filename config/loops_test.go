@@ -141,7 +141,7 @@ func TestLoopsOfManyServices(t *testing.T) {
 	if l := Loops(c, nil); len(l) != n || !strings.Contains(l[0].String(), "through s2, s3, s4, s5, s6, s7, s8, s9 and 19990 more:") {
 		t.Errorf("%d loops in a circle: %.300v", len(l), l[0])
 	}
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > 20*time.Second { // work with the square of the number takes minutes
 		t.Errorf("a chain of %d services took %v", n, took)
 	}
 }

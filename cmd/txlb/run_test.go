@@ -507,7 +507,7 @@ func TestUnresolvedHostIsLeftOut(t *testing.T) {
 	}()
 	p := txlb(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g" scheduler="roundr">
 		<host name="ghost" ip="no-such-host.invalid:80"/><host name="real" ip="%s"/></group></service></config>`, ln.Addr()))
-	p.expect(`left out until its name resolves" service=web group=g host=ghost`)
+	p.expect(`host not used until its name resolves" service=web group=g host=ghost`)
 	for range 5 {
 		c, err := net.Dial("tcp", p.addr("web", 0))
 		if err != nil {
