@@ -28,6 +28,10 @@ test: lint ## every test: style, all systems, both engines, race detector, real 
 	$(GO) test -race ./...
 	$(GO) test -tags portable ./engine
 
+.PHONY: quick
+quick: ## the tests without the long ones, in under a minute: installs nothing, needs no root
+	TXLB_INSTALL=no $(GO) test -short ./...
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, and that every system and processor builds
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // TestMain plays a role if this process was started for one, and else fails
@@ -67,6 +68,7 @@ func pick[T named](t *testing.T, all []T, names ...string) []T {
 // The whole way, for a few seconds: every kind of figure is there, nothing
 // fails, and nothing is left behind.
 func TestSmoke(t *testing.T) {
+	testkit.Long(t)
 	debian.NeedFor(t, "nginx", "wrk")
 	fixed := pick(t, workloads(), "rate5k")[0]
 	fixed.run = func(ctx context.Context, tr *trial) error {

@@ -121,7 +121,7 @@ func unixBacklog(t *testing.T, backlog int) net.Listener {
 // clients at once are served through a queue of 16, and the host stays up.
 func TestB70FullQueueOfAUnixHostIsAskedAgain(t *testing.T) {
 	const clients = 300
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		ln := unixBacklog(t, 16)
 		path, err := sched.ParseAddr("unix:" + ln.Addr().String())
 		if err != nil {
@@ -148,7 +148,7 @@ func TestB70FullQueueOfAUnixHostIsAskedAgain(t *testing.T) {
 
 // A queue that stays full for the connect time is a host that does not answer.
 func TestB70QueueThatStaysFullIsATimeout(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		ln := unixBacklog(t, 0)
 		defer func() { _ = ln.Close() }()
 		dial(t, "unix:"+ln.Addr().String())
@@ -186,7 +186,7 @@ func TestB70QueueThatStaysFullIsATimeout(t *testing.T) {
 // not to blame.
 func TestB72EndOfTotalBlamesNoHost(t *testing.T) {
 	hole := silent(t)
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		for _, connect := range []time.Duration{0, time.Hour} {
 			times := testTimeouts
 			times.Connect, times.Total = connect, 200*time.Millisecond
@@ -213,7 +213,7 @@ func TestB72EndOfTotalBlamesNoHost(t *testing.T) {
 // began afterwards does.
 func TestB73ConnectFromBeforeTheHostCameBack(t *testing.T) {
 	hole := silent(t)
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		times := testTimeouts
 		times.Connect = 300 * time.Millisecond
 		r := newRig(t, opt, Route{Timeouts: times}, hole)

@@ -95,7 +95,7 @@ func TestB07StalledClientGetsAllAndB08StalledBackend(t *testing.T) {
 }
 
 func TestB09StalledReaderHoldsUpNothingElse(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		opt.Loops = 1 // both sessions on one loop
 		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
 			if one := make([]byte, 1); one[0] == 0 {
@@ -154,7 +154,7 @@ func TestB13HalfClosedTimeout(t *testing.T) {
 	times := testTimeouts
 	times.HalfClosed = half
 	hold := func(p *peer) { _, _ = io.Copy(io.Discard, p.Conn); <-p.t.Context().Done() }
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		t.Run("the backend stays silent", func(t *testing.T) {
 			t.Parallel()
 			seen := make(chan time.Time, 1)

@@ -259,7 +259,7 @@ func silent(t *testing.T) sched.Addr {
 
 func TestB27ConnectTimeout(t *testing.T) {
 	hole := silent(t)
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		times := testTimeouts
 		times.Connect = 300 * time.Millisecond
 		r := newRig(t, opt, Route{Timeouts: times}, hole, backendServer(t, answer("b")))
@@ -500,7 +500,7 @@ func TestB54Drain(t *testing.T) {
 // A session that is closed with bytes on the way ends by a reset: after a clean
 // end the reader would take what it has for all there was.
 func TestB54LostBytesAreNoCleanEnd(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { _, _ = p.Write(make([]byte, 32<<20)) }))
 		c := r.dial()
 		r.standstill()
@@ -530,7 +530,7 @@ func TestB25HostThatIsDownGetsNoClient(t *testing.T) {
 }
 
 func TestB57IdleTimeout(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		times := testTimeouts
 		times.Idle = 800 * time.Millisecond
 		r := newRig(t, opt, Route{Timeouts: times}, backendServer(t, echo))
@@ -557,7 +557,7 @@ func TestB57IdleTimeout(t *testing.T) {
 // At the session limit clients wait in the kernel's queue and are served as
 // soon as there is room.
 func TestSessionLimit(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		opt.MaxSessions = 4
 		r := newRig(t, opt, Route{}, backendServer(t, echo))
 		var first []*peer

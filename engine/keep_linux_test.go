@@ -29,6 +29,7 @@ func (r *rig) options() (all [][2][3]int) {
 // the backend's when it is connected and, for keep-alive, when it has lived for a
 // while. A change reaches the listener and the sessions that are there.
 func TestKeptTimeoutsReachTheSockets(t *testing.T) {
+	t.Parallel()
 	for name, opt := range modes {
 		if name != "auto" {
 			continue

@@ -17,6 +17,9 @@ var modes = map[string]Options{
 	"astray": {Splice: SpliceAuto, ringFrom: 1, governor: governor{time.Millisecond, wander}},
 }
 
+// longModes are left out by go test -short.
+var longModes = []string{"always", "never", "astray"}
+
 // wander decides by lot who runs which loop.
 func wander(runner []int, _ []float64) []handover {
 	loop := rand.IntN(len(runner))

@@ -6,13 +6,17 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TCP's keep-alive runs on both sides of a half-closed session: a client that
 // has gone without a word is found out long before the timeout.
 func TestHalfClosedSessionsAreProbed(t *testing.T) {
+	t.Parallel()
 	ended := make(chan *peer, 1)
-	r := newRig(t, Options{Loops: 1}, Route{}, backendServer(t, func(p *peer) {
+	times := testTimeouts
+	times.KeepAlive = time.Minute
+	r := newRig(t, Options{Loops: 1}, Route{Timeouts: times}, backendServer(t, func(p *peer) {
 		p.expectEOF()
 		ended <- p
 		<-p.t.Context().Done()

@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,18 +20,44 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+// Tests that run at once wait most of the time, so more of them than there are
+// processors do.
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8")
+	testkit.Main(m)
+}
 
 const patience = testkit.Patience
 
 var eventually = testkit.Eventually
 
-// eachMode runs a test in every mode that the engine has.
-func eachMode(t *testing.T, test func(t *testing.T, opt Options)) {
+// modesToTest yields every mode that the engine has, with two loops.
+func modesToTest(yield func(name string, opt Options) bool) {
 	for name, opt := range modes {
+		if testing.Short() && slices.Contains(longModes, name) {
+			continue
+		}
 		opt.Loops = 2
+		if !yield(name, opt) {
+			return
+		}
+	}
+}
+
+// eachMode runs a test in every mode.
+func eachMode(t *testing.T, test func(t *testing.T, opt Options)) {
+	for name, opt := range modesToTest {
 		t.Run(name, func(t *testing.T) { test(t, opt) })
 	}
+}
+
+// eachModeAtOnce is eachMode for a test that waits most of its time and does not
+// measure what it costs.
+func eachModeAtOnce(t *testing.T, test func(t *testing.T, opt Options)) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		t.Parallel()
+		test(t, opt)
+	})
 }
 
 // rig is an engine with one service, "web", in front of hosts that the test

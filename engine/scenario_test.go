@@ -47,7 +47,7 @@ type scene struct {
 // play plays scenes in every mode of the engine.
 func play(t *testing.T, scenes ...scene) {
 	t.Helper()
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		for _, sc := range scenes {
 			t.Run(sc.name, func(t *testing.T) { sc.play(t, opt) })
 		}

@@ -61,7 +61,7 @@ func TestEndSessionsOfOneHost(t *testing.T) {
 
 // A session ended by an operator while bytes are on the way ends by a reset.
 func TestEndSessionsLoseNoBytesSilently(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt Options) {
 		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { _, _ = p.Write(make([]byte, 32<<20)) }))
 		c := r.dial()
 		r.standstill()

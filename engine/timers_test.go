@@ -22,7 +22,7 @@ func TestB76ShorterIdleTimeReachesSessions(t *testing.T) {
 		"half-closed, none before": {Timeouts{}, Timeouts{HalfClosed: short}, true, "sD"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachMode(t, func(t *testing.T, opt Options) {
+			eachModeAtOnce(t, func(t *testing.T, opt Options) {
 				var ends atomic.Int64 // that the backend has got
 				over := make(chan struct{})
 				times := test.before

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // leave lowers the program's limit of open files until it can open as many
@@ -207,6 +209,7 @@ func TestB63UnprivilegedUser(t *testing.T) {
 // Sessions in which nothing can move cost no processor time, whatever it is
 // that they wait for.
 func TestB21WaitingCostsNothing(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	const sessions = 100
 	connect := func(t *testing.T, b *balancer) (conns []net.Conn) {

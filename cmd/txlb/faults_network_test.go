@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // network is two network namespaces with a cable between them: the program is
@@ -475,6 +476,7 @@ func (readOnly) CloseWrite() error           { return nil }
 // ends after unacked, be it the client or the host, though idle is an hour. Without
 // unacked the kernel tries for a quarter of an hour, and so does the session.
 func TestDeadPeersWithUnacknowledgedData(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	const unacked = 3 * time.Second
 	for name, test := range map[string]struct {

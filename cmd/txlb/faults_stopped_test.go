@@ -14,18 +14,23 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // eachEngine runs a test with the program on event loops, with and without a ring,
 // and with that on the portable engine.
 func eachEngine(t *testing.T, test func(t *testing.T, balance func(services string) *balancer)) {
 	t.Run("ring", func(t *testing.T) {
+		t.Parallel()
 		test(t, func(services string) *balancer { return balance(t, `<engine ring="auto"/>`+services) })
 	})
 	t.Run("no ring", func(t *testing.T) {
+		t.Parallel()
 		test(t, func(services string) *balancer { return balance(t, services) })
 	})
 	t.Run("portable", func(t *testing.T) {
+		t.Parallel()
 		path := filepath.Join(t.TempDir(), "txlb")
 		if out, err := exec.Command("go", "build", "-tags", "portable", "-o", path, ".").CombinedOutput(); err != nil {
 			t.Fatalf("go build: %v\n%s", err, out)
@@ -60,6 +65,7 @@ func (b *balancer) stop(d time.Duration, meanwhile func()) {
 // Clients send while the program stands still for longer than their idle time: no
 // session ends. One whose client has said nothing ends as idle.
 func TestB66WhatCameWhileTheProgramStoodStillCounts(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	const clients, idle = 300, 2 * time.Second
 	eachEngine(t, func(t *testing.T, balance func(string) *balancer) {
@@ -102,6 +108,7 @@ func isTimeout(err error) bool {
 // The program stands still for longer than a check may take: no healthy host is
 // taken out, and one that is dead is.
 func TestB66ChecksWhileTheProgramStoodStill(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	const hosts, stops = 30, 3
 	for name, check := range map[string]string{

@@ -24,6 +24,7 @@ func TestB68ReadersAgreeAfterAnAddressChanges(t *testing.T) {
 		{"reload", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			one, two := server(t, named("1")), server(t, named("2"))
 			sock := filepath.Join(socketFolder(t), "a.sock")
 			doc := func(ip string) string {

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -44,7 +45,10 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// Tests that run at once wait most of the time, so more of them than there are
+// processors do.
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "4")
 	code := m.Run()
 	if path, err := binary(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(path))

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // txlbFile runs a configuration from a file that the test goes on to change.
@@ -232,6 +234,7 @@ func TestB53ListenersByReload(t *testing.T) {
 
 // A thousand reloads under load: no client fails, and nothing is left behind.
 func TestB64ThousandReloads(t *testing.T) {
+	testkit.Long(t)
 	hosts := []string{server(t, named("a")), server(t, named("b")), server(t, named("c"))}
 	port, other := freePort(t), freePort(t)
 	metricsPort := freePort(t)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // webConfig is three hosts behind a port that the kernel chooses.
@@ -75,6 +76,7 @@ func established(t *testing.T, port int) (n int) {
 // one when a server is killed and started again, but for those that the server
 // takes with it: whether they were done, no balancer can know (behaviour 34).
 func TestNginxUnderLoad(t *testing.T) {
+	testkit.Long(t)
 	debian.NeedFor(t, "nginx", "ab")
 	const requests = 20_000
 	ports := [3]int{freePort(t), freePort(t), freePort(t)}
@@ -607,6 +609,7 @@ func TestAncestorsSampleBalances(t *testing.T) {
 
 // The sample configuration is right, and systemd accepts the unit.
 func TestSamples(t *testing.T) {
+	t.Parallel()
 	if status, out := call(t, "check", "-c", "../../etc/config.xml"); status != 0 || strings.Contains(out, "warning") {
 		t.Errorf("check of the sample: %d, %s", status, out)
 	}

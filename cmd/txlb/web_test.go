@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // operator is the hash of the password wonder.
@@ -165,6 +166,7 @@ func TestPageThatCannotBe(t *testing.T) {
 
 // /readyz knows of services without a usable host if it is asked to.
 func TestReadyzWithoutUsableHost(t *testing.T) {
+	t.Parallel()
 	a := server(t, named("a"))
 	doc := func(readyz, state string) string {
 		return `<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="` + a + `" state="` + state + `"/></group></service>
@@ -228,6 +230,7 @@ func TestReadyzWhileDraining(t *testing.T) {
 // Somebody attacks the page with slow requests: clients are served, and so are
 // other admins.
 func TestSlowAttackOnThePage(t *testing.T) {
+	testkit.Long(t)
 	debian.NeedFor(t, "slowhttptest")
 	a := server(t, named("a"))
 	p := txlb(t, `<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="`+a+`"/></group></service>

@@ -15,6 +15,7 @@ import (
 func TestLinkLocalAddresses(t *testing.T) {
 	for _, ring := range []string{"auto", "off"} {
 		t.Run("ring "+ring, func(t *testing.T) {
+			t.Parallel()
 			n := newNetwork(t)
 			const front, back = "fe80::91:1", "fe80::91:2"
 			addresses := func() {

@@ -34,3 +34,11 @@ func Nobody(t testing.TB) string {
 	defer func() { _ = ln.Close() }()
 	return ln.Addr().String()
 }
+
+// Long skips a test that takes too long for "go test -short".
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
+}
