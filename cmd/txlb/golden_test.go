@@ -26,24 +26,8 @@ var update = flag.Bool("update", false, "write testdata/golden as the program an
 // from run to run. A change of a file there is a change for users:
 // go test ./cmd/txlb -run TestGolden -update.
 func TestGolden(t *testing.T) {
-	echo, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = echo.Close() }()
-	go func() {
-		for {
-			c, err := echo.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-			}()
-		}
-	}()
-	_, port, _ := net.SplitHostPort(echo.Addr().String())
+	backend := answering(t, repeat)
+	_, port, _ := net.SplitHostPort(backend)
 	web, mail, page, metrics := freePort(t), freePort(t), freePort(t), freePort(t)
 	socket := filepath.Join(socketFolder(t), "a.sock")
 	p, file := txlbFile(t, fmt.Sprintf(`<config>
@@ -72,7 +56,7 @@ func TestGolden(t *testing.T) {
   </admin>
   <manager><hostCheck enable="no"/></manager>
 </config>
-`, web, echo.Addr(), mail, page, socket, metrics))
+`, web, backend, mail, page, socket, metrics))
 
 	session := func() net.Conn {
 		c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", web))

@@ -302,3 +302,30 @@ func statusField(t *testing.T, pid int, field string) int {
 	t.Fatalf("no %s in the status of process %d", field, pid)
 	return 0
 }
+
+// answering listens on a free port of this machine and has talk to each client,
+// until the test ends.
+func answering(t *testing.T, talk func(net.Conn)) (address string) {
+	t.Helper()
+	ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				talk(c)
+				_ = c.Close()
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// repeat sends back what comes.
+func repeat(c net.Conn) { _, _ = io.Copy(c, c) }

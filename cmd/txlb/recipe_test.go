@@ -80,24 +80,10 @@ func TestCounterRecipe(t *testing.T) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 
-	echo, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = echo.Close() }()
-	go func() {
-		for {
-			c, err := echo.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
-		}
-	}()
 	socket, page := filepath.Join(socketFolder(t), "a.sock"), freePort(t)
 	p := run(t, program, "run", "-c", write(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/><group name="main"><host name="a" ip="%s"/></group></service>
 		<admin><web listen="127.0.0.1:%d" secure="no"/><socket path="%s"/><user name="boss" password="$1$abcdefgh$hqvCbNwzGGtJDzHd8m2pC1" access="full"/></admin></config>`,
-		echo.Addr(), page, socket)))
+		answering(t, repeat), page, socket)))
 	p.expect("msg=ready")
 	c, err := net.Dial("tcp4", p.addr("web", 0))
 	if err != nil {

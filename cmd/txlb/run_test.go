@@ -492,23 +492,9 @@ func TestPortInUse(t *testing.T) {
 // A host whose name does not resolve is reported and left out; the others
 // serve.
 func TestUnresolvedHostIsLeftOut(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Write([]byte("here"))
-			_ = c.Close()
-		}
-	}()
+	real := answering(t, func(c net.Conn) { _, _ = io.WriteString(c, "here") })
 	p := txlb(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g" scheduler="roundr">
-		<host name="ghost" ip="no-such-host.invalid:80"/><host name="real" ip="%s"/></group></service></config>`, ln.Addr()))
+		<host name="ghost" ip="no-such-host.invalid:80"/><host name="real" ip="%s"/></group></service></config>`, real))
 	p.expect(`host not used until its name resolves" service=web group=g host=ghost`)
 	for range 5 {
 		c, err := net.Dial("tcp", p.addr("web", 0))
