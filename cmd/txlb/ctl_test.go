@@ -152,13 +152,13 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 	if out, err := onTerminal("n\n", "delService spare"); err == nil || !strings.Contains(out, "Delete service spare? Its listeners close and new clients are refused. No session is open") {
 		t.Errorf("what would follow is not said: %v: %q", err, out)
 	}
-	if out, err := onTerminal("n\n", "'shutdown sessions server spare.main/x'"); err == nil || !strings.Contains(out, "shutdown sessions server spare.main/x: sure? [y/N]") || !strings.Contains(out, "nothing was done") {
+	if out, err := onTerminal("n\n", "'shutdown sessions server spare.main/x'"); err == nil || !strings.Contains(out, "shutdown sessions server spare.main/x: continue? [y/N]") || !strings.Contains(out, "nothing was done") {
 		t.Errorf("%v: %q", err, out)
 	}
-	if out, err := onTerminal("n\n", "rollback"); err == nil || !strings.Contains(out, "Undo the last change?") || !strings.Contains(out, "rollback: sure? [y/N]") {
+	if out, err := onTerminal("n\n", "rollback"); err == nil || !strings.Contains(out, "Undo the last change?") || !strings.Contains(out, "rollback: continue? [y/N]") {
 		t.Errorf("%v: %q", err, out)
 	}
-	if out, err := onTerminal("", "get weight spare.main/x"); err != nil || !strings.Contains(out, "1 (initial 1)") || strings.Contains(out, "sure?") {
+	if out, err := onTerminal("", "get weight spare.main/x"); err != nil || !strings.Contains(out, "1 (initial 1)") || strings.Contains(out, "continue?") {
 		t.Errorf("%v: %q", err, out)
 	}
 	if out, err := onTerminal("", "show pprof heap"); err == nil || !strings.Contains(out, "binary file") {
@@ -170,7 +170,7 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 	// So is what leaves a service without a usable host, also in HAProxy's words;
 	// with --yes, --force or without a terminal it is done and said.
 	for _, words := range []string{"setHost web main b state=drain", "set server web.main/b state maint", "hostAdminDown web main b"} {
-		if out, err := onTerminal("", "'"+words+"'"); err != nil || strings.Contains(out, "sure?") {
+		if out, err := onTerminal("", "'"+words+"'"); err != nil || strings.Contains(out, "continue?") {
 			t.Errorf("%s: %v: %q", words, err, out)
 		}
 	}
@@ -192,7 +192,7 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 	if got := ctlOf(t, "", "-s", path, "hostAdminUp web main a; setHost web main a weight=0"); got.status != 0 || !strings.Contains(got.out, "warning: "+last) {
 		t.Errorf("without a terminal: %+v", got)
 	}
-	if out, err := onTerminal("", "--yes 'setHost web main a weight=1; setHost web main a weight=0'"); err != nil || strings.Contains(out, "sure?") {
+	if out, err := onTerminal("", "--yes 'setHost web main a weight=1; setHost web main a weight=0'"); err != nil || strings.Contains(out, "continue?") {
 		t.Errorf("%v: %q", err, out)
 	}
 	if out, err := onTerminal("frobnicate\nget weight web.main/b\nquit\n", ""); err != nil || !strings.Contains(out, "unknown verb") || !strings.Contains(out, "1 (initial 1)") {

@@ -99,7 +99,7 @@ func (t *Terminal) do(ctx context.Context, x Executor, line string, e *editor) e
 				return fmt.Errorf("%w: %w", errGoneWriting, err)
 			}
 		}
-		switch answer, err := e.read(strings.Join(doomed, "; ")+": sure? (y/N) ", true); {
+		switch answer, err := e.read(strings.Join(doomed, "; ")+": continue? (y/N) ", true); {
 		case err != nil && !errors.Is(err, errDropped):
 			return err
 		case err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(answer))):

@@ -66,7 +66,7 @@ func TestHostKeyMistakes(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if _, err := HostKey(open); runtime.GOOS != "windows" && (err == nil || !strings.Contains(err.Error(), "may be read by others (mode 0644); want 0600")) {
+	if _, err := HostKey(open); runtime.GOOS != "windows" && (err == nil || !strings.Contains(err.Error(), "is readable by others (mode 0644); want 0600")) {
 		t.Errorf("a key that others may read: %v", err)
 	}
 }

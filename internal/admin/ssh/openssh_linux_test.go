@@ -57,11 +57,11 @@ func TestOpenSSHRunsLines(t *testing.T) {
 		words, out, errs string
 		status           int
 	}{
-		{"status", "txlb 1.2, generation 1, 1 service, 3 hosts, 0 sessions\n", "", 0},
+		{"status", "txlb 1.2, generation 1, 1 service, 3 hosts, 0 sessions, up ", "", 0},
 		{"show hosts web spare --json", `{"text":"service  group`, "", 0},
 		{"addGroup web new; status", "generation 2", "", 0},
 		{"hostAdminDown web main nix", "", `error: hostAdminDown: unknown host "nix" in group "main"`, 1},
-		{"frobnicate", "", `error: there is no verb "frobnicate"`, 2},
+		{"frobnicate", "", `error: unknown verb "frobnicate"`, 2},
 		{"hostAdminDown web", "", "error: hostAdminDown: GROUP is missing", 2},
 		{`"`, "", "error: column 1: the quote is not closed", 2},
 		{"top", "", "error: top needs a terminal", 1},
@@ -288,13 +288,13 @@ func TestTerminalPrompt(t *testing.T) {
 	p.press("hostAdminD", "Tab", "w", "Tab", "s", "Tab", "c", "Enter")
 	p.expect(`\ntxlb> hostAdminDown web spare c\ngeneration 2: set host`)
 	p.press("delHost web spare c", "Enter")
-	p.expect(`\nDelete host c\? [^\n]*No session is open on it\.\ndelHost web spare c: sure\? \(y/N\) *\n`)
+	p.expect(`\nDelete host c\? [^\n]*No session is open on it\.\ndelHost web spare c: continue\? \(y/N\) *\n`)
 	p.press("n", "Enter")
 	p.expect(`\(y/N\) n\nnothing was done\ntxlb>`)
 	p.press("half a line", "C-c")
 	p.expect(`\ntxlb> half a line\^C\ntxlb> *\n`)
 	p.press("Up", "Enter")
-	p.expect(`(?s)sure.*txlb> delHost web spare c\nDelete host c\?[^\n]*\ndelHost web spare c: sure`)
+	p.expect(`(?s)continue.*txlb> delHost web spare c\nDelete host c\?[^\n]*\ndelHost web spare c: continue`)
 	p.press("yes", "Enter")
 	p.expect(`\ngeneration 3: `)
 
@@ -348,12 +348,12 @@ func TestTerminalRunsOneLine(t *testing.T) {
 	p.expect(`ended 0, restored`)
 
 	p = r.sshPane(t, 80, 24, nil, "show hosts; nix")
-	p.expect(`(?s)service +group.*error: there is no verb.*ended 2, restored`)
+	p.expect(`(?s)service +group.*error: unknown verb.*ended 2, restored`)
 	if coloured := p.tmux("capture-pane", "-p", "-e"); !strings.Contains(coloured, "\x1b[32m") || !strings.Contains(coloured, "\x1b[31m") {
 		t.Errorf("no colours: %q", coloured)
 	}
 	p = r.sshPane(t, 80, 24, []string{"NO_COLOR=1"}, "show hosts; nix")
-	p.expect(`(?s)service +group.*error: there is no verb.*ended 2, restored`)
+	p.expect(`(?s)service +group.*error: unknown verb.*ended 2, restored`)
 	if bare := p.tmux("capture-pane", "-p", "-e"); strings.Contains(bare, "\x1b[32m") || strings.Contains(bare, "\x1b[31m") {
 		t.Errorf("colours in spite of NO_COLOR: %q", bare)
 	}
@@ -368,7 +368,7 @@ func TestTerminalIsToldTheEnd(t *testing.T) {
 	p.press("top", "Enter")
 	p.expect(`^txlb \d\d:`)
 	r.stop()
-	p.expect(`(?s)\ntxlb> top\n.*txlb stops.*ended 1, restored`)
+	p.expect(`(?s)\ntxlb> top\n.*txlb is shutting down.*ended 1, restored`)
 	r.ended()
 }
 

@@ -52,7 +52,7 @@ func TestHundredSessions(t *testing.T) {
 			for n := range 3 {
 				_, _ = fmt.Fprintf(s2w{sh.keys}, "show hosts web main; nix%d\r", n)
 				end := time.Now().Add(patience)
-				for !strings.Contains(sh.out.String(), fmt.Sprintf("no verb \"nix%d\"", n)) {
+				for !strings.Contains(sh.out.String(), fmt.Sprintf("unknown verb \"nix%d\"", n)) {
 					if time.Now().After(end) {
 						t.Errorf("session %d has no answer: %q", i, sh.out.String())
 						return
@@ -196,7 +196,7 @@ func TestOutputLargerThanTheWindow(t *testing.T) {
 	if err := s.Start(strings.Repeat("help;", times)); err != nil {
 		t.Fatal(err)
 	}
-	n, line := 0, "status\n    what runs"
+	n, line := 0, "status\n    show state"
 	text, err := io.ReadAll(out)
 	if err != nil {
 		t.Fatal(err)
@@ -282,7 +282,7 @@ func TestUsersLoseTheirPowers(t *testing.T) {
 	change(func(c *config.Config) { c.Admin.Users = c.Admin.Users[:2] })
 	sh.press("sta\t")
 	sh.press("tus\r")
-	sh.expect(`user "second" is gone`)
+	sh.expect(`user "second" was deleted`)
 	var exit *ssh.ExitError
 	if err := sh.Wait(); !errors.As(err, &exit) || exit.ExitStatus() != 1 {
 		t.Errorf("the session ends with %v", err)
@@ -435,7 +435,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if _, err := a.NewSession(); err == nil {
 		t.Error("a third session in one connection")
 	}
-	wants(t, r.log.String(), "there are 2 connections from 127.0.0.1/32 already", "there are 3 connections already")
+	wants(t, r.log.String(), "limit of 2 connections from 127.0.0.1/32 reached", "limit of 3 connections reached")
 }
 
 func TestDeadlines(t *testing.T) {
