@@ -136,10 +136,12 @@ func faulty(t *testing.T, call, when string, errnos string, test func(t *testing
 
 const someSessions = 24
 
-// A call that a signal interrupts is made again. Nobody notices.
+// A call that a signal interrupts is made again. Nobody notices. epoll_pwait is not
+// tried: Go's runtime waits with it too, and ends the process if strace lets go of it
+// in the middle of the call (ENOSYS). The runtime's own signals interrupt the loops'.
 func TestB60InterruptedCallsAreInvisible(t *testing.T) {
 	t.Parallel()
-	for _, call := range strings.Fields("splice accept4 connect recvfrom sendto epoll_pwait") {
+	for _, call := range strings.Fields("splice accept4 connect recvfrom sendto") {
 		faulty(t, call, "1+2", "EINTR", func(t *testing.T, rule string) {
 			if _, o, _, _ := onFault(t, rule, someSessions, true); o.whole != someSessions {
 				t.Errorf("clients noticed: %+v", o)

@@ -110,6 +110,7 @@ type window struct {
 	*process
 	master *os.File
 	slave  *os.File
+	was    unix.Termios // its modes before the program began
 }
 
 // onTerminal starts a program on a terminal of its own. What it shows is the
@@ -134,6 +135,7 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, width, height uint16) *window {
 	}
 	w := &window{master: master, slave: slave}
 	w.resize(t, width, height)
+	w.was = w.modes(t)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	cmd.Stdin = slave
 	w.process = startOn(t, cmd, slave, master)
@@ -230,9 +232,8 @@ func TestTop(t *testing.T) {
 			cmd := exec.Command(bin, "top", "-s", path)
 			cmd.Env = append(os.Environ(), "NO_COLOR=1")
 			w := onTerminal(t, cmd, 40, 10)
-			was := w.modes(t)
 			w.expect(`name +health +sess +new/s`)
-			if w.modes(t) == was {
+			if w.modes(t) == w.was {
 				t.Error("the terminal is not raw: keys would need Enter")
 			}
 			w.resize(t, 120, 20)
@@ -242,7 +243,7 @@ func TestTop(t *testing.T) {
 				t.Errorf("exit status %d", status)
 			}
 			eventually(t, "the terminal is given back", func() bool { return strings.HasSuffix(w.out.String(), "\x1b[?1049l") })
-			if w.modes(t) != was {
+			if w.modes(t) != w.was {
 				t.Error("the modes of the terminal are not as they were")
 			}
 			if regexp.MustCompile(`\x1b\[\d+m`).MatchString(w.out.String()) {
