@@ -87,7 +87,7 @@ type loopGraph struct {
 }
 
 // loopPort is which services listen on a port: by address, the unspecified ones
-// standing for every address, and by what is no address.
+// standing for every address, and by a text that is not an address.
 type loopPort struct {
 	addresses map[netip.Addr][]int
 	names     map[string][]int

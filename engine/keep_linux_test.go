@@ -25,7 +25,7 @@ func (r *rig) options() (all [][2][3]int) {
 	return all
 }
 
-// The kernel is told of keep-alive and unacked: the client's side by the listener,
+// The kernel gets keep-alive and unacked: the client's side by the listener,
 // the backend's when it is connected and, for keep-alive, when it has lived for a
 // while. A change reaches the listener and the sessions that are there.
 func TestKeptTimeoutsReachTheSockets(t *testing.T) {
