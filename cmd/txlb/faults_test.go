@@ -342,6 +342,22 @@ func (s *bystanders) ping() {
 	}
 }
 
+// chorus makes all of them say a word before it hears the first.
+func (s *bystanders) chorus() {
+	s.t.Helper()
+	for _, c := range s.conns {
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if _, err := c.Write([]byte("word")); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	for _, c := range s.conns {
+		if _, err := io.ReadFull(c, make([]byte, len("word"))); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 // finish moves a stream over each to its end.
 func (s *bystanders) finish() {
 	s.t.Helper()
