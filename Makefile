@@ -59,6 +59,8 @@ QEMU_CANNOT = ^(TestLoopbackIsNotPaced|TestZones|TestB69FirstAnswerOfTwoWrites)$
 .PHONY: fuzz
 fuzz: ## fuzz the parsers and the sessions for a minute each
 	$(GO) test ./config -run '^$$' -fuzz FuzzParse -fuzztime 60s
+	$(GO) test ./internal/words -run '^$$' -fuzz FuzzParse -fuzztime 60s
+	$(GO) test ./internal/words -run '^$$' -fuzz FuzzQuote -fuzztime 60s
 	$(GO) test ./internal/passwd -run '^$$' -fuzz FuzzVerify -fuzztime 60s
 	$(GO) test ./engine -run '^$$' -fuzz FuzzSessions -fuzztime 60s
 	$(GO) test ./internal/admin/console -run '^$$' -fuzz FuzzKeys -fuzztime 60s

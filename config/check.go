@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Bounds of values, the same in a document and in a model changed at run time.
@@ -268,7 +270,7 @@ func (k *checker) name(line int, what, name string, seen map[string]bool, broken
 		k.fail(line, "a second %s %q; names are unique", what, name)
 	case !printable(name):
 		k.fail(line, "%s name %q has a non-printable character; use letters, digits and _ . : -", what, name)
-	case !plainName(name):
+	case !words.Plain(name):
 		k.warn(line, "%s name %q has to be quoted in commands; names of 1 to 64 letters, digits and _ . : - need not", what, name)
 	}
 	seen[name] = true

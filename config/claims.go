@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/txlb/txlb/internal/words"
 )
 
 // claim is what an edit does to addresses that are listened on.
@@ -27,7 +29,7 @@ func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
 		seed.kids = []*node{bornAs(listens[0])}
 		open = append(open, claim{
 			edit: Edit{
-				text: fmt.Sprintf("addService %s %s%s", quoteName(s.key), Quote(first), options(listens[0], "ip")), live: true,
+				text: fmt.Sprintf("addService %s %s%s", words.QuoteName(s.key), words.Quote(first), options(listens[0], "ip")), live: true,
 				ops: []op{{kind: opAdd, kids: []*node{seed}}},
 			}, takes: []string{first}, service: s.key, fresh: true,
 		})
@@ -44,7 +46,7 @@ func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
 			continue
 		}
 		c := claim{
-			edit:    Edit{text: "delService " + quoteName(s.key), live: true, ops: []op{{kind: opDelete, gone: []step{s.step()}}}},
+			edit:    Edit{text: "delService " + words.QuoteName(s.key), live: true, ops: []op{{kind: opDelete, gone: []step{s.step()}}}},
 			service: s.key, gone: true,
 		}
 		for _, l := range s.of("listen") {
@@ -70,7 +72,7 @@ func (d *differ) opened(a, b *node) []claim {
 		}
 		address := l.get("ip")
 		begin := len(d.edits)
-		d.verb(fmt.Sprintf("addListen %s %s%s", quoteName(b.key), Quote(address), options(l, "ip")),
+		d.verb(fmt.Sprintf("addListen %s %s%s", words.QuoteName(b.key), words.Quote(address), options(l, "ip")),
 			op{path: at, kind: opAdd, kids: []*node{l}})
 		list = append(list, claim{edit: d.edits[begin], takes: []string{address}, service: b.key})
 		d.edits = d.edits[:begin]
@@ -99,7 +101,7 @@ func (d *differ) closed(a, b *node) []claim {
 		}
 		list = append(list, claim{
 			edit: Edit{
-				text: fmt.Sprintf("delListen %s %s", quoteName(b.key), Quote(l.get("ip"))), live: true,
+				text: fmt.Sprintf("delListen %s %s", words.QuoteName(b.key), words.Quote(l.get("ip"))), live: true,
 				ops: []op{{path: at, kind: opDelete, gone: []step{l.step()}}},
 			}, gives: []string{l.get("ip")}, service: b.key,
 		})

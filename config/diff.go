@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Diff returns the edits that make old into new, in an order in which they work
@@ -98,7 +100,7 @@ func (d *differ) service(a, b *node) {
 	name := b.key
 	for _, tag := range serviceParts {
 		part := step{tag: tag}
-		d.set("setService "+quoteName(name), append(slices.Clone(at), part), a.kid(part), b.kid(part))
+		d.set("setService "+words.QuoteName(name), append(slices.Clone(at), part), a.kid(part), b.kid(part))
 	}
 	d.rest(at, a, b)
 	enabled := a.get("enable")
@@ -122,7 +124,7 @@ func (d *differ) service(a, b *node) {
 		if !slices.ContainsFunc(d.hostsOf(d.new, name, want), func(h *Host) bool { return h.State == "ready" && h.Weight > 0 }) {
 			force = " --force"
 		}
-		d.verb(fmt.Sprintf("enableGroup %s %s%s", quoteName(name), quoteName(want), force), op{path: at, kind: opSet, name: "enable", text: want})
+		d.verb(fmt.Sprintf("enableGroup %s %s%s", words.QuoteName(name), words.QuoteName(want), force), op{path: at, kind: opSet, name: "enable", text: want})
 		enabled = want
 	}
 	for _, g := range b.of("group") {
@@ -139,7 +141,7 @@ func (d *differ) service(a, b *node) {
 			if last { // the enabled group, which delGroup refuses
 				d.note(fmt.Sprintf("%s<group name=%q> deleted", where(at, b), g.key), gone, op{path: at, kind: opUnset, name: "enable"})
 			} else {
-				d.verb(fmt.Sprintf("delGroup %s %s", quoteName(name), quoteName(g.key)), gone)
+				d.verb(fmt.Sprintf("delGroup %s %s", words.QuoteName(name), words.QuoteName(g.key)), gone)
 			}
 		}
 	}
@@ -162,7 +164,7 @@ func (d *differ) addGroup(at []step, g *node, first bool) *node {
 	if first {
 		ops = append(ops, op{path: at, kind: opSet, name: "enable", text: g.key})
 	}
-	d.verb(fmt.Sprintf("addGroup %s %s %s%s", quoteName(at[0].key), quoteName(g.key), Quote(g.get("scheduler")), options(g, "scheduler")), ops...)
+	d.verb(fmt.Sprintf("addGroup %s %s %s%s", words.QuoteName(at[0].key), words.QuoteName(g.key), words.Quote(g.get("scheduler")), options(g, "scheduler")), ops...)
 	return seed
 }
 
@@ -182,7 +184,7 @@ func options(n *node, except ...string) string {
 	for _, a := range n.attrs {
 		row := Find(n.tag, a.name)
 		if row.Runtime && a.value != row.Default && !slices.Contains(except, a.name) {
-			fmt.Fprintf(&text, " %s=%s", a.name, Quote(a.value))
+			fmt.Fprintf(&text, " %s=%s", a.name, words.Quote(a.value))
 		}
 	}
 	return text.String()
@@ -202,7 +204,7 @@ func (d *differ) set(command string, at []step, a, b *node, except ...string) (s
 		if !there {
 			value = row.Default
 		}
-		fmt.Fprintf(&text, " %s=%s", name, Quote(value))
+		fmt.Fprintf(&text, " %s=%s", name, words.Quote(value))
 		ops = append(ops, change(at, b, name))
 		said = append(said, name)
 	}
@@ -215,9 +217,9 @@ func (d *differ) set(command string, at []step, a, b *node, except ...string) (s
 // group makes the edits within a group that delete nothing.
 func (d *differ) group(service []step, a, b *node, enabled string) {
 	at := append(slices.Clone(service), b.step())
-	s, g := quoteName(service[0].key), quoteName(b.key)
+	s, g := words.QuoteName(service[0].key), words.QuoteName(b.key)
 	if to := b.get("scheduler"); to != a.get("scheduler") {
-		d.verb(fmt.Sprintf("changeScheduler %s %s %s", s, g, Quote(to)), op{path: at, kind: opSet, name: "scheduler", text: to})
+		d.verb(fmt.Sprintf("changeScheduler %s %s %s", s, g, words.Quote(to)), op{path: at, kind: opSet, name: "scheduler", text: to})
 	}
 	said := d.set(fmt.Sprintf("setGroup %s %s", s, g), at, a, b, "scheduler")
 	d.rest(at, a, b, append(said, "scheduler")...)
@@ -245,7 +247,7 @@ func (d *differ) deleteHosts(service []step, a, b *node, enabled bool) {
 }
 
 func (d *differ) delHost(at []step, h *node, force bool) {
-	text := fmt.Sprintf("delHost %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(h.key))
+	text := fmt.Sprintf("delHost %s %s %s", words.QuoteName(at[0].key), words.QuoteName(at[1].key), words.QuoteName(h.key))
 	if force {
 		text += " --force"
 	}
@@ -254,14 +256,14 @@ func (d *differ) delHost(at []step, h *node, force bool) {
 
 func (d *differ) addHost(at []step, h *node) {
 	born := bornAs(h)
-	d.verb(fmt.Sprintf("addHost %s %s %s %s%s", quoteName(at[0].key), quoteName(at[1].key), quoteName(h.key), Quote(h.get("ip")), options(h, "ip")),
+	d.verb(fmt.Sprintf("addHost %s %s %s %s%s", words.QuoteName(at[0].key), words.QuoteName(at[1].key), words.QuoteName(h.key), words.Quote(h.get("ip")), options(h, "ip")),
 		op{path: at, kind: opAdd, kids: []*node{born}})
 	d.rest(append(slices.Clone(at), h.step()), born, h)
 }
 
 // host makes the edits of a host that stays.
 func (d *differ) host(at []step, a, b *node) {
-	command := fmt.Sprintf("setHost %s %s %s", quoteName(at[0].key), quoteName(at[1].key), quoteName(b.key))
+	command := fmt.Sprintf("setHost %s %s %s", words.QuoteName(at[0].key), words.QuoteName(at[1].key), words.QuoteName(b.key))
 	at = append(slices.Clone(at), b.step())
 	d.rest(at, a, b, d.set(command, at, a, b)...)
 }
@@ -288,8 +290,8 @@ func (d *differ) users(a, b *node) {
 		fullByVerbs += count(u.get("access") == "full")
 		access := u.get("access")
 		bare := u.bare()
-		d.verb(fmt.Sprintf("addUser %s %s %s", quoteName(u.key), Quote(u.get("password")), access), op{path: at, kind: opAdd, kids: []*node{bare}})
-		d.edits[len(d.edits)-1].shown = fmt.Sprintf("addUser %s %s %s", quoteName(u.key), masked, access)
+		d.verb(fmt.Sprintf("addUser %s %s %s", words.QuoteName(u.key), words.Quote(u.get("password")), access), op{path: at, kind: opAdd, kids: []*node{bare}})
+		d.edits[len(d.edits)-1].shown = fmt.Sprintf("addUser %s %s %s", words.QuoteName(u.key), masked, access)
 		d.rest(append(slices.Clone(at), u.step()), bare, u)
 	}
 	for _, u := range a.of("user") {
@@ -303,7 +305,7 @@ func (d *differ) users(a, b *node) {
 			continue
 		}
 		fullByVerbs -= count(u.get("access") == "full")
-		d.verb("delUser "+quoteName(u.key), gone)
+		d.verb("delUser "+words.QuoteName(u.key), gone)
 	}
 }
 
@@ -436,7 +438,7 @@ func told(s string) string {
 	if !printable(s) || s == "default" {
 		return fmt.Sprintf("%q", s)
 	}
-	return Quote(s)
+	return words.Quote(s)
 }
 
 // verb adds an edit that a runtime verb makes.
@@ -522,26 +524,4 @@ func inline(list []*node) string {
 		}
 	}
 	return b.String()
-}
-
-// Quote returns a word as it has to be written in a command: as it is, or
-// between double quotes, with a backslash before " and \.
-func Quote(s string) string {
-	if s != "" && !strings.ContainsAny(s, " \t\r\n\";=#") && !strings.HasPrefix(s, "--") {
-		return s
-	}
-	return quoted(s)
-}
-
-func quoted(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
-}
-
-// quoteName is Quote for the names of services, groups, hosts and users: what is
-// not made of the usual letters is always quoted.
-func quoteName(s string) string {
-	if q := Quote(s); plainName(s) || q[0] == '"' {
-		return q
-	}
-	return quoted(s)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -175,11 +176,11 @@ func obeysRules(t *rapid.T, c *Config, e Edit) {
 		if g == nil {
 			continue
 		}
-		group := quoteName(s.Name) + " " + quoteName(g.Name)
+		group := words.QuoteName(s.Name) + " " + words.QuoteName(g.Name)
 		if e.Command() == "delGroup "+group {
 			t.Fatalf("%s: the group is enabled", e)
 		}
-		if len(g.Hosts) == 1 && e.Command() == "delHost "+group+" "+quoteName(g.Hosts[0].Name) {
+		if len(g.Hosts) == 1 && e.Command() == "delHost "+group+" "+words.QuoteName(g.Hosts[0].Name) {
 			t.Fatalf("%s: the last host of the enabled group", e)
 		}
 	}
@@ -188,7 +189,7 @@ func obeysRules(t *rapid.T, c *Config, e Edit) {
 		full += count(u.Access == "full")
 	}
 	for _, u := range c.Admin.Users {
-		if e.Command() == "delUser "+quoteName(u.Name) && u.Access == "full" && full == 1 {
+		if e.Command() == "delUser "+words.QuoteName(u.Name) && u.Access == "full" && full == 1 {
 			t.Fatalf("%s: the last full user", e)
 		}
 	}

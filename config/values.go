@@ -220,18 +220,3 @@ func printable(s string) bool {
 		return unicode.IsControl(c) || c == 0xFFFE || c == 0xFFFF
 	})
 }
-
-// plainName tells whether a name can be used in commands without quoting.
-func plainName(s string) bool {
-	if s == "" || len(s) > 64 {
-		return false
-	}
-	for _, c := range []byte(s) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '.', c == ':', c == '-':
-		default:
-			return false
-		}
-	}
-	return true
-}

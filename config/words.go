@@ -47,9 +47,6 @@ func IsHash(s string) bool {
 // everybody knows the password.
 func IsPublished(hash string) bool { return slices.Contains(wellKnown[:], hash) }
 
-// NeedsQuotes tells whether a name has to be quoted in commands.
-func NeedsQuotes(name string) bool { return !plainName(name) }
-
 // Printable tells whether a text has neither control characters nor what XML
 // cannot hold.
 func Printable(s string) bool { return printable(s) }

@@ -12,6 +12,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/socket"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // The scripts only carry words to txlb __complete and what it says back to the
@@ -232,51 +233,31 @@ func valued(f *flag.Flag) bool {
 }
 
 // verbCompletions returns what may stand behind the words of a runtime command.
-func verbCompletions(ctx context.Context, given map[string]string, words []string, partial string) []candidate {
+func verbCompletions(ctx context.Context, given map[string]string, args []string, partial string) []candidate {
 	line := ""
-	if len(words) > 0 {
-		line = commandLine(words)
-		if len(words) == 1 {
-			line = admin.Quote(words[0])
-		}
-		line += " "
+	if len(args) > 0 {
+		line = words.Join(args) + " "
 	}
 	key, _, named := strings.Cut(partial, "=")
-	if named && isOption(strings.TrimPrefix(key, "--")) {
+	if named && words.IsKey(strings.TrimPrefix(key, "--")) {
 		line += key + "="
 	}
 	helps := map[string]string{}
 	for _, v := range admin.Verbs() {
 		first, second, two := strings.Cut(v.Name, " ")
 		switch {
-		case len(words) == 0 && !two:
+		case len(args) == 0 && !two:
 			helps[first] = v.Help
-		case len(words) == 1 && two && strings.EqualFold(first, words[0]):
+		case len(args) == 1 && two && strings.EqualFold(first, args[0]):
 			helps[second] = v.Help
 		}
 	}
 	var found []candidate
 	for _, word := range admin.Complete(runningConfig(ctx, given["s"], given["c"]), line) {
-		value := plainWord(word)
+		value := words.Unquote(word)
 		found = append(found, candidate{value, helps[value]})
 	}
 	return found
-}
-
-// plainWord takes the quotes of the language of commands off a word.
-func plainWord(word string) string {
-	if !strings.Contains(word, `"`) {
-		return word
-	}
-	commands, err := admin.Parse("x " + word)
-	if err != nil || len(commands) != 1 || len(commands[0].Words) != 1 {
-		return word
-	}
-	w := commands[0].Words[0]
-	if w.Key != "" {
-		return w.Key + "=" + w.Value
-	}
-	return w.Value
 }
 
 // runningConfig asks a running txlb for its configuration; nil without an

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/socket"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // ctl is one call of txlb ctl.
@@ -96,28 +96,11 @@ func socketPath(asked, file string) (string, error) {
 
 // commandLine makes a line of words as a shell has split them. A single word
 // with blanks is a line already.
-func commandLine(words []string) string {
-	if len(words) == 1 {
-		return words[0]
+func commandLine(args []string) string {
+	if len(args) == 1 {
+		return args[0]
 	}
-	line := make([]string, len(words))
-	for i, w := range words {
-		key, value, named := strings.Cut(w, "=")
-		switch {
-		case named && isOption(strings.TrimPrefix(key, "--")):
-			line[i] = key + "=" + admin.Quote(value)
-		case isOption(strings.TrimPrefix(w, "--")) && strings.HasPrefix(w, "--"):
-			line[i] = w
-		default:
-			line[i] = admin.Quote(w)
-		}
-	}
-	return strings.Join(line, " ")
-}
-
-// isOption tells whether a word can name an option.
-func isOption(s string) bool {
-	return s != "" && s[0] != '-' && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-") == ""
+	return words.Join(args)
 }
 
 // lines does the lines of standard input up to the first that fails or, on a
@@ -183,7 +166,7 @@ func (k *ctl) do(line string) int { return k.ask(line, bufio.NewReader(k.in)) }
 func (k *ctl) ask(line string, in *bufio.Reader) int {
 	out, file := k.out.(*os.File)
 	terminal := file && term.IsTerminal(int(out.Fd()))
-	commands, err := admin.Parse(line)
+	commands, err := words.Parse(line)
 	asks := err == nil && terminal && term.IsTerminal(int(k.in.Fd())) && !k.yes
 	if asks && len(commands) > 1 { // one by one, so that what was done is not done again
 		for _, c := range commands {
@@ -253,8 +236,8 @@ func (k *ctl) sure(what string, in *bufio.Reader) bool {
 
 // wantsJSON tells whether a line has --json.
 func wantsJSON(line string) bool {
-	commands, err := admin.Parse(line)
-	return err == nil && slices.ContainsFunc(commands, func(c admin.Command) bool {
-		return slices.Contains(c.Words, admin.Word{Key: "json", Value: "yes"})
+	commands, err := words.Parse(line)
+	return err == nil && slices.ContainsFunc(commands, func(c words.Command) bool {
+		return slices.Contains(c.Words, words.Word{Key: "json", Value: "yes"})
 	})
 }

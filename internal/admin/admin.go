@@ -31,6 +31,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Role is what a caller may do. The zero Role may do nothing.
@@ -167,7 +168,7 @@ func AskFirst(ctx context.Context) context.Context { return context.WithValue(ct
 // Run parses a line and executes its commands in turn, up to the first error,
 // which comes with the results of those before it.
 func (a *Admin) Run(ctx context.Context, caller Caller, line string) ([]Result, error) {
-	commands, err := Parse(line)
+	commands, err := words.Parse(line)
 	if err != nil {
 		return nil, err
 	}
@@ -184,20 +185,20 @@ func (a *Admin) Run(ctx context.Context, caller Caller, line string) ([]Result, 
 
 // Question returns what to ask before a command that is destructive, in one line;
 // "" if nothing is to be asked, or nothing is known to say.
-func (a *Admin) Question(c Command) string {
-	verb, words, err := a.resolve(c)
+func (a *Admin) Question(c words.Command) string {
+	verb, given, err := a.resolve(c)
 	if err != nil || !verb.Destructive {
 		return ""
 	}
-	args, err := verb.bind(words)
+	args, err := verb.bind(given)
 	if err != nil || args.set("dry-run") {
 		return ""
 	}
 	return a.question(verb, args.words())
 }
 
-func (a *Admin) question(verb *Verb, words []Word) string {
-	s, err := NewScene(a.opt.Status.Read(), verb, words...)
+func (a *Admin) question(verb *Verb, given []words.Word) string {
+	s, err := NewScene(a.opt.Status.Read(), verb, given...)
 	if err != nil {
 		return ""
 	}
@@ -222,8 +223,8 @@ func lastChange(events []director.Event) string {
 // Execute does one command. It returns when the change is made, with the
 // generation of the configuration that has it; when ctx ends before, a change
 // that waits for names is dropped.
-func (a *Admin) Execute(ctx context.Context, caller Caller, c Command) (Result, error) {
-	verb, words, err := a.resolve(c)
+func (a *Admin) Execute(ctx context.Context, caller Caller, c words.Command) (Result, error) {
+	verb, given, err := a.resolve(c)
 	if err != nil {
 		return Result{}, err
 	}
@@ -231,7 +232,7 @@ func (a *Admin) Execute(ctx context.Context, caller Caller, c Command) (Result, 
 		a.log.Warn("command refused", "verb", verb.Name, "by", caller.Name, "from", caller.From, "role", caller.Role.String())
 		return Result{}, refuse(ErrNotAllowed, "%s needs the role %s; this user has %s", verb.Name, verb.Role, caller.Role)
 	}
-	args, err := verb.bind(words)
+	args, err := verb.bind(given)
 	if err != nil {
 		return Result{}, refuse(ErrUsage, "%s: %v", verb.Name, err)
 	}

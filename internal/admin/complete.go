@@ -5,23 +5,27 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/config"
-
+	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
 
 // Complete returns what the last word of a line may become, sorted: verbs,
 // names of what runs, values and options. If the line ends with a blank, a new
-// word begins there. The words are quoted where they have to be. In the middle
-// of a quoted word there are none.
+// word begins there. The words are quoted where they have to be, whether the one
+// that is typed has quotes or not.
 func (a *Admin) Complete(line string) []string { return Complete(a.opt.Director.State().Config, line) }
 
 // Complete is [Admin.Complete] for whoever has no Admin: names are those of c,
 // and none where c is nil.
 func Complete(c *config.Config, line string) []string {
+	typed, ok := words.Typed(line)
+	if !ok {
+		return nil
+	}
 	if c == nil {
 		c = &config.Config{}
 	}
-	return completer{Verbs(), c}.complete(line)
+	return matching(typed, completer{Verbs(), c}.list(typed))
 }
 
 // completer knows what there is to complete with.
@@ -30,45 +34,27 @@ type completer struct {
 	config *config.Config
 }
 
-func (a completer) complete(line string) []string {
-	commands, err := Parse(line)
+// list returns what may stand where somebody is typing, whatever has been typed
+// of it.
+func (a completer) list(typed words.Typing) (list []string) {
+	before := typed.Command
+	if before.Verb == "" {
+		return a.verbWords("")
+	}
+	if second := a.verbWords(before.Verb); len(second) > 0 && len(before.Words) == 0 {
+		return second
+	}
+	v, given, err := resolve(a.verbs, before)
 	if err != nil {
 		return nil
 	}
-	// The words of the last command, without the one that is being written.
-	var words []string
-	var done Command
-	begun := strings.ContainsAny(line[max(len(line)-1, 0):], " \t\n;") || line == ""
-	if n := len(commands); n > 0 && !strings.HasSuffix(strings.TrimRight(line, " \t"), ";") && !strings.HasSuffix(line, "\n") {
-		done = commands[n-1]
-	}
-	start := WordStart(line)
-	typed := line[start:]
-	if begun {
-		typed = ""
-	}
-	switch {
-	case done.Verb == "" || !begun && len(done.Words) == 0:
-		return matching(a.verbWords(""), typed)
-	case !begun:
-		done.Words = done.Words[:len(done.Words)-1]
-	}
-	if second := a.verbWords(done.Verb); len(second) > 0 && len(done.Words) == 0 {
-		return matching(second, typed)
-	}
-	v, given, err := resolve(a.verbs, done)
-	if err != nil {
-		return nil
-	}
-	if key, value, ok := strings.Cut(typed, "="); ok {
+	if typed.Key != "" {
 		for i := range v.Params {
-			if p := &v.Params[i]; p.named(strings.TrimPrefix(key, "--")) {
-				for _, w := range matching(a.values(p, nil), value) {
-					words = append(words, key+"="+w)
-				}
+			if p := &v.Params[i]; p.named(strings.TrimPrefix(typed.Key, "--")) {
+				list = append(list, a.values(p, nil)...)
 			}
 		}
-		return words
+		return list
 	}
 	named, positional := map[string]string{}, []string{}
 	for _, w := range given {
@@ -88,19 +74,20 @@ func (a completer) complete(line string) []string {
 		_, has := named[p.Name]
 		switch {
 		case has:
+		case p.Option && typed.Quoted: // a word in quotes names nothing
 		case p.Kind == Flag:
-			words = append(words, "--"+p.Name)
+			list = append(list, "--"+p.Name)
 		case p.Option:
-			words = append(words, p.Name+"=")
+			list = append(list, p.Name+"=")
 		case len(positional) > 0:
 			named[p.Name] = positional[0]
 			positional = positional[1:]
 		case next:
 			next = false
-			words = append(words, a.values(p, named)...)
+			list = append(list, a.values(p, named)...)
 		}
 	}
-	return matching(words, typed)
+	return list
 }
 
 // verbWords returns the first words of all verbs, or the second words of those
@@ -147,7 +134,7 @@ func (a completer) values(p *Param, named map[string]string) []string {
 	if p.Kind == Listen || p.Kind == Listener {
 		var all []string
 		for _, l := range s.Listen {
-			all = append(all, l.Address)
+			all = append(all, words.Quote(l.Address))
 		}
 		return all
 	}
@@ -161,17 +148,25 @@ func (a completer) values(p *Param, named map[string]string) []string {
 func names[T any](list []*T, name func(*T) string) []string {
 	all := make([]string, len(list))
 	for i, v := range list {
-		all[i] = Quote(name(v))
+		all[i] = words.Quote(name(v))
 	}
 	return all
 }
 
-// matching returns those words that begin with prefix in any case, sorted and
-// each once.
-func matching(words []string, prefix string) []string {
-	words = slices.DeleteFunc(slices.Clone(words), func(w string) bool {
-		return len(w) < len(prefix) || !strings.EqualFold(w[:len(prefix)], prefix)
-	})
-	slices.Sort(words)
-	return slices.Compact(words)
+// matching returns those words that what has been typed can become, in any case,
+// with the key that was typed, sorted and each once.
+func matching(typed words.Typing, list []string) []string {
+	var fit []string
+	for _, word := range list {
+		text := words.Unquote(word)
+		if n := len(typed.Text); len(text) < n || !strings.EqualFold(text[:n], typed.Text) {
+			continue
+		}
+		if typed.Key != "" {
+			word = typed.Key + "=" + word
+		}
+		fit = append(fit, word)
+	}
+	slices.Sort(fit)
+	return slices.Compact(fit)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/passwd"
+	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -54,7 +55,7 @@ func (e *edit) warn(format string, args ...any) {
 
 // named warns of a name that has to be quoted.
 func (e *edit) named(name string) {
-	if config.NeedsQuotes(name) {
+	if !words.Plain(name) {
 		e.warn("the name has to be quoted in commands; names of 1 to 64 letters, digits and _ . : - need not")
 	}
 }
@@ -324,7 +325,7 @@ func assign(a *config.Attribute, p any, value string) (changes []string) {
 		panic(err)
 	}
 	if is := a.Get(p); is != was {
-		return []string{fmt.Sprintf("%s %s -> %s", a.Name, config.Quote(was), config.Quote(is))}
+		return []string{fmt.Sprintf("%s %s -> %s", a.Name, words.Quote(was), words.Quote(is))}
 	}
 	return nil
 }
@@ -393,7 +394,7 @@ func describeHost(h *config.Host) string {
 	rows := config.Attributes("host")
 	for i := range rows {
 		if a := &rows[i]; a.Runtime && a.Name != "ip" && a.Get(h) != a.Default {
-			text += fmt.Sprintf(", %s %s", a.Name, config.Quote(a.Get(h)))
+			text += fmt.Sprintf(", %s %s", a.Name, words.Quote(a.Get(h)))
 		}
 	}
 	return text

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/txlb/txlb/internal/words"
 )
 
 // VerbInfo is one verb in the Data of help.
@@ -35,9 +37,9 @@ func (a *Admin) Served(v *Verb) bool {
 
 func (k *call) help() (Result, error) {
 	if k.args.given("verb") {
-		c := Command{Verb: k.args.text("verb")}
+		c := words.Command{Verb: k.args.text("verb")}
 		if k.args.given("word") {
-			c.Words = []Word{{Value: k.args.text("word")}}
+			c.Words = []words.Word{{Value: k.args.text("word")}}
 		}
 		v, rest, err := k.admin.resolve(c)
 		switch {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Offer is a way in which people are offered a verb: as a form, or as a question
@@ -22,7 +23,7 @@ type Offer struct {
 	Title string   // the question; "": the verb is done without one
 	Lines []string // of the question: what follows now
 	// Set are words that the offer gives. An offer with Set has no fields.
-	Set []Word
+	Set []words.Word
 	// Fields are the options to fill in; nil: all that no other offer of the verb
 	// has.
 	Fields []string
@@ -38,7 +39,7 @@ func (v Verb) offer(o Offer) Verb {
 }
 
 // undoneBy says how the verb is undone; see [Verb.Undo].
-func (v Verb) undoneBy(inverse func(*Scene) (c Command, to string)) Verb {
+func (v Verb) undoneBy(inverse func(*Scene) (c words.Command, to string)) Verb {
 	v.Inverse = inverse
 	return v
 }
@@ -75,7 +76,7 @@ func (o *Offer) Question(s *Scene) (q Question) {
 func (v *Verb) Asked(s *Scene) *Offer {
 	for i := range v.Offers {
 		o := &v.Offers[i]
-		differs := func(w Word) bool { return s.Word(w.Key) != w.Value }
+		differs := func(w words.Word) bool { return s.Word(w.Key) != w.Value }
 		if o.Title != "" && !slices.ContainsFunc(o.Set, differs) {
 			return o
 		}
@@ -87,7 +88,7 @@ func (v *Verb) Asked(s *Scene) *Offer {
 func (v *Verb) Options(o *Offer, force bool) (list []*Param) {
 	elsewhere := func(name string) bool {
 		return slices.ContainsFunc(v.Offers, func(other Offer) bool {
-			return slices.Contains(other.Fields, name) || slices.ContainsFunc(other.Set, func(w Word) bool { return w.Key == name })
+			return slices.Contains(other.Fields, name) || slices.ContainsFunc(other.Set, func(w words.Word) bool { return w.Key == name })
 		})
 	}
 	for i := range v.Params {
@@ -140,10 +141,10 @@ type Scene struct {
 // NewScene finds what the words of a verb are about. Words without a key are
 // given to parameters in their order; unknown ones are left out. The error is
 // ErrUnknownName if something named is not there.
-func NewScene(r *status.Reading, v *Verb, words ...Word) (*Scene, error) {
+func NewScene(r *status.Reading, v *Verb, given ...words.Word) (*Scene, error) {
 	s := &Scene{Reading: r, verb: v, words: map[string]string{}}
 	var positional []string
-	for _, w := range words {
+	for _, w := range given {
 		if w.Key == "" {
 			positional = append(positional, w.Value)
 			continue
@@ -181,13 +182,13 @@ func (s *Scene) Lacks() bool {
 }
 
 // Place returns the words that name the place.
-func (s *Scene) Place() (words []Word) {
+func (s *Scene) Place() (list []words.Word) {
 	for i := range s.verb.Params {
 		if p := &s.verb.Params[i]; p.Kind.place() && s.words[p.Name] != "" {
-			words = append(words, Word{p.Name, s.words[p.Name]})
+			list = append(list, words.Word{Key: p.Name, Value: s.words[p.Name]})
 		}
 	}
-	return words
+	return list
 }
 
 // Value returns the value that a parameter sets, as it is now or, of something
@@ -338,24 +339,24 @@ func servesClients(*Scene) ([]string, bool) {
 // sets, whatever has been changed since. Everything else is undone by a rollback,
 // which is refused if generation, the one that the command made, is not the last
 // any more. s is the scene before the command.
-func (v *Verb) Undo(s *Scene, generation uint64) (c Command, label string) {
+func (v *Verb) Undo(s *Scene, generation uint64) (c words.Command, label string) {
 	if v.Inverse != nil {
 		c, to := v.Inverse(s)
 		if to == "" {
-			return Command{}, ""
+			return words.Command{}, ""
 		}
-		unset := func(w Word) bool { return w.Value == "" } // a form cannot say that
+		unset := func(w words.Word) bool { return w.Value == "" } // a form cannot say that
 		if !slices.ContainsFunc(c.Words, unset) {
 			return c, "Undo: back to " + to
 		}
 	}
-	return Command{"rollback", []Word{{"n", "1"}, {"generation", fmt.Sprint(generation)}}}, "Undo"
+	return words.Command{Verb: "rollback", Words: []words.Word{{Key: "n", Value: "1"}, {Key: "generation", Value: fmt.Sprint(generation)}}}, "Undo"
 }
 
 // setBack gives the attributes of elements that a command names the values that
 // they had.
-func setBack(verb string, elements ...string) func(*Scene) (Command, string) {
-	return func(s *Scene) (Command, string) {
+func setBack(verb string, elements ...string) func(*Scene) (words.Command, string) {
+	return func(s *Scene) (words.Command, string) {
 		return s.before(verb, elements, func(a *config.Attribute, was string) bool {
 			set := s.Word(a.Name)
 			if text, err := a.Parse(set); err == nil {
@@ -367,13 +368,13 @@ func setBack(verb string, elements ...string) func(*Scene) (Command, string) {
 }
 
 // stateBack gives a host the state that it had.
-func stateBack(s *Scene) (Command, string) {
+func stateBack(s *Scene) (words.Command, string) {
 	return s.before("setHost", []string{"host"}, func(a *config.Attribute, _ string) bool { return a.Name == "state" })
 }
 
 // before is the command that sets those attributes to what they are in the scene.
-func (s *Scene) before(verb string, elements []string, wanted func(a *config.Attribute, was string) bool) (Command, string) {
-	c := Command{Verb: verb, Words: s.Place()}
+func (s *Scene) before(verb string, elements []string, wanted func(a *config.Attribute, was string) bool) (words.Command, string) {
+	c := words.Command{Verb: verb, Words: s.Place()}
 	var to []string
 	for _, element := range elements {
 		p := s.element(element)
@@ -383,7 +384,7 @@ func (s *Scene) before(verb string, elements []string, wanted func(a *config.Att
 		rows := config.Attributes(element)
 		for i := range rows {
 			if a := &rows[i]; a.Runtime && wanted(a, a.Get(p)) {
-				c.Words = append(c.Words, Word{a.Name, a.Get(p)})
+				c.Words = append(c.Words, words.Word{Key: a.Name, Value: a.Get(p)})
 				to = append(to, a.Name+" "+a.Get(p))
 			}
 		}
@@ -392,12 +393,14 @@ func (s *Scene) before(verb string, elements []string, wanted func(a *config.Att
 }
 
 // groupBack makes the group active that was.
-func groupBack(s *Scene) (Command, string) {
+func groupBack(s *Scene) (words.Command, string) {
 	if s.Service == nil || s.Service.Enabled() == nil {
-		return Command{}, ""
+		return words.Command{}, ""
 	}
 	was := s.Service.Enabled().Config.Name
-	return Command{"enableGroup", []Word{{"service", s.Service.Config.Name}, {"group", was}, {"force", "yes"}}}, "group " + Short(was)
+	return words.Command{Verb: "enableGroup", Words: []words.Word{
+		{Key: "service", Value: s.Service.Config.Name}, {Key: "group", Value: was}, {Key: "force", Value: "yes"},
+	}}, "group " + Short(was)
 }
 
 // open says how many sessions are open.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Parameters that many verbs have.
@@ -254,7 +255,7 @@ func Verbs() []Verb {
 				Label: "Drain", Note: "No new clients; its sessions finish.",
 				Title: "Drain host {name}?",
 				Lines: []string{"It gets no new clients. {sessions} on it and can finish."},
-				Set:   []Word{{"state", "drain"}}, When: stateIsNot("drain"), Warn: withoutHost,
+				Set:   []words.Word{{Key: "state", Value: "drain"}}, When: stateIsNot("drain"), Warn: withoutHost,
 			}).
 			undoneBy(setBack("setHost", "host")),
 		edits("hostAdminDown", "put a host into maintenance: no new clients, no health checks; sessions continue", hostAdminDown, service(), group(), host()).

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/txlb/txlb/internal/words"
 )
 
 // samples are words that are right for the verbs of the table, on a rig over
@@ -28,20 +30,20 @@ var samples = map[string]string{
 
 // sample returns the right command of a verb, with every word named, so that
 // each can be left out.
-func sample(t *testing.T, v *Verb) Command {
+func sample(t *testing.T, v *Verb) words.Command {
 	t.Helper()
-	words, ok := samples[v.Name]
+	given, ok := samples[v.Name]
 	if !ok {
 		t.Fatalf("verb %s has no sample", v.Name)
 	}
-	commands, err := Parse("x " + words)
+	commands, err := words.Parse("x " + given)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first, second, two := strings.Cut(v.Name, " ")
-	c := Command{Verb: first}
+	c := words.Command{Verb: first}
 	if two {
-		c.Words = append(c.Words, Word{Value: second})
+		c.Words = append(c.Words, words.Word{Value: second})
 	}
 	n := 0
 	for _, w := range commands[0].Words {
@@ -64,13 +66,13 @@ func (p *fakeProcess) Shutdown()       { p.calls = append(p.calls, "shutdown") }
 
 // Every verb of the table is whole: it has a role, help and one way to be done.
 func TestTableIsWhole(t *testing.T) {
-	words := map[string]bool{}
+	taken := map[string]bool{}
 	for _, v := range Verbs() {
 		for _, name := range append([]string{v.Name}, v.Aliases...) {
-			if words[strings.ToLower(name)] {
+			if taken[strings.ToLower(name)] {
 				t.Errorf("two verbs are called %s", name)
 			}
-			words[strings.ToLower(name)] = true
+			taken[strings.ToLower(name)] = true
 		}
 		switch {
 		case v.Help == "" || strings.Contains(v.Help, "\n") || strings.HasSuffix(v.Help, "."):
@@ -97,7 +99,7 @@ func TestTableIsWhole(t *testing.T) {
 				paramOf(t, &v, name)
 			}
 			for _, w := range o.Set {
-				if _, err := v.bind([]Word{w}); err != nil && !strings.Contains(err.Error(), "is missing") {
+				if _, err := v.bind([]words.Word{w}); err != nil && !strings.Contains(err.Error(), "is missing") {
 					t.Errorf("%s: offered with %v: %v", v.Name, w, err)
 				}
 			}
@@ -131,7 +133,7 @@ func TestRolesOfEveryVerb(t *testing.T) {
 	r := newRig(t, plainDoc(), func(o *Options) { o.Process = op })
 	before := r.dir.State()
 	for _, v := range Verbs() {
-		for _, c := range []Command{sample(t, &v), {Verb: v.Name}} {
+		for _, c := range []words.Command{sample(t, &v), {Verb: v.Name}} {
 			if !v.Changes && c.Verb == v.Name && strings.Contains(v.Name, " ") {
 				continue // the name of such a verb is two words
 			}
@@ -147,7 +149,7 @@ func TestRolesOfEveryVerb(t *testing.T) {
 			}
 		}
 		for _, alias := range v.Aliases {
-			if _, err := r.a.Execute(t.Context(), guest, Command{Verb: alias}); !errors.Is(err, ErrNotAllowed) {
+			if _, err := r.a.Execute(t.Context(), guest, words.Command{Verb: alias}); !errors.Is(err, ErrNotAllowed) {
 				t.Errorf("%s by a readonly user: %v", alias, err)
 			}
 		}
@@ -196,7 +198,7 @@ func TestAskFirst(t *testing.T) {
 		"delListen mail 127.0.0.1:0":            "Close listener 127.0.0.1:0 of service mail?",
 		"delHost host=a group=main service=web": "Delete host a?",
 	} {
-		c, err := Parse(line)
+		c, err := words.Parse(line)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -243,7 +245,7 @@ func TestGarbledVerbsChangeNothing(t *testing.T) {
 	op := &fakeProcess{}
 	r := newRig(t, plainDoc(), func(o *Options) { o.Process = op })
 	before := r.dir.State()
-	refused := func(c Command) {
+	refused := func(c words.Command) {
 		t.Helper()
 		_, err := r.a.Execute(t.Context(), boss, c)
 		switch {
@@ -260,17 +262,17 @@ func TestGarbledVerbsChangeNothing(t *testing.T) {
 	for _, v := range Verbs() {
 		right := sample(t, &v)
 		first := len(strings.Fields(v.Name)) - 1
-		refused(Command{right.Verb, append(right.Words[:len(right.Words):len(right.Words)], Word{"colour", "red"})})
-		refused(Command{right.Verb, append(right.Words[:len(right.Words):len(right.Words)], Word{"", "x"}, Word{"", "x"}, Word{"", "x"})})
+		refused(words.Command{Verb: right.Verb, Words: append(right.Words[:len(right.Words):len(right.Words)], words.Word{Key: "colour", Value: "red"})})
+		refused(words.Command{Verb: right.Verb, Words: append(right.Words[:len(right.Words):len(right.Words)], words.Word{Value: "x"}, words.Word{Value: "x"}, words.Word{Value: "x"})})
 		for i := first; i < len(right.Words); i++ {
 			p := paramOf(t, &v, right.Words[i].Key)
-			without := append(append([]Word{}, right.Words[:i]...), right.Words[i+1:]...)
+			without := append(append([]words.Word{}, right.Words[:i]...), right.Words[i+1:]...)
 			if p.Required {
-				refused(Command{right.Verb, without})
+				refused(words.Command{Verb: right.Verb, Words: without})
 			}
-			refused(Command{right.Verb, append(without, right.Words[i], right.Words[i])})
+			refused(words.Command{Verb: right.Verb, Words: append(without, right.Words[i], right.Words[i])})
 			for _, g := range garbage(&v, p) {
-				refused(Command{right.Verb, append(without, Word{p.Name, g})})
+				refused(words.Command{Verb: right.Verb, Words: append(without, words.Word{Key: p.Name, Value: g})})
 			}
 		}
 		for _, p := range v.Params {
@@ -278,7 +280,7 @@ func TestGarbledVerbsChangeNothing(t *testing.T) {
 				continue
 			}
 			for _, g := range append(garbage(&v, &p), "0", "2") {
-				refused(Command{right.Verb, append(right.Words[:len(right.Words):len(right.Words)], Word{"generation", g})})
+				refused(words.Command{Verb: right.Verb, Words: append(right.Words[:len(right.Words):len(right.Words)], words.Word{Key: "generation", Value: g})})
 			}
 		}
 	}
@@ -307,7 +309,7 @@ func TestEveryVerbWorks(t *testing.T) {
 			before := r.dir.State()
 			c := sample(t, &v)
 			if v.edit != nil {
-				dry := Command{c.Verb, append(c.Words[:len(c.Words):len(c.Words)], Word{"dry-run", "yes"})}
+				dry := words.Command{Verb: c.Verb, Words: append(c.Words[:len(c.Words):len(c.Words)], words.Word{Key: "dry-run", Value: "yes"})}
 				got, err := r.a.Execute(t.Context(), boss, dry)
 				if err != nil || !strings.HasPrefix(got.Text, "would ") || r.dir.State() != before || got.Generation != before.Generation {
 					t.Errorf("dry run: %+v, %v", got, err)

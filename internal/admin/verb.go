@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Verb is what can be told to a running txlb.
@@ -28,7 +29,7 @@ type Verb struct {
 	Offers []Offer
 	// Inverse makes the command that takes one back, and says to what that leads,
 	// "" if nothing can; nil: a rollback does. The scene is the one before.
-	Inverse func(*Scene) (c Command, to string)
+	Inverse func(*Scene) (c words.Command, to string)
 
 	edit func(*edit) error           // changes the model
 	call func(*call) (Result, error) // anything else
@@ -146,17 +147,17 @@ func (a args) duration(name string) (time.Duration, bool) { v, ok := a[name]; re
 func (a args) set(name string) bool { return a[name].yes }
 
 // words are the values by the names of their parameters.
-func (a args) words() (words []Word) {
+func (a args) words() (list []words.Word) {
 	for name, v := range a {
-		words = append(words, Word{name, v.text})
+		list = append(list, words.Word{Key: name, Value: v.text})
 	}
-	return words
+	return list
 }
 
 // resolve finds the verb of a command and the words that are left for it.
-func (a *Admin) resolve(c Command) (*Verb, []Word, error) { return resolve(a.verbs, c) }
+func (a *Admin) resolve(c words.Command) (*Verb, []words.Word, error) { return resolve(a.verbs, c) }
 
-func resolve(verbs []Verb, c Command) (*Verb, []Word, error) {
+func resolve(verbs []Verb, c words.Command) (*Verb, []words.Word, error) {
 	names, second := []string{}, []string{}
 	for i := range verbs {
 		v := &verbs[i]
@@ -190,14 +191,14 @@ func resolve(verbs []Verb, c Command) (*Verb, []Word, error) {
 
 // bind gives the words to the parameters of the verb. Errors of a verb that
 // takes a secret show no word, as the secret may stand in the wrong place.
-func (v *Verb) bind(words []Word) (args, error) {
+func (v *Verb) bind(given []words.Word) (args, error) {
 	shown := show
 	if v.secret() {
 		shown = func(string) string { return "a word" }
 	}
 	bound := args{}
-	var positional []Word
-	for _, w := range words {
+	var positional []words.Word
+	for _, w := range given {
 		if w.Key == "" {
 			positional = append(positional, w)
 			continue
@@ -316,13 +317,13 @@ func (p *Param) wanted() string {
 // describe writes the command for log and events: without its secrets, and
 // without what is only about how to do it.
 func (v *Verb) describe(a args) string {
-	c := Command{Verb: v.Name}
+	c := words.Command{Verb: v.Name}
 	for _, p := range v.Params {
 		val, ok := a[p.Name]
 		if !ok || p.Name == "generation" || p.Name == "dry-run" {
 			continue
 		}
-		w := Word{Value: val.text}
+		w := words.Word{Value: val.text}
 		if p.Kind == Hash {
 			w.Value = masked
 		}
@@ -331,10 +332,10 @@ func (v *Verb) describe(a args) string {
 		}
 		c.Words = append(c.Words, w)
 	}
-	words := strings.Fields(c.Verb)
-	c.Verb = words[0]
-	for _, w := range slices.Backward(words[1:]) {
-		c.Words = slices.Insert(c.Words, 0, Word{Value: w})
+	names := strings.Fields(c.Verb)
+	c.Verb = names[0]
+	for _, w := range slices.Backward(names[1:]) {
+		c.Words = slices.Insert(c.Words, 0, words.Word{Value: w})
 	}
 	return c.String()
 }

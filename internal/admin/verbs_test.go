@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/words"
 )
 
 func TestRefusalsSayWhatWouldBeRight(t *testing.T) {
@@ -365,7 +366,12 @@ func TestComplete(t *testing.T) {
 		"help sw":                         "switchPort",
 		"nope ":                           "",
 		"delHost nope ":                   "--dry-run --force drain= generation=",
-		`delHost "we`:                     "",
+		`delHost "we`:                     "web",
+		`delHost web spare "two w`:        `"two words"`,
+		`delHost web spare tw`:            `"two words"`,
+		`delHost "web" "sp`:               "spare",
+		`setHost web main a "st`:          "",
+		"delHost web # s":                 "",
 		"setHost web main a nope=":        "",
 	} {
 		if got := strings.Join(r.a.Complete(line), " "); got != want {
@@ -394,9 +400,9 @@ func FuzzRun(f *testing.F) {
 		if err != nil && strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: more than a line: %q", line, err)
 		}
-		commands, _ := Parse(line)
+		commands, _ := words.Parse(line)
 		for _, c := range commands {
-			c.Words = append(c.Words, Word{"dry-run", "yes"})
+			c.Words = append(c.Words, words.Word{Key: "dry-run", Value: "yes"})
 			if _, err := r.a.Execute(context.Background(), boss, c); err != nil && strings.Contains(err.Error(), "\n") {
 				t.Errorf("%q: more than a line: %q", line, err)
 			}

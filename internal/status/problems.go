@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Level is how bad something is.
@@ -188,7 +188,7 @@ func (g *Group) judge(service string) (list []Problem) {
 
 // quoted writes a name so that it cannot be taken for text, and fits into a line.
 func quoted(name string) string {
-	if !config.NeedsQuotes(name) {
+	if words.Plain(name) {
 		return name
 	}
 	if r := []rune(name); len(r) > longestName {

@@ -26,6 +26,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Executor is where commands go. All methods may be called while another one
@@ -33,7 +34,7 @@ import (
 type Executor interface {
 	// Execute does one command as [admin.Admin.Execute] does. An error that is
 	// ErrEnd ends the session.
-	Execute(ctx context.Context, c admin.Command) (admin.Result, error)
+	Execute(ctx context.Context, c words.Command) (admin.Result, error)
 	// Complete tells what the last word of a line may become.
 	Complete(line string) []string
 }
@@ -71,7 +72,7 @@ func ownWords() [][2]string {
 
 // command is one command of a line.
 type command struct {
-	admin.Command
+	words.Command
 	json bool
 }
 
@@ -87,15 +88,15 @@ func (c command) is(words ...string) bool {
 
 // parse reads a line and takes out the flag --json.
 func parse(line string) ([]command, error) {
-	parsed, err := admin.Parse(line)
+	parsed, err := words.Parse(line)
 	if err != nil {
 		return nil, err
 	}
 	commands := make([]command, len(parsed))
 	for i, p := range parsed {
-		c := command{Command: admin.Command{Verb: p.Verb}}
+		c := command{Command: words.Command{Verb: p.Verb}}
 		for _, w := range p.Words {
-			if w == (admin.Word{Key: "json", Value: "yes"}) {
+			if w == (words.Word{Key: "json", Value: "yes"}) {
 				c.json = true
 				continue
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/testkit"
+	"github.com/txlb/txlb/internal/words"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
@@ -24,10 +25,10 @@ type clerk struct {
 	mu    sync.Mutex
 	told  []string
 	gone  bool
-	reply func(admin.Command) (admin.Result, error)
+	reply func(words.Command) (admin.Result, error)
 }
 
-func (c *clerk) Execute(ctx context.Context, cmd admin.Command) (admin.Result, error) {
+func (c *clerk) Execute(ctx context.Context, cmd words.Command) (admin.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.told = append(c.told, cmd.String())

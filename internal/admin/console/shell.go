@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/words"
 )
 
 const (
@@ -124,7 +125,7 @@ func (t *Terminal) do(ctx context.Context, x Executor, line string, e *editor) e
 
 // greet tells what runs, in a line or two.
 func (t *Terminal) greet(ctx context.Context, x Executor) error {
-	result, err := x.Execute(ctx, admin.Command{Verb: "status"})
+	result, err := x.Execute(ctx, words.Command{Verb: "status"})
 	if err != nil {
 		writeError(newlines{t.rw}, err, t.style)
 		if errors.Is(err, ErrEnd) {
@@ -149,7 +150,7 @@ func (t *Terminal) greet(ctx context.Context, x Executor) error {
 }
 
 // verbOf finds the verb of a command in the table.
-func verbOf(verbs []admin.Verb, c admin.Command) *admin.Verb {
+func verbOf(verbs []admin.Verb, c words.Command) *admin.Verb {
 	for i := range verbs {
 		for _, name := range append([]string{verbs[i].Name}, verbs[i].Aliases...) {
 			first, second, two := strings.Cut(name, " ")
@@ -178,7 +179,7 @@ func destructive(commands []command) []string {
 
 // asker is an Executor that knows what follows from a destructive command.
 type asker interface {
-	Question(admin.Command) string
+	Question(words.Command) string
 }
 
 // questions are the lines that say what follows from commands.
@@ -195,7 +196,7 @@ func questions(x Executor, commands []command) (lines string) {
 	return lines
 }
 
-func dry(w admin.Word) bool {
+func dry(w words.Word) bool {
 	return strings.EqualFold(strings.ReplaceAll(w.Key, "-", ""), "dryrun") && !strings.EqualFold(w.Value, "no")
 }
 
@@ -300,7 +301,11 @@ const mostCandidates = 100
 // may become if nothing is.
 func (e *editor) complete(line string, pos int) (string, int, bool) {
 	before, after := line[:pos], line[pos:]
-	start := admin.WordStart(before)
+	typed, ok := words.Typed(before)
+	if !ok {
+		return line, pos, true
+	}
+	start := typed.Start
 	word := before[start:]
 	candidates := e.x.Complete(before)
 	if strings.TrimSpace(before[:start]) == "" {

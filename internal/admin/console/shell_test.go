@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/words"
 )
 
 func TestShellGreetsAndDoesLines(t *testing.T) {
@@ -103,7 +104,7 @@ func TestShellCtrlCStopsLongOutput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tt *tty
 		stopped := false
-		c := &clerk{reply: func(admin.Command) (admin.Result, error) {
+		c := &clerk{reply: func(words.Command) (admin.Result, error) {
 			return admin.Result{Text: strings.Repeat("line\n", 1<<20)}, nil
 		}}
 		in, keys := io.Pipe()
@@ -331,7 +332,7 @@ func TestShellRefusesLinesThatLoseTheirEnd(t *testing.T) {
 func TestTypedAheadIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
-		c := &clerk{reply: func(cmd admin.Command) (admin.Result, error) {
+		c := &clerk{reply: func(cmd words.Command) (admin.Result, error) {
 			if cmd.Verb == "wait" {
 				<-hold
 			}

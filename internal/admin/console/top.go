@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Snapshot is what a live view shows of one moment.
@@ -34,11 +35,11 @@ type live struct{ x Executor }
 
 func (l live) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	s.At = time.Now()
-	services, err := l.x.Execute(ctx, admin.Command{Verb: "show", Words: []admin.Word{{Value: "services"}}})
+	services, err := l.x.Execute(ctx, words.Command{Verb: "show", Words: []words.Word{{Value: "services"}}})
 	if err != nil {
 		return s, err
 	}
-	hosts, err := l.x.Execute(ctx, admin.Command{Verb: "show", Words: []admin.Word{{Value: "hosts"}}})
+	hosts, err := l.x.Execute(ctx, words.Command{Verb: "show", Words: []words.Word{{Value: "hosts"}}})
 	if err != nil {
 		return s, err
 	}

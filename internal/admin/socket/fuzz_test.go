@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // FuzzLine gives lines to a server. None may make it fail or leave an answer
@@ -52,7 +53,7 @@ func FuzzLine(f *testing.F) {
 		_ = here.Close()
 		answer := <-said
 		_ = there.Close()
-		commands, err := admin.Parse(line)
+		commands, err := words.Parse(line)
 		switch {
 		case frames || strings.TrimSpace(line) == "ctl":
 			var a Answer
@@ -73,9 +74,9 @@ func FuzzLine(f *testing.F) {
 }
 
 // mayChange tells whether a command is among them that can change what runs.
-func mayChange(commands []admin.Command) bool {
+func mayChange(commands []words.Command) bool {
 	for _, c := range commands {
-		switch words := wordsOf(c); words[0] {
+		switch words := c.Texts(); words[0] {
 		case "set", "add", "del", "enable", "disable":
 			if len(words) > 2 && (words[1] == "server" || words[1] == "weight") && strings.Contains(words[2], ".") {
 				return true

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // native is a command that is no verb: one of HAProxy's, or, if ours, one
@@ -64,18 +65,6 @@ type request struct {
 	idle   *time.Duration
 }
 
-// wordsOf returns all words of a command as they were written, but for quotes.
-func wordsOf(c admin.Command) []string {
-	words := []string{c.Verb}
-	for _, w := range c.Words {
-		if w.Key != "" {
-			w.Value = w.Key + "=" + w.Value
-		}
-		words = append(words, w.Value)
-	}
-	return words
-}
-
 // begins tells whether words begin with those of name.
 func begins(words []string, name string) bool {
 	first := strings.Fields(name)
@@ -84,8 +73,8 @@ func begins(words []string, name string) bool {
 
 // native returns the command that c is, and its further words; nil if it is
 // none but, if anything, a verb.
-func (s *Server) native(c admin.Command) (*native, []string) {
-	words := wordsOf(c)
+func (s *Server) native(c words.Command) (*native, []string) {
+	words := c.Texts()
 	if words[0] == "help" {
 		return &native{ours: true, run: s.help}, words[1:]
 	}
@@ -99,7 +88,7 @@ func (s *Server) native(c admin.Command) (*native, []string) {
 
 // nearly is the error of a command that is no verb and begins as one of
 // HAProxy's, nil of others.
-func (s *Server) nearly(c admin.Command) error {
+func (s *Server) nearly(c words.Command) error {
 	switch c.Verb {
 	case "add", "del", "disable", "enable", "get", "set":
 	case "shutdown":
@@ -130,9 +119,9 @@ func (s *Server) help(r *request) answer {
 		}
 	}
 	text := strings.Join(lines, "\n")
-	c := admin.Command{Verb: "help"}
+	c := words.Command{Verb: "help"}
 	for _, w := range r.words {
-		c.Words = append(c.Words, admin.Word{Value: w})
+		c.Words = append(c.Words, words.Word{Value: w})
 	}
 	a, err := s.opt.Admin.Execute(r.ctx, r.caller, c)
 	switch {
@@ -151,13 +140,13 @@ func (s *Server) help(r *request) answer {
 // Destructive tells whether a line has a command that people should be asked
 // about before it is done, and which.
 func Destructive(line string) (command string, yes bool) {
-	commands, err := admin.Parse(line)
+	commands, err := words.Parse(line)
 	if err != nil {
 		return "", false
 	}
 	verbs, own := admin.Verbs(), natives()
 	for _, c := range commands {
-		if slices.ContainsFunc(c.Words, func(w admin.Word) bool { return w.Key == "dry-run" && w.Value == "yes" }) {
+		if slices.ContainsFunc(c.Words, func(w words.Word) bool { return w.Key == "dry-run" && w.Value == "yes" }) {
 			continue
 		}
 		is := func(name string) bool { return strings.EqualFold(name, c.Verb) }
@@ -168,7 +157,7 @@ func Destructive(line string) (command string, yes bool) {
 			}
 		}
 		for _, n := range own {
-			if n.destructive && begins(wordsOf(c), n.name) {
+			if n.destructive && begins(c.Texts(), n.name) {
 				return c.String(), true
 			}
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // is tells what the configuration says of a host.
@@ -272,7 +273,7 @@ func TestRolesHoldForHAProxysCommands(t *testing.T) {
 		"set server web.main/a addr 127.0.0.9", "add server web.main/n 127.0.0.1:1", "shutdown sessions server web.main/a",
 		"shutdown session 800000", "show pprof heap", "show runtime", "delHost web main a",
 	} {
-		commands, err := admin.Parse(line)
+		commands, err := words.Parse(line)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +283,7 @@ func TestRolesHoldForHAProxysCommands(t *testing.T) {
 		}
 	}
 	for _, line := range []string{"show stat", "show info", "show sess", "get weight web.main/a", "status"} {
-		commands, _ := admin.Parse(line)
+		commands, _ := words.Parse(line)
 		if a := r.server.command(t.Context(), guest, commands[0], &idle); a.err != nil {
 			t.Errorf("%s: %v", line, a.err)
 		}
@@ -376,10 +377,10 @@ func TestNoCommandHidesAVerb(t *testing.T) {
 	s := &Server{natives: natives()}
 	for _, v := range admin.Verbs() {
 		for _, name := range append([]string{v.Name}, v.Aliases...) {
-			words := strings.Fields(name)
-			c := admin.Command{Verb: words[0]}
-			for _, w := range words[1:] {
-				c.Words = append(c.Words, admin.Word{Value: w})
+			parts := strings.Fields(name)
+			c := words.Command{Verb: parts[0]}
+			for _, w := range parts[1:] {
+				c.Words = append(c.Words, words.Word{Value: w})
 			}
 			if n, _ := s.native(c); n != nil && name != "help" {
 				t.Errorf("the verb %s is taken for %s", name, n.name)

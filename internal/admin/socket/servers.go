@@ -12,6 +12,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // exactTries is how often a command is made anew because the configuration has
@@ -100,17 +101,17 @@ func find(state *director.State, word string) (server, error) {
 }
 
 // verb makes a command about the host.
-func (s server) verb(name string, options ...admin.Word) admin.Command {
-	c := admin.Command{Verb: name, Words: []admin.Word{{Value: s.service.Config.Name}, {Value: s.group.Config.Name}}}
+func (s server) verb(name string, options ...words.Word) words.Command {
+	c := words.Command{Verb: name, Words: []words.Word{{Value: s.service.Config.Name}, {Value: s.group.Config.Name}}}
 	if s.host != nil {
-		c.Words = append(c.Words, admin.Word{Value: s.host.Config.Name})
+		c.Words = append(c.Words, words.Word{Value: s.host.Config.Name})
 	}
 	c.Words = append(c.Words, options...)
 	return c
 }
 
 // edit does the verb that a command means.
-func (r *request) edit(make func(*director.State) (c admin.Command, text string, err error)) answer {
+func (r *request) edit(make func(*director.State) (c words.Command, text string, err error)) answer {
 	c, text, err := make(r.opt.Director.State())
 	if err != nil {
 		return answer{err: err}
@@ -124,11 +125,11 @@ func (r *request) edit(make func(*director.State) (c admin.Command, text string,
 
 // exactly is edit for a verb that is right only for what runs: if the
 // configuration changes before it is done, it is made anew.
-func (r *request) exactly(make func(*director.State) (c admin.Command, text string, err error)) answer {
+func (r *request) exactly(make func(*director.State) (c words.Command, text string, err error)) answer {
 	for try := 1; ; try++ {
-		a := r.edit(func(state *director.State) (admin.Command, string, error) {
+		a := r.edit(func(state *director.State) (words.Command, string, error) {
 			c, text, err := make(state)
-			c.Words = append(c.Words, admin.Word{Key: "generation", Value: strconv.FormatUint(state.Generation, 10)})
+			c.Words = append(c.Words, words.Word{Key: "generation", Value: strconv.FormatUint(state.Generation, 10)})
 			return c, text, err
 		})
 		if a.err == nil || !errors.Is(a.err, admin.ErrMovedOn) || try == exactTries || r.ctx.Err() != nil {
@@ -138,14 +139,14 @@ func (r *request) exactly(make func(*director.State) (c admin.Command, text stri
 }
 
 // set makes a verb that sets options of the host that the first word names.
-func (r *request) set(options func(server) (words []admin.Word, text string, err error)) func(*director.State) (admin.Command, string, error) {
-	return func(state *director.State) (admin.Command, string, error) {
+func (r *request) set(options func(server) (set []words.Word, text string, err error)) func(*director.State) (words.Command, string, error) {
+	return func(state *director.State) (words.Command, string, error) {
 		s, err := find(state, r.words[0])
 		if err != nil {
-			return admin.Command{}, "", err
+			return words.Command{}, "", err
 		}
-		words, text, err := options(s)
-		return s.verb("setHost", words...), text, err
+		set, text, err := options(s)
+		return s.verb("setHost", set...), text, err
 	}
 }
 
@@ -175,8 +176,8 @@ func stateTo(state string) func(*request) answer {
 }
 
 func (r *request) setState(state string) answer {
-	return r.edit(r.set(func(server) ([]admin.Word, string, error) {
-		return []admin.Word{{Key: "state", Value: state}}, "", nil
+	return r.edit(r.set(func(server) ([]words.Word, string, error) {
+		return []words.Word{{Key: "state", Value: state}}, "", nil
 	}))
 }
 
@@ -214,12 +215,12 @@ func setWeight(r *request) answer {
 	if err := r.tooMany(2); err != nil {
 		return answer{err: err}
 	}
-	return r.edit(r.set(func(s server) ([]admin.Word, string, error) {
+	return r.edit(r.set(func(s server) ([]words.Word, string, error) {
 		if len(r.words) < 2 {
 			return nil, "", sentence("Require <weight> or <weight%>.")
 		}
 		w, err := weight(r.words[1], r.initial(s))
-		return []admin.Word{{Key: "weight", Value: strconv.Itoa(w)}}, "", err
+		return []words.Word{{Key: "weight", Value: strconv.Itoa(w)}}, "", err
 	}))
 }
 
@@ -299,7 +300,7 @@ func setAddr(r *request) answer {
 	if n, err := strconv.ParseUint(port, 10, 16); port != "" && (err != nil || n == 0) {
 		return answer{err: fmt.Errorf("invalid port '%s'%s", port, by)}
 	}
-	return r.exactly(r.set(func(s server) ([]admin.Word, string, error) {
+	return r.exactly(r.set(func(s server) ([]words.Word, string, error) {
 		oldIP, oldPort, err := net.SplitHostPort(s.host.Config.Address)
 		newPort := port
 		if newPort == "" {
@@ -320,7 +321,7 @@ func setAddr(r *request) answer {
 		case port != "":
 			text += ", no need to change the port"
 		}
-		return []admin.Word{{Key: "ip", Value: net.JoinHostPort(ip, newPort)}}, text + by, nil
+		return []words.Word{{Key: "ip", Value: net.JoinHostPort(ip, newPort)}}, text + by, nil
 	}))
 }
 
@@ -336,47 +337,47 @@ func addServer(r *request) answer {
 		address = "unix:" + path
 	}
 	state := "maint" // as with HAProxy, so that what follows can be set first
-	options := []admin.Word{}
+	options := []words.Word{}
 	checked := false
-	for words := r.words[2:]; len(words) > 0; words = words[1:] {
-		switch words[0] {
+	for rest := r.words[2:]; len(rest) > 0; rest = rest[1:] {
+		switch rest[0] {
 		case "enabled":
 			state = "ready"
 		case "disabled":
 			state = "maint"
 		case "backup":
-			options = append(options, admin.Word{Key: "backup", Value: "yes"})
+			options = append(options, words.Word{Key: "backup", Value: "yes"})
 		case "check":
 			checked = true
 		case "weight":
-			if len(words) == 1 {
+			if len(rest) == 1 {
 				return answer{err: sentence("'weight' expects an argument")}
 			}
-			w, err := weight(strings.TrimSuffix(words[1], "%"), 0)
+			w, err := weight(strings.TrimSuffix(rest[1], "%"), 0)
 			if err != nil {
 				return answer{err: err}
 			}
-			options = append(options, admin.Word{Key: "weight", Value: strconv.Itoa(w)})
-			words = words[1:]
+			options = append(options, words.Word{Key: "weight", Value: strconv.Itoa(w)})
+			rest = rest[1:]
 		default:
-			return answer{err: fmt.Errorf("unknown keyword '%s'; there are weight, backup, enabled, disabled, check", words[0])}
+			return answer{err: fmt.Errorf("unknown keyword '%s'; there are weight, backup, enabled, disabled, check", rest[0])}
 		}
 	}
-	options = append(options, admin.Word{Key: "state", Value: state})
-	return r.edit(func(now *director.State) (admin.Command, string, error) {
+	options = append(options, words.Word{Key: "state", Value: state})
+	return r.edit(func(now *director.State) (words.Command, string, error) {
 		b, name, err := split(now, r.words[0])
 		switch {
 		case err != nil:
-			return admin.Command{}, "", err
+			return words.Command{}, "", err
 		case checked && b.group.Config.Check == nil:
-			return admin.Command{}, "", errors.New("the hosts of this backend have no <check>, which is said of all of them together; leave 'check' out")
+			return words.Command{}, "", errors.New("the hosts of this backend have no <check>, which is said of all of them together; leave 'check' out")
 		}
 		for _, h := range b.group.Hosts {
 			if h.Config.Name == name {
-				return admin.Command{}, "", sentence("Already exists a server with the same name in backend.")
+				return words.Command{}, "", sentence("Already exists a server with the same name in backend.")
 			}
 		}
-		words := append([]admin.Word{{Value: name}, {Value: address}}, options...)
+		words := append([]words.Word{{Value: name}, {Value: address}}, options...)
 		return b.verb("addHost", words...), "New server registered.", nil
 	})
 }
@@ -385,13 +386,13 @@ func delServer(r *request) answer {
 	if err := r.oneName(); err != nil {
 		return answer{err: err}
 	}
-	return r.exactly(func(now *director.State) (admin.Command, string, error) {
+	return r.exactly(func(now *director.State) (words.Command, string, error) {
 		s, err := find(now, r.words[0])
 		if err == nil && s.host.Config.State != "maint" {
 			err = sentence("Only servers in maintenance mode can be deleted.")
 		}
 		if err != nil {
-			return admin.Command{}, "", err
+			return words.Command{}, "", err
 		}
 		return s.verb("delHost"), "Server deleted.", nil
 	})
@@ -401,10 +402,10 @@ func shutdownServer(r *request) answer {
 	if err := r.oneName(); err != nil {
 		return answer{err: err}
 	}
-	return r.edit(func(now *director.State) (admin.Command, string, error) {
+	return r.edit(func(now *director.State) (words.Command, string, error) {
 		s, err := find(now, r.words[0])
 		if err != nil {
-			return admin.Command{}, "", err
+			return words.Command{}, "", err
 		}
 		return s.verb("shutdownSessions"), "", nil
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -110,7 +111,7 @@ func shutdownSession(r *request) answer {
 	if _, err := admin.ParseSessionID(r.words[0]); err != nil {
 		return answer{err: sentence("No such session (use 'show sess').")}
 	}
-	result, err := r.opt.Admin.Execute(r.ctx, r.caller, admin.Command{Verb: "shutdownSession", Words: []admin.Word{{Value: r.words[0]}}})
+	result, err := r.opt.Admin.Execute(r.ctx, r.caller, words.Command{Verb: "shutdownSession", Words: []words.Word{{Value: r.words[0]}}})
 	switch {
 	case errors.Is(err, admin.ErrNotAllowed):
 		return answer{err: err}

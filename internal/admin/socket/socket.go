@@ -6,7 +6,7 @@
 // that the kernel tells. [Server.Serve] answers.
 //
 // A line is one or more commands with ; between them, in the language of
-// [admin.Parse]. Each gets an answer, which an empty line ends; what is empty in
+// [words.Parse]. Each gets an answer, which an empty line ends; what is empty in
 // an answer is a line with a blank. The connection closes after one line, as
 // with HAProxy, unless that line has the command prompt: from then on the server
 // writes "> " behind each answer, until prompt is said again, quit, or the
@@ -44,6 +44,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // DefaultPath is where the socket is looked for without a configuration.
@@ -68,7 +69,7 @@ type Options struct {
 const (
 	defaultMaxConns = 128
 	defaultIdle     = 5 * time.Minute
-	// maxLine bounds a line, in bytes; it is what admin.Parse takes.
+	// maxLine bounds a line, in bytes; it is what words.Parse takes.
 	maxLine = 64 << 10
 	// writeTimeout is how long a client may leave writeChunk bytes unread.
 	writeTimeout = 10 * time.Second
@@ -228,7 +229,7 @@ func (c *conn) line(ctx context.Context, line string) error {
 		c.frames = true
 		return c.reply(answer{text: "txlb " + c.opt.Version})
 	}
-	commands, err := admin.Parse(line)
+	commands, err := words.Parse(line)
 	if len(line) > maxLine { // of which the rest was not kept
 		err = fmt.Errorf("the line has more than %d bytes", maxLine)
 	}
@@ -267,7 +268,7 @@ func (c *conn) say(a answer) error {
 }
 
 // all does commands up to the first that fails and makes one answer of theirs.
-func (c *conn) all(ctx context.Context, commands []admin.Command) answer {
+func (c *conn) all(ctx context.Context, commands []words.Command) answer {
 	var sum answer
 	var texts []string
 	var data []any
@@ -295,7 +296,7 @@ func (c *conn) all(ctx context.Context, commands []admin.Command) answer {
 }
 
 // command does one command, of the connection, of HAProxy or a verb.
-func (c *conn) command(ctx context.Context, command admin.Command) answer {
+func (c *conn) command(ctx context.Context, command words.Command) answer {
 	switch {
 	case command.Verb == "quit" && len(command.Words) == 0:
 		c.ended = true
@@ -310,7 +311,7 @@ func (c *conn) command(ctx context.Context, command admin.Command) answer {
 }
 
 // command does what is not about the connection but for its patience, idle.
-func (s *Server) command(ctx context.Context, caller admin.Caller, command admin.Command, idle *time.Duration) answer {
+func (s *Server) command(ctx context.Context, caller admin.Caller, command words.Command, idle *time.Duration) answer {
 	var a answer
 	command, asJSON := withoutFlag(command, "json")
 	command, ask := withoutFlag(command, "ask")
@@ -336,10 +337,10 @@ func (s *Server) command(ctx context.Context, caller admin.Caller, command admin
 }
 
 // withoutFlag takes a flag such as --json out of a command.
-func withoutFlag(c admin.Command, flag string) (admin.Command, bool) {
+func withoutFlag(c words.Command, flag string) (words.Command, bool) {
 	for i, w := range c.Words {
 		if w.Key == flag && w.Value == "yes" {
-			rest := append([]admin.Word(nil), c.Words[:i]...)
+			rest := append([]words.Word(nil), c.Words[:i]...)
 			c.Words = append(rest, c.Words[i+1:]...)
 			return c, true
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/console"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // connection is a client that has logged in.
@@ -178,7 +179,7 @@ type user struct {
 }
 
 // Execute looks first whether the user is still there, and with which role.
-func (u *user) Execute(ctx context.Context, c admin.Command) (admin.Result, error) {
+func (u *user) Execute(ctx context.Context, c words.Command) (admin.Result, error) {
 	now, ok := u.admin.Still(u.caller)
 	if !ok {
 		return admin.Result{}, fmt.Errorf("user %q was deleted: %w", u.caller.Name, console.ErrEnd)
@@ -187,7 +188,7 @@ func (u *user) Execute(ctx context.Context, c admin.Command) (admin.Result, erro
 }
 
 // Question says what follows from a destructive command.
-func (u *user) Question(c admin.Command) string {
+func (u *user) Question(c words.Command) string {
 	if _, ok := u.admin.Still(u.caller); !ok {
 		return ""
 	}

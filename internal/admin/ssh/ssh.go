@@ -38,6 +38,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Admin is what the server needs of an [admin.Admin].
@@ -50,9 +51,9 @@ type Admin interface {
 	// Still returns the caller with the role it has now, or that the user is
 	// gone.
 	Still(admin.Caller) (admin.Caller, bool)
-	Execute(context.Context, admin.Caller, admin.Command) (admin.Result, error)
+	Execute(context.Context, admin.Caller, words.Command) (admin.Result, error)
 	// Question returns what to ask before a command, "" for nothing.
-	Question(admin.Command) string
+	Question(words.Command) string
 	Complete(line string) []string
 }
 

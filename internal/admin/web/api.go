@@ -17,6 +17,7 @@ import (
 
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/words"
 )
 
 const apiPath = "/api/v1/"
@@ -85,7 +86,7 @@ func (s *server) serveAPI(q *request) (answer, error) {
 }
 
 // execute does a command. An error knows its status.
-func (s *server) execute(q *request, c admin.Command) (admin.Result, error) {
+func (s *server) execute(q *request, c words.Command) (admin.Result, error) {
 	result, err := s.opt.Admin.Execute(q.Context(), q.caller, c)
 	if err != nil {
 		return result, s.explain(err, c)
@@ -95,18 +96,18 @@ func (s *server) execute(q *request, c admin.Command) (admin.Result, error) {
 
 // command makes the command of a request: the verb of its route, and the
 // parameters of query and body.
-func (s *server) command(q *request) (admin.Command, error) {
+func (s *server) command(q *request) (words.Command, error) {
 	v := q.route.verb
 	first, second, _ := strings.Cut(v.Name, " ")
-	c := admin.Command{Verb: first}
+	c := words.Command{Verb: first}
 	if second != "" {
-		c.Words = append(c.Words, admin.Word{Value: second})
+		c.Words = append(c.Words, words.Word{Value: second})
 	}
-	words, err := parameters(q.Request)
+	given, err := parameters(q.Request)
 	if err != nil {
 		return c, err
 	}
-	words = slices.DeleteFunc(words, func(w admin.Word) bool {
+	given = slices.DeleteFunc(given, func(w words.Word) bool {
 		// A form sends the fields that were left empty.
 		return w.Value == "" && optional(v, w.Key)
 	})
@@ -115,9 +116,9 @@ func (s *server) command(q *request) (admin.Command, error) {
 		if err != nil || generation == "" {
 			return c, fail(http.StatusBadRequest, "bad_request", `If-Match: want the ETag of an answer, such as "12"`)
 		}
-		words = append(words, admin.Word{Key: "generation", Value: generation})
+		given = append(given, words.Word{Key: "generation", Value: generation})
 	}
-	c.Words = append(c.Words, words...)
+	c.Words = append(c.Words, given...)
 	return c, nil
 }
 
@@ -138,13 +139,13 @@ func etag(generation uint64) string { return strconv.Quote(strconv.FormatUint(ge
 
 // parameters reads what a request says by its query and by its body, sorted.
 // All have a key.
-func parameters(r *http.Request) ([]admin.Word, error) {
+func parameters(r *http.Request) ([]words.Word, error) {
 	bad := func(text string) error { return fail(http.StatusBadRequest, "bad_request", "%s", text) }
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, bad("the query cannot be read: want name=value, joined by & and URL-encoded")
 	}
-	words := wordsOf(query)
+	given := wordsOf(query)
 	if r.Method == http.MethodPost {
 		body, err := io.ReadAll(r.Body)
 		switch tooLarge := (*http.MaxBytesError)(nil); {
@@ -161,36 +162,36 @@ func parameters(r *http.Request) ([]admin.Word, error) {
 			if err != nil {
 				return nil, bad(err.Error())
 			}
-			words = append(words, more...)
+			given = append(given, more...)
 		case kind == "application/x-www-form-urlencoded":
 			form, err := url.ParseQuery(string(body))
 			if err != nil {
 				return nil, bad("the body cannot be read: want name=value, joined by & and URL-encoded")
 			}
-			words = append(words, wordsOf(form)...)
+			given = append(given, wordsOf(form)...)
 		default:
 			return nil, fail(http.StatusUnsupportedMediaType, "media_type", "want a body of application/json or application/x-www-form-urlencoded")
 		}
 	}
-	if slices.ContainsFunc(words, func(w admin.Word) bool { return w.Key == "" }) {
+	if slices.ContainsFunc(given, func(w words.Word) bool { return w.Key == "" }) {
 		return nil, bad("a parameter has no name")
 	}
-	return words, nil
+	return given, nil
 }
 
-func wordsOf(values url.Values) []admin.Word {
-	var words []admin.Word
+func wordsOf(values url.Values) []words.Word {
+	var list []words.Word
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		for _, v := range values[key] {
-			words = append(words, admin.Word{Key: key, Value: v})
+			list = append(list, words.Word{Key: key, Value: v})
 		}
 	}
-	return words
+	return list
 }
 
 // wordsOfJSON reads one object of strings, numbers, true and false. null is as
 // good as nothing.
-func wordsOfJSON(body []byte) ([]admin.Word, error) {
+func wordsOfJSON(body []byte) ([]words.Word, error) {
 	var object map[string]any
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -200,9 +201,9 @@ func wordsOfJSON(body []byte) ([]admin.Word, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("unexpected data after the JSON object")
 	}
-	var words []admin.Word
+	var list []words.Word
 	for _, key := range slices.Sorted(maps.Keys(object)) {
-		w := admin.Word{Key: key}
+		w := words.Word{Key: key}
 		switch v := object[key].(type) {
 		case nil:
 			continue
@@ -215,14 +216,14 @@ func wordsOfJSON(body []byte) ([]admin.Word, error) {
 		default:
 			return nil, errors.New("a parameter is a string, a number, true or false, and no list or object")
 		}
-		words = append(words, w)
+		list = append(list, w)
 	}
-	return words, nil
+	return list, nil
 }
 
 // explain gives the error of a command its status, and tells who was too late
 // what has changed meanwhile.
-func (s *server) explain(err error, c admin.Command) error {
+func (s *server) explain(err error, c words.Command) error {
 	f := &failure{text: err.Error()}
 	switch {
 	case errors.Is(err, admin.ErrUnknownVerb):
@@ -250,8 +251,8 @@ func (s *server) explain(err error, c admin.Command) error {
 
 // meanwhile adds to the error of a command that came too late what others have
 // changed.
-func (s *server) meanwhile(f *failure, c admin.Command) {
-	i := slices.IndexFunc(c.Words, func(w admin.Word) bool { return strings.EqualFold(w.Key, "generation") })
+func (s *server) meanwhile(f *failure, c words.Command) {
+	i := slices.IndexFunc(c.Words, func(w words.Word) bool { return strings.EqualFold(w.Key, "generation") })
 	if i < 0 {
 		return
 	}
@@ -284,7 +285,7 @@ type Problem struct {
 func (s *server) failed(q *request, err error) answer {
 	f, ok := errors.AsType[*failure](err)
 	if !ok {
-		f = s.explain(err, admin.Command{}).(*failure)
+		f = s.explain(err, words.Command{}).(*failure)
 	}
 	a := text(f.text)
 	if strings.HasPrefix(q.URL.Path, apiPath) {

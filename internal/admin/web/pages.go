@@ -15,6 +15,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -171,7 +172,7 @@ func (s *server) serveConfigs(q *request) (answer, error) {
 // read does a verb that only looks.
 func (s *server) read(q *request, verb string) (admin.Result, error) {
 	first, second, _ := strings.Cut(verb, " ")
-	return s.execute(q, admin.Command{Verb: first, Words: []admin.Word{{Value: second}}})
+	return s.execute(q, words.Command{Verb: first, Words: []words.Word{{Value: second}}})
 }
 
 // maxSessionsShown bounds the page of sessions.

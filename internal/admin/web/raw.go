@@ -12,6 +12,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // ownRoutes are those that are neither page nor verb.
@@ -79,7 +80,7 @@ func (s *server) serveXML(q *request, verb string) (answer, error) {
 }
 
 func (s *server) serveStatusText(q *request) (answer, error) {
-	result, err := s.execute(q, admin.Command{Verb: "status"})
+	result, err := s.execute(q, words.Command{Verb: "status"})
 	return text(result.Text), err
 }
 
@@ -123,8 +124,8 @@ func hostAsNow(h *director.Host) hostNow {
 func (s *server) serveRunningText(*request) (answer, error) {
 	bound := s.bound()
 	var b bytes.Buffer
-	line := func(words ...any) {
-		for i, w := range words {
+	line := func(cells ...any) {
+		for i, w := range cells {
 			if i > 0 {
 				b.WriteByte(' ')
 			}
@@ -134,7 +135,7 @@ func (s *server) serveRunningText(*request) (answer, error) {
 				}
 				return c
 			}, fmt.Sprint(w))
-			b.WriteString(admin.Quote(word))
+			b.WriteString(words.Quote(word))
 		}
 		b.WriteByte('\n')
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -114,19 +115,19 @@ func (at Where) asks(verb string, more ...string) string {
 func (at Where) Manage() string { return query("/manage", at.params()) }
 
 // words are those that name a place.
-func (at Where) words() (words []admin.Word) {
+func (at Where) words() (list []words.Word) {
 	for _, p := range at.params() {
-		words = append(words, admin.Word{Key: p.Name, Value: p.Value})
+		list = append(list, words.Word{Key: p.Name, Value: p.Value})
 	}
-	return words
+	return list
 }
 
 // depth is of how many names a place is.
 func (at Where) depth() int { return len(at.params()) }
 
 // scene is what a verb is about, with the words of a place or of a form.
-func (v *View) scene(verb *admin.Verb, words ...admin.Word) (*admin.Scene, error) {
-	s, err := admin.NewScene(v.reading, verb, words...)
+func (v *View) scene(verb *admin.Verb, given ...words.Word) (*admin.Scene, error) {
+	s, err := admin.NewScene(v.reading, verb, given...)
 	if err != nil {
 		return nil, ErrNotFound
 	}
@@ -211,7 +212,7 @@ func (v *View) form(verb *admin.Verb, o *admin.Offer, s *admin.Scene, q admin.Qu
 	return f
 }
 
-func paramsOf(words ...[]admin.Word) (list []Param) {
+func paramsOf(words ...[]words.Word) (list []Param) {
 	for _, w := range slices.Concat(words...) {
 		list = append(list, Param{w.Key, w.Value})
 	}
@@ -357,13 +358,13 @@ func verbOf(verbs []admin.Verb, name string) *admin.Verb {
 	return &verbs[i]
 }
 
-func wordsOf(params url.Values) (words []admin.Word) {
+func wordsOf(params url.Values) (list []words.Word) {
 	for key, values := range params {
 		if key != "" && len(values) > 0 {
-			words = append(words, admin.Word{Key: key, Value: values[0]})
+			list = append(list, words.Word{Key: key, Value: values[0]})
 		}
 	}
-	return words
+	return list
 }
 
 // back is the page that a question came from.

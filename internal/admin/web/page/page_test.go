@@ -25,6 +25,7 @@ import (
 	"github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/testkit"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // world is a configuration that a director holds: hosts are up or down as a test
@@ -456,8 +457,8 @@ func TestQuestions(t *testing.T) {
 func TestNewVerb(t *testing.T) {
 	d := world(t, twoGroups)
 	src := source(d)
-	inverse := func(s *admin.Scene) (admin.Command, string) {
-		return admin.Command{Verb: "wakeHost", Words: s.Place()}, "awake"
+	inverse := func(s *admin.Scene) (words.Command, string) {
+		return words.Command{Verb: "wakeHost", Words: s.Place()}, "awake"
 	}
 	src.Verbs = append(admin.Verbs(), admin.Verb{
 		Name: "doze", Role: admin.Full, Changes: true,
@@ -469,7 +470,7 @@ func TestNewVerb(t *testing.T) {
 		Offers: []admin.Offer{
 			{Label: "Send to sleep", Note: "It sleeps.", Title: "Send {name} to sleep?", Lines: []string{"Dreams follow on {place}."},
 				Warn: func(*admin.Scene) ([]string, bool) { return []string{"It snores."}, false }},
-			{Label: "Nap", Note: "A short one.", Set: []admin.Word{{Key: "dreamFor", Value: "1m"}}},
+			{Label: "Nap", Note: "A short one.", Set: []words.Word{{Key: "dreamFor", Value: "1m"}}},
 		},
 		Inverse: inverse,
 	})
