@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/control"
 	"github.com/txlb/txlb/internal/admin/socket"
 )
-
-// controlMode is who may ask for clients: the owner alone.
-const controlMode = 0o600
 
 // controlSurface is <control socket>.
 func (p parts) controlSurface() surface {
@@ -22,14 +20,17 @@ func (p parts) controlSurface() surface {
 			}
 			return c.Control.Socket
 		},
-		open: func(current func() *config.Config) (opened, error) {
-			path := current().Control.Socket
-			ln, err := socket.Listen(path, controlMode, "")
+		address: func(c *config.Config) string { return "unix:" + c.Control.Socket },
+		listen: func(c *config.Config) (net.Listener, error) {
+			ln, err := socket.Listen(c.Control.Socket, ownerOnly, "")
 			if err != nil {
-				return opened{}, fmt.Errorf("<control socket=%q>: %w", path, err)
+				return nil, fmt.Errorf("<control socket=%q>: %w", c.Control.Socket, err)
 			}
+			return ln, nil
+		},
+		serve: func(ln net.Listener, _ func() *config.Config) (func(context.Context) error, error) {
 			opt := control.Options{Find: p.engine.FindByLocal, Log: p.log}
-			return opened{ln.Addr(), func(ctx context.Context) error { return control.Serve(ctx, ln, opt) }}, nil
+			return func(ctx context.Context) error { return control.Serve(ctx, ln, opt) }, nil
 		},
 	}
 }

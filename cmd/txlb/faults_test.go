@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -181,10 +182,24 @@ func (b *balancer) settled() {
 			return
 		}
 		if time.Now().After(end) {
-			b.t.Errorf("not as it was within %v: %s", patience, state)
+			b.t.Errorf("not as it was within %v: %s; open: %v", patience, state, b.whatIsOpen())
 			return
 		}
 	}
+}
+
+// whatIsOpen names the program's open files.
+func (b *balancer) whatIsOpen() (names []string) {
+	dir := fmt.Sprintf("/proc/%d/fd", b.pid())
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, f := range files {
+		name, _ := os.Readlink(filepath.Join(dir, f.Name()))
+		names = append(names, f.Name()+"="+name)
+	}
+	return names
 }
 
 // hostsUp fails the test if a host is, or ever was, marked down.

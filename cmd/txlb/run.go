@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -98,7 +99,8 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	if why := eng.NoRing(); why != nil {
 		log.Info("io_uring not available, sending with one system call each", "reason", why)
 	}
-	dir, err := director.New(cfg, eng, director.Options{Log: log, MaxProbes: probesFor(limits.files), Document: doc})
+	front := newFront(log)
+	dir, err := director.New(cfg, eng, director.Options{Log: log, MaxProbes: probesFor(limits.files), Document: doc, Prepare: front.prepare})
 	if err != nil {
 		return err
 	}
@@ -109,17 +111,15 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	defer shutdown()
 	source := &status.Source{
 		Director: dir, Engine: eng, Version: version, Started: time.Now(),
-		SessionsLimit: opt.MaxSessions, FDLimit: limits.files, Draining: func() bool { return ctx.Err() != nil },
+		SessionsLimit: opt.MaxSessions, FDLimit: limits.files, Draining: func() bool { return ctx.Err() != nil }, Off: front.Off,
 	}
 	adm := newAdmin(dir, eng, source, log, file, tail, shutdown)
 	defer adm.Close()
-	front, err := openFront(dir, log, parts{
+	front.tell = func(off []status.Off) { tellSystemd(log, off) }
+	front.open(dir.State().Config, parts{
 		admin: adm, director: dir, engine: eng, status: source, log: log, pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
 		stateDir: stateDir(doc),
 	}.surfaces())
-	if err != nil {
-		return err
-	}
 	defer front.Close() // last: whoever looks on sees the sessions go
 
 	// Everything that changes what runs ends with background.
@@ -304,6 +304,15 @@ func (f *follower) logs(to config.Logging) {
 		}
 	}
 	f.logging = to
+}
+
+// tellSystemd says in `systemctl status` which admin interfaces are off.
+func tellSystemd(log *slog.Logger, off []status.Off) {
+	text := "serving"
+	for _, o := range off {
+		text += fmt.Sprintf("; <%s> is off: %s", o.Interface, strings.ReplaceAll(o.Err, "\n", " "))
+	}
+	notify(log, "STATUS="+text)
 }
 
 // notify tells systemd, if it started the program (sd_notify(3)).

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/socket"
@@ -26,13 +27,23 @@ func (p parts) socketSurface() surface {
 			words.Pos = config.Pos{} // another line is no other socket
 			return words
 		},
-		open: func(current func() *config.Config) (opened, error) {
-			is := current().Admin.Socket
+		address: func(c *config.Config) string { return "unix:" + c.Admin.Socket.Path },
+		listen: func(c *config.Config) (net.Listener, error) {
+			is := c.Admin.Socket
 			ln, err := socket.Listen(is.Path, is.Mode, is.Group)
 			if err != nil {
-				return opened{}, fmt.Errorf("<socket path=%q>: %w", is.Path, err)
+				return nil, fmt.Errorf("<socket path=%q>: %w", is.Path, err)
 			}
-			return opened{ln.Addr(), func(ctx context.Context) error { return server.Serve(ctx, ln) }}, nil
+			return ln, nil
+		},
+		files: func(c *config.Config, _ bool) error {
+			if err := socket.CheckGroup(c.Admin.Socket.Group); err != nil {
+				return fmt.Errorf("<socket group=%q>: %w", c.Admin.Socket.Group, err)
+			}
+			return nil
+		},
+		serve: func(ln net.Listener, _ func() *config.Config) (func(context.Context) error, error) {
+			return func(ctx context.Context) error { return server.Serve(ctx, ln) }, nil
 		},
 	}
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 
 	"github.com/txlb/txlb/config"
@@ -24,22 +27,31 @@ func (p parts) sshSurface() surface {
 			}
 			return nil
 		},
-		open: func(current func() *config.Config) (opened, error) {
-			is := current().Admin.SSH
-			path := is.HostKey
-			if path == "" {
-				path = filepath.Join(p.stateDir, hostKeyFile)
+		address: func(c *config.Config) string { return c.Admin.SSH.Listen },
+		listen:  func(c *config.Config) (net.Listener, error) { return listenFor("ssh", c.Admin.SSH.Listen) },
+		files: func(c *config.Config, create bool) (err error) {
+			if create {
+				_, err = ssh.HostKey(p.hostKey(c))
+			} else {
+				err = ssh.CheckHostKey(p.hostKey(c))
 			}
-			key, err := ssh.HostKey(path)
 			if err != nil {
-				return opened{}, fmt.Errorf("<ssh>: %w", err)
+				return fmt.Errorf("<ssh>: %w", err)
 			}
-			ln, err := listenFor("ssh", is.Listen)
+			return nil
+		},
+		serve: func(ln net.Listener, current func() *config.Config) (func(context.Context) error, error) {
+			key, err := ssh.HostKey(p.hostKey(current()))
 			if err != nil {
-				return opened{}, err
+				return nil, errors.Join(fmt.Errorf("<ssh>: %w", err), ln.Close())
 			}
 			opt := ssh.Options{Admin: p.admin, Key: key, Log: p.log}
-			return opened{ln.Addr(), func(ctx context.Context) error { return ssh.Serve(ctx, ln, opt) }}, nil
+			return func(ctx context.Context) error { return ssh.Serve(ctx, ln, opt) }, nil
 		},
 	}
+}
+
+// hostKey returns where the host key is.
+func (p parts) hostKey(c *config.Config) string {
+	return cmp.Or(c.Admin.SSH.HostKey, filepath.Join(p.stateDir, hostKeyFile))
 }

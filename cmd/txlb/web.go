@@ -16,13 +16,17 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// webSurface is <web>: the admin page and the API.
+// webSurface is <web>: the admin page and the API. Certificate and key are
+// followed without a new start, so that wrong ones leave the page with those that
+// it has.
 func (p parts) webSurface() surface {
-	// Certificate and key are followed without a new start, so that wrong ones
-	// leave the page with those that it has.
 	type words struct {
 		listen string
 		secure bool
+	}
+	type needs struct {
+		words
+		certificate, key string
 	}
 	loops := &pulse{ask: func() {
 		// Every loop has to come by to say that it has a session, or none.
@@ -36,15 +40,26 @@ func (p parts) webSurface() surface {
 			}
 			return nil
 		},
-		open: func(current func() *config.Config) (opened, error) {
+		address: func(c *config.Config) string { return c.Admin.Web.Listen },
+		listen: func(c *config.Config) (net.Listener, error) {
+			if strings.HasPrefix(c.Admin.Web.Listen, "unix:") {
+				return nil, fmt.Errorf("<web listen=%q>: the page is served over TCP; want host:port", c.Admin.Web.Listen)
+			}
+			return listenFor("web", c.Admin.Web.Listen)
+		},
+		needs: func(c *config.Config) any {
+			w := c.Admin.Web
+			return needs{words{w.Listen, w.Secure}, w.Certificate, w.Key}
+		},
+		files: func(c *config.Config, _ bool) error {
+			if w := c.Admin.Web; w.Secure && w.Certificate != "" {
+				_, _, err := web.CheckCertificate(w.Certificate, w.Key)
+				return err
+			}
+			return nil // one of txlb's own making may be kept or not
+		},
+		serve: func(ln net.Listener, current func() *config.Config) (func(context.Context) error, error) {
 			is := current().Admin.Web
-			if strings.HasPrefix(is.Listen, "unix:") {
-				return opened{}, fmt.Errorf("<web listen=%q>: the page is served over TCP; want host:port", is.Listen)
-			}
-			ln, err := listenFor("web", is.Listen)
-			if err != nil {
-				return opened{}, err
-			}
 			if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !is.Secure && !tcp.IP.IsLoopback() {
 				p.log.Warn("admin page served without TLS, passwords can be read on the network; set secure=\"yes\"", "listen", is.Listen)
 			}
@@ -60,9 +75,9 @@ func (p parts) webSurface() surface {
 				MaxConns: pageFiles(p.status.FDLimit), Version: version, Started: p.status.Started, Log: p.log,
 			})
 			if err != nil {
-				return opened{}, err
+				return nil, err
 			}
-			return opened{ln.Addr(), page.Serve}, nil
+			return page.Serve, nil
 		},
 	}
 }

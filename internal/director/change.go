@@ -1,6 +1,8 @@
 package director
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -17,6 +19,16 @@ type pending struct {
 	source *source          // where they are looked up
 	late   <-chan time.Time // when it has waited for long enough
 	waited bool
+
+	preparing chan preparation // has room for one; nil: there is nothing to prepare
+	prepared  *preparation     // what came of that
+	cancel    func()           // ends it
+}
+
+// preparation is what Options.Prepare has answered.
+type preparation struct {
+	settle func(accepted bool)
+	err    error
 }
 
 // longestWait is how long a change waits for its names: for those that are asked
@@ -39,13 +51,15 @@ func (d *Director) change(r request) {
 		d.drop(err)
 		return
 	}
-	d.pending.work = between(d.config, d.pending.config)
+	p := d.pending
+	p.work = between(d.config, p.config)
+	p.late = time.After(longestWait)
+	d.prepare()
 	if r.change.DryRun {
-		d.answer(d.State().Generation)
+		d.finish()
 		return
 	}
-	p := d.pending
-	p.names, p.source, p.late = namesOf(p.config), d.source, time.After(longestWait)
+	p.names, p.source = namesOf(p.config), d.source
 	if !slices.Equal(p.config.DNS.Servers, d.source.servers) {
 		p.source = newSource(&p.config.DNS, d.opt.Resolver)
 	}
@@ -58,11 +72,37 @@ func (d *Director) change(r request) {
 	d.finish()
 }
 
-// finish does the change that is pending, if its names have been looked up or it
-// has waited for them for long enough.
+// prepare begins to prepare the change that is pending.
+func (d *Director) prepare() {
+	p := d.pending
+	if d.opt.Prepare == nil {
+		p.prepared = &preparation{}
+		return
+	}
+	var ctx context.Context
+	ctx, p.cancel = context.WithCancel(p.ctx)
+	p.preparing = make(chan preparation, 1)
+	go func(was, next *config.Config, answer chan<- preparation) {
+		settle, err := d.opt.Prepare(ctx, was, next)
+		answer <- preparation{settle, err}
+	}(d.config, p.config, p.preparing)
+}
+
+// finish does the change that is pending, if all has been prepared and its names
+// have been looked up, or it has waited for them for long enough.
 func (d *Director) finish() {
 	p := d.pending
-	if p == nil || !p.waited && !d.lookedUp(p.names) {
+	switch {
+	case p == nil, !p.waited && (p.prepared == nil || !d.lookedUp(p.names)):
+		return
+	case p.prepared == nil:
+		d.drop(fmt.Errorf("the admin interfaces were not ready for the change within %v", longestWait))
+		return
+	case p.prepared.err != nil:
+		d.drop(p.prepared.err)
+		return
+	case p.change.DryRun:
+		d.answer(d.State().Generation, false)
 		return
 	}
 	generation, err := d.adopt(p.config, d.State().Generation+1)
@@ -74,13 +114,14 @@ func (d *Director) finish() {
 	d.useSource(p.source)
 	d.log.Info("configuration changed", "generation", generation,
 		"verb", p.change.Verb, "by", p.change.By, "from", p.change.From)
-	d.answer(generation)
+	d.answer(generation, true)
 }
 
 // answer answers the change that is pending.
-func (d *Director) answer(generation uint64) {
+func (d *Director) answer(generation uint64, accepted bool) {
 	p := d.pending
 	d.pending = nil
+	p.settle(accepted)
 	p.answer <- answer{generation: generation, work: p.work}
 }
 
@@ -93,5 +134,25 @@ func (d *Director) drop(err error) {
 	p := d.pending
 	d.pending = nil
 	d.forgetNames()
+	p.settle(false)
 	p.answer <- answer{err: err}
+}
+
+// settle tells those who have prepared the change what became of it, now or when
+// they are ready.
+func (p *pending) settle(accepted bool) {
+	if p.cancel == nil { // there was nothing to prepare
+		return
+	}
+	p.cancel()
+	tell := func(ready preparation) {
+		if ready.settle != nil {
+			ready.settle(accepted)
+		}
+	}
+	if p.prepared != nil {
+		tell(*p.prepared)
+		return
+	}
+	go func() { tell(<-p.preparing) }()
 }

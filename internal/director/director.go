@@ -65,6 +65,13 @@ type Options struct {
 	// descriptors at most.
 	MaxProbes int
 	Document  *config.Document // where the configuration came from; nil: it was not read from a file
+	// Prepare makes ready what others than the engine need for a change, such as the
+	// listeners of admin interfaces, before the change is accepted. An error refuses
+	// the change. Otherwise settle is called once, soon after, with whether next now
+	// runs; it must not wait. Prepare may wait: it runs in a goroutine of its own, and
+	// ctx ends when the change is dropped. One is under way at a time. nil: nothing
+	// has to be prepared.
+	Prepare func(ctx context.Context, was, next *config.Config) (settle func(accepted bool), err error)
 }
 
 // Change is one change of the configuration.
@@ -242,9 +249,9 @@ func (d *Director) Run(ctx context.Context) error {
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	for {
-		changes, givenUp, late := d.changes, (<-chan struct{})(nil), (<-chan time.Time)(nil)
-		if d.pending != nil {
-			changes, givenUp, late = nil, d.pending.ctx.Done(), d.pending.late
+		changes, givenUp, late, prepared := d.changes, (<-chan struct{})(nil), (<-chan time.Time)(nil), (<-chan preparation)(nil)
+		if p := d.pending; p != nil {
+			changes, givenUp, late, prepared = nil, p.ctx.Done(), p.late, p.preparing
 		}
 		select {
 		case <-ctx.Done():
@@ -258,6 +265,9 @@ func (d *Director) Run(ctx context.Context) error {
 			order()
 		case <-givenUp:
 			d.drop(d.pending.ctx.Err())
+		case ready := <-prepared:
+			d.pending.prepared = &ready
+			d.finish()
 		case <-late:
 			d.drain() // what came at the same moment counts
 			if d.pending != nil {

@@ -30,8 +30,9 @@ type Rig struct {
 }
 
 // Start writes a configuration to a file of its own and runs it from there until
-// the end of the test, which fails if it does not end well.
-func Start(t testing.TB, xml string) *Rig {
+// the end of the test, which fails if it does not end well. with may change the
+// options of the director.
+func Start(t testing.TB, xml string, with ...func(*director.Options)) *Rig {
 	t.Helper()
 	r := &Rig{Log: &testkit.Log{}, File: filepath.Join(t.TempDir(), "config.xml")}
 	r.Logger = r.Log.Logger()
@@ -47,7 +48,11 @@ func Start(t testing.TB, xml string) *Rig {
 	if r.Engine, err = engine.New(engine.Options{Loops: 2}); err != nil {
 		t.Fatal(err)
 	}
-	if r.Director, err = director.New(doc.Config, r.Engine, director.Options{Log: r.Logger, Document: doc}); err != nil {
+	opt := director.Options{Log: r.Logger, Document: doc}
+	for _, f := range with {
+		f(&opt)
+	}
+	if r.Director, err = director.New(doc.Config, r.Engine, opt); err != nil {
 		t.Fatal(errors.Join(err, r.Engine.Close()))
 	}
 	ctx, cancel := context.WithCancel(context.Background())

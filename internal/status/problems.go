@@ -58,6 +58,9 @@ func (r *Reading) judgeProcess() {
 		add(Critical, fmt.Sprintf("The limit of %d sessions is reached: new clients wait", r.SessionsLimit),
 			"raise <engine maxSessions> and the limit of open files, or close sessions")
 	}
+	for _, off := range r.Off {
+		add(Warning, fmt.Sprintf("The admin interface <%s> is off: %s", off.Interface, off.Err), "fix the cause; it is tried again every minute at least")
+	}
 	if r.ReloadFailed {
 		add(Warning, "The last reload failed: the previous configuration is still running", "run txlb check to see the errors")
 	}

@@ -27,8 +27,22 @@ type Source struct {
 	// SessionsLimit is <engine maxSessions>, or what the limit of open files
 	// allows; 0: none.
 	SessionsLimit int
-	FDLimit       uint64      // of open files; 0: not known
-	Draining      func() bool // nil: never
+	FDLimit       uint64       // of open files; 0: not known
+	Draining      func() bool  // nil: never
+	Off           func() []Off // admin interfaces that should run and do not; nil: none
+}
+
+// Off is an admin interface that should run and does not. It is tried again.
+type Off struct {
+	Interface string // the element: web, ssh, socket, metrics, control
+	Err       string
+}
+
+func (s *Source) off() []Off {
+	if s.Off == nil {
+		return nil
+	}
+	return s.Off()
 }
 
 // Engine is what a Reading needs of the data plane.
@@ -48,6 +62,7 @@ type Facts struct {
 	SessionsLimit int // 0: none
 	FDLimit       uint64
 	Draining      bool // the process accepts no new clients, and ends when its sessions have
+	Off           []Off
 
 	HasFile      bool          // the configuration came from a file
 	Unsaved      []config.Edit // changes that the file lacks
@@ -169,7 +184,7 @@ func (s *Source) Facts() Facts {
 	return Facts{
 		At: time.Now(), Started: s.Started, Version: s.Version,
 		State: d.State(), Snapshot: s.Engine.Snapshot(), Listeners: s.Engine.Listeners(),
-		SessionsLimit: s.SessionsLimit, FDLimit: s.FDLimit, Draining: s.Draining != nil && s.Draining(),
+		SessionsLimit: s.SessionsLimit, FDLimit: s.FDLimit, Draining: s.Draining != nil && s.Draining(), Off: s.off(),
 		HasFile: d.Stored() != nil, Unsaved: d.Unsaved(), ReloadFailed: d.ReloadFailed(),
 		Rejections: d.Rejections(),
 	}

@@ -119,6 +119,12 @@ func groupID(group string) (int, error) {
 	return 0, fmt.Errorf("unknown group %q", group)
 }
 
+// CheckGroup tells whether there is a group of that name or number; "" is none.
+func CheckGroup(group string) error {
+	_, err := groupID(group)
+	return err
+}
+
 // lockFolder keeps two of us from looking at one path and taking it both.
 func lockFolder(dir string) (unlock func(), err error) {
 	d, err := os.Open(dir)

@@ -36,6 +36,19 @@ func HostKey(path string) (ssh.Signer, error) {
 	return key, nil
 }
 
+// CheckHostKey tells what is wrong with a host key, and makes none: a file that is
+// missing is an error only if its folder is missing too.
+func CheckHostKey(path string) error {
+	_, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = os.Stat(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("the SSH host key: %w", err)
+	}
+	return nil
+}
+
 func readKey(path string) (ssh.Signer, error) {
 	info, err := os.Stat(path)
 	if err != nil {

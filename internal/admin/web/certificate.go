@@ -106,12 +106,30 @@ func (c *certificates) read(s sight, now time.Time) error {
 		c.now = own
 		return nil
 	}
-	pair, err := tls.LoadX509KeyPair(s.cert, s.key)
+	pair, err := load(s.cert, s.key)
 	if err != nil {
-		return fmt.Errorf("<web certificate=%q key=%q>: %w", s.cert, s.key, err)
+		return err
 	}
-	c.now = &pair
+	c.now = pair
 	return nil
+}
+
+func load(cert, key string) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("<web certificate=%q key=%q>: %w", cert, key, err)
+	}
+	return &pair, nil
+}
+
+// CheckCertificate reads a certificate and its key from two files, and returns
+// from when to when it is valid.
+func CheckCertificate(cert, key string) (from, to time.Time, err error) {
+	pair, err := load(cert, key)
+	if err != nil {
+		return from, to, err
+	}
+	return pair.Leaf.NotBefore, pair.Leaf.NotAfter, nil
 }
 
 // get is the tls.Config.GetCertificate. What cannot be read leaves the
