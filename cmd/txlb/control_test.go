@@ -103,10 +103,9 @@ func TestControlSocket(t *testing.T) {
 		t.Errorf("of no connection it says %q, %v", got, err)
 	}
 
-	second := run(t, name, "run", "-c", write(t, doc(here)))
-	if status := second.wait(); status != exitFailed || !strings.Contains(second.out.String(), "in use") {
-		t.Errorf("a second txlb: status %d", status)
-	}
+	second, _ := txlbFile(t, doc(here))
+	second.expect(`admin interface did not start" part=control err=.*in use`)
+	second.kill()
 	told(here)
 
 	if err := os.WriteFile(file, []byte(doc(there)), 0o600); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -217,4 +218,55 @@ func TestB78ChangeThatASurfaceCannotFollow(t *testing.T) {
 	_, port, _ := net.SplitHostPort(free)
 	edit(t, dir, func(c *config.Config) { c.Admin.Web.Listen = "*:" + port })
 	p.next(t)
+}
+
+// At start, interfaces that cannot come up are off: the log, `status` and systemd
+// tell which and why, clients are served, and they come up once they can.
+func TestB78InterfacesThatCannotStart(t *testing.T) {
+	dir := socketFolder(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	port := taken.Addr().String()
+	cert, socket := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "a.sock")
+	notify := filepath.Join(dir, "notify")
+	systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = systemd.Close() }()
+	t.Setenv("NOTIFY_SOCKET", notify)
+	p, _ := txlbFile(t, `<config>`+group("", backend(t, echo))+`<admin><socket path="`+socket+`"/>
+		<web listen="127.0.0.1:0" certificate="`+cert+`" key="`+cert+`"/><metrics listen="`+port+`"/>
+		<ssh listen="127.0.0.1:0" hostKey="`+filepath.Join(dir, "no", "folder", "key")+`"/>`+operator+`</admin></config>`)
+	c, err := net.Dial("tcp", p.addr("web", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if err := ask(c, "hello"); err != nil {
+		t.Errorf("a client: %v", err)
+	}
+	said := make([]byte, 4096)
+	_ = systemd.SetReadDeadline(time.Now().Add(patience))
+	n, err := systemd.Read(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := ctlOf(t, "", "-s", socket, "status")
+	for _, want := range []string{"<metrics> is off: ", "<web> is off: ", "<ssh> is off: "} {
+		if !strings.Contains(answer.out, want) {
+			t.Errorf("status does not say %q: %+v", want, answer)
+		}
+		if !strings.Contains(string(said[:n]), want) {
+			t.Errorf("systemd is not told %q: %s", want, said[:n])
+		}
+	}
+	_ = taken.Close()
+	eventually(t, "the metrics are there", func() bool {
+		_, err := get("http://" + port + "/metrics")
+		return err == nil
+	})
 }

@@ -95,6 +95,9 @@ func (d *Director) finish() {
 	switch {
 	case p == nil, !p.waited && (p.prepared == nil || !d.lookedUp(p.names)):
 		return
+	case p.ctx.Err() != nil: // its caller has given up
+		d.drop(p.ctx.Err())
+		return
 	case p.prepared == nil:
 		d.drop(fmt.Errorf("the admin interfaces were not ready for the change within %v", longestWait))
 		return

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -187,5 +189,81 @@ func TestRefusedChangeLeavesNoNames(t *testing.T) {
 		if len(d.names) != 0 {
 			t.Errorf("left names %v", d.names)
 		}
+	})
+}
+
+// Who prepares a change is asked before it is made, may refuse it, and is told what
+// became of it.
+func TestPreparedChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		c, problems := config.Parse("", []byte(with("")))
+		if c == nil {
+			t.Fatal(problems)
+		}
+		var takes time.Duration
+		var no error
+		var settled []bool
+		var d *Director
+		prepare := func(ctx context.Context, was, next *config.Config) (func(bool), error) {
+			if was != d.State().Config || next == was {
+				t.Error("it is asked about another change")
+			}
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+			}
+			if no != nil {
+				return nil, no
+			}
+			return func(accepted bool) { settled = append(settled, accepted) }, nil
+		}
+		d, err := New(c, w, Options{Log: w.logger(), Resolver: w, Probe: w.probe, Prepare: prepare})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- d.Run(ctx) }()
+		do := func(ctx context.Context, change Change) error {
+			change.Apply = address(0, "10.0.0.9:"+strconv.Itoa(80+len(settled)))
+			before := d.State().Generation
+			_, err := d.Do(ctx, change)
+			if (err == nil && !change.DryRun) == (d.State().Generation == before) {
+				t.Errorf("answered %v, and generation %d became %d", err, before, d.State().Generation)
+			}
+			synctest.Wait()
+			return err
+		}
+		if err := do(ctx, Change{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := do(ctx, Change{DryRun: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.refuse = errors.New("the port is in use")
+		if err := do(ctx, Change{}); !errors.Is(err, w.refuse) {
+			t.Errorf("the engine refused: %v", err)
+		}
+		w.refuse = nil
+		short, stop := context.WithTimeout(ctx, time.Second)
+		takes = 2 * time.Second
+		if err := do(short, Change{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("given up: %v", err)
+		}
+		stop()
+		takes = time.Hour // until it is told that the change is off
+		if err := do(ctx, Change{}); err == nil || !strings.Contains(err.Error(), "not ready") {
+			t.Errorf("it hangs: %v", err)
+		}
+		takes, no = 0, errors.New("no certificate")
+		if err := do(ctx, Change{}); !errors.Is(err, no) {
+			t.Errorf("refused: %v", err)
+		}
+		if want := []bool{true, false, false, false, false}; !slices.Equal(settled, want) {
+			t.Errorf("told %v, want %v", settled, want)
+		}
+		cancel()
+		<-ended
 	})
 }
