@@ -216,6 +216,9 @@ func (r *reader) adminListen(e *etree.Element) *AdminListen {
 		r.children(e)
 		if e.SelectAttr("enable") == nil {
 			a.Enable = isLoopback(a.Listen)
+			if a.Listen != "" && !a.Enable {
+				r.warn(a.Pos.Line, "<%s listen=%q> is off because other machines could reach it; add enable=\"yes\" if they should, enable=\"no\" if not", e.Tag, a.Listen)
+			}
 		}
 		if a.Listen == "" {
 			a.Enable = false

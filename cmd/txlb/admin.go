@@ -87,6 +87,7 @@ func (p parts) metricsSurface() surface {
 			}
 			return c.Admin.Metrics
 		},
+		pos:     func(c *config.Config) config.Pos { return c.Admin.MetricsPos },
 		address: func(c *config.Config) string { return c.Admin.Metrics },
 		listen:  func(c *config.Config) (net.Listener, error) { return listenFor("metrics", c.Admin.Metrics) },
 		serve: func(ln net.Listener, _ func() *config.Config) (func(context.Context) error, error) {

@@ -20,6 +20,7 @@ func (p parts) controlSurface() surface {
 			}
 			return c.Control.Socket
 		},
+		pos:     func(c *config.Config) config.Pos { return c.Control.Pos },
 		address: func(c *config.Config) string { return "unix:" + c.Control.Socket },
 		listen: func(c *config.Config) (net.Listener, error) {
 			ln, err := socket.Listen(c.Control.Socket, ownerOnly, "")

@@ -22,6 +22,8 @@ type surface struct {
 	// words returns all that the surface has to be started anew for if the
 	// configuration says it otherwise, comparable; nil: it is off.
 	words func(*config.Config) any
+	// pos is where the configuration says it.
+	pos func(*config.Config) config.Pos
 	// address returns where it listens: host:port or unix:PATH.
 	address func(*config.Config) string
 	listen  func(*config.Config) (net.Listener, error)

@@ -154,7 +154,7 @@ func TestPasswdAsksTwiceUnseen(t *testing.T) {
 
 func TestCheckWarnsOfHashesThatAreNotTaken(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.xml")
-	doc := "<config><service name=\"a\"><listen ip=\":1\"/><group name=\"g\"><host ip=\"h:1\"/></group></service>\n<admin>\n" +
+	doc := "<config><service name=\"a\"><listen ip=\":1\"/><group name=\"g\"><host ip=\"127.0.0.1:2\"/></group></service>\n<admin>\n" +
 		"<user name=\"ann\" password=\"$2b$20$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\"/>\n" +
 		"<user name=\"bob\" password=\"$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\"/></admin></config>"
 	if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {

@@ -48,24 +48,6 @@ func readConfig(asked string, problems io.Writer) (doc *config.Document, path st
 	return doc, path
 }
 
-func checkCommand(flags *flag.FlagSet) action {
-	file := configFlag(flags)
-	return func(_ context.Context, c console, _ []string) int {
-		doc, path := readConfig(*file, c.out)
-		if doc == nil {
-			return exitUsage
-		}
-		hosts := 0
-		for _, s := range doc.Config.Services {
-			for _, g := range s.Groups {
-				hosts += len(g.Hosts)
-			}
-		}
-		fmt.Fprintf(c.out, "%s is valid: %d services, %d hosts\n", path, len(doc.Config.Services), hosts)
-		return exitOK
-	}
-}
-
 // finish turns the end of a server into an exit status.
 func finish(c console, err error) int {
 	if err != nil {

@@ -27,6 +27,7 @@ func (p parts) socketSurface() surface {
 			words.Pos = config.Pos{} // another line is no other socket
 			return words
 		},
+		pos:     func(c *config.Config) config.Pos { return c.Admin.Socket.Pos },
 		address: func(c *config.Config) string { return "unix:" + c.Admin.Socket.Path },
 		listen: func(c *config.Config) (net.Listener, error) {
 			is := c.Admin.Socket

@@ -27,6 +27,7 @@ func (p parts) sshSurface() surface {
 			}
 			return nil
 		},
+		pos:     func(c *config.Config) config.Pos { return c.Admin.SSH.Pos },
 		address: func(c *config.Config) string { return c.Admin.SSH.Listen },
 		listen:  func(c *config.Config) (net.Listener, error) { return listenFor("ssh", c.Admin.SSH.Listen) },
 		files: func(c *config.Config, create bool) (err error) {

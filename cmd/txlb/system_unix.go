@@ -33,3 +33,7 @@ func isReload(s os.Signal) bool { return s == unix.SIGHUP }
 
 // resizeSignals tell that a terminal has another size.
 func resizeSignals() []os.Signal { return []os.Signal{unix.SIGWINCH} }
+
+// writable tells why this process cannot write to a file, or create files in a
+// folder; nil: it can.
+func writable(path string) error { return unix.Access(path, unix.W_OK) }

@@ -40,6 +40,7 @@ func (p parts) webSurface() surface {
 			}
 			return nil
 		},
+		pos:     func(c *config.Config) config.Pos { return c.Admin.Web.Pos },
 		address: func(c *config.Config) string { return c.Admin.Web.Listen },
 		listen: func(c *config.Config) (net.Listener, error) {
 			if strings.HasPrefix(c.Admin.Web.Listen, "unix:") {

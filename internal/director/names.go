@@ -51,18 +51,26 @@ var errNotYet = errors.New("its first look-up is not finished")
 
 // lookupAll resolves every name of a configuration before the start.
 func (d *Director) lookupAll(used names) {
+	for host, every := range used {
+		d.names[host] = &name{looking: true, every: every}
+	}
+	d.source.lookAll(used, func(l lookup) { d.note(l) })
+}
+
+// lookAll looks names up and hands over the results one by one. It takes no longer
+// than startLookup.
+func (s *source) lookAll(used names, each func(lookup)) {
 	ctx, cancel := context.WithTimeout(context.Background(), startLookup)
 	defer cancel()
 	results := make(chan lookup)
 	slots := make(chan struct{}, maxLookups)
 	var wg sync.WaitGroup
-	for host, every := range used {
-		d.names[host] = &name{looking: true, every: every}
+	for host := range used {
 		wg.Go(func() {
 			slots <- struct{}{}
-			ends, err := d.source.look(ctx, host, nil)
+			ends, err := s.look(ctx, host, nil)
 			<-slots
-			results <- lookup{host, d.source, ends, err}
+			results <- lookup{host, s, ends, err}
 		})
 	}
 	go func() {
@@ -70,8 +78,33 @@ func (d *Director) lookupAll(used names) {
 		close(results)
 	}()
 	for l := range results {
-		d.note(l)
+		each(l)
 	}
+}
+
+// Unresolved looks up the names of the hosts, as New would, and tells why those
+// that do not resolve do not. It takes no longer than five seconds.
+func Unresolved(cfg *config.Config) map[*config.Host]error {
+	failed := map[string]error{}
+	newSource(&cfg.DNS, nil).lookAll(namesOf(cfg), func(l lookup) {
+		if l.err != nil && len(l.ends) == 0 {
+			failed[l.host] = l.err
+		}
+	})
+	hosts := map[*config.Host]error{}
+	for _, s := range cfg.Services {
+		for _, g := range s.Groups {
+			for _, h := range g.Hosts {
+				if isLiteral(h.Address) {
+					continue
+				}
+				if name, _, _, err := hostName(h.Address); err == nil && failed[name] != nil {
+					hosts[h] = failed[name]
+				}
+			}
+		}
+	}
+	return hosts
 }
 
 // note takes in a look-up and tells whether the addresses have changed.

@@ -352,13 +352,23 @@ func (p *Probe) roots() (*x509.CertPool, error) {
 	if p.CA == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(p.CA)
+	return readCA(p.CA)
+}
+
+func readCA(file string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("<check ca>: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("<check ca>: %s has no PEM certificate", p.CA)
+		return nil, fmt.Errorf("<check ca>: %s has no PEM certificate", file)
 	}
 	return pool, nil
+}
+
+// CheckCA tells what is wrong with a file for Probe.CA.
+func CheckCA(file string) error {
+	_, err := readCA(file)
+	return err
 }

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin/web"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/internal/status"
+)
+
+func checkCommand(flags *flag.FlagSet) action {
+	file := configFlag(flags)
+	return func(_ context.Context, c console, _ []string) int {
+		doc, path := readConfig(*file, c.out)
+		if doc == nil {
+			return exitUsage
+		}
+		if found := surroundings(path, doc); len(found) > 0 {
+			fmt.Fprintln(c.out, found)
+			if found.Err() != nil {
+				return exitUsage
+			}
+		}
+		hosts := 0
+		for _, s := range doc.Config.Services {
+			for _, g := range s.Groups {
+				hosts += len(g.Hosts)
+			}
+		}
+		fmt.Fprintf(c.out, "%s is valid: %d services, %d hosts\n", path, len(doc.Config.Services), hosts)
+		return exitOK
+	}
+}
+
+// surroundings looks at what a valid configuration needs of this machine: files,
+// permissions, names, addresses and certificates. It changes nothing. Errors are
+// what would keep an interface, a check or the log from working; the rest are
+// warnings.
+func surroundings(path string, doc *config.Document) config.Problems {
+	l := lookout{file: path}
+	cfg := doc.Config
+	l.readable(path, config.Pos{}, "passwords can be guessed from their hashes", len(cfg.Admin.Users) > 0)
+	l.interfaces(cfg, stateDir(doc))
+	l.listeners(cfg)
+	l.checks(cfg)
+	l.names(cfg)
+	if cfg.Logging.File != "" {
+		l.canCreate("<logging file>", cfg.Logging.File, config.Pos{})
+	}
+	slices.SortStableFunc(l.found, func(a, b config.Problem) int { return cmp.Compare(a.Line, b.Line) })
+	return l.found
+}
+
+// lookout gathers what surroundings finds.
+type lookout struct {
+	file  string
+	found config.Problems
+}
+
+func (l *lookout) fail(at config.Pos, format string, args ...any) { l.add(at, false, format, args...) }
+func (l *lookout) warn(at config.Pos, format string, args ...any) { l.add(at, true, format, args...) }
+
+func (l *lookout) add(at config.Pos, warning bool, format string, args ...any) {
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")
+	l.found = append(l.found, config.Problem{File: l.file, Line: at.Line, Text: text, Warning: warning})
+}
+
+// readable warns of a file with secrets that others than its owner and group can
+// read.
+func (l *lookout) readable(file string, at config.Pos, why string, secret bool) {
+	info, err := os.Stat(file)
+	if err == nil && secret && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
+		l.warn(at, "everybody can read %s (mode %04o): %s; chmod o-r %[1]s", file, info.Mode().Perm(), why)
+	}
+}
+
+// interfaces looks at the admin interfaces.
+func (l *lookout) interfaces(cfg *config.Config, state string) {
+	for _, s := range (parts{stateDir: state, status: &status.Source{}}).surfaces() {
+		if s.words(cfg) == nil {
+			continue
+		}
+		at := s.pos(cfg)
+		if s.files != nil {
+			if err := s.files(cfg, false); err != nil {
+				l.fail(at, "%v", err)
+			}
+		}
+		if path, ok := strings.CutPrefix(s.address(cfg), "unix:"); ok {
+			l.socketPath(s.name, path, at)
+		} else {
+			l.address("<"+s.name+">", s.address(cfg), false, at)
+		}
+	}
+	if w := cfg.Admin.Web; w != nil && w.Enable && w.Certificate != "" {
+		l.certificate(w)
+	}
+}
+
+func (l *lookout) certificate(w *config.AdminListen) {
+	l.readable(w.Key, w.Pos, "the page could be impersonated", true)
+	from, to, err := web.CheckCertificate(w.Certificate, w.Key)
+	if now := time.Now(); err == nil && (now.Before(from) || now.After(to)) {
+		l.warn(w.Pos, "<web certificate=%q> is valid from %s to %s only", w.Certificate, from.Format(time.DateOnly), to.Format(time.DateOnly))
+	}
+}
+
+// socketPath looks at where a UNIX socket is to be.
+func (l *lookout) socketPath(name, path string, at config.Pos) {
+	info, err := os.Lstat(path)
+	switch {
+	case err == nil && info.Mode().Type() != fs.ModeSocket:
+		l.fail(at, "<%s>: %s exists and is not a socket: move it away, or choose another path", name, path)
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		dir := filepath.Dir(path)
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			dir = filepath.Dir(dir) // only the last folder is created
+		}
+		l.folder("<"+name+">", dir, at)
+	default:
+		l.fail(at, "<%s>: %v", name, err)
+	}
+}
+
+// folder tells whether files can be created in a folder.
+func (l *lookout) folder(who, dir string, at config.Pos) {
+	if info, err := os.Stat(dir); err != nil {
+		l.fail(at, "%s: %v", who, err)
+	} else if !info.IsDir() {
+		l.fail(at, "%s: %s is not a folder", who, dir)
+	} else if err := writable(dir); err != nil {
+		l.fail(at, "%s: cannot create files in %s: %v", who, dir, err)
+	}
+}
+
+// canCreate tells whether a file can be opened for writing, or created.
+func (l *lookout) canCreate(who, file string, at config.Pos) {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		l.folder(who, filepath.Dir(file), at)
+	case err != nil:
+		l.fail(at, "%s: %v", who, err)
+	case info.IsDir():
+		l.fail(at, "%s: %s is a folder", who, file)
+	default:
+		if err := writable(file); err != nil {
+			l.fail(at, "%s: cannot write to %s: %v", who, file, err)
+		}
+	}
+}
+
+// listeners looks at where the services listen.
+func (l *lookout) listeners(cfg *config.Config) {
+	for _, s := range cfg.Services {
+		for _, listen := range s.Listen {
+			if !strings.HasPrefix(listen.Address, "unix:") {
+				l.address(fmt.Sprintf("<listen> of service %q", s.Name), listen.Address, listen.FreeBind, listen.Pos)
+			}
+		}
+	}
+}
+
+// address warns of an address that this machine does not have now. Whether its
+// port is free says nothing, as txlb may be running.
+func (l *lookout) address(who, listen string, free bool, at config.Pos) {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil || host == "*" || free {
+		return
+	}
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	switch {
+	case err == nil:
+		_ = ln.Close()
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		l.warn(at, "%s: no interface of this machine has the address %s", who, host)
+	default:
+		l.warn(at, "%s: cannot listen on %s: %v", who, host, err)
+	}
+}
+
+// checks looks at the files that health checks need.
+func (l *lookout) checks(cfg *config.Config) {
+	for _, s := range cfg.Services {
+		for _, g := range s.Groups {
+			if g.Check == nil || g.Check.CA == "" {
+				continue
+			}
+			if err := health.CheckCA(g.Check.CA); err != nil {
+				l.fail(g.Pos, "service %q, group %q: %v", s.Name, g.Name, err)
+			}
+		}
+	}
+}
+
+// names looks the names of hosts up.
+func (l *lookout) names(cfg *config.Config) {
+	for h, err := range director.Unresolved(cfg) {
+		l.warn(h.Pos, "host %q: %v; it is not used until the name resolves", h.Name, err)
+	}
+}
