@@ -27,16 +27,17 @@ var update = flag.Bool("update", false, "write the table of rooms in docs/archit
 // tests of a room may import more.
 var rooms = map[string][]string{
 	"":                        {"config", "engine", "internal/director", "internal/logs", "sched"},
-	"cmd/txlb":                {"config", "engine", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/web", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "internal/status", "sched", "splice", "internal/words"},
+	"cmd/txlb":                {"config", "engine", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/users", "internal/admin/web", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "internal/status", "sched", "splice", "internal/words"},
 	"config":                  {"internal/words", "sched"},
 	"sched":                   {},
 	"splice":                  {},
 	"engine":                  {"internal/connect", "internal/zone", "sched", "splice"},
-	"internal/admin":          {"config", "engine", "internal/director", "internal/passwd", "internal/status", "internal/words", "sched"},
+	"internal/admin":          {"config", "engine", "internal/director", "internal/passwd", "internal/status", "internal/words", "sched", "internal/admin/users"},
+	"internal/admin/users":    {"config", "internal/passwd"},
 	"internal/admin/control":  {"engine"},
-	"internal/admin/socket":   {"config", "engine", "internal/admin", "internal/director", "internal/health", "internal/status", "internal/words", "sched"},
+	"internal/admin/socket":   {"config", "engine", "internal/admin", "internal/director", "internal/health", "internal/status", "internal/words", "sched", "internal/admin/users"},
 	"internal/admin/console":  {"config", "internal/admin", "internal/status", "internal/words", "sched"},
-	"internal/admin/ssh":      {"internal/admin", "internal/admin/console", "internal/words"},
+	"internal/admin/ssh":      {"internal/admin", "internal/admin/console", "internal/words", "internal/admin/users"},
 	"internal/director":       {"config", "engine", "internal/health", "sched"},
 	"internal/connect":        {},
 	"internal/health":         {"internal/connect", "internal/zone", "sched"},
@@ -53,7 +54,7 @@ var rooms = map[string][]string{
 	"internal/passwd":         {},
 	"bench":                   {"config", "engine", "internal/debian", "internal/servers", "sched", "splice"},
 	"soak":                    {"config", "engine", "internal/debian", "internal/director", "internal/servers", "sched"},
-	"internal/admin/web":      {"config", "engine", "internal/admin", "internal/admin/web/page", "internal/director", "internal/status", "internal/words", "sched"},
+	"internal/admin/web":      {"config", "engine", "internal/admin", "internal/admin/web/page", "internal/director", "internal/status", "internal/words", "sched", "internal/admin/users"},
 	"internal/admin/web/page": {"config", "engine", "internal/admin", "internal/director", "internal/status", "internal/words", "sched"},
 }
 

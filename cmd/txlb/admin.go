@@ -14,6 +14,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/socket"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/metrics"
@@ -23,6 +24,7 @@ import (
 // parts are what the surfaces of the admin are made of.
 type parts struct {
 	admin    *admin.Admin
+	users    *users.Users
 	director *director.Director
 	engine   *engine.Engine
 	status   *status.Source

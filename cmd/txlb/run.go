@@ -18,6 +18,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/status"
@@ -99,7 +100,8 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	defer adm.Close()
 	front.tell = func(off []status.Off) { tellSystemd(log, off) }
 	front.open(dir.State().Config, parts{
-		admin: adm, director: dir, engine: eng, status: source, log: log, pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
+		admin: adm, users: users.New(func() []*config.User { return dir.State().Config.Admin.Users }, log),
+		director: dir, engine: eng, status: source, log: log, pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
 		stateDir: stateDir(doc),
 	}.surfaces())
 	defer front.Close() // last: whoever looks on sees the sessions go

@@ -46,7 +46,7 @@ func (p parts) sshSurface() surface {
 			if err != nil {
 				return nil, errors.Join(fmt.Errorf("<ssh>: %w", err), ln.Close())
 			}
-			opt := ssh.Options{Admin: p.admin, Key: key, Log: p.log}
+			opt := ssh.Options{Admin: p.admin, Users: p.users, Key: key, Log: p.log}
 			return func(ctx context.Context) error { return ssh.Serve(ctx, ln, opt) }, nil
 		},
 	}

@@ -65,7 +65,7 @@ func (p parts) webSurface() surface {
 				p.log.Warn("admin page served without TLS, passwords can be read on the network; set secure=\"yes\"", "listen", is.Listen)
 			}
 			page, err := web.Open(ln, web.Options{
-				Admin: p.admin, Director: p.director, Engine: p.engine, Status: p.status,
+				Admin: p.admin, Users: p.users, Director: p.director, Engine: p.engine, Status: p.status,
 				Metrics: func(w io.Writer) { metrics.Write(w, p.status.Read()) },
 				Healthy: loops.check, Ready: p.ready,
 				Listen: is.Listen, Secure: is.Secure, StateDir: p.stateDir,

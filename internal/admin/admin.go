@@ -29,42 +29,11 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
 )
-
-// Role is what a caller may do. The zero Role may do nothing.
-type Role uint8
-
-const (
-	NoRole   Role = iota
-	Readonly      // may look
-	Full          // may change
-)
-
-// ParseRole reads <user access>; any other word gives NoRole.
-func ParseRole(access string) Role {
-	switch access {
-	case "readonly":
-		return Readonly
-	case "full":
-		return Full
-	}
-	return NoRole
-}
-
-// String gives the word that <user access> has for the role.
-func (r Role) String() string { return [...]string{"none", "readonly", "full"}[r] }
-
-// Caller is who gives a command, and from where. Both are for the log.
-type Caller struct {
-	Name string // of the user
-	From string // address, or how the command came
-	Role Role
-
-	proof string // for Still: what he has logged in with
-}
 
 // Result is the answer to a command.
 type Result struct {
@@ -105,7 +74,6 @@ type Admin struct {
 	log    *slog.Logger
 	verbs  []Verb
 	drains drains
-	users  *users
 }
 
 // New returns an Admin. Close ends it.
@@ -116,7 +84,7 @@ func New(opt Options) *Admin {
 	if opt.Status == nil {
 		opt.Status = &status.Source{Director: opt.Director, Engine: opt.Engine, Version: opt.Version, Started: time.Now()}
 	}
-	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), drains: newDrains(), users: newUsers()}
+	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), drains: newDrains()}
 }
 
 // Close forgets the deadlines that have not come; their sessions go on. It
@@ -151,8 +119,8 @@ func refuse(kind error, format string, args ...any) error {
 type callerKey struct{}
 
 // CallerOf returns who gave the command that ctx belongs to.
-func CallerOf(ctx context.Context) (c Caller, ok bool) {
-	c, ok = ctx.Value(callerKey{}).(Caller)
+func CallerOf(ctx context.Context) (c users.Caller, ok bool) {
+	c, ok = ctx.Value(callerKey{}).(users.Caller)
 	return c, ok
 }
 
@@ -167,7 +135,7 @@ func AskFirst(ctx context.Context) context.Context { return context.WithValue(ct
 
 // Run parses a line and executes its commands in turn, up to the first error,
 // which comes with the results of those before it.
-func (a *Admin) Run(ctx context.Context, caller Caller, line string) ([]Result, error) {
+func (a *Admin) Run(ctx context.Context, caller users.Caller, line string) ([]Result, error) {
 	commands, err := words.Parse(line)
 	if err != nil {
 		return nil, err
@@ -223,12 +191,12 @@ func lastChange(events []director.Event) string {
 // Execute does one command. It returns when the change is made, with the
 // generation of the configuration that has it; when ctx ends before, a change
 // that waits for names is dropped.
-func (a *Admin) Execute(ctx context.Context, caller Caller, c words.Command) (Result, error) {
+func (a *Admin) Execute(ctx context.Context, caller users.Caller, c words.Command) (Result, error) {
 	verb, given, err := a.resolve(c)
 	if err != nil {
 		return Result{}, err
 	}
-	if caller.Role < verb.Role || caller.Role == NoRole {
+	if caller.Role < verb.Role || caller.Role == users.NoRole {
 		a.log.Warn("command refused", "verb", verb.Name, "by", caller.Name, "from", caller.From, "role", caller.Role.String())
 		return Result{}, refuse(ErrNotAllowed, "%s needs the role %s; this user has %s", verb.Name, verb.Role, caller.Role)
 	}
@@ -261,7 +229,7 @@ func (a *Admin) Execute(ctx context.Context, caller Caller, c words.Command) (Re
 type call struct {
 	ctx    context.Context
 	admin  *Admin
-	caller Caller
+	caller users.Caller
 	verb   *Verb
 	args   args
 }
@@ -361,7 +329,7 @@ func (k *call) order() (Result, error) {
 	if err := k.current(); err != nil {
 		return Result{}, err
 	}
-	if k.verb.Role != Full {
+	if k.verb.Role != users.Full {
 		return k.verb.call(k)
 	}
 	verb := k.verb.describe(k.args)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 )
 
@@ -152,7 +153,7 @@ func (k *call) showDiff() (Result, error) {
 		return Result{Text: doc.Path + " is the same as the running configuration", Data: info}, nil
 	}
 	lines := info.Changed
-	if k.caller.Role == Full { // then they are verbs that can be given
+	if k.caller.Role == users.Full { // then they are verbs that can be given
 		lines = make([]string, len(edits))
 		for i, e := range edits {
 			lines[i] = e.Command()
@@ -167,7 +168,7 @@ func (k *call) showStored() (Result, error) {
 		return Result{}, director.ErrNoFile
 	}
 	text := doc.Text()
-	if k.caller.Role < Full { // the file's own text may have a hash in any place, comments too
+	if k.caller.Role < users.Full { // the file's own text may have a hash in any place, comments too
 		xml, err := maskHashes(doc.Config).Marshal()
 		if err != nil {
 			return Result{}, err

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -29,7 +30,7 @@ func (a *Admin) Served(v *Verb) bool {
 	switch {
 	case v.Part == "":
 		return true
-	case v.Role == Full:
+	case v.Role == users.Full:
 		return a.opt.Process != nil
 	}
 	return a.opt.Reports[v.Name] != nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/status"
 )
@@ -224,7 +225,7 @@ func (i *HostInfo) target(t *director.Target, leaving bool) {
 func (k *call) showConfig() (Result, error) {
 	state := k.state()
 	c := state.Config
-	if k.caller.Role < Full {
+	if k.caller.Role < users.Full {
 		c = maskHashes(c)
 	}
 	xml, err := c.Marshal()

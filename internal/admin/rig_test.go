@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	balancer "github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/testkit"
@@ -39,8 +40,8 @@ type rig struct {
 }
 
 var (
-	boss  = Caller{Name: "boss", From: "127.0.0.1:999", Role: Full}
-	guest = Caller{Name: "guest", From: "127.0.0.1:998", Role: Readonly}
+	boss  = users.Caller{Name: "boss", From: "127.0.0.1:999", Role: users.Full}
+	guest = users.Caller{Name: "guest", From: "127.0.0.1:998", Role: users.Readonly}
 )
 
 // newRig starts everything over a configuration. change edits the options.

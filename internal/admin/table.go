@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -110,19 +111,19 @@ func existing(name string, aliases ...string) Param {
 // edits is a verb that changes the model.
 func edits(name, help string, edit func(*edit) error, params ...Param) Verb {
 	return Verb{
-		Name: name, Help: help, Role: Full, Changes: true, edit: edit,
+		Name: name, Help: help, Role: users.Full, Changes: true, edit: edit,
 		Params: append(params, generation(), dryRun()),
 	}
 }
 
 // orders is a verb that changes something else than the model.
 func orders(name, help string, call func(*call) (Result, error), params ...Param) Verb {
-	return Verb{Name: name, Help: help, Role: Full, Changes: true, call: call, Params: params}
+	return Verb{Name: name, Help: help, Role: users.Full, Changes: true, call: call, Params: params}
 }
 
 // reads is a verb that changes nothing.
 func reads(name, help string, call func(*call) (Result, error), params ...Param) Verb {
-	return Verb{Name: name, Help: help, Role: Readonly, call: call, Params: params}
+	return Verb{Name: name, Help: help, Role: users.Readonly, call: call, Params: params}
 }
 
 // reported is a reading verb whose answer another part has.

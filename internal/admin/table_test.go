@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -77,9 +78,9 @@ func TestTableIsWhole(t *testing.T) {
 		switch {
 		case v.Help == "" || strings.Contains(v.Help, "\n") || strings.HasSuffix(v.Help, "."):
 			t.Errorf("%s: help %q", v.Name, v.Help)
-		case v.Role != Readonly && v.Role != Full:
+		case v.Role != users.Readonly && v.Role != users.Full:
 			t.Errorf("%s: role %v", v.Name, v.Role)
-		case v.Changes != (v.Role == Full):
+		case v.Changes != (v.Role == users.Full):
 			t.Errorf("%s: it changes something: %v, but its role is %v", v.Name, v.Changes, v.Role)
 		case v.Destructive && !v.Changes:
 			t.Errorf("%s: destructive, but changes nothing", v.Name)
@@ -137,7 +138,7 @@ func TestRolesOfEveryVerb(t *testing.T) {
 			if !v.Changes && c.Verb == v.Name && strings.Contains(v.Name, " ") {
 				continue // the name of such a verb is two words
 			}
-			if _, err := r.a.Execute(t.Context(), Caller{Name: "nobody"}, c); !errors.Is(err, ErrNotAllowed) {
+			if _, err := r.a.Execute(t.Context(), users.Caller{Name: "nobody"}, c); !errors.Is(err, ErrNotAllowed) {
 				t.Errorf("%v by nobody: %v", c, err)
 			}
 			_, err := r.a.Execute(t.Context(), guest, c)

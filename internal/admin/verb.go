@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -17,7 +18,7 @@ type Verb struct {
 	Name        string   // one word, or two for show
 	Aliases     []string // the ancestors' names
 	Params      []Param
-	Role        Role
+	Role        users.Role
 	Help        string // one line
 	Changes     bool   // it changes what runs, or what is stored
 	Destructive bool   // ask before

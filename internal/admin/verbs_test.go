@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -177,7 +178,7 @@ func TestSecretsAreShownToNobody(t *testing.T) {
 		}
 	}
 	said.WriteString(r.log.String())
-	for _, caller := range []Caller{guest} {
+	for _, caller := range []users.Caller{guest} {
 		results, err := r.a.Run(t.Context(), caller, "show config")
 		if err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -32,7 +33,7 @@ func FuzzLine(f *testing.F) {
 		}
 		before := r.dir.State().Generation
 		here, there := net.Pipe()
-		c := &conn{Server: r.server, Conn: here, caller: admin.Caller{Name: "fuzz", From: "here", Role: admin.Full}, ctx: t.Context(), frames: frames, idle: time.Minute}
+		c := &conn{Server: r.server, Conn: here, caller: users.Caller{Name: "fuzz", From: "here", Role: users.Full}, ctx: t.Context(), frames: frames, idle: time.Minute}
 		said := make(chan string, 1)
 		go func() {
 			var all strings.Builder

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -60,7 +61,7 @@ func ofConnection() []native {
 type request struct {
 	*Server
 	ctx    context.Context
-	caller admin.Caller
+	caller users.Caller
 	words  []string // behind its name
 	idle   *time.Duration
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -266,7 +267,7 @@ func TestRolesHoldForHAProxysCommands(t *testing.T) {
 	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)))
 	before := r.dir.State()
 	session := r.visit()
-	guest := admin.Caller{Name: "guest", From: "here", Role: admin.Readonly}
+	guest := users.Caller{Name: "guest", From: "here", Role: users.Readonly}
 	idle := time.Minute
 	for _, line := range []string{
 		"set server web.main/a state maint", "set weight web.main/a 3", "enable server web.main/a", "disable server web.main/a",

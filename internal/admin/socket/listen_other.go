@@ -8,7 +8,7 @@ import (
 	"net"
 	"runtime"
 
-	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 )
 
 // Listen is not there: the mode of a socket protects nothing on this system.
@@ -19,8 +19,8 @@ func Listen(string, fs.FileMode, string) (net.Listener, error) {
 // CheckGroup has nothing to check: there are no sockets with a group.
 func CheckGroup(string) error { return nil }
 
-func callerOf(net.Conn) admin.Caller {
-	return admin.Caller{Name: "socket", From: "socket", Role: admin.Full}
+func callerOf(net.Conn) users.Caller {
+	return users.Caller{Name: "socket", From: "socket", Role: users.Full}
 }
 
 // processCPU is not known here.

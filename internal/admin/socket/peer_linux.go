@@ -9,14 +9,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 )
 
 // callerOf says who has connected, as the kernel tells: the name of the user,
 // or the number of one without a name. That the socket could be opened is
 // what allows everything.
-func callerOf(c net.Conn) admin.Caller {
-	caller := admin.Caller{Name: "socket", From: "socket", Role: admin.Full}
+func callerOf(c net.Conn) users.Caller {
+	caller := users.Caller{Name: "socket", From: "socket", Role: users.Full}
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return caller

@@ -5,10 +5,10 @@ package socket
 import (
 	"net"
 
-	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 )
 
 // callerOf knows nobody by name here.
-func callerOf(net.Conn) admin.Caller {
-	return admin.Caller{Name: "socket", From: "socket", Role: admin.Full}
+func callerOf(net.Conn) users.Caller {
+	return users.Caller{Name: "socket", From: "socket", Role: users.Full}
 }

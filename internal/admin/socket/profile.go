@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 )
 
 const (
@@ -135,9 +136,9 @@ func showRuntime(r *request) answer {
 // full refuses a command to whoever may only look, and puts it into the log, as
 // the admin does for its verbs.
 func (r *request) full(command string) error {
-	if r.caller.Role < admin.Full {
+	if r.caller.Role < users.Full {
 		r.log.Warn("command refused", "verb", command, "by", r.caller.Name, "from", r.caller.From, "role", r.caller.Role.String())
-		return fmt.Errorf("%w: %s needs the role %s; this user has %s", admin.ErrNotAllowed, command, admin.Full, r.caller.Role)
+		return fmt.Errorf("%w: %s needs the role %s; this user has %s", admin.ErrNotAllowed, command, users.Full, r.caller.Role)
 	}
 	r.log.Info("command", "verb", strings.Join(append([]string{command}, r.words...), " "), "by", r.caller.Name, "from", r.caller.From)
 	return nil

@@ -43,6 +43,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -159,7 +160,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 type conn struct {
 	*Server
 	net.Conn
-	caller admin.Caller
+	caller users.Caller
 	in     *bufio.Reader
 	ctx    context.Context // of serve
 	idle   time.Duration
@@ -311,7 +312,7 @@ func (c *conn) command(ctx context.Context, command words.Command) answer {
 }
 
 // command does what is not about the connection but for its patience, idle.
-func (s *Server) command(ctx context.Context, caller admin.Caller, command words.Command, idle *time.Duration) answer {
+func (s *Server) command(ctx context.Context, caller users.Caller, command words.Command, idle *time.Duration) answer {
 	var a answer
 	command, asJSON := withoutFlag(command, "json")
 	command, ask := withoutFlag(command, "ask")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/console"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -175,12 +176,13 @@ func (c *connection) open(ctx context.Context, sessions *sync.WaitGroup, ch ssh.
 // user is the Executor of one connection.
 type user struct {
 	admin  Admin
-	caller admin.Caller
+	users  *users.Users
+	caller users.Caller
 }
 
 // Execute looks first whether the user is still there, and with which role.
 func (u *user) Execute(ctx context.Context, c words.Command) (admin.Result, error) {
-	now, ok := u.admin.Still(u.caller)
+	now, ok := u.users.Still(u.caller)
 	if !ok {
 		return admin.Result{}, fmt.Errorf("user %q was deleted: %w", u.caller.Name, console.ErrEnd)
 	}
@@ -189,14 +191,14 @@ func (u *user) Execute(ctx context.Context, c words.Command) (admin.Result, erro
 
 // Question says what follows from a destructive command.
 func (u *user) Question(c words.Command) string {
-	if _, ok := u.admin.Still(u.caller); !ok {
+	if _, ok := u.users.Still(u.caller); !ok {
 		return ""
 	}
 	return u.admin.Question(c)
 }
 
 func (u *user) Complete(line string) []string {
-	if _, ok := u.admin.Still(u.caller); !ok {
+	if _, ok := u.users.Still(u.caller); !ok {
 		return nil
 	}
 	return u.admin.Complete(line)

@@ -38,20 +38,13 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/words"
 )
 
 // Admin is what the server needs of an [admin.Admin].
 type Admin interface {
-	// Login checks a password; from is the client's ip:port.
-	Login(ctx context.Context, name, password, from string) (admin.Caller, error)
-	// LoginKey tells whether a key, in the wire format of SSH, is one of a
-	// user's.
-	LoginKey(name string, authorizedKey []byte, from string) (admin.Caller, error)
-	// Still returns the caller with the role it has now, or that the user is
-	// gone.
-	Still(admin.Caller) (admin.Caller, bool)
-	Execute(context.Context, admin.Caller, words.Command) (admin.Result, error)
+	Execute(context.Context, users.Caller, words.Command) (admin.Result, error)
 	// Question returns what to ask before a command, "" for nothing.
 	Question(words.Command) string
 	Complete(line string) []string
@@ -59,8 +52,9 @@ type Admin interface {
 
 // Options are what a server works on.
 type Options struct {
-	Admin Admin      // needed
-	Key   ssh.Signer // the host key, of HostKey; needed
+	Admin Admin        // needed
+	Users *users.Users // needed
+	Key   ssh.Signer   // the host key, of HostKey; needed
 	Log   *slog.Logger
 
 	limits limits // zero: those of defaults
@@ -173,7 +167,7 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 
 // admit counts a connection, or says why there may be no further one.
 func (s *server) admit(from net.Addr) (release func(), why string) {
-	source := admin.SourceOf(from.String())
+	source := users.SourceOf(from.String())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -198,7 +192,7 @@ func (s *server) admit(from net.Addr) (release func(), why string) {
 type loggedIn struct{}
 
 func (s *server) serverConfig() *ssh.ServerConfig {
-	permit := func(c admin.Caller, err error) (*ssh.Permissions, error) {
+	permit := func(c users.Caller, err error) (*ssh.Permissions, error) {
 		if err != nil {
 			return nil, err
 		}
@@ -217,7 +211,7 @@ func (s *server) serverConfig() *ssh.ServerConfig {
 		MaxAuthTries:  maxTries,
 		ServerVersion: "SSH-2.0-txlb",
 		PublicKeyCallback: func(conn ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-			return permit(s.opt.Admin.LoginKey(conn.User(), key.Marshal(), conn.RemoteAddr().String()))
+			return permit(s.opt.Users.LoginKey(conn.User(), key.Marshal(), conn.RemoteAddr().String()))
 		},
 	}
 	c.AddHostKey(s.opt.Key)
@@ -237,7 +231,7 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 	_ = conn.SetReadDeadline(time.Now().Add(s.limits.handshake)) // fails only if the connection is gone
 	config := *s.config
 	config.PasswordCallback = func(meta ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
-		c, err := s.opt.Admin.Login(ctx, meta.User(), string(password), from)
+		c, err := s.opt.Users.Login(ctx, meta.User(), string(password), from)
 		if err != nil {
 			return nil, err
 		}
@@ -248,7 +242,7 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 		s.log.Info("SSH login failed", "from", from, "err", err)
 		return
 	}
-	caller := client.Permissions.ExtraData[loggedIn{}].(admin.Caller)
+	caller := client.Permissions.ExtraData[loggedIn{}].(users.Caller)
 	if !stopHandshake() {
 		return // the server has ended meanwhile
 	}
@@ -256,7 +250,7 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 	log := s.log.With("user", caller.Name, "from", from)
 	log.Info("SSH login", "client", string(client.ClientVersion()))
 	c := &connection{
-		server: s, client: client, log: log, user: &user{admin: s.opt.Admin, caller: caller},
+		server: s, client: client, log: log, user: &user{admin: s.opt.Admin, users: s.opt.Users, caller: caller},
 	}
 	c.serve(ctx, channels, requests)
 	log.Info("SSH logout")

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -25,9 +26,9 @@ const apiPath = "/api/v1/"
 // apiRoutes are the verbs that are served, as JSON.
 func (s *server) apiRoutes() []route {
 	list := []route{
-		{method: http.MethodGet, path: apiPath + "openapi.json", role: admin.Readonly,
+		{method: http.MethodGet, path: apiPath + "openapi.json", role: users.Readonly,
 			about: "this description", serve: s.serveOpenAPI},
-		{method: http.MethodGet, path: apiPath + "events", role: admin.Readonly,
+		{method: http.MethodGet, path: apiPath + "events", role: users.Readonly,
 			about: "live events: hello, figures once a second, change, health (server-sent events)", stream: s.serveEvents},
 	}
 	verbs := admin.Verbs()

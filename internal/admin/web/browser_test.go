@@ -261,8 +261,8 @@ func visit(addr string, stay time.Duration, quit <-chan struct{}) {
 	}
 }
 
-// users are those of twoHosts.
-const users = `<admin><web listen="localhost:7000" refresh="10"/>
+// bossAndGuest are the users of twoHosts.
+const bossAndGuest = `<admin><web listen="localhost:7000" refresh="10"/>
 	<user name="boss" password="` + bossHash + `" access="full"/><user name="guest" password="` + guestHash + `" access="readonly"/></admin>`
 
 // incident is a configuration on a bad night: web-3 refuses, web-4 is being
@@ -281,7 +281,7 @@ func incident(t *testing.T) string {
 		<group name="green" scheduler="weightlc"><check type="tcp" interval="500ms"/><host name="new-1" ip="%s"/><host name="new-2" ip="%s"/></group>
 	</service>
 	<service name="smtp"><listen ip="127.0.0.1:0"/><group name="mail" scheduler="roundr"><check type="tcp" interval="500ms"/><host name="mx-1" ip="%s"/><host name="mx-2" ip="%s" backup="yes"/></group></service>
-	%s</config>`, append(at, users)...)
+	%s</config>`, append(at, bossAndGuest)...)
 }
 
 // secure serves the page as it is served by default.
@@ -309,7 +309,7 @@ func testOperate(t *testing.T, b *browser) {
 		<group name="blue" scheduler="roundr" enable="yes"><check type="tcp" interval="200ms" fall="1" rise="1"/>
 			<host name="a" ip="%s"/><host name="b" ip="%s"/><host name="c" ip="%s"/></group>
 		<group name="green"><check type="tcp" interval="200ms"/><host name="g" ip="%s"/></group></service>%s</config>`,
-		serve(t).addr, serve(t).addr, dies.addr, serve(t).addr, users), secure)
+		serve(t).addr, serve(t).addr, dies.addr, serve(t).addr, bossAndGuest), secure)
 	r.load(5*time.Millisecond, 0)
 	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
 	p.says("#state h1", "Healthy")
@@ -546,7 +546,7 @@ func testMany(t *testing.T, b *browser) {
 		}
 		doc.WriteString("</group></service>")
 	}
-	fmt.Fprintf(&doc, `%s<manager><hostCheck enable="false"/></manager></config>`, users)
+	fmt.Fprintf(&doc, `%s<manager><hostCheck enable="false"/></manager></config>`, bossAndGuest)
 	r := newRig(t, doc.String())
 	p := b.open(t, r, "boss", "/", size(1300, 900, "light"))
 	p.until("live", "document.querySelector('.charts canvas')")
@@ -639,7 +639,7 @@ func testPhone(t *testing.T, b *browser) {
 	long := strings.Repeat("long-", 2000)
 	r := newRig(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/>
 		<group name="%s" enable="yes"><host name="%s" ip="127.0.0.1:1"/><host name="%s" ip="127.0.0.1:2"/></group><group name="spare"/></service>%s</config>`,
-		escape(evil), escape(evil), long, users))
+		escape(evil), escape(evil), long, bossAndGuest))
 	visit(r.eng.Listeners()[0].Addr, 0, nil)
 	p := b.open(t, r, "boss", "/", size(360, 740, "dark"))
 	p.until("live", "document.querySelector('.charts canvas')")

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 )
 
 const (
@@ -71,7 +71,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 			}
 		}
 		wait = 0
-		source := admin.SourceOf(c.RemoteAddr().String())
+		source := users.SourceOf(c.RemoteAddr().String())
 		if b.take(source) {
 			return &placed{Conn: c, free: sync.OnceFunc(func() { b.free(source) })}, nil
 		}

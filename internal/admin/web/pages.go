@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/words"
@@ -25,7 +26,7 @@ const html = "text/html; charset=utf-8"
 // their own, and what they are made of.
 func (s *server) pageRoutes() []route {
 	get := func(path, about string, serve func(*request) (answer, error)) route {
-		return route{method: http.MethodGet, path: path, role: admin.Readonly, about: about, serve: serve}
+		return route{method: http.MethodGet, path: path, role: users.Readonly, about: about, serve: serve}
 	}
 	list := []route{
 		get("/manage", "one service, group or host (service, group, name) with all that can be done", s.serveManage),
@@ -68,7 +69,7 @@ func (s *server) source() page.Source {
 func (s *server) view(q *request) *page.View {
 	src := s.source()
 	query := q.URL.Query()
-	src.User, src.CanChange = q.caller.Name, q.caller.Role == admin.Full
+	src.User, src.CanChange = q.caller.Name, q.caller.Role == users.Full
 	src.Query = page.ParseQuery(query)
 	src.Part = q.Header.Get("HX-Request") == "true"
 	src.Message = s.flashes.take(q)
@@ -155,7 +156,7 @@ func (s *server) serveConfigs(q *request) (answer, error) {
 			return answer{}, err
 		}
 		c.Path, c.Stored = doc.Path, stored.Text
-		if q.caller.Role == admin.Full { // otherwise it is written so already, to mask the hashes
+		if q.caller.Role == users.Full { // otherwise it is written so already, to mask the hashes
 			xml, err := doc.Config.Marshal()
 			if err != nil {
 				return answer{}, err

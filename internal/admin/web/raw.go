@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -23,7 +23,7 @@ func (s *server) ownRoutes() []route {
 	}
 	if s.opt.Metrics != nil {
 		list = append(list, route{
-			method: http.MethodGet, path: "/metrics", role: admin.Readonly, about: "the figures for Prometheus", serve: s.serveMetrics,
+			method: http.MethodGet, path: "/metrics", role: users.Readonly, about: "the figures for Prometheus", serve: s.serveMetrics,
 		})
 	}
 	return list
@@ -67,7 +67,7 @@ func (s *server) rawRoutes() []route {
 		{"/rawStored.xml", "the stored configuration", func(q *request) (answer, error) { return s.serveXML(q, "show stored") }},
 		{"/rawConfig.obj", "the running configuration as txlb holds it", s.serveObject},
 	} {
-		list = append(list, route{method: http.MethodGet, path: r.path, role: admin.Readonly, about: r.about, serve: r.serve})
+		list = append(list, route{method: http.MethodGet, path: r.path, role: users.Readonly, about: r.about, serve: r.serve})
 	}
 	return list
 }

@@ -12,8 +12,10 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	balancer "github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/testkit"
@@ -76,7 +78,8 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	})
 	t.Cleanup(r.adm.Close)
 	r.opt = Options{
-		Admin: r.adm, Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Version: "test", Log: run.Logger,
+		Admin: r.adm, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, run.Logger),
+		Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Version: "test", Log: run.Logger,
 		Metrics: func(w io.Writer) { _, _ = io.WriteString(w, "txlb_up 1\n") },
 	}
 	for _, c := range change {

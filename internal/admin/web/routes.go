@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/admin/web/page"
 )
 
@@ -21,7 +22,7 @@ import (
 type route struct {
 	method string     // GET, which stands for HEAD too, or POST
 	path   string     // whole, or the beginning of one if it ends with /
-	role   admin.Role // that it takes
+	role   users.Role // that it takes
 	open   bool       // it takes none, not even a login
 	verb   *admin.Verb
 	about  string // one line, for the description
@@ -35,7 +36,7 @@ type route struct {
 type request struct {
 	*http.Request
 	route  *route
-	caller admin.Caller
+	caller users.Caller
 }
 
 // answer is what is sent back.
@@ -257,11 +258,11 @@ func (s *server) login(q *request) error {
 	case err == nil:
 		q.caller = c
 		return nil
-	case errors.Is(err, admin.ErrThrottled):
+	case errors.Is(err, users.ErrThrottled):
 		f := fail(http.StatusTooManyRequests, "throttled", "%s", err)
 		f.header = map[string]string{"Retry-After": strconv.Itoa(retryAfter(err))}
 		return f
-	case errors.Is(err, admin.ErrBadLogin):
+	case errors.Is(err, users.ErrBadLogin):
 		return s.noLogin(err.Error())
 	}
 	return err
@@ -269,7 +270,7 @@ func (s *server) login(q *request) error {
 
 // retryAfter is for how many seconds a source has to wait.
 func retryAfter(err error) int {
-	if t, ok := errors.AsType[admin.Throttled](err); ok {
+	if t, ok := errors.AsType[users.Throttled](err); ok {
 		return max(1, int(t.Wait.Seconds()))
 	}
 	return 1

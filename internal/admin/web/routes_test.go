@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 )
 
 // TestEveryRouteHasARole walks the table: what takes no login is listed here,
@@ -27,9 +28,9 @@ func TestEveryRouteHasARole(t *testing.T) {
 		switch {
 		case route.open != slices.Contains(open, route.path):
 			t.Errorf("%s: open is %v", at, route.open)
-		case !route.open && route.role != admin.Readonly && route.role != admin.Full:
+		case !route.open && route.role != users.Readonly && route.role != users.Full:
 			t.Errorf("%s has no role", at)
-		case route.method == http.MethodPost && (route.role != admin.Full || route.verb == nil):
+		case route.method == http.MethodPost && (route.role != users.Full || route.verb == nil):
 			t.Errorf("%s changes something for the role %v", at, route.role)
 		case route.method != http.MethodPost && (route.method != http.MethodGet || route.verb != nil && route.verb.Changes):
 			t.Errorf("%s changes something, and not by POST", at)
@@ -71,7 +72,7 @@ func TestRoutesTakeTheirRole(t *testing.T) {
 		} else if !route.open && !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), `Basic realm="txlb"`) {
 			t.Errorf("%s %s as nobody asks for no login", route.method, path)
 		}
-		if route.role == admin.Full {
+		if route.role == users.Full {
 			if a := r.do("guest", route.method, path, ""); a.StatusCode != http.StatusForbidden || !strings.Contains(a.body, "role full") {
 				t.Errorf("%s %s as guest: %s %s", route.method, path, a.Status, a.body)
 			}
@@ -105,7 +106,7 @@ func TestReadonlySeesNoSecret(t *testing.T) {
 	}
 	secrets := []string{bossHash, guestHash, "hqvCbNwzGGtJDzHd8m2pC1", "FBJBJnT84vt"}
 	for _, route := range r.walk() {
-		if route.role != admin.Readonly || route.stream != nil {
+		if route.role != users.Readonly || route.stream != nil {
 			continue
 		}
 		a := r.do("guest", route.method, route.path, "")

@@ -49,25 +49,16 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/status"
 )
 
-// Users knows who may log in. [admin.Admin] does.
-type Users interface {
-	// Login returns the caller that a name and a password are those of. from is
-	// where the request comes from, "ip:port".
-	Login(ctx context.Context, name, password, from string) (admin.Caller, error)
-	// Still returns the caller with the role that it has now; false: it is no
-	// user any more.
-	Still(admin.Caller) (admin.Caller, bool)
-}
-
 // Options are what the admin is served with.
 type Options struct {
 	Admin    *admin.Admin       // needed
-	Users    Users              // nil: Admin
+	Users    *users.Users       // needed
 	Director *director.Director // needed
 	Engine   *engine.Engine     // needed
 	Metrics  func(io.Writer)    // writes the text for Prometheus; nil: no /metrics
@@ -184,9 +175,6 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 	}
 	if opt.Status == nil {
 		opt.Status = &status.Source{Director: opt.Director, Engine: opt.Engine, Version: opt.Version, Started: opt.Started}
-	}
-	if opt.Users == nil {
-		opt.Users = opt.Admin
 	}
 	listen := opt.Listen
 	if listen == "" {

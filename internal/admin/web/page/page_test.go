@@ -21,6 +21,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/status"
@@ -461,7 +462,7 @@ func TestNewVerb(t *testing.T) {
 		return words.Command{Verb: "wakeHost", Words: s.Place()}, "awake"
 	}
 	src.Verbs = append(admin.Verbs(), admin.Verb{
-		Name: "doze", Role: admin.Full, Changes: true,
+		Name: "doze", Role: users.Full, Changes: true,
 		Params: []admin.Param{
 			{Name: "service", Kind: admin.Service, Required: true}, {Name: "group", Kind: admin.Group, Required: true},
 			{Name: "name", Kind: admin.Host, Required: true}, {Name: "dreamFor", Kind: admin.Duration, Option: true, Help: "until it wakes"},

@@ -1,4 +1,6 @@
-package admin
+// Package users knows who may give commands: it checks passwords and keys, slows
+// down who guesses, and says which role a caller has. See [Users].
+package users
 
 import (
 	"bytes"
@@ -10,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -20,6 +23,38 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/passwd"
 )
+
+// Role is what a caller may do. The zero Role may do nothing.
+type Role uint8
+
+const (
+	NoRole   Role = iota
+	Readonly      // may look
+	Full          // may change
+)
+
+// ParseRole reads <user access>; any other word gives NoRole.
+func ParseRole(access string) Role {
+	switch access {
+	case "readonly":
+		return Readonly
+	case "full":
+		return Full
+	}
+	return NoRole
+}
+
+// String gives the word that <user access> has for the role.
+func (r Role) String() string { return [...]string{"none", "readonly", "full"}[r] }
+
+// Caller is who gives a command, and from where. Both are for the log.
+type Caller struct {
+	Name string // of the user
+	From string // address, or how the command came
+	Role Role
+
+	proof string // for Still: what he has logged in with
+}
 
 // Errors of Login and LoginKey.
 var (
@@ -57,8 +92,13 @@ const (
 	logRecovery  = time.Second
 )
 
-// users is what the logins need to remember.
-type users struct {
+// Users are those of the configuration that runs, and what their logins need to
+// remember: one for all ways into a process, so that who guesses at one door
+// waits at the others as well. All methods may be called from any goroutine.
+type Users struct {
+	list func() []*config.User // as they are now
+	log  *slog.Logger
+
 	secret  [32]byte      // of this process, for what is kept of passwords
 	hashing chan struct{} // holds a token for each hash that is computed
 
@@ -92,8 +132,10 @@ type source struct {
 	told     time.Time // when it was last logged that it has to wait
 }
 
-func newUsers() *users {
-	u := &users{
+// New returns the users that list does, each time it is asked.
+func New(list func() []*config.User, log *slog.Logger) *Users {
+	u := &Users{
+		list: list, log: log,
 		hashing:  make(chan struct{}, min(max(1, runtime.GOMAXPROCS(0)/4), maxHashing)),
 		verified: map[login]time.Time{}, flights: map[login]*flight{}, sources: map[string]*source{}, lines: logFailures,
 	}
@@ -112,10 +154,9 @@ func newUsers() *users {
 // minutes and then costs microseconds; the password or the user changing ends
 // that at once. At most a few hashes are computed at once; ctx ends the wait.
 // Failures are logged, passwords and names that may be one are not.
-func (a *Admin) Login(ctx context.Context, name, password, from string) (Caller, error) {
-	u := a.users
+func (u *Users) Login(ctx context.Context, name, password, from string) (Caller, error) {
 	place := placeOf(from)
-	all := a.opt.Director.State().Config.Admin.Users
+	all := u.list()
 	user := findUser(all, name)
 	hash, own := u.hashFor(all, user, name)
 	id := u.login(name, password, hash, place.source)
@@ -125,7 +166,7 @@ func (a *Admin) Login(ctx context.Context, name, password, from string) (Caller,
 		verdict, wait, flight := u.enter(place.source, id, time.Now())
 		switch verdict {
 		case waits:
-			return Caller{}, a.throttled(place, wait)
+			return Caller{}, u.throttled(place, wait)
 		case wrongAgain:
 			return Caller{}, ErrBadLogin
 		case tried: // somebody else tries just this one
@@ -148,7 +189,7 @@ func (a *Admin) Login(ctx context.Context, name, password, from string) (Caller,
 				return Caller{}, err
 			}
 			if !ok {
-				a.failed(user, place, right && own)
+				u.failed(user, place, right && own)
 			}
 		}
 		break
@@ -157,15 +198,15 @@ func (a *Admin) Login(ctx context.Context, name, password, from string) (Caller,
 	if !ok || !own {
 		return Caller{}, ErrBadLogin
 	}
-	a.log.Debug("login", "user", name, "from", from)
+	u.log.Debug("login", "user", name, "from", from)
 	return Caller{Name: user.Name, From: from, Role: ParseRole(user.Access), proof: proofOf(hash)}, nil
 }
 
 // LoginKey tells who a user is that has a public key, in the form of SSH's wire
 // protocol; that he has it, the caller proves. Keys cannot be guessed, so
 // neither are tries counted nor has anybody to wait.
-func (a *Admin) LoginKey(name string, authorizedKey []byte, from string) (Caller, error) {
-	user := findUser(a.opt.Director.State().Config.Admin.Users, name)
+func (u *Users) LoginKey(name string, authorizedKey []byte, from string) (Caller, error) {
+	user := findUser(u.list(), name)
 	if user == nil {
 		return Caller{}, ErrBadLogin
 	}
@@ -179,8 +220,8 @@ func (a *Admin) LoginKey(name string, authorizedKey []byte, from string) (Caller
 
 // Still returns a caller that has logged in with the role that he has now. It is
 // false when the user has gone, or the password or key that he came in with.
-func (a *Admin) Still(c Caller) (Caller, bool) {
-	user := findUser(a.opt.Director.State().Config.Admin.Users, c.Name)
+func (u *Users) Still(c Caller) (Caller, bool) {
+	user := findUser(u.list(), c.Name)
 	if user == nil {
 		return Caller{}, false
 	}
@@ -224,7 +265,7 @@ func findUser(all []*config.User, name string) *config.User {
 // hashFor returns the hash to try a password on, and whether it is the user's
 // own. For a name without one it is one of the others', always the same for the
 // same name, so that what a try costs says nothing about who is there.
-func (u *users) hashFor(all []*config.User, user *config.User, name string) (hash string, own bool) {
+func (u *Users) hashFor(all []*config.User, user *config.User, name string) (hash string, own bool) {
 	if user != nil && passwd.KindOf(user.Password) != passwd.Unknown {
 		return user.Password, true
 	}
@@ -241,7 +282,7 @@ func (u *users) hashFor(all []*config.User, user *config.User, name string) (has
 	return hashes[binary.BigEndian.Uint64(id[:])%uint64(len(hashes))], false
 }
 
-func (u *users) login(parts ...string) (id login) {
+func (u *Users) login(parts ...string) (id login) {
 	mac := hmac.New(sha256.New, u.secret[:])
 	for _, part := range parts {
 		var length [8]byte
@@ -266,7 +307,7 @@ const (
 
 // enter says what becomes of a login. One that begins is counted as failed until
 // it ends, so that many at once win nothing.
-func (u *users) enter(from string, id login, now time.Time) (verdict, time.Duration, *flight) {
+func (u *Users) enter(from string, id login, now time.Time) (verdict, time.Duration, *flight) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if f := u.flights[id]; f != nil {
@@ -314,7 +355,7 @@ func (s *source) wait() time.Duration {
 
 // end tells how a login that began has ended. With an error nobody knows, and it
 // does not count.
-func (u *users) end(from string, id login, f *flight, ok bool, err error, now time.Time) {
+func (u *Users) end(from string, id login, f *flight, ok bool, err error, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.flights, id)
@@ -351,7 +392,7 @@ func evict[K comparable, V any](all map[K]V, when func(V) time.Time) {
 
 // compute tries a password on a hash, when its turn has come. The error is that
 // of ctx.
-func (u *users) compute(ctx context.Context, hash, password string) (bool, error) {
+func (u *Users) compute(ctx context.Context, hash, password string) (bool, error) {
 	select {
 	case u.hashing <- struct{}{}:
 	case <-ctx.Done():
@@ -406,12 +447,12 @@ func SourceOf(from string) netip.Prefix {
 
 // failed logs a login that has failed, and why, where it is not the password.
 // The name is logged if it is a user's, for people type passwords there.
-func (a *Admin) failed(user *config.User, p place, published bool) {
+func (u *Users) failed(user *config.User, p place, published bool) {
 	name := "unknown"
 	if user != nil {
 		name = user.Name
 	}
-	if unlogged, ok := a.users.mayLog(time.Now()); ok {
+	if unlogged, ok := u.mayLog(time.Now()); ok {
 		attrs := []any{"user", name, "from", p.from}
 		if published {
 			attrs = append(attrs, "why", "the password is that of a published sample, which is good on this machine alone")
@@ -423,22 +464,22 @@ func (a *Admin) failed(user *config.User, p place, published bool) {
 		if unlogged > 0 {
 			attrs = append(attrs, "not logged", unlogged)
 		}
-		a.log.Warn("login failed", attrs...)
+		u.log.Warn("login failed", attrs...)
 	}
 }
 
 // throttled makes the error for a source that has to wait, and logs it now and
 // then.
-func (a *Admin) throttled(p place, wait time.Duration) error {
+func (u *Users) throttled(p place, wait time.Duration) error {
 	t := Throttled{Source: p.source, Wait: (wait + time.Second - 1).Truncate(time.Second)}
-	if a.users.tell(p.source, time.Now()) {
-		a.log.Warn("logins rejected", "from", p.from, "reason", t.Error())
+	if u.tell(p.source, time.Now()) {
+		u.log.Warn("logins rejected", "from", p.from, "reason", t.Error())
 	}
 	return t
 }
 
 // mayLog tells whether a failure may be logged, and how many were not.
-func (u *users) mayLog(now time.Time) (unlogged int, ok bool) {
+func (u *Users) mayLog(now time.Time) (unlogged int, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if n := int(now.Sub(u.lined) / logRecovery); n > 0 {
@@ -454,7 +495,7 @@ func (u *users) mayLog(now time.Time) (unlogged int, ok bool) {
 }
 
 // tell tells whether it is time to log that a source has to wait.
-func (u *users) tell(from string, now time.Time) bool {
+func (u *Users) tell(from string, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.sources[from]

@@ -1,4 +1,4 @@
-package admin
+package users
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/passwd"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // Passwords and hashes of the tests. DES is quick.
@@ -25,43 +25,40 @@ const (
 	here, away, elsewhere  = "127.0.0.1:1000", "192.0.2.7:1000", "[2001:db8:1:2::7]:1000"
 )
 
-// newUsersRig is a rig with users.
-func newUsersRig(t *testing.T) *rig {
-	return newRig(t, `<config><service name="web"><listen ip="127.0.0.1:0"/></service><admin>
-	<user name="ann" password="`+annsHash+`" access="full"><key>ssh-ed25519 `+aKey+` ann@desk</key></user>
-	<user name="bob" password="`+bobsHash+`" access="readonly"/>
-	<user name="sample" password="`+publicHash+`" access="full"/>
-	<user name="blank" access="full"/><user name="wrong" password="$6$x$y" access="full"/></admin></config>`)
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+var eventually = testkit.Eventually
+
+// rig is some users, and the log.
+type rig struct {
+	*Users
+	t   testing.TB
+	log *testkit.Log
+	all []*config.User
 }
 
-// users changes the users.
-func (r *rig) users(change func(map[string]*config.User)) {
-	r.t.Helper()
-	if _, err := r.dir.Do(r.t.Context(), director.Change{By: "test", Verb: "test", Apply: func(c *config.Config) error {
-		byName := map[string]*config.User{}
-		for _, u := range c.Admin.Users {
-			byName[u.Name] = u
-		}
-		change(byName)
-		c.Admin.Users = nil
-		for _, name := range []string{"ann", "bob", "sample", "blank", "wrong"} {
-			if u := byName[name]; u != nil {
-				c.Admin.Users = append(c.Admin.Users, u)
-			}
-		}
-		return nil
-	}}); err != nil {
-		r.t.Fatal(err)
-	}
+func newRig(t testing.TB) *rig {
+	r := &rig{t: t, log: new(testkit.Log), all: []*config.User{
+		{Name: "ann", Password: annsHash, Access: "full", Keys: []string{"ssh-ed25519 " + aKey + " ann@desk"}},
+		{Name: "bob", Password: bobsHash, Access: "readonly"},
+		{Name: "sample", Password: publicHash, Access: "full"},
+		{Name: "blank", Access: "full"},
+		{Name: "wrong", Password: "$6$x$y", Access: "full"},
+	}}
+	r.Users = New(func() []*config.User { return r.all }, r.log.Logger())
+	return r
 }
 
-// login tries a password.
-func (r *rig) login(name, password, from string) (Caller, error) {
-	return r.a.Login(r.t.Context(), name, password, from)
+// user returns a user, to be changed while nobody logs in.
+func (r *rig) user(name string) *config.User { return findUser(r.all, name) }
+
+// try tries a password.
+func (r *rig) try(name, password, from string) (Caller, error) {
+	return r.Login(r.t.Context(), name, password, from)
 }
 
 func TestLogin(t *testing.T) {
-	r := newUsersRig(t)
+	r := newRig(t)
 	for _, test := range []struct {
 		name, password, from string
 		role                 Role
@@ -83,7 +80,7 @@ func TestLogin(t *testing.T) {
 		{"ann", annsWord + strings.Repeat("x", 1<<20), "10.0.0.11:1", NoRole},
 		{"ann", annsWord, "nowhere", Full},
 	} {
-		c, err := r.login(test.name, test.password, test.from)
+		c, err := r.try(test.name, test.password, test.from)
 		if test.role == NoRole {
 			if !errors.Is(err, ErrBadLogin) || c != (Caller{}) {
 				t.Errorf("%s from %s: %+v, %v", test.name, test.from, c, err)
@@ -94,7 +91,6 @@ func TestLogin(t *testing.T) {
 			t.Errorf("%s from %s: %+v, %v", test.name, test.from, c, err)
 		}
 	}
-	r.stop()
 	if log := r.log.String(); strings.Contains(log, annsWord) || strings.Contains(log, bobsWord) || strings.Contains(log, annsHash) || strings.Contains(log, "nobody") {
 		t.Errorf("the log shows a secret, or what may be one:\n%s", log)
 	}
@@ -111,17 +107,17 @@ func TestPublishedHashIsForThisMachine(t *testing.T) {
 	if !config.IsPublished(publicHash) || config.IsPublished(annsHash) {
 		t.Fatal("which hashes are published?")
 	}
-	r := newUsersRig(t)
+	r := newRig(t)
 	for from, want := range map[string]bool{here: true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, away: false, "nowhere": false, "0.0.0.0:1": false} {
 		p := placeOf(from)
 		if p.loopback != want {
 			t.Errorf("%s is this machine: %v", from, p.loopback)
 		}
 	}
-	if c, err := r.login("sample", publicWord, here); err != nil || c.Role != Full {
+	if c, err := r.try("sample", publicWord, here); err != nil || c.Role != Full {
 		t.Errorf("from this machine: %+v, %v", c, err)
 	}
-	if c, err := r.login("sample", publicWord, away); !errors.Is(err, ErrBadLogin) {
+	if c, err := r.try("sample", publicWord, away); !errors.Is(err, ErrBadLogin) {
 		t.Errorf("from elsewhere: %+v, %v", c, err)
 	}
 	if log := r.log.String(); !strings.Contains(log, "published sample") {
@@ -149,20 +145,20 @@ func TestSourceIsANetwork(t *testing.T) {
 // After five failures a source waits, longer each time; the right password does
 // not help, and other sources are as free as before.
 func TestThrottle(t *testing.T) {
-	r := newUsersRig(t)
+	r := newRig(t)
 	// fail lets logins fail and then tries the right password. On a slow machine
 	// the first second of waiting may have passed before that.
 	fail := func(source string, from func(try int) string) error {
 		t.Helper()
 		for range 10 {
-			delete(r.a.users.sources, source)
+			delete(r.sources, source)
 			begin := time.Now()
 			for i := range freeFailures {
-				if _, err := r.login("ann", fmt.Sprint("wrong", i), from(i)); !errors.Is(err, ErrBadLogin) {
+				if _, err := r.try("ann", fmt.Sprint("wrong", i), from(i)); !errors.Is(err, ErrBadLogin) {
 					t.Fatalf("failure %d: %v", i, err)
 				}
 			}
-			_, err := r.login("ann", annsWord, from(freeFailures))
+			_, err := r.try("ann", annsWord, from(freeFailures))
 			if time.Since(begin) < time.Second {
 				return err
 			}
@@ -179,12 +175,12 @@ func TestThrottle(t *testing.T) {
 	if err.Error() != "too many failed logins from 192.0.2.7; try again in 1s" {
 		t.Errorf("said %q", err)
 	}
-	if _, err := r.login("ann", annsWord, "192.0.2.8:1000"); err != nil {
+	if _, err := r.try("ann", annsWord, "192.0.2.8:1000"); err != nil {
 		t.Errorf("a neighbour: %v", err)
 	}
 	told := strings.Count(r.log.String(), "logins rejected")
 	eventually(t, "the wait is over", func() bool {
-		_, err := r.login("ann", annsWord, from)
+		_, err := r.try("ann", annsWord, from)
 		if err != nil && !errors.Is(err, ErrThrottled) {
 			t.Fatal(err)
 		}
@@ -194,27 +190,27 @@ func TestThrottle(t *testing.T) {
 		t.Errorf("refused logins are logged once a minute:\n%s", log)
 	}
 	// A good login has made it forgotten.
-	if _, err := r.login("ann", "wrong again", from); !errors.Is(err, ErrBadLogin) {
+	if _, err := r.try("ann", "wrong again", from); !errors.Is(err, ErrBadLogin) {
 		t.Error(err)
 	}
 	// The other addresses of an IPv6 network are the same source.
 	if err := fail("2001:db8:1:2::/64", func(i int) string { return fmt.Sprintf("[2001:db8:1:2::%d]:%d", i+1, i+1) }); !errors.Is(err, ErrThrottled) {
 		t.Errorf("another address of the network: %v", err)
 	}
-	if _, err := r.login("ann", annsWord, "[2001:db8:1:3::1]:1"); err != nil {
+	if _, err := r.try("ann", annsWord, "[2001:db8:1:3::1]:1"); err != nil {
 		t.Errorf("the next network: %v", err)
 	}
 }
 
 // A page left open with an old password fails for ever and locks nobody out.
 func TestTheSameMistakeCountsOnce(t *testing.T) {
-	r := newUsersRig(t)
+	r := newRig(t)
 	for range 50 {
-		if _, err := r.login("ann", "an old one", away); !errors.Is(err, ErrBadLogin) {
+		if _, err := r.try("ann", "an old one", away); !errors.Is(err, ErrBadLogin) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := r.login("ann", annsWord, away); err != nil {
+	if _, err := r.try("ann", annsWord, away); err != nil {
 		t.Error(err)
 	}
 }
@@ -222,7 +218,7 @@ func TestTheSameMistakeCountsOnce(t *testing.T) {
 // Many tries at once win nothing over one after the other, and many good logins
 // at once are all let in.
 func TestManyAtOnce(t *testing.T) {
-	r := newUsersRig(t)
+	r := newRig(t)
 	outcomes := func(n int, login func(i int) error) map[error]int {
 		var mu sync.Mutex
 		var all sync.WaitGroup
@@ -243,11 +239,11 @@ func TestManyAtOnce(t *testing.T) {
 		all.Wait()
 		return count
 	}
-	got := outcomes(100, func(i int) error { _, err := r.login("bob", fmt.Sprint("wrong", i), away); return err })
+	got := outcomes(100, func(i int) error { _, err := r.try("bob", fmt.Sprint("wrong", i), away); return err })
 	if got[ErrBadLogin] > freeFailures+2 || got[ErrThrottled] < 90 || len(got) != 2 {
 		t.Errorf("wrong ones: %v", got)
 	}
-	got = outcomes(100, func(int) error { _, err := r.login("bob", bobsWord, elsewhere); return err })
+	got = outcomes(100, func(int) error { _, err := r.try("bob", bobsWord, elsewhere); return err })
 	if got[nil] != 100 {
 		t.Errorf("good ones: %v", got)
 	}
@@ -256,16 +252,16 @@ func TestManyAtOnce(t *testing.T) {
 // A good login is remembered until its password or its user changes, and only
 // for where it came from.
 func TestGoodLoginsAreRemembered(t *testing.T) {
-	r := newUsersRig(t)
+	r := newRig(t)
 	dear, err := passwd.Hash(annsWord)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.users(func(u map[string]*config.User) { u["ann"].Password = dear })
+	r.user("ann").Password = dear
 	in := func(from string) (Caller, time.Duration) {
 		t.Helper()
 		begin := time.Now()
-		c, err := r.login("ann", annsWord, from)
+		c, err := r.try("ann", annsWord, from)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,70 +276,70 @@ func TestGoodLoginsAreRemembered(t *testing.T) {
 	if best > first/4 {
 		t.Errorf("the first login took %v, later ones %v at best", first, best)
 	}
-	if n := len(r.a.users.verified); n != 1 {
+	if n := len(r.verified); n != 1 {
 		t.Errorf("%d logins are remembered", n)
 	}
 	c, _ := in(away)
-	r.users(func(u map[string]*config.User) { u["ann"].Password = bobsHash })
-	if _, err := r.login("ann", annsWord, away); !errors.Is(err, ErrBadLogin) {
+	r.user("ann").Password = bobsHash
+	if _, err := r.try("ann", annsWord, away); !errors.Is(err, ErrBadLogin) {
 		t.Errorf("the old password is good: %v", err)
 	}
-	if _, ok := r.a.Still(c); ok {
+	if _, ok := r.Still(c); ok {
 		t.Error("who came in with the old password is still there")
 	}
-	if _, err := r.login("ann", bobsWord, away); err != nil {
+	if _, err := r.try("ann", bobsWord, away); err != nil {
 		t.Errorf("the new password: %v", err)
 	}
-	r.users(func(u map[string]*config.User) { delete(u, "ann") })
-	if _, err := r.login("ann", bobsWord, away); !errors.Is(err, ErrBadLogin) {
+	r.all = r.all[1:]
+	if _, err := r.try("ann", bobsWord, away); !errors.Is(err, ErrBadLogin) {
 		t.Errorf("a deleted user: %v", err)
 	}
 }
 
 func TestStill(t *testing.T) {
-	r := newUsersRig(t)
-	c, err := r.login("ann", annsWord, here)
+	r := newRig(t)
+	c, err := r.try("ann", annsWord, here)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if now, ok := r.a.Still(c); !ok || now != c {
+	if now, ok := r.Still(c); !ok || now != c {
 		t.Errorf("as it was: %+v, %v", now, ok)
 	}
-	if _, ok := r.a.Still(Caller{Name: "ann", Role: Full}); ok {
+	if _, ok := r.Still(Caller{Name: "ann", Role: Full}); ok {
 		t.Error("somebody who has not logged in is there")
 	}
 	raw, err := base64.StdEncoding.DecodeString(aKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := r.a.LoginKey("ann", raw, away)
+	k, err := r.LoginKey("ann", raw, away)
 	if err != nil || k.Role != Full || k.From != away {
 		t.Fatalf("by key: %+v, %v", k, err)
 	}
-	r.users(func(u map[string]*config.User) { u["ann"].Access = "readonly" })
+	r.user("ann").Access = "readonly"
 	for _, one := range []Caller{c, k} {
-		if now, ok := r.a.Still(one); !ok || now.Role != Readonly || now.From != one.From {
+		if now, ok := r.Still(one); !ok || now.Role != Readonly || now.From != one.From {
 			t.Errorf("with less access: %+v, %v", now, ok)
 		}
 	}
-	r.users(func(u map[string]*config.User) { u["ann"].Keys = nil })
-	if _, ok := r.a.Still(k); ok {
+	r.user("ann").Keys = nil
+	if _, ok := r.Still(k); ok {
 		t.Error("the key has gone, and who came in with it is there")
 	}
-	if _, ok := r.a.Still(c); !ok {
+	if _, ok := r.Still(c); !ok {
 		t.Error("a key has gone, and who came in with the password too")
 	}
-	if _, err := r.a.LoginKey("ann", raw, here); !errors.Is(err, ErrBadLogin) {
+	if _, err := r.LoginKey("ann", raw, here); !errors.Is(err, ErrBadLogin) {
 		t.Errorf("the key that has gone: %v", err)
 	}
-	r.users(func(u map[string]*config.User) { delete(u, "ann") })
-	if _, ok := r.a.Still(c); ok {
+	r.all = r.all[1:]
+	if _, ok := r.Still(c); ok {
 		t.Error("a deleted user is there")
 	}
 }
 
 func TestLoginKey(t *testing.T) {
-	r := newUsersRig(t)
+	r := newRig(t)
 	raw, _ := base64.StdEncoding.DecodeString(aKey)
 	other := append([]byte(nil), raw...)
 	other[len(other)-1]++
@@ -352,30 +348,30 @@ func TestLoginKey(t *testing.T) {
 		key  []byte
 	}{{"ann", other}, {"ann", nil}, {"ann", raw[:10]}, {"bob", raw}, {"nobody", raw}, {"", raw}} {
 		for range 10 { // more than passwords may fail
-			if c, err := r.a.LoginKey(test.name, test.key, away); !errors.Is(err, ErrBadLogin) || c != (Caller{}) {
+			if c, err := r.LoginKey(test.name, test.key, away); !errors.Is(err, ErrBadLogin) || c != (Caller{}) {
 				t.Errorf("%s: %+v, %v", test.name, c, err)
 			}
 		}
 	}
-	if _, err := r.a.LoginKey("ann", raw, away); err != nil {
+	if _, err := r.LoginKey("ann", raw, away); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.login("ann", annsWord, away); err != nil {
+	if _, err := r.try("ann", annsWord, away); err != nil {
 		t.Errorf("keys that were offered in vain lock passwords out: %v", err)
 	}
 }
 
 // Who gives up while others are computed gets his error, and it does not count.
 func TestLoginGivesUp(t *testing.T) {
-	r := newUsersRig(t)
-	u := r.a.users
+	r := newRig(t)
+	u := r.Users
 	for range cap(u.hashing) {
 		u.hashing <- struct{}{}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
-		_, err := r.a.Login(ctx, "ann", annsWord, away)
+		_, err := r.Login(ctx, "ann", annsWord, away)
 		ended <- err
 	}()
 	eventually(t, "it is being tried", func() bool {
@@ -387,7 +383,7 @@ func TestLoginGivesUp(t *testing.T) {
 	// when that has given up.
 	other := make(chan error)
 	go func() {
-		_, err := r.login("ann", annsWord, away)
+		_, err := r.try("ann", annsWord, away)
 		other <- err
 	}()
 	cancel()
@@ -407,7 +403,7 @@ func TestLoginGivesUp(t *testing.T) {
 
 // How long a source waits, and for how long it is remembered.
 func TestWaits(t *testing.T) {
-	u := newUsers()
+	u := newRig(t).Users
 	now := time.Unix(1e9, 0)
 	fail := func(i int) time.Duration {
 		t.Helper()
@@ -457,7 +453,7 @@ func TestWaits(t *testing.T) {
 
 // What is remembered is bounded, and what is oldest goes.
 func TestMemoryIsBounded(t *testing.T) {
-	u := newUsers()
+	u := newRig(t).Users
 	now := time.Unix(1e9, 0)
 	for i := range maxSources + 100 {
 		now = now.Add(time.Millisecond)
@@ -487,7 +483,7 @@ func TestMemoryIsBounded(t *testing.T) {
 // A flood of failures from everywhere writes a few lines, and says how many it
 // has not written.
 func TestFailuresLoggedAreFew(t *testing.T) {
-	u := newUsers()
+	u := newRig(t).Users
 	now := time.Unix(1e9, 0)
 	logged := 0
 	for range 1000 {
@@ -507,7 +503,7 @@ func TestFailuresLoggedAreFew(t *testing.T) {
 // An unknown name is tried on one of the hashes that there are, always the same
 // one, so that the time it takes tells nothing.
 func TestUnknownNamesCostTheSame(t *testing.T) {
-	u := newUsers()
+	u := newRig(t).Users
 	users := []*config.User{{Name: "a", Password: annsHash}, {Name: "b", Password: bobsHash}, {Name: "c"}, {Name: "d", Password: "nonsense"}}
 	seen := map[string]int{}
 	for i := range 100 {
@@ -530,9 +526,9 @@ func TestUnknownNamesCostTheSame(t *testing.T) {
 }
 
 func BenchmarkLoginRemembered(b *testing.B) {
-	r := newRig(b, `<config><service name="web"><listen ip="127.0.0.1:0"/></service><admin><user name="ann" password="`+annsHash+`" access="full"/></admin></config>`)
+	r := newRig(b)
 	for b.Loop() {
-		if _, err := r.a.Login(b.Context(), "ann", annsWord, here); err != nil {
+		if _, err := r.Login(b.Context(), "ann", annsWord, here); err != nil {
 			b.Fatal(err)
 		}
 	}
