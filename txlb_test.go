@@ -50,7 +50,7 @@ var rooms = map[string][]string{
 	"internal/rig":            {"config", "engine", "internal/director", "internal/testkit"},
 	"internal/sandbox":        {},
 	"internal/metrics":        {"engine", "internal/director", "internal/status", "sched"},
-	"internal/status":         {"config", "engine", "internal/director", "sched", "internal/words"},
+	"internal/status":         {"config", "engine", "internal/director", "internal/logs", "sched", "internal/words"},
 	"internal/passwd":         {},
 	"bench":                   {"config", "engine", "internal/debian", "internal/servers", "sched", "splice"},
 	"soak":                    {"config", "engine", "internal/debian", "internal/director", "internal/servers", "sched"},

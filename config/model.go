@@ -200,6 +200,7 @@ type Logging struct {
 	File   string // "": standard error
 	Level  string // debug, info, warn, error
 	Format string // text, json
+	Audit  string // file of who did what; "": none
 }
 
 // Pos is where in a file something stands; the zero Pos is nowhere.

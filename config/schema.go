@@ -643,9 +643,10 @@ var schema = table(
 		row("socket", func(c *Control) *string { return &c.Socket }, controlSocket, "", "path of a UNIX socket"),
 	),
 	of("logging",
-		row("file", func(l *Logging) *string { return &l.File }, plain, "", "standard error if left out"),
+		row("file", func(l *Logging) *string { return &l.File }, plain, "", "file or FIFO; standard error if left out"),
 		row("level", func(l *Logging) *string { return &l.Level }, word("debug", "info", "warn", "error"), "info", "what is logged"),
 		row("format", func(l *Logging) *string { return &l.Format }, word("text", "json"), "text", "format of the log lines"),
+		row("audit", func(l *Logging) *string { return &l.Audit }, plain, "", "file or FIFO for logins, refusals, commands and reads of secrets, as JSON lines; none if left out"),
 	),
 )
 

@@ -16,7 +16,6 @@ import (
 	"github.com/txlb/txlb/internal/admin/socket"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
-	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/metrics"
 	"github.com/txlb/txlb/internal/status"
 )
@@ -39,9 +38,9 @@ func (p parts) surfaces() []surface {
 }
 
 // newAdmin makes the admin of a process, which shutdown ends.
-func newAdmin(dir *director.Director, eng *engine.Engine, source *status.Source, log *slog.Logger, file *logs.File, tail *logs.Tail, shutdown func()) *admin.Admin {
+func newAdmin(dir *director.Director, eng *engine.Engine, source *status.Source, book *logbook, shutdown func()) *admin.Admin {
 	return admin.New(admin.Options{
-		Director: dir, Engine: eng, Status: source, Process: self{file, shutdown}, Version: version, Log: log,
+		Director: dir, Engine: eng, Status: source, Process: self{book, shutdown}, Version: version, Log: book.log,
 		Reports: map[string]admin.Report{
 			"show metrics": func(context.Context) (string, any, error) {
 				var b bytes.Buffer
@@ -49,7 +48,7 @@ func newAdmin(dir *director.Director, eng *engine.Engine, source *status.Source,
 				return b.String(), nil, nil
 			},
 			"show log": func(context.Context) (string, any, error) {
-				lines := tail.Lines(shownLines)
+				lines := book.tail.Lines(shownLines)
 				return strings.Join(lines, "\n"), lines, nil
 			},
 		},
@@ -61,11 +60,11 @@ const shownLines = 200
 
 // self is what verbs do to this process.
 type self struct {
-	file     *logs.File
+	book     *logbook
 	shutdown func()
 }
 
-func (p self) CloseLog() error { return p.file.Reopen() }
+func (p self) CloseLog() error { return p.book.reopen() }
 func (p self) Shutdown()       { p.shutdown() }
 
 // stateDir returns where what is made at run time is kept: $STATE_DIRECTORY as

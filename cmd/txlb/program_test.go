@@ -97,7 +97,10 @@ func run(t *testing.T, name string, args ...string) *process {
 func start(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, out: &output{more: make(chan struct{})}, done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	if p.cmd.Stderr == nil {
+		p.cmd.Stderr = p.out
+	}
+	p.cmd.Stdout = p.out
 	if p.cmd.SysProcAttr == nil {
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}

@@ -62,17 +62,17 @@ func finish(c console, err error) int {
 // doc is the file that it is of, nil without one. It returns nil if that went in
 // good order.
 func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Document) error {
-	file, err := logs.Open(cfg.Logging.File)
+	// A reader of the log or of standard output that exits must not end the process.
+	ignoreBrokenPipes()
+	book, err := openLogbook(cfg.Logging)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = file.Close() }()
-	handler, err := logs.NewSwitch(file, cfg.Logging.Level, cfg.Logging.Format)
-	if err != nil {
-		return err
-	}
-	tail := logs.NewTail(handler)
-	log := slog.New(tail)
+	defer book.close()
+	log := book.log
+	// What libraries have to say is caused by strangers, as a rule. It must not go
+	// to standard error past the ring.
+	slog.SetDefault(logs.Strangers(log))
 	opt, limits := engineOptions(cfg, log)
 	eng, err := engine.New(opt)
 	if err != nil {
@@ -87,7 +87,7 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	if err != nil {
 		return err
 	}
-	follow := &follower{log: log, handler: handler, file: file, logging: cfg.Logging, engine: eng}
+	follow := &follower{book: book, log: log, logging: cfg.Logging, engine: eng}
 	follow.listeners()
 
 	ctx, shutdown := context.WithCancel(ctx)
@@ -95,8 +95,9 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	source := &status.Source{
 		Director: dir, Engine: eng, Version: version, Started: time.Now(),
 		SessionsLimit: opt.MaxSessions, FDLimit: limits.files, Draining: func() bool { return ctx.Err() != nil }, Off: front.Off,
+		Logs: book.stats,
 	}
-	adm := newAdmin(dir, eng, source, log, file, tail, shutdown)
+	adm := newAdmin(dir, eng, source, book, shutdown)
 	defer adm.Close()
 	front.tell = func(off []status.Off) { tellSystemd(log, off) }
 	front.open(dir.State().Config, parts{
@@ -118,7 +119,7 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 		signal.Notify(reopen, which...)
 	}
 	defer signal.Stop(reopen)
-	running.Go(func() { onSignals(background, reopen, log, file, dir) })
+	running.Go(func() { onSignals(background, reopen, book, dir) })
 	running.Go(func() { follow.run(background, dir) })
 	log.Info("ready", "version", version, "services", len(cfg.Services), "loops", opt.Loops,
 		"max_sessions", opt.MaxSessions, "files", limits.files)
@@ -210,34 +211,38 @@ func sessionsFor(files uint64, listeners, pipes int) int {
 }
 
 // onSignals does what signals other than those to stop ask for, until ctx ends.
-func onSignals(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, file *logs.File, dir *director.Director) {
+func onSignals(ctx context.Context, signals <-chan os.Signal, book *logbook, dir *director.Director) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case s := <-signals:
-			if err := file.Reopen(); err != nil {
-				log.Error("cannot reopen the log, writing to the old file", "err", err)
-			} else {
-				log.Info("log reopened", "signal", s.String())
+			// The new file has what comes of a reload, unless it cannot be opened soon.
+			reopened := make(chan struct{})
+			go book.reopenFor(s, reopened)
+			select {
+			case <-reopened:
+			case <-time.After(reopenFirst):
 			}
 			if isReload(s) {
 				// The director logs what comes of it.
 				_, err := dir.Reload(ctx, director.ReloadRequest{By: "SIGHUP"})
 				if errors.Is(err, director.ErrNoFile) {
-					log.Warn("reload ignored", "err", err)
+					book.log.Warn("reload ignored", "err", err)
 				}
 			}
 		}
 	}
 }
 
+// reopenFirst is how long a reload waits for the log to be reopened.
+const reopenFirst = 100 * time.Millisecond
+
 // follower brings into the process what changes of the configuration are not
 // the director's to do: the log, and telling of listeners in it.
 type follower struct {
+	book    *logbook
 	log     *slog.Logger
-	handler *logs.Switch
-	file    *logs.File
 	logging config.Logging // as it is
 	engine  *engine.Engine
 	told    map[engine.Listener]bool // listeners that the log has told of
@@ -248,7 +253,7 @@ func (f *follower) run(ctx context.Context, dir *director.Director) {
 	for {
 		state := dir.State()
 		f.listeners()
-		f.logs(state.Config.Logging)
+		f.logs(state.Config.Logging) // may wait for a file, which delays nothing else
 		select {
 		case <-ctx.Done():
 			return
@@ -274,18 +279,11 @@ func (f *follower) listeners() {
 	f.told = now
 }
 
-// logs makes the log what <logging> says. A file that cannot be opened is
-// told, and the log goes on where it is.
+// logs makes log and audit file what <logging> says. A file that cannot be opened
+// is told, and lines go on where they went.
 func (f *follower) logs(to config.Logging) {
-	if to.File != f.logging.File {
-		if err := f.file.Move(to.File); err != nil {
-			f.log.Error("cannot reopen the log, writing to the old file", "err", err)
-		}
-	}
-	if to.Level != f.logging.Level || to.Format != f.logging.Format {
-		if err := f.handler.Set(to.Level, to.Format); err != nil {
-			f.log.Error("cannot change the log level or format", "err", err)
-		}
+	if to != f.logging {
+		f.book.follow(f.logging, to)
 	}
 	f.logging = to
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/signal"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,9 @@ func raiseFiles() (uint64, error) {
 	}
 	return uint64(l.Cur), nil
 }
+
+// ignoreBrokenPipes makes a write to a pipe without a reader fail, and no more.
+func ignoreBrokenPipes() { signal.Ignore(unix.SIGPIPE) }
 
 // reopenSignals are the signals after which the log is opened anew.
 func reopenSignals() []os.Signal { return []os.Signal{unix.SIGUSR1, unix.SIGHUP} }

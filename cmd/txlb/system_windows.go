@@ -10,6 +10,9 @@ func raiseFiles() (uint64, error) {
 	return 0, errors.New("this system has no limit of open files")
 }
 
+// ignoreBrokenPipes: this system has no signal for them.
+func ignoreBrokenPipes() {}
+
 // reopenSignals: this system has none.
 func reopenSignals() []os.Signal { return nil }
 

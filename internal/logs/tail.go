@@ -29,7 +29,9 @@ const (
 func NewTail(next slog.Handler) *Tail {
 	r := &ring{}
 	// next decides what is logged.
-	return &Tail{next, slog.NewTextHandler(r, &slog.HandlerOptions{Level: slog.Level(-100)}), r}
+	return &Tail{next, slog.NewTextHandler(r, &slog.HandlerOptions{
+		Level: slog.Level(-100), ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { return cutAttr(a, tailLine) },
+	}), r}
 }
 
 // Lines returns up to the last n lines, the oldest first, without their ends;

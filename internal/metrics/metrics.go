@@ -222,6 +222,12 @@ func process(x *text, r *status.Reading) {
 	if r.FDLimit > 0 {
 		one("txlb_fd_limit", "gauge", "Limit of open files", float64(r.FDLimit))
 	}
+	if len(r.Logs) > 0 {
+		x.kind("txlb_log_dropped_total", "counter", "Lines that the log or the audit file did not take")
+		for _, l := range r.Logs {
+			x.sample("txlb_log_dropped_total", float64(l.Dropped), "log", l.Name)
+		}
+	}
 	if n, ok := openFDs(); ok {
 		one("process_open_fds", "gauge", "Open files", float64(n))
 	}

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -64,8 +66,35 @@ func (r *Reading) judgeProcess() {
 	if r.ReloadFailed {
 		add(Warning, "The last reload failed: the previous configuration is still running", "run txlb check to see the errors")
 	}
+	for _, l := range r.Logs {
+		r.judgeLog(l)
+	}
 	if n := len(r.Unsaved); r.HasFile && n > 0 {
 		add(Notice, fmt.Sprintf("%s not saved: a restart would lose %s", counted(n, "change is", "changes are"), them(n)), "run saveConfig")
+	}
+}
+
+// lostFor is for how long lost lines are a problem.
+const lostFor = time.Hour
+
+// judgeLog tells whether a log is written, and whether lines of it were lost.
+func (r *Reading) judgeLog(l logs.Stats) {
+	name, lost := "The log", ""
+	if l.Name == "audit" {
+		name = "The audit file"
+	}
+	if l.Dropped > 0 {
+		lost = counted(int(l.Dropped), "line was dropped", "lines were dropped")
+	}
+	switch {
+	case !l.Since.IsZero():
+		text := fmt.Sprintf("%s has not been written since %s: %s", name, l.Since.Format("15:04:05"), l.Reason)
+		if lost != "" {
+			text += "; " + lost
+		}
+		r.Problems = append(r.Problems, Problem{Level: Warning, Text: text, Remedy: "free the disk, or start what reads it"})
+	case lost != "" && r.At.Sub(l.Last) < lostFor:
+		r.Problems = append(r.Problems, Problem{Level: Notice, Text: fmt.Sprintf("%s has gaps: %s, the last at %s", name, lost, l.Last.Format("15:04:05"))})
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -27,9 +28,10 @@ type Source struct {
 	// SessionsLimit is <engine maxSessions>, or what the limit of open files
 	// allows; 0: none.
 	SessionsLimit int
-	FDLimit       uint64       // of open files; 0: not known
-	Draining      func() bool  // nil: never
-	Off           func() []Off // admin interfaces that should run and do not; nil: none
+	FDLimit       uint64              // of open files; 0: not known
+	Draining      func() bool         // nil: never
+	Off           func() []Off        // admin interfaces that should run and do not; nil: none
+	Logs          func() []logs.Stats // of log and audit file; nil: not known
 }
 
 // Off is an admin interface that should run and does not. It is tried again.
@@ -69,6 +71,8 @@ type Facts struct {
 	ReloadFailed bool          // the file was wrong when it was last read
 
 	Rejections []director.Rejection // of the last seconds
+
+	Logs []logs.Stats // of log and audit file
 }
 
 // Reading is everything that runs at one moment.
@@ -181,12 +185,16 @@ func (s *Source) Read() *Reading { return Read(s.Facts()) }
 // Facts returns what Read sums and judges.
 func (s *Source) Facts() Facts {
 	d := s.Director
+	var written []logs.Stats
+	if s.Logs != nil {
+		written = s.Logs()
+	}
 	return Facts{
 		At: time.Now(), Started: s.Started, Version: s.Version,
 		State: d.State(), Snapshot: s.Engine.Snapshot(), Listeners: s.Engine.Listeners(),
 		SessionsLimit: s.SessionsLimit, FDLimit: s.FDLimit, Draining: s.Draining != nil && s.Draining(), Off: s.off(),
 		HasFile: d.Stored() != nil, Unsaved: d.Unsaved(), ReloadFailed: d.ReloadFailed(),
-		Rejections: d.Rejections(),
+		Rejections: d.Rejections(), Logs: written,
 	}
 }
 

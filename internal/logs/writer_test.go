@@ -2,6 +2,7 @@ package logs
 
 import (
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,10 +23,11 @@ func TestReopenLosesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := New(f, "info", "json")
+	handler, err := NewSwitch(f, "info", "json")
 	if err != nil {
 		t.Fatal(err)
 	}
+	log := slog.New(handler)
 	const writers, lines = 4, 250
 	var wg sync.WaitGroup
 	for range writers {
@@ -97,10 +99,10 @@ func TestRefusals(t *testing.T) {
 	if _, err := Open(filepath.Join(t.TempDir(), "no", "log")); err == nil {
 		t.Error("opened a file in no folder")
 	}
-	if _, err := New(os.Stderr, "loud", "text"); err == nil {
+	if _, err := NewSwitch(os.Stderr, "loud", "text"); err == nil {
 		t.Error("took level loud")
 	}
-	if _, err := New(os.Stderr, "info", "xml"); err == nil {
+	if _, err := NewSwitch(os.Stderr, "info", "xml"); err == nil {
 		t.Error("took format xml")
 	}
 	f, err := Open("")

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/logs"
+)
+
+// logbook is what a process writes down: its log, and who did what.
+type logbook struct {
+	log   *slog.Logger
+	audit *slog.Logger
+	tail  *logs.Tail
+
+	handler   *logs.Switch
+	file      *logs.Writer
+	auditFile *logs.Writer
+}
+
+// openLogbook opens the files of <logging>. close closes them.
+func openLogbook(is config.Logging) (*logbook, error) {
+	file, err := logs.Open(is.File)
+	if err != nil {
+		return nil, err
+	}
+	b := &logbook{file: file}
+	if b.handler, err = logs.NewSwitch(file, is.Level, is.Format); err == nil {
+		b.auditFile, err = logs.OpenAudit(is.Audit)
+	}
+	if err != nil {
+		_ = file.Close() // nothing was written
+		return nil, err
+	}
+	b.tail = logs.NewTail(b.handler)
+	b.log, b.audit = slog.New(b.tail), logs.NewAudit(b.auditFile)
+	return b, nil
+}
+
+// close writes what is left, as far as that takes no longer than a second, and
+// closes the files. Nobody is left to tell what was lost.
+func (b *logbook) close() {
+	_ = b.auditFile.Close()
+	_ = b.file.Close()
+}
+
+// reopen opens the files anew.
+func (b *logbook) reopen() error { return errors.Join(b.file.Reopen(), b.auditFile.Reopen()) }
+
+// reopenFor is reopen for a signal. It closes done at its end.
+func (b *logbook) reopenFor(s os.Signal, done chan<- struct{}) {
+	defer close(done)
+	if err := b.reopen(); err != nil {
+		b.log.Error("cannot reopen the log, writing to the old file", "err", err)
+		return
+	}
+	b.log.Info("log reopened", "signal", s.String())
+}
+
+// follow makes of <logging> was what it is to be.
+func (b *logbook) follow(was, to config.Logging) {
+	const failed = "cannot reopen the log, writing to the old file"
+	if to.File != was.File {
+		if err := b.file.Move(to.File); err != nil {
+			b.log.Error(failed, "err", err)
+		}
+	}
+	if to.Audit != was.Audit {
+		if err := b.auditFile.Move(to.Audit); err != nil {
+			b.log.Error(failed, "err", err)
+		}
+	}
+	if to.Level != was.Level || to.Format != was.Format {
+		if err := b.handler.Set(to.Level, to.Format); err != nil {
+			b.log.Error("cannot change the log level or format", "err", err)
+		}
+	}
+}
+
+// stats are what the writers say of themselves.
+func (b *logbook) stats() []logs.Stats { return []logs.Stats{b.file.Stats(), b.auditFile.Stats()} }
