@@ -176,6 +176,10 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 		}
 		return exitOK
 	}
+	if !asks && !k.yes && slices.ContainsFunc(commands, endsProcess) {
+		fmt.Fprintln(k.err, "txlb ctl: shutdown ends txlb and there is no terminal to ask on; add --yes")
+		return exitUsage
+	}
 	what, destructive := socket.Destructive(line)
 	// The process knows what would follow. One of another version may not know the
 	// flag.
@@ -221,6 +225,12 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 		return exitFailed
 	}
 	return exitOK
+}
+
+// endsProcess tells whether a command is shutdown, which takes no words (HAProxy's
+// "shutdown session" does, and ends something smaller).
+func endsProcess(c words.Command) bool {
+	return strings.EqualFold(c.Verb, "shutdown") && len(c.Words) == 0
 }
 
 // sure asks before something is done.

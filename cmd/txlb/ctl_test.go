@@ -95,7 +95,7 @@ func TestCtl(t *testing.T) {
 		{"", []string{"-s", path + "x", "status"}, 1, "", "is txlb running"},
 		{"", []string{"-c", file + "x", "status"}, 2, "", "is not a valid configuration"},
 		{"", []string{"-c", write(t, strings.ReplaceAll(socketDoc(path, ""), `<socket path="`+path+`"/>`, "")), "status"}, 2, "", "has no <socket>; add <socket path="},
-		{"", []string{"--frob"}, 2, "", "txlb ctl: unknown flag -frob\nFor help: txlb ctl -h\n"},
+		{"", []string{"--frob"}, 2, "", "For help: txlb ctl -h\ntxlb ctl: unknown flag -frob\n"},
 		{"", []string{"-h"}, 0, "usage: txlb ctl [-c FILE] [--json] [-s SOCKET] [--yes] WORDS…", ""},
 	} {
 		got := ctlOf(t, c.in, c.args...)
@@ -120,7 +120,12 @@ func TestCtl(t *testing.T) {
 	if got := ctlOf(t, "", "-s", path, "show", "pprof", "heap"); !strings.HasPrefix(got.out, "\x1f\x8b") || got.status != 0 {
 		t.Errorf("a profile: %d, %.20q, %q", got.status, got.out, got.err)
 	}
-	if got := ctlOf(t, "", "-s", path, "shutdown"); got.status != 0 {
+	for in, args := range map[string][]string{"": {"shutdown"}, "status; shutdown": nil} {
+		if got := ctlOf(t, in, append([]string{"-s", path}, args...)...); got.status != exitUsage || !strings.Contains(got.err, "add --yes") {
+			t.Errorf("shutdown unasked: %+v", got)
+		}
+	}
+	if got := ctlOf(t, "", "-s", path, "--yes", "shutdown"); got.status != 0 {
 		t.Errorf("shutdown: %+v", got)
 	}
 	if status := p.wait(); status != exitOK {

@@ -100,6 +100,7 @@ func main() {
 func dispatch(ctx context.Context, c console, args []string) int {
 	if len(args) == 0 {
 		usage(c.err)
+		fmt.Fprintln(c.err, "txlb: missing argument COMMAND")
 		return exitUsage
 	}
 	switch args[0] {
@@ -120,7 +121,7 @@ func dispatch(ctx context.Context, c console, args []string) int {
 		for _, cmd := range commands() {
 			names = append(names, cmd.name)
 		}
-		fmt.Fprintf(c.err, "txlb: unknown command %q%s\nFor help: txlb help\n", args[0], config.Suggest(args[0], names))
+		fmt.Fprintf(c.err, "For help: txlb help\ntxlb: unknown command %q%s\n", args[0], config.Suggest(args[0], names))
 		return exitUsage
 	}
 	cmd := commands()[i]
@@ -135,7 +136,7 @@ func dispatch(ctx context.Context, c console, args []string) int {
 	}
 	if err != nil {
 		message := strings.Replace(err.Error(), "flag provided but not defined:", "unknown flag", 1)
-		fmt.Fprintf(c.err, "txlb %s: %s\nFor help: txlb %[1]s -h\n", cmd.name, message)
+		fmt.Fprintf(c.err, "For help: txlb %s -h\ntxlb %[1]s: %s\n", cmd.name, message)
 		return exitUsage
 	}
 	return do(ctx, c, flags.Args())

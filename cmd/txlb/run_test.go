@@ -406,25 +406,25 @@ func TestBadConfigurations(t *testing.T) {
 	}
 }
 
-// A wrong call costs two lines: what is wrong, and where help is.
+// A wrong call costs two lines: where help is and, at the end, what is wrong.
 func TestWrongUsage(t *testing.T) {
 	for _, test := range []struct {
 		args []string
 		want string
 	}{
-		{[]string{"rum"}, "txlb: unknown command \"rum\"; did you mean \"run\"?\nFor help: txlb help\n"},
-		{[]string{"run", "too", "much"}, "txlb run: unexpected argument \"too\"\nFor help: txlb run -h\n"},
-		{[]string{"-c", "x", "y"}, "txlb run: unexpected argument \"y\"\nFor help: txlb run -h\n"},
-		{[]string{"run", "-x"}, "txlb run: unknown flag -x\nFor help: txlb run -h\n"},
-		{[]string{"check", "-c"}, "txlb check: flag needs an argument: -c\nFor help: txlb check -h\n"},
-		{[]string{"completion"}, "txlb completion: missing argument bash|zsh|fish\nFor help: txlb completion -h\n"},
-		{[]string{"completion", "ksh"}, "txlb completion: \"ksh\" is not one of bash, zsh, fish\nFor help: txlb completion -h\n"},
+		{[]string{"rum"}, "For help: txlb help\ntxlb: unknown command \"rum\"; did you mean \"run\"?\n"},
+		{[]string{"run", "too", "much"}, "For help: txlb run -h\ntxlb run: unexpected argument \"too\"\n"},
+		{[]string{"-c", "x", "y"}, "For help: txlb run -h\ntxlb run: unexpected argument \"y\"\n"},
+		{[]string{"run", "-x"}, "For help: txlb run -h\ntxlb run: unknown flag -x\n"},
+		{[]string{"check", "-c"}, "For help: txlb check -h\ntxlb check: flag needs an argument: -c\n"},
+		{[]string{"completion"}, "For help: txlb completion -h\ntxlb completion: missing argument bash|zsh|fish\n"},
+		{[]string{"completion", "ksh"}, "For help: txlb completion -h\ntxlb completion: \"ksh\" is not one of bash, zsh, fish\n"},
 	} {
 		if status, out := call(t, test.args...); status != exitUsage || out != test.want {
 			t.Errorf("txlb %q: exit status %d, said %q, want %q", test.args, status, out, test.want)
 		}
 	}
-	if status, out := call(t); status != exitUsage || !strings.HasPrefix(out, "usage: txlb COMMAND\n") {
+	if status, out := call(t); status != exitUsage || !strings.HasPrefix(out, "usage: txlb COMMAND\n") || !strings.HasSuffix(out, "\ntxlb: missing argument COMMAND\n") {
 		t.Errorf("without words: %d, %s", status, out)
 	}
 }

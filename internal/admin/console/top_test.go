@@ -91,7 +91,7 @@ func openTop(t *testing.T, source Source, opt Options) *tty {
 func TestTopShowsRates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tt := openTop(t, &plant{names: []string{"a", "b", "c"}}, Options{Width: 120, Height: 20})
-		wants(t, plain(tt.raw()), "sess 3  new/s 0 ", "generation 5", "main/a  up", "main/b  DOWN")
+		wants(t, plain(tt.raw()), "sess 3  new/s 0 ", "generation 5", "main/a    up", "main/b    DOWN")
 		tt.press("")
 		time.Sleep(pace)
 		synctest.Wait()
@@ -200,24 +200,24 @@ func press(v *view, keys string) {
 
 func TestViewKeys(t *testing.T) {
 	for keys, want := range map[string][]string{
-		"":               {"web", "main/a", "main/c", "main/b", "mail", "only/m"},
-		"n":              {"mail", "only/m", "web", "main/a", "main/b", "main/c"},
-		"nn":             {"web", "main/c", "main/b", "main/a", "mail", "only/m"},
-		"s":              {"web", "main/b", "main/c", "main/a", "mail", "only/m"},
-		"h":              {"web", "main/c", "main/b", "main/a", "mail", "only/m"},
-		"t":              {"mail", "only/m", "web", "main/b", "main/c", "main/a"},
-		"snc":            {"web", "main/a", "main/c", "main/b", "mail", "only/m"},
-		"\t":             {"web", "mail"},
-		"\t\t":           {"web", "main/a", "main/c", "main/b", "mail", "only/m"},
-		"/DOWN\r":        {"web", "main/c", "main/b"},
-		"/10.0.0.1":      {"web", "main/c"},
+		"":               {"web > main", "main/a", "main/c", "main/b", "mail", "only/m"},
+		"n":              {"mail", "only/m", "web > main", "main/a", "main/b", "main/c"},
+		"nn":             {"web > main", "main/c", "main/b", "main/a", "mail", "only/m"},
+		"s":              {"web > main", "main/b", "main/c", "main/a", "mail", "only/m"},
+		"h":              {"web > main", "main/c", "main/b", "main/a", "mail", "only/m"},
+		"t":              {"mail", "only/m", "web > main", "main/b", "main/c", "main/a"},
+		"snc":            {"web > main", "main/a", "main/c", "main/b", "mail", "only/m"},
+		"\t":             {"web > main", "mail"},
+		"\t\t":           {"web > main", "main/a", "main/c", "main/b", "mail", "only/m"},
+		"/DOWN\r":        {"web > main", "main/c", "main/b"},
+		"/10.0.0.1":      {"web > main", "main/c"},
 		"/mail\r":        {"mail", "only/m"},
 		"/maint\r\t":     {"mail"},
-		"/x\x7fmain/a\r": {"web", "main/a"},
+		"/x\x7fmain/a\r": {"web > main", "main/a"},
 		"/zzz\r":         nil,
-		"/zzz\r\x1b":     {"web", "main/a", "main/c", "main/b", "mail", "only/m"},
-		"/a\r/zzz\x1b":   {"web", "main/a", "main/c", "main/b", "mail", "only/m"},
-		"/zzz\x15":       {"web", "main/a", "main/c", "main/b", "mail", "only/m"},
+		"/zzz\r\x1b":     {"web > main", "main/a", "main/c", "main/b", "mail", "only/m"},
+		"/a\r/zzz\x1b":   {"web > main", "main/a", "main/c", "main/b", "mail", "only/m"},
+		"/zzz\x15":       {"web > main", "main/a", "main/c", "main/b", "mail", "only/m"},
 	} {
 		v := newView(Style{})
 		v.size = size{80, 24}

@@ -131,7 +131,7 @@ func (v *view) rows() []*row {
 	var list []*row
 	for _, s := range v.now.Services {
 		r := &row{
-			key: s.Name, name: s.Name, match: s.Name, rate: v.rates[s.Name], state: s.Group, weight: -1,
+			key: s.Name, name: serviceName(s), match: s.Name, rate: v.rates[s.Name], weight: -1,
 			// What fails of a service are its clients.
 			counters: admin.Counters{
 				"sessions": uint64(s.Sessions), "sessions_total": s.SessionsTotal, "connect_failures": s.Refused, "bytes_in": s.In, "bytes_out": s.Out,
@@ -353,7 +353,7 @@ func (v *view) keys() string {
 
 func (v *view) drawHelp() []string {
 	lines := []string{
-		"txlb top: services, and under each its hosts as GROUP/NAME", "",
+		"txlb top: services as SERVICE > ACTIVE GROUP, and under each its hosts as GROUP/NAME", "",
 		"q        leave            /  filter (Enter keeps, Esc drops)",
 		"p Space  pause            Tab  with or without hosts",
 		"arrows, PgUp, PgDn, Home, End   scroll",
@@ -387,6 +387,15 @@ func counterColumn(c *status.Counter[sched.HostStats]) column {
 		}
 		return short(float64(r.counters[c.Key]))
 	}}
+}
+
+// serviceName is a service with its active group, which must be seen however narrow
+// the terminal is.
+func serviceName(s admin.ServiceInfo) string {
+	if s.Group == "" {
+		return s.Name
+	}
+	return s.Name + " > " + s.Group
 }
 
 // columns returns those that fit, in their order. What matters most is taken
