@@ -63,6 +63,7 @@ fuzz: ## fuzz the parsers and the sessions for a minute each
 	$(GO) test ./internal/words -run '^$$' -fuzz FuzzQuote -fuzztime 60s
 	$(GO) test ./internal/passwd -run '^$$' -fuzz FuzzVerify -fuzztime 60s
 	$(GO) test ./engine -run '^$$' -fuzz FuzzSessions -fuzztime 60s
+	$(GO) test ./engine -run '^$$' -fuzz FuzzAdmission -fuzztime 60s
 	$(GO) test ./internal/admin/console -run '^$$' -fuzz FuzzKeys -fuzztime 60s
 	$(GO) test ./internal/admin/socket -run '^$$' -fuzz FuzzLine -fuzztime 60s
 	$(GO) test ./internal/admin/control -run '^$$' -fuzz FuzzRequest -fuzztime 60s

@@ -287,3 +287,68 @@ func bindable(t *testing.T, a sched.Addr) bool {
 	defer func() { _ = syscall.Close(fd) }()
 	return syscall.Bind(fd, to) == nil
 }
+
+// A client that was accepted when there is no descriptor for its backend waits, and is
+// served when there is one. No host is to blame.
+func TestB30ClientWaitsForADescriptor(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt Options) {
+		r := newRig(t, opt, Route{}, backendServer(t, answer("a")))
+		if got := r.ask(); got != "a" {
+			t.Fatalf("the answer is %q", got)
+		}
+		r.quiet()
+		back := descriptorsLeft(t, 2) // for the client, and for its accept
+		c := r.dial()
+		eventually(t, "a descriptor is missing", func() bool { return r.stats().ConnectFailures["local"] > 0 })
+		back()
+		c.send([]byte("?"))
+		if got := c.rest(); string(got) != "a" {
+			t.Errorf("the answer is %q", got)
+		}
+		if s := r.stats(); !r.hosts[0].Up() || r.hosts[0].Stats().Failures != 0 || s.Refused["resource"] != 0 {
+			t.Errorf("host up %v, counted %+v", r.hosts[0].Up(), s)
+		}
+	})
+}
+
+// descriptorsLeft lets this process open n more descriptors, until the function that
+// it returns is called.
+func descriptorsLeft(t *testing.T, n int) (back func()) {
+	t.Helper()
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	// The limit is of their numbers: above it there is none, and below it those that
+	// are free are taken.
+	top, err := syscall.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := []int{top}
+	limit := syscall.Rlimit{Cur: uint64(top + 64), Max: was.Max}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	back = sync.OnceFunc(func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+			t.Error(err)
+		}
+		for _, fd := range taken {
+			_ = syscall.Close(fd)
+		}
+	})
+	t.Cleanup(back)
+	for {
+		fd, err := syscall.Dup(0)
+		if err != nil {
+			break
+		}
+		taken = append(taken, fd)
+	}
+	for _, fd := range taken[len(taken)-n:] {
+		_ = syscall.Close(fd)
+	}
+	taken = taken[:len(taken)-n]
+	return back
+}

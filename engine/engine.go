@@ -65,16 +65,6 @@ type Failure struct {
 	Suspect bool
 }
 
-var errResets = errors.New("it reset three clients in a row, each from another address, before the first byte of an answer")
-
-// resetEarly takes in that a host has reset a client's session before the first
-// byte of an answer. The connect began in that era of the host.
-func (e *Engine) resetEarly(host *sched.Host, era uint32, client sched.Addr) {
-	if host.ResetEarly(era, client) {
-		e.report(Failure{Host: host, Err: errResets, Suspect: true})
-	}
-}
-
 // Listener is a listening address in use.
 type Listener struct {
 	Service string

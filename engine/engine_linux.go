@@ -51,14 +51,6 @@ type serving struct {
 	listeners map[listenKey]*listener
 }
 
-// service is a service as the loops see it. It lives until its last session
-// has ended, whatever the plan says by then.
-type service struct {
-	name   string
-	route  atomic.Pointer[Route]
-	counts []counters // one for each loop
-}
-
 // New starts the loops of an engine that serves nothing yet.
 func New(opt Options) (*Engine, error) {
 	opt, err := opt.withDefaults(runtime.NumCPU())
@@ -197,7 +189,7 @@ func (e *Engine) Apply(p Plan) error {
 	for _, s := range p.Services {
 		svc := was.services[s.Name]
 		if svc == nil {
-			svc = &service{name: s.Name, counts: make([]counters, len(e.loops))}
+			svc = newService(s.Name, len(e.loops))
 		}
 		next.services[s.Name] = svc
 	}
@@ -434,12 +426,8 @@ func (e *Engine) Listeners() []Listener {
 func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
 	for name, svc := range e.serving.Load().services {
 		for why := range refusals {
-			sum := uint64(0)
-			for i := range svc.counts {
-				sum += svc.counts[i].refused[why].Load()
-			}
-			if sum > 0 {
-				yield(name, why.String(), sum)
+			if n := svc.refused(why); n > 0 {
+				yield(name, why.String(), n)
 			}
 		}
 	}
@@ -449,11 +437,7 @@ func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
 func (e *Engine) Snapshot() Snapshot {
 	snap := Snapshot{Services: map[string]ServiceStats{}}
 	for name, svc := range e.serving.Load().services {
-		sum := newServiceStats()
-		for i := range svc.counts {
-			svc.counts[i].addTo(&sum)
-		}
-		snap.Services[name] = sum
+		snap.Services[name] = svc.stats()
 	}
 	for _, l := range e.loops {
 		snap.Loops = append(snap.Loops, l.count.stats())

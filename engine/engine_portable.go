@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/txlb/txlb/internal/connect"
 )
 
 // Engine serves plans. See the package comment. This one is for systems
@@ -23,6 +25,8 @@ import (
 // is not replaced by another.
 type Engine struct {
 	opt      Options
+	epoch    time.Time
+	gate     gate
 	failures chan Failure
 	room     chan struct{} // holds a token for each session; nil: no limit
 
@@ -38,19 +42,13 @@ type Engine struct {
 	running   sync.WaitGroup // sessions
 	live      sync.Map       // *session by its ID
 	ids       atomic.Uint64  // given out
+	restTill  atomic.Int64   // ns: until then nobody is accepted, for want of descriptors
 }
 
 // serving is what the last plan made of the engine. It is immutable.
 type serving struct {
 	services  map[string]*service
 	listeners map[listenKey]*listener
-}
-
-// service is a service as its sessions see it.
-type service struct {
-	name  string
-	route atomic.Pointer[Route]
-	count counters
 }
 
 // listener is one listening address.
@@ -69,12 +67,23 @@ func New(opt Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{opt: opt, failures: make(chan Failure, failureQueue), drained: make(chan struct{})}
+	e := &Engine{opt: opt, epoch: time.Now(), failures: make(chan Failure, failureQueue), drained: make(chan struct{})}
+	e.gate = gate{report: e.report}
 	if opt.MaxSessions > 0 {
 		e.room = make(chan struct{}, opt.MaxSessions)
 	}
 	e.serving.Store(&serving{})
 	return e, nil
+}
+
+// clock returns nanoseconds since the engine was made, from 1 on.
+func (e *Engine) clock() int64 { return int64(time.Since(e.epoch)) + 1 }
+
+// rest keeps the listeners from accepting until a time.
+func (e *Engine) rest(until int64) {
+	for was := e.restTill.Load(); was < until && !e.restTill.CompareAndSwap(was, until); {
+		was = e.restTill.Load()
+	}
 }
 
 // NoRing is nil: this engine does not look for one.
@@ -109,7 +118,7 @@ func (e *Engine) Apply(p Plan) error {
 	for _, s := range p.Services {
 		svc := was.services[s.Name]
 		if svc == nil {
-			svc = &service{name: s.Name}
+			svc = newService(s.Name, 1)
 		}
 		next.services[s.Name] = svc
 	}
@@ -241,12 +250,24 @@ func (ln *listener) shut() {
 func (e *Engine) acceptFrom(ln *listener) {
 	defer e.accepting.Done()
 	for {
-		conn, err := ln.Accept()
-		if err != nil {
+		if left := e.restTill.Load() - e.clock(); left > 0 {
 			select {
 			case <-ln.stop:
 				return
-			case <-time.After(pauseFor): // out of descriptors: they come back
+			case <-time.After(time.Duration(left)):
+				continue
+			}
+		}
+		conn, err := ln.Accept()
+		if err != nil {
+			if errno, ok := errors.AsType[syscall.Errno](err); ok && connect.Shortage(errno) {
+				e.rest(e.clock() + pauseFor) // they come back
+				continue
+			}
+			select {
+			case <-ln.stop:
+				return
+			case <-time.After(time.Duration(pauseFor)): // this listener has a fault
 				continue
 			}
 		}
@@ -265,9 +286,6 @@ func (e *Engine) acceptFrom(ln *listener) {
 		go s.run()
 	}
 }
-
-// pauseFor is how long a listener rests after a failed accept.
-const pauseFor = 100 * time.Millisecond
 
 func (e *Engine) isDrained() bool {
 	select {
@@ -358,7 +376,7 @@ func (e *Engine) Listeners() []Listener {
 func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
 	for name, svc := range e.serving.Load().services {
 		for why := range refusals {
-			if n := svc.count.refused[why].Load(); n > 0 {
+			if n := svc.refused(why); n > 0 {
 				yield(name, why.String(), n)
 			}
 		}
@@ -369,20 +387,7 @@ func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
 func (e *Engine) Snapshot() Snapshot {
 	snap := Snapshot{Services: map[string]ServiceStats{}}
 	for name, svc := range e.serving.Load().services {
-		sum := newServiceStats()
-		svc.count.addTo(&sum)
-		snap.Services[name] = sum
+		snap.Services[name] = svc.stats()
 	}
 	return snap
-}
-
-// errnoOf digs the errno out of what the net package reports.
-func errnoOf(err error) syscall.Errno {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno
-	}
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		return syscall.ETIMEDOUT
-	}
-	return syscall.EINVAL
 }

@@ -301,7 +301,7 @@ func (g *theatre) asleep() {
 		if s.phase == refusing || s.ends[backend].fd < 0 {
 			return // refused, or waiting for a descriptor
 		}
-		if s.phase == connecting && s.attempt.queueFull {
+		if s.phase == connecting && s.state == queueFull {
 			return // waits for room in the queue of the host
 		}
 		for i := range s.flows {

@@ -33,8 +33,6 @@ const (
 	// processor: the runtime's monitor signals it, takes the processor away
 	// whenever it meets it in a system call, and never comes to rest itself.
 	rescheduleEvery = int64(4 * time.Millisecond)
-	// pauseFor is how long the listeners stay out when descriptors ran out.
-	pauseFor = int64(100 * time.Millisecond)
 )
 
 // loop owns its listeners, sessions, pipes, buffers and timers. They are touched
@@ -47,6 +45,7 @@ const (
 type loop struct {
 	index  int
 	eng    *Engine
+	gate   gate // for the admissions of its sessions
 	poll   *poller
 	sys    kernel // for the sessions
 	tasks  queue.AsyncTaskQueue
@@ -114,7 +113,7 @@ func newLoop(e *Engine, index int, pipes *splice.Budget) (*loop, error) {
 // assemble makes a loop whose sessions live on sys. It waits for nothing yet.
 func assemble(e *Engine, index int, sys kernel) *loop {
 	l := &loop{
-		index: index, eng: e, sys: sys, tasks: queue.NewLockFreeQueue(),
+		index: index, eng: e, sys: sys, gate: gate{index, e.report}, tasks: queue.NewLockFreeQueue(),
 		arena: make([]byte, arenaSize), waste: make([]byte, readSize),
 		home: make(chan struct{}, 1), done: make(chan struct{}),
 	}
@@ -239,7 +238,7 @@ func (l *loop) turn(events []unix.EpollEvent) {
 			l.drive(s)
 		case s.phase == connecting && s.host == nil: // it has to try another host
 			if l.retries > 0 {
-				l.tryHosts(s)
+				l.follow(s, s.next(l.now))
 			} else {
 				l.wake(s)
 			}
@@ -343,8 +342,8 @@ func (l *loop) publish(s *session) {
 		return
 	}
 	s.host.AddBytes(in, out)
-	s.count.in.Add(in)
-	s.count.out.Add(out)
+	s.admission.count().in.Add(in)
+	s.admission.count().out.Add(out)
 	s.inTold, s.outTold = s.in, s.out
 }
 
@@ -386,15 +385,7 @@ func (l *loop) end(s *session, how termination) {
 	for i := range s.flows {
 		l.letGo(&s.flows[i])
 	}
-	if s.host != nil {
-		if s.phase != connecting {
-			s.host.Times().Ended(l.index, time.Duration(l.now-s.started))
-		}
-		s.host.Release(0, 0)
-		s.host = nil
-	}
-	s.count.ended[how].Add(1)
-	s.count.active.Add(-1)
+	s.admission.end(l.now, how)
 	l.count.active.Add(-1)
 	s.phase = vacant
 	l.vacated = append(l.vacated, s)

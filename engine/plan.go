@@ -41,17 +41,6 @@ type Route struct {
 	Tries int
 }
 
-// lastResorts is how many hosts that are down a session tries without Tries.
-const lastResorts = 3
-
-// spent tells whether a session has used up its tries.
-func (r *Route) spent(tried *sched.Tried) bool {
-	if r.Tries > 0 {
-		return tried.Len() >= r.Tries
-	}
-	return tried.LastResorts() >= lastResorts
-}
-
 // Timeouts of a session; 0 means none.
 type Timeouts struct {
 	Connect    time.Duration // one connect

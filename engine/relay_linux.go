@@ -3,8 +3,6 @@
 package engine
 
 import (
-	"math"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/sched"
@@ -386,9 +384,6 @@ func (l *loop) acknowledge(list *[]turnRef) {
 // that only a long session needs.
 const tuneAfter = 5e9 // ns
 
-// never is a time that does not come.
-const never = math.MaxInt64
-
 // limit returns when an established session is to be ended if nothing happens.
 func (s *session) limit() int64 {
 	t := &s.svc.route.Load().Timeouts
@@ -457,7 +452,7 @@ func (l *loop) conclude(s *session) {
 		l.end(s, clientAborted)
 	case c || b:
 		if b && s.out == 0 {
-			l.eng.resetEarly(s.host, s.era, sched.TCPAddr(l.sys.peerAddr(s.ends[client].fd)))
+			s.resetEarly(sched.TCPAddr(l.sys.peerAddr(s.ends[client].fd)))
 		}
 		s.phase = lingering
 		s.active = l.now

@@ -5,9 +5,7 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -25,16 +23,16 @@ import (
 // session is one client with its backend. Its goroutine is run; the second
 // direction has one of its own.
 type session struct {
-	e       *Engine
-	id      uint64
-	svc     *service
-	waits   bool                       // for room: it has none yet
-	host    atomic.Pointer[sched.Host] // from the pick until the end
-	started time.Time
-	ends    [2]net.Conn                    // client, backend
-	era     uint32                         // of the host, when the connect began
-	local   atomic.Pointer[netip.AddrPort] // of ends[backend], once it is there
-	in, out atomic.Uint64                  // bytes from and to the client
+	e         *Engine
+	id        uint64
+	svc       *service
+	waits     bool                       // for room: it has none yet
+	admission admission                  // of the goroutine alone
+	host      atomic.Pointer[sched.Host] // the admission's, for others to read
+	started   time.Time
+	ends      [2]net.Conn                    // client, backend
+	local     atomic.Pointer[netip.AddrPort] // of ends[backend], once it is there
+	in, out   atomic.Uint64                  // bytes from and to the client
 
 	active  atomic.Int64   // ns after started: the last byte or end
 	over    [2]atomic.Bool // direction i has ended: from ends[i] to ends[1-i]
@@ -55,8 +53,7 @@ func newSession(e *Engine, svc *service, conn net.Conn) *session {
 	s := &session{e: e, id: e.ids.Add(1), svc: svc, started: time.Now()}
 	s.ends[client] = conn
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	svc.count.sessions.Add(1)
-	svc.count.active.Add(1)
+	s.admission.begin(&e.gate, svc, new(attempt), addrFrom(conn.RemoteAddr()), e.clock())
 	return s
 }
 
@@ -72,11 +69,10 @@ func (s *session) run() {
 		}
 	}
 	tune(s.ends[client], s.svc.route.Load().Timeouts.kept())
-	if why, ok := s.connect(); ok {
+	if s.admit() {
 		s.relay()
 	} else if s.ctx.Err() == nil {
-		s.svc.count.refused[why].Add(1)
-		s.refuse(why)
+		s.refuse(s.admission.why)
 	}
 	s.end(normal)
 	for _, c := range s.ends {
@@ -84,14 +80,7 @@ func (s *session) run() {
 			_ = c.Close()
 		}
 	}
-	if host := s.host.Load(); host != nil {
-		if s.ends[backend] != nil {
-			host.Times().Ended(rand.Int(), time.Since(s.started))
-		}
-		host.Release(0, 0)
-	}
-	s.svc.count.ended[s.how].Add(1)
-	s.svc.count.active.Add(-1)
+	s.admission.end(s.e.clock(), s.how)
 	s.e.live.Delete(s.id)
 	if roomy {
 		<-s.e.room
@@ -128,69 +117,71 @@ func (s *session) refuse(why refusal) {
 // writeCloser is what TCP and UNIX connections have in common.
 type writeCloser interface{ CloseWrite() error }
 
-// connect picks hosts until one answers. Nothing is read from the client.
-func (s *session) connect() (why refusal, ok bool) {
-	ctx := s.ctx
-	if total := s.svc.route.Load().Timeouts.Total; total > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, s.started.Add(total))
-		defer cancel()
-	}
-	stop := s.watchClient()
-	defer stop()
-	from := addrFrom(s.ends[client].RemoteAddr())
-	var tried sched.Tried
-	for {
-		route := s.svc.route.Load()
-		switch {
-		case ctx.Err() != nil:
-			return outOfTime, false
-		case route.Table == nil:
-			return noGroup, false
-		case route.spent(&tried):
-			return noHost, false
-		}
-		host, _ := route.Table.Pick(from, &tried)
-		if host == nil {
-			return noHost, false
-		}
-		s.host.Store(host)
-		if tried.Len() > 1 {
-			s.svc.count.redispatches.Add(1)
-		}
-		began := time.Now()
-		s.era = host.Era()
-		conn, err := dialHost(ctx, host, route.Timeouts.Connect)
-		if err == nil {
-			host.Connected(rand.Int(), time.Since(began))
-			tune(conn, route.Timeouts.kept())
-			s.ends[backend] = conn
-			local := endpoint(conn.LocalAddr())
-			s.local.Store(&local)
-			return 0, true
-		}
-		s.host.Store(nil)
-		errno := errnoOf(err)
-		// The end of the time for all connects says nothing about a host that has
-		// not had its own.
-		_, answered := errors.AsType[syscall.Errno](err)
-		cut := !answered && errno == syscall.ETIMEDOUT && (route.Timeouts.Connect == 0 || time.Since(began) < route.Timeouts.Connect)
-		if s.ctx.Err() == nil && !cut {
-			s.hostFailed(host, errno)
-		}
-		host.Release(0, 0)
-		if cut {
-			return outOfTime, false
+// admit finds a host for the client and connects to it. It returns false if there is
+// none, or if the session was ended meanwhile. Nothing is read from the client.
+func (s *session) admit() (admitted bool) {
+	defer s.watchClient()()
+	step := s.admission.next(s.e.clock())
+	for s.ctx.Err() == nil {
+		s.host.Store(s.admission.host)
+		now := s.e.clock()
+		switch step.do {
+		case doConnect:
+			step = s.admission.answered(now, syscall.EINPROGRESS)
+		case doWait:
+			step = s.dial(step.until)
+		case doRest:
+			s.e.rest(step.until)
+			select {
+			case <-time.After(time.Duration(step.until - now)):
+			case <-s.ctx.Done():
+			}
+			step = s.admission.deadline(s.e.clock())
+		case doRetry:
+			step = s.admission.next(now)
+		case doRelay:
+			s.admission.settle()
+			return true
+		default:
+			return false
 		}
 	}
+	return false
 }
 
-func (s *session) hostFailed(host *sched.Host, errno syscall.Errno) {
-	why := classify(errno)
-	s.svc.count.failed[why].Add(1)
-	if why != local && host.FailIn(s.era) {
-		s.e.report(Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), connect.Reason(errno, host.Source()))})
+// dial connects to the session's host, at most until a time, and tells the admission
+// what became of it.
+func (s *session) dial(until int64) admissionStep {
+	host, within := s.admission.host, time.Duration(0)
+	if until != never {
+		within = time.Duration(max(until-s.e.clock(), 1))
 	}
+	conn, err := dialHost(s.ctx, host, within)
+	now := s.e.clock()
+	errno, told := errors.AsType[syscall.Errno](err)
+	switch {
+	case err == nil:
+		tune(conn, s.svc.route.Load().Timeouts.kept())
+		s.ends[backend] = conn
+		local := endpoint(conn.LocalAddr())
+		s.local.Store(&local)
+		return s.admission.answered(now, 0)
+	case s.ctx.Err() != nil:
+		return admissionStep{}
+	case !told && isTimeout(err):
+		return s.admission.deadline(now)
+	case !told:
+		errno = syscall.EINVAL
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Syscall == "socket" {
+		return s.admission.noSocket(now, errno)
+	}
+	return s.admission.answered(now, errno)
+}
+
+func isTimeout(err error) bool {
+	t, ok := errors.AsType[net.Error](err)
+	return ok && t.Timeout()
 }
 
 func dialHost(ctx context.Context, host *sched.Host, within time.Duration) (net.Conn, error) {
@@ -299,14 +290,14 @@ func (s *session) moved(i, n int) {
 	s.touch()
 	if i == client {
 		s.host.Load().AddBytes(uint64(n), 0)
-		s.svc.count.in.Add(uint64(n))
+		s.svc.counts[0].in.Add(uint64(n))
 		s.in.Add(uint64(n))
 	} else {
 		if s.out.Load() == 0 {
 			s.host.Load().Answered()
 		}
 		s.host.Load().AddBytes(0, uint64(n))
-		s.svc.count.out.Add(uint64(n))
+		s.svc.counts[0].out.Add(uint64(n))
 		s.out.Add(uint64(n))
 	}
 }
@@ -336,7 +327,7 @@ func (s *session) conclude() {
 		return
 	}
 	if b && !c && s.out.Load() == 0 {
-		s.e.resetEarly(s.host.Load(), s.era, addrFrom(s.ends[client].RemoteAddr()))
+		s.admission.resetEarly(addrFrom(s.ends[client].RemoteAddr()))
 	}
 	how, left := clientAborted, s.ends[backend]
 	if b {

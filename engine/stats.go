@@ -121,13 +121,37 @@ func (c *counters) addTo(s *ServiceStats) {
 	}
 }
 
-// newServiceStats returns a sum of nothing, with every reason at 0.
-func newServiceStats() ServiceStats {
-	return ServiceStats{
+// service is a service as its sessions see it. It lives until its last session has
+// ended, whatever the plan says by then.
+type service struct {
+	name   string
+	route  atomic.Pointer[Route]
+	counts []counters // one for each gate
+}
+
+func newService(name string, gates int) *service {
+	return &service{name: name, counts: make([]counters, gates)}
+}
+
+// stats returns the sum of the counters, with every reason.
+func (s *service) stats() ServiceStats {
+	sum := ServiceStats{
 		Refused:         map[string]uint64{},
 		Ended:           map[string]uint64{},
 		ConnectFailures: map[string]uint64{},
 	}
+	for i := range s.counts {
+		s.counts[i].addTo(&sum)
+	}
+	return sum
+}
+
+// refused returns how many clients were refused for one reason.
+func (s *service) refused(why refusal) (n uint64) {
+	for i := range s.counts {
+		n += s.counts[i].refused[why].Load()
+	}
+	return n
 }
 
 // loopCounters are one loop's counts of its own work.

@@ -90,7 +90,7 @@ func (l *loop) onTimer(t *timer, now int64) {
 	case s == nil:
 		l.onBeat()
 	case s.phase == connecting:
-		l.connectDeadline(s, now)
+		l.follow(s, s.admission.deadline(now))
 	case s.phase == established:
 		l.deadline(s, now)
 	case s.phase == refusing:
@@ -121,8 +121,8 @@ func (l *loop) look(s *session) {
 	switch {
 	case s.phase == established:
 		l.expectBy(s)
-	case s.phase == connecting && s.host != nil && !s.attempt.queueFull: // that asks again by itself, soon
-		l.expectConnect(s, s.svc.route.Load())
+	case s.phase == connecting:
+		l.follow(s, s.retimed())
 	}
 }
 

@@ -187,7 +187,7 @@ func TestOtherTimeoutsWhileAQueueIsFull(t *testing.T) {
 	g.l.setAlarm()
 	g.pass(100e6)
 	s := &g.l.table.slabs[0][0]
-	if s.phase != connecting || !s.attempt.queueFull {
+	if s.phase != connecting || s.state != queueFull {
 		t.Fatalf("the session is in phase %d", s.phase)
 	}
 	g.svc.route.Store(&Route{Table: table, Timeouts: Timeouts{Connect: 5e9, Idle: 60e9}})
