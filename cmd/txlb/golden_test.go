@@ -167,7 +167,7 @@ func withoutNoise(text string) string {
 		{`"(local)":"[^"]*"`, `"$1":"@"`},
 		{`"(age_seconds|idle_seconds)":[0-9.e+-]+`, `"$1":"@"`},
 		{`"text":"([^"\\]|\\.)*"`, `"text":"@"`}, // the same as without --json
-		{`"(id|age|idle|started|since|boot|version|port|connect_seconds)":("[^"]*"|[0-9.e+-]+)`, `"$1":"@"`},
+		{`"(id|age|idle|started|since|boot|version|port|connect_seconds|rate|rate_max|in_rate|out_rate)":("[^"]*"|[0-9.e+-]+)`, `"$1":"@"`},
 		{`(?m)^(Version|Release_date|Uptime|Uptime_sec|Start_time_sec|Pid|Name|Description|Node|Memmax_MB|Nbproc|Nbthread|Ulimit-n|Maxsock|Maxconn|Hard_maxconn|CumReq|CurrConns|CumConns|Idle_pct|[A-Za-z]*[Rr]ate[A-Za-z]*|MaxPipes|PipesUsed|PipesFree|PoolAlloc_[A-Za-z]+|PoolUsed_[A-Za-z]+|Tasks|Run_queue|TotalBytesOut|TotalSplicedBytesOut|BytesOutRate|node|version): .*$`, "$1: @"},
 		{` {2,}`, "  "}, // columns are as wide as what stands in them
 		{`txlb [0-9a-f]{7,}(-dirty)?|txlb unknown|txlb dev`, "txlb @VERSION"},

@@ -97,6 +97,7 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 		SessionsLimit: opt.MaxSessions, FDLimit: limits.files, Draining: func() bool { return ctx.Err() != nil }, Off: front.Off,
 		Logs: book.stats,
 	}
+	defer sample(source)()
 	adm := newAdmin(dir, eng, source, book, shutdown)
 	defer adm.Close()
 	front.tell = func(off []status.Off) { tellSystemd(log, off) }
@@ -141,6 +142,18 @@ func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Docum
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// sample takes samples until end is called. They go on while the process drains,
+// so that whoever looks on sees the sessions go.
+func sample(source *status.Source) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { source.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // limits are what the system allows the process.

@@ -9,13 +9,11 @@ import (
 	"github.com/txlb/txlb/internal/admin/socket"
 )
 
-// socketSurface is <socket>. What it has seen of the traffic outlives a change
-// of path or mode.
+// socketSurface is <socket>.
 func (p parts) socketSurface() surface {
 	server := socket.New(socket.Options{
-		Admin: p.admin, Director: p.director, Engine: p.engine, Version: version, Log: p.log,
-		SessionsLimit: p.status.SessionsLimit, FDLimit: p.status.FDLimit, PipesLimit: p.pipes,
-		MaxConns: socketFiles(p.status.FDLimit),
+		Admin: p.admin, Director: p.director, Engine: p.engine, Status: p.status, Log: p.log,
+		PipesLimit: p.pipes, MaxConns: socketFiles(p.status.FDLimit),
 	})
 	return surface{
 		name: "socket",

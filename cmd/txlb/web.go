@@ -73,7 +73,7 @@ func (p parts) webSurface() surface {
 					w := current().Admin.Web
 					return w.Certificate, w.Key
 				},
-				MaxConns: pageFiles(p.status.FDLimit), Version: version, Started: p.status.Started, Log: p.log,
+				MaxConns: pageFiles(p.status.FDLimit), Log: p.log,
 			})
 			if err != nil {
 				return nil, err

@@ -19,6 +19,10 @@ type Status struct {
 	Services   int       `json:"services"`
 	Hosts      int       `json:"hosts"`
 	Sessions   int64     `json:"sessions"`
+	Rate       float64   `json:"rate"`               // new sessions a second, over the last three
+	MaxRate    uint64    `json:"rate_max"`           // most new sessions in one second
+	InRate     float64   `json:"in_rate"`            // bytes from clients a second
+	OutRate    float64   `json:"out_rate"`           // bytes to clients a second
 	Draining   bool      `json:"draining,omitempty"` // no new clients; it ends when the sessions have
 	Unsaved    int       `json:"unsaved,omitempty"`  // changes that the file lacks
 	Problems   []string  `json:"problems,omitempty"` // what is wrong now, the worst first
@@ -37,6 +41,10 @@ type ServiceInfo struct {
 	In            uint64   `json:"bytes_in"`
 	Out           uint64   `json:"bytes_out"`
 	Refused       uint64   `json:"sessions_refused"`
+	Rate          float64  `json:"rate"` // new sessions a second, over the last three; so are the others
+	MaxRate       uint64   `json:"rate_max"`
+	InRate        float64  `json:"in_rate"`
+	OutRate       float64  `json:"out_rate"`
 	Usable        bool     `json:"usable"` // a host that is up takes its clients
 }
 
@@ -57,6 +65,10 @@ type HostInfo struct {
 	Reason   string            `json:"reason,omitempty"`
 	Problem  string            `json:"problem,omitempty"` // with its name, though it may be up
 	Targets  []TargetInfo      `json:"targets"`
+	Rate     float64           `json:"rate"` // as of a service
+	MaxRate  uint64            `json:"rate_max"`
+	InRate   float64           `json:"in_rate"`
+	OutRate  float64           `json:"out_rate"`
 	Counters Counters          `json:"-" counters:"host"` // of all its addresses, written beside the other fields
 }
 
@@ -79,13 +91,9 @@ type ConfigInfo struct {
 func (k *call) status() (Result, error) {
 	r := k.admin.opt.Status.Read()
 	s := Status{
-		Version: r.Version, Started: r.Started, Generation: r.State.Generation, Services: len(r.Services),
+		Version: r.Version, Started: r.Started, Generation: r.State.Generation, Services: len(r.Services), Hosts: r.Totals.Hosts,
+		Rate: r.All.Rate, InRate: r.All.InRate, OutRate: r.All.OutRate, MaxRate: r.All.MaxRate,
 		Sessions: r.Sessions, Draining: r.Draining, Unsaved: len(r.Unsaved),
-	}
-	for i := range r.Services {
-		for _, g := range r.Services[i].Groups {
-			s.Hosts += len(g.Hosts)
-		}
 	}
 	for _, p := range r.Problems {
 		text := p.String()
@@ -120,6 +128,7 @@ func (k *call) showServices() (Result, error) {
 		i := ServiceInfo{
 			Name: s.Config.Name, Listen: s.Listeners, Usable: s.Usable(),
 			Sessions: s.Stats.Active, SessionsTotal: s.Stats.Sessions, In: s.Stats.In, Out: s.Stats.Out, Refused: s.Refused,
+			Rate: s.Traffic.Rate, MaxRate: s.Traffic.MaxRate, InRate: s.Traffic.InRate, OutRate: s.Traffic.OutRate,
 		}
 		if g := s.Enabled(); g != nil {
 			i.Group, i.Scheduler, i.Hosts, i.HostsUp = g.Config.Name, g.Config.Scheduler, len(g.Hosts), g.Up
@@ -195,6 +204,7 @@ func hostInfo(s *status.Service, g *status.Group, h *status.Host) HostInfo {
 		Settings: map[string]string{},
 		Up:       h.Stats.Up, Health: h.Health.String(), Problem: h.Problem, Targets: []TargetInfo{},
 		Counters: counters(&h.Stats),
+		Rate:     h.Traffic.Rate, MaxRate: h.Traffic.MaxRate, InRate: h.Traffic.InRate, OutRate: h.Traffic.OutRate,
 	}
 	if !h.Stats.Up {
 		i.Reason = h.Reason

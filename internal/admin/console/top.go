@@ -17,6 +17,7 @@ import (
 type Snapshot struct {
 	At         time.Time
 	Generation uint64
+	Status     admin.Status
 	Services   []admin.ServiceInfo
 	Hosts      []admin.HostInfo
 }
@@ -35,6 +36,10 @@ type live struct{ x Executor }
 
 func (l live) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	s.At = time.Now()
+	status, err := l.x.Execute(ctx, words.Command{Verb: "status"})
+	if err != nil {
+		return s, err
+	}
 	services, err := l.x.Execute(ctx, words.Command{Verb: "show", Words: []words.Word{{Value: "services"}}})
 	if err != nil {
 		return s, err
@@ -44,6 +49,7 @@ func (l live) Snapshot(ctx context.Context) (s Snapshot, err error) {
 		return s, err
 	}
 	s.Generation = hosts.Generation
+	s.Status, _ = status.Data.(admin.Status)
 	s.Services, _ = services.Data.([]admin.ServiceInfo)
 	s.Hosts, _ = hosts.Data.([]admin.HostInfo)
 	return s, nil
@@ -61,10 +67,15 @@ type remote struct {
 
 func (r remote) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	s.At = time.Now()
-	if err = r.read(ctx, "show services", &s.Services, &s.Generation); err == nil {
-		err = r.read(ctx, "show hosts", &s.Hosts, &s.Generation)
+	for _, one := range []struct {
+		line string
+		to   any
+	}{{"status", &s.Status}, {"show services", &s.Services}, {"show hosts", &s.Hosts}} {
+		if err := r.read(ctx, one.line, one.to, &s.Generation); err != nil {
+			return s, err
+		}
 	}
-	return s, err
+	return s, nil
 }
 
 func (r remote) read(ctx context.Context, line string, to any, generation *uint64) error {

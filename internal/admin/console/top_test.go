@@ -20,7 +20,7 @@ import (
 	"github.com/txlb/txlb/internal/status"
 )
 
-// plant is a Source whose counters grow by what a test says for each look.
+// plant is a Source whose counters grow with each look.
 type plant struct {
 	mu    sync.Mutex
 	looks int
@@ -43,14 +43,15 @@ func (p *plant) Snapshot(context.Context) (Snapshot, error) {
 	}
 	p.looks++
 	n := uint64(p.looks)
-	s := Snapshot{At: time.Now(), Generation: 5, Services: []admin.ServiceInfo{
-		{Name: "web", Listen: []string{"127.0.0.1:80"}, Group: "main", Hosts: len(p.names), HostsUp: 1, Sessions: 3, SessionsTotal: 10 * n, In: 1000 * n, Out: 2_000_000 * n},
+	moving := min(float64(n-1), 1) // there are rates from the second look on
+	s := Snapshot{At: time.Now(), Generation: 5, Status: admin.Status{Sessions: 3, Rate: 10 * moving, InRate: 1000 * moving, OutRate: 2_000_000 * moving}, Services: []admin.ServiceInfo{
+		{Name: "web", Listen: []string{"127.0.0.1:80"}, Group: "main", Hosts: len(p.names), HostsUp: 1, Sessions: 3, SessionsTotal: 10 * n, Rate: 10 * moving},
 		{Name: "mail", Hosts: 1, HostsUp: 1, SessionsTotal: 1000 - n},
 	}}
 	for i, name := range p.names {
 		s.Hosts = append(s.Hosts, admin.HostInfo{
 			Service: "web", Group: "main", Enabled: true, Name: name, Address: fmt.Sprintf("10.0.0.%d:80", i), State: "ready", Up: i == 0,
-			Reason: "refused", Counters: admin.Counters{"sessions": uint64(i), "sessions_total": 5 * n * uint64(i)}, Weight: 1,
+			Reason: "refused", Counters: admin.Counters{"sessions": uint64(i), "sessions_total": 5 * n * uint64(i)}, Rate: 5 * float64(i) * moving, Weight: 1,
 		})
 	}
 	s.Hosts = append(s.Hosts, admin.HostInfo{Service: "mail", Group: "only", Enabled: true, Name: "m", State: "maint", Up: true})
@@ -97,7 +98,6 @@ func TestTopShowsRates(t *testing.T) {
 		synctest.Wait()
 		wants(t, plain(tt.raw()), "new/s 10  in/s 1000  out/s 2.0M", "web ")
 		lines := tt.draws(20)
-		// Its counters go down: there is no rate.
 		if got := strings.Fields(lines[6]); len(got) < 5 || got[0] != "mail" || got[4] != "0" {
 			t.Errorf("line of mail: %q", lines[6])
 		}
@@ -316,6 +316,9 @@ func TestRemoteReadsAnswers(t *testing.T) {
 		switch {
 		case err != nil:
 			return nil, 0, err
+		case line == "status":
+			data, err = json.Marshal(s.Status)
+			return data, 3, err
 		case line == "show services":
 			data, err = json.Marshal(s.Services)
 			return data, 4, err
@@ -326,12 +329,12 @@ func TestRemoteReadsAnswers(t *testing.T) {
 		return nil, 0, errors.New(line)
 	}
 	s, err := Remote(ask).Snapshot(t.Context())
-	if err != nil || s.Generation != 5 || len(s.Services) != 2 || len(s.Hosts) != 2 || s.Hosts[0].Address != "10.0.0.0:80" || s.At.IsZero() {
+	if err != nil || s.Generation != 5 || len(s.Services) != 2 || len(s.Hosts) != 2 || s.Hosts[0].Address != "10.0.0.0:80" || s.Status.Sessions != 3 || s.At.IsZero() {
 		t.Errorf("%+v, %v", s, err)
 	}
-	for _, answer := range []string{"", "nothing", "[", `{"name":1}`} {
+	for _, answer := range []string{"", "nothing", "[", `{"hosts":"one"}`} {
 		_, err := Remote(func(context.Context, string) ([]byte, uint64, error) { return []byte(answer), 1, nil }).Snapshot(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "show services: the answer is not as expected") {
+		if err == nil || !strings.Contains(err.Error(), "status: the answer is not as expected") {
 			t.Errorf("%q: %v", answer, err)
 		}
 	}

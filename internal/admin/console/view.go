@@ -16,12 +16,10 @@ import (
 // view is a live view without its terminal: snapshots and keys go in, lines come
 // out.
 type view struct {
-	style  Style
-	size   size
-	now    Snapshot
-	rates  map[string]rate // of the last two snapshots, by name of row
-	before Snapshot
-	err    error // of the last look
+	style Style
+	size  size
+	now   Snapshot
+	err   error // of the last look
 
 	sort    order
 	reverse bool
@@ -34,10 +32,10 @@ type view struct {
 	scroll  int
 }
 
-func newView(style Style) *view { return &view{style: style, rates: map[string]rate{}} }
+func newView(style Style) *view { return &view{style: style} }
 
 // rate is what happens in a second.
-type rate struct{ sessions, in, out, failures float64 }
+type rate struct{ sessions, in, out float64 }
 
 // order is what rows are sorted by.
 type order struct {
@@ -92,35 +90,7 @@ func (v *view) take(s Snapshot, err error) {
 	if err != nil || v.paused {
 		return
 	}
-	v.before, v.now = v.now, s
-	v.rates = map[string]rate{}
-	seconds := v.now.At.Sub(v.before.At).Seconds()
-	if v.before.At.IsZero() || seconds <= 0 {
-		return
-	}
-	// A counter that is smaller than it was is another one.
-	per := func(now, before uint64) float64 { return float64(now-min(before, now)) / seconds }
-	services := map[string]admin.ServiceInfo{}
-	for _, b := range v.before.Services {
-		services[b.Name] = b
-	}
-	for _, n := range v.now.Services {
-		if b, ok := services[n.Name]; ok {
-			v.rates[n.Name] = rate{per(n.SessionsTotal, b.SessionsTotal), per(n.In, b.In), per(n.Out, b.Out), per(n.Refused, b.Refused)}
-		}
-	}
-	hosts := map[string]admin.HostInfo{}
-	for _, b := range v.before.Hosts {
-		hosts[hostKey(b)] = b
-	}
-	for _, n := range v.now.Hosts {
-		if b, ok := hosts[hostKey(n)]; ok {
-			v.rates[hostKey(n)] = rate{
-				per(n.Counters["sessions_total"], b.Counters["sessions_total"]), per(n.Counters["bytes_in"], b.Counters["bytes_in"]),
-				per(n.Counters["bytes_out"], b.Counters["bytes_out"]), per(n.Counters["connect_failures"], b.Counters["connect_failures"]),
-			}
-		}
-	}
+	v.now = s
 }
 
 func hostKey(h admin.HostInfo) string { return h.Service + "\n" + h.Group + "\n" + h.Name }
@@ -131,7 +101,7 @@ func (v *view) rows() []*row {
 	var list []*row
 	for _, s := range v.now.Services {
 		r := &row{
-			key: s.Name, name: serviceName(s), match: s.Name, rate: v.rates[s.Name], weight: -1,
+			key: s.Name, name: serviceName(s), match: s.Name, rate: rate{s.Rate, s.InRate, s.OutRate}, weight: -1,
 			// What fails of a service are its clients.
 			counters: admin.Counters{
 				"sessions": uint64(s.Sessions), "sessions_total": s.SessionsTotal, "connect_failures": s.Refused, "bytes_in": s.In, "bytes_out": s.Out,
@@ -155,7 +125,7 @@ func (v *view) rows() []*row {
 		}
 		r := &row{
 			key: hostKey(h), name: h.Group + "/" + h.Name, host: true, counters: h.Counters,
-			rate: v.rates[hostKey(h)], state: h.State, weight: h.Weight,
+			rate: rate{h.Rate, h.InRate, h.OutRate}, state: h.State, weight: h.Weight,
 			health: "up", colour: hostColour(h), detail: h.Address,
 		}
 		if h.Backup {
@@ -306,17 +276,9 @@ func (v *view) title(rows int) string {
 	if v.err != nil {
 		return v.style.paint(red, cut("error: "+strings.ReplaceAll(clean(v.err.Error()), "\n", "; "), v.size.width))
 	}
-	var sum rate
-	var sessions int64
-	for _, s := range v.now.Services {
-		r := v.rates[s.Name]
-		sessions += s.Sessions
-		sum.sessions += r.sessions
-		sum.in += r.in
-		sum.out += r.out
-	}
+	sum := &v.now.Status
 	text := fmt.Sprintf("txlb %s  sess %s  new/s %s  in/s %s  out/s %s  generation %d",
-		v.now.At.Format(time.TimeOnly), short(float64(sessions)), short(sum.sessions), short(sum.in), short(sum.out), v.now.Generation)
+		v.now.At.Format(time.TimeOnly), short(float64(sum.Sessions)), short(sum.Rate), short(sum.InRate), short(sum.OutRate), v.now.Generation)
 	mark := ""
 	if v.paused {
 		mark += " [paused]"

@@ -38,10 +38,10 @@ func natives() []native {
 		{name: "set timeout cli", args: "<seconds>", help: "how long this connection may say nothing", run: setTimeout},
 		{name: "set weight", args: "<bk>/<srv> <n>|<n>%", help: "change a server's weight", run: setWeight},
 		{name: "show backend", help: "the names of the backends", run: showBackend},
-		{name: "show info", help: "figures of the process", run: showInfo},
+		{name: "show info", help: "facts and counters of the process", run: showInfo},
 		{name: "show servers state", args: "[<backend>]", help: "servers with their state, version 1", run: showServersState},
 		{name: "show sess", args: "[<id>]", help: "sessions that are open, or one", run: showSess},
-		{name: "show stat", args: "[<iid>|<proxy> <type> <sid>] [no-maint|up]", help: "figures of frontends, backends and servers, as CSV", run: showStat},
+		{name: "show stat", args: "[<iid>|<proxy> <type> <sid>] [no-maint|up]", help: "counters of frontends, backends and servers, as CSV", run: showStat},
 		{name: "show version", help: "the version of txlb", run: showVersion},
 		{name: "shutdown session", args: "<id>", help: "end a session", destructive: true, run: shutdownSession},
 		{name: "shutdown sessions server", args: "<bk>/<srv>", help: "end the sessions of a server", destructive: true, run: shutdownServer},
@@ -194,7 +194,7 @@ func setTimeout(r *request) answer {
 	return answer{}
 }
 
-func showVersion(r *request) answer { return answer{text: r.opt.Version} }
+func showVersion(r *request) answer { return answer{text: r.opt.Status.Version} }
 
 func showBackend(r *request) answer {
 	var b strings.Builder

@@ -21,6 +21,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
 	balancer "github.com/txlb/txlb/internal/rig"
+	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -47,8 +48,11 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	t.Helper()
 	run := balancer.Start(t, doc)
 	r := &rig{t: t, eng: run.Engine, dir: run.Director, log: run.Log, web: run.Addr("web"), path: filepath.Join(folder(t), "admin.sock")}
-	adm := admin.New(admin.Options{Director: r.dir, Engine: r.eng, Log: run.Logger, Version: "9.9"})
-	opt := Options{Admin: adm, Director: r.dir, Engine: r.eng, Log: run.Logger, Version: "9.9", SessionsLimit: 1000, FDLimit: 4000, PipesLimit: 200}
+	source := &status.Source{
+		Director: r.dir, Engine: r.eng, Version: "9.9", Started: time.Now(), SessionsLimit: 1000, FDLimit: 4000,
+	}
+	adm := admin.New(admin.Options{Director: r.dir, Engine: r.eng, Status: source, Log: run.Logger, Version: "9.9"})
+	opt := Options{Admin: adm, Director: r.dir, Engine: r.eng, Status: source, Log: run.Logger, PipesLimit: 200}
 	for _, c := range change {
 		c(&opt)
 	}
@@ -60,8 +64,11 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	ctx, leave := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- r.server.Serve(ctx, ln) }()
+	var sampling sync.WaitGroup
+	sampling.Go(func() { source.Run(ctx) })
 	r.stop = sync.OnceFunc(func() {
 		leave()
+		sampling.Wait()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}

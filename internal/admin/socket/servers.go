@@ -12,6 +12,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -249,24 +250,27 @@ func weight(word string, initial int) (int, error) {
 // initial is the weight that the file gives a host or, if it has none, the one
 // that the host was first seen with.
 func (s *Server) initial(of server) int {
-	key := rowKey{of.service.Config.Name, of.group.Config.Name, of.host.Config.Name}
+	key := status.Key{Service: of.service.Config.Name, Group: of.group.Config.Name, Host: of.host.Config.Name}
 	if w, ok := s.storedWeights()[key]; ok {
 		return w
 	}
-	return s.samples.firstWeight(of)
+	if _, _, h := s.opt.Status.Read().Find(key.Service, key.Group, key.Host); h != nil {
+		return h.Traffic.FirstWeight
+	}
+	return of.host.Config.Weight
 }
 
 // storedWeights are the weights that the file gives hosts.
-func (s *Server) storedWeights() map[rowKey]int {
+func (s *Server) storedWeights() map[status.Key]int {
 	doc := s.opt.Director.Stored()
 	if doc == nil {
 		return nil
 	}
-	weights := map[rowKey]int{}
+	weights := map[status.Key]int{}
 	for _, svc := range doc.Config.Services {
 		for _, g := range svc.Groups {
 			for _, h := range g.Hosts {
-				weights[rowKey{svc.Name, g.Name, h.Name}] = h.Weight
+				weights[status.Key{Service: svc.Name, Group: g.Name, Host: h.Name}] = h.Weight
 			}
 		}
 	}

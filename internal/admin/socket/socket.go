@@ -45,6 +45,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -53,14 +54,11 @@ const DefaultPath = "/run/txlb/admin.sock"
 
 // Options are what a Server works on.
 type Options struct {
-	Admin    *admin.Admin       // needed
-	Director *director.Director // needed
-	Engine   *engine.Engine     // needed
-	// What show info tells; 0: not known.
-	SessionsLimit int    // sessions at once
-	FDLimit       uint64 // open files
-	PipesLimit    int    // pipes at once
-	Version       string // of the program
+	Admin      *admin.Admin       // required
+	Director   *director.Director // required
+	Engine     *engine.Engine     // required
+	Status     *status.Source     // required; it has rates while its Run runs
+	PipesLimit int                // pipes at once; 0: not known
 
 	Log      *slog.Logger  // nil: slog.Default
 	MaxConns int           // connections at once; 0: 128. Further ones are refused
@@ -81,15 +79,11 @@ const (
 	acceptPause = 100 * time.Millisecond
 )
 
-// Server answers on sockets. What it has seen of the traffic (rates, greatest
-// numbers, when a host went down) outlives a socket, so that a socket can be
-// changed for another. All methods may be called from any goroutine.
+// Server answers on sockets. All methods may be called from any goroutine.
 type Server struct {
 	opt     Options
 	log     *slog.Logger
 	natives []native
-	samples *samples
-	started time.Time
 }
 
 // New returns a Server. It has nothing to close.
@@ -103,9 +97,7 @@ func New(opt Options) *Server {
 	if opt.Idle == 0 {
 		opt.Idle = defaultIdle
 	}
-	return &Server{
-		opt: opt, log: opt.Log, natives: natives(), samples: newSamples(opt.Director, opt.Engine), started: time.Now(),
-	}
+	return &Server{opt: opt, log: opt.Log, natives: natives()}
 }
 
 // Serve answers on a socket until ctx ends, then closes it and returns nil. It
@@ -120,7 +112,6 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer running.Wait()
 	defer cancel()
 	defer stop()
-	running.Go(func() { s.samples.run(ctx) })
 	places := make(chan struct{}, s.opt.MaxConns)
 	for {
 		c, err := ln.Accept()
@@ -228,7 +219,7 @@ func (c *conn) readLine(ctx context.Context) (string, error) {
 func (c *conn) line(ctx context.Context, line string) error {
 	if !c.prompt && !c.frames && strings.TrimSpace(line) == "ctl" {
 		c.frames = true
-		return c.reply(answer{text: "txlb " + c.opt.Version})
+		return c.reply(answer{text: "txlb " + c.opt.Status.Version})
 	}
 	commands, err := words.Parse(line)
 	if len(line) > maxLine { // of which the rest was not kept

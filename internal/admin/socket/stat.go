@@ -35,31 +35,17 @@ const (
 	typeServer
 )
 
-// turned tells whether the director knows of an address of a host that is up, and
-// the last time that an address went up or down.
-func turned(h *director.Host) (up bool, at time.Time) {
-	for _, t := range h.Targets {
-		status := t.Status()
-		up = up || status.Up
-		if status.Since.After(at) {
-			at = status.Since
-		}
-	}
-	return up, at
-}
-
 // capacity is what of a group takes sessions.
 type capacity struct {
 	active, backup             int // hosts
 	activeWeight, backupWeight int
-	hosts                      int
 }
 
-func usable(g *director.Group) (c capacity) {
-	for _, h := range g.Hosts {
-		c.hosts++
+func usable(g *status.Group) (c capacity) {
+	for i := range g.Hosts {
+		h := &g.Hosts[i]
 		switch {
-		case h.Config.State != "ready" || h.Config.Weight == 0 || !h.Up():
+		case !h.Serves():
 		case h.Config.Backup:
 			c.backup++
 			c.backupWeight += h.Config.Weight
@@ -70,8 +56,6 @@ func usable(g *director.Group) (c capacity) {
 	}
 	return c
 }
-
-func (c capacity) up() bool { return c.active+c.backup > 0 }
 
 // weight is that of the hosts that take sessions now.
 func (c capacity) weight() int {
@@ -189,9 +173,7 @@ func csv(s string) string {
 
 // dump is a show stat that is made.
 type dump struct {
-	*Server
-	state         *director.State
-	now           time.Time
+	*status.Reading
 	iid, sid      int    // -1: all
 	proxy         string // instead of iid
 	types         int
@@ -201,7 +183,7 @@ type dump struct {
 }
 
 func showStat(r *request) answer {
-	d := &dump{Server: r.Server, now: time.Now(), iid: -1, sid: -1, types: -1}
+	d := &dump{Reading: r.opt.Status.Read(), iid: -1, sid: -1, types: -1}
 	words := r.words
 	if len(words) >= 3 {
 		types, err := strconv.Atoi(words[1])
@@ -224,9 +206,6 @@ func showStat(r *request) answer {
 			return answer{err: fmt.Errorf("show stat has no form '%s' here; there are CSV, no-maint and up, and for JSON show hosts --json and show services --json", w)}
 		}
 	}
-	d.samples.mu.Lock()
-	defer d.samples.mu.Unlock()
-	d.state = d.samples.arrange(d.now)
 	if d.proxy != "" && !d.hasProxy() {
 		return answer{err: sentence("No such proxy.")}
 	}
@@ -241,12 +220,8 @@ func showStat(r *request) answer {
 }
 
 func (d *dump) hasProxy() bool {
-	for _, s := range d.state.Services {
-		if s.Config.Name == d.proxy {
-			return true
-		}
-	}
-	return len(backends(d.state, d.proxy)) > 0
+	s, _, _ := d.Find(d.proxy, "", "")
+	return s != nil || len(backends(d.State, d.proxy)) > 0
 }
 
 // wants tells whether rows of that type and proxy were asked for.
@@ -255,121 +230,107 @@ func (d *dump) wants(kind int, proxy string, iid int) bool {
 }
 
 func (d *dump) rows() {
-	snap := d.opt.Engine.Snapshot()
-	listens := map[string]bool{}
-	for _, l := range d.opt.Engine.Listeners() {
-		listens[l.Service] = true
-	}
-	for _, s := range d.state.Services {
-		stats := snap.Services[s.Config.Name]
-		r := d.samples.rows[rowKey{service: s.Config.Name}]
-		if d.wants(typeFrontend, s.Config.Name, r.id) {
-			c := d.begin(s.Config.Name, "FRONTEND", typeFrontend, r.id, 0)
+	for i := range d.Services {
+		s := &d.Services[i]
+		stats, t := &s.Stats, &s.Traffic
+		if d.wants(typeFrontend, s.Config.Name, t.ID) {
+			c := d.begin(s.Config.Name, "FRONTEND", typeFrontend, t.ID, 0)
 			c.zero("dreq,dresp,ereq,rate_lim,req_rate,req_rate_max,req_tot,comp_in,comp_out,comp_byp,comp_rsp,dcon,dses,wrew,eint")
-			d.rates(c, r, stats.Active)
+			c.rates(t)
 			c.set("scur", stats.Active)
 			c.set("stot", stats.Sessions)
 			c.set("bin", stats.In)
 			c.set("bout", stats.Out)
-			c.set("status", map[bool]string{true: "OPEN", false: "STOP"}[listens[s.Config.Name]])
-			if d.opt.SessionsLimit > 0 {
-				c.set("slim", d.opt.SessionsLimit)
+			c.set("status", map[bool]string{true: "OPEN", false: "STOP"}[len(s.Listeners) > 0])
+			if d.SessionsLimit > 0 {
+				c.set("slim", d.SessionsLimit)
 			}
-			c.set("conn_rate", r.rate)
-			c.set("conn_rate_max", r.top)
+			c.set("conn_rate", t.LastSecond)
+			c.set("conn_rate_max", t.MaxRate)
 			c.set("conn_tot", stats.Sessions)
 			d.end(c, true)
 		}
-		for _, g := range s.Groups {
-			d.group(s, g, stats.Ended, stats.Redispatches)
+		for j := range s.Groups {
+			d.group(s, &s.Groups[j])
 		}
 	}
 }
 
 // group writes the servers of a backend, and the backend.
-func (d *dump) group(s *director.Service, g *director.Group, ended map[string]uint64, redispatches uint64) {
-	name := proxyName(s, g)
-	r := d.samples.rows[rowKey{s.Config.Name, g.Config.Name, ""}]
-	if !d.wants(typeServer, name, r.id) && !d.wants(typeBackend, name, r.id) {
-		return
-	}
-	var sum sched.HostStats
+func (d *dump) group(s *status.Service, g *status.Group) {
+	name, t := proxyName(s.Service, g.Group), &g.Traffic
 	last := time.Time{}
-	for _, h := range g.Hosts {
-		stats := h.Stats()
-		sum.Add(stats)
-		host := d.samples.rows[rowKey{s.Config.Name, g.Config.Name, h.Config.Name}]
-		if host.lastSession.After(last) {
-			last = host.lastSession
+	for i := range g.Hosts {
+		h := &g.Hosts[i]
+		if h.Traffic.LastSession.After(last) {
+			last = h.Traffic.LastSession
 		}
-		if d.wants(typeServer, name, r.id) && (d.sid == -1 || d.sid == host.id) {
-			d.host(name, r.id, host, g, h, stats)
+		if d.wants(typeServer, name, t.ID) && (d.sid == -1 || d.sid == h.Traffic.ID) {
+			d.host(name, t.ID, g, h)
 		}
 	}
-	if !d.wants(typeBackend, name, r.id) {
+	if !d.wants(typeBackend, name, t.ID) {
 		return
 	}
 	has := usable(g)
-	r.turn(has.up(), d.now)
-	c := d.begin(name, "BACKEND", typeBackend, r.id, 0)
+	c := d.begin(name, "BACKEND", typeBackend, t.ID, 0)
 	c.zero("qcur,qmax,dreq,dresp,wretr,wredis,comp_in,comp_out,comp_byp,comp_rsp,cli_abrt,srv_abrt,wrew,connect,reuse,eint," +
 		"agg_server_status,agg_server_check_status,agg_check_status")
-	d.rates(c, r, sum.Active)
-	setCounters(c, &sum)
-	c.set("lbtot", sum.Picks)
+	c.rates(t)
+	setCounters(c, &g.Stats)
+	c.set("lbtot", g.Stats.Picks)
 	if g.Config.Enabled {
 		// Clients are counted by service, and these are its.
-		c.set("wredis", redispatches)
-		c.set("cli_abrt", ended["CD"]+ended["CC"])
-		c.set("srv_abrt", ended["SD"])
+		c.set("wredis", s.Stats.Redispatches)
+		c.set("cli_abrt", s.Stats.Ended["CD"]+s.Stats.Ended["CC"])
+		c.set("srv_abrt", s.Stats.Ended["SD"])
 	}
-	status := map[bool]string{true: "UP", false: "DOWN"}[has.up()]
+	word := map[bool]string{true: "UP", false: "DOWN"}[t.Up]
 	if d.up || d.hideMaint {
-		status += fmt.Sprintf(" (%d/%d)", has.active+has.backup, has.hosts)
+		word += fmt.Sprintf(" (%d/%d)", g.Serving, len(g.Hosts))
 	}
-	c.set("status", status)
+	c.set("status", word)
 	c.set("weight", has.weight())
 	c.set("uweight", has.weight())
 	c.set("act", has.active)
 	c.set("bck", has.backup)
-	c.set("chkdown", r.downs)
-	c.set("lastchg", d.now.Sub(r.changed))
-	c.set("downtime", r.downtime(d.now))
+	c.set("chkdown", t.Downs)
+	c.set("lastchg", d.At.Sub(t.Changed))
+	c.set("downtime", t.Downtime(d.At))
 	d.lastSession(c, last)
-	c.set("ctime", r.connect.value.Milliseconds())
-	c.set("ttime", r.session.value.Milliseconds())
+	c.set("ctime", t.MeanConnect.Milliseconds())
+	c.set("ttime", t.MeanSession.Milliseconds())
 	c.set("algo", g.Config.Scheduler)
 	d.end(c, true)
 }
 
 // host writes one server.
-func (d *dump) host(proxy string, iid int, r *row, g *director.Group, h *director.Host, stats sched.HostStats) {
-	status := statusOf(d.state, g, h)
-	if d.hideMaint && strings.HasPrefix(status, "MAINT") || d.up && (strings.HasPrefix(status, "MAINT") || strings.HasPrefix(status, "DOWN")) {
+func (d *dump) host(proxy string, iid int, g *status.Group, h *status.Host) {
+	word, seen := statusOf(d.State, g.Group, h.Host), &h.Traffic
+	if d.hideMaint && strings.HasPrefix(word, "MAINT") || d.up && (strings.HasPrefix(word, "MAINT") || strings.HasPrefix(word, "DOWN")) {
 		return
 	}
-	c := d.begin(proxy, h.Config.Name, typeServer, iid, r.id)
+	c := d.begin(proxy, h.Config.Name, typeServer, iid, seen.ID)
 	c.zero("qcur,qmax,dresp,wretr,wredis,cli_abrt,srv_abrt,wrew,connect,reuse,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,need_conn_est")
-	r.turn(turned(h))
-	d.rates(c, r, stats.Active)
-	setCounters(c, &stats)
-	c.set("used_conn_cur", stats.Active)
-	c.set("lbtot", stats.Picks)
-	c.set("status", status)
+	c.rates(seen)
+	setCounters(c, &h.Stats)
+	c.set("used_conn_cur", h.Stats.Active)
+	c.set("lbtot", h.Stats.Picks)
+	c.set("status", word)
 	c.set("weight", h.Config.Weight)
 	c.set("uweight", h.Config.Weight)
 	c.set("act", map[bool]int{true: 0, false: 1}[h.Config.Backup])
 	c.set("bck", map[bool]int{true: 1, false: 0}[h.Config.Backup])
-	c.set("lastchg", d.now.Sub(r.changed))
-	d.lastSession(c, r.lastSession)
-	t := mainTarget(h)
+	c.set("lastchg", d.At.Sub(seen.Changed))
+	d.lastSession(c, seen.LastSession)
+	t := mainTarget(h.Host)
 	if t == nil {
 		d.end(c, false)
 		return
 	}
 	c.set("addr", addressOf(t))
 	s := t.Status()
-	if !s.Checked.IsZero() || checked(d.state, g) {
+	if !s.Checked.IsZero() || checked(d.State, g.Group) {
 		failed := uint64(0)
 		for code, n := range h.Checks() {
 			if strings.Contains("L4TOUT L4CON L6TOUT L6RSP L7TOUT L7RSP L7STS", code) {
@@ -377,8 +338,8 @@ func (d *dump) host(proxy string, iid int, r *row, g *director.Group, h *directo
 			}
 		}
 		c.set("chkfail", failed)
-		c.set("chkdown", r.downs)
-		c.set("downtime", r.downtime(d.now))
+		c.set("chkdown", seen.Downs)
+		c.set("downtime", seen.Downtime(d.At))
 		c.set("check_rise", s.Rise)
 		c.set("check_fall", s.Fall)
 		c.set("check_health", checkHealth(s))
@@ -427,12 +388,11 @@ func setCounters(c cells, stats *sched.HostStats) {
 	}
 }
 
-// rates sets what was measured of a row.
-func (d *dump) rates(c cells, r *row, active int64) {
-	r.max = max(r.max, active)
-	c.set("smax", r.max)
-	c.set("rate", r.rate)
-	c.set("rate_max", r.top)
+// rates sets what samples have seen.
+func (c cells) rates(t *status.Traffic) {
+	c.set("smax", t.Max)
+	c.set("rate", t.LastSecond)
+	c.set("rate_max", t.MaxRate)
 }
 
 // lastSession tells how long ago a session has begun, -1 if none has.
@@ -441,7 +401,7 @@ func (d *dump) lastSession(c cells, at time.Time) {
 		c.set("lastsess", -1)
 		return
 	}
-	c.set("lastsess", d.now.Sub(at))
+	c.set("lastsess", d.At.Sub(at))
 }
 
 // end writes the row. modules: with the columns of HTTP, which are 0.

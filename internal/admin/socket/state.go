@@ -4,11 +4,10 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/internal/status"
 )
 
 // stateHeader is the head of show servers state, version 1.
@@ -21,22 +20,21 @@ func showServersState(r *request) answer {
 	if err := r.tooMany(1); err != nil {
 		return answer{err: err}
 	}
-	now, stored := time.Now(), r.storedWeights()
-	r.samples.mu.Lock()
-	defer r.samples.mu.Unlock()
-	state := r.samples.arrange(now)
-	if len(r.words) == 1 && len(backends(state, r.words[0])) == 0 {
+	stored, now := r.storedWeights(), r.opt.Status.Read()
+	if len(r.words) == 1 && len(backends(now.State, r.words[0])) == 0 {
 		return answer{err: sentence("Can't find backend.")}
 	}
 	var b strings.Builder
 	b.WriteString("1\n" + stateHeader + "\n")
-	for _, s := range state.Services {
-		for _, g := range s.Groups {
-			if len(r.words) == 1 && r.words[0] != proxyName(s, g) {
+	for i := range now.Services {
+		s := &now.Services[i]
+		for j := range s.Groups {
+			g := &s.Groups[j]
+			if len(r.words) == 1 && r.words[0] != proxyName(s.Service, g.Group) {
 				continue
 			}
-			for _, h := range g.Hosts {
-				b.WriteString(r.serverState(now, state, server{s, g, h}, stored))
+			for k := range g.Hosts {
+				b.WriteString(serverState(now, s, g, &g.Hosts[k], stored))
 			}
 		}
 	}
@@ -73,31 +71,29 @@ func checkNumbers(c health.Code) (status, result int) {
 	return 1, 0 // not yet
 }
 
-// serverState gives the line of one host. The caller holds the lock of samples,
-// which has rows for state.
-func (r *request) serverState(now time.Time, state *director.State, of server, stored map[rowKey]int) string {
-	h := of.host
+// serverState gives the line of one host.
+func serverState(now *status.Reading, svc *status.Service, g *status.Group, h *status.Host, stored map[status.Key]int) string {
 	const stopped, running = 0, 2
 	const forcedMaint, noAddress, forcedDrain = 1, 32, 8
 	const configured, enabled, paused = 2, 4, 8
 	addr, port, fqdn, srv := "-", "0", "-", "-"
 	op, adm := stopped, 0
-	status, result, health, check := 1, 0, 0, 0
-	since := now
+	code, result, health, check := 1, 0, 0, 0
+	since := now.At
 	if host, p, err := net.SplitHostPort(h.Config.Address); err == nil {
 		port = p
-		if t := mainTarget(h); t == nil || addressOf(t) != h.Config.Address {
+		if t := mainTarget(h.Host); t == nil || addressOf(t) != h.Config.Address {
 			fqdn = host
 		}
 	} else if config.IsSRV(h.Config.Address) {
 		srv = h.Config.Address
 	}
-	t := mainTarget(h)
+	t := mainTarget(h.Host)
 	if t == nil {
 		adm = noAddress
 	} else {
 		s := t.Status()
-		status, result = checkNumbers(s.Check.Code)
+		code, result = checkNumbers(s.Check.Code)
 		health, since = checkHealth(s), s.Since
 		if host, p, err := net.SplitHostPort(addressOf(t)); err == nil {
 			addr, port = host, p
@@ -107,7 +103,7 @@ func (r *request) serverState(now time.Time, state *director.State, of server, s
 		if t.Host.Up() {
 			op = running
 		}
-		if checked(state, of.group) {
+		if checked(now.State, g.Group) {
 			check = configured | enabled
 		}
 	}
@@ -120,19 +116,17 @@ func (r *request) serverState(now time.Time, state *director.State, of server, s
 	case "drain":
 		adm |= forcedDrain
 	}
-	key := rowKey{of.service.Config.Name, of.group.Config.Name, h.Config.Name}
-	be, sv := r.samples.rows[rowKey{key.service, key.group, ""}], r.samples.rows[key]
-	initial, ok := stored[key]
+	initial, ok := stored[status.Key{Service: svc.Config.Name, Group: g.Config.Name, Host: h.Config.Name}]
 	if !ok {
-		initial = sv.firstWeight
+		initial = h.Traffic.FirstWeight
 	}
 	checkPort := 0
-	if c := of.group.Config.Check; c != nil {
+	if c := g.Config.Check; c != nil {
 		checkPort = c.Port
 	}
 	return fmt.Sprintf("%d %s %d %s %s %d %d %d %d %d %d %d %d %d 0 0 0 %s %s %s 0 %d - - 0\n",
-		be.id, field(proxyName(of.service, of.group)), sv.id, field(h.Config.Name), field(addr), op, adm, h.Config.Weight, initial,
-		int(now.Sub(since).Seconds()), status, result, health, check, field(fqdn), port, srv, checkPort)
+		g.Traffic.ID, field(proxyName(svc.Service, g.Group)), h.Traffic.ID, field(h.Config.Name), field(addr), op, adm, h.Config.Weight, initial,
+		int(now.At.Sub(since).Seconds()), code, result, health, check, field(fqdn), port, srv, checkPort)
 }
 
 // field makes a name fit between blanks.

@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/txlb/txlb/internal/admin/web/page"
 )
 
 // manyHosts is a service with n hosts in ten groups.
@@ -33,7 +35,6 @@ func BenchmarkRunningPage(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s.live.meter.Sample(s.source())
 			for b.Loop() {
 				w := httptest.NewRecorder()
 				s.ServeHTTP(w, r.request("boss", "GET", "/", nil))
@@ -46,8 +47,9 @@ func BenchmarkRunningPage(b *testing.B) {
 	}
 }
 
-// BenchmarkSample takes the figures that are taken once a second.
-func BenchmarkSample(b *testing.B) {
+// BenchmarkEvent makes the event that is made once a second while somebody
+// watches.
+func BenchmarkEvent(b *testing.B) {
 	for _, hosts := range []int{10, 1000, 10_000} {
 		b.Run(fmt.Sprint("hosts=", hosts), func(b *testing.B) {
 			r := newRig(b, manyHosts(hosts))
@@ -55,8 +57,10 @@ func BenchmarkSample(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
+			var feed page.Feed
 			for b.Loop() {
-				message("", "figures", s.live.meter.Sample(s.source()))
+				src := s.source()
+				message("", "figures", feed.Next(&src))
 			}
 		})
 	}

@@ -487,7 +487,7 @@ func testRestart(t *testing.T, b *browser) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.opt.Version, r.opt.Started = version, time.Now()
+		r.opt.Status = r.sample(version)
 		r.serve(ln)
 	}
 	again("test")
@@ -713,7 +713,7 @@ func TestScreenshots(t *testing.T) {
 		t.Skip("writes pictures, if asked by -screenshots")
 	}
 	b := newBrowser(t)
-	r := newRig(t, incident(t), func(o *Options) { o.Version = "1.0" })
+	r := newRig(t, incident(t), func(o *Options) { o.Status.Version = "1.0" })
 	for i := range 40 { // each comes, stays for a while, and comes again
 		r.load(time.Duration(20+i)*time.Millisecond, time.Duration(100*i)*time.Millisecond)
 	}

@@ -30,24 +30,17 @@ type Hello struct {
 
 const (
 	maxWatchers  = 64
-	waitingFor   = 32               // messages that may wait for one who watches; then he is dropped
-	eventTime    = 10 * time.Second // for a message to be taken by the kernel
-	beatEvery    = 15 * time.Second // a comment, where nothing else was sent
-	retryMS      = 2000             // after which a browser connects anew
-	sampleEvery  = time.Second
+	waitingFor   = 32                    // messages that may wait for one who watches; then he is dropped
+	eventTime    = 10 * time.Second      // for a message to be taken by the kernel
+	beatEvery    = 15 * time.Second      // a comment, where nothing else was sent
+	retryMS      = 2000                  // after which a browser connects anew
 	changeSettle = 20 * time.Millisecond // between a new state and its event
-	// alwaysUpTo is how many hosts are sampled though nobody watches, so that a
-	// page that is opened shows the ten minutes before. Beyond, samples end
-	// lingering after the last one has watched.
-	alwaysUpTo = 1000
-	lingering  = 10 * time.Minute
 )
 
 // live works out what moves, once for all who watch, on one goroutine.
 type live struct {
-	s     *server
-	boot  string
-	meter *page.Meter
+	s    *server
+	boot string
 
 	quit    chan struct{}
 	once    sync.Once
@@ -57,8 +50,7 @@ type live struct {
 	mu       sync.Mutex
 	closed   bool
 	watchers map[*watcher]bool
-	told     uint64    // Seq of the last event that all were sent
-	watched  time.Time // when the last one left
+	told     uint64 // Seq of the last event that all were sent
 }
 
 // watcher is one who watches. Its channel is closed when it is dropped.
@@ -68,17 +60,17 @@ type watcher struct {
 }
 
 func newLive(s *server) *live {
-	boot := strconv.FormatInt(s.opt.Started.UnixNano(), 36)
+	boot := strconv.FormatInt(s.opt.Status.Started.UnixNano(), 36)
 	return &live{
-		s: s, boot: boot, meter: page.NewMeter(boot), quit: make(chan struct{}), poke: make(chan struct{}, 1),
+		s: s, boot: boot, quit: make(chan struct{}), poke: make(chan struct{}, 1),
 		watchers: map[*watcher]bool{},
 	}
 }
 
-// start begins to sample. close ends that.
+// start begins to send. close ends that.
 func (l *live) start() { l.running.Go(l.run) }
 
-// close drops all who watch; wait waits for the end of the samples.
+// close drops all who watch; wait waits until nothing more is sent.
 func (l *live) close() {
 	l.once.Do(func() { close(l.quit) })
 	l.mu.Lock()
@@ -96,19 +88,16 @@ func (l *live) drop(w *watcher) {
 	if l.watchers[w] {
 		delete(l.watchers, w)
 		close(w.messages)
-		l.watched = time.Now()
 	}
 }
 
-// run is the goroutine that samples, until close.
+// run is the goroutine that sends, until close.
 func (l *live) run() {
-	tick := time.NewTicker(sampleEvery)
-	defer tick.Stop()
+	var feed page.Feed
 	settle := time.NewTimer(0)
 	settle.Stop()
 	defer settle.Stop()
-	var sampled time.Time
-	state := l.s.opt.Director.State()
+	state, sampled := l.s.opt.Director.State(), l.s.opt.Status.Sampled()
 	for {
 		select {
 		case <-l.quit:
@@ -119,60 +108,42 @@ func (l *live) run() {
 		case <-settle.C:
 			l.tellEvents()
 		case <-l.poke:
-			if time.Since(sampled) < 2*sampleEvery {
-				l.tellFresh()
-				continue
-			}
-			// Nobody has watched for long: what was sampled then is no news.
-			sampled = time.Now()
-			l.sample()
-		case <-tick.C:
-			if l.wanted() {
-				sampled = time.Now()
-				l.sample()
-			}
+			l.tellFresh(&feed)
+		case <-sampled:
+			sampled = l.s.opt.Status.Sampled()
+			l.tell(&feed)
 			l.tellEvents()
 		}
 	}
 }
 
-// wanted tells whether samples are of use to anybody.
-func (l *live) wanted() bool {
+// watching tells whether anybody watches, and whether one of them is fresh.
+func (l *live) watching() (any, fresh bool) {
 	l.mu.Lock()
-	watched := len(l.watchers) > 0 || time.Since(l.watched) < lingering
-	l.mu.Unlock()
-	if watched {
-		return true
-	}
-	hosts := 0
-	for _, s := range l.s.opt.Director.State().Services {
-		for _, g := range s.Groups {
-			hosts += len(g.Hosts)
-		}
-	}
-	return hosts <= alwaysUpTo
-}
-
-// sample takes one sample and sends it.
-func (l *live) sample() {
-	f := l.meter.Sample(l.s.source())
-	l.broadcast(message("", "figures", f), func(w *watcher) bool { return !w.fresh })
-	l.tellFresh()
-}
-
-// tellFresh sends the figures of all hosts to those who have had none.
-func (l *live) tellFresh() {
-	l.mu.Lock()
-	fresh := false
+	defer l.mu.Unlock()
 	for w := range l.watchers {
 		fresh = fresh || w.fresh
 	}
-	l.mu.Unlock()
-	f := l.meter.Figures(true)
-	if !fresh || f == nil {
+	return len(l.watchers) > 0, fresh
+}
+
+// tell sends the figures of the sample that was just taken.
+func (l *live) tell(feed *page.Feed) {
+	if any, _ := l.watching(); !any {
 		return
 	}
-	l.broadcast(message("", "figures", f), func(w *watcher) bool {
+	src := l.s.source()
+	l.broadcast(message("", "figures", feed.Next(&src)), func(w *watcher) bool { return !w.fresh })
+	l.tellFresh(feed)
+}
+
+// tellFresh sends the figures of all hosts to those who have had none.
+func (l *live) tellFresh(feed *page.Feed) {
+	if _, fresh := l.watching(); !fresh {
+		return
+	}
+	src := l.s.source()
+	l.broadcast(message("", "figures", feed.Full(&src)), func(w *watcher) bool {
 		was := w.fresh
 		w.fresh = false
 		return was
@@ -255,7 +226,7 @@ func (l *live) watch(last string) (w *watcher, backlog []byte, err error) {
 		l.told = d.LastEvent()
 	}
 	hello := Hello{
-		Version: l.s.opt.Version, Started: l.s.opt.Started, Boot: l.boot, Generation: d.State().Generation,
+		Version: l.s.opt.Status.Version, Started: l.s.opt.Status.Started, Boot: l.boot, Generation: d.State().Generation,
 	}
 	var missed []byte
 	if last != "" {

@@ -58,7 +58,7 @@ func isPage(path string) bool {
 func (s *server) source() page.Source {
 	d := s.opt.Director
 	last := d.LastEvent() // asked first: what the rest is too old for has a later number
-	src := page.Source{Facts: s.opt.Status.Facts(), Boot: s.live.boot, LastEvent: last}
+	src := page.Source{Reading: s.opt.Status.Read(), Boot: s.live.boot, LastEvent: last}
 	if w := src.State.Config.Admin.Web; w != nil {
 		src.Refresh = w.Refresh
 	}
@@ -73,7 +73,6 @@ func (s *server) view(q *request) *page.View {
 	src.Query = page.ParseQuery(query)
 	src.Part = q.Header.Get("HX-Request") == "true"
 	src.Message = s.flashes.take(q)
-	src.Figures = s.live.meter.Figures(false)
 	for name := range query {
 		if n, err := strconv.ParseFloat(query.Get(name), 64); err == nil && strings.EqualFold(name, "refresh") && n >= 0 && n <= 86400 {
 			src.Refresh = time.Duration(n * float64(time.Second))
@@ -194,7 +193,7 @@ func (s *server) serveSessions(q *request) (answer, error) {
 }
 
 func (s *server) serveHistory(q *request) (answer, error) {
-	return jsonAnswer(s.live.meter.History(q.URL.Query()["id"]...))
+	return jsonAnswer(page.NewHistory(s.opt.Status, s.opt.Director.State(), q.URL.Query()["id"]))
 }
 
 func (s *server) serveStatic(q *request) (answer, error) {

@@ -207,7 +207,7 @@ func (s *server) serveRunningXML(*request) (answer, error) {
 		Time       string    `xml:"time,attr"`
 		Generation uint64    `xml:"generation,attr"`
 		Services   []service `xml:"service"`
-	}{Version: s.opt.Version, Time: time.Now().Format(time.RFC3339)}
+	}{Version: s.opt.Status.Version, Time: time.Now().Format(time.RFC3339)}
 	state, snap, bound := s.opt.Director.State(), s.opt.Engine.Snapshot(), s.bound()
 	doc.Generation = state.Generation
 	for _, svc := range state.Services {

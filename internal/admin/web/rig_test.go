@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
@@ -18,6 +19,7 @@ import (
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	balancer "github.com/txlb/txlb/internal/rig"
+	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -72,14 +74,15 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	t.Helper()
 	run := balancer.Start(t, doc)
 	r := &rig{t: t, eng: run.Engine, dir: run.Director, log: run.Log, file: run.File}
+	source := r.sample("test")
 	r.adm = admin.New(admin.Options{
-		Director: r.dir, Engine: r.eng, Process: process{}, Log: run.Logger, Version: "test",
+		Director: r.dir, Engine: r.eng, Status: source, Process: process{}, Log: run.Logger, Version: "test",
 		Reports: map[string]admin.Report{"show metrics": func(context.Context) (string, any, error) { return "txlb_up 1", nil, nil }},
 	})
 	t.Cleanup(r.adm.Close)
 	r.opt = Options{
 		Admin: r.adm, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, run.Logger),
-		Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Version: "test", Log: run.Logger,
+		Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Status: source, Log: run.Logger,
 		Metrics: func(w io.Writer) { _, _ = io.WriteString(w, "txlb_up 1\n") },
 	}
 	for _, c := range change {
@@ -97,6 +100,19 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	r.http = r.client()
 	r.serve(ln)
 	return r
+}
+
+// sample is a process of that version that takes samples until the test ends.
+func (r *rig) sample(version string) *status.Source {
+	source := &status.Source{Director: r.dir, Engine: r.eng, Version: version, Started: time.Now()}
+	ctx, end := context.WithCancel(context.Background())
+	var sampling sync.WaitGroup
+	sampling.Go(func() { source.Run(ctx) })
+	r.t.Cleanup(func() {
+		end()
+		sampling.Wait()
+	})
+	return source
 }
 
 // serve answers on a listener until r.stop, or the test ends.

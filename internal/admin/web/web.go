@@ -75,10 +75,8 @@ type Options struct {
 	StateDir string
 	MaxConns int // connections at once; 0: 256
 
-	Status  *status.Source // what runs; nil: made of Director, Engine, Version and Started
-	Version string         // of the program
-	Started time.Time      // when the process was; zero: now
-	Log     *slog.Logger   // nil: slog.Default
+	Status *status.Source // required; pages are live while its Run runs
+	Log    *slog.Logger   // nil: slog.Default
 }
 
 const (
@@ -170,12 +168,6 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	if opt.Started.IsZero() {
-		opt.Started = time.Now()
-	}
-	if opt.Status == nil {
-		opt.Status = &status.Source{Director: opt.Director, Engine: opt.Engine, Version: opt.Version, Started: opt.Started}
-	}
 	listen := opt.Listen
 	if listen == "" {
 		listen = addr.String()
@@ -202,7 +194,7 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 		s.table[r.path][r.method] = r
 	}
 	var err error
-	s.openapi, err = describe(opt.Version, s.list)
+	s.openapi, err = describe(opt.Status.Version, s.list)
 	return s, err
 }
 

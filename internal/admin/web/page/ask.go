@@ -127,7 +127,7 @@ func (at Where) depth() int { return len(at.params()) }
 
 // scene is what a verb is about, with the words of a place or of a form.
 func (v *View) scene(verb *admin.Verb, given ...words.Word) (*admin.Scene, error) {
-	s, err := admin.NewScene(v.reading, verb, given...)
+	s, err := admin.NewScene(v.Reading, verb, given...)
 	if err != nil {
 		return nil, ErrNotFound
 	}
@@ -275,7 +275,7 @@ func label(name string) string {
 func (v *View) manage(at Where) (*managed, error) {
 	m := &managed{Title: "txlb " + v.Version, Kind: "Global", Back: "/"}
 	if at != (Where{}) {
-		f, err := find(v.reading, at)
+		f, err := find(v.Reading, at)
 		if err != nil {
 			return nil, err
 		}
@@ -304,14 +304,14 @@ func (v *View) show(m *managed, at Where, f found) {
 	if f.host == nil {
 		return
 	}
-	row := v.row(f.service, f.group, f.host)
-	row.Targets = targets(f.host.Host)
+	one := row(f.service, f.group, f.host)
+	one.Targets = targets(f.host.Host)
 	for i := range status.HostCounters {
 		c := &status.HostCounters[i]
-		row.Counters = append(row.Counters, CounterView{c.Label, c.Help, c.Value(&f.host.Stats), c.Bytes})
+		one.Counters = append(one.Counters, CounterView{c.Label, c.Help, c.Value(&f.host.Stats), c.Bytes})
 	}
-	m.Host = &row
-	m.Title, m.Kind, m.Back = at.Name, "Host of "+short(at.Service)+" / "+short(at.Group), "/#"+row.ID
+	m.Host = &one
+	m.Title, m.Kind, m.Back = at.Name, "Host of "+short(at.Service)+" / "+short(at.Group), "/#"+one.ID
 }
 
 func targets(h *director.Host) (list []TargetView) {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/status"
@@ -24,11 +23,8 @@ const (
 
 // NewView works out what the running page shows.
 func NewView(src Source) *View {
-	if src.At.IsZero() {
-		src.At = time.Now()
-	}
-	r := status.Read(src.Facts)
-	v := &View{Source: src, reading: r, Generation: src.State.Generation, Revision: revision(&src), Sessions: r.Sessions}
+	r := src.Reading
+	v := &View{Source: src, Generation: src.State.Generation, Revision: revision(&src), Sessions: r.Sessions}
 	bound := map[string][]string{}
 	for _, l := range src.Listeners {
 		key := l.Service + "\x00" + l.Listen
@@ -108,12 +104,7 @@ func (v *View) summary() string {
 // service works one service out.
 func (v *View) service(s *status.Service, bound map[string][]string) ServiceView {
 	c := s.Config
-	one := ServiceView{ID: serviceID(c.Name), Name: c.Name, Level: s.Level}
-	if v.Figures != nil {
-		one.Figures = v.Figures.Services[one.ID]
-	} else {
-		one.Figures = ServiceFigures{Sessions: s.Stats.Active, Total: s.Stats.Sessions, In: s.Stats.In, Out: s.Stats.Out}
-	}
+	one := ServiceView{ID: serviceID(c.Name), Name: c.Name, Level: s.Level, Figures: serviceFigures(s)}
 	for _, l := range c.Listen {
 		lv := ListenerView{Listen: l.Address}
 		if b := strings.Join(bound[c.Name+"\x00"+l.Address], " "); b != "" && b != l.Address {
@@ -155,7 +146,7 @@ func (v *View) group(s *status.Service, g *status.Group) GroupView {
 	}
 	rows := make([]HostRow, len(g.Hosts))
 	for i := range g.Hosts {
-		rows[i] = v.row(s, g, &g.Hosts[i])
+		rows[i] = row(s, g, &g.Hosts[i])
 	}
 	v.Hosts += len(rows)
 	words := strings.Fields(strings.ToLower(v.Query.Filter))
@@ -237,15 +228,17 @@ func revision(src *Source) string {
 	number(src.LastEvent)
 	number(uint64(len(src.Unsaved)))
 	word(fmt.Sprint(src.HasFile, src.ReloadFailed))
-	for _, s := range src.State.Services {
-		if src.Figures != nil && src.Figures.Services[serviceID(s.Config.Name)].RefusedNow > 0 {
+	for i := range src.Services {
+		s := &src.Services[i]
+		if s.Traffic.RefusedNow > 0 {
 			word("refused")
 		}
-		for _, g := range s.Groups {
-			for _, t := range g.Hosts {
-				word(t.Problem)
-				number(uint64(len(t.Leaving())))
-				for _, t := range t.Targets {
+		for j := range s.Groups {
+			for k := range s.Groups[j].Hosts {
+				h := &s.Groups[j].Hosts[k]
+				word(h.Problem)
+				number(uint64(len(h.Leaving())))
+				for _, t := range h.Targets {
 					if t.Host.Up() {
 						word("up")
 						continue
@@ -263,18 +256,6 @@ func revision(src *Source) string {
 // Filtered tells whether the page shows only some of the hosts.
 func (v *View) Filtered() bool {
 	return v.Query.Filter != "" || v.Query.Only != "" || v.Query.More != ""
-}
-
-// Rate, InRate and OutRate are those of all services together.
-func (v *View) Rate() float64    { return v.sum(func(f *ServiceFigures) float64 { return f.Rate }) }
-func (v *View) InRate() float64  { return v.sum(func(f *ServiceFigures) float64 { return f.InRate }) }
-func (v *View) OutRate() float64 { return v.sum(func(f *ServiceFigures) float64 { return f.OutRate }) }
-
-func (v *View) sum(of func(*ServiceFigures) float64) (sum float64) {
-	for i := range v.Services {
-		sum += of(&v.Services[i].Figures)
-	}
-	return sum
 }
 
 // Save is the button that saves.

@@ -1,7 +1,5 @@
 package page
 
-import "time"
-
 // Figures is the data of the event "figures" that live pages get once a second:
 // what moves by itself.
 //
@@ -15,15 +13,17 @@ type Figures struct {
 	Version    string `json:"version"`
 	Generation uint64 `json:"generation"`
 	Revision   string `json:"revision"`
-	Sessions   int64  `json:"sessions"` // now, all services
+	// Of all services.
+	Sessions int64   `json:"sessions"` // now
+	Rate     float64 `json:"rate"`
+	InRate   float64 `json:"in_rate"`
+	OutRate  float64 `json:"out_rate"`
 
 	Services map[string]ServiceFigures `json:"services"` // by ServiceView.ID
 	// Hosts has those whose figures have changed since they were last sent, and
 	// each at least every 15 seconds; at most 400 at once, so that the event
 	// stays small however many there are. By HostRow.ID.
 	Hosts map[string]HostFigures `json:"hosts"`
-
-	all map[string]HostFigures // every host, for a View
 }
 
 // ServiceFigures are of one service. Rates are a second, over the last three.
@@ -55,11 +55,8 @@ type HostFigures struct {
 	// What connects of clients took on average over the last three seconds;
 	// null: there was none.
 	ConnectMS *float64 `json:"connect_ms"`
-	Checked   int64    `json:"checked"`  // when the last probe ended, milliseconds since 1970; 0: there was none
+	Checked   int64    `json:"checked"`  // when the last check ended, milliseconds since 1970; 0: there was none
 	CheckMS   *float64 `json:"check_ms"` // how long it took, if the host passed; else null
-
-	connects    uint64
-	connectTime time.Duration
 }
 
 // History is the past of services and hosts, as the charts of a page that has

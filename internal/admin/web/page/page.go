@@ -1,10 +1,9 @@
-// Package page turns one state of the director and one snapshot of the engine
-// into HTML, and keeps the last ten minutes for the charts. It does no HTTP and knows no passwords.
+// Package page turns one reading of what runs into HTML. It does no HTTP and
+// knows no passwords.
 //
-// Whoever serves it makes one [Meter], calls [Meter.Sample] once a second and
-// sends what that returns to every live page as the SSE event "figures" at
-// /api/v1/events. The pages expect to be served like this, all of it from the
-// root of the server:
+// Whoever serves it makes one [Feed], and sends what [Feed.Next] returns once a
+// second to every live page as the SSE event "figures" at /api/v1/events. The
+// pages expect to be served like this, all of it from the root of the server:
 //
 //	GET  /           Pages.Running    parameters as ParseQuery reads them; refresh
 //	GET  /manage     Pages.Manage     service, group, name: what can be done with one of them
@@ -12,7 +11,7 @@
 //	GET  /configs    Pages.Configs
 //	GET  /events     Pages.Events
 //	GET  /sessions   Pages.Sessions
-//	GET  /history    Meter.History    id, repeated: JSON
+//	GET  /history    NewHistory       id, repeated: JSON
 //	GET  /static/…   Pages.Static     names with hashes of the content: cacheable for ever
 //	POST /VERB       Pages.Done       the answer to a verb, done or refused
 //

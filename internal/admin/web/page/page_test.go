@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
@@ -52,12 +50,18 @@ const twoGroups = `<config><service name="web"><listen ip="127.0.0.1:0"/>
 	<group name="blue" enable="yes"><host name="a" ip="127.0.0.1:1" weight="3"/><host name="b" ip="127.0.0.1:2"/><host name="c" ip="127.0.0.1:3"/></group>
 	<group name="green" scheduler="roundr"><host name="d" ip="127.0.0.1:4"/></group></service></config>`
 
-func source(d *director.Director) Source {
+// source is what a page shows of a director. change edits the facts.
+func source(d *director.Director, change ...func(*status.Facts)) Source {
+	f := status.Facts{At: time.Now(), State: d.State(), Version: "1.2.3", Started: time.Now().Add(-time.Hour), HasFile: true}
+	for _, c := range change {
+		c(&f)
+	}
 	return Source{
-		Facts: status.Facts{At: time.Now(), State: d.State(), Version: "1.2.3", Started: time.Now().Add(-time.Hour), HasFile: true},
-		Boot:  "boot", User: "boss", CanChange: true, Refresh: 10 * time.Second,
+		Reading: status.Read(f), Boot: "boot", User: "boss", CanChange: true, Refresh: 10 * time.Second,
 	}
 }
+
+func unsaved(f *status.Facts) { f.Unsaved = make([]config.Edit, 1) }
 
 // mark makes hosts look down.
 func mark(t testing.TB, d *director.Director, names ...string) {
@@ -131,8 +135,7 @@ func TestTheFirstGlance(t *testing.T) {
 		t.Errorf("with another group that is up the page offers %v", fixes)
 	}
 	d = world(t, twoGroups)
-	src := source(d)
-	src.ReloadFailed = true
+	src := source(d, func(f *status.Facts) { f.ReloadFailed = true })
 	if v := NewView(src); v.Overall != Warning || !strings.Contains(v.Problems[0].Text, "reload failed") {
 		t.Errorf("after a reload that failed the page says %v %v", v.Overall, v.Problems)
 	}
@@ -146,32 +149,44 @@ func TestTheFirstGlance(t *testing.T) {
 // figure, and of nothing else.
 func TestRevision(t *testing.T) {
 	d := world(t, twoGroups)
-	m := NewMeter("boot")
-	src := source(d)
-	first := m.Sample(src).Revision
-	src.Figures = m.Figures(false)
-	if v := NewView(src); v.Revision != first {
+	var feed Feed
+	var changes []func(*status.Facts)
+	now := func() Source { return source(d, changes...) }
+	revision := func() string {
+		src := now()
+		return feed.Next(&src).Revision
+	}
+	first := revision()
+	if v := NewView(now()); v.Revision != first {
 		t.Errorf("the page has revision %s, the figures have %s", v.Revision, first)
 	}
-	if again := m.Sample(src).Revision; again != first {
+	if revision() != first {
 		t.Error("the revision changes though nothing did")
 	}
 	d.State().Services[0].Groups[0].Hosts[0].Targets[0].Host.AddBytes(1, 2)
-	if again := m.Sample(src).Revision; again != first {
+	if revision() != first {
 		t.Error("the revision changes with the figures")
 	}
 	seen := map[string]bool{first: true}
 	for what, change := range map[string]func(){
 		"a host that is down":        func() { mark(t, d, "b") },
-		"a change that is not saved": func() { src.Unsaved = make([]config.Edit, 1) },
-		"a failed reload":            func() { src.ReloadFailed = true },
-		"an order":                   func() { src.LastEvent++ },
-		"clients that are closed without a host": func() {
-			src.Snapshot.Services = map[string]engine.ServiceStats{"web": {Refused: map[string]uint64{"no_host": 1}}}
-		},
+		"a change that is not saved": func() { changes = append(changes, unsaved) },
+		"a failed reload":            func() { changes = append(changes, func(f *status.Facts) { f.ReloadFailed = true }) },
 	} {
 		change()
-		r := m.Sample(src).Revision
+		r := revision()
+		if seen[r] {
+			t.Errorf("%s does not change the revision", what)
+		}
+		seen[r] = true
+	}
+	for what, change := range map[string]func(*Source){
+		"an order":                               func(src *Source) { src.LastEvent++ },
+		"clients that are closed without a host": func(src *Source) { src.Services[0].Traffic.RefusedNow = 1 },
+	} {
+		src := now()
+		change(&src)
+		r := feed.Next(&src).Revision
 		if seen[r] {
 			t.Errorf("%s does not change the revision", what)
 		}
@@ -181,52 +196,57 @@ func TestRevision(t *testing.T) {
 
 func TestFigures(t *testing.T) {
 	d := world(t, twoGroups)
-	m := NewMeter("boot")
-	if m.Figures(true) != nil {
-		t.Error("there are figures before the first sample")
+	d.State().Services[0].Groups[0].Hosts[0].Targets[0].Host.AddBytes(6000, 30_000)
+	src := source(d, func(f *status.Facts) {
+		f.Snapshot.Services = map[string]engine.ServiceStats{"web": {Active: 7, Sessions: 50, Refused: map[string]uint64{"no_host": 5}}}
+	})
+	web := &src.Services[0]
+	web.Traffic = status.Traffic{Rate: 10, RefusedNow: 5, ConnectTime: 4 * time.Millisecond}
+	web.Groups[0].Hosts[0].Traffic = status.Traffic{InRate: 1000, OutRate: 5000, ConnectTime: 1_234_567}
+	web.Groups[0].Hosts[1].Checked, web.Groups[0].Hosts[1].CheckTook = time.UnixMilli(99), 2*time.Millisecond
+	src.All = status.Traffic{Rate: 11}
+	a, b := hostID("web", "blue", "a"), hostID("web", "blue", "b")
+	var feed Feed
+	f := feed.Next(&src)
+	if got := f.Hosts[a]; got.InRate != 1000 || got.OutRate != 5000 || got.In != 6000 || got.ConnectMS == nil || *got.ConnectMS != 1.23 || got.CheckMS != nil || got.Checked != 0 {
+		t.Errorf("the figures of a host: %+v", got)
 	}
-	src := source(d)
-	host := d.State().Services[0].Groups[0].Hosts[0].Targets[0].Host
-	id := hostID("web", "blue", "a")
-	web := serviceID("web")
-	at := time.Unix(1_000_000, 0)
-	var f Figures
-	for i := range 6 {
-		src.At = at.Add(time.Duration(i) * time.Second)
-		host.AddBytes(1000, 5000)
-		d.State().Services[0].Groups[1].Times.Connected(i, time.Duration(i)*time.Millisecond)
-		host.Connected(i, time.Duration(i)*time.Millisecond)
-		src.Snapshot.Services = map[string]engine.ServiceStats{"web": {Active: 7, Sessions: uint64(10 * i), Refused: map[string]uint64{"no_host": uint64(i)}}}
-		f = m.Sample(src)
+	if got := f.Hosts[b]; got.ConnectMS != nil || got.CheckMS == nil || *got.CheckMS != 2 || got.Checked != 99 {
+		t.Errorf("the figures of a host that was checked: %+v", got)
 	}
-	if got := f.Hosts[id]; got.InRate != 1000 || got.OutRate != 5000 || got.In != 6000 || got.ConnectMS == nil || *got.ConnectMS != 4 {
-		t.Errorf("a host's figures are %+v; want 1000 bytes a second in and 5000 out, connects of 4 ms", got)
+	if got := f.Services[serviceID("web")]; got.Rate != 10 || got.Sessions != 7 || got.Total != 50 || got.Refused != 5 || got.RefusedNow != 5 || *got.ConnectMS != 4 {
+		t.Errorf("the figures of a service: %+v", got)
 	}
-	if got := f.Services[web]; got.Rate != 10 || got.Sessions != 7 || got.RefusedNow != 5 || f.Sessions != 7 || got.ConnectMS == nil || *got.ConnectMS != 4 {
-		t.Errorf("the service's figures are %+v; want 10 new sessions a second, 7 sessions, 5 refused lately, connects of 4 ms", got)
+	if f.Sessions != 7 || f.Rate != 11 || f.Boot != "boot" || f.Time != src.At.UnixMilli() || f.Generation != 1 {
+		t.Errorf("the figures of the whole: %+v", f)
 	}
-	if _, ok := f.Hosts[hostID("web", "blue", "b")]; ok {
-		t.Error("a host whose figures have not changed is sent again")
+	web.Groups[0].Hosts[0].Traffic.InRate = 0
+	if f = feed.Next(&src); len(f.Hosts) != 1 || f.Hosts[a].InRate != 0 {
+		t.Errorf("after one has changed these are sent: %v", f.Hosts)
 	}
-	if full := m.Figures(true); len(full.Hosts) != 4 {
+	if full := feed.Full(&src); len(full.Hosts) != 4 {
 		t.Errorf("the full figures have %d hosts; want all 4", len(full.Hosts))
 	}
-	h := m.History(web, id, "nothing")
-	if len(h.Series) != 2 || h.Time != f.Time || h.Step != 1000 {
-		t.Errorf("the history has %d series until %d by %d", len(h.Series), h.Time, h.Step)
+}
+
+// still is an engine that does nothing.
+type still struct{}
+
+func (still) Snapshot() engine.Snapshot    { return engine.Snapshot{} }
+func (still) Listeners() []engine.Listener { return nil }
+
+func TestHistory(t *testing.T) {
+	d := world(t, twoGroups)
+	from := &status.Source{Director: d, Engine: still{}}
+	from.Sample()
+	from.Sample()
+	web, host := serviceID("web"), hostID("web", "blue", "a")
+	h := NewHistory(from, d.State(), []string{web, host, "nothing"})
+	if len(h.Series) != 2 || h.Time == 0 || h.Step != 1000 || len(h.Series[web].Rate) != 2 || h.Series[web].CheckMS != nil {
+		t.Errorf("the history: %+v", h)
 	}
-	if diff := cmp.Diff([]float32{0, 10, 10, 10, 10, 10}, h.Series[web].Rate); diff != "" {
-		t.Errorf("the rates of the last seconds: %s", diff)
-	}
-	if text, err := json.Marshal(h); err != nil || !strings.Contains(string(text), `"check_ms":[null,`) {
+	if text, err := json.Marshal(h.Series[host]); err != nil || !strings.Contains(string(text), `"check_ms":[null,null]`) {
 		t.Errorf("what was not measured is not null: %v %s", err, text)
-	}
-	for i := range historyLength * 3 {
-		src.At = at.Add(time.Duration(10+i) * time.Second)
-		m.Sample(src)
-	}
-	if n := len(m.History(web).Series[web].Rate); n != historyLength {
-		t.Errorf("the history has %d values; want no more than %d", n, historyLength)
 	}
 }
 
@@ -234,12 +254,11 @@ func TestFigures(t *testing.T) {
 // has its turn.
 func TestFiguresOfMany(t *testing.T) {
 	d := world(t, many(1000))
-	m := NewMeter("boot")
+	var feed Feed
 	src := source(d)
 	seen := map[string]bool{}
-	for i := range 3 {
-		src.At = time.Unix(1_000_000+int64(i), 0)
-		f := m.Sample(src)
+	for range 3 {
+		f := feed.Next(&src)
 		if len(f.Hosts) > maxSent {
 			t.Fatalf("an event has %d hosts; want at most %d", len(f.Hosts), maxSent)
 		}
@@ -250,12 +269,8 @@ func TestFiguresOfMany(t *testing.T) {
 	if len(seen) != 1000 {
 		t.Errorf("three events had %d hosts of 1000", len(seen))
 	}
-	src.At = time.Unix(1_000_003, 0)
-	if n := len(m.Sample(src).Hosts); n != 0 {
+	if n := len(feed.Next(&src).Hosts); n != 0 {
 		t.Errorf("%d hosts are sent again though nothing has changed", n)
-	}
-	if n := len(m.History(hostID("web", "main", "host0")).Series); n != 0 {
-		t.Error("each of a thousand hosts has a history")
 	}
 }
 
@@ -520,8 +535,7 @@ func TestEveryAttributeHasAField(t *testing.T) {
 	d := world(t, strings.Replace(twoGroups, `weight="3"`, `weight="3" slowStart="17s"`, 1))
 	set(d, func(s *config.Service) { s.Groups[0].Hosts[0].State, s.Limits.Tries = "drain", 11 })
 	mark(t, d, "a")
-	src := source(d)
-	src.Unsaved = make([]config.Edit, 1)
+	src := source(d, unsaved)
 	fields, verbs := map[string]string{}, map[string]bool{}
 	for _, at := range []Where{{}, {"web", "", ""}, {"web", "blue", ""}, {"web", "green", ""}, {"web", "blue", "a"}} {
 		m, err := NewView(src).manage(at)
@@ -585,11 +599,12 @@ func TestEveryTextIsEscaped(t *testing.T) {
 		s.Groups[0].Hosts[0].Name, s.Groups[0].Hosts[0].Address = evil+"\r\n\u2028", evil
 	})
 	mark(t, d, long)
-	src := source(d)
-	src.User, src.Version, src.Boot = evil, evil, evil
+	src := source(d, func(f *status.Facts) {
+		f.Version, f.Listeners = evil, []engine.Listener{{Service: evil, Listen: "127.0.0.1:0", Addr: evil}}
+	})
+	src.User, src.Boot = evil, evil
 	src.Message = &Message{Level: Warning, Text: evil + "\n" + evil, Undo: &Action{evil, "setHost", []Param{{evil, evil}}}}
 	src.Events = []Event{{Time: time.Now(), Kind: evil, By: evil, From: evil, What: evil, Details: []string{evil, long}}}
-	src.Listeners = []engine.Listener{{Service: evil, Listen: "127.0.0.1:0", Addr: evil}}
 	src.Query = Query{Filter: "", Sort: "name", Only: "", More: evil}
 	p := New()
 	host := Where{evil, evil, evil + "\r\n\u2028"}
@@ -636,8 +651,8 @@ func TestEveryTextIsEscaped(t *testing.T) {
 func TestNoControlsWithoutTheRole(t *testing.T) {
 	d := world(t, twoGroups)
 	set(d, func(s *config.Service) { s.Groups[0].Hosts[0].State = "drain" })
-	src := source(d)
-	src.CanChange, src.Unsaved = false, make([]config.Edit, 1)
+	src := source(d, unsaved)
+	src.CanChange = false
 	p := New()
 	for _, at := range []Where{{}, {"web", "", ""}, {"web", "blue", ""}, {"web", "blue", "a"}} {
 		var b bytes.Buffer
@@ -810,15 +825,11 @@ func BenchmarkRunning(b *testing.B) {
 	for _, hosts := range []int{10, 1000, 10_000} {
 		b.Run(fmt.Sprint(hosts), func(b *testing.B) {
 			d := world(b, many(hosts))
-			m := NewMeter("boot")
-			src := source(d)
-			m.Sample(src)
-			src.Figures = m.Figures(false)
 			p := New()
 			var out bytes.Buffer
 			for b.Loop() {
 				out.Reset()
-				if err := p.Running(&out, NewView(src)); err != nil {
+				if err := p.Running(&out, NewView(source(d))); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -827,13 +838,11 @@ func BenchmarkRunning(b *testing.B) {
 	}
 }
 
-// BenchmarkSample takes the figures of 10,000 hosts.
-func BenchmarkSample(b *testing.B) {
-	d := world(b, many(10_000))
-	m := NewMeter("boot")
-	src := source(d)
+// BenchmarkFeed makes the event of 10,000 hosts.
+func BenchmarkFeed(b *testing.B) {
+	src := source(world(b, many(10_000)))
+	var feed Feed
 	for b.Loop() {
-		src.At = src.At.Add(time.Second)
-		m.Sample(src)
+		feed.Next(&src)
 	}
 }

@@ -11,20 +11,12 @@ import (
 	"github.com/txlb/txlb/internal/status"
 )
 
-func (v *View) row(s *status.Service, g *status.Group, h *status.Host) HostRow {
+func row(s *status.Service, g *status.Group, h *status.Host) HostRow {
 	c := h.Config
 	r := HostRow{
 		ID: hostID(s.Config.Name, g.Config.Name, c.Name), Service: s.Config.Name, Group: g.Config.Name, Name: c.Name,
 		Address: c.Address, State: c.State, Weight: c.Weight, Backup: c.Backup,
-		Health: h.Health.String(), Reason: h.Reason, Since: h.Since, Level: h.Level,
-	}
-	f, known := HostFigures{}, false
-	if v.Figures != nil {
-		f, known = v.Figures.all[r.ID]
-	}
-	r.Figures = hostFigures(h.Host)
-	if known { // what is counted is of now, rates are of the last sample
-		r.Figures.Rate, r.Figures.InRate, r.Figures.OutRate = f.Rate, f.InRate, f.OutRate
+		Health: h.Health.String(), Reason: h.Reason, Since: h.Since, Level: h.Level, Figures: hostFigures(h),
 	}
 	if h.Check != nil {
 		r.Check = checkView(h.Check.Status())

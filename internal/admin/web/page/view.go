@@ -7,11 +7,11 @@ import (
 	"github.com/txlb/txlb/internal/status"
 )
 
-// Source is what a View is made of. State and Snapshot are each of one moment;
-// nothing here is waited for, and nothing is changed.
+// Source is what a View is made of. The Reading is of one moment; nothing here is
+// waited for, and nothing is changed.
 type Source struct {
-	status.Facts        // At zero: time.Now()
-	Boot         string // the Boot of the Meter: tells one process from the next
+	*status.Reading
+	Boot string // tells one process from the next
 
 	User      string        // who looks
 	CanChange bool          // the role full; without it there are no controls
@@ -20,7 +20,6 @@ type Source struct {
 	LastEvent uint64 // counts what has happened since the start; Events may have a newer one
 
 	Events  []Event  // what happened lately, the oldest first
-	Figures *Figures // the last of the Meter, for rates and connect times; nil: none yet
 	Query   Query    // which hosts to show, from the address of the page
 	Message *Message // the answer to what was just done; nil: nothing was
 	Part    bool     // only what changes, for a page that is there already (header HX-Request: true)
@@ -43,7 +42,6 @@ type Query struct {
 // templates only write it down.
 type View struct {
 	Source
-	reading    *status.Reading
 	Generation uint64
 	Revision   string // changes with whatever a page shows that is no figure; see Figures
 	Overall    Level

@@ -99,10 +99,8 @@ function write() {
   }
   for (const el of $$('#state .config time')) text(el, span(Math.max(0, now - el.dataset.at)))
   if (newest) {
-    const totals = { sessions: 0, rate: 0, in_rate: 0, out_rate: 0 }
     for (const id in newest.services) {
       const f = newest.services[id]
-      for (const k in totals) totals[k] += f[k]
       const head = $('#' + id + ' > .service-head')
       if (head) for (const el of $$('[data-s]', head)) {
         const name = el.dataset.s
@@ -111,7 +109,7 @@ function write() {
     }
     for (const el of $$('[data-total]')) {
       const name = el.dataset.total
-      text(el, name === 'rate' ? decimal(totals.rate) : shown[name](totals[name]))
+      text(el, name === 'rate' ? decimal(newest.rate) : shown[name](newest[name]))
     }
   }
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package socket
+package status
 
 import "golang.org/x/sys/unix"
 
