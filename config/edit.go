@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Edit is one step from a configuration to another, made by [Diff].
@@ -28,6 +29,10 @@ func (e Edit) String() string {
 	}
 	return e.text
 }
+
+// Done is String for an edit that has been made, whether by a verb or not: a
+// reload is needed no more.
+func (e Edit) Done() string { return strings.TrimSuffix(e.String(), needsReload) }
 
 // Live tells whether a runtime verb can make the edit.
 func (e Edit) Live() bool { return e.live }

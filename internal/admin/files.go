@@ -44,11 +44,11 @@ func NewEventInfo(e director.Event) EventInfo {
 	}
 }
 
-// shown writes edits without their secrets.
+// shown writes edits that have been made, without their secrets.
 func shown(edits []config.Edit) []string {
 	list := make([]string, len(edits))
 	for i, e := range edits {
-		list[i] = e.String()
+		list[i] = e.Done()
 	}
 	return list
 }
@@ -148,7 +148,10 @@ func (k *call) showDiff() (Result, error) {
 		return Result{}, director.ErrNoFile
 	}
 	edits := d.Unsaved()
-	info := FileInfo{Path: doc.Path, Changed: shown(edits)}
+	info := FileInfo{Path: doc.Path, Changed: make([]string, len(edits))}
+	for i, e := range edits {
+		info.Changed[i] = e.String()
+	}
 	if len(edits) == 0 {
 		return Result{Text: doc.Path + " is the same as the running configuration", Data: info}, nil
 	}

@@ -39,7 +39,7 @@ type Event struct {
 	Time           time.Time
 	By, From, Verb string        // see Change; of a host, only Verb: "host down", "host up"
 	Text           string        // of a host, which one and why; of an order, what came of it
-	Edits          []config.Edit // what a change did; String hides secrets
+	Edits          []config.Edit // what a change did; Done hides secrets
 }
 
 // event is a change that knows the way back. The edits are worked out by who
@@ -175,7 +175,7 @@ func (e *MovedError) Error() string {
 			if i > 0 {
 				b.WriteByte(',')
 			}
-			b.WriteString(" " + edit.String())
+			b.WriteString(" " + edit.Done())
 		}
 	}
 	return b.String()

@@ -63,7 +63,7 @@ func (r Reloaded) String() string {
 		edits []config.Edit
 	}{{"changed", r.Changed}, {"kept, not in the file", r.Kept}, {"lost", r.Lost}, {"needs a restart", r.Restart}} {
 		for _, e := range part.edits {
-			fmt.Fprintf(&b, "%s: %s\n", part.word, e)
+			fmt.Fprintf(&b, "%s: %s\n", part.word, e.Done())
 		}
 	}
 	for _, w := range r.Warnings {
@@ -170,9 +170,9 @@ func (d *Director) logReload(path string, r Reloaded) {
 				break
 			}
 			if part.warn {
-				d.log.Warn(part.text, "edit", e.String())
+				d.log.Warn(part.text, "edit", e.Done())
 			} else {
-				d.log.Info(part.text, "edit", e.String())
+				d.log.Info(part.text, "edit", e.Done())
 			}
 		}
 	}

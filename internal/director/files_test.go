@@ -365,3 +365,30 @@ func TestConfigCheckSavesAtTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// What a reload has done needs no reload any more: neither the log, nor the answer,
+// nor the events say so. What waits for a restart is still said.
+func TestReloadDoesNotAskForAReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d, path := startFile(t, w, with(""))
+		writeFile(t, path, with(`<engine loops="3"/><manager><hostCheck interval="7"/></manager>`))
+		r, err := d.Reload(t.Context(), ReloadRequest{By: "tester"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, moved := d.Reload(t.Context(), ReloadRequest{Generation: 1})
+		if moved == nil {
+			t.Fatal("took an old generation")
+		}
+		said := w.log.String() + r.String() + moved.Error()
+		if strings.Contains(said, "needs reload") {
+			t.Errorf("a reload is asked for:\n%s", said)
+		}
+		for _, want := range []string{`edit="# <manager><hostCheck> interval 10 -> 7"`, "changed: # <manager><hostCheck> interval 10 -> 7\n", "needs restart"} {
+			if !strings.Contains(said, want) {
+				t.Errorf("%q is missing:\n%s", want, said)
+			}
+		}
+	})
+}
