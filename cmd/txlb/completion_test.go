@@ -21,7 +21,7 @@ import (
 func completed(t *testing.T, words ...string) (mode string, values []string) {
 	t.Helper()
 	var out bytes.Buffer
-	if status := completeCommand(t.Context(), console{&out, &out}, words); status != exitOK {
+	if status := completeCommand(t.Context(), console{&answers{to: &out}, &out}, words); status != exitOK {
 		t.Fatalf("%q: status %d", words, status)
 	}
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")

@@ -164,8 +164,7 @@ func (k *ctl) do(line string) int { return k.ask(line, bufio.NewReader(k.in)) }
 // ask does a line. On a terminal it asks before what is destructive, and before
 // the last usable host of a service goes.
 func (k *ctl) ask(line string, in *bufio.Reader) int {
-	out, file := k.out.(*os.File)
-	terminal := file && term.IsTerminal(int(out.Fd()))
+	terminal := k.out.terminal()
 	commands, err := words.Parse(line)
 	asks := err == nil && terminal && term.IsTerminal(int(k.in.Fd())) && !k.yes
 	if asks && len(commands) > 1 { // one by one, so that what was done is not done again
@@ -216,12 +215,15 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 	case a.Raw != nil && terminal:
 		err = fmt.Errorf("the answer is a binary file of %d bytes; write it to a file: txlb ctl %s > FILE", len(a.Raw), line)
 	case a.Raw != nil:
-		_, err = k.out.Write(a.Raw)
+		_, _ = k.out.Write(a.Raw) // dispatch tells what fails
 	case a.Text != "":
 		fmt.Fprintln(k.out, strings.TrimSuffix(a.Text, "\n"))
 	}
 	if err != nil {
 		fmt.Fprintln(k.err, "txlb ctl:", err)
+		return exitFailed
+	}
+	if k.out.err != nil { // a script must not go on when nobody sees what it does
 		return exitFailed
 	}
 	return exitOK

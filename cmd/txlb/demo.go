@@ -68,7 +68,10 @@ The admin page is http://%[3]s/, for this run with the user admin and the passwo
 
 Stop it with Ctrl-C. For your own servers: docs/configuration.md and txlb run -c FILE.
 `, demoAddress, demoMetrics, demoPage, password)
-	return finish(c, serve(ctx, c, cfg, nil))
+	if c.out.err != nil { // the password is nowhere else
+		return exitFailed
+	}
+	return finish(c, serve(ctx, cfg, nil))
 }
 
 // page is one of the demo's web servers.

@@ -34,5 +34,8 @@ func diffCommand(_ context.Context, c console, words []string) int {
 	for _, e := range edits {
 		fmt.Fprintln(c.out, e.Command())
 	}
+	if c.out.err != nil {
+		return diffFailed
+	}
 	return diffDifferent
 }

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"unicode/utf8"
 
+	"golang.org/x/term"
+
 	"github.com/txlb/txlb/config"
 )
 
@@ -31,7 +33,31 @@ const (
 
 // console is where a command talks to the person who called it.
 type console struct {
-	out, err io.Writer
+	out *answers
+	err io.Writer
+}
+
+// answers is standard output. A write that fails is kept, so that no command has
+// to look for it: dispatch makes it the exit status.
+type answers struct {
+	to  io.Writer
+	err error // of the first write that failed
+}
+
+// Write writes until a write has failed.
+func (o *answers) Write(p []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.to.Write(p)
+	o.err = err
+	return n, err
+}
+
+// terminal tells whether somebody sees what is written.
+func (o *answers) terminal() bool {
+	file, ok := o.to.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // command is one word that may follow txlb. Everything that is said of it
@@ -93,11 +119,29 @@ func main() {
 		signal.Stop(signals)
 		cancel()
 	}()
-	os.Exit(dispatch(ctx, console{os.Stdout, os.Stderr}, os.Args[1:]))
+	os.Exit(dispatch(ctx, os.Stdout, os.Stderr, os.Args[1:]))
 }
 
-// dispatch runs the command that args name and returns the exit status.
-func dispatch(ctx context.Context, c console, args []string) int {
+// dispatch runs the command that args name, closes its output and returns the exit
+// status. An answer that could not be written is a failure.
+func dispatch(ctx context.Context, stdout io.WriteCloser, stderr io.Writer, args []string) int {
+	out := &answers{to: stdout}
+	status := runArgs(ctx, console{out, stderr}, args)
+	if err := stdout.Close(); out.err == nil {
+		out.err = err // NFS may tell only now
+	}
+	if out.err == nil {
+		return status
+	}
+	fmt.Fprintln(stderr, "txlb: cannot write the answer:", out.err)
+	if status == exitOK {
+		return exitFailed
+	}
+	return status
+}
+
+// runArgs runs the command that args name and returns its exit status.
+func runArgs(ctx context.Context, c console, args []string) int {
 	if len(args) == 0 {
 		usage(c.err)
 		fmt.Fprintln(c.err, "txlb: missing argument COMMAND")

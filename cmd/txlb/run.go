@@ -31,7 +31,7 @@ func runCommand(flags *flag.FlagSet) action {
 		if doc == nil {
 			return exitUsage
 		}
-		return finish(c, serve(ctx, c, doc.Config, doc))
+		return finish(c, serve(ctx, doc.Config, doc))
 	}
 }
 
@@ -49,19 +49,30 @@ func readConfig(asked string, problems io.Writer) (doc *config.Document, path st
 	return doc, path
 }
 
-// finish turns the end of a server into an exit status.
+// finish turns the end of a server into an exit status. Standard error may be a
+// pipe that nobody reads any more, which must not keep the process.
 func finish(c console, err error) int {
-	if err != nil {
-		fmt.Fprintln(c.err, "txlb:", err)
-		return exitFailed
+	if err == nil {
+		return exitOK
 	}
-	return exitOK
+	told := make(chan struct{})
+	go tell(c.err, err, told)
+	select {
+	case <-told:
+	case <-time.After(time.Second):
+	}
+	return exitFailed
+}
+
+func tell(w io.Writer, err error, done chan<- struct{}) {
+	defer close(done)
+	fmt.Fprintln(w, "txlb:", err)
 }
 
 // serve runs a configuration until ctx ends, then takes leave of the clients.
 // doc is the file that it is of, nil without one. It returns nil if that went in
 // good order.
-func serve(ctx context.Context, c console, cfg *config.Config, doc *config.Document) error {
+func serve(ctx context.Context, cfg *config.Config, doc *config.Document) error {
 	// A reader of the log or of standard output that exits must not end the process.
 	ignoreBrokenPipes()
 	book, err := openLogbook(cfg.Logging)
