@@ -1,8 +1,10 @@
 # txlb. `make` lists the targets.
 SHELL   := /bin/bash
-VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+# 0.5.0 on the tag v0.5.0, 0.5.0-12-g3416292 twelve commits later.
+VERSION ?= $(patsubst v%,%,$(shell git describe --tags --match 'v[0-9]*' --always --dirty 2>/dev/null || echo unknown))
 GO      ?= go
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # Tests and benchmarks run programs beside txlb. For root the targets that need
 # them install what is missing from Debian; TXLB_INSTALL=no leaves it.
@@ -42,6 +44,10 @@ lint: ## gofmt, go vet, staticcheck, and that every system and processor builds
 
 # Beside the usual ones: 32 bits (arm) and the other byte order (s390x).
 SYSTEMS = linux/arm64 linux/riscv64 linux/ppc64le linux/s390x linux/arm darwin/arm64 freebsd/amd64 windows/amd64
+
+.PHONY: vuln
+vuln: ## known vulnerabilities of the libraries, as far as txlb calls them; asks vuln.go.dev
+	$(GO) run $(GOVULNCHECK) ./...
 
 .PHONY: test-arm64
 test-arm64: ## the tests of the data plane for arm64, by qemu-user (Debian: qemu-user-static)
