@@ -185,6 +185,7 @@ func (k *checker) source(h *Host) {
 }
 
 func (k *checker) admin(a *Admin) {
+	k.values(0, "admin", a)
 	exposed := ""
 	for _, l := range []struct {
 		*AdminListen

@@ -128,7 +128,7 @@ func TestNewElements(t *testing.T) {
 	want.Admin = Admin{
 		Web: &AdminListen{Listen: "localhost:7000", Enable: true, Secure: true, Refresh: 10 * time.Second, Certificate: "/c", Key: "/k", Readyz: "any"},
 		SSH: &AdminListen{Listen: "localhost:2222", Enable: true, HostKey: "/h"}, Socket: &Socket{Path: "/run/txlb/admin.sock", Mode: 0o660, Group: "adm"},
-		Metrics: "localhost:9107", Users: []*User{{Name: "ann", Access: "readonly", Keys: []string{edKey, ecKey + " at < work"}}},
+		Metrics: "localhost:9107", Targets: "tcp", Users: []*User{{Name: "ann", Access: "readonly", Keys: []string{edKey, ecKey + " at < work"}}},
 	}
 	want.Control.Socket = "run/control"
 	want.Services = []*Service{{

@@ -155,7 +155,7 @@ func (r *reader) admin(e *etree.Element, to *Admin) {
 	// PythonDirector put the page's address on <admin> itself.
 	page := &AdminListen{Refresh: defaultRefresh, Pos: Pos{r.lines[e]}}
 	r.part(page, func() {
-		r.attributes(e, nil,
+		r.attributes(e, to,
 			attr{"listen", func(s string) error { page.Listen = s; return nil }},
 			attr{"secure", func(s string) error { return Find("web", "secure").read(page, s) }},
 			attr{"refresh", func(s string) error { return Find("web", "refresh").read(page, s) }})

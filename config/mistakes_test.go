@@ -149,6 +149,8 @@ func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
 		{outside, `<manager><configCheck backups="-1"/></manager>`, `"-1" is not between 0 and 10000`},
 		{outside, `<manager><hostChek/></manager>`, `did you mean "hostCheck"?`},
 		{outside, `<admin><metrics listen="localhost:80"/></admin>`, `<metrics> listens on localhost:80, which service "a" has taken`},
+		{outside, `<admin targets="10.0.0.0/8 tcp"/>`, `<admin targets>: "tcp" is not a network; write tcp, any, or networks such as 10.0.0.0/8`},
+		{outside, `<admin targets=""/>`, `<admin targets>: "" is neither tcp nor any nor networks such as 10.0.0.0/8`},
 		{outside, `<admin><user password="x"/></admin>`, `<user> needs the attribute name`},
 		{outside, `<admin><user name="u" access="root"/></admin>`, `"root" is not one of full, readonly`},
 		{outside, `<admin><user name="u" password="&#10;"/></admin>`, `<user password>: "\n" has a non-printable character`},

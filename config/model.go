@@ -132,6 +132,7 @@ type Admin struct {
 	SSH     *AdminListen // nil: no <ssh>
 	Socket  *Socket      // nil: no <socket>
 	Metrics string       // address of <metrics listen>, "" without
+	Targets string       // what verbs may name at run time: tcp, any, or networks; see Config.Named
 	Users   []*User
 
 	MetricsPos Pos
@@ -223,6 +224,7 @@ func (s *Service) Enabled() *Group {
 func New() *Config {
 	c := &Config{Root: "config"}
 	reset("engine", &c.Engine)
+	reset("admin", &c.Admin)
 	for _, task := range []string{"hostCheck", "heartbeat", "configCheck"} {
 		reset(task, &c.Manager)
 	}

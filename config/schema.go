@@ -65,6 +65,7 @@ const (
 	TypeScheduler      // a name or an alias of package sched
 	TypeTarget         // an address to connect to
 	TypeListen         // an address to listen on
+	TypeFile           // the path of a file or of a socket
 	TypeOther          // Help says it
 )
 
@@ -112,8 +113,14 @@ func (a *Attribute) Values() string {
 		text = "a scheduler"
 	case TypeTarget, TypeListen:
 		text = "an address"
+	case TypeFile:
+		text = "a path"
 	}
-	return strings.Join(append(slices.Clone(a.Words), text), ", ")
+	list := slices.Clone(a.Words)
+	if text != "" {
+		list = append(list, text)
+	}
+	return strings.Join(list, ", ")
 }
 
 // Explain is Help and Values in one line of plain text.
@@ -210,6 +217,9 @@ var plain = values[string]{
 		return nil
 	},
 }
+
+// filePath names a file.
+var filePath = checked(TypeFile, plain.check)
 
 // identifier is the name of a service, a group, a host or a user, which is
 // checked together with its neighbours.
@@ -431,7 +441,7 @@ var pageRefresh = values[time.Duration]{
 
 // controlSocket is a path; txLoadBalancer saved None for none.
 var controlSocket = values[string]{
-	kind: TypeText, format: plain.format, check: checkControl,
+	kind: TypeFile, format: plain.format, check: checkControl,
 	parse: func(s string) (string, error) {
 		if s == "None" {
 			return "", nil
@@ -564,7 +574,7 @@ var schema = table(
 			"http: the Host header; default: the address. tls: the server name (SNI); default: none"),
 		row("verify", func(c *HealthCheck) *bool { return &c.Verify }, boolean, false,
 			"tls: complete the handshake and verify the certificate, for `host`, else for the address"),
-		row("ca", func(c *HealthCheck) *string { return &c.CA }, plain, "",
+		row("ca", func(c *HealthCheck) *string { return &c.CA }, filePath, "",
 			"tls with verify: PEM file of trusted certificates; the system's if left out"),
 		row("status", func(c *HealthCheck) *string { return &c.Status }, checked(TypeText, checkStatus), "200-399",
 			"http: statuses that pass, numbers and ranges: `200,204,300-399`"),
@@ -589,6 +599,10 @@ var schema = table(
 		row("source", func(h *Host) *string { return &h.Source }, sourceAddress, "",
 			"the address of this machine that connections to the host come from, those of checks too; the kernel's choice if left out", runtime),
 	),
+	of("admin",
+		row("targets", func(a *Admin) *string { return &a.Targets }, targetRule, targetsTCP,
+			"what [commands](operations.md#what-commands-may-name) may name at run time: `tcp`: TCP addresses, no `unix:` socket and no file; `any`; or networks such as `10.0.0.0/8 192.168.0.0/16` in which hosts have to be. The file may name anything"),
+	),
 	of("web",
 		row("listen", func(a *AdminListen) *string { return &a.Listen }, adminAddress, "localhost:7000",
 			"address of the admin page; its host is an accepted name of the page", always),
@@ -597,9 +611,9 @@ var schema = table(
 		row("secure", func(a *AdminListen) *bool { return &a.Secure }, boolean, true, "use TLS 1.2 or newer", always),
 		row("refresh", func(a *AdminListen) *time.Duration { return &a.Refresh }, pageRefresh, defaultRefresh,
 			"seconds between refreshes of the page without JavaScript", always),
-		row("certificate", func(a *AdminListen) *string { return &a.Certificate }, plain, "",
+		row("certificate", func(a *AdminListen) *string { return &a.Certificate }, filePath, "",
 			"PEM file, needs `key`; if both are left out, txlb creates one at the first start and keeps it"),
-		row("key", func(a *AdminListen) *string { return &a.Key }, plain, "", "see `certificate`"),
+		row("key", func(a *AdminListen) *string { return &a.Key }, filePath, "", "see `certificate`"),
 		row("readyz", func(a *AdminListen) *string { return &a.Readyz }, or("process", word("any", "all")), "",
 			"when `/readyz` says 503: `process`: while draining; `any`, `all`: also while any or all services have no usable host"),
 	),
@@ -608,11 +622,11 @@ var schema = table(
 			"address of the SSH server", always),
 		row("enable", func(a *AdminListen) *bool { return &a.Enable }, boolean, false,
 			"on if left out and `listen` is a loopback address", always),
-		row("hostKey", func(a *AdminListen) *string { return &a.HostKey }, plain, "",
+		row("hostKey", func(a *AdminListen) *string { return &a.HostKey }, filePath, "",
 			"file; if left out, txlb creates one at the first start and keeps it"),
 	),
 	of("socket",
-		row("path", func(s *Socket) *string { return &s.Path }, checked(TypeText, checkSocketPath), "",
+		row("path", func(s *Socket) *string { return &s.Path }, checked(TypeFile, checkSocketPath), "",
 			"UNIX socket for commands, an absolute path of at most 107 bytes", required),
 		row("mode", func(s *Socket) *fs.FileMode { return &s.Mode }, fileMode, 0o600,
 			"who may open it: **everyone who can has full access**, without a login", always),
@@ -643,10 +657,10 @@ var schema = table(
 		row("socket", func(c *Control) *string { return &c.Socket }, controlSocket, "", "path of a UNIX socket"),
 	),
 	of("logging",
-		row("file", func(l *Logging) *string { return &l.File }, plain, "", "file or FIFO; standard error if left out"),
+		row("file", func(l *Logging) *string { return &l.File }, filePath, "", "file or FIFO; standard error if left out"),
 		row("level", func(l *Logging) *string { return &l.Level }, word("debug", "info", "warn", "error"), "info", "what is logged"),
 		row("format", func(l *Logging) *string { return &l.Format }, word("text", "json"), "text", "format of the log lines"),
-		row("audit", func(l *Logging) *string { return &l.Audit }, plain, "", "file or FIFO for logins, refusals, commands and reads of secrets, as JSON lines; none if left out"),
+		row("audit", func(l *Logging) *string { return &l.Audit }, filePath, "", "file or FIFO for logins, refusals, commands and reads of secrets, as JSON lines; none if left out"),
 	),
 )
 

@@ -18,7 +18,7 @@ func models() map[string]any {
 	return map[string]any{
 		"engine": &Engine{}, "service": &Service{}, "listen": &Listen{}, "timeouts": &Timeouts{}, "limits": &Limits{},
 		"group": &Group{}, "check": &HealthCheck{}, "host": &Host{}, "web": &AdminListen{}, "ssh": &AdminListen{},
-		"socket": &Socket{}, "metrics": &Admin{}, "user": &User{}, "hostCheck": &Manager{}, "heartbeat": &Manager{},
+		"socket": &Socket{}, "metrics": &Admin{}, "admin": &Admin{}, "user": &User{}, "hostCheck": &Manager{}, "heartbeat": &Manager{},
 		"configCheck": &Manager{}, "dns": &DNS{}, "control": &Control{}, "logging": &Logging{},
 	}
 }

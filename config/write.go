@@ -60,10 +60,7 @@ func (s *Service) marshal(root *etree.Element) {
 }
 
 func (a *Admin) marshal(root *etree.Element) {
-	if a.Web == nil && a.SSH == nil && a.Socket == nil && a.Metrics == "" && len(a.Users) == 0 {
-		return
-	}
-	e := root.CreateElement("admin")
+	e := add(root, "admin", a)
 	if a.Web != nil {
 		add(e, "web", a.Web)
 	}
@@ -81,6 +78,9 @@ func (a *Admin) marshal(root *etree.Element) {
 		for _, k := range u.Keys {
 			el.CreateElement("key").SetText(k)
 		}
+	}
+	if len(e.Attr) == 0 && len(e.Child) == 0 {
+		root.RemoveChild(e)
 	}
 }
 

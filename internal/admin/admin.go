@@ -259,6 +259,9 @@ func (k *call) change() (Result, error) {
 		if err := k.verb.edit(e); err != nil {
 			return err
 		}
+		if err := k.named(e); err != nil {
+			return err
+		}
 		if err := noNewLoop(e); err != nil {
 			return err
 		}
@@ -291,6 +294,18 @@ func (k *call) change() (Result, error) {
 		k.admin.drain(e.leaving, deadline)
 	}
 	return Result{Text: fmt.Sprintf("generation %d: %s", generation, e.text("")), Generation: generation}, nil
+}
+
+// named refuses an edit that names what <admin targets> keeps for the file.
+func (k *call) named(e *edit) error {
+	var file *config.Config
+	if doc := k.admin.opt.Director.Stored(); doc != nil {
+		file = doc.Config
+	}
+	if err := e.config.Named(e.state.Config, file); err != nil {
+		return refuse(ErrNotAllowed, "%v", err)
+	}
+	return nil
 }
 
 // noNewLoop refuses an edit that makes connections go round through this process.

@@ -73,6 +73,7 @@ func setting(a *config.Attribute) Param {
 var kindOf = map[config.Type]Kind{
 	config.TypeBool: Bool, config.TypeNumber: Number, config.TypeDuration: Duration, config.TypeChoice: Choice,
 	config.TypeScheduler: Scheduler, config.TypeTarget: Address, config.TypeListen: Listen,
+	config.TypeFile: Text,
 }
 
 // but leaves a parameter out that a verb takes in another way.

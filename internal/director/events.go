@@ -204,7 +204,7 @@ func (d *Director) movedOn(want uint64) error {
 // Rollback makes the configuration what it was before the last n changes, n > 0,
 // as one more change, which can be rolled back in its turn. By, From,
 // Generation, DryRun and Edits of c say how, as for Do. The file is not looked
-// at.
+// at, and <admin targets> stays as it is.
 func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation uint64, err error) {
 	c.Verb = fmt.Sprintf("rollback %d", n)
 	c.Apply = func(cfg *config.Config) error {
@@ -223,6 +223,7 @@ func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation ui
 		if err != nil {
 			return err
 		}
+		was.Admin.Targets = cfg.Admin.Targets // which is the file's to say
 		*cfg = *was
 		return nil
 	}

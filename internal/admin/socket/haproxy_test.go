@@ -74,7 +74,6 @@ func TestHAProxysCommandsAreVerbs(t *testing.T) {
 		{"add server web.spare.one/n1 " + c, c + " 1 maint false"},
 		{"add server web.spare.one/n2 " + c + " weight 7 backup enabled check", c + " 7 ready true"},
 		{"add server web.main/n3 ipv4@" + c + " enabled disabled", c + " 1 maint false"},
-		{"add server web.main/n4 unix@/run/x.sock", "unix:/run/x.sock 1 maint false"},
 	} {
 		if got := r.ask(add.line); got != "New server registered.\n" {
 			t.Errorf("%s: %q", add.line, got)
@@ -84,6 +83,9 @@ func TestHAProxysCommandsAreVerbs(t *testing.T) {
 		if got := r.is("web", group, name); got != add.is {
 			t.Errorf("%s: it is %s, want %s", add.line, got, add.is)
 		}
+	}
+	if got := r.ask("add server web.main/n4 unix@/run/x.sock"); !strings.Contains(got, `<admin targets="tcp"> lets commands name only TCP addresses`) {
+		t.Errorf("a UNIX socket: %q", got)
 	}
 	if got := r.ask("get weight web.spare.one/n2"); got != "7 (initial 7)\n" {
 		t.Errorf("got %q", got)

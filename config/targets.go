@@ -1,0 +1,190 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// What <admin targets> lets runtime verbs name.
+const (
+	targetsTCP = "tcp" // no UNIX socket and no file
+	targetsAny = "any"
+)
+
+// targetRule is <admin targets>: one of two words, or networks.
+var targetRule = values[string]{
+	kind: TypeOther, words: []string{targetsTCP, targetsAny}, format: func(s string) string { return s },
+	parse: func(s string) (string, error) {
+		if s == targetsTCP || s == targetsAny {
+			return s, nil
+		}
+		list, err := networks(s)
+		if err != nil {
+			return "", err
+		}
+		texts := make([]string, len(list))
+		for i, n := range list {
+			texts[i] = n.String()
+		}
+		return strings.Join(texts, " "), nil
+	},
+	check: func(s string) error {
+		if s == targetsTCP || s == targetsAny {
+			return nil
+		}
+		_, err := networks(s)
+		return err
+	},
+}
+
+// networks reads CIDRs with spaces or commas between them. An address alone is a
+// network of its own.
+func networks(s string) (list []netip.Prefix, err error) {
+	for _, word := range strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' }) {
+		n, err := netip.ParsePrefix(word)
+		if ip, alone := netip.ParseAddr(word); err != nil && alone == nil && ip.Zone() == "" {
+			ip = ip.Unmap()
+			n, err = netip.PrefixFrom(ip, ip.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a network; write %s, %s, or networks such as 10.0.0.0/8", word, targetsTCP, targetsAny)
+		}
+		list = append(list, n.Masked())
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%q is neither %s nor %s nor networks such as 10.0.0.0/8", s, targetsTCP, targetsAny)
+	}
+	return list, nil
+}
+
+// Named tells what is wrong with what c names and verbs may not: UNIX sockets,
+// files and hosts that <admin targets> of running, which c was made of by a verb,
+// does not allow. What running names in the same place is no mistake, nor is what
+// the file names there; file may be nil.
+func (c *Config) Named(running, file *Config) error {
+	rule := running.Admin.Targets
+	if rule == targetsAny {
+		return nil
+	}
+	nets, _ := networks(rule) // none: tcp
+	var foreign []naming
+	c.each(func(n naming) {
+		if n.foreign(nets) {
+			foreign = append(foreign, n)
+		}
+	})
+	for _, before := range []*Config{running, file} {
+		if len(foreign) == 0 {
+			return nil
+		}
+		if before == nil {
+			continue
+		}
+		known := map[naming]bool{}
+		before.each(func(n naming) {
+			if n.foreign(nets) {
+				known[n] = true
+			}
+		})
+		foreign = slices.DeleteFunc(foreign, func(n naming) bool { return known[n] })
+	}
+	if len(foreign) == 0 {
+		return nil
+	}
+	n := foreign[0]
+	allowed := "TCP addresses"
+	if n.kind == TypeTarget && len(nets) > 0 {
+		allowed = "addresses in " + rule
+	}
+	return fmt.Errorf("%q: <admin targets=%q> lets commands name only %s; write it into the configuration file and reload, or change targets there", n.value, rule, allowed)
+}
+
+// naming is an address or a file that a configuration names, and where.
+type naming struct {
+	service, group, host string
+	element, attribute   string
+	kind                 Type
+	value                string
+}
+
+// foreign tells whether verbs may not name it. nets are those in which the hosts
+// are, none if they may be everywhere.
+func (n naming) foreign(nets []netip.Prefix) bool {
+	switch {
+	case n.value == "":
+		return false
+	case n.kind == TypeFile, strings.HasPrefix(n.value, "unix:"):
+		return true
+	case n.kind == TypeListen || len(nets) == 0:
+		return false
+	}
+	a, err := netip.ParseAddrPort(n.value)
+	if err != nil { // a name, whose addresses are somebody else's to choose
+		return true
+	}
+	ip := a.Addr().Unmap().WithZone("")
+	return !slices.ContainsFunc(nets, func(net netip.Prefix) bool { return net.Contains(ip) })
+}
+
+// namingRows are the attributes that name an address or a file, by their elements.
+var namingRows = func() map[string][]*Attribute {
+	m := map[string][]*Attribute{}
+	for element, rows := range schema {
+		for i := range rows {
+			if a := &rows[i]; a.Type == TypeTarget || a.Type == TypeListen || a.Type == TypeFile {
+				m[element] = append(m[element], a)
+			}
+		}
+	}
+	return m
+}()
+
+// each calls f for everything that c names.
+func (c *Config) each(f func(naming)) {
+	of := func(at naming, element string, p any) {
+		for _, a := range namingRows[element] {
+			at.element, at.attribute, at.kind, at.value = element, a.Name, a.Type, a.Get(p)
+			f(at)
+		}
+	}
+	for _, s := range c.Services {
+		at := naming{service: s.Name}
+		of(at, "service", s)
+		of(at, "timeouts", &s.Timeouts)
+		of(at, "limits", &s.Limits)
+		for i := range s.Listen {
+			of(at, "listen", &s.Listen[i])
+		}
+		for _, g := range s.Groups {
+			at := naming{service: s.Name, group: g.Name}
+			of(at, "group", g)
+			if g.Check != nil {
+				of(at, "check", g.Check)
+			}
+			for _, h := range g.Hosts {
+				of(naming{service: s.Name, group: g.Name, host: h.Name}, "host", h)
+			}
+		}
+	}
+	var top naming
+	if c.Admin.Web != nil {
+		of(top, "web", c.Admin.Web)
+	}
+	if c.Admin.SSH != nil {
+		of(top, "ssh", c.Admin.SSH)
+	}
+	if c.Admin.Socket != nil {
+		of(top, "socket", c.Admin.Socket)
+	}
+	of(top, "admin", &c.Admin)
+	of(top, "metrics", &c.Admin)
+	for _, u := range c.Admin.Users {
+		of(naming{host: u.Name}, "user", u)
+	}
+	of(top, "engine", &c.Engine)
+	of(top, "dns", &c.DNS)
+	of(top, "control", &c.Control)
+	of(top, "logging", &c.Logging)
+}
