@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/servers"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -193,23 +194,23 @@ func TestSystemCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports, err := freePorts(1)
+	addr, err := servers.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := serve(t.Context(), time.Minute, t.TempDir(), "streams", []string{self, roleStreams, ports[0]})
+	s, err := serve(t.Context(), time.Minute, t.TempDir(), "streams", []string{self, roleStreams, addr})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Stop()
-	if err := s.Await(t.Context(), func() error { return probeStreams(ports[0]) }); err != nil {
+	if err := s.Await(t.Context(), func() error { return probeStreams(addr) }); err != nil {
 		t.Fatal(err)
 	}
 	tr := &trial{peer: s, counting: true}
 	const times = 100
 	err = tr.measure(func() error {
 		for range times {
-			if err := probeStreams(ports[0]); err != nil {
+			if err := probeStreams(addr); err != nil {
 				return err
 			}
 		}

@@ -421,9 +421,12 @@ const listeners = 3
 // startBackends reserves a port for each listener of each peer and starts what
 // the workloads need. A kind that does not start takes its workloads with it.
 func (r *rig) startBackends(ctx context.Context, res *results) error {
-	ports, err := freePorts(listeners*len(r.peers) + len(kinds()))
-	if err != nil {
-		return err
+	ports := make([]string, listeners*len(r.peers)+len(kinds()))
+	for i := range ports {
+		var err error
+		if ports[i], err = servers.FreeAddr(); err != nil {
+			return err
+		}
 	}
 	for _, p := range r.peers {
 		r.ports[p.name], ports = ports[:listeners], ports[listeners:]

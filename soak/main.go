@@ -11,8 +11,8 @@
 // explains, because it had the session in its hands, are counted apart (see
 // kill.explains); of all others, and of leaks, there must be none, or the exit
 // status is 1. Every change goes through director.Do, as it would in the
-// program; engine and director are wired as cmd/txlb does it, in this process,
-// so that counters and descriptors can be looked at.
+// program; engine and director run in this process, so that counters and
+// descriptors can be looked at.
 //
 // Clients are the entries of kinds (clients.go). Programs that are missing are
 // installed from Debian if the user is root; kinds that cannot run are left
@@ -49,6 +49,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/debian"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/servers"
 	"github.com/txlb/txlb/sched"
 )
@@ -208,7 +209,7 @@ func soak(ctx context.Context, loops int, opt options, progress io.Writer) (*rep
 
 	// The clients have gone, so nothing may be left of them.
 	rep.leaks = settled(func() leaks { return bal.left(changers) })
-	snap := bal.eng.Snapshot()
+	snap := bal.Engine.Snapshot()
 	for i, w := range rep.rows {
 		if w.leftOut == "" {
 			stats := snap.Services[w.name]
@@ -226,7 +227,6 @@ func soak(ctx context.Context, loops int, opt options, progress io.Writer) (*rep
 // available returns the services whose programs are there, and gives each kind
 // its row in the report.
 func available(dir string, kinds []kind, rep *report, progress io.Writer) []*service {
-	ports := newPorts()
 	secret := crand.Text()
 	var services []*service
 	for _, k := range kinds {
@@ -235,7 +235,7 @@ func available(dir string, kinds []kind, rep *report, progress io.Writer) []*ser
 			w.leftOut = err.Error()
 			fmt.Fprintf(progress, "%s is left out: %v\n", k.name, err)
 		} else {
-			services = append(services, &service{kind: k, place: place{filepath.Join(dir, k.name), ports, secret}})
+			services = append(services, &service{kind: k, place: place{filepath.Join(dir, k.name), secret}})
 		}
 		rep.rows = append(rep.rows, w)
 	}
@@ -274,11 +274,8 @@ func (s *service) start(ctx context.Context) error {
 
 // balancer is the txlb under test.
 type balancer struct {
-	eng   *engine.Engine
-	dir   *director.Director
+	*rig.Rig
 	log   *os.File
-	stop  context.CancelFunc
-	runs  sync.WaitGroup
 	ready files // open before the first client
 }
 
@@ -308,36 +305,23 @@ func serve(loops int, log string, services []*service) (*balancer, error) {
 	if err != nil {
 		return nil, err
 	}
-	eng, err := engine.New(engine.Options{Loops: loops})
+	run, err := rig.Run(cfg, loops, director.Options{Log: slog.New(slog.NewTextHandler(file, nil))})
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	dir, err := director.New(cfg, eng, director.Options{Log: slog.New(slog.NewTextHandler(file, nil))})
-	if err != nil {
-		return nil, errors.Join(err, eng.Close(), file.Close())
+	for _, s := range services {
+		s.addr = run.Addr(s.name)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	b := &balancer{eng: eng, dir: dir, log: file, stop: stop}
-	b.ready = openFiles()
-	b.runs.Go(func() { _ = dir.Run(ctx) })
-	for _, l := range eng.Listeners() {
-		for _, s := range services {
-			if s.name == l.Service {
-				s.addr = l.Addr
-			}
-		}
-	}
-	return b, nil
+	return &balancer{run, file, openFiles()}, nil
 }
 
 // close takes leave as the program does.
 func (b *balancer) close() {
-	b.stop()
-	b.runs.Wait()
+	_ = b.StopDirector()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	_ = b.eng.Drain(ctx) // what did not end by itself has been counted
-	_ = b.eng.Close()
+	_ = b.Engine.Drain(ctx) // what did not end by itself has been counted
+	_ = b.Close()
 	_ = b.log.Close()
 }
 
@@ -346,7 +330,7 @@ func (b *balancer) close() {
 // closed.
 func (b *balancer) left(changers []*changer) leaks {
 	var l leaks
-	snap := b.eng.Snapshot()
+	snap := b.Engine.Snapshot()
 	for _, s := range snap.Services {
 		l.sessions += int(s.Active)
 	}
@@ -382,13 +366,13 @@ func work(ctx context.Context, opt options, services []*service, bal *balancer, 
 			w := &worker{place: s.place, service: s, number: i, rng: random(opt.seed, s.name, i+1), block: block}
 			clients.Go(func() { w.work(hard, enough.Done(), rec) })
 		}
-		c := &changer{service: s, dir: bal.dir, rec: rec, rng: random(opt.seed, s.name, 0), seen: map[*sched.Host]bool{}}
+		c := &changer{service: s, dir: bal.Director, rec: rec, rng: random(opt.seed, s.name, 0), seen: map[*sched.Host]bool{}}
 		changers = append(changers, c)
 		changes.Go(func() { c.work(enough) })
 	}
 	watching, unwatch := context.WithCancel(context.Background())
 	var watch sync.WaitGroup
-	watch.Go(func() { show(watching, bal.eng, rec, progress) })
+	watch.Go(func() { show(watching, bal.Engine, rec, progress) })
 
 	changes.Wait()
 	// Clients finish what they have begun. A program may take its time.

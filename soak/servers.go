@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/internal/debian"
@@ -47,29 +46,7 @@ func until(ctx context.Context, ready func() error) error {
 // place is where the servers and the clients of one service live.
 type place struct {
 	dir    string
-	ports  *ports
 	secret string // password of the servers that want one, of this run alone
-}
-
-// ports gives out addresses that a killed server finds free again. They are on
-// a loopback address of this process alone, made of its number: neither another
-// soak nor an outgoing connection, which the kernel binds to 127.0.0.1, can
-// take one.
-type ports struct {
-	host string
-	next atomic.Int32
-}
-
-func newPorts() *ports {
-	pid := os.Getpid() // 22 bits at most
-	p := &ports{host: net.IPv4(127, byte(64+pid>>16&63), byte(pid>>8), byte(pid)).String()}
-	p.next.Store(20000)
-	return p
-}
-
-// free returns an address that nobody has been given before.
-func (p *ports) free() string {
-	return net.JoinHostPort(p.host, strconv.Itoa(int(p.next.Add(1))))
 }
 
 // server makes one with a folder and an address of its own. It does not run
@@ -79,7 +56,11 @@ func (p place) server(name string) (*servers.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return servers.New(p.dir, name, p.ports.free(), as)
+	addr, err := servers.FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	return servers.New(p.dir, name, addr, as)
 }
 
 // several makes n servers, each by one, named a, b, c.

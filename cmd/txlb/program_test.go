@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -213,27 +212,15 @@ func call(t *testing.T, args ...string) (status int, out string) {
 	return cmd.ProcessState.ExitCode(), string(text)
 }
 
-// freePort returns a port that nothing listens on, at any address. It is taken
-// from below the range that outgoing connections use, so that none of them gets
-// it meanwhile, and by chance, so that other runs of the tests hardly do.
+// freePort is servers.FreePort for a test.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 1000 {
-		port := 21000 + rand.IntN(11000)
-		ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-		if err != nil {
-			continue
-		}
-		_ = ln.Close()
-		if _, taken := takenPorts.LoadOrStore(port, true); !taken {
-			return port
-		}
+	port, err := servers.FreePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return 0
+	return port
 }
-
-var takenPorts sync.Map
 
 // nginx makes an nginx on a port, with a folder of pages.
 func nginx(t *testing.T, name string, port int) *servers.Server {

@@ -1,14 +1,12 @@
 package director
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
 	"math"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -21,6 +19,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/health"
+	launch "github.com/txlb/txlb/internal/servers"
 )
 
 // TestHostsProcess is no test: it is all the hosts of the benchmark, in a
@@ -33,8 +32,8 @@ func TestHostsProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Println("port", ln.Addr().(*net.TCPAddr).Port)
-	_, _ = bufio.NewReader(os.Stdin).ReadByte() // it ends with the benchmark
+	fmt.Println(ln.Addr().(*net.TCPAddr).Port)
+	launch.Here()
 	_ = ln.Close()
 }
 
@@ -42,28 +41,7 @@ func TestHostsProcess(t *testing.T) {
 // director and all, in parts of one core.
 func BenchmarkCheck10000Hosts(b *testing.B) {
 	const length = 10 * time.Second
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHostsProcess$")
-	cmd.Env = append(os.Environ(), "TXLB_HOSTS=1")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	}()
-	line, _ := bufio.NewReader(out).ReadString('\n')
-	port, ok := strings.CutPrefix(strings.TrimSpace(line), "port ")
-	if !ok {
-		b.Fatalf("the hosts said %q", line)
-	}
+	port := launch.Other(b, "TestHostsProcess", "TXLB_HOSTS")
 	var doc strings.Builder
 	doc.WriteString(`<config><service name="s"><listen ip=":1"/><group name="g"><check/>`)
 	for i := range 10_000 {

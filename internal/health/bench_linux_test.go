@@ -1,15 +1,14 @@
 package health
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/servers"
 )
 
 // TestListenerProcess is no test: it is the host that the benchmarks probe, in
@@ -22,9 +21,9 @@ func TestListenerProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Println("listening", ln.Addr())
+	fmt.Println(ln.Addr())
 	go func() { // it ends with the pipe that it was started with
-		_, _ = bufio.NewReader(os.Stdin).ReadByte()
+		servers.Here()
 		_ = ln.Close()
 	}()
 	for {
@@ -34,33 +33,6 @@ func TestListenerProcess(t *testing.T) {
 		}
 		_ = c.Close()
 	}
-}
-
-// listener starts the other process and returns where it listens.
-func listener(b *testing.B) string {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestListenerProcess$")
-	cmd.Env = append(os.Environ(), "TXLB_LISTENER=1")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening ")
-	if err != nil || !ok {
-		b.Fatalf("the listener said %q, %v", line, err)
-	}
-	return addr
 }
 
 // cpu is the time that this process has used.
@@ -75,7 +47,7 @@ func cpu(b *testing.B) time.Duration {
 // BenchmarkTCP is a TCP probe by its CPU time, dialled and in batches of what
 // 10,000 hosts every 2 s give each 10 ms.
 func BenchmarkTCP(b *testing.B) {
-	p := Probe{Addr: parse(b, listener(b)), Timeout: 2 * time.Second}
+	p := Probe{Addr: parse(b, servers.Other(b, "TestListenerProcess", "TXLB_LISTENER")), Timeout: 2 * time.Second}
 	report := func(b *testing.B, probes int, before time.Duration) {
 		b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/1000/float64(probes), "cpu-µs/probe")
 	}

@@ -1,5 +1,5 @@
-// Package rig runs one configuration for tests ([Start]) or only holds it ([Hold]).
-// It is not part of the program.
+// Package rig runs one configuration for tests ([Start]) and the soak ([Run]), or
+// only holds it ([Hold]). It is not part of the program.
 package rig
 
 import (
@@ -21,46 +21,65 @@ import (
 type Rig struct {
 	Engine   *engine.Engine
 	Director *director.Director
-	Log      *testkit.Log
-	Logger   *slog.Logger // writes to Log
-	File     string       // of the configuration
+	// StopDirector ends the director and waits for that. Close and Stop do it too.
+	StopDirector func() error
+
+	// What Start has beside that.
+	Log    *testkit.Log
+	Logger *slog.Logger // writes to Log
+	File   string       // of the configuration
 	// Stop ends the director, then the engine. Only its first call counts. The end
 	// of the test calls it.
 	Stop func()
 }
+
+// Run runs a configuration until Close.
+func Run(cfg *config.Config, loops int, opt director.Options) (*Rig, error) {
+	eng, err := engine.New(engine.Options{Loops: loops})
+	if err != nil {
+		return nil, err
+	}
+	dir, err := director.New(cfg, eng, opt)
+	if err != nil {
+		return nil, errors.Join(err, eng.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- dir.Run(ctx) }()
+	return &Rig{Engine: eng, Director: dir, StopDirector: sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})}, nil
+}
+
+// Close ends the director, then the engine.
+func (r *Rig) Close() error { return errors.Join(r.StopDirector(), r.Engine.Close()) }
 
 // Start writes a configuration to a file of its own and runs it from there until
 // the end of the test, which fails if it does not end well. with may change the
 // options of the director.
 func Start(t testing.TB, xml string, with ...func(*director.Options)) *Rig {
 	t.Helper()
-	r := &Rig{Log: &testkit.Log{}, File: filepath.Join(t.TempDir(), "config.xml")}
-	r.Logger = r.Log.Logger()
-	if err := os.WriteFile(r.File, []byte(xml), 0o600); err != nil {
+	log, file := &testkit.Log{}, filepath.Join(t.TempDir(), "config.xml")
+	if err := os.WriteFile(file, []byte(xml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	doc, problems := config.ReadDocument(r.File)
+	doc, problems := config.ReadDocument(file)
 	if doc == nil {
 		t.Fatal(problems)
 		return nil
 	}
-	var err error
-	if r.Engine, err = engine.New(engine.Options{Loops: 2}); err != nil {
-		t.Fatal(err)
-	}
-	opt := director.Options{Log: r.Logger, Document: doc}
+	opt := director.Options{Log: log.Logger(), Document: doc}
 	for _, f := range with {
 		f(&opt)
 	}
-	if r.Director, err = director.New(doc.Config, r.Engine, opt); err != nil {
-		t.Fatal(errors.Join(err, r.Engine.Close()))
+	r, err := Run(doc.Config, 2, opt)
+	if err != nil {
+		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Director.Run(ctx) }()
+	r.Log, r.Logger, r.File = log, log.Logger(), file
 	r.Stop = sync.OnceFunc(func() {
-		cancel()
-		if err := errors.Join(<-ended, r.Engine.Close()); err != nil {
+		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -201,7 +201,7 @@ func (s *Server) LastWords() string {
 	return strings.TrimSpace(string(text[max(0, len(text)-most):]))
 }
 
-// Test is what RunFor wants of a testing.TB.
+// Test is what RunFor and Other want of a testing.TB.
 type Test interface {
 	Helper()
 	Context() context.Context

@@ -4,9 +4,10 @@
 package testkit
 
 import (
-	"net"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/servers"
 )
 
 // Patience is how long a test waits for what must come. It is long, for machines
@@ -27,12 +28,11 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 // Nobody returns an address on loopback where nobody listens.
 func Nobody(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	addr, err := servers.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
+	return addr
 }
 
 // Long skips a test that takes too long for "go test -short".
