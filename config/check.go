@@ -186,7 +186,6 @@ func (k *checker) source(h *Host) {
 
 func (k *checker) admin(a *Admin) {
 	k.values(0, "admin", a)
-	exposed := ""
 	for _, l := range []struct {
 		*AdminListen
 		what string
@@ -212,7 +211,6 @@ func (k *checker) admin(a *Admin) {
 			if l.AdminListen == a.Web && !l.Secure {
 				k.warn(l.Pos.Line, "the admin page is served without TLS on %s: passwords can be read on the way; set secure=\"true\"", l.Listen)
 			}
-			exposed = l.Listen
 		}
 	}
 	if a.Socket != nil {
@@ -223,7 +221,7 @@ func (k *checker) admin(a *Admin) {
 		k.name(u.Pos.Line, "user", u.Name, names, k.broken[u])
 		k.values(u.Pos.Line, "user", u)
 		if !k.broken[u] {
-			k.password(u, exposed)
+			k.password(u)
 		}
 		for _, key := range u.Keys {
 			if err := checkKey(key); err != nil {
@@ -234,13 +232,10 @@ func (k *checker) admin(a *Admin) {
 }
 
 // password warns of hashes that protect little. It never shows one.
-func (k *checker) password(u *User, exposed string) {
-	public := IsPublished(u.Password)
+func (k *checker) password(u *User) {
 	switch {
-	case public && exposed != "":
-		k.warn(u.Pos.Line, "the password of user %q is that of a published sample: nobody can log in with it on %s, but from this machine", u.Name, exposed)
-	case public:
-		k.warn(u.Pos.Line, "the password of user %q is that of a published sample; choose another", u.Name)
+	case IsPublished(u.Password):
+		k.warn(u.Pos.Line, "the password of user %q is that of a published sample: nobody can log in with it; make another with txlb passwd", u.Name)
 	case u.Password == "" && len(u.Keys) > 0: // he has SSH
 	case u.Password == "":
 		k.warn(u.Pos.Line, "user %q has no password and cannot log in; give a crypt(3) hash", u.Name)

@@ -332,7 +332,7 @@ func TestWarnings(t *testing.T) {
 		`<config><service name="a b"><listen ip=":1"/></service></config>`:                                                                                        `service name "a b" has to be quoted`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="abJnggxhB/yWI"/></admin></config>`:                                  `is a DES hash`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000" enable="1" secure="0"/></admin></config>`:                               `without TLS on *:7000`,
-		`<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000" enable="1"/><user name="u" password="..xpoEyRReGzk"/></admin></config>`: `nobody can log in with it on *:7000, but from this machine`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000" enable="1"/><user name="u" password="..xpoEyRReGzk"/></admin></config>`: `nobody can log in with it; make another with txlb passwd`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="secret"/></admin></config>`:                                         `the password of user "u" is not a known crypt(3) hash`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><web/></admin></config>`:                                                                     `the admin page is on, but no <user> can log in`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u"/></admin></config>`:                                                           `user "u" has no password and cannot log in`,
@@ -340,7 +340,7 @@ func TestWarnings(t *testing.T) {
 		`<config><service name="a"><listen ip=":1"/><group name="g"><host name="h" ip="[fe80::1]:1"/></group></service></config>`:                                 `c.xml:1: warning: host "h": fe80::1 is a link-local address without its interface; want one such as [fe80::1%eth0]`,
 		`<config><service name="a"><listen ip="[fe80::1]:1"/><group name="g"><host name="h" ip="[fe80::1%eth0]:1"/></group></service></config>`:                   `c.xml:1: warning: service "a" listens on fe80::1, a link-local address without its interface; want one such as [fe80::1%eth0]`,
 		`<config><service name="a"><listen ip=":1"/></service><admin><ssh/></admin></config>`:                                                                     `c.xml:1: warning: the SSH admin is on, but no <user> can log in`,
-		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="iy9l0V1MkG1DE"/></admin></config>`:                                  `is that of a published sample; choose another`,
+		`<config><service name="a"><listen ip=":1"/></service><admin><user name="u" password="iy9l0V1MkG1DE"/></admin></config>`:                                  `is that of a published sample: nobody can log in with it; make another with txlb passwd`,
 	} {
 		c, problems := Parse("c.xml", []byte(doc))
 		if c == nil || !slices.ContainsFunc(problems, func(p Problem) bool { return p.Warning && strings.Contains(p.String(), want) }) {

@@ -7,7 +7,7 @@ package passwd
 // desCrypt returns the eleven letters that follow the salt, two letters.
 func desCrypt(password, salt string) string {
 	var key uint64
-	for i := range 8 {
+	for i := range desBytes {
 		key <<= 8
 		if i < len(password) {
 			key |= uint64(password[i]<<1) & 0xff // the parity bit says nothing

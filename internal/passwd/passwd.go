@@ -114,6 +114,32 @@ func Verify(text, password string) (ok bool, err error) {
 	return subtle.ConstantTimeCompare([]byte(sum), []byte(h.sum)) == 1, nil
 }
 
+// Lengths of a password that two kinds of hashes look at, in bytes.
+const (
+	desBytes    = 8
+	bcryptBytes = 72
+)
+
+// Significant returns what of a password a hash looks at: passwords with the same
+// answer are all good for the hash, or none is. It is quick. What Verify does not
+// take as a password is returned as it is.
+func Significant(text, password string) string {
+	if usable(password) != nil {
+		return password
+	}
+	switch KindOf(text) {
+	case DES:
+		seven := []byte(password[:min(len(password), desBytes)])
+		for i := range seven {
+			seven[i] &= 0x7f
+		}
+		return strings.TrimRight(string(seven), "\x00")
+	case Bcrypt:
+		return password[:min(len(password), bcryptBytes)]
+	}
+	return password
+}
+
 // Hash makes a hash of a password with a salt of its own. It refuses an empty
 // password and those that Verify would.
 func Hash(password string) (string, error) {

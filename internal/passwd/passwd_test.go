@@ -220,3 +220,34 @@ func BenchmarkVerify(b *testing.B) {
 		})
 	}
 }
+
+// Passwords that a hash does not tell apart have one answer, and others do not.
+func TestSignificant(t *testing.T) {
+	const des, bcrypt, yescrypt = "CCNf8Sbh3HDfQ", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "$y$j75$kxIdQRO0rbWRIPIvZ7XeL/$xNaoTbnySqOq1t/xfwckyS8f2lTdJxzZpedEpscRzTA"
+	long := strings.Repeat("x", bcryptBytes)
+	for _, c := range []struct {
+		hash, a, b string
+		same       bool
+	}{
+		{des, "U*U*U*U*", "U*U*U*U*more", true},
+		{des, "U*U*U*U*", "\xd5*U*U*U*", true},
+		{des, "short", "short\x80", true},
+		{des, "U*U*U*U*", "U*U*U*U", false},
+		{des, "U*U*U*U*", "U*U*U*U*\x00", false}, // no password at all
+		{des, "xxxxxxxx", strings.Repeat("x", MaxPassword+1), false},
+		{bcrypt, long, long + "more", true},
+		{bcrypt, long[1:], long, false},
+		{bcrypt, long, strings.Repeat("x", MaxPassword) + "more", false},
+		{yescrypt, long + "a", long + "b", false},
+		{"no hash", "U*U*U*U*", "U*U*U*U*more", false},
+	} {
+		if got := Significant(c.hash, c.a) == Significant(c.hash, c.b); got != c.same {
+			t.Errorf("%s tells %q and %q apart: %v", c.hash, c.a, c.b, !got)
+		}
+		one, err := Verify(c.hash, c.a)
+		two, err2 := Verify(c.hash, c.b)
+		if c.same && (one != two || err != nil || err2 != nil) {
+			t.Errorf("%s: %q and %q are not good for the same", c.hash, c.a, c.b)
+		}
+	}
+}

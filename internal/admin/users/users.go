@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -66,30 +65,53 @@ var (
 	ErrThrottled = errors.New("too many failed logins")
 )
 
-// Throttled is the error of a login from a source that has to wait.
+// Throttled is the error of a login that has to wait.
 type Throttled struct {
-	Source string        // an IPv4 address, or an IPv6 network of 64 bits
+	// Source is where too many failed logins came from, an IPv4 address or an IPv6
+	// network of 64 bits; "": they came for one name, from many places.
+	Source string
 	Wait   time.Duration // whole seconds
 }
 
 func (t Throttled) Error() string {
+	if t.Source == "" {
+		return fmt.Sprintf("%v with this name; try again in %v", ErrThrottled, t.Wait)
+	}
 	return fmt.Sprintf("%v from %s; try again in %v", ErrThrottled, t.Source, t.Wait)
 }
 
 func (t Throttled) Unwrap() error { return ErrThrottled }
 
+// limit is how many logins may fail, and how long the next ones have to wait.
+type limit struct {
+	free    int           // failures, before the first wait
+	longest time.Duration // after a failure; the first wait is a second, and each is twice the last
+}
+
+// Limits of the logins of one user from one source, of one source whoever they are
+// for, and of one user wherever they come from. The last one is short, so that
+// strangers cannot keep somebody out for long.
+var (
+	pairLimit   = limit{5, time.Minute}
+	sourceLimit = limit{20, time.Minute}
+	userLimit   = limit{20, 10 * time.Second}
+)
+
 // Bounds of the logins.
 const (
-	freeFailures = 5                // of a source, before it has to wait
-	longestWait  = time.Minute      // after a failure
-	forgetSource = 15 * time.Minute // after its last failure
-	maxSources   = 4096             // remembered
-	repeats      = 4                // wrong logins of a source that are remembered
-	maxVerified  = 256              // good logins remembered
-	verifiedFor  = 5 * time.Minute
-	maxHashing   = 4  // hashes computed at once, on many CPUs
-	logFailures  = 20 // lines about failures in a burst; then one each logRecovery
-	logRecovery  = time.Second
+	forgetFailures = 15 * time.Minute // after the last one
+	knownFor       = 24 * time.Hour   // a source, after a good login from it
+	maxCounted     = 4096             // of each kind of counter
+	repeats        = 4                // wrong logins of a pair that are remembered
+	// maxGuesses bounds, a minute, how often somebody who has to wait may be told
+	// that a password is not the one that is remembered.
+	maxGuesses  = 100
+	maxVerified = 256 // good logins remembered
+	verifiedFor = 5 * time.Minute
+	maxHashing  = 4  // hashes computed at once, on many CPUs
+	logFailures = 20 // lines about failures in a burst; then one each logRecovery
+	logRecovery = time.Second
+	tellEvery   = time.Minute // that somebody has to wait
 )
 
 // Users are those of the configuration that runs, and what their logins need to
@@ -103,9 +125,11 @@ type Users struct {
 	hashing chan struct{} // holds a token for each hash that is computed
 
 	mu       sync.Mutex
-	verified map[login]time.Time // good logins, until when
-	flights  map[login]*flight   // logins that are being tried
-	sources  map[string]*source
+	verified map[login]time.Time    // good logins, until when
+	flights  map[login]*flight      // logins that are being tried
+	pairs    counters[login, *pair] // by source and name
+	sources  counters[string, *counter]
+	names    counters[login, *counter]
 	lines    int       // of the log that may be written at once
 	lined    time.Time // when lines was brought up to date
 	unlogged int       // failures since the last line
@@ -124,12 +148,13 @@ type flight struct {
 	err  error
 }
 
-// source is where failed logins came from.
-type source struct {
-	failures int       // in a row; counted when they begin, so that none is free
-	last     time.Time // of them
-	wrong    [repeats]login
-	told     time.Time // when it was last logged that it has to wait
+// attempt is a login as it is counted.
+type attempt struct {
+	id     login  // stands for all of it
+	source string // where it comes from
+	name   login
+	pair   login // stands for source and name
+	known  bool  // there is a user of that name
 }
 
 // New returns the users that list does, each time it is asked.
@@ -137,7 +162,8 @@ func New(list func() []*config.User, log *slog.Logger) *Users {
 	u := &Users{
 		list: list, log: log,
 		hashing:  make(chan struct{}, min(max(1, runtime.GOMAXPROCS(0)/4), maxHashing)),
-		verified: map[login]time.Time{}, flights: map[login]*flight{}, sources: map[string]*source{}, lines: logFailures,
+		verified: map[login]time.Time{}, flights: map[login]*flight{}, lines: logFailures,
+		pairs: counters[login, *pair]{}, sources: counters[string, *counter]{}, names: counters[login, *counter]{},
 	}
 	_, _ = rand.Read(u.secret[:]) // never fails
 	return u
@@ -146,27 +172,33 @@ func New(list func() []*config.User, log *slog.Logger) *Users {
 // Login tells who a user is that gives a password, by the users of the running
 // configuration. from is where he is, as ip:port.
 //
-// An unknown name takes as long as a wrong password. After five failures in a
-// row a source (an IPv4 address, or an IPv6 network of 64 bits) has to wait
-// before each further try, from a second to a minute, with the right password too:
-// ErrThrottled. The same wrong password again counts once, so that a
-// page left open with an old one locks nobody out. A good login is remembered for
-// minutes and then costs microseconds; the password or the user changing ends
-// that at once. At most a few hashes are computed at once; ctx ends the wait.
-// Failures are logged, passwords and names that may be one are not.
+// An unknown name takes as long as a wrong password and is counted like one. After
+// five failures in a row a user has to wait from that source before each further
+// try, from a second to a minute, with the right password too: ErrThrottled. So has
+// a source after 20 failures, and a user after 20 from everywhere, but for sources
+// from which the user has logged in lately. A good login makes only the user's own
+// failures from there forgotten. The same wrong password again counts once, and so
+// do passwords that the hash does not tell apart: a page left open with an old one
+// locks nobody out. A good login is remembered for minutes, then costs
+// microseconds and waits for nothing; the password or the user changing ends that
+// at once. At most a few hashes are computed at once; ctx ends the wait. Failures
+// are logged, passwords and names that may be one are not.
 func (u *Users) Login(ctx context.Context, name, password, from string) (Caller, error) {
 	place := placeOf(from)
 	all := u.list()
 	user := findUser(all, name)
 	hash, own := u.hashFor(all, user, name)
-	id := u.login(name, password, hash, place.source)
+	a := attempt{
+		source: place.source, known: user != nil, name: u.login(name), pair: u.login(name, place.source),
+		id: u.login(name, passwd.Significant(hash, password), hash, place.source),
+	}
 
 	var ok bool
 	for {
-		verdict, wait, flight := u.enter(place.source, id, time.Now())
+		verdict, wait, flight := u.enter(a, time.Now())
 		switch verdict {
 		case waits:
-			return Caller{}, u.throttled(place, wait)
+			return Caller{}, u.throttled(user, place, wait)
 		case wrongAgain:
 			return Caller{}, ErrBadLogin
 		case tried: // somebody else tries just this one
@@ -183,8 +215,8 @@ func (u *Users) Login(ctx context.Context, name, password, from string) (Caller,
 			ok = true
 		case begins:
 			right, err := u.compute(ctx, hash, password)
-			ok = right && own && (place.loopback || !config.IsPublished(hash))
-			u.end(place.source, id, flight, ok, err, time.Now())
+			ok = right && own && !config.IsPublished(hash)
+			u.end(a, flight, ok, err, time.Now())
 			if err != nil {
 				return Caller{}, err
 			}
@@ -302,93 +334,8 @@ const (
 	tried                     // somebody tries it already
 	good                      // it was, minutes ago
 	wrongAgain                // it was wrong just now
-	waits                     // its source has to wait
+	waits                     // too many have failed
 )
-
-// enter says what becomes of a login. One that begins is counted as failed until
-// it ends, so that many at once win nothing.
-func (u *Users) enter(from string, id login, now time.Time) (verdict, time.Duration, *flight) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if f := u.flights[id]; f != nil {
-		return tried, 0, f
-	}
-	s := u.sources[from]
-	if s != nil && now.Sub(s.last) > forgetSource {
-		delete(u.sources, from)
-		s = nil
-	}
-	if s != nil {
-		if wait := s.last.Add(s.wait()).Sub(now); wait > 0 {
-			return waits, wait, nil
-		}
-	}
-	if until, there := u.verified[id]; there {
-		if now.Before(until) {
-			return good, 0, nil
-		}
-		delete(u.verified, id)
-	}
-	if s == nil {
-		if len(u.sources) >= maxSources {
-			evict(u.sources, func(s *source) time.Time { return s.last })
-		}
-		s = &source{}
-		u.sources[from] = s
-	} else if slices.Contains(s.wrong[:], id) {
-		return wrongAgain, 0, nil
-	}
-	s.failures++
-	s.last = now
-	f := &flight{done: make(chan struct{})}
-	u.flights[id] = f
-	return begins, 0, f
-}
-
-// wait is how long after its last failure a source has to wait.
-func (s *source) wait() time.Duration {
-	if s.failures < freeFailures {
-		return 0
-	}
-	return min(time.Second<<min(s.failures-freeFailures, 30), longestWait)
-}
-
-// end tells how a login that began has ended. With an error nobody knows, and it
-// does not count.
-func (u *Users) end(from string, id login, f *flight, ok bool, err error, now time.Time) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	delete(u.flights, id)
-	f.ok, f.err = ok, err
-	close(f.done)
-	s := u.sources[from]
-	switch {
-	case ok:
-		delete(u.sources, from)
-		if len(u.verified) >= maxVerified {
-			evict(u.verified, func(until time.Time) time.Time { return until })
-		}
-		u.verified[id] = now.Add(verifiedFor)
-	case s == nil: // a good login, or too many sources, have made it forgotten
-	case err != nil:
-		s.failures--
-	default:
-		s.last = now
-		s.wrong[s.failures%repeats] = id
-	}
-}
-
-// evict removes the oldest of what is remembered.
-func evict[K comparable, V any](all map[K]V, when func(V) time.Time) {
-	var oldest K
-	var at time.Time
-	for k, v := range all {
-		if w := when(v); at.IsZero() || w.Before(at) {
-			oldest, at = k, w
-		}
-	}
-	delete(all, oldest)
-}
 
 // compute tries a password on a hash, when its turn has come. The error is that
 // of ctx.
@@ -405,9 +352,8 @@ func (u *Users) compute(ctx context.Context, hash, password string) (bool, error
 
 // place is where a login comes from.
 type place struct {
-	from     string
-	source   string // what has to wait when logins fail
-	loopback bool
+	from   string
+	source string // what has to wait when logins fail
 }
 
 func placeOf(from string) place {
@@ -416,7 +362,6 @@ func placeOf(from string) place {
 	if !ip.IsValid() {
 		return p
 	}
-	p.loopback = ip.IsLoopback()
 	if p.source = ip.String(); ip.Is6() {
 		p.source = SourceOf(from).String()
 	}
@@ -455,7 +400,7 @@ func (u *Users) failed(user *config.User, p place, published bool) {
 	if unlogged, ok := u.mayLog(time.Now()); ok {
 		attrs := []any{"user", name, "from", p.from}
 		if published {
-			attrs = append(attrs, "why", "the password is that of a published sample, which is good on this machine alone")
+			attrs = append(attrs, "why", "the password is that of a published sample, which is good nowhere; make another with txlb passwd")
 		} else if user != nil && user.Password != "" {
 			if err := passwd.Check(user.Password); err != nil {
 				attrs = append(attrs, "why", "the password is not valid: "+err.Error())
@@ -468,12 +413,19 @@ func (u *Users) failed(user *config.User, p place, published bool) {
 	}
 }
 
-// throttled makes the error for a source that has to wait, and logs it now and
+// throttled makes the error for a login that has to wait, and logs it now and
 // then.
-func (u *Users) throttled(p place, wait time.Duration) error {
-	t := Throttled{Source: p.source, Wait: (wait + time.Second - 1).Truncate(time.Second)}
-	if u.tell(p.source, time.Now()) {
-		u.log.Warn("logins rejected", "from", p.from, "reason", t.Error())
+func (u *Users) throttled(user *config.User, p place, w wait) error {
+	t := Throttled{Source: p.source, Wait: (w.time + time.Second - 1).Truncate(time.Second)}
+	if w.everywhere {
+		t.Source = ""
+	}
+	if w.tell {
+		name := "unknown"
+		if user != nil {
+			name = user.Name
+		}
+		u.log.Warn("logins rejected", "user", name, "from", p.from, "reason", t.Error())
 	}
 	return t
 }
@@ -492,16 +444,4 @@ func (u *Users) mayLog(now time.Time) (unlogged int, ok bool) {
 	u.lines--
 	unlogged, u.unlogged = u.unlogged, 0
 	return unlogged, true
-}
-
-// tell tells whether it is time to log that a source has to wait.
-func (u *Users) tell(from string, now time.Time) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	s := u.sources[from]
-	if s == nil || now.Sub(s.told) < longestWait {
-		return false
-	}
-	s.told = now
-	return true
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -102,25 +101,18 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// The password that everybody knows opens nothing to somebody elsewhere.
-func TestPublishedHashIsForThisMachine(t *testing.T) {
+// The password that everybody knows opens nothing, on this machine either.
+func TestPublishedHashesOpenNothing(t *testing.T) {
 	if !config.IsPublished(publicHash) || config.IsPublished(annsHash) {
 		t.Fatal("which hashes are published?")
 	}
 	r := newRig(t)
-	for from, want := range map[string]bool{here: true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, away: false, "nowhere": false, "0.0.0.0:1": false} {
-		p := placeOf(from)
-		if p.loopback != want {
-			t.Errorf("%s is this machine: %v", from, p.loopback)
+	for _, from := range []string{here, "[::1]:1", "[::ffff:127.0.0.1]:1", away, "nowhere"} {
+		if c, err := r.try("sample", publicWord, from); !errors.Is(err, ErrBadLogin) {
+			t.Errorf("from %s: %+v, %v", from, c, err)
 		}
 	}
-	if c, err := r.try("sample", publicWord, here); err != nil || c.Role != Full {
-		t.Errorf("from this machine: %+v, %v", c, err)
-	}
-	if c, err := r.try("sample", publicWord, away); !errors.Is(err, ErrBadLogin) {
-		t.Errorf("from elsewhere: %+v, %v", c, err)
-	}
-	if log := r.log.String(); !strings.Contains(log, "published sample") {
+	if log := r.log.String(); !strings.Contains(log, "published sample") || !strings.Contains(log, "txlb passwd") {
 		t.Errorf("the log does not say why:\n%s", log)
 	}
 }
@@ -142,23 +134,25 @@ func TestSourceIsANetwork(t *testing.T) {
 	}
 }
 
-// After five failures a source waits, longer each time; the right password does
+// After five failures a user waits at a source, longer each time; the right password does
 // not help, and other sources are as free as before.
 func TestThrottle(t *testing.T) {
 	r := newRig(t)
 	// fail lets logins fail and then tries the right password. On a slow machine
 	// the first second of waiting may have passed before that.
-	fail := func(source string, from func(try int) string) error {
+	fail := func(from func(try int) string) error {
 		t.Helper()
 		for range 10 {
-			delete(r.sources, source)
+			clear(r.pairs)
+			clear(r.names)
+			clear(r.sources)
 			begin := time.Now()
-			for i := range freeFailures {
+			for i := range pairLimit.free {
 				if _, err := r.try("ann", fmt.Sprint("wrong", i), from(i)); !errors.Is(err, ErrBadLogin) {
 					t.Fatalf("failure %d: %v", i, err)
 				}
 			}
-			_, err := r.try("ann", annsWord, from(freeFailures))
+			_, err := r.try("ann", annsWord, from(pairLimit.free))
 			if time.Since(begin) < time.Second {
 				return err
 			}
@@ -167,10 +161,10 @@ func TestThrottle(t *testing.T) {
 		return nil
 	}
 	const from = "192.0.2.7:1000"
-	err := fail("192.0.2.7", func(int) string { return from })
+	err := fail(func(int) string { return from })
 	wait, ok := errors.AsType[Throttled](err)
 	if !errors.Is(err, ErrThrottled) || !ok || wait.Wait != time.Second || wait.Source != "192.0.2.7" {
-		t.Fatalf("after %d failures: %v", freeFailures, err)
+		t.Fatalf("after %d failures: %v", pairLimit.free, err)
 	}
 	if err.Error() != "too many failed logins from 192.0.2.7; try again in 1s" {
 		t.Errorf("said %q", err)
@@ -194,7 +188,7 @@ func TestThrottle(t *testing.T) {
 		t.Error(err)
 	}
 	// The other addresses of an IPv6 network are the same source.
-	if err := fail("2001:db8:1:2::/64", func(i int) string { return fmt.Sprintf("[2001:db8:1:2::%d]:%d", i+1, i+1) }); !errors.Is(err, ErrThrottled) {
+	if err := fail(func(i int) string { return fmt.Sprintf("[2001:db8:1:2::%d]:%d", i+1, i+1) }); !errors.Is(err, ErrThrottled) {
 		t.Errorf("another address of the network: %v", err)
 	}
 	if _, err := r.try("ann", annsWord, "[2001:db8:1:3::1]:1"); err != nil {
@@ -240,7 +234,7 @@ func TestManyAtOnce(t *testing.T) {
 		return count
 	}
 	got := outcomes(100, func(i int) error { _, err := r.try("bob", fmt.Sprint("wrong", i), away); return err })
-	if got[ErrBadLogin] > freeFailures+2 || got[ErrThrottled] < 90 || len(got) != 2 {
+	if got[ErrBadLogin] > pairLimit.free+2 || got[ErrThrottled] < 90 || len(got) != 2 {
 		t.Errorf("wrong ones: %v", got)
 	}
 	got = outcomes(100, func(int) error { _, err := r.try("bob", bobsWord, elsewhere); return err })
@@ -396,86 +390,271 @@ func TestLoginGivesUp(t *testing.T) {
 	if err := <-other; err != nil {
 		t.Errorf("the other one: %v", err)
 	}
-	if len(u.sources) != 0 || len(u.flights) != 0 {
-		t.Errorf("left behind: %d sources, %d flights", len(u.sources), len(u.flights))
+	if len(u.sources) != 0 || len(u.names) != 0 || len(u.flights) != 0 || len(u.pairs) != 1 {
+		t.Errorf("left behind: %d sources, %d names, %d flights, %d pairs", len(u.sources), len(u.names), len(u.flights), len(u.pairs))
 	}
 }
 
-// How long a source waits, and for how long it is remembered.
-func TestWaits(t *testing.T) {
-	u := newRig(t).Users
-	now := time.Unix(1e9, 0)
-	fail := func(i int) time.Duration {
-		t.Helper()
-		id := u.login("x", fmt.Sprint(i))
-		v, wait, f := u.enter("s", id, now)
-		if v == waits {
-			return wait
-		}
-		if v != begins {
-			t.Fatalf("try %d: %v", i, v)
-		}
-		u.end("s", id, f, false, nil, now)
-		return 0
+// clock is some users at a time that the test says.
+type clock struct {
+	*Users
+	t   *testing.T
+	now time.Time
+	n   int
+}
+
+func newClock(t *testing.T) *clock {
+	return &clock{Users: newRig(t).Users, t: t, now: time.Unix(1e9, 0)}
+}
+
+// attempt is a login with a password.
+func (c *clock) attempt(name, password, source string) attempt {
+	return attempt{
+		id: c.login(name, password, source), source: source, name: c.login(name), pair: c.login(name, source),
+		known: name == "ann" || name == "bob",
 	}
-	n := 0
-	for n = range freeFailures {
-		if wait := fail(n); wait > 0 {
+}
+
+// fails lets a login fail with a password of its own, and returns how long it has
+// to wait if it may not even fail.
+func (c *clock) fails(name, source string) time.Duration {
+	c.t.Helper()
+	c.n++
+	a := c.attempt(name, fmt.Sprint("wrong", c.n), source)
+	v, w, f := c.enter(a, c.now)
+	switch v {
+	case waits:
+		return w.time
+	case begins:
+		c.end(a, f, false, nil, c.now)
+	default:
+		c.t.Fatalf("a wrong login: %v", v)
+	}
+	return 0
+}
+
+// passes logs in, and returns how long that has to wait if it has to.
+func (c *clock) passes(name, source string) time.Duration {
+	c.t.Helper()
+	a := c.attempt(name, "right", source)
+	v, w, f := c.enter(a, c.now)
+	switch v {
+	case begins:
+		c.end(a, f, true, nil, c.now)
+	case good:
+	default:
+		return w.time
+	}
+	return 0
+}
+
+// How long a user waits at a source, and for how long that is remembered.
+func TestWaits(t *testing.T) {
+	c := newClock(t)
+	for n := range pairLimit.free {
+		if wait := c.fails("x", "s"); wait > 0 {
 			t.Fatalf("failure %d waits %v", n, wait)
 		}
 	}
 	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
-		n++
-		if wait := fail(n); wait != want*time.Second {
-			t.Fatalf("after %d failures: %v, want %v s", freeFailures+i, wait, want)
+		if wait := c.fails("x", "s"); wait != want*time.Second {
+			t.Fatalf("after %d failures: %v, want %v s", pairLimit.free+i, wait, want)
 		}
 		// Trying while one has to wait makes it no longer.
-		now = now.Add(want*time.Second - 1)
-		if wait := fail(n); wait != 1 {
+		c.now = c.now.Add(want*time.Second - 1)
+		if wait := c.fails("x", "s"); wait != 1 {
 			t.Fatalf("at its end: %v", wait)
 		}
-		now = now.Add(1)
-		if wait := fail(n); wait > 0 {
+		c.now = c.now.Add(1)
+		if wait := c.fails("x", "s"); wait > 0 {
 			t.Fatalf("after it: %v", wait)
 		}
 	}
-	now = now.Add(forgetSource + 1)
-	for range freeFailures {
-		n++
-		if wait := fail(n); wait > 0 {
-			t.Fatalf("a source is never forgotten: %v", wait)
+	c.now = c.now.Add(forgetFailures + 1)
+	for range pairLimit.free {
+		if wait := c.fails("x", "s"); wait > 0 {
+			t.Fatalf("failures are never forgotten: %v", wait)
 		}
 	}
-	if n++; fail(n) == 0 {
-		t.Error("a source that comes back is free for ever")
+	if c.fails("x", "s") == 0 {
+		t.Error("who comes back is free for ever")
 	}
 }
 
-// What is remembered is bounded, and what is oldest goes.
+// Who may log in himself wins no tries at another's password by doing so, and
+// nobody waits for what others of his source have mistyped.
+func TestOneUserDoesNotClearAnothers(t *testing.T) {
+	c := newClock(t)
+	failures := 0
+	for range 50 {
+		if c.fails("ann", "s") == 0 {
+			failures++
+		}
+		if wait := c.passes("bob", "s"); wait > 0 {
+			t.Fatalf("bob waits %v for ann", wait)
+		}
+	}
+	if failures != pairLimit.free {
+		t.Errorf("%d tries at ann's password", failures)
+	}
+	// A new user of the source does not wait either, until the source has had its
+	// share of failures.
+	if wait := c.fails("carl", "s"); wait > 0 {
+		t.Errorf("carl waits %v", wait)
+	}
+	for i := range 3 * sourceLimit.free {
+		c.fails(fmt.Sprint("made up ", i), "s")
+	}
+	if wait := c.fails("dora", "s"); wait == 0 {
+		t.Error("a source may try every name there is")
+	}
+	if wait := c.passes("bob", "s"); wait > 0 {
+		t.Errorf("bob, who has been there, waits %v", wait)
+	}
+	c.now = c.now.Add(verifiedFor + time.Second) // and is forgotten
+	for i := range 3 * sourceLimit.free {
+		c.fails(fmt.Sprint("made up again ", i), "s")
+	}
+	if wait := c.passes("bob", "s"); wait > 0 {
+		t.Errorf("bob, who has been there lately, waits %v", wait)
+	}
+}
+
+// Many sources win no more tries at one password than one does, and those from
+// which the user has come in lately do not suffer from it. Names that nobody has
+// are counted alike.
+func TestThrottleOfAUser(t *testing.T) {
+	for _, name := range []string{"ann", "nobody"} {
+		c := newClock(t)
+		if name == "ann" {
+			c.passes(name, "home")
+			c.now = c.now.Add(verifiedFor)
+		}
+		failures := 0
+		begin := c.now
+		for i := range 1000 {
+			if wait := c.fails(name, fmt.Sprint("source ", i)); wait == 0 {
+				failures++
+			} else if wait > userLimit.longest {
+				t.Fatalf("waits %v", wait)
+			}
+			c.now = c.now.Add(time.Second)
+		}
+		most := userLimit.free + int(c.now.Sub(begin)/userLimit.longest) + 5
+		if failures > most || failures < most/2 {
+			t.Errorf("%s: %d tries in %v, want about %d", name, failures, c.now.Sub(begin), most)
+		}
+		if wait := c.fails(name, "elsewhere"); wait == 0 {
+			c.now = c.now.Add(time.Millisecond)
+			wait = c.fails(name, "yet elsewhere")
+			if wait == 0 {
+				t.Errorf("%s: a further source does not wait", name)
+			}
+		}
+		if name == "ann" {
+			if wait := c.passes(name, "home"); wait > 0 {
+				t.Errorf("at home she waits %v", wait)
+			}
+			if wait := c.passes("bob", "source 1"); wait > 0 {
+				t.Errorf("another user waits %v", wait)
+			}
+		}
+	}
+}
+
+// A login that is remembered passes whatever fails beside it, but who shares the
+// source cannot guess it in this way.
+func TestRememberedLoginsPass(t *testing.T) {
+	c := newClock(t)
+	c.passes("ann", "s")
+	for range maxGuesses / 2 {
+		c.fails("ann", "s")
+		if wait := c.passes("ann", "s"); wait > 0 {
+			t.Fatalf("she waits %v", wait)
+		}
+	}
+	if wait := c.fails("ann", "s"); wait == 0 {
+		t.Fatal("wrong logins do not wait")
+	}
+	for range maxGuesses {
+		c.fails("ann", "s")
+	}
+	if wait := c.passes("ann", "s"); wait == 0 {
+		t.Error("the remembered password can be guessed as fast as one likes")
+	}
+	c.now = c.now.Add(time.Minute)
+	if wait := c.passes("ann", "s"); wait > 0 {
+		t.Errorf("a minute later she waits %v", wait)
+	}
+}
+
+// Passwords that a hash does not tell apart are one: they are tried once, and
+// remembered once.
+func TestVariantsCountAsOne(t *testing.T) {
+	const bcryptWord, bcryptHash = "U*U*", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK"
+	r := newRig(t)
+	for i := range 20 {
+		if _, err := r.try("ann", "wrongful"+fmt.Sprint(i), away); !errors.Is(err, ErrBadLogin) {
+			t.Fatalf("variant %d: %v", i, err)
+		}
+	}
+	for i := range 20 {
+		if _, err := r.try("ann", annsWord+fmt.Sprint(i), away); err != nil {
+			t.Fatalf("variant %d of the right one: %v", i, err)
+		}
+	}
+	if len(r.verified) != 1 {
+		t.Errorf("%d logins are remembered", len(r.verified))
+	}
+	// What is no password is none by what it begins with.
+	for _, word := range []string{annsWord + "\x00", annsWord + strings.Repeat("x", passwd.MaxPassword)} {
+		if _, err := r.try("ann", word, away); !errors.Is(err, ErrBadLogin) {
+			t.Errorf("%q: %v", word, err)
+		}
+	}
+	r.user("ann").Password = bcryptHash
+	long := strings.Repeat("x", 72)
+	for i := range 20 {
+		if _, err := r.try("ann", long+fmt.Sprint(i), elsewhere); !errors.Is(err, ErrBadLogin) {
+			t.Fatalf("variant %d: %v", i, err)
+		}
+	}
+	if _, err := r.try("ann", bcryptWord, elsewhere); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.try("ann", bcryptWord+"x", elsewhere); !errors.Is(err, ErrBadLogin) {
+		t.Errorf("another password: %v", err)
+	}
+}
+
+// What is remembered is bounded, and what is oldest goes; what is about users that
+// there are goes last.
 func TestMemoryIsBounded(t *testing.T) {
-	u := newRig(t).Users
-	now := time.Unix(1e9, 0)
-	for i := range maxSources + 100 {
-		now = now.Add(time.Millisecond)
-		from := placeOf(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1).String()).source
-		id := u.login("x", "wrong", from)
-		_, _, f := u.enter(from, id, now)
-		u.end(from, id, f, false, nil, now)
-		from += "good"
-		id = u.login("x", "right", from)
-		_, _, f = u.enter(from, id, now)
-		u.end(from, id, f, true, nil, now)
+	c := newClock(t)
+	for range pairLimit.free {
+		c.fails("ann", "far")
 	}
-	if len(u.sources) != maxSources-1 && len(u.sources) != maxSources || len(u.verified) != maxVerified || len(u.flights) != 0 {
-		t.Errorf("%d sources, %d good logins, %d flights", len(u.sources), len(u.verified), len(u.flights))
+	for i := range maxCounted + 100 {
+		c.now = c.now.Add(time.Millisecond)
+		c.fails(fmt.Sprint("made up ", i), fmt.Sprint("source ", i))
+		if i < maxVerified+10 {
+			c.passes("bob", fmt.Sprint("good ", i))
+		}
 	}
-	if u.sources["10.0.0.0"] != nil || u.sources["10.0.16.99"] == nil {
+	if len(c.pairs) != maxCounted || len(c.sources) != maxCounted || len(c.names) != maxCounted || len(c.verified) != maxVerified || len(c.flights) != 0 {
+		t.Errorf("%d pairs, %d sources, %d names, %d good logins, %d flights", len(c.pairs), len(c.sources), len(c.names), len(c.verified), len(c.flights))
+	}
+	if c.sources["source 0"] != nil || c.sources[fmt.Sprint("source ", maxCounted+99)] == nil {
 		t.Error("not the oldest has gone")
 	}
-	if v, _, _ := u.enter("10.0.16.99good", u.login("x", "right", "10.0.16.99good"), now.Add(verifiedFor-1)); v != good {
+	if p := c.pairs[c.login("ann", "far")]; p == nil || p.failures != pairLimit.free {
+		t.Error("made up names have made failures of a user forgotten")
+	}
+	a := c.attempt("bob", "right", fmt.Sprint("good ", maxVerified+9))
+	if v, _, _ := c.enter(a, c.verified[a.id].Add(-1)); v != good {
 		t.Errorf("a good login after almost %v: %v", verifiedFor, v)
 	}
-	if v, _, _ := u.enter("10.0.16.99good", u.login("x", "right", "10.0.16.99good"), now.Add(verifiedFor)); v != begins {
+	if v, _, _ := c.enter(a, c.verified[a.id]); v != begins {
 		t.Errorf("a good login after %v: %v", verifiedFor, v)
 	}
 }
