@@ -28,7 +28,6 @@ run: build ## build and run the demo: three web servers behind 127.0.0.1:8080
 .PHONY: test
 test: lint ## every test: style, all systems, both engines, race detector, real programs
 	$(GO) test -race ./...
-	$(GO) test -tags portable ./engine
 
 .PHONY: quick
 quick: ## the tests without the long ones, in under a minute: installs nothing, needs no root
@@ -38,7 +37,6 @@ quick: ## the tests without the long ones, in under a minute: installs nothing, 
 lint: ## gofmt, go vet, staticcheck, and that every system and processor builds
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags portable ./engine
 	$(GO) run $(STATICCHECK) ./...
 	@for on in $(SYSTEMS); do echo "$$on: $(GO) build ./..."; GOOS=$${on%/*} GOARCH=$${on#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./... || exit 1; done
 
@@ -52,7 +50,7 @@ vuln: ## known vulnerabilities of the libraries, as far as txlb calls them; asks
 .PHONY: test-arm64
 test-arm64: ## the tests of the data plane for arm64, by qemu-user (Debian: qemu-user-static)
 	@command -v $(QEMU) >/dev/null || { echo "$(QEMU) is missing: apt-get install qemu-user-static"; exit 1; }
-	@set -e; mkdir -p bin; for p in splice sched internal/health engine; do \
+	@set -e; mkdir -p bin; for p in splice sched internal/health engine engine/internal/core engine/internal/loops; do \
 		echo "arm64: $$p"; GOARCH=arm64 CGO_ENABLED=0 $(GO) test -c -o bin/arm64.test ./$$p; \
 		(cd $$p && $(QEMU) $(CURDIR)/bin/arm64.test -test.short -test.skip '$(QEMU_CANNOT)'); done; rm bin/arm64.test
 
@@ -68,8 +66,8 @@ fuzz: ## fuzz the parsers and the sessions for a minute each
 	$(GO) test ./internal/words -run '^$$' -fuzz FuzzParse -fuzztime 60s
 	$(GO) test ./internal/words -run '^$$' -fuzz FuzzQuote -fuzztime 60s
 	$(GO) test ./internal/passwd -run '^$$' -fuzz FuzzVerify -fuzztime 60s
-	$(GO) test ./engine -run '^$$' -fuzz FuzzSessions -fuzztime 60s
-	$(GO) test ./engine -run '^$$' -fuzz FuzzAdmission -fuzztime 60s
+	$(GO) test ./engine/internal/loops -run '^$$' -fuzz FuzzSessions -fuzztime 60s
+	$(GO) test ./engine/internal/core -run '^$$' -fuzz FuzzAdmission -fuzztime 60s
 	$(GO) test ./internal/admin/console -run '^$$' -fuzz FuzzKeys -fuzztime 60s
 	$(GO) test ./internal/admin/socket -run '^$$' -fuzz FuzzLine -fuzztime 60s
 	$(GO) test ./internal/admin/control -run '^$$' -fuzz FuzzRequest -fuzztime 60s
@@ -98,7 +96,7 @@ bench-check: ## has anything become slower? compares with bench/expected.tsv (UP
 
 .PHONY: micro
 micro: ## micro-benchmarks of the scheduler tables and the parts of the engine
-	$(GO) test -run '^$$' -bench . -benchmem ./sched ./engine ./config/...
+	$(GO) test -run '^$$' -bench . -benchmem ./sched ./engine/... ./config
 
 .PHONY: install
 install: build ## install the program, a sample config and the systemd unit (PREFIX, DESTDIR)

@@ -1,9 +1,12 @@
-package engine
+package engine_test
 
 import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
 )
 
 // A backend that writes twice with Nagle's algorithm on, as many servers do,
@@ -12,11 +15,11 @@ import (
 // acknowledgement for the 40 ms of a delayed one.
 func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
 	const half = 100
-	twice := func(p *peer) {
-		p.send(payload(half, 1))
-		p.send(payload(half, 2))
+	twice := func(p *enginetest.Peer) {
+		p.Send(enginetest.Payload(half, 1))
+		p.Send(enginetest.Payload(half, 2))
 	}
-	answers := func(p *peer) {
+	answers := func(p *enginetest.Peer) {
 		for {
 			if _, err := p.Read(make([]byte, 10)); err != nil {
 				return
@@ -24,22 +27,22 @@ func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
 			twice(p)
 		}
 	}
-	hear := func(p *peer) {
-		p.expect(payload(half, 1))
-		p.expect(payload(half, 2))
+	hear := func(p *enginetest.Peer) {
+		p.Expect(enginetest.Payload(half, 1))
+		p.Expect(enginetest.Payload(half, 2))
 	}
-	ask := func(p *peer) { p.send([]byte("?")) }
-	for name, sc := range map[string]struct{ backend, client func(*peer) }{
-		"the client speaks first": {answers, func(p *peer) { ask(p); hear(p) }},
-		"the client speaks late": {answers, func(p *peer) {
+	ask := func(p *enginetest.Peer) { p.Send([]byte("?")) }
+	for name, sc := range map[string]struct{ backend, client func(*enginetest.Peer) }{
+		"the client speaks first": {answers, func(p *enginetest.Peer) { ask(p); hear(p) }},
+		"the client speaks late": {answers, func(p *enginetest.Peer) {
 			time.Sleep(10 * time.Millisecond) // the handshake is acknowledged by then
 			ask(p)
 			hear(p)
 		}},
-		"the server speaks first":           {func(p *peer) { twice(p); _, _ = p.Read(make([]byte, 1)) }, hear},
-		"the server greets, then answers":   {func(p *peer) { twice(p); answers(p) }, func(p *peer) { hear(p); ask(p); hear(p) }},
-		"the client asks over the greeting": {func(p *peer) { twice(p); answers(p) }, func(p *peer) { ask(p); hear(p); hear(p) }},
-		"many in a row": {answers, func(p *peer) {
+		"the server speaks first":           {func(p *enginetest.Peer) { twice(p); _, _ = p.Read(make([]byte, 1)) }, hear},
+		"the server greets, then answers":   {func(p *enginetest.Peer) { twice(p); answers(p) }, func(p *enginetest.Peer) { hear(p); ask(p); hear(p) }},
+		"the client asks over the greeting": {func(p *enginetest.Peer) { twice(p); answers(p) }, func(p *enginetest.Peer) { ask(p); hear(p); hear(p) }},
+		"many in a row": {answers, func(p *enginetest.Peer) {
 			ask(p)
 			hear(p)
 			ask(p)
@@ -47,24 +50,24 @@ func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
 			ask(p)
 			hear(p)
 		}},
-		"and ends": {func(p *peer) { p.expect([]byte("?")); twice(p) }, func(p *peer) { ask(p); hear(p); p.expectEOF() }},
+		"and ends": {func(p *enginetest.Peer) { p.Expect([]byte("?")); twice(p) }, func(p *enginetest.Peer) { ask(p); hear(p); p.ExpectEOF() }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr := backendServer(t, func(p *peer) {
+			addr := enginetest.BackendServer(t, func(p *enginetest.Peer) {
 				_ = p.Conn.(*net.TCPConn).SetNoDelay(false)
 				sc.backend(p)
 			})
 			took := func(to string) time.Duration {
 				start := time.Now()
-				c := dial(t, to)
+				c := enginetest.Dial(t, to)
 				sc.client(c)
 				d := time.Since(start)
 				_ = c.Close()
 				return d
 			}
-			rigs := map[string]*rig{}
+			rigs := map[string]*enginetest.Rig{}
 			for mode, opt := range modesToTest {
-				rigs[mode] = newRig(t, opt, Route{}, addr)
+				rigs[mode] = newRig(t, opt, engine.Route{}, addr)
 			}
 			// All in turn, so that a busy machine slows all.
 			var direct []time.Duration
@@ -72,7 +75,7 @@ func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
 			for range 11 {
 				direct = append(direct, took(addr.String()))
 				for mode, r := range rigs {
-					through[mode] = append(through[mode], took(r.addr))
+					through[mode] = append(through[mode], took(r.Addr))
 				}
 			}
 			for mode := range rigs {

@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"errors"
@@ -9,24 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/sandbox"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
-
-// reported returns the error of the next failure, which must be of a host.
-func (r *rig) reported(h *sched.Host) error {
-	r.t.Helper()
-	select {
-	case f := <-r.e.Failures():
-		if f.Host != h {
-			r.t.Errorf("host %s is reported, want %s", f.Host.Name(), h.Name())
-		}
-		return f.Err
-	case <-time.After(patience):
-		r.t.Error("nothing is reported")
-		return nil
-	}
-}
 
 // An address family that the system lacks fails the hosts that need it, and
 // nobody else notices.
@@ -38,22 +26,22 @@ func TestB70MissingFamilyFailsItsHostAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, v6, backendServer(t, answer("b")))
-		alone := Route{Timeouts: testTimeouts, Table: r.table(sched.Policy{Scheduler: "roundr"}, v6)}
-		r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.route},
-			Service{Name: "six", Listen: []string{"127.0.0.1:0"}, Route: &alone})
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, v6, enginetest.BackendServer(t, answer("b")))
+		alone := engine.Route{Timeouts: enginetest.TestTimeouts, Table: r.Table(sched.Policy{Scheduler: "roundr"}, v6)}
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.Route},
+			engine.Service{Name: "six", Listen: []string{"127.0.0.1:0"}, Route: &alone})
 		var six string
-		for _, l := range r.e.Listeners() {
+		for _, l := range r.E.Listeners() {
 			if l.Service == "six" {
 				six = l.Addr
 			}
 		}
 		start := time.Now()
 		for range 4 {
-			c := dial(t, six)
-			c.expectEOF()
-			if got := r.ask(); got != "b" {
+			c := enginetest.Dial(t, six)
+			c.ExpectEOF()
+			if got := r.Ask(); got != "b" {
 				t.Errorf("the answer is %q", got)
 			}
 		}
@@ -61,12 +49,12 @@ func TestB70MissingFamilyFailsItsHostAlone(t *testing.T) {
 			t.Errorf("eight clients took %v", took)
 		}
 		for range 2 {
-			f := <-r.e.Failures()
-			if f.Host != r.hosts[0] && f.Host != r.hosts[2] || !errors.Is(f.Err, syscall.EAFNOSUPPORT) {
+			f := <-r.E.Failures()
+			if f.Host != r.Hosts[0] && f.Host != r.Hosts[2] || !errors.Is(f.Err, syscall.EAFNOSUPPORT) {
 				t.Errorf("host %s: %v", f.Host.Name(), f.Err)
 			}
 		}
-		if r.hosts[0].Up() || !r.hosts[1].Up() || r.hosts[2].Up() {
+		if r.Hosts[0].Up() || !r.Hosts[1].Up() || r.Hosts[2].Up() {
 			t.Error("the wrong hosts are down")
 		}
 	})
@@ -77,23 +65,23 @@ func TestB70ForbiddenHostGoesDown(t *testing.T) {
 	if !sandbox.Unprivileged(t) {
 		return
 	}
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		path := t.TempDir() + "/s"
-		forbidden := serveOn(t, listenOn(t, "unix", path), answer("a"))
+		forbidden := enginetest.ServeOn(t, enginetest.ListenOn(t, "unix", path), answer("a"))
 		if err := os.Chmod(path, 0); err != nil {
 			t.Fatal(err)
 		}
-		r := newRig(t, opt, Route{}, forbidden, forbidden, backendServer(t, answer("c")))
+		r := newRig(t, opt, engine.Route{}, forbidden, forbidden, enginetest.BackendServer(t, answer("c")))
 		for range 3 {
-			if got := r.ask(); got != "c" {
+			if got := r.Ask(); got != "c" {
 				t.Errorf("the answer is %q", got)
 			}
 		}
-		if err := r.reported(r.hosts[0]); !errors.Is(err, syscall.EACCES) {
+		if err := r.Reported(r.Hosts[0]); !errors.Is(err, syscall.EACCES) {
 			t.Errorf("reported %v", err)
 		}
-		if s := r.stats(); r.hosts[0].Up() || r.hosts[1].Up() || s.ConnectFailures["forbidden"] != 2 {
-			t.Errorf("hosts up: %v, %v; failures %v", r.hosts[0].Up(), r.hosts[1].Up(), s.ConnectFailures)
+		if s := r.Stats(); r.Hosts[0].Up() || r.Hosts[1].Up() || s.ConnectFailures["forbidden"] != 2 {
+			t.Errorf("hosts up: %v, %v; failures %v", r.Hosts[0].Up(), r.Hosts[1].Up(), s.ConnectFailures)
 		}
 	})
 }
@@ -121,62 +109,62 @@ func unixBacklog(t *testing.T, backlog int) net.Listener {
 // clients at once are served through a queue of 16, and the host stays up.
 func TestB70FullQueueOfAUnixHostIsAskedAgain(t *testing.T) {
 	const clients = 300
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		ln := unixBacklog(t, 16)
 		path, err := sched.ParseAddr("unix:" + ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := newRig(t, opt, Route{}, path)
+		r := newRig(t, opt, engine.Route{}, path)
 		var all sync.WaitGroup
 		for range clients {
 			all.Go(func() {
-				if got := r.ask(); got != "a" {
+				if got := r.Ask(); got != "a" {
 					t.Errorf("the answer is %q", got)
 				}
 			})
 		}
-		eventually(t, "all clients are there", func() bool { return r.stats().Active == clients })
-		serveOn(t, ln, answer("a"))
+		testkit.Eventually(t, "all clients are there", func() bool { return r.Stats().Active == clients })
+		enginetest.ServeOn(t, ln, answer("a"))
 		all.Wait()
-		r.quiet()
-		if s := r.stats(); !r.hosts[0].Up() || s.Ended["--"] != clients || r.hosts[0].Stats().Failures != 0 {
-			t.Errorf("host up %v, counted %+v", r.hosts[0].Up(), s)
+		r.Quiet()
+		if s := r.Stats(); !r.Hosts[0].Up() || s.Ended["--"] != clients || r.Hosts[0].Stats().Failures != 0 {
+			t.Errorf("host up %v, counted %+v", r.Hosts[0].Up(), s)
 		}
 	})
 }
 
 // A queue that stays full for the connect time is a host that does not answer.
 func TestB70QueueThatStaysFullIsATimeout(t *testing.T) {
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		ln := unixBacklog(t, 0)
 		defer func() { _ = ln.Close() }()
-		dial(t, "unix:"+ln.Addr().String())
-		times := testTimeouts
+		enginetest.Dial(t, "unix:"+ln.Addr().String())
+		times := enginetest.TestTimeouts
 		times.Connect = 300 * time.Millisecond
 		stuck, err := sched.ParseAddr("unix:" + ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := newRig(t, opt, Route{Timeouts: times}, stuck, backendServer(t, answer("b")))
+		r := newRig(t, opt, engine.Route{Timeouts: times}, stuck, enginetest.BackendServer(t, answer("b")))
 		start := time.Now()
-		if got := r.ask(); got != "b" {
+		if got := r.Ask(); got != "b" {
 			t.Errorf("the answer is %q", got)
 		}
 		onTime(t, time.Since(start), times.Connect)
-		if err := r.reported(r.hosts[0]); !errors.Is(err, syscall.ETIMEDOUT) || r.stats().ConnectFailures["timeout"] != 1 {
-			t.Errorf("reported %v, failures %v", err, r.stats().ConnectFailures)
+		if err := r.Reported(r.Hosts[0]); !errors.Is(err, syscall.ETIMEDOUT) || r.Stats().ConnectFailures["timeout"] != 1 {
+			t.Errorf("reported %v, failures %v", err, r.Stats().ConnectFailures)
 		}
 		// A client that gives up meanwhile is let go.
-		r.hosts[1].MarkDown()
-		r.hosts[0].MarkUp()
+		r.Hosts[1].MarkDown()
+		r.Hosts[0].MarkUp()
 		times.Connect = time.Hour
-		r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &Route{Timeouts: times, Table: r.route.Table}})
-		c := r.dial()
-		eventually(t, "it waits for the host", func() bool { return r.hosts[0].Stats().Active == 1 })
-		c.rst()
-		r.quiet()
-		if !r.hosts[0].Up() {
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &engine.Route{Timeouts: times, Table: r.Route.Table}})
+		c := r.Dial()
+		testkit.Eventually(t, "it waits for the host", func() bool { return r.Hosts[0].Stats().Active == 1 })
+		c.Rst()
+		r.Quiet()
+		if !r.Hosts[0].Up() {
 			t.Error("the host is down")
 		}
 	})
@@ -186,23 +174,23 @@ func TestB70QueueThatStaysFullIsATimeout(t *testing.T) {
 // not to blame.
 func TestB72EndOfTotalBlamesNoHost(t *testing.T) {
 	hole := silent(t)
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		for _, connect := range []time.Duration{0, time.Hour} {
-			times := testTimeouts
+			times := enginetest.TestTimeouts
 			times.Connect, times.Total = connect, 200*time.Millisecond
-			r := newRig(t, opt, Route{Timeouts: times}, hole, hole)
+			r := newRig(t, opt, engine.Route{Timeouts: times}, hole, hole)
 			start := time.Now()
-			c := r.dial()
-			c.expectEOF()
+			c := r.Dial()
+			c.ExpectEOF()
 			onTime(t, time.Since(start), times.Total)
 			_ = c.Close()
-			r.quiet()
-			for _, h := range r.hosts {
+			r.Quiet()
+			for _, h := range r.Hosts {
 				if !h.Up() || h.Stats().Failures != 0 {
 					t.Errorf("connect %v: host %s: %+v", connect, h.Name(), h.Stats())
 				}
 			}
-			if s := r.stats(); s.Refused["timeout"] != 1 || s.Ended["sC"] != 1 || s.ConnectFailures["timeout"] != 0 {
+			if s := r.Stats(); s.Refused["timeout"] != 1 || s.Ended["sC"] != 1 || s.ConnectFailures["timeout"] != 0 {
 				t.Errorf("connect %v: counted %+v", connect, s)
 			}
 		}
@@ -213,21 +201,21 @@ func TestB72EndOfTotalBlamesNoHost(t *testing.T) {
 // began afterwards does.
 func TestB73ConnectFromBeforeTheHostCameBack(t *testing.T) {
 	hole := silent(t)
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
-		times := testTimeouts
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		times := enginetest.TestTimeouts
 		times.Connect = 300 * time.Millisecond
-		r := newRig(t, opt, Route{Timeouts: times}, hole)
-		h := r.hosts[0]
+		r := newRig(t, opt, engine.Route{Timeouts: times}, hole)
+		h := r.Hosts[0]
 		for failures, comesBack := range []bool{true, false} {
-			c := r.dial()
-			eventually(t, "the connect is under way", func() bool { return h.Stats().Active == 1 })
+			c := r.Dial()
+			testkit.Eventually(t, "the connect is under way", func() bool { return h.Stats().Active == 1 })
 			if comesBack {
 				h.MarkDown()
 				h.MarkUp()
 			}
-			c.expectEOF()
+			c.ExpectEOF()
 			_ = c.Close()
-			r.quiet()
+			r.Quiet()
 			if h.Up() != comesBack || h.Stats().Failures != uint64(failures+1) {
 				t.Errorf("came back meanwhile: %v; up: %v, failures %d", comesBack, h.Up(), h.Stats().Failures)
 			}
@@ -243,32 +231,32 @@ func TestB74NoConnectionToItself(t *testing.T) {
 		return
 	}
 	from := 20000
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		for _, text := range []string{"127.0.0.1:40000", "[::1]:40000", "0.0.0.0:40000"} {
 			sandbox.LocalPorts(t, 50000, 60000)
-			r := newRig(t, opt, Route{})
+			r := newRig(t, opt, engine.Route{})
 			addr, err := sched.ParseAddr(text)
 			if err != nil {
 				t.Fatal(err)
 			}
 			// The kernel tries the first port of the range first.
 			sandbox.LocalPorts(t, 40000, 40001)
-			route := Route{Timeouts: testTimeouts, Table: r.table(sched.Policy{Scheduler: "roundr"}, addr)}
-			r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &route})
+			route := engine.Route{Timeouts: enginetest.TestTimeouts, Table: r.Table(sched.Policy{Scheduler: "roundr"}, addr)}
+			r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &route})
 			from++
 			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: from}}
-			conn, err := d.Dial("tcp", r.addr)
+			conn, err := d.Dial("tcp", r.Addr)
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := &peer{t, conn}
-			c.send([]byte("?"))
-			c.expectEOF()
+			c := &enginetest.Peer{T: t, Conn: conn}
+			c.Send([]byte("?"))
+			c.ExpectEOF()
 			_ = c.Close()
-			if err := r.reported(r.hosts[0]); !errors.Is(err, syscall.ECONNREFUSED) {
+			if err := r.Reported(r.Hosts[0]); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("%s: reported %v", text, err)
 			}
-			eventually(t, "the host can have its port", func() bool { return bindable(t, addr) })
+			testkit.Eventually(t, "the host can have its port", func() bool { return bindable(t, addr) })
 		}
 	})
 }
@@ -291,22 +279,22 @@ func bindable(t *testing.T, a sched.Addr) bool {
 // A client that was accepted when there is no descriptor for its backend waits, and is
 // served when there is one. No host is to blame.
 func TestB30ClientWaitsForADescriptor(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, answer("a")))
-		if got := r.ask(); got != "a" {
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, answer("a")))
+		if got := r.Ask(); got != "a" {
 			t.Fatalf("the answer is %q", got)
 		}
-		r.quiet()
+		r.Quiet()
 		back := descriptorsLeft(t, 2) // for the client, and for its accept
-		c := r.dial()
-		eventually(t, "a descriptor is missing", func() bool { return r.stats().ConnectFailures["local"] > 0 })
+		c := r.Dial()
+		testkit.Eventually(t, "a descriptor is missing", func() bool { return r.Stats().ConnectFailures["local"] > 0 })
 		back()
-		c.send([]byte("?"))
-		if got := c.rest(); string(got) != "a" {
+		c.Send([]byte("?"))
+		if got := c.Rest(); string(got) != "a" {
 			t.Errorf("the answer is %q", got)
 		}
-		if s := r.stats(); !r.hosts[0].Up() || r.hosts[0].Stats().Failures != 0 || s.Refused["resource"] != 0 {
-			t.Errorf("host up %v, counted %+v", r.hosts[0].Up(), s)
+		if s := r.Stats(); !r.Hosts[0].Up() || r.Hosts[0].Stats().Failures != 0 || s.Refused["resource"] != 0 {
+			t.Errorf("host up %v, counted %+v", r.Hosts[0].Up(), s)
 		}
 	})
 }

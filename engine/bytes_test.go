@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -8,43 +8,45 @@ import (
 	"testing"
 	"time"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
 func TestB01RoundTripsOfRandomSizes(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
-		c := r.dial()
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		c := r.Dial()
 		rng := rand.New(rand.NewPCG(1, 2))
 		for i := range uint64(300) {
 			// Sizes of every order, up to some that no one buffer holds.
-			p := payload(1+rng.IntN(1<<(1+rng.IntN(19))), i)
+			p := enginetest.Payload(1+rng.IntN(1<<(1+rng.IntN(19))), i)
 			var wg sync.WaitGroup
-			wg.Go(func() { c.send(p) })
-			c.expect(p)
+			wg.Go(func() { c.Send(p) })
+			c.Expect(p)
 			wg.Wait()
 		}
-		c.fin()
-		c.expectEOF()
-		r.quiet()
+		c.Fin()
+		c.ExpectEOF()
+		r.Quiet()
 	})
 }
 
 func TestB02ServerSpeaksFirst(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
-			p.send([]byte("220 ready\r\n"))
-			p.expect([]byte("QUIT\r\n"))
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+			p.Send([]byte("220 ready\r\n"))
+			p.Expect([]byte("QUIT\r\n"))
 		}))
 		var times []time.Duration
 		for range 50 {
 			start := time.Now()
-			c := r.dial()
-			c.expect([]byte("220 ready\r\n"))
+			c := r.Dial()
+			c.Expect([]byte("220 ready\r\n"))
 			times = append(times, time.Since(start))
-			c.send([]byte("QUIT\r\n"))
-			c.expectEOF()
+			c.Send([]byte("QUIT\r\n"))
+			c.ExpectEOF()
 			_ = c.Close()
 		}
 		// A greeting that waits for a delayed ACK or a timer takes 40 or 200 ms.
@@ -95,55 +97,55 @@ func TestB07StalledClientGetsAllAndB08StalledBackend(t *testing.T) {
 }
 
 func TestB09StalledReaderHoldsUpNothingElse(t *testing.T) {
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		opt.Loops = 1 // both sessions on one loop
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
 			if one := make([]byte, 1); one[0] == 0 {
 				_, _ = io.ReadFull(p, one)
 				if one[0] == 'S' { // pour into a client that never reads
-					_, _ = p.Write(payload(32<<20, 9))
+					_, _ = p.Write(enginetest.Payload(32<<20, 9))
 					return
 				}
 			}
-			echo(p)
+			enginetest.Echo(p)
 		}))
-		stalled := r.dial()
-		stalled.send([]byte("S"))
-		eventually(t, "the stalled stream has begun", func() bool { return r.hosts[0].Stats().Out > 0 })
-		c := r.dial()
-		c.send([]byte("E"))
+		stalled := r.Dial()
+		stalled.Send([]byte("S"))
+		testkit.Eventually(t, "the stalled stream has begun", func() bool { return r.Hosts[0].Stats().Out > 0 })
+		c := r.Dial()
+		c.Send([]byte("E"))
 		for i := range uint64(200) {
-			p := payload(1000, i)
-			c.send(p)
-			c.expect(p)
+			p := enginetest.Payload(1000, i)
+			c.Send(p)
+			c.Expect(p)
 		}
 	})
 }
 
 func TestB11LargePayloadsBothWaysAtOnce(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		const size = 24 << 20
-		up, down := payload(size, 11), payload(size, 12)
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+		up, down := enginetest.Payload(size, 11), enginetest.Payload(size, 12)
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
 			var wg sync.WaitGroup
-			wg.Go(func() { p.send(down); p.fin() })
-			if got := p.rest(); !bytes.Equal(got, up) {
+			wg.Go(func() { p.Send(down); p.Fin() })
+			if got := p.Rest(); !bytes.Equal(got, up) {
 				t.Errorf("up: %d of %d bytes came, or others", len(got), size)
 			}
 			wg.Wait()
 		}))
-		c := r.dial()
+		c := r.Dial()
 		var wg sync.WaitGroup
-		wg.Go(func() { c.send(up); c.fin() })
-		if got := c.rest(); !bytes.Equal(got, down) {
+		wg.Go(func() { c.Send(up); c.Fin() })
+		if got := c.Rest(); !bytes.Equal(got, down) {
 			t.Errorf("down: %d of %d bytes came, or others", len(got), size)
 		}
 		wg.Wait()
-		r.quiet()
-		if s := r.stats(); s.In != size || s.Out != size || s.Ended["--"] != 1 {
+		r.Quiet()
+		if s := r.Stats(); s.In != size || s.Out != size || s.Ended["--"] != 1 {
 			t.Errorf("counted %d bytes in, %d out, endings %v", s.In, s.Out, s.Ended)
 		}
-		if h := r.hosts[0].Stats(); h.In != size || h.Out != size || h.Picks != 1 {
+		if h := r.Hosts[0].Stats(); h.In != size || h.Out != size || h.Picks != 1 {
 			t.Errorf("the host has %+v", h)
 		}
 	})
@@ -151,79 +153,79 @@ func TestB11LargePayloadsBothWaysAtOnce(t *testing.T) {
 
 func TestB13HalfClosedTimeout(t *testing.T) {
 	const half = 300 * time.Millisecond
-	times := testTimeouts
+	times := enginetest.TestTimeouts
 	times.HalfClosed = half
-	hold := func(p *peer) { _, _ = io.Copy(io.Discard, p.Conn); <-p.t.Context().Done() }
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
+	hold := func(p *enginetest.Peer) { _, _ = io.Copy(io.Discard, p.Conn); <-p.T.Context().Done() }
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		t.Run("the backend stays silent", func(t *testing.T) {
 			t.Parallel()
 			seen := make(chan time.Time, 1)
-			r := newRig(t, opt, Route{Timeouts: times}, backendServer(t, func(p *peer) {
-				p.expectEOF()
+			r := newRig(t, opt, engine.Route{Timeouts: times}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+				p.ExpectEOF()
 				seen <- time.Now()
 				hold(p)
 			}))
-			c := r.dial()
+			c := r.Dial()
 			start := time.Now()
-			c.fin()
+			c.Fin()
 			if passed := (<-seen).Sub(start); passed > half/2 {
 				t.Errorf("the FIN was passed on after %v", passed)
 			}
-			c.expectReset() // an end would look like an empty answer
+			c.ExpectReset() // an end would look like an empty answer
 			onTime(t, time.Since(start), half)
-			r.quiet()
-			if s := r.stats(); s.Ended["sD"] != 1 {
+			r.Quiet()
+			if s := r.Stats(); s.Ended["sD"] != 1 {
 				t.Errorf("endings %v", s.Ended)
 			}
 		})
 		t.Run("each byte restarts it", func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, opt, Route{Timeouts: times}, backendServer(t, func(p *peer) {
-				p.expectEOF()
+			r := newRig(t, opt, engine.Route{Timeouts: times}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+				p.ExpectEOF()
 				tick := time.NewTicker(half / 3)
 				defer tick.Stop()
 				for range 6 {
 					<-tick.C
-					p.send([]byte("x"))
+					p.Send([]byte("x"))
 				}
 			}))
-			c := r.dial()
-			c.fin()
-			c.expect([]byte("xxxxxx"))
-			c.expectEOF()
+			c := r.Dial()
+			c.Fin()
+			c.Expect([]byte("xxxxxx"))
+			c.ExpectEOF()
 		})
 		t.Run("an operator ends it", func(t *testing.T) {
 			t.Parallel()
 			ended := make(chan struct{})
-			r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
-				p.send([]byte("half an ans"))
-				p.expectEOF()
+			r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+				p.Send([]byte("half an ans"))
+				p.ExpectEOF()
 				close(ended)
-				<-p.t.Context().Done()
+				<-p.T.Context().Done()
 			}))
-			c := r.dial()
-			c.fin()
-			c.expect([]byte("half an ans"))
+			c := r.Dial()
+			c.Fin()
+			c.Expect([]byte("half an ans"))
 			<-ended
-			if n := r.e.EndSessions(func(string, *sched.Host) bool { return true }); n != 1 {
+			if n := r.E.EndSessions(func(string, *sched.Host) bool { return true }); n != 1 {
 				t.Errorf("%d sessions ended, want 1", n)
 			}
-			c.expectReset()
+			c.ExpectReset()
 		})
 		t.Run("the client stays silent", func(t *testing.T) {
 			t.Parallel()
 			gone := make(chan time.Duration, 1)
-			r := newRig(t, opt, Route{Timeouts: times}, backendServer(t, func(p *peer) {
+			r := newRig(t, opt, engine.Route{Timeouts: times}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
 				start := time.Now()
-				p.fin()
-				p.expectReset()
+				p.Fin()
+				p.ExpectReset()
 				gone <- time.Since(start)
 			}))
-			c := r.dial()
-			c.expectEOF()
+			c := r.Dial()
+			c.ExpectEOF()
 			onTime(t, <-gone, half)
-			r.quiet()
-			if s := r.stats(); s.Ended["cD"] != 1 {
+			r.Quiet()
+			if s := r.Stats(); s.Ended["cD"] != 1 {
 				t.Errorf("endings %v", s.Ended)
 			}
 		})
@@ -243,14 +245,14 @@ func onTime(t *testing.T, took, want time.Duration) {
 }
 
 func TestB15OneByteWritesArriveAtOnce(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
-		c := r.dial()
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		c := r.Dial()
 		var times []time.Duration
 		for i := range 100 {
 			start := time.Now()
-			c.send([]byte{byte(i)})
-			c.expect([]byte{byte(i)})
+			c.Send([]byte{byte(i)})
+			c.Expect([]byte{byte(i)})
 			times = append(times, time.Since(start))
 		}
 		if m := median(times); m > 10*time.Millisecond {
@@ -260,9 +262,9 @@ func TestB15OneByteWritesArriveAtOnce(t *testing.T) {
 		times = times[:0]
 		for range 20 {
 			start := time.Now()
-			c.send([]byte("a"))
-			c.send([]byte("b"))
-			c.expect([]byte("ab"))
+			c.Send([]byte("a"))
+			c.Send([]byte("b"))
+			c.Expect([]byte("ab"))
 			times = append(times, time.Since(start))
 		}
 		if m := median(times); m > 10*time.Millisecond {
@@ -311,50 +313,50 @@ func TestB19ClientResetClosesBackend(t *testing.T) {
 }
 
 func TestB14AllIsBackWhereItWas(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		big := payload(2<<20, 14)
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
-			p.send(big)
-			echo(p)
+	eachMode(t, func(t *testing.T, opt setup) {
+		big := enginetest.Payload(2<<20, 14)
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+			p.Send(big)
+			enginetest.Echo(p)
 		}))
 		before := testkit.OpenFDs()
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
 				for range 10 {
-					c := r.dial()
-					c.expect(big)
-					c.send([]byte("x"))
-					c.fin()
-					c.expect([]byte("x"))
-					c.expectEOF()
+					c := r.Dial()
+					c.Expect(big)
+					c.Send([]byte("x"))
+					c.Fin()
+					c.Expect([]byte("x"))
+					c.ExpectEOF()
 					_ = c.Close()
 				}
 			})
 		}
 		wg.Wait()
-		r.quiet()
-		for _, l := range r.e.Snapshot().Loops {
+		r.Quiet()
+		for _, l := range r.E.Snapshot().Loops {
 			if l.Active != 0 {
 				t.Errorf("a loop has %d sessions", l.Active)
 			}
 		}
-		eventually(t, "descriptors are back", func() bool {
-			return testkit.OpenFDs()-r.pipeFDs() <= before
+		testkit.Eventually(t, "descriptors are back", func() bool {
+			return testkit.OpenFDs()-r.PipeFDs() <= before
 		})
-		if got := r.stats().Sessions; got != 80 {
+		if got := r.Stats().Sessions; got != 80 {
 			t.Errorf("%d sessions counted, want 80", got)
 		}
 	})
 }
 
 func TestB61AddressFamilies(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		dir := t.TempDir()
 		backends := map[string]sched.Addr{
-			"v4":   backendServer(t, echo),
-			"v6":   serveOn(t, listenOn(t, "tcp6", "[::1]:0"), echo),
-			"unix": serveOn(t, listenOn(t, "unix", dir+"/backend.sock"), echo),
+			"v4":   enginetest.BackendServer(t, enginetest.Echo),
+			"v6":   enginetest.ServeOn(t, enginetest.ListenOn(t, "tcp6", "[::1]:0"), enginetest.Echo),
+			"unix": enginetest.ServeOn(t, enginetest.ListenOn(t, "unix", dir+"/backend.sock"), enginetest.Echo),
 		}
 		listens := map[string]string{
 			"v4": "127.0.0.1:0", "v6": "[::1]:0", "any": "*:0", "any4": "0.0.0.0:0", "unix": "unix:" + dir + "/front.sock",
@@ -362,20 +364,20 @@ func TestB61AddressFamilies(t *testing.T) {
 		for from, listen := range listens {
 			for to, addr := range backends {
 				t.Run(from+" to "+to, func(t *testing.T) {
-					r := newRig(t, opt, Route{}, addr)
-					r.apply(Service{Name: "web", Listen: []string{listen}, Route: r.route})
-					bound := r.e.Listeners()[0].Addr
-					for _, target := range reachable(from, bound) {
-						c := dial(t, target)
-						p := payload(200<<10, 61)
+					r := newRig(t, opt, engine.Route{}, addr)
+					r.Apply(engine.Service{Name: "web", Listen: []string{listen}, Route: r.Route})
+					bound := r.E.Listeners()[0].Addr
+					for _, target := range enginetest.Reachable(from, bound) {
+						c := enginetest.Dial(t, target)
+						p := enginetest.Payload(200<<10, 61)
 						var wg sync.WaitGroup
-						wg.Go(func() { c.send(p); c.fin() })
-						c.expect(p)
-						c.expectEOF()
+						wg.Go(func() { c.Send(p); c.Fin() })
+						c.Expect(p)
+						c.ExpectEOF()
 						wg.Wait()
 						_ = c.Close()
 					}
-					r.quiet()
+					r.Quiet()
 				})
 			}
 		}

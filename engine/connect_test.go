@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -15,53 +15,47 @@ import (
 	"testing"
 	"time"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
 // answer is a backend that says its name to who asks.
-func answer(name string) func(*peer) {
-	return func(p *peer) {
-		p.expect([]byte("?"))
-		p.send([]byte(name))
+func answer(name string) func(*enginetest.Peer) {
+	return func(p *enginetest.Peer) {
+		p.Expect([]byte("?"))
+		p.Send([]byte(name))
 	}
 }
 
-// ask asks and returns the answer.
-func (r *rig) ask() string {
-	r.t.Helper()
-	c := r.dial()
-	defer func() { _ = c.Close() }()
-	c.send([]byte("?"))
-	return string(c.rest())
-}
-
 func TestB22RefusedBackendIsPassedOver(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, deadAddr(t), deadAddr(t), backendServer(t, answer("c")))
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.DeadAddr(t), enginetest.DeadAddr(t), enginetest.BackendServer(t, answer("c")))
 		for range 5 {
-			if got := r.ask(); got != "c" {
+			if got := r.Ask(); got != "c" {
 				t.Fatalf("the answer is %q", got)
 			}
 		}
-		r.quiet()
-		s := r.stats()
+		r.Quiet()
+		s := r.Stats()
 		if s.ConnectFailures["refused"] == 0 || s.Redispatches == 0 || s.Ended["--"] != 5 {
 			t.Errorf("counted %+v", s)
 		}
 		for i, want := range []bool{false, false, true} {
-			if r.hosts[i].Up() != want {
+			if r.Hosts[i].Up() != want {
 				t.Errorf("host %d: up is %v", i, !want)
 			}
 		}
 		// Both transitions were reported, once each.
 		for range 2 {
-			f := <-r.e.Failures()
+			f := <-r.E.Failures()
 			if !errors.Is(f.Err, syscall.ECONNREFUSED) {
 				t.Errorf("reported %v", f.Err)
 			}
 		}
 		select {
-		case f := <-r.e.Failures():
+		case f := <-r.E.Failures():
 			t.Errorf("reported once more: %v", f.Err)
 		default:
 		}
@@ -69,24 +63,24 @@ func TestB22RefusedBackendIsPassedOver(t *testing.T) {
 }
 
 func TestB23EachHostAtMostOnceAndTheCapIsExact(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		for tries := range 4 {
 			var dead []sched.Addr
 			for range 7 {
-				dead = append(dead, deadAddr(t))
+				dead = append(dead, enginetest.DeadAddr(t))
 			}
-			r := newRig(t, opt, Route{Tries: tries}, dead...)
-			c := r.dial()
-			c.send([]byte("?"))
-			c.expectEOF()
+			r := newRig(t, opt, engine.Route{Tries: tries}, dead...)
+			c := r.Dial()
+			c.Send([]byte("?"))
+			c.ExpectEOF()
 			_ = c.Close()
-			r.quiet()
+			r.Quiet()
 			want := uint64(tries)
 			if tries == 0 {
 				want = 7
 			}
 			var picks uint64
-			for _, h := range r.hosts {
+			for _, h := range r.Hosts {
 				n := h.Stats().Picks
 				picks += n
 				if n > 1 {
@@ -107,10 +101,10 @@ func TestB71LargeDeadGroup(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs all of 127.0.0.0/8")
 	}
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		const n = 2000
 		opt.Loops = 1
-		_, port, err := net.SplitHostPort(listenLoopback(t).Addr().String())
+		_, port, err := net.SplitHostPort(enginetest.ListenLoopback(t).Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,14 +116,14 @@ func TestB71LargeDeadGroup(t *testing.T) {
 			}
 			dead = append(dead, addr)
 		}
-		r := newRig(t, opt, Route{}, dead...)
-		hosts := r.hosts
-		well := &Route{Table: r.table(sched.Policy{}, backendServer(t, echo)), Timeouts: testTimeouts}
-		r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.route}, Service{Name: "well", Listen: []string{"127.0.0.1:0"}, Route: well})
-		var ping *peer
-		for _, l := range r.e.Listeners() {
+		r := newRig(t, opt, engine.Route{}, dead...)
+		hosts := r.Hosts
+		well := &engine.Route{Table: r.Table(sched.Policy{}, enginetest.BackendServer(t, enginetest.Echo)), Timeouts: enginetest.TestTimeouts}
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.Route}, engine.Service{Name: "well", Listen: []string{"127.0.0.1:0"}, Route: well})
+		var ping *enginetest.Peer
+		for _, l := range r.E.Listeners() {
 			if l.Service == "well" {
-				ping = dial(t, l.Addr)
+				ping = enginetest.Dial(t, l.Addr)
 			}
 		}
 		stop, pings := make(chan struct{}), make(chan time.Duration)
@@ -137,8 +131,8 @@ func TestB71LargeDeadGroup(t *testing.T) {
 			worst := time.Duration(0)
 			for {
 				began := time.Now()
-				ping.send([]byte("."))
-				ping.expect([]byte("."))
+				ping.Send([]byte("."))
+				ping.Expect([]byte("."))
 				worst = max(worst, time.Since(began))
 				select {
 				case <-stop:
@@ -149,10 +143,10 @@ func TestB71LargeDeadGroup(t *testing.T) {
 			}
 		}()
 		for client, want := range []uint64{n, n + 3} {
-			c := r.dial()
-			c.expectEOF()
+			c := r.Dial()
+			c.ExpectEOF()
 			_ = c.Close()
-			r.quiet()
+			r.Quiet()
 			picks := uint64(0)
 			for _, h := range hosts {
 				picks += h.Stats().Picks
@@ -174,29 +168,29 @@ func TestB71LargeDeadGroup(t *testing.T) {
 // B24: with tries="1" a refused connect is the end, and a clean one, although
 // the client's bytes were never read. B28: so is a service without hosts.
 func TestB24FailOverOffAndB28NoHostCloseCleanly(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		for name, test := range map[string]struct {
 			tries  int
 			hosts  []sched.Addr
 			reason string
 		}{
-			"fail-over off": {1, []sched.Addr{deadAddr(t), backendServer(t, echo)}, "no_host"},
-			"all refuse":    {0, []sched.Addr{deadAddr(t), deadAddr(t)}, "no_host"},
+			"fail-over off": {1, []sched.Addr{enginetest.DeadAddr(t), enginetest.BackendServer(t, enginetest.Echo)}, "no_host"},
+			"all refuse":    {0, []sched.Addr{enginetest.DeadAddr(t), enginetest.DeadAddr(t)}, "no_host"},
 			"no group":      {0, nil, "no_group"},
 		} {
-			r := newRig(t, opt, Route{Tries: test.tries}, test.hosts...)
+			r := newRig(t, opt, engine.Route{Tries: test.tries}, test.hosts...)
 			start := time.Now()
-			c := r.dial()
-			c.send([]byte("a request"))
-			c.expectEOF()
+			c := r.Dial()
+			c.Send([]byte("a request"))
+			c.ExpectEOF()
 			if took := time.Since(start); took > time.Second {
 				t.Errorf("%s: closed after %v", name, took)
 			}
 			_ = c.Close()
-			r.quiet()
-			s := r.stats()
+			r.Quiet()
+			s := r.Stats()
 			told := map[string]uint64{}
-			r.e.Refused(func(service, reason string, clients uint64) { told[service+" "+reason] = clients })
+			r.E.Refused(func(service, reason string, clients uint64) { told[service+" "+reason] = clients })
 			if s.Refused[test.reason] != 1 || s.Ended["SC"] != 1 || len(told) != 1 || told["web "+test.reason] != 1 {
 				t.Errorf("%s: counted %v, %v, and told %v", name, s.Refused, s.Ended, told)
 			}
@@ -205,24 +199,24 @@ func TestB24FailOverOffAndB28NoHostCloseCleanly(t *testing.T) {
 }
 
 func TestB28AllDownIsALastResort(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, answer("a")), backendServer(t, answer("b")))
-		for _, h := range r.hosts {
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, answer("a")), enginetest.BackendServer(t, answer("b")))
+		for _, h := range r.Hosts {
 			h.MarkDown()
 		}
-		if got := r.ask(); got != "a" && got != "b" {
+		if got := r.Ask(); got != "a" && got != "b" {
 			t.Errorf("the answer is %q", got)
 		}
-		for _, h := range r.hosts {
+		for _, h := range r.Hosts {
 			if h.Up() {
 				t.Errorf("host %s is shown as up", h.Name())
 			}
 		}
-		refusing := Route{Timeouts: testTimeouts, Table: r.table(sched.Policy{Scheduler: "roundr", Refuse: true}, r.hosts[0].Addr())}
-		r.hosts[2].MarkDown()
-		r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &refusing})
-		c := r.dial()
-		c.expectEOF()
+		refusing := engine.Route{Timeouts: enginetest.TestTimeouts, Table: r.Table(sched.Policy{Scheduler: "roundr", Refuse: true}, r.Hosts[0].Addr())}
+		r.Hosts[2].MarkDown()
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &refusing})
+		c := r.Dial()
+		c.ExpectEOF()
 	})
 }
 
@@ -246,7 +240,7 @@ func silent(t *testing.T) sched.Addr {
 		d := net.Dialer{Timeout: 100 * time.Millisecond}
 		c, err := d.Dial("tcp", addr.String())
 		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-			return addrOf(t, &addr)
+			return enginetest.AddrOf(t, &addr)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -259,29 +253,29 @@ func silent(t *testing.T) sched.Addr {
 
 func TestB27ConnectTimeout(t *testing.T) {
 	hole := silent(t)
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
-		times := testTimeouts
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		times := enginetest.TestTimeouts
 		times.Connect = 300 * time.Millisecond
-		r := newRig(t, opt, Route{Timeouts: times}, hole, backendServer(t, answer("b")))
+		r := newRig(t, opt, engine.Route{Timeouts: times}, hole, enginetest.BackendServer(t, answer("b")))
 		start := time.Now()
-		if got := r.ask(); got != "b" {
+		if got := r.Ask(); got != "b" {
 			t.Fatalf("the answer is %q", got)
 		}
 		onTime(t, time.Since(start), times.Connect)
-		if r.hosts[0].Up() || r.stats().ConnectFailures["timeout"] != 1 {
-			t.Errorf("counted %+v", r.stats())
+		if r.Hosts[0].Up() || r.Stats().ConnectFailures["timeout"] != 1 {
+			t.Errorf("counted %+v", r.Stats())
 		}
 		// The total bounds the connects together.
 		times.Connect, times.Total = time.Hour, 300*time.Millisecond
-		late := Route{Timeouts: times, Table: r.table(sched.Policy{Scheduler: "roundr"}, hole)}
-		r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &late})
+		late := engine.Route{Timeouts: times, Table: r.Table(sched.Policy{Scheduler: "roundr"}, hole)}
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &late})
 		start = time.Now()
-		c := r.dial()
-		c.expectEOF()
+		c := r.Dial()
+		c.ExpectEOF()
 		onTime(t, time.Since(start), times.Total)
 		_ = c.Close()
-		r.quiet()
-		if s := r.stats(); s.Refused["timeout"]+s.Refused["no_host"] != 1 {
+		r.Quiet()
+		if s := r.Stats(); s.Refused["timeout"]+s.Refused["no_host"] != 1 {
 			t.Errorf("counted %v", s.Refused)
 		}
 	})
@@ -289,10 +283,10 @@ func TestB27ConnectTimeout(t *testing.T) {
 
 // B29: a connect that fails at once, without an event.
 func TestB29ImmediateFailure(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		gone := sched.UnixAddr(t.TempDir() + "/nobody.sock")
-		r := newRig(t, opt, Route{}, gone, gone, gone, backendServer(t, answer("d")))
-		if got := r.ask(); got != "d" {
+		r := newRig(t, opt, engine.Route{}, gone, gone, gone, enginetest.BackendServer(t, answer("d")))
+		if got := r.Ask(); got != "d" {
 			t.Errorf("the answer is %q", got)
 		}
 	})
@@ -300,14 +294,14 @@ func TestB29ImmediateFailure(t *testing.T) {
 
 func TestB31ClientResetCancelsConnect(t *testing.T) {
 	hole := silent(t)
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, hole)
-		c := r.dial()
-		eventually(t, "the connect is under way", func() bool { return r.hosts[0].Stats().Active == 1 })
-		c.rst()
-		r.quiet()
-		if s := r.stats(); s.Ended["CC"] != 1 || !r.hosts[0].Up() {
-			t.Errorf("endings %v, host up %v", s.Ended, r.hosts[0].Up())
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, hole)
+		c := r.Dial()
+		testkit.Eventually(t, "the connect is under way", func() bool { return r.Hosts[0].Stats().Active == 1 })
+		c.Rst()
+		r.Quiet()
+		if s := r.Stats(); s.Ended["CC"] != 1 || !r.Hosts[0].Up() {
+			t.Errorf("endings %v, host up %v", s.Ended, r.Hosts[0].Up())
 		}
 	})
 }
@@ -316,37 +310,37 @@ func TestB31ClientResetCancelsConnect(t *testing.T) {
 // backend has answered arrives after it has.
 func TestB32FINAndB33BytesBeforeTheConnect(t *testing.T) {
 	hole := silent(t)
-	eachMode(t, func(t *testing.T, opt Options) {
-		times := testTimeouts
+	eachMode(t, func(t *testing.T, opt setup) {
+		times := enginetest.TestTimeouts
 		times.Connect = 200 * time.Millisecond
-		early := payload(100<<10, 33)
+		early := enginetest.Payload(100<<10, 33)
 		got := make(chan []byte, 1)
-		r := newRig(t, opt, Route{Timeouts: times}, hole, backendServer(t, func(p *peer) {
-			got <- p.rest()
-			p.send([]byte("thanks"))
+		r := newRig(t, opt, engine.Route{Timeouts: times}, hole, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+			got <- p.Rest()
+			p.Send([]byte("thanks"))
 		}))
-		c := r.dial()
-		c.send(early)
-		c.fin()
+		c := r.Dial()
+		c.Send(early)
+		c.Fin()
 		if g := <-got; !bytes.Equal(g, early) {
 			t.Errorf("%d of %d bytes came, or others", len(g), len(early))
 		}
-		c.expect([]byte("thanks"))
-		c.expectEOF()
+		c.Expect([]byte("thanks"))
+		c.ExpectEOF()
 	})
 }
 
 // B34: once a byte was sent to a host, the client never gets another.
 func TestB34NoOtherHostAfterTheFirstByte(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		var second atomic.Int64
-		r := newRig(t, opt, Route{},
-			backendServer(t, func(p *peer) { p.expect([]byte("?")); p.rst() }),
-			backendServer(t, func(*peer) { second.Add(1) }))
-		c := r.dial()
-		c.send([]byte("?"))
-		c.expectReset()
-		r.quiet()
+		r := newRig(t, opt, engine.Route{},
+			enginetest.BackendServer(t, func(p *enginetest.Peer) { p.Expect([]byte("?")); p.Rst() }),
+			enginetest.BackendServer(t, func(*enginetest.Peer) { second.Add(1) }))
+		c := r.Dial()
+		c.Send([]byte("?"))
+		c.ExpectReset()
+		r.Quiet()
 		if second.Load() != 0 {
 			t.Error("the second host was contacted")
 		}
@@ -355,22 +349,22 @@ func TestB34NoOtherHostAfterTheFirstByte(t *testing.T) {
 
 func TestB35SessionsCountFromThePickOn(t *testing.T) {
 	hole := silent(t)
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{})
-		route := Route{Timeouts: testTimeouts, Table: r.table(sched.Policy{Scheduler: "leastc"}, hole, hole, hole, hole)}
-		r.apply(Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &route})
-		r.addr = r.e.Listeners()[0].Addr
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{})
+		route := engine.Route{Timeouts: enginetest.TestTimeouts, Table: r.Table(sched.Policy{Scheduler: "leastc"}, hole, hole, hole, hole)}
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &route})
+		r.Addr = r.E.Listeners()[0].Addr
 		for range 40 {
-			r.dial()
+			r.Dial()
 		}
-		eventually(t, "all are on their way", func() bool {
+		testkit.Eventually(t, "all are on their way", func() bool {
 			n := int64(0)
-			for _, h := range r.hosts {
+			for _, h := range r.Hosts {
 				n += h.Stats().Active
 			}
 			return n == 40
 		})
-		for _, h := range r.hosts {
+		for _, h := range r.Hosts {
 			if n := h.Stats().Active; n != 10 {
 				t.Errorf("host %s has %d sessions, want 10", h.Name(), n)
 			}
@@ -379,27 +373,27 @@ func TestB35SessionsCountFromThePickOn(t *testing.T) {
 }
 
 func TestB53ListenersComeAndGo(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
-		first := r.addr
-		c := r.dial()
-		c.send([]byte("x"))
-		c.expect([]byte("x"))
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		first := r.Addr
+		c := r.Dial()
+		c.Send([]byte("x"))
+		c.Expect([]byte("x"))
 		two := []string{"127.0.0.1:0", "127.0.0.1:0"}
-		r.apply(Service{Name: "web", Listen: two, Route: r.route})
+		r.Apply(engine.Service{Name: "web", Listen: two, Route: r.Route})
 		var second string
-		for _, l := range r.e.Listeners() {
+		for _, l := range r.E.Listeners() {
 			if l.Addr != first {
 				second = l.Addr
 			}
 		}
-		d := dial(t, second)
-		d.send([]byte("y"))
-		d.expect([]byte("y"))
+		d := enginetest.Dial(t, second)
+		d.Send([]byte("y"))
+		d.Expect([]byte("y"))
 		// The first stays through a change of the route, both go with the plan.
-		r.apply(Service{Name: "web", Listen: two, Route: &Route{Table: r.route.Table, Timeouts: testTimeouts}})
-		dial(t, first)
-		r.apply()
+		r.Apply(engine.Service{Name: "web", Listen: two, Route: &engine.Route{Table: r.Route.Table, Timeouts: enginetest.TestTimeouts}})
+		enginetest.Dial(t, first)
+		r.Apply()
 		for _, addr := range []string{first, second} {
 			if c, err := net.Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("%s still answers: %v", addr, err)
@@ -409,23 +403,23 @@ func TestB53ListenersComeAndGo(t *testing.T) {
 			}
 		}
 		// The sessions do not notice.
-		for _, p := range []*peer{c, d} {
-			p.send([]byte("z"))
-			p.expect([]byte("z"))
+		for _, p := range []*enginetest.Peer{c, d} {
+			p.Send([]byte("z"))
+			p.Expect([]byte("z"))
 		}
 	})
 }
 
 // A plan that cannot be served changes nothing and says why.
 func TestApplyRefusesWhatCannotBe(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
-		taken := listenLoopback(t)
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		taken := enginetest.ListenLoopback(t)
 		defer func() { _ = taken.Close() }()
-		err := r.e.Apply(Plan{Services: []Service{
-			{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.route},
-			{Name: "mail", Listen: []string{taken.Addr().String()}, Route: r.route},
-			{Name: "news", Listen: []string{"127.0.0.1:70000"}, Route: r.route},
+		err := r.E.Apply(engine.Plan{Services: []engine.Service{
+			{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.Route},
+			{Name: "mail", Listen: []string{taken.Addr().String()}, Route: r.Route},
+			{Name: "news", Listen: []string{"127.0.0.1:70000"}, Route: r.Route},
 		}})
 		if err == nil {
 			t.Fatal("a port in use was accepted")
@@ -437,59 +431,59 @@ func TestApplyRefusesWhatCannotBe(t *testing.T) {
 			}
 		}
 		// The running plan is untouched.
-		if l := r.e.Listeners(); len(l) != 1 || l[0].Addr != r.addr {
+		if l := r.E.Listeners(); len(l) != 1 || l[0].Addr != r.Addr {
 			t.Errorf("listeners are %v", l)
 		}
-		c := r.dial()
-		c.send([]byte("x"))
-		c.expect([]byte("x"))
+		c := r.Dial()
+		c.Send([]byte("x"))
+		c.Expect([]byte("x"))
 		// An engine of our own would share the port silently.
-		other, err := New(opt)
+		other, err := opt.start(opt.Options)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = other.Close() }()
-		if err := other.Apply(Plan{Services: []Service{{Name: "web", Listen: []string{r.addr}, Route: r.route}}}); !errors.Is(err, syscall.EADDRINUSE) {
+		if err := other.Apply(engine.Plan{Services: []engine.Service{{Name: "web", Listen: []string{r.Addr}, Route: r.Route}}}); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("a second engine on the same port: %v", err)
 		}
 	})
 }
 
 func TestB54Drain(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		t.Run("sessions finish", func(t *testing.T) {
-			r := newRig(t, opt, Route{}, backendServer(t, echo))
-			c := r.dial()
-			c.send([]byte("x"))
-			c.expect([]byte("x"))
+			r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+			c := r.Dial()
+			c.Send([]byte("x"))
+			c.Expect([]byte("x"))
 			drained := make(chan error, 1)
-			go func() { drained <- r.e.Drain(within(t)) }()
-			eventually(t, "the listener refuses", func() bool {
-				other, err := net.Dial("tcp", r.addr)
+			go func() { drained <- r.E.Drain(enginetest.Within(t)) }()
+			testkit.Eventually(t, "the listener refuses", func() bool {
+				other, err := net.Dial("tcp", r.Addr)
 				if err == nil {
 					_ = other.Close()
 				}
 				return errors.Is(err, syscall.ECONNREFUSED)
 			})
-			c.send([]byte("y"))
-			c.expect([]byte("y"))
-			c.fin()
-			c.expectEOF()
+			c.Send([]byte("y"))
+			c.Expect([]byte("y"))
+			c.Fin()
+			c.ExpectEOF()
 			if err := <-drained; err != nil {
 				t.Errorf("drain: %v", err)
 			}
 		})
 		t.Run("the deadline closes the rest", func(t *testing.T) {
-			r := newRig(t, opt, Route{}, backendServer(t, echo))
-			c := r.dial()
-			c.send([]byte("x"))
-			c.expect([]byte("x"))
+			r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+			c := r.Dial()
+			c.Send([]byte("x"))
+			c.Expect([]byte("x"))
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			if err := r.e.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			if err := r.E.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("drain: %v", err)
 			}
-			_ = c.SetReadDeadline(time.Now().Add(patience))
+			_ = c.SetReadDeadline(time.Now().Add(testkit.Patience))
 			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("the session goes on: %v", err)
 			}
@@ -500,41 +494,41 @@ func TestB54Drain(t *testing.T) {
 // A session that is closed with bytes on the way ends by a reset: after a clean
 // end the reader would take what it has for all there was.
 func TestB54LostBytesAreNoCleanEnd(t *testing.T) {
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { _, _ = p.Write(make([]byte, 32<<20)) }))
-		c := r.dial()
-		r.standstill()
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) { _, _ = p.Write(make([]byte, 32<<20)) }))
+		c := r.Dial()
+		r.Standstill()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := r.e.Drain(ctx); !errors.Is(err, context.Canceled) {
+		if err := r.E.Drain(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("drain: %v", err)
 		}
-		c.expectReset()
+		c.ExpectReset()
 	})
 }
 
 func TestB25HostThatIsDownGetsNoClient(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		var met atomic.Int64
-		r := newRig(t, opt, Route{}, backendServer(t, answer("a")), backendServer(t, func(*peer) { met.Add(1) }), backendServer(t, answer("c")))
-		r.hosts[1].MarkDown()
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, answer("a")), enginetest.BackendServer(t, func(*enginetest.Peer) { met.Add(1) }), enginetest.BackendServer(t, answer("c")))
+		r.Hosts[1].MarkDown()
 		for range 50 {
-			if got := r.ask(); got != "a" && got != "c" {
+			if got := r.Ask(); got != "a" && got != "c" {
 				t.Fatalf("the answer is %q", got)
 			}
 		}
-		if n := r.hosts[1].Stats().Picks; n != 0 || met.Load() != 0 {
+		if n := r.Hosts[1].Stats().Picks; n != 0 || met.Load() != 0 {
 			t.Errorf("the host was picked %d times and met %d clients", n, met.Load())
 		}
 	})
 }
 
 func TestB57IdleTimeout(t *testing.T) {
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
-		times := testTimeouts
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		times := enginetest.TestTimeouts
 		times.Idle = 800 * time.Millisecond
-		r := newRig(t, opt, Route{Timeouts: times}, backendServer(t, echo))
-		c := r.dial()
+		r := newRig(t, opt, engine.Route{Timeouts: times}, enginetest.BackendServer(t, enginetest.Echo))
+		c := r.Dial()
 		// Bytes restart it. A busy machine may be late with them.
 		tick := time.NewTicker(times.Idle / 4)
 		defer tick.Stop()
@@ -542,13 +536,13 @@ func TestB57IdleTimeout(t *testing.T) {
 		for range 6 {
 			<-tick.C
 			sent = time.Now()
-			c.send([]byte("x"))
-			c.expect([]byte("x"))
+			c.Send([]byte("x"))
+			c.Expect([]byte("x"))
 		}
-		c.expectEOF()
+		c.ExpectEOF()
 		onTime(t, time.Since(sent), times.Idle)
-		r.quiet()
-		if s := r.stats(); s.Ended["cD"] != 1 {
+		r.Quiet()
+		if s := r.Stats(); s.Ended["cD"] != 1 {
 			t.Errorf("endings %v", s.Ended)
 		}
 	})
@@ -557,43 +551,43 @@ func TestB57IdleTimeout(t *testing.T) {
 // At the session limit clients wait in the kernel's queue and are served as
 // soon as there is room.
 func TestSessionLimit(t *testing.T) {
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		opt.MaxSessions = 4
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
-		var first []*peer
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		var first []*enginetest.Peer
 		for range 4 {
-			c := r.dial()
-			c.send([]byte("x"))
-			c.expect([]byte("x"))
+			c := r.Dial()
+			c.Send([]byte("x"))
+			c.Expect([]byte("x"))
 			first = append(first, c)
 		}
-		waiting := r.dial()
-		waiting.send([]byte("w"))
+		waiting := r.Dial()
+		waiting.Send([]byte("w"))
 		_ = waiting.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 		if _, err := waiting.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("the fifth session was served: %v", err)
 		}
-		if n := r.stats().Active; n != 4 {
+		if n := r.Stats().Active; n != 4 {
 			t.Errorf("%d sessions, want 4", n)
 		}
 		_ = first[0].Close()
-		waiting.expect([]byte("w"))
+		waiting.Expect([]byte("w"))
 	})
 }
 
 // Sessions of one service end with their counters right, whatever ends them,
 // with many at once.
 func TestManyShortSessions(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		reply := payload(18<<10, 5)
-		serve := func(p *peer) { p.expect([]byte("GET")); p.send(reply) }
-		r := newRig(t, opt, Route{}, backendServer(t, serve), backendServer(t, serve), backendServer(t, serve))
+	eachMode(t, func(t *testing.T, opt setup) {
+		reply := enginetest.Payload(18<<10, 5)
+		serve := func(p *enginetest.Peer) { p.Expect([]byte("GET")); p.Send(reply) }
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, serve), enginetest.BackendServer(t, serve), enginetest.BackendServer(t, serve))
 		const clients, each = 32, 40
 		var wg sync.WaitGroup
 		for range clients {
 			wg.Go(func() {
 				for range each {
-					c, err := net.Dial("tcp", r.addr)
+					c, err := net.Dial("tcp", r.Addr)
 					if err != nil {
 						t.Error(err)
 						return
@@ -608,8 +602,8 @@ func TestManyShortSessions(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		r.quiet()
-		s := r.stats()
+		r.Quiet()
+		s := r.Stats()
 		if s.Sessions != clients*each || s.Ended["--"] != clients*each || s.Out != clients*each*uint64(len(reply)) {
 			t.Errorf("counted %+v", s)
 		}

@@ -1,25 +1,25 @@
 // Package engine is the data plane: it accepts clients, picks a host for each
 // and moves bytes until both sides have ended.
 //
-// [New] starts the event loops, [Engine.Apply] tells them what to serve,
-// [Engine.Drain] takes leave of the clients and [Engine.Close] ends the loops.
-// A plan is declarative: the engine finds the difference to the one before,
-// opens what is new before it closes what is gone, and touches no session and
-// no listener that stays.
+// This package is the contract: [Engine] and what it takes and tells. Package native
+// makes an engine. [Engine.Apply] tells it what to serve, [Engine.Drain] takes leave of
+// the clients and [Engine.Close] ends it. A plan is declarative: the engine finds the
+// difference to the one before, opens what is new before it closes what is gone, and
+// touches no session and no listener that stays.
 //
-// On Linux one loop a core owns its listeners (SO_REUSEPORT), sessions, pipes
-// and timers; it takes no lock and starts no goroutine. On other systems, and
-// with the build tag portable, a session has one goroutine a direction. The
-// exported API and what a client sees are the same.
+// There are two engines, and a client sees no difference. On Linux one event loop a core
+// owns its listeners, sessions, pipes and timers. On other systems, and with the build
+// tag portable, a session has one goroutine a direction. The tests of this package hold
+// both to the contract.
 //
-// Limits: Apply, Drain and Close are for one caller at a time; everything else
-// may be called from anywhere. The engine decides nothing about health: it
-// marks a host down at its first failed connect and says so on
-// [Engine.Failures].
+// Limits: the engine decides nothing about health. It marks a host down at its first
+// failed connect and says so on [Engine.Failures].
 package engine
 
 import (
+	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/txlb/txlb/sched"
@@ -47,8 +47,6 @@ type Options struct {
 	Loops       int        // event loops; 0: one a CPU
 	Splice      SpliceMode // Linux only
 	Ring        RingMode   // Linux only
-	ringFrom    int        // sends from which on a batch goes through the ring; 0: what pays
-	governor    governor   // of the loops' goroutines; none: what pays
 	PipeSize    int        // bytes that a pipe should hold; 0: 1 MiB
 	PipeMemory  int64      // bytes that all pipes together may hold; 0: 256 MiB
 	MaxSessions int        // sessions at once; 0: no limit. At the limit, accepting pauses
@@ -102,37 +100,59 @@ type LoopStats struct {
 	Awake   time.Duration // how long this loop's goroutine was not asleep
 }
 
-const (
-	defaultPipeSize   = 1 << 20
-	defaultPipeMemory = 256 << 20
-	defaultBacklog    = 4096
-	// failureQueue is how many reports wait for the director; further ones
-	// are dropped, and its scan of the hosts finds what they said.
-	failureQueue = 1024
-	// notSent is TCP_NOTSENT_LOWAT: how many bytes may wait in the kernel that
-	// TCP has not sent yet. More would only move a queue from the source's
-	// buffer to ours.
-	notSent = 128 << 10
-)
+// Engine serves plans. Apply, Drain and Close are for one
+// caller at a time; every other method may be called from any goroutine.
+type Engine interface {
+	// Apply makes the engine serve p. New listeners are opened before anything
+	// else; if one of them cannot be, nothing changes and the error names each
+	// such address and its service.
+	Apply(p Plan) error
+	// Drain takes leave: the listeners close and the sessions go on. On Linux what
+	// waits in their queues is accepted first; who has to wait for room is served as
+	// sessions end. It returns nil once the last has ended; when ctx ends before, it
+	// closes those that are left and returns ctx's error. The engine accepts nothing
+	// afterwards.
+	Drain(ctx context.Context) error
+	// Close ends every session. It is done when it returns.
+	Close() error
 
-// withDefaults fills in what is 0.
-func (o Options) withDefaults(cpus int) (Options, error) {
-	if o.Loops < 0 || o.PipeSize < 0 || o.PipeMemory < 0 || o.MaxSessions < 0 || o.Backlog < 0 {
-		return o, errors.New("engine: an option is negative")
-	}
-	if o.Loops == 0 {
-		o.Loops = cpus
-	}
-	if o.PipeSize == 0 {
-		o.PipeSize = defaultPipeSize
-	}
-	if o.PipeMemory == 0 {
-		o.PipeMemory = defaultPipeMemory
-	}
-	if o.Backlog == 0 {
-		o.Backlog = defaultBacklog
-	}
-	return o, nil
+	// Listeners returns the addresses in use. It never waits for a change.
+	Listeners() []Listener
+	// Snapshot returns the counters. It never waits for a session or a change.
+	Snapshot() Snapshot
+	// Refused calls yield with every service that has rejected clients, a reason and
+	// how many it were for that, since the service was first there. It never waits
+	// for a session or a change, and allocates nothing.
+	Refused(yield func(service, reason string, clients uint64))
+	// Failures returns the channel on which a host's way from up to down is
+	// reported. Reports that nobody takes in time are dropped.
+	Failures() <-chan Failure
+	// NoRing tells why the loops send by a system call each although they might
+	// have used a ring; nil if they have one, or were told not to. It is nil on the
+	// portable engine.
+	NoRing() error
+
+	// Sessions returns the sessions that which picks out, the oldest first, but no
+	// more than most; 0 is no limit. Which of them are left out is not defined. host
+	// is nil for a client that has none. which may be called by several goroutines at
+	// the same moment, and sessions wait for it: it must be quick and call nothing of
+	// the engine. Sessions does not wait for a change or a drain. It is no picture of
+	// one moment: a session that begins or ends meanwhile may be in it or not. A
+	// closed engine has no sessions.
+	Sessions(most int, which func(service string, host *sched.Host) bool) []SessionInfo
+	// FindByLocal returns the sessions whose connection to the backend has this
+	// address on our side, which is what the backend sees as its peer. There may be
+	// several: the kernel uses a port again for connections to other addresses.
+	FindByLocal(local netip.AddrPort) []SessionInfo
+	// EndSessions ends the sessions that which picks out, as an operator's kill, and
+	// returns how many those were; for which see Sessions. Where bytes are on the way
+	// to a side, that side gets a reset. On Linux the sessions have ended when it
+	// returns, on the portable engine they have been told to. It does not wait for a
+	// change or a drain.
+	EndSessions(which func(service string, host *sched.Host) bool) int
+	// EndSession ends one session as EndSessions does. It returns false if there is
+	// none with that ID any more.
+	EndSession(id uint64) (ended bool)
 }
 
 // ErrClosed is returned by calls on an engine that is closed or draining.

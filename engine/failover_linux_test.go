@@ -1,6 +1,4 @@
-//go:build !portable
-
-package engine
+package engine_test
 
 import (
 	"errors"
@@ -12,46 +10,50 @@ import (
 	"testing"
 	"time"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/engine/internal/loops"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
 // resetter accepts and resets at once, as a process does that dies with
 // connections in its queue.
 func resetter(t *testing.T, count *atomic.Int64) sched.Addr {
-	return backendServer(t, func(p *peer) {
+	return enginetest.BackendServer(t, func(p *enginetest.Peer) {
 		count.Add(1)
-		p.rst()
+		p.Rst()
 	})
 }
 
 // A backend that resets the connection before a byte has moved costs the client
 // nothing: it gets another host, with every byte it sent, and its end.
 func TestB22ResetBeforeTheFirstByteFailsOver(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachLoopMode(t, func(t *testing.T, opt setup) {
 		var resets atomic.Int64
-		request := payload(200<<10, 22)
-		r := newRig(t, opt, Route{}, resetter(t, &resets), resetter(t, &resets), backendServer(t, func(p *peer) {
-			p.expect(request)
-			p.expectEOF()
-			p.send([]byte("thanks"))
+		request := enginetest.Payload(200<<10, 22)
+		r := newRig(t, opt, engine.Route{}, resetter(t, &resets), resetter(t, &resets), enginetest.BackendServer(t, func(p *enginetest.Peer) {
+			p.Expect(request)
+			p.ExpectEOF()
+			p.Send([]byte("thanks"))
 		}))
 		sessions := 0
-		for ; sessions < 30 || sessions < 3000 && r.stats().ConnectFailures["dropped"] == 0; sessions++ {
-			r.hosts[0].MarkUp()
-			r.hosts[1].MarkUp()
-			c := r.dial()
+		for ; sessions < 30 || sessions < 3000 && r.Stats().ConnectFailures["dropped"] == 0; sessions++ {
+			r.Hosts[0].MarkUp()
+			r.Hosts[1].MarkUp()
+			c := r.Dial()
 			// What is sent to a host before it resets is lost with it, and so
 			// is the right to another: send when the resets have been.
-			eventually(t, "the session is with the last host", func() bool { return r.hosts[2].Stats().Active == 1 })
+			testkit.Eventually(t, "the session is with the last host", func() bool { return r.Hosts[2].Stats().Active == 1 })
 			var wg sync.WaitGroup
-			wg.Go(func() { c.send(request); c.fin() })
-			c.expect([]byte("thanks"))
-			c.expectEOF()
+			wg.Go(func() { c.Send(request); c.Fin() })
+			c.Expect([]byte("thanks"))
+			c.ExpectEOF()
 			wg.Wait()
 			_ = c.Close()
-			r.quiet()
+			r.Quiet()
 		}
-		s := r.stats()
+		s := r.Stats()
 		if s.Ended["--"] != uint64(sessions) || s.ConnectFailures["dropped"] == 0 || resets.Load() == 0 || s.ConnectFailures["dropped"]+s.ConnectFailures["refused"] != uint64(resets.Load()) {
 			t.Errorf("%d resets, counted %+v", resets.Load(), s)
 		}
@@ -61,44 +63,44 @@ func TestB22ResetBeforeTheFirstByteFailsOver(t *testing.T) {
 // A host that resets while bytes are on the way to it loses them, but no
 // session ever hangs: the client is served by the next host or gets a reset.
 func TestResetWhileTheRequestIsOnTheWay(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachLoopMode(t, func(t *testing.T, opt setup) {
 		var resets atomic.Int64
-		request := payload(200<<10, 23)
-		r := newRig(t, opt, Route{}, resetter(t, &resets), resetter(t, &resets), backendServer(t, func(p *peer) {
-			p.expect(request)
-			p.expectEOF()
-			p.send([]byte("thanks"))
+		request := enginetest.Payload(200<<10, 23)
+		r := newRig(t, opt, engine.Route{}, resetter(t, &resets), resetter(t, &resets), enginetest.BackendServer(t, func(p *enginetest.Peer) {
+			p.Expect(request)
+			p.ExpectEOF()
+			p.Send([]byte("thanks"))
 		}))
 		for range 100 {
-			c := r.dial()
+			c := r.Dial()
 			_, _ = c.Write(request)
 			_ = c.Conn.(*net.TCPConn).CloseWrite()
-			_ = c.SetReadDeadline(time.Now().Add(patience))
+			_ = c.SetReadDeadline(time.Now().Add(testkit.Patience))
 			if got, err := io.ReadAll(c); string(got) != "thanks" && !errors.Is(err, syscall.ECONNRESET) {
 				t.Fatalf("got %q, %v", got, err)
 			}
 			_ = c.Close()
-			r.quiet()
+			r.Quiet()
 		}
 	})
 }
 
 // With no other host the client gets the reset.
 func TestB18ResetBeforeTheFirstByteWithNoOtherHost(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachLoopMode(t, func(t *testing.T, opt setup) {
 		var resets atomic.Int64
-		r := newRig(t, opt, Route{}, resetter(t, &resets))
+		r := newRig(t, opt, engine.Route{}, resetter(t, &resets))
 		// A reset that is quicker than the loop looks like a refused connect,
 		// and the client gets a clean end.
-		eventually(t, "a reset comes after the connect", func() bool {
-			r.hosts[0].MarkUp()
-			c, err := net.Dial("tcp", r.addr)
+		testkit.Eventually(t, "a reset comes after the connect", func() bool {
+			r.Hosts[0].MarkUp()
+			c, err := net.Dial("tcp", r.Addr)
 			if err != nil {
-				return errors.Is(err, syscall.ECONNRESET) && r.stats().Ended["SD"] > 0
+				return errors.Is(err, syscall.ECONNRESET) && r.Stats().Ended["SD"] > 0
 			}
 			defer func() { _ = c.Close() }()
 			_, err = c.Read(make([]byte, 1))
-			return errors.Is(err, syscall.ECONNRESET) && r.stats().Ended["SD"] > 0
+			return errors.Is(err, syscall.ECONNRESET) && r.Stats().Ended["SD"] > 0
 		})
 	})
 }
@@ -109,7 +111,7 @@ func TestB18ResetBeforeTheFirstByteWithNoOtherHost(t *testing.T) {
 func BenchmarkKilledServer(b *testing.B) {
 	for name, greets := range map[string]bool{"server speaks first": true, "client speaks first": false} {
 		b.Run(name, func(b *testing.B) {
-			e, err := New(Options{Loops: 2})
+			e, err := loops.New(engine.Options{Loops: 2})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -129,7 +131,7 @@ func BenchmarkKilledServer(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if err := e.Apply(Plan{Services: []Service{{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &Route{Table: table, Timeouts: testTimeouts}}}}); err != nil {
+			if err := e.Apply(engine.Plan{Services: []engine.Service{{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &engine.Route{Table: table, Timeouts: enginetest.TestTimeouts}}}}); err != nil {
 				b.Fatal(err)
 			}
 			var stop atomic.Bool

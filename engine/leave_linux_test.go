@@ -1,6 +1,4 @@
-//go:build !portable
-
-package engine
+package engine_test
 
 import (
 	"context"
@@ -11,6 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/engine/internal/loops"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -18,19 +20,19 @@ import (
 // as those of TCP are.
 func TestB75UnixListenersSpreadTheirSessions(t *testing.T) {
 	const clients, loops = 200, 4
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachLoopMode(t, func(t *testing.T, opt setup) {
 		opt.Loops = loops
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
 		path := "unix:" + t.TempDir() + "/s"
-		r.apply(Service{Name: "web", Listen: []string{path}, Route: r.route})
+		r.Apply(engine.Service{Name: "web", Listen: []string{path}, Route: r.Route})
 		for range clients {
-			c := dial(t, path)
-			c.send([]byte("x"))
-			c.expect([]byte("x"))
+			c := enginetest.Dial(t, path)
+			c.Send([]byte("x"))
+			c.Expect([]byte("x"))
 		}
 		var active []int64
 		sum := int64(0)
-		for _, l := range r.e.Snapshot().Loops {
+		for _, l := range r.E.Snapshot().Loops {
 			active = append(active, l.Active)
 			sum += l.Active
 		}
@@ -42,33 +44,36 @@ func TestB75UnixListenersSpreadTheirSessions(t *testing.T) {
 
 // full is a rig with as many sessions as there may be, and clients that wait in
 // the queue of a listener.
-func full(t *testing.T, opt Options, listen string, waiting int) (r *rig, held, queued []*peer) {
+func full(t *testing.T, opt setup, listen string, waiting int) (r *enginetest.Rig, held, queued []*enginetest.Peer) {
 	t.Helper()
 	opt.MaxSessions = 4
-	r = newRig(t, opt, Route{}, backendServer(t, echo))
-	r.apply(Service{Name: "web", Listen: []string{listen}, Route: r.route})
-	addr := r.e.Listeners()[0].Addr
+	r = newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+	r.Apply(engine.Service{Name: "web", Listen: []string{listen}, Route: r.Route})
+	addr := r.E.Listeners()[0].Addr
 	for range opt.MaxSessions {
-		c := dial(t, addr)
-		c.send([]byte("x"))
-		c.expect([]byte("x"))
+		c := enginetest.Dial(t, addr)
+		c.Send([]byte("x"))
+		c.Expect([]byte("x"))
 		held = append(held, c)
 	}
 	for range waiting {
-		c := dial(t, addr)
-		c.send([]byte("q"))
+		c := enginetest.Dial(t, addr)
+		c.Send([]byte("q"))
 		queued = append(queued, c)
 	}
 	return r, held, queued
 }
 
+// leaving returns how many sockets of listeners still serve their queues.
+func leaving(r *enginetest.Rig) int { return r.E.(*loops.Engine).Leaving() }
+
 // makeRoom ends as many sessions as clients wait, and looks that these are served.
-func makeRoom(held, queued []*peer) {
+func makeRoom(held, queued []*enginetest.Peer) {
 	for i := range queued {
 		_ = held[i].Close()
 	}
 	for _, c := range queued {
-		c.expect([]byte("q"))
+		c.Expect([]byte("q"))
 		_ = c.Close()
 	}
 }
@@ -78,19 +83,19 @@ func makeRoom(held, queued []*peer) {
 func TestListenerThatGoesServesItsQueueAtTheLimit(t *testing.T) {
 	for _, listen := range []string{"127.0.0.1:0", "unix:"} {
 		t.Run(listen, func(t *testing.T) {
-			eachMode(t, func(t *testing.T, opt Options) {
+			eachLoopMode(t, func(t *testing.T, opt setup) {
 				if listen == "unix:" {
 					listen = "unix:" + t.TempDir() + "/s"
 					defer func() { listen = "unix:" }()
 				}
 				r, held, queued := full(t, opt, listen, 3)
 				start := time.Now()
-				r.apply()
+				r.Apply()
 				if took := time.Since(start); took > 2*time.Second {
 					t.Errorf("the change took %v", took)
 				}
 				makeRoom(held, queued)
-				eventually(t, "the sockets are closed", func() bool { return r.e.leavers.Load() == 0 })
+				testkit.Eventually(t, "the sockets are closed", func() bool { return leaving(r) == 0 })
 			})
 		})
 	}
@@ -99,11 +104,11 @@ func TestListenerThatGoesServesItsQueueAtTheLimit(t *testing.T) {
 // So it is while the engine drains, which waits for them; at its deadline they are
 // let go.
 func TestDrainServesTheQueueAtTheLimit(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachLoopMode(t, func(t *testing.T, opt setup) {
 		r, held, queued := full(t, opt, "127.0.0.1:0", 3)
 		drained := make(chan error, 1)
-		go func() { drained <- r.e.Drain(within(t)) }()
-		eventually(t, "the listener leaves", func() bool { return r.e.leavers.Load() > 0 })
+		go func() { drained <- r.E.Drain(enginetest.Within(t)) }()
+		testkit.Eventually(t, "the listener leaves", func() bool { return leaving(r) > 0 })
 		makeRoom(held, queued)
 		_ = held[3].Close()
 		if err := <-drained; err != nil {
@@ -113,11 +118,11 @@ func TestDrainServesTheQueueAtTheLimit(t *testing.T) {
 		r, _, queued = full(t, opt, "127.0.0.1:0", 3)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := r.e.Drain(ctx); !errors.Is(err, context.Canceled) {
+		if err := r.E.Drain(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("drain: %v", err)
 		}
 		for _, c := range queued {
-			_ = c.SetReadDeadline(time.Now().Add(patience))
+			_ = c.SetReadDeadline(time.Now().Add(testkit.Patience))
 			if n, err := c.Read(make([]byte, 1)); n > 0 || !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("a client that waits got %d bytes, %v", n, err)
 			}
@@ -127,19 +132,19 @@ func TestDrainServesTheQueueAtTheLimit(t *testing.T) {
 
 // A listener that went can come back while its queue is still served.
 func TestListenerComesBackWhileItLeaves(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachLoopMode(t, func(t *testing.T, opt setup) {
 		r, held, queued := full(t, opt, "127.0.0.1:0", 1)
-		addr := r.e.Listeners()[0].Addr
-		r.apply()
-		r.apply(Service{Name: "web", Listen: []string{addr}, Route: r.route})
+		addr := r.E.Listeners()[0].Addr
+		r.Apply()
+		r.Apply(engine.Service{Name: "web", Listen: []string{addr}, Route: r.Route})
 		makeRoom(held, queued)
 		for _, c := range held {
 			_ = c.Close()
 		}
-		eventually(t, "the old sockets are closed", func() bool { return r.e.leavers.Load() == 0 })
-		c := dial(t, addr)
-		c.send([]byte("n"))
-		c.expect([]byte("n"))
+		testkit.Eventually(t, "the old sockets are closed", func() bool { return leaving(r) == 0 })
+		c := enginetest.Dial(t, addr)
+		c.Send([]byte("n"))
+		c.Expect([]byte("n"))
 	})
 }
 
@@ -147,26 +152,26 @@ func TestListenerComesBackWhileItLeaves(t *testing.T) {
 // many as its queue can hold. Here each session brings the next client, because
 // the host is the listener itself.
 func TestCrowdKeepsNoListenerOpen(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachLoopMode(t, func(t *testing.T, opt setup) {
 		opt.Loops, opt.Backlog = 1, 16
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
 		path := t.TempDir() + "/s"
-		route := Route{Timeouts: testTimeouts, Table: r.table(sched.Policy{Scheduler: "roundr"}, sched.UnixAddr(path+"2"))}
-		r.apply(Service{Name: "web", Listen: []string{"unix:" + path}, Route: &route})
+		route := engine.Route{Timeouts: enginetest.TestTimeouts, Table: r.Table(sched.Policy{Scheduler: "roundr"}, sched.UnixAddr(path+"2"))}
+		r.Apply(engine.Service{Name: "web", Listen: []string{"unix:" + path}, Route: &route})
 		if err := os.Link(path, path+"2"); err != nil { // a name that stays
 			t.Fatal(err)
 		}
-		svc := r.e.serving.Load().services["web"]
-		sessions := func() uint64 { return svc.counts[0].sessions.Load() }
-		c := dial(t, "unix:"+path)
-		eventually(t, "the crowd is there", func() bool { return sessions() > 10 })
+		host := r.Hosts[len(r.Hosts)-1]
+		sessions := func() uint64 { return host.Stats().Picks }
+		c := enginetest.Dial(t, "unix:"+path)
+		testkit.Eventually(t, "the crowd is there", func() bool { return sessions() > 10 })
 		before := sessions()
-		r.apply()
+		r.Apply()
 		// Some come before the loop is told.
 		if n := sessions() - before; n > 1000 {
 			t.Errorf("%d sessions were accepted by a listener that goes", n)
 		}
 		_ = c.Close()
-		eventually(t, "all end", func() bool { return svc.counts[0].active.Load() == 0 })
+		testkit.Eventually(t, "all end", func() bool { return host.Stats().Active == 0 })
 	})
 }

@@ -1,38 +1,40 @@
-package engine
+package engine_test
 
 import (
 	"net"
 	"os"
 	"testing"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A UNIX listener that goes leaves a file that has taken the place of its own.
 func TestListenerLeavesItsSuccessorsFile(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		for name, goes := range map[string]func(*rig){
-			"by a change": func(r *rig) { r.apply() },
-			"by a drain": func(r *rig) {
-				if err := r.e.Drain(within(r.t)); err != nil {
-					r.t.Error(err)
+	eachMode(t, func(t *testing.T, opt setup) {
+		for name, goes := range map[string]func(*enginetest.Rig){
+			"by a change": func(r *enginetest.Rig) { r.Apply() },
+			"by a drain": func(r *enginetest.Rig) {
+				if err := r.E.Drain(enginetest.Within(r.T)); err != nil {
+					r.T.Error(err)
 				}
 			},
-			"at the end": func(r *rig) {
-				if err := r.e.Close(); err != nil {
-					r.t.Error(err)
+			"at the end": func(r *enginetest.Rig) {
+				if err := r.E.Close(); err != nil {
+					r.T.Error(err)
 				}
 			},
 		} {
 			for _, replaced := range []bool{true, false} {
 				path := t.TempDir() + "/s"
-				r := newRig(t, opt, Route{}, backendServer(t, echo))
-				r.apply(Service{Name: "web", Listen: []string{"unix:" + path}, Route: r.route})
+				r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+				r.Apply(engine.Service{Name: "web", Listen: []string{"unix:" + path}, Route: r.Route})
 				if replaced {
 					if err := os.Remove(path); err != nil {
 						t.Fatal(err)
 					}
-					serveOn(t, listenOn(t, "unix", path), echo)
+					enginetest.ServeOn(t, enginetest.ListenOn(t, "unix", path), enginetest.Echo)
 				}
 				goes(r)
 				c, err := net.Dial("unix", path)
@@ -50,21 +52,21 @@ func TestListenerLeavesItsSuccessorsFile(t *testing.T) {
 // At the session limit, a client that was accepted already when its listener goes
 // is served as soon as there is room.
 func TestClientAtTheLimitOutlivesItsListener(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		opt.MaxSessions = 1
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
-		first := r.dial()
-		first.send([]byte("x"))
-		first.expect([]byte("x"))
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		first := r.Dial()
+		first.Send([]byte("x"))
+		first.Expect([]byte("x"))
 		before := testkit.OpenFDs()
-		second := r.dial()
-		second.send([]byte("y"))
+		second := r.Dial()
+		second.Send([]byte("y"))
 		// The portable engine holds it in its hands, the loops leave it in the queue.
-		if len(r.e.Snapshot().Loops) == 0 {
-			eventually(t, "it is accepted", func() bool { return testkit.OpenFDs() == before+2 })
+		if len(r.E.Snapshot().Loops) == 0 {
+			testkit.Eventually(t, "it is accepted", func() bool { return testkit.OpenFDs() == before+2 })
 		}
-		r.apply()
+		r.Apply()
 		_ = first.Close()
-		second.expect([]byte("y"))
+		second.Expect([]byte("y"))
 	})
 }

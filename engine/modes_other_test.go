@@ -1,9 +1,9 @@
-//go:build !linux || portable
+//go:build !linux
 
-package engine
+package engine_test
 
-// modes are all ways in which bytes can be moved: there is one.
-var modes = map[string]Options{"portable": {}}
+// loopModes is empty: event loops are for Linux.
+var loopModes map[string]setup
 
 // longModes are left out by go test -short.
 var longModes []string

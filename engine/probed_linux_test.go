@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"fmt"
@@ -7,26 +7,30 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // TCP's keep-alive runs on both sides of a half-closed session: a client that
 // has gone without a word is found out long before the timeout.
 func TestHalfClosedSessionsAreProbed(t *testing.T) {
 	t.Parallel()
-	ended := make(chan *peer, 1)
-	times := testTimeouts
+	ended := make(chan *enginetest.Peer, 1)
+	times := enginetest.TestTimeouts
 	times.KeepAlive = time.Minute
-	r := newRig(t, Options{Loops: 1}, Route{Timeouts: times}, backendServer(t, func(p *peer) {
-		p.expectEOF()
+	r := newRig(t, onLoops(engine.Options{Loops: 1}), engine.Route{Timeouts: times}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+		p.ExpectEOF()
 		ended <- p
-		<-p.t.Context().Done()
+		<-p.T.Context().Done()
 	}))
-	c := r.dial()
-	c.fin()
+	c := r.Dial()
+	c.Fin()
 	b := <-ended
 	// The engine's socket is the other end of each connection.
-	for what, p := range map[string]*peer{"client": c, "backend": b} {
-		eventually(t, "keep-alive runs toward the "+what, func() bool {
+	for what, p := range map[string]*enginetest.Peer{"client": c, "backend": b} {
+		testkit.Eventually(t, "keep-alive runs toward the "+what, func() bool {
 			return probed(t, p.RemoteAddr(), p.LocalAddr())
 		})
 	}

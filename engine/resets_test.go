@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"errors"
@@ -8,6 +8,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A host that resets its clients before the first byte of an answer is counted
@@ -17,38 +21,38 @@ func TestResetsBeforeTheFirstByteMakeAHostSuspect(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs all of 127.0.0.0/8")
 	}
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		// As PostgreSQL does with what it does not understand.
-		r := newRig(t, opt, Route{Tries: 1}, backendServer(t, func(p *peer) {
+		r := newRig(t, opt, engine.Route{Tries: 1}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
 			var word [4]byte
 			if _, err := p.Read(word[:]); err != nil {
 				return
 			}
 			switch string(word[:]) {
 			case "good":
-				p.send([]byte("answer"))
+				p.Send([]byte("answer"))
 			case "late": // it resets, but has answered
-				p.send([]byte("answer"))
-				p.expect([]byte("?"))
-				p.rst()
+				p.Send([]byte("answer"))
+				p.Expect([]byte("?"))
+				p.Rst()
 			case "quit":
 			default:
-				p.rst()
+				p.Rst()
 			}
 		}))
 		visit := func(from, word string) {
-			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
-			conn, err := d.Dial("tcp", r.addr)
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: testkit.Patience}
+			conn, err := d.Dial("tcp", r.Addr)
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := &peer{t, conn}
-			c.send([]byte(word))
+			c := &enginetest.Peer{T: t, Conn: conn}
+			c.Send([]byte(word))
 			if word == "late" {
-				c.expect([]byte("answer"))
-				c.send([]byte("?"))
+				c.Expect([]byte("answer"))
+				c.Send([]byte("?"))
 			}
-			_ = c.SetReadDeadline(time.Now().Add(patience))
+			_ = c.SetReadDeadline(time.Now().Add(testkit.Patience))
 			for err == nil {
 				_, err = c.Read(make([]byte, 100))
 			}
@@ -56,7 +60,7 @@ func TestResetsBeforeTheFirstByteMakeAHostSuspect(t *testing.T) {
 				t.Errorf("%s from %s ends with %v", word, from, err)
 			}
 			_ = c.Close()
-			r.quiet()
+			r.Quiet()
 		}
 		for i, test := range []struct {
 			visits  string
@@ -73,8 +77,8 @@ func TestResetsBeforeTheFirstByteMakeAHostSuspect(t *testing.T) {
 				visit("127.0.0."+v[:1], v[1:])
 			}
 			select {
-			case f := <-r.e.Failures():
-				if !f.Suspect || f.Host != r.hosts[0] || !test.suspect {
+			case f := <-r.E.Failures():
+				if !f.Suspect || f.Host != r.Hosts[0] || !test.suspect {
 					t.Errorf("after %d: reported %+v", i, f)
 				}
 			default:
@@ -83,7 +87,7 @@ func TestResetsBeforeTheFirstByteMakeAHostSuspect(t *testing.T) {
 				}
 			}
 		}
-		if s := r.hosts[0].Stats(); s.EarlyResets != 5+1+3+3+4+2 || s.Failures != 0 || !s.Up {
+		if s := r.Hosts[0].Stats(); s.EarlyResets != 5+1+3+3+4+2 || s.Failures != 0 || !s.Up {
 			t.Errorf("counted %+v", s)
 		}
 	})

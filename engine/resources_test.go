@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
@@ -44,17 +47,17 @@ func memAvailable(t *testing.T) int64 {
 // machine; pipes stay within their bound; the others are served as before.
 func TestB10StalledReadersCostBoundedMemory(t *testing.T) {
 	const readers, bound, pipeMemory = 500, 1536 << 10, 64 << 20
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		opt.PipeMemory = pipeMemory
 		stop := make(chan struct{})
 		defer close(stop)
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
 			one := make([]byte, 1)
 			if _, err := io.ReadFull(p, one); err != nil {
 				return
 			}
 			if one[0] != 'S' {
-				echo(p)
+				enginetest.Echo(p)
 				return
 			}
 			// What waits in the backend's own queue is not the engine's.
@@ -66,29 +69,29 @@ func TestB10StalledReadersCostBoundedMemory(t *testing.T) {
 				}
 			}
 		}))
-		asker := r.dial()
-		asker.send([]byte("E"))
+		asker := r.Dial()
+		asker.Send([]byte("E"))
 		// What others on the machine take meanwhile can only make it look
 		// worse, so the best of three counts.
 		var costs []int64
 		for range 3 {
 			quick := p99(asker)
 			before := memAvailable(t)
-			clients := make([]*peer, readers)
+			clients := make([]*enginetest.Peer, readers)
 			for i := range clients {
-				clients[i] = r.dial()
-				clients[i].send([]byte("S"))
+				clients[i] = r.Dial()
+				clients[i].Send([]byte("S"))
 			}
-			r.standstill()
+			r.Standstill()
 			cost := (before - memAvailable(t)) / readers
 			slow := p99(asker)
-			if pipes := r.pipeFDs() / 2; pipes*defaultPipeSize > pipeMemory {
+			if pipes := r.PipeFDs() / 2; pipes*core.DefaultPipeSize > pipeMemory {
 				t.Errorf("%d pipes are open, more than %d bytes", pipes, pipeMemory)
 			}
 			for _, c := range clients {
-				c.rst()
+				c.Rst()
 			}
-			eventually(t, "the stalled sessions end", func() bool { return r.stats().Active == 1 })
+			testkit.Eventually(t, "the stalled sessions end", func() bool { return r.Stats().Active == 1 })
 			costs = append(costs, cost)
 			if cost <= bound && slow <= 2*quick+5*time.Millisecond {
 				t.Logf("a stalled reader costs %d KiB; p99 %v before, %v beside them", cost>>10, quick, slow)
@@ -100,26 +103,13 @@ func TestB10StalledReadersCostBoundedMemory(t *testing.T) {
 	})
 }
 
-// standstill waits until no byte moves any more.
-func (r *rig) standstill() {
-	r.t.Helper()
-	last, since := uint64(0), time.Now()
-	eventually(r.t, "the streams stand still", func() bool {
-		if n := r.stats().Out; n != last {
-			last, since = n, time.Now()
-		}
-		// Bytes are published once a second.
-		return last > 0 && time.Since(since) > 1500*time.Millisecond
-	})
-}
-
 // p99 returns the 99th percentile of 300 round trips to an echo.
-func p99(p *peer) time.Duration {
+func p99(p *enginetest.Peer) time.Duration {
 	var times []time.Duration
 	for i := range 300 {
 		start := time.Now()
-		p.send([]byte{byte(i)})
-		p.expect([]byte{byte(i)})
+		p.Send([]byte{byte(i)})
+		p.Expect([]byte{byte(i)})
 		times = append(times, time.Since(start))
 	}
 	slices.Sort(times)
@@ -128,12 +118,19 @@ func p99(p *peer) time.Duration {
 
 // B21: sessions that wait for something use no processor.
 func TestB21NoBusyLoop(t *testing.T) {
+	for name, opt := range modesToTest {
+		if name == "auto" || name == "portable" {
+			t.Run(name, func(t *testing.T) { noBusyLoop(t, opt) })
+		}
+	}
+}
+
+func noBusyLoop(t *testing.T, opt setup) {
 	const each, window = 100, 5 * time.Second
-	opt := Options{Loops: 2}
 	// A processor to spare, as the program has, or the runtime's own monitor
 	// does not come to rest.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(opt.Loops + 1))
-	r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
 		kind := make([]byte, 1)
 		if _, err := io.ReadFull(p, kind); err != nil {
 			return
@@ -142,7 +139,7 @@ func TestB21NoBusyLoop(t *testing.T) {
 		case 'S': // the client never reads
 			_, _ = p.Write(make([]byte, 8<<20))
 		case 'B': // the backend ends and waits for the client
-			p.fin()
+			p.Fin()
 		}
 		_, _ = io.Copy(io.Discard, struct{ io.Reader }{p})
 		if kind[0] == 'H' { // the client has ended and waits for the backend
@@ -150,17 +147,17 @@ func TestB21NoBusyLoop(t *testing.T) {
 		}
 	}))
 	for range each {
-		r.dial() // says nothing
+		r.Dial() // says nothing
 		for _, kind := range []string{"S", "B", "H"} {
-			c := r.dial()
-			c.send([]byte(kind))
+			c := r.Dial()
+			c.Send([]byte(kind))
 			if kind == "H" {
-				c.fin()
+				c.Fin()
 			}
 		}
 	}
-	eventually(t, "all are there", func() bool { return r.stats().Active == 4*each && r.stats().In == 3*each })
-	r.standstill()
+	testkit.Eventually(t, "all are there", func() bool { return r.Stats().Active == 4*each && r.Stats().In == 3*each })
+	r.Standstill()
 	// What is done once, as the options that a session gets after a while, is no
 	// busy loop: the best of three windows counts.
 	var used [3]time.Duration
@@ -188,10 +185,10 @@ func cpuTime(t *testing.T) time.Duration {
 // B64: a thousand reloads, each with hosts and a listener that come and go,
 // lose no client and leave nothing behind.
 func TestB64ThousandReloads(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		backends := []sched.Addr{backendServer(t, answer("a")), backendServer(t, answer("b")), backendServer(t, answer("c"))}
-		r := newRig(t, opt, Route{}, backends...)
-		all, goroutines := r.hosts, runtime.NumGoroutine()
+	eachMode(t, func(t *testing.T, opt setup) {
+		backends := []sched.Addr{enginetest.BackendServer(t, answer("a")), enginetest.BackendServer(t, answer("b")), enginetest.BackendServer(t, answer("c"))}
+		r := newRig(t, opt, engine.Route{}, backends...)
+		all, goroutines := r.Hosts, runtime.NumGoroutine()
 		plan := func(i int) {
 			hosts := append([]*sched.Host{sched.NewHost(fmt.Sprint("new", i), backends[i%3])}, all[:1+i%3]...)
 			var members []sched.Member
@@ -206,7 +203,7 @@ func TestB64ThousandReloads(t *testing.T) {
 			if i%2 == 1 {
 				listen = append(listen, "127.0.0.1:0")
 			}
-			r.apply(Service{Name: "web", Listen: listen, Route: &Route{Table: table, Timeouts: testTimeouts}})
+			r.Apply(engine.Service{Name: "web", Listen: listen, Route: &engine.Route{Table: table, Timeouts: enginetest.TestTimeouts}})
 		}
 		plan(0)
 		stop := make(chan struct{})
@@ -219,7 +216,7 @@ func TestB64ThousandReloads(t *testing.T) {
 						return
 					default:
 					}
-					c, err := net.Dial("tcp", r.addr)
+					c, err := net.Dial("tcp", r.Addr)
 					if err != nil {
 						t.Errorf("a client was refused: %v", err)
 						return
@@ -236,30 +233,20 @@ func TestB64ThousandReloads(t *testing.T) {
 		for i := range 50 { // what grows once has grown then
 			plan(i)
 		}
-		fds, heap := testkit.OpenFDs()-r.pipeFDs(), heapBytes()
+		fds, heap := testkit.OpenFDs()-r.PipeFDs(), heapBytes()
 		for i := range 1000 {
 			plan(i)
 		}
 		close(stop)
 		clients.Wait()
 		plan(0)
-		r.quiet()
-		eventually(t, "descriptors are back", func() bool { return testkit.OpenFDs()-r.pipeFDs() <= fds })
+		r.Quiet()
+		testkit.Eventually(t, "descriptors are back", func() bool { return testkit.OpenFDs()-r.PipeFDs() <= fds })
 		if grown := heapBytes() - heap; grown > 512<<10 {
 			t.Errorf("the heap has grown by %d bytes", grown)
 		}
-		eventually(t, "goroutines are back", func() bool { return runtime.NumGoroutine() <= goroutines })
+		testkit.Eventually(t, "goroutines are back", func() bool { return runtime.NumGoroutine() <= goroutines })
 	})
-}
-
-// pipeFDs returns how many descriptors the loops' pools of pipes hold: they
-// keep some for the next stream.
-func (r *rig) pipeFDs() int {
-	pipes := 0
-	for _, l := range r.e.Snapshot().Loops {
-		pipes += int(l.Pipes)
-	}
-	return 2 * pipes
 }
 
 func heapBytes() int64 {
@@ -296,14 +283,14 @@ func TestB65RandomScenes(t *testing.T) {
 			}
 			return fmt.Sprintf("[%s fin] | %sexpect %d | eof", sends[own], stall, total[1-own])
 		}
-		sc := scene{name: fmt.Sprint(i), client: side(client), backend: side(backend)}
+		sc := scene{name: fmt.Sprint(i), client: side(clientSide), backend: side(backendSide)}
 		if r.IntN(3) == 0 { // one side breaks off in the middle
 			if r.IntN(2) == 0 {
-				sc.client, sc.ended = fmt.Sprintf("expect %d | rst | tell broken", total[backend]/2), "CD"
-				sc.backend = fmt.Sprintf("try %d | wait broken | gone", total[backend])
+				sc.client, sc.ended = fmt.Sprintf("expect %d | rst | tell broken", total[backendSide]/2), "CD"
+				sc.backend = fmt.Sprintf("try %d | wait broken | gone", total[backendSide])
 			} else {
-				sc.backend, sc.ended = fmt.Sprintf("expect %d | rst | tell broken", total[client]/2), "SD"
-				sc.client = fmt.Sprintf("try %d | wait broken | gone", total[client])
+				sc.backend, sc.ended = fmt.Sprintf("expect %d | rst | tell broken", total[clientSide]/2), "SD"
+				sc.client = fmt.Sprintf("try %d | wait broken | gone", total[clientSide])
 			}
 		}
 		scenes = append(scenes, sc)

@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -14,6 +14,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/internal/testkit"
+)
+
+// The two sides of a session.
+const (
+	clientSide  = 0
+	backendSide = 1
 )
 
 // A scene is what a client and a backend do to each other through the engine:
@@ -39,35 +49,35 @@ import (
 type scene struct {
 	name            string
 	client, backend string
-	route           Route
+	route           engine.Route
 	ended           string // HAProxy's two letters; "" for --
-	check           func(t *testing.T, r *rig)
+	check           func(t *testing.T, r *enginetest.Rig)
 }
 
 // play plays scenes in every mode of the engine.
 func play(t *testing.T, scenes ...scene) {
 	t.Helper()
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		for _, sc := range scenes {
 			t.Run(sc.name, func(t *testing.T) { sc.play(t, opt) })
 		}
 	})
 }
 
-func (sc scene) play(t *testing.T, opt Options) {
+func (sc scene) play(t *testing.T, opt setup) {
 	st := &stage{told: map[string]chan struct{}{}}
 	var wg sync.WaitGroup
-	r := newRig(t, opt, sc.route, backendServer(t, func(p *peer) {
-		(&actor{peer: p, stage: st, side: backend}).play(sc.backend)
+	r := newRig(t, opt, sc.route, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+		(&actor{Peer: p, stage: st, side: backendSide}).play(sc.backend)
 	}))
-	wg.Go(func() { (&actor{peer: r.dial(), stage: st, side: client}).play(sc.client) })
+	wg.Go(func() { (&actor{Peer: r.Dial(), stage: st, side: clientSide}).play(sc.client) })
 	wg.Wait()
-	eventually(t, "the session ends", func() bool { s := r.stats(); return s.Sessions == 1 && s.Active == 0 })
+	testkit.Eventually(t, "the session ends", func() bool { s := r.Stats(); return s.Sessions == 1 && s.Active == 0 })
 	want := sc.ended
 	if want == "" {
 		want = "--"
 	}
-	if s := r.stats(); s.Ended[want] != 1 {
+	if s := r.Stats(); s.Ended[want] != 1 {
 		t.Errorf("the session ended with %v, want %s", s.Ended, want)
 	}
 	if sc.check != nil {
@@ -94,7 +104,7 @@ func (st *stage) sign(x string) chan struct{} {
 
 // actor plays one side.
 type actor struct {
-	*peer
+	*enginetest.Peer
 	*stage
 	side     int
 	put, got int64 // places in its own stream and in the other's
@@ -131,19 +141,19 @@ func (a *actor) do(verb string) {
 	case "expect":
 		a.expectStream(bytesOf(arg))
 	case "eof":
-		a.expectEOF()
+		a.ExpectEOF()
 	case "reset":
 		if err := a.readAll(); !errors.Is(err, syscall.ECONNRESET) {
-			a.t.Errorf("expect a reset: %v", err)
+			a.T.Errorf("expect a reset: %v", err)
 		}
 	case "gone":
 		if err := a.readAll(); err != io.EOF && !errors.Is(err, syscall.ECONNRESET) {
-			a.t.Errorf("expect the end: %v", err)
+			a.T.Errorf("expect the end: %v", err)
 		}
 	case "fin":
-		a.fin()
+		a.Fin()
 	case "rst":
-		a.rst()
+		a.Rst()
 	case "close":
 		_ = a.Close()
 	case "urgent":
@@ -161,8 +171,8 @@ func (a *actor) do(verb string) {
 	case "wait":
 		select {
 		case <-a.sign(arg):
-		case <-time.After(2 * patience):
-			a.t.Errorf("nobody told %q", arg)
+		case <-time.After(2 * testkit.Patience):
+			a.T.Errorf("nobody told %q", arg)
 		}
 	default:
 		panic("no such verb: " + verb)
@@ -205,14 +215,14 @@ func streamAt(side int, at int64, n int) []byte {
 
 func (a *actor) sendStream(n int64) {
 	if err := a.try(n); err != nil {
-		a.t.Errorf("send: after %d bytes: %v", a.put, err)
+		a.T.Errorf("send: after %d bytes: %v", a.put, err)
 	}
 }
 
 // try sends the next n bytes of the stream, as far as it can.
 func (a *actor) try(n int64) error {
 	for end := a.put + n; a.put < end; {
-		_ = a.SetWriteDeadline(time.Now().Add(patience))
+		_ = a.SetWriteDeadline(time.Now().Add(testkit.Patience))
 		k, err := a.Write(streamAt(a.side, a.put, int(min(end-a.put, 64<<10))))
 		a.put += int64(k)
 		a.sent[a.side].Add(int64(k))
@@ -229,7 +239,7 @@ func (a *actor) expectStream(n int64) {
 		k, err := a.readSome(buf[:min(n, int64(len(buf)))])
 		n -= int64(k)
 		if err != nil && n > 0 {
-			a.t.Errorf("expect: %d bytes are missing after %d: %v", n, a.got, err)
+			a.T.Errorf("expect: %d bytes are missing after %d: %v", n, a.got, err)
 			return
 		}
 	}
@@ -247,10 +257,10 @@ func (a *actor) readAll() error {
 
 // readSome reads once. What comes must be the next of the other's stream.
 func (a *actor) readSome(buf []byte) (int, error) {
-	_ = a.SetReadDeadline(time.Now().Add(patience))
+	_ = a.SetReadDeadline(time.Now().Add(testkit.Patience))
 	n, err := a.Read(buf)
 	if !bytes.Equal(buf[:n], streamAt(1-a.side, a.got, n)) {
-		a.t.Errorf("other bytes came than the %d behind %d", n, a.got)
+		a.T.Errorf("other bytes came than the %d behind %d", n, a.got)
 	}
 	a.got += int64(n)
 	return n, err
@@ -259,7 +269,7 @@ func (a *actor) readSome(buf []byte) (int, error) {
 // stall waits until the other side has sent something and for a while no more.
 func (a *actor) stall() {
 	last, since := int64(-1), time.Now()
-	eventually(a.t, "the sender stands still", func() bool {
+	testkit.Eventually(a.T, "the sender stands still", func() bool {
 		if n := a.sent[1-a.side].Load(); n != last {
 			last, since = n, time.Now()
 		}
@@ -277,7 +287,7 @@ func (a *actor) urgent() {
 		}), err)
 	}
 	if err != nil {
-		a.t.Errorf("urgent: %v", err)
+		a.T.Errorf("urgent: %v", err)
 	}
 	a.put++
 	a.sent[a.side].Add(1)

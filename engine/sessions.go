@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"cmp"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/txlb/txlb/sched"
@@ -23,18 +21,4 @@ type SessionInfo struct {
 	Started time.Time
 	Idle    time.Duration // since the last byte, end or change of phase
 	In, Out uint64        // bytes from and to the client
-}
-
-// sorted puts the oldest session first.
-func sorted(list []SessionInfo) []SessionInfo {
-	slices.SortFunc(list, func(a, b SessionInfo) int {
-		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.ID, b.ID))
-	})
-	return list
-}
-
-// unmapped writes an address in the way in which addresses are compared here:
-// without a zone, and IPv4 as IPv4.
-func unmapped(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }

@@ -1,80 +1,72 @@
-package engine
+package engine_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
-// expectGone reads until the connection is over, cleanly or not.
-func (p *peer) expectGone() {
-	p.t.Helper()
-	_ = p.SetReadDeadline(time.Now().Add(patience))
-	if n, err := p.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		p.t.Errorf("the session goes on: %d bytes, %v", n, err)
-	}
-}
-
 func TestEndSessionsOfOneHost(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, echo), backendServer(t, echo))
-		var clients []*peer
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo), enginetest.BackendServer(t, enginetest.Echo))
+		var clients []*enginetest.Peer
 		for range 8 { // in turn, so four each
-			c := r.dial()
-			c.send([]byte("x"))
-			c.expect([]byte("x"))
+			c := r.Dial()
+			c.Send([]byte("x"))
+			c.Expect([]byte("x"))
 			clients = append(clients, c)
 		}
-		if n := r.e.EndSessions(func(service string, _ *sched.Host) bool { return service != "web" }); n != 0 {
+		if n := r.E.EndSessions(func(service string, _ *sched.Host) bool { return service != "web" }); n != 0 {
 			t.Errorf("%d sessions of no service ended", n)
 		}
-		doomed := r.hosts[0]
-		if n := r.e.EndSessions(func(service string, h *sched.Host) bool { return service == "web" && h == doomed }); n != 4 {
+		doomed := r.Hosts[0]
+		if n := r.E.EndSessions(func(service string, h *sched.Host) bool { return service == "web" && h == doomed }); n != 4 {
 			t.Errorf("%d sessions ended, want 4", n)
 		}
-		eventually(t, "the host is free", func() bool { return doomed.Stats().Active == 0 })
-		if n := r.hosts[1].Stats().Active; n != 4 {
+		testkit.Eventually(t, "the host is free", func() bool { return doomed.Stats().Active == 0 })
+		if n := r.Hosts[1].Stats().Active; n != 4 {
 			t.Errorf("the other host has %d sessions, want 4", n)
 		}
-		eventually(t, "the service has four sessions", func() bool { return r.stats().Active == 4 })
-		if n := r.stats().Ended["KD"]; n != 4 {
+		testkit.Eventually(t, "the service has four sessions", func() bool { return r.Stats().Active == 4 })
+		if n := r.Stats().Ended["KD"]; n != 4 {
 			t.Errorf("%d sessions are counted as killed", n)
 		}
-		if n := r.e.EndSessions(func(string, *sched.Host) bool { return true }); n != 4 {
+		if n := r.E.EndSessions(func(string, *sched.Host) bool { return true }); n != 4 {
 			t.Errorf("%d of the others ended, want 4", n)
 		}
 		for _, c := range clients {
-			c.expectGone()
+			c.ExpectGone()
 		}
-		r.quiet()
+		r.Quiet()
 	})
 }
 
 // A session ended by an operator while bytes are on the way ends by a reset.
 func TestEndSessionsLoseNoBytesSilently(t *testing.T) {
-	eachModeAtOnce(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) { _, _ = p.Write(make([]byte, 32<<20)) }))
-		c := r.dial()
-		r.standstill()
-		if n := r.e.EndSessions(func(string, *sched.Host) bool { return true }); n != 1 {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) { _, _ = p.Write(make([]byte, 32<<20)) }))
+		c := r.Dial()
+		r.Standstill()
+		if n := r.E.EndSessions(func(string, *sched.Host) bool { return true }); n != 1 {
 			t.Errorf("%d sessions ended", n)
 		}
-		c.expectReset()
+		c.ExpectReset()
 	})
 }
 
 func TestEndSessionsAfterClose(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		e, err := New(opt)
+	eachMode(t, func(t *testing.T, opt setup) {
+		e, err := opt.start(opt.Options)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,38 +82,29 @@ func TestEndSessionsAfterClose(t *testing.T) {
 // everyone picks out all sessions.
 func everyone(string, *sched.Host) bool { return true }
 
-// published waits until the bytes of all sessions have been counted.
-func (r *rig) published(in, out uint64) {
-	r.t.Helper()
-	eventually(r.t, "the bytes are counted", func() bool {
-		s := r.stats()
-		return s.In == in && s.Out == out
-	})
-}
-
 func TestSessionsTellsWhoIsConnected(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		peers := make(chan netip.AddrPort, 8)
-		server := func(p *peer) {
+		server := func(p *enginetest.Peer) {
 			peers <- p.RemoteAddr().(*net.TCPAddr).AddrPort()
-			echo(p)
+			enginetest.Echo(p)
 		}
-		r := newRig(t, opt, Route{}, backendServer(t, server), backendServer(t, server))
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, server), enginetest.BackendServer(t, server))
 		before := time.Now()
-		clients := map[netip.AddrPort]*peer{}
+		clients := map[netip.AddrPort]*enginetest.Peer{}
 		for i := range 8 {
-			c := r.dial()
+			c := r.Dial()
 			data := make([]byte, i+1)
-			c.send(data)
-			c.expect(data)
+			c.Send(data)
+			c.Expect(data)
 			clients[c.LocalAddr().(*net.TCPAddr).AddrPort()] = c
 		}
-		r.published(36, 36)
+		r.Published(36, 36)
 		locals := map[netip.AddrPort]bool{}
 		for range 8 {
 			locals[<-peers] = true
 		}
-		list := r.e.Sessions(0, everyone)
+		list := r.E.Sessions(0, everyone)
 		if len(list) != 8 {
 			t.Fatalf("%d sessions, want 8", len(list))
 		}
@@ -141,23 +124,23 @@ func TestSessionsTellsWhoIsConnected(t *testing.T) {
 				t.Errorf("session %d is older than the one before it", i)
 			}
 		}
-		if len(ids) != 8 || ids[0] || sum != 36 || hosts[r.hosts[0]] != 4 || hosts[r.hosts[1]] != 4 {
+		if len(ids) != 8 || ids[0] || sum != 36 || hosts[r.Hosts[0]] != 4 || hosts[r.Hosts[1]] != 4 {
 			t.Errorf("%d IDs, %d bytes, sessions of hosts: %v", len(ids), sum, hosts)
 		}
-		if n := len(r.e.Sessions(3, everyone)); n != 3 {
+		if n := len(r.E.Sessions(3, everyone)); n != 3 {
 			t.Errorf("%d sessions where 3 were asked for", n)
 		}
-		if n := len(r.e.Sessions(5, func(service string, h *sched.Host) bool { return service == "web" && h == r.hosts[1] })); n != 4 {
+		if n := len(r.E.Sessions(5, func(service string, h *sched.Host) bool { return service == "web" && h == r.Hosts[1] })); n != 4 {
 			t.Errorf("%d sessions of one host, want 4", n)
 		}
 		// What is published in between does not make it less.
 		for _, c := range clients {
-			c.send([]byte("more"))
-			c.expect([]byte("more"))
+			c.Send([]byte("more"))
+			c.Expect([]byte("more"))
 		}
-		r.published(68, 68)
+		r.Published(68, 68)
 		sum = 0
-		for _, s := range r.e.Sessions(0, everyone) {
+		for _, s := range r.E.Sessions(0, everyone) {
 			sum += s.Out
 		}
 		if sum != 68 {
@@ -166,21 +149,21 @@ func TestSessionsTellsWhoIsConnected(t *testing.T) {
 		for _, c := range clients {
 			_ = c.Close()
 		}
-		r.quiet()
-		if list := r.e.Sessions(0, everyone); len(list) != 0 {
+		r.Quiet()
+		if list := r.E.Sessions(0, everyone); len(list) != 0 {
 			t.Errorf("sessions after the last: %v", list)
 		}
 	})
 }
 
 func TestFindByLocalKnowsWhoseConnectionItIs(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		type met struct {
 			peer netip.AddrPort
 			said string
 		}
 		peers := make(chan met, 600)
-		r := newRig(t, opt, Route{}, backendServer(t, func(p *peer) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
 			said := make([]byte, 8)
 			if _, err := io.ReadFull(p, said); err != nil {
 				return
@@ -190,24 +173,24 @@ func TestFindByLocalKnowsWhoseConnectionItIs(t *testing.T) {
 		}))
 		clients := map[string]netip.AddrPort{} // by what they say
 		for i := range 600 {                   // more than one step of a walk
-			c := r.dial()
+			c := r.Dial()
 			said := fmt.Sprintf("%8d", i)
 			clients[said] = c.LocalAddr().(*net.TCPAddr).AddrPort()
-			c.send([]byte(said))
+			c.Send([]byte(said))
 		}
 		for range clients {
 			m := <-peers
 			for _, local := range []netip.AddrPort{m.peer, netip.AddrPortFrom(netip.AddrFrom16(m.peer.Addr().As16()), m.peer.Port())} {
-				found := r.e.FindByLocal(local)
-				if len(found) != 1 || found[0].Client != clients[m.said] || found[0].Local != m.peer || found[0].Host != r.hosts[0] {
+				found := r.E.FindByLocal(local)
+				if len(found) != 1 || found[0].Client != clients[m.said] || found[0].Local != m.peer || found[0].Host != r.Hosts[0] {
 					t.Fatalf("%v is the connection of %v; found: %+v", local, clients[m.said], found)
 				}
 			}
 		}
 		for _, nobody := range []netip.AddrPort{
-			{}, netip.MustParseAddrPort(r.addr), netip.AddrPortFrom(r.hosts[0].Addr().IP().Addr(), 1),
+			{}, netip.MustParseAddrPort(r.Addr), netip.AddrPortFrom(r.Hosts[0].Addr().IP().Addr(), 1),
 		} {
-			if found := r.e.FindByLocal(nobody); len(found) != 0 {
+			if found := r.E.FindByLocal(nobody); len(found) != 0 {
 				t.Errorf("%v: found %+v", nobody, found)
 			}
 		}
@@ -216,23 +199,23 @@ func TestFindByLocalKnowsWhoseConnectionItIs(t *testing.T) {
 
 // Two connections to different backends may have the same address on our side.
 func TestFindByLocalFindsAll(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		hold := func(p *peer) { _, _ = io.Copy(io.Discard, struct{ io.Reader }{p}) }
-		r := newRig(t, opt, Route{}, backendServer(t, hold), backendServer(t, hold), backendServer(t, hold))
+	eachMode(t, func(t *testing.T, opt setup) {
+		hold := func(p *enginetest.Peer) { _, _ = io.Copy(io.Discard, struct{ io.Reader }{p}) }
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, hold), enginetest.BackendServer(t, hold), enginetest.BackendServer(t, hold))
 		for range 300 {
-			r.dial()
+			r.Dial()
 		}
-		eventually(t, "all are connected", func() bool {
-			list := r.e.Sessions(0, everyone)
-			return len(list) == 300 && !slices.ContainsFunc(list, func(s SessionInfo) bool { return !s.Local.IsValid() })
+		testkit.Eventually(t, "all are connected", func() bool {
+			list := r.E.Sessions(0, everyone)
+			return len(list) == 300 && !slices.ContainsFunc(list, func(s engine.SessionInfo) bool { return !s.Local.IsValid() })
 		})
 		same := map[netip.AddrPort]int{}
-		list := r.e.Sessions(0, everyone)
+		list := r.E.Sessions(0, everyone)
 		for _, s := range list {
 			same[s.Local]++
 		}
 		for local, n := range same {
-			if found := r.e.FindByLocal(local); len(found) != n {
+			if found := r.E.FindByLocal(local); len(found) != n {
 				t.Errorf("%v: found %d sessions, want %d", local, len(found), n)
 			}
 		}
@@ -240,55 +223,55 @@ func TestFindByLocalFindsAll(t *testing.T) {
 }
 
 func TestEndSessionEndsOne(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
-		clients := map[netip.AddrPort]*peer{}
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		clients := map[netip.AddrPort]*enginetest.Peer{}
 		for range 5 {
-			c := r.dial()
-			c.send([]byte("x"))
-			c.expect([]byte("x"))
+			c := r.Dial()
+			c.Send([]byte("x"))
+			c.Expect([]byte("x"))
 			clients[c.LocalAddr().(*net.TCPAddr).AddrPort()] = c
 		}
-		doomed := r.e.Sessions(0, everyone)[2]
-		if !r.e.EndSession(doomed.ID) {
+		doomed := r.E.Sessions(0, everyone)[2]
+		if !r.E.EndSession(doomed.ID) {
 			t.Error("it is not there")
 		}
-		clients[doomed.Client].expectGone()
+		clients[doomed.Client].ExpectGone()
 		delete(clients, doomed.Client)
-		eventually(t, "four are left", func() bool { return r.stats().Active == 4 })
-		if n := r.stats().Ended["KD"]; n != 1 {
+		testkit.Eventually(t, "four are left", func() bool { return r.Stats().Active == 4 })
+		if n := r.Stats().Ended["KD"]; n != 1 {
 			t.Errorf("%d sessions are counted as killed", n)
 		}
 		// One that takes its place has another ID.
-		c := r.dial()
+		c := r.Dial()
 		clients[c.LocalAddr().(*net.TCPAddr).AddrPort()] = c
-		eventually(t, "five are there", func() bool { return r.stats().Active == 5 })
+		testkit.Eventually(t, "five are there", func() bool { return r.Stats().Active == 5 })
 		for _, id := range []uint64{doomed.ID, 0, 1, 1 << 22, 5<<22 | 77, 1<<64 - 1, doomed.ID + 1<<32} {
-			taken := slices.ContainsFunc(r.e.Sessions(0, everyone), func(s SessionInfo) bool { return s.ID == id })
-			if !taken && r.e.EndSession(id) {
+			taken := slices.ContainsFunc(r.E.Sessions(0, everyone), func(s engine.SessionInfo) bool { return s.ID == id })
+			if !taken && r.E.EndSession(id) {
 				t.Errorf("a session that is not there, %#x, has been ended", id)
 			}
 		}
 		for _, c := range clients {
-			c.send([]byte("y"))
-			c.expect([]byte("y"))
+			c.Send([]byte("y"))
+			c.Expect([]byte("y"))
 		}
 	})
 }
 
 func TestSessionsOfUnixSocketsHaveNoAddresses(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		dir := t.TempDir()
-		r := newRig(t, opt, Route{}, serveOn(t, listenOn(t, "unix", dir+"/backend"), echo))
-		r.apply(Service{Name: "web", Listen: []string{"unix:" + dir + "/front"}, Route: r.route})
-		c := dial(t, "unix:"+dir+"/front")
-		c.send([]byte("x"))
-		c.expect([]byte("x"))
-		list := r.e.Sessions(0, everyone)
-		if len(list) != 1 || list[0].Client.IsValid() || list[0].Local.IsValid() || list[0].Host != r.hosts[0] {
+		r := newRig(t, opt, engine.Route{}, enginetest.ServeOn(t, enginetest.ListenOn(t, "unix", dir+"/backend"), enginetest.Echo))
+		r.Apply(engine.Service{Name: "web", Listen: []string{"unix:" + dir + "/front"}, Route: r.Route})
+		c := enginetest.Dial(t, "unix:"+dir+"/front")
+		c.Send([]byte("x"))
+		c.Expect([]byte("x"))
+		list := r.E.Sessions(0, everyone)
+		if len(list) != 1 || list[0].Client.IsValid() || list[0].Local.IsValid() || list[0].Host != r.Hosts[0] {
 			t.Errorf("sessions: %+v", list)
 		}
-		if found := r.e.FindByLocal(netip.AddrPort{}); len(found) != 0 {
+		if found := r.E.FindByLocal(netip.AddrPort{}); len(found) != 0 {
 			t.Errorf("no address belongs to %+v", found)
 		}
 	})
@@ -297,38 +280,38 @@ func TestSessionsOfUnixSocketsHaveNoAddresses(t *testing.T) {
 // Who asks while the engine is draining gets an answer, and nothing once it is
 // closed.
 func TestSessionsWhileDrainingAndAfterClose(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
-		var clients []*peer
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		var clients []*enginetest.Peer
 		for range 3 {
-			c := r.dial()
-			c.send([]byte("x"))
-			c.expect([]byte("x"))
+			c := r.Dial()
+			c.Send([]byte("x"))
+			c.Expect([]byte("x"))
 			clients = append(clients, c)
 		}
 		drained := make(chan error, 1)
-		go func() { drained <- r.e.Drain(within(t)) }()
-		eventually(t, "the listeners are closed", func() bool { return len(r.e.Listeners()) == 0 })
-		list := r.e.Sessions(0, everyone)
-		if len(list) != 3 || len(r.e.FindByLocal(list[0].Local)) != 1 || !r.e.EndSession(list[0].ID) {
+		go func() { drained <- r.E.Drain(enginetest.Within(t)) }()
+		testkit.Eventually(t, "the listeners are closed", func() bool { return len(r.E.Listeners()) == 0 })
+		list := r.E.Sessions(0, everyone)
+		if len(list) != 3 || len(r.E.FindByLocal(list[0].Local)) != 1 || !r.E.EndSession(list[0].ID) {
 			t.Errorf("while draining: %+v", list)
 		}
-		if n := r.e.EndSessions(everyone); n != 2 && n != 3 { // portable: the first may be about to end
+		if n := r.E.EndSessions(everyone); n != 2 && n != 3 { // portable: the first may be about to end
 			t.Errorf("%d sessions ended, want 2", n)
 		}
 		if err := <-drained; err != nil {
 			t.Errorf("drain: %v", err)
 		}
 		for _, c := range clients {
-			c.expectGone()
+			c.ExpectGone()
 		}
-		if err := r.e.Close(); err != nil {
+		if err := r.E.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := r.e.Sessions(0, everyone); len(got) != 0 {
+		if got := r.E.Sessions(0, everyone); len(got) != 0 {
 			t.Errorf("after the end: %+v", got)
 		}
-		if len(r.e.FindByLocal(list[1].Local)) != 0 || r.e.EndSession(list[1].ID) {
+		if len(r.E.FindByLocal(list[1].Local)) != 0 || r.E.EndSession(list[1].ID) {
 			t.Error("after the end there are sessions")
 		}
 	})
@@ -337,8 +320,8 @@ func TestSessionsWhileDrainingAndAfterClose(t *testing.T) {
 // Sessions that come and go while others are asked for, and a Close in the
 // middle of it, harm nobody.
 func TestSessionsBesideTraffic(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, backendServer(t, echo))
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
 		stop := make(chan struct{})
 		var clients, askers sync.WaitGroup
 		for range 4 {
@@ -349,23 +332,23 @@ func TestSessionsBesideTraffic(t *testing.T) {
 						return
 					default:
 					}
-					c, err := net.Dial("tcp", r.addr)
+					c, err := net.Dial("tcp", r.Addr)
 					if err != nil {
 						t.Errorf("a client was refused: %v", err)
 						return
 					}
-					p := &peer{t, c}
-					p.send([]byte("hello"))
-					p.expect([]byte("hello"))
+					p := &enginetest.Peer{T: t, Conn: c}
+					p.Send([]byte("hello"))
+					p.Expect([]byte("hello"))
 					_ = c.Close()
 				}
 			})
 		}
 		askers.Go(func() {
 			for seen := 0; seen < 300; {
-				for _, s := range r.e.Sessions(0, everyone) {
+				for _, s := range r.E.Sessions(0, everyone) {
 					seen++
-					for _, f := range r.e.FindByLocal(s.Local) {
+					for _, f := range r.E.FindByLocal(s.Local) {
 						if f.Local != s.Local {
 							t.Errorf("asked for %v, found %+v", s.Local, f)
 						}
@@ -379,12 +362,12 @@ func TestSessionsBesideTraffic(t *testing.T) {
 		for range 4 {
 			askers.Go(func() {
 				for range 200 {
-					r.e.Sessions(1, everyone)
-					r.e.EndSession(1 << 22)
+					r.E.Sessions(1, everyone)
+					r.E.EndSession(1 << 22)
 				}
 			})
 		}
-		if err := r.e.Close(); err != nil {
+		if err := r.E.Close(); err != nil {
 			t.Error(err)
 		}
 		askers.Wait()

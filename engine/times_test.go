@@ -1,32 +1,35 @@
-package engine
+package engine_test
 
 import (
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
 )
 
 // Connects that succeed and sessions that had a host are counted with the time
 // they took; a host that refuses counts for neither.
 func TestTimesOfConnectsAndSessions(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt Options) {
-		r := newRig(t, opt, Route{}, deadAddr(t), backendServer(t, echo))
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.DeadAddr(t), enginetest.BackendServer(t, enginetest.Echo))
 		const stay = 60 * time.Millisecond
 		began := time.Now()
 		for range 2 {
-			c := r.dial()
-			c.send([]byte("x"))
-			c.expect([]byte("x"))
-			if n := r.hosts[1].Times().Sessions().Count(); n != 0 && time.Since(began) < stay {
+			c := r.Dial()
+			c.Send([]byte("x"))
+			c.Expect([]byte("x"))
+			if n := r.Hosts[1].Times().Sessions().Count(); n != 0 && time.Since(began) < stay {
 				t.Errorf("%d sessions are counted before they ended", n)
 			}
 			for time.Since(began) < stay {
-				c.send([]byte("x"))
-				c.expect([]byte("x"))
+				c.Send([]byte("x"))
+				c.Expect([]byte("x"))
 			}
 			_ = c.Close()
 		}
-		r.quiet()
-		refusing, answering := r.hosts[0].Times(), r.hosts[1].Times()
+		r.Quiet()
+		refusing, answering := r.Hosts[0].Times(), r.Hosts[1].Times()
 		if n := refusing.Connects().Count() + refusing.Sessions().Count(); n != 0 {
 			t.Errorf("%d times are counted for a host that refuses", n)
 		}
@@ -34,7 +37,7 @@ func TestTimesOfConnectsAndSessions(t *testing.T) {
 		if connects.Count() != 2 || connects.Sum < 0 || connects.Sum > time.Since(began) {
 			t.Errorf("%d connects in %v, want 2", connects.Count(), connects.Sum)
 		}
-		if s := r.hosts[1].Stats(); s.Connects != 2 || s.ConnectTime != connects.Sum {
+		if s := r.Hosts[1].Stats(); s.Connects != 2 || s.ConnectTime != connects.Sum {
 			t.Errorf("the host has %d connects in %v, its group %v", s.Connects, s.ConnectTime, connects.Sum)
 		}
 		if sessions.Count() != 2 || sessions.Sum < stay-10*time.Millisecond || sessions.Sum > 2*time.Since(began) {

@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"fmt"
@@ -13,6 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -59,14 +62,14 @@ func TestZones(t *testing.T) {
 	index := comes()
 	// Package net goes on with old numbers for a while, so the test says them.
 	numbered := func(port int) string { return fmt.Sprintf("[fe80::1%%%d]:%d", index, port) }
-	host := listenOn(t, "tcp", numbered(0))
+	host := enginetest.ListenOn(t, "tcp", numbered(0))
 	port := host.Addr().(*net.TCPAddr).Port
 	serve := func(ln net.Listener) {
-		serveOn(t, ln, func(p *peer) { p.send([]byte("x")); p.fin() })
+		enginetest.ServeOn(t, ln, func(p *enginetest.Peer) { p.Send([]byte("x")); p.Fin() })
 	}
 	serve(host)
 
-	eachMode(t, func(t *testing.T, opt Options) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		parse := func(text string) sched.Addr {
 			a, err := sched.ParseAddr(text)
 			if err != nil {
@@ -74,12 +77,12 @@ func TestZones(t *testing.T) {
 			}
 			return a
 		}
-		r := newRig(t, opt, Route{}, parse("[fe80::1%none]:80"), parse(fmt.Sprintf("[fe80::1%%d0]:%d", port)))
-		r.apply(
-			Service{Name: "web", Listen: []string{"127.0.0.1:0", "[fe80::1%d0]:0", "[fe80::1%" + strconv.Itoa(index) + "]:0"}, Route: &Route{Table: r.table(sched.Policy{Scheduler: "roundr"}, parse("[fe80::1%none]:80"), parse(fmt.Sprintf("[fe80::1%%d0]:%d", port)))}},
+		r := newRig(t, opt, engine.Route{}, parse("[fe80::1%none]:80"), parse(fmt.Sprintf("[fe80::1%%d0]:%d", port)))
+		r.Apply(
+			engine.Service{Name: "web", Listen: []string{"127.0.0.1:0", "[fe80::1%d0]:0", "[fe80::1%" + strconv.Itoa(index) + "]:0"}, Route: &engine.Route{Table: r.Table(sched.Policy{Scheduler: "roundr"}, parse("[fe80::1%none]:80"), parse(fmt.Sprintf("[fe80::1%%d0]:%d", port)))}},
 		)
 		ports := map[string]int{}
-		for _, l := range r.e.Listeners() {
+		for _, l := range r.E.Listeners() {
 			_, p, _ := net.SplitHostPort(l.Addr)
 			ports[l.Listen], _ = strconv.Atoi(p)
 		}
@@ -103,7 +106,7 @@ func TestZones(t *testing.T) {
 			}
 		}
 		select {
-		case f := <-r.e.Failures():
+		case f := <-r.E.Failures():
 			if f.Host.Addr().String() != "[fe80::1%none]:80" || f.Err.Error() != "connect to [fe80::1%none]:80: no such device" {
 				t.Errorf("%v: %v", f.Host.Addr(), f.Err)
 			}
@@ -119,15 +122,15 @@ func TestZones(t *testing.T) {
 		if index = comes(); index == was {
 			t.Fatal("the interface has its old number")
 		}
-		serve(listenOn(t, "tcp", numbered(port)))
+		serve(enginetest.ListenOn(t, "tcp", numbered(port)))
 		if err := ask(v4); err != nil {
 			t.Errorf("the host, after its interface has come back: %v", err)
 		}
-		eventually(t, "the listener hears of its interface again", func() bool {
+		testkit.Eventually(t, "the listener hears of its interface again", func() bool {
 			return ask(numbered(ports["[fe80::1%d0]:0"])) == nil
 		})
-		if len(r.e.Listeners()) != 3 {
-			t.Errorf("listeners %v", r.e.Listeners())
+		if len(r.E.Listeners()) != 3 {
+			t.Errorf("listeners %v", r.E.Listeners())
 		}
 	})
 }

@@ -395,7 +395,7 @@ func random(seed uint64, name string, number int) *rand.Rand {
 }
 
 // show prints a line now and then until ctx ends.
-func show(ctx context.Context, eng *engine.Engine, rec *record, progress io.Writer) {
+func show(ctx context.Context, eng engine.Engine, rec *record, progress io.Writer) {
 	const every = 5 * time.Second
 	tick := time.NewTicker(every)
 	defer tick.Stop()

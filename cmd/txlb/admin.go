@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/socket"
@@ -26,7 +25,7 @@ type parts struct {
 	admin    *admin.Admin
 	users    *users.Users
 	director *director.Director
-	engine   *engine.Engine
+	engine   engine.Engine
 	status   *status.Source
 	log      *slog.Logger
 	pipes    int    // that may be open at once
@@ -39,7 +38,7 @@ func (p parts) surfaces() []surface {
 }
 
 // newAdmin makes the admin of a process, which shutdown ends.
-func newAdmin(dir *director.Director, eng *engine.Engine, source *status.Source, book *logbook, shutdown func()) *admin.Admin {
+func newAdmin(dir *director.Director, eng engine.Engine, source *status.Source, book *logbook, shutdown func()) *admin.Admin {
 	return admin.New(admin.Options{
 		Director: dir, Engine: eng, Status: source, Process: self{book, shutdown}, Version: version, Log: book.log,
 		Reports: map[string]admin.Report{
@@ -70,7 +69,7 @@ func (p self) Shutdown()       { p.shutdown() }
 
 // stateDir returns where what is made at run time is kept: $STATE_DIRECTORY as
 // systemd sets it, else beside the configuration, else here.
-func stateDir(doc *document.File) string {
+func stateDir(doc *config.Document) string {
 	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
 		return filepath.SplitList(dir)[0]
 	}

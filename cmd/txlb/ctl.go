@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/txlb/txlb/config/document"
+	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/socket"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -80,18 +80,18 @@ func socketPath(asked, file string) (string, error) {
 	if asked != "" {
 		return asked, nil
 	}
-	doc, problems := document.Open(configPath(file))
+	cfg, problems := config.ReadFile(configPath(file))
 	switch {
-	case doc == nil && file != "":
+	case cfg == nil && file != "":
 		return "", fmt.Errorf("%s is not a valid configuration: %s", file, strings.ReplaceAll(problems.Error(), "\n", "; "))
-	case doc == nil:
+	case cfg == nil:
 		return socket.DefaultPath, nil
-	case doc.Config.Admin.Socket == nil && file != "":
+	case cfg.Admin.Socket == nil && file != "":
 		return "", fmt.Errorf("%s has no <socket>; add <socket path=%q/> to its <admin>, or say -s SOCKET", file, socket.DefaultPath)
-	case doc.Config.Admin.Socket == nil:
+	case cfg.Admin.Socket == nil:
 		return socket.DefaultPath, nil
 	}
-	return doc.Config.Admin.Socket.Path, nil
+	return cfg.Admin.Socket.Path, nil
 }
 
 // commandLine makes a line of words as a shell has split them. A single word

@@ -4,8 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/txlb/txlb/config/changes"
-	"github.com/txlb/txlb/config/document"
+	"github.com/txlb/txlb/config"
 )
 
 // Exit statuses of diff, as diff(1) has them.
@@ -17,18 +16,18 @@ const (
 
 // diffCommand prints the runtime commands that make one file into another.
 func diffCommand(_ context.Context, c console, words []string) int {
-	var files [2]*document.File
+	var models [2]*config.Config
 	for i, path := range words {
-		doc, problems := document.Open(path)
-		if doc == nil {
+		cfg, problems := config.ReadFile(path)
+		if cfg == nil {
 			fmt.Fprintln(c.err, problems)
 		}
-		files[i] = doc
+		models[i] = cfg
 	}
-	if files[0] == nil || files[1] == nil {
+	if models[0] == nil || models[1] == nil {
 		return diffFailed
 	}
-	edits := changes.Diff(files[0].Config, files[1].Config)
+	edits := config.Diff(models[0], models[1])
 	if len(edits) == 0 {
 		return diffSame
 	}

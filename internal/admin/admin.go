@@ -58,7 +58,7 @@ type Report func(context.Context) (text string, data any, err error)
 // Options are what an Admin works on.
 type Options struct {
 	Director *director.Director // needed
-	Engine   *engine.Engine     // needed
+	Engine   engine.Engine      // needed
 	Process  Process            // nil: its verbs are not served
 	// Reports answer the reading verbs that other parts have the data for, by
 	// the verb's name, such as "show metrics". A verb without one is not served.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 )
@@ -46,7 +45,7 @@ func NewEventInfo(e director.Event) EventInfo {
 }
 
 // shown writes edits that have been made, without their secrets.
-func shown(edits []changes.Edit) []string {
+func shown(edits []config.Edit) []string {
 	list := make([]string, len(edits))
 	for i, e := range edits {
 		list[i] = e.Done()
@@ -123,7 +122,7 @@ func (k *call) rollback() (Result, error) {
 		n = 1
 	}
 	want, _ := k.args.number("generation")
-	var edits []changes.Edit
+	var edits []config.Edit
 	dry := k.args.set("dry-run")
 	generation, err := k.admin.opt.Director.Rollback(k.ctx, int(n), director.Change{
 		By: k.caller.Name, From: k.caller.From, Generation: uint64(want), DryRun: dry, Edits: &edits,

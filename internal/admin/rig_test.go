@@ -31,7 +31,7 @@ var eventually = testkit.Eventually
 type rig struct {
 	t    testing.TB
 	a    *Admin
-	eng  *engine.Engine
+	eng  engine.Engine
 	dir  *director.Director
 	log  *testkit.Log
 	addr string // of service web

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/config/changes"
 )
 
 // pending is a change that is made to the model and waits for its names. No
@@ -47,7 +46,7 @@ func (d *Director) change(r request) {
 		d.drop(err)
 		return
 	}
-	changes.Share(d.pending.config, d.config)
+	d.pending.config.Share(d.config)
 	if err := d.pending.config.CheckSince(d.config, "configuration").Err(); err != nil {
 		d.drop(err)
 		return

@@ -19,6 +19,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/native"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -238,7 +239,7 @@ func balance(t *testing.T, doc string) (d *Director, client string, log *testkit
 		t.Fatal(problems)
 	}
 	log = &testkit.Log{}
-	eng, err := engine.New(engine.Options{Loops: 1})
+	eng, err := native.New(engine.Options{Loops: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

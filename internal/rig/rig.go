@@ -12,15 +12,15 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/native"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
 // Rig is a configuration that runs.
 type Rig struct {
-	Engine   *engine.Engine
+	Engine   engine.Engine
 	Director *director.Director
 	// StopDirector ends the director and waits for that. Close and Stop do it too.
 	StopDirector func() error
@@ -36,7 +36,7 @@ type Rig struct {
 
 // Run runs a configuration until Close.
 func Run(cfg *config.Config, loops int, opt director.Options) (*Rig, error) {
-	eng, err := engine.New(engine.Options{Loops: loops})
+	eng, err := native.New(engine.Options{Loops: loops})
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func Start(t testing.TB, xml string, with ...func(*director.Options)) *Rig {
 	if err := os.WriteFile(file, []byte(xml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	doc, problems := document.Open(file)
+	doc, problems := config.ReadDocument(file)
 	if doc == nil {
 		t.Fatal(problems)
 		return nil

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/native"
 	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
@@ -268,7 +269,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 // A backend of a real engine is told who its client is, as it would ask.
 func TestBackendLearnsItsClient(t *testing.T) {
-	e, err := engine.New(engine.Options{Loops: 2})
+	e, err := native.New(engine.Options{Loops: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ var eventually = testkit.Eventually
 type rig struct {
 	t      testing.TB
 	server *Server
-	eng    *engine.Engine
+	eng    engine.Engine
 	dir    *director.Director
 	log    *testkit.Log
 	path   string // of the socket

@@ -56,7 +56,7 @@ const DefaultPath = "/run/txlb/admin.sock"
 type Options struct {
 	Admin      *admin.Admin       // required
 	Director   *director.Director // required
-	Engine     *engine.Engine     // required
+	Engine     engine.Engine      // required
 	Status     *status.Source     // required; it has rates while its Run runs
 	PipesLimit int                // pipes at once; 0: not known
 

@@ -52,7 +52,7 @@ const twoHosts = `<config>
 type rig struct {
 	t    testing.TB
 	opt  Options
-	eng  *engine.Engine
+	eng  engine.Engine
 	dir  *director.Director
 	adm  *admin.Admin
 	log  *testkit.Log

@@ -60,7 +60,7 @@ type Options struct {
 	Admin    *admin.Admin       // needed
 	Users    *users.Users       // needed
 	Director *director.Director // needed
-	Engine   *engine.Engine     // needed
+	Engine   engine.Engine      // needed
 	Metrics  func(io.Writer)    // writes the text for Prometheus; nil: no /metrics
 	// Healthy tells what is wrong with the process, and Ready why it takes no
 	// clients: /healthz and /readyz. nil: nothing ever is.

@@ -1,0 +1,408 @@
+package config
+
+import (
+	"cmp"
+	"io/fs"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/txlb/txlb/internal/words"
+	"github.com/txlb/txlb/sched"
+)
+
+// drawKeys makes the keys of a user.
+func drawKeys(t *rapid.T) []string {
+	keys := rapid.SliceOfN(rapid.SampledFrom([]string{edKey, ecKey, edKey + " é <&>"}), 0, 3).Draw(t, "keys")
+	return append([]string(nil), keys...)
+}
+
+// sameMeaning compares models by what they say: the order of what has a name
+// says nothing.
+var sameMeaning = gocmp.Options{
+	ignorePositions,
+	cmpopts.SortSlices(func(a, b *Service) int { return cmp.Compare(a.Name, b.Name) }),
+	cmpopts.SortSlices(func(a, b *Group) int { return cmp.Compare(a.Name, b.Name) }),
+	cmpopts.SortSlices(func(a, b *Host) int { return cmp.Compare(a.Name, b.Name) }),
+	cmpopts.SortSlices(func(a, b *User) int { return cmp.Compare(a.Name, b.Name) }),
+	cmpopts.SortSlices(func(a, b Listen) int { return cmp.Compare(a.Address, b.Address) }),
+}
+
+// drawModel makes a model without errors, of few names and addresses so that
+// two models have much in common and much in each other's way.
+func drawModel(t *rapid.T, label string) *Config {
+	c := New()
+	used := addresses{}
+	take := func(from ...string) (string, bool) {
+		a := rapid.SampledFrom(from).Draw(t, "address")
+		if used.overlaps(a) {
+			return "", false
+		}
+		used.add(a)
+		return a, true
+	}
+	duration := func(std time.Duration) time.Duration {
+		return rapid.SampledFrom([]time.Duration{std, std, std, 2 * time.Second, 90 * time.Minute}).Draw(t, "duration")
+	}
+	pick := func(n int, what string) []string {
+		all := []string{"a", "b", "c d", `e"=\#`, "é"}
+		return rapid.SliceOfNDistinct(rapid.SampledFrom(all[:4+n%2]), min(n, 1), n, rapid.ID).Draw(t, what)
+	}
+	for _, name := range pick(3, label+" services") {
+		s := NewService(name)
+		for range rapid.IntRange(1, 3).Draw(t, "listeners") {
+			if a, ok := take(":80", "127.0.0.1:80", "127.0.0.1:81", ":82", "[::1]:83", "unix:/a b", ":0", "0.0.0.0:80"); ok {
+				s.Listen = append(s.Listen, Listen{Address: a})
+			}
+		}
+		if len(s.Listen) == 0 {
+			continue
+		}
+		s.Timeouts.Idle, s.Timeouts.Connect = duration(time.Hour), duration(5*time.Second)
+		s.Limits.Tries = rapid.IntRange(0, 1).Draw(t, "tries")
+		for _, name := range pick(rapid.IntRange(0, 2).Draw(t, "groups"), "groups") {
+			g := NewGroup(name)
+			g.Scheduler = rapid.SampledFrom(sched.Names()[:2]).Draw(t, "scheduler")
+			g.AllDown = rapid.SampledFrom([]string{"try", "refuse"}).Draw(t, "allDown")
+			for _, name := range pick(rapid.IntRange(0, 3).Draw(t, "hosts"), "hosts") {
+				h := parseHost(t, name, rapid.SampledFrom([]string{"h:1", "h:2", "unix:/s t"}).Draw(t, "ip"))
+				h.Weight = rapid.IntRange(0, 1).Draw(t, "weight")
+				h.Backup = rapid.Bool().Draw(t, "backup")
+				h.SlowStart = rapid.SampledFrom([]time.Duration{0, 0, 90 * time.Second}).Draw(t, "slow start")
+				h.Resolve = rapid.SampledFrom([]time.Duration{30 * time.Second, 0, time.Hour}).Draw(t, "resolve")
+				h.State = rapid.SampledFrom(Find("host", "state").Choices).Draw(t, "state")
+				g.Hosts = append(g.Hosts, h)
+			}
+			s.Groups = append(s.Groups, g)
+		}
+		if len(s.Groups) > 0 {
+			rapid.SampledFrom(s.Groups).Draw(t, "enabled").Enabled = true
+		}
+		c.Services = append(c.Services, s)
+	}
+	if rapid.Bool().Draw(t, "metrics") {
+		if a, ok := take("127.0.0.1:80", "127.0.0.1:81", ":90"); ok {
+			c.Admin.Metrics = a
+		}
+	}
+	if rapid.Bool().Draw(t, "web") {
+		if a, ok := take("127.0.0.1:81", ":82", ":91"); ok {
+			c.Admin.Web = &AdminListen{Listen: a, Enable: true, Secure: rapid.Bool().Draw(t, "secure"), Refresh: 10 * time.Second}
+		}
+	}
+	for _, name := range pick(rapid.IntRange(0, 2).Draw(t, "users"), "users") {
+		c.Admin.Users = append(c.Admin.Users, &User{
+			Name: name, Password: rapid.SampledFrom([]string{"$6$secret", "$6$other secret"}).Draw(t, "password"), Access: rapid.SampledFrom(Find("user", "access").Choices).Draw(t, "access"),
+			Keys: drawKeys(t),
+		})
+	}
+	if rapid.Bool().Draw(t, "socket") {
+		if a, ok := take("unix:/a b", "unix:/run/admin"); ok {
+			c.Admin.Socket = &Socket{Path: strings.TrimPrefix(a, "unix:"), Mode: rapid.SampledFrom([]fs.FileMode{0o600, 0o660}).Draw(t, "mode"), Group: rapid.SampledFrom([]string{"", "adm"}).Draw(t, "group")}
+		}
+	}
+	c.Control.Socket = rapid.SampledFrom([]string{"", "relative", "/run/control"}).Draw(t, "control")
+	c.Engine.Loops = rapid.IntRange(0, 1).Draw(t, "loops")
+	c.Manager.HostCheck.Interval = rapid.SampledFrom([]time.Duration{10 * time.Second, time.Second}).Draw(t, "interval")
+	c.Logging.Level = rapid.SampledFrom(Find("logging", "level").Choices).Draw(t, "level")
+	if err := c.Check("model").Err(); err != nil {
+		t.Skip(err)
+	}
+	return c
+}
+
+// parseHost makes a host with the defaults of a document.
+func parseHost(t rapid.TB, name, address string) *Host {
+	t.Helper()
+	c, problems := Parse("host", []byte(`<config><service name="s"><listen ip=":1"/><group name="g"><host ip="`+address+`"/></group></service></config>`))
+	if c == nil {
+		t.Fatal(problems)
+		panic("unreachable")
+	}
+	h := c.Services[0].Groups[0].Hosts[0]
+	h.Name, h.Pos = name, Pos{}
+	return h
+}
+
+// Whatever two models are, the edits lead from one to the other, and after each
+// the configuration is right.
+func TestDiffWorksOneByOne(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := drawModel(t, "a"), drawModel(t, "b")
+		before, after := a.Clone(), b.Clone()
+		edits := Diff(a, b)
+		if (len(edits) == 0) != gocmp.Equal(a, b, sameMeaning) {
+			t.Fatalf("edits %v:\n%s", edits, gocmp.Diff(a, b, sameMeaning))
+		}
+		at := a
+		for i, e := range edits {
+			if e.Live() == strings.HasPrefix(e.Command(), "#") || strings.ContainsAny(e.Command(), "\n\r") {
+				t.Fatalf("live %v: %q", e.Live(), e.Command())
+			}
+			if strings.Contains(e.String(), "secret") {
+				t.Fatalf("shows a secret: %s", e)
+			}
+			obeysRules(t, at, e)
+			next, err := Apply(at, edits[i:i+1])
+			if err != nil {
+				t.Fatalf("%s: %v\nof\n%v", e, err, edits)
+			}
+			at = next
+		}
+		if diff := gocmp.Diff(b, at, sameMeaning); diff != "" {
+			t.Fatalf("the edits %v lead elsewhere:\n%s", edits, diff)
+		}
+		if all, err := Apply(a, edits); err != nil || !gocmp.Equal(all, b, sameMeaning) {
+			t.Fatalf("all at once: %v", err)
+		}
+		if !gocmp.Equal(a, before) || !gocmp.Equal(b, after) {
+			t.Fatal("a model has changed")
+		}
+	})
+}
+
+// obeysRules fails if a verb would be refused.
+func obeysRules(t *rapid.T, c *Config, e Edit) {
+	if !e.Live() || strings.HasSuffix(e.Command(), "--force") {
+		return
+	}
+	for _, s := range c.Services {
+		g := s.Enabled()
+		if g == nil {
+			continue
+		}
+		group := words.QuoteName(s.Name) + " " + words.QuoteName(g.Name)
+		if e.Command() == "delGroup "+group {
+			t.Fatalf("%s: the group is enabled", e)
+		}
+		if len(g.Hosts) == 1 && e.Command() == "delHost "+group+" "+words.QuoteName(g.Hosts[0].Name) {
+			t.Fatalf("%s: the last host of the enabled group", e)
+		}
+	}
+	full := 0
+	for _, u := range c.Admin.Users {
+		full += count(u.Access == "full")
+	}
+	for _, u := range c.Admin.Users {
+		if e.Command() == "delUser "+words.QuoteName(u.Name) && u.Access == "full" && full == 1 {
+			t.Fatalf("%s: the last full user", e)
+		}
+	}
+}
+
+// Every field of the model, also one that somebody adds tomorrow, is seen.
+func TestDiffSeesEveryField(t *testing.T) {
+	// What no document says.
+	unsaid := map[string]bool{"Config.Admin.SSH.Secure": true, "Config.Admin.SSH.Refresh": true,
+		"Config.Admin.SSH.Certificate": true, "Config.Admin.SSH.Key": true, "Config.Admin.SSH.Readyz": true, "Config.Admin.Web.HostKey": true}
+	c := New()
+	fill(reflect.ValueOf(c).Elem())
+	seen := 0
+	var visit func(v reflect.Value, path string)
+	visit = func(v reflect.Value, path string) {
+		if v.Type() == posType || unsaid[path] {
+			return
+		}
+		switch v.Kind() {
+		case reflect.Pointer:
+			visit(v.Elem(), path)
+			was := v.Elem().Interface()
+			if strings.Contains(path, "[") {
+				return // one of a list, which is looked at as a whole
+			}
+			v.SetZero()
+			expectSeen(t, c, func() { v.Set(reflect.New(v.Type().Elem())); v.Elem().Set(reflect.ValueOf(was)) }, path+" without")
+		case reflect.Struct:
+			for i := range v.NumField() {
+				visit(v.Field(i), path+"."+v.Type().Field(i).Name)
+			}
+		case reflect.Slice:
+			for i := range v.Len() {
+				visit(v.Index(i), path+"[]")
+			}
+			was := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+			reflect.Copy(was, v)
+			v.SetLen(v.Len() - 1)
+			expectSeen(t, c, func() { v.Set(was) }, path+" shorter")
+		default:
+			was := reflect.New(v.Type()).Elem()
+			was.Set(v)
+			if !alter(v) {
+				t.Fatalf("%s has a kind that this test does not know: %v", path, v.Kind())
+			}
+			expectSeen(t, c, func() { v.Set(was) }, path)
+			seen++
+		}
+	}
+	visit(reflect.ValueOf(c).Elem(), "Config")
+	if seen < 40 {
+		t.Errorf("looked at %d fields", seen)
+	}
+}
+
+// expectSeen compares a changed model with what it was before undo's change.
+func expectSeen(t *testing.T, c *Config, undo func(), path string) {
+	t.Helper()
+	changed := c.Clone()
+	undo()
+	if edits := Diff(c, changed); len(edits) == 0 {
+		t.Errorf("Diff does not see %s: does Marshal write it?", path)
+	}
+	if !equal(c, c.Clone()) {
+		t.Fatalf("after %s a clone differs", path)
+	}
+}
+
+// fill makes every part of a value be there.
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			v.Set(reflect.New(v.Type().Elem()))
+		}
+		fill(v.Elem())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i))
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0))
+	case reflect.String:
+		if v.String() == "" {
+			v.SetString("filled")
+		}
+	}
+}
+
+// alter gives a value another one.
+func alter(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.Int, reflect.Int64:
+		v.SetInt(v.Int() + 7)
+	case reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		v.SetUint(v.Uint() + 7)
+	default:
+		return false
+	}
+	return true
+}
+
+func TestDiffPrintsVerbs(t *testing.T) {
+	doc := func(body string) *Config {
+		return parse(t, "<config>"+body+"</config>")
+	}
+	const plain = `<service name="web"><listen ip=":80"/><group name="main"><host name="a" ip="h:1"/></group></service>`
+	for name, test := range map[string]struct{ old, new, want string }{
+		"the same": {plain, `<service name="web"><limits tries="0"/><listen ip=":80"/><group name="main" enable="yes"><host ip="h:1" weight="1" name="a"/></group></service>`, ""},
+		"a service": {plain, plain + `<service name="a b"><listen ip=":81"/><listen ip=":82"/><timeouts idle="5m"/><group name="g" scheduler="rand"><host ip="x:1" weight="5" state="drain"/></group></service>`,
+			`addService "a b" :81
+addListen "a b" :82
+setService "a b" idle=5m
+addGroup "a b" g rand
+addHost "a b" g host.0 x:1 weight=5 state=drain`},
+		"another host": {plain, strings.ReplaceAll(plain, `"a"`, `"b"`), "addHost web main b h:1\ndelHost web main a"},
+		"another address of the last host": {plain, strings.ReplaceAll(plain, `"h:1"`, `"h:2"`),
+			"setHost web main a ip=h:2"},
+		"all that setHost knows": {plain, strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" weight="2" slowStart="5s" resolve="1m"`),
+			"setHost web main a weight=2 slowStart=5s resolve=1m"},
+		"its defaults": {strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" slowStart="5s" resolve="0"`), plain,
+			"setHost web main a slowStart=0 resolve=30s"},
+		"a new group with all that addGroup knows": {plain, strings.ReplaceAll(strings.ReplaceAll(plain, `"main"`, `"main" enable="yes"`), `</service>`, `<group name="g" allDown="refuse" maxFails="3"><host name="n" ip="h:3" slowStart="1h" resolve="90s"/></group></service>`),
+			"addGroup web g leastc allDown=refuse maxFails=3\naddHost web g n h:3 slowStart=1h resolve=1m30s"},
+		"a host changes": {plain, strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" state="maint" weight="7"`), "setHost web main a weight=7 state=maint"},
+		"and back":       {strings.ReplaceAll(plain, `ip="h:1"`, `ip="h:1" state="maint" weight="7"`), plain, "setHost web main a weight=1 state=ready"},
+		"the group is emptied": {plain, strings.ReplaceAll(plain, `<host name="a" ip="h:1"/>`, ""),
+			"delHost web main a --force"},
+		"another group": {plain, strings.ReplaceAll(plain, `"main"`, `"new"`), "addGroup web new leastc\naddHost web new a h:1\nenableGroup web new\ndelGroup web main"},
+		"no group":      {plain, `<service name="web"><listen ip=":80"/></service>`, `# <service name="web"><group name="main"> deleted: needs reload`},
+		"a service takes an address": {
+			`<service name="a"><listen ip=":80"/><listen ip=":81"/></service>`, `<service name="a"><listen ip=":81"/></service><service name="b"><listen ip="127.0.0.1:80"/></service>`,
+			"delListen a :80\naddService b 127.0.0.1:80"},
+		"a service is renamed": {plain + `<service name="x"><listen ip=":9"/></service>`, strings.ReplaceAll(plain, "web", "api") + `<service name="x"><listen ip=":9"/></service>`,
+			"delService web\naddService api :80\naddGroup api main leastc\naddHost api main a h:1"},
+		"the only service is renamed": {plain, strings.ReplaceAll(plain, "web", "api"),
+			"# at once: delService web; addService api :80: needs reload\n# addGroup api main leastc: needs reload\n# addHost api main a h:1: needs reload"},
+		"a group whose hosts take no clients": {strings.ReplaceAll(plain, `"main"`, `"main" enable="yes"`), strings.ReplaceAll(plain, `</service>`, `<group name="g" enable="yes"><host name="n" ip="h:3" weight="0"/></group></service>`),
+			"addGroup web g leastc\naddHost web g n h:3 weight=0\nenableGroup web g --force"},
+		"full access changes hands": {plain + `<admin><user name="a" password="$6$x" access="full"/><user name="b" password="$6$y" access="readonly"/></admin>`,
+			plain + `<admin><user name="b" password="$6$y" access="full"/></admin>`,
+			"# <admin><user name=\"b\"> access readonly -> full: needs reload\n# <admin><user name=\"a\"> deleted, the last with full access: needs reload"},
+		"a service takes the address of the metrics": {plain + `<admin><metrics listen=":9107"/></admin>`, strings.ReplaceAll(plain, `<listen ip=":80"/>`, `<listen ip=":9107"/>`),
+			"# <admin><metrics listen=\":9107\"/> deleted: needs reload\n# addListen web :9107: needs reload\n# delListen web :80: needs reload"},
+		"addresses swapped": {
+			`<service name="a"><listen ip=":80"/></service><service name="b"><listen ip=":81"/></service>`, `<service name="a"><listen ip=":81"/></service><service name="b"><listen ip=":80"/></service>`,
+			"# at once: delListen a :80; delListen b :81; addListen a :81; addListen b :80: needs reload"},
+		"what no verb does": {plain, `<engine loops="2"/>` + plain + `<admin><metrics listen=":9107"/></admin><manager><hostCheck interval="5"/></manager><logging level="debug"/>`,
+			`# <engine> loops auto -> 2: needs restart
+# <admin><metrics listen=":9107"/> added: needs reload
+# <manager><hostCheck> interval 10 -> 5: needs reload
+# <logging> level info -> debug: needs reload`},
+		"files and sockets": {plain + `<admin><web listen="localhost:1"/><ssh/><socket path="/run/s"/></admin><control socket="/run/c"/>`,
+			plain + `<admin><web listen="localhost:1" certificate="/c" key="/k"/><ssh hostKey="/h"/><socket path="/run/s" mode="0660" group="adm"/></admin>`,
+			`# <admin><web> certificate default -> /c, key default -> /k: needs reload
+# <admin><ssh> hostKey default -> /h: needs reload
+# <admin><socket> mode 0600 -> 0660, group default -> adm: needs reload
+# <control> socket /run/c -> default: needs reload`},
+		"a user with a key": {plain, plain + `<admin><user name="a" password="$6$x" access="full"><key>` + edKey + `</key></user></admin>`,
+			"addUser a $6$x full\n# <admin><user name=\"a\"><key>" + edKey + "</key> added: needs reload"},
+		"a key more": {plain + `<admin><user name="a"><key>` + edKey + `</key></user></admin>`, plain + `<admin><user name="a"><key>` + edKey + `</key><key>` + ecKey + `</key></user></admin>`,
+			"# <admin><user name=\"a\"> <key>" + edKey + "</key> -> <key>" + edKey + "</key><key>" + ecKey + "</key>: needs reload"},
+		"users": {plain + `<admin><user name="a" password="$6$x" access="full"/></admin>`, plain + `<admin><user name="b" password="$6$y" access="full"/></admin>`,
+			"addUser b $6$y full\ndelUser a"},
+		"the last full user": {plain + `<admin><user name="a" password="$6$x" access="full"/></admin>`, plain,
+			`# <admin><user name="a"> deleted, the last with full access: needs reload`},
+	} {
+		var lines []string
+		for _, e := range Diff(doc(test.old), doc(test.new)) {
+			lines = append(lines, e.Command())
+		}
+		if got := strings.Join(lines, "\n"); got != test.want {
+			t.Errorf("%s:\n%s\nwant\n%s", name, got, test.want)
+		}
+	}
+}
+
+// What a change leaves as it was is shared, nothing else is, and both models say
+// what they said; an error is found wherever the change made it.
+func TestShareAndCheckSince(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		was := drawModel(t, "was")
+		c := was.Clone()
+		mutate(t, c)
+		if rapid.Bool().Draw(t, "wrong") {
+			s := c.Services[len(c.Services)-1]
+			switch rapid.IntRange(0, 2).Draw(t, "how") {
+			case 0:
+				s.Listen = append(s.Listen, Listen{Address: "nowhere"})
+			case 1:
+				s.Name = c.Services[0].Name
+			case 2:
+				s.Timeouts.Idle = -1
+			}
+		}
+		want := c.Clone()
+		before := was.Clone()
+		c.Share(was)
+		if !gocmp.Equal(want, c) || !gocmp.Equal(before, was) {
+			t.Fatal("a model has changed")
+		}
+		for i, s := range c.Services {
+			if i < len(was.Services) && gocmp.Equal(s, was.Services[i]) && s != was.Services[i] {
+				t.Fatalf("service %q is not shared", s.Name)
+			}
+		}
+		if one, other := c.Check("").Err(), c.CheckSince(was, "").Err(); (one == nil) != (other == nil) {
+			t.Fatalf("Check says %v, CheckSince %v", one, other)
+		}
+	})
+}

@@ -1,0 +1,287 @@
+package config
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/beevik/etree"
+)
+
+// Bounds of a document. A file that passes one is refused before it is read
+// any further.
+const (
+	maxSize       = 8 << 20 // bytes
+	maxDepth      = 16
+	maxElements   = 100_000
+	maxAttributes = 64       // of one element
+	maxTag        = 64 << 10 // bytes between < and >
+)
+
+// ReadFile reads and checks the document in a file. The model is nil if there
+// are errors among the problems.
+func ReadFile(path string) (*Config, Problems) {
+	data, err := readBounded(path)
+	if err != nil {
+		return nil, Problems{{File: path, Text: err.Error()}}
+	}
+	return Parse(path, data)
+}
+
+func readBounded(path string) ([]byte, error) {
+	// Asked before it is opened: opening a named pipe would wait for a writer.
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("is not a regular file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
+			return nil, fmt.Errorf("cannot be read: %w", pathErr.Err)
+		}
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	return data, nil
+}
+
+// Parse reads and checks a document; name stands for it in the problems. The
+// model is nil if there are errors among them.
+func Parse(name string, data []byte) (*Config, Problems) {
+	r := &reader{report: report{file: name}, broken: map[any]bool{}}
+	root := r.open(data)
+	if root == nil {
+		return nil, r.told()
+	}
+	c := r.config(root)
+	k := &checker{report: r.report, broken: r.broken}
+	k.config(c)
+	if k.errors > 0 {
+		c = nil
+	}
+	return c, k.told()
+}
+
+// open checks the form of the document and returns its root, nil if the form
+// is wrong.
+func (r *reader) open(data []byte) *etree.Element {
+	if len(data) > maxSize {
+		r.fail(0, "the file is larger than %d MiB, which no configuration needs", maxSize>>20)
+		return nil
+	}
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // editors' mark of UTF-8
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		r.fail(1, "the file is UTF-16; save it as UTF-8")
+		return nil
+	}
+	if at := longTag(data); at >= 0 {
+		r.fail(1+bytes.Count(data[:at], []byte("\n")), "a tag of more than %d KiB", maxTag>>10)
+		return nil
+	}
+	lines := r.scan(data)
+	if r.errors > 0 {
+		return nil
+	}
+	doc := etree.NewDocument()
+	doc.ReadSettings.CharsetReader = charsetReader
+	if err := doc.ReadFromBytes(data); err != nil {
+		r.fail(0, "%v", err)
+		return nil
+	}
+	// Both readings meet the elements in the same order.
+	r.lines = make(map[*etree.Element]int, len(lines))
+	next := 0
+	number(doc.Root(), func(e *etree.Element) {
+		if next < len(lines) {
+			r.lines[e] = lines[next]
+		}
+		next++
+	})
+	return doc.Root()
+}
+
+// longTag returns where a tag longer than maxTag begins, -1 if there is none.
+// The decoders gather all attributes of a tag before they hand it out.
+func longTag(data []byte) int {
+	for i := 0; ; {
+		next := bytes.IndexByte(data[i:], '<')
+		if next < 0 {
+			return -1
+		}
+		i += next
+		end := skip(data[i:])
+		if end < 0 { // the decoder says so
+			return -1
+		}
+		if end == 0 {
+			if end = tagLength(data[i:]); end > maxTag {
+				return i
+			}
+		}
+		i += end
+	}
+}
+
+// skip returns the length of the comment, CDATA section or processing
+// instruction at the start of data, 0 if it is a tag, -1 if it has no end.
+func skip(data []byte) int {
+	for _, form := range [...]struct{ open, close string }{{"<!--", "-->"}, {"<![CDATA[", "]]>"}, {"<?", "?>"}} {
+		if rest, ok := bytes.CutPrefix(data, []byte(form.open)); ok {
+			n := bytes.Index(rest, []byte(form.close))
+			if n < 0 {
+				return -1
+			}
+			return len(form.open) + n + len(form.close)
+		}
+	}
+	return 0
+}
+
+// tagLength returns the length of the tag at the start of data, more than
+// maxTag without measuring if it is that long.
+func tagLength(data []byte) int {
+	quote := byte(0)
+	for i, c := range data[:min(len(data), maxTag+1)] {
+		switch {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '\'':
+			quote = c
+		case c == '>':
+			return i + 1
+		}
+	}
+	if len(data) > maxTag {
+		return maxTag + 1
+	}
+	return len(data)
+}
+
+func number(e *etree.Element, visit func(*etree.Element)) {
+	visit(e)
+	for _, child := range e.ChildElements() {
+		number(child, visit)
+	}
+}
+
+// scan reads the document token by token, for the two things that etree does
+// not tell: the line of each element, and whether the form is right.
+func (r *reader) scan(data []byte) (lines []int) {
+	dec := xml.NewDecoder(bytes.NewReader(data))
+	dec.CharsetReader = charsetReader
+	depth, roots := 0, 0
+	for {
+		line, _ := dec.InputPos()
+		token, err := dec.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			if syntax, ok := errors.AsType[*xml.SyntaxError](err); ok {
+				r.fail(syntax.Line, "not well-formed XML: %s", syntax.Msg)
+			} else {
+				r.fail(line, "not well-formed XML: %v", err)
+			}
+			return nil
+		}
+		switch t := token.(type) {
+		case xml.StartElement:
+			lines = append(lines, line)
+			if depth == 0 {
+				if roots++; roots == 2 {
+					r.fail(line, "a second root element <%s>; a document has one", t.Name.Local)
+					return nil
+				}
+			}
+			if depth++; depth > maxDepth {
+				r.fail(line, "elements are nested more than %d deep", maxDepth)
+				return nil
+			}
+			if len(lines) > maxElements {
+				r.fail(line, "more than %d elements", maxElements)
+				return nil
+			}
+			if !r.scanAttributes(line, t) {
+				return nil
+			}
+		case xml.EndElement:
+			depth--
+		case xml.CharData:
+			if depth == 0 && len(bytes.TrimSpace(t)) > 0 {
+				r.fail(line, "text outside the root element: this is not a txlb configuration")
+				return nil
+			}
+		case xml.Directive:
+			if bytes.Contains(t, []byte("[")) || bytes.Contains(t, []byte("ENTITY")) {
+				r.fail(line, "a document type with declarations of its own; leave out what stands between [ and ]")
+				return nil
+			}
+		}
+	}
+	if roots == 0 {
+		r.fail(1, "the document is empty; it needs a root element <config> with at least one <service>")
+	}
+	return lines
+}
+
+// scanAttributes checks what etree does not keep: how many attributes there
+// are, and that none is there twice.
+func (r *reader) scanAttributes(line int, t xml.StartElement) bool {
+	if len(t.Attr) > maxAttributes {
+		r.fail(line, "<%s> has more than %d attributes", t.Name.Local, maxAttributes)
+		return false
+	}
+	for i, a := range t.Attr {
+		for _, b := range t.Attr[:i] {
+			if a.Name == b.Name {
+				r.fail(line, "<%s> has the attribute %s twice", t.Name.Local, a.Name.Local)
+			}
+		}
+	}
+	return true
+}
+
+// charsetReader decodes what the ancestors wrote beside UTF-8.
+func charsetReader(charset string, in io.Reader) (io.Reader, error) {
+	switch strings.ToLower(charset) {
+	case "utf-8", "us-ascii", "ascii":
+		return in, nil
+	case "iso-8859-1", "latin-1", "latin1":
+		return &latin1{in: in}, nil
+	}
+	return nil, fmt.Errorf("unknown encoding %q; use UTF-8", charset)
+}
+
+// latin1 turns ISO-8859-1 into UTF-8: every byte is the code point of its
+// number.
+type latin1 struct {
+	in   io.Reader
+	rest []byte
+}
+
+// Read implements io.Reader.
+func (l *latin1) Read(p []byte) (int, error) {
+	if len(l.rest) == 0 {
+		var raw [512]byte
+		n, err := l.in.Read(raw[:])
+		for _, b := range raw[:n] {
+			l.rest = append(l.rest, string(rune(b))...)
+		}
+		if n == 0 {
+			return 0, err
+		}
+	}
+	n := copy(p, l.rest)
+	l.rest = l.rest[n:]
+	return n, nil
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package config
+
+import "testing"
+
+// namedPipe returns something else that is no file.
+func namedPipe(t *testing.T) string { return t.TempDir() }

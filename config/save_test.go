@@ -1,0 +1,142 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// weigh returns c with another weight of its first host.
+func weigh(c *Config, weight int) *Config {
+	d := c.Clone()
+	d.Services[0].Groups[0].Hosts[0].Weight = weight
+	return d
+}
+
+func readDocument(t *testing.T, path string) *Document {
+	t.Helper()
+	d, problems := ReadDocument(path)
+	if d == nil {
+		t.Fatal(problems)
+	}
+	return d
+}
+
+// sampleFile writes the sample to a folder of its own.
+func sampleFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "c.xml")
+	if err := os.WriteFile(path, samples(t)["config.xml"], 0o640); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// folder returns the names in the folder of a file.
+func folder(t *testing.T, path string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func TestSave(t *testing.T) {
+	path := sampleFile(t)
+	first, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := readDocument(t, path)
+	if same, err := d.Save(d.Config, 10); err != nil || same != d || len(folder(t, path)) != 1 {
+		t.Fatalf("without a change: %v, %v", err, folder(t, path))
+	}
+	for weight := 2; weight <= 6; weight++ {
+		if d, err = d.Save(weigh(d.Config, weight), 3); err != nil {
+			t.Fatal(err)
+		}
+		again := readDocument(t, path)
+		if again.Config.Services[0].Groups[0].Hosts[0].Weight != weight || len(Diff(again.Config, d.Config)) > 0 {
+			t.Fatalf("weight %d is not in the file", weight)
+		}
+		if weight == 2 {
+			kept, err := os.ReadFile(filepath.Join(filepath.Dir(path), folder(t, path)[1]))
+			if err != nil || string(kept) != string(first) {
+				t.Errorf("what was kept is not the old file: %v", err)
+			}
+		}
+	}
+	names := folder(t, path)
+	form := regexp.MustCompile(`^c\.xml-\d{14}(-\d+)?$`)
+	if len(names) != 4 || names[0] != "c.xml" || !slices.ContainsFunc(names, form.MatchString) {
+		t.Errorf("the folder has %v", names)
+	}
+	for _, name := range names {
+		if info, err := os.Stat(filepath.Join(filepath.Dir(path), name)); err != nil || info.Mode().Perm() != 0o640 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+	if _, err = d.Save(weigh(d.Config, 9), 0); err != nil || len(folder(t, path)) != 1 {
+		t.Errorf("no old files are wanted: %v, %v", err, folder(t, path))
+	}
+}
+
+func TestSaveDoesNotOverwriteEdits(t *testing.T) {
+	path := sampleFile(t)
+	d := readDocument(t, path)
+	edited := append(samples(t)["config.xml"], "<!-- by hand -->\n"...)
+	if err := os.WriteFile(path, edited, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.Save(weigh(d.Config, 7), 10)
+	if !errors.Is(err, ErrEdited) || !strings.HasPrefix(err.Error(), path) {
+		t.Errorf("said %v", err)
+	}
+	if now, _ := os.ReadFile(path); string(now) != string(edited) || len(folder(t, path)) != 1 {
+		t.Errorf("something has changed: %v", folder(t, path))
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Save(weigh(d.Config, 7), 10); err == nil || len(folder(t, path)) != 0 {
+		t.Errorf("a file that has gone: %v, %v", err, folder(t, path))
+	}
+}
+
+func TestSaveThroughALink(t *testing.T) {
+	path := sampleFile(t)
+	link := filepath.Join(t.TempDir(), "link.xml")
+	if err := os.Symlink(path, link); err != nil {
+		t.Skip(err)
+	}
+	d := readDocument(t, link)
+	if _, err := d.Save(weigh(d.Config, 7), 10); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := os.Readlink(link); err != nil || to != path {
+		t.Errorf("the link is %q, %v", to, err)
+	}
+	if w := readDocument(t, path).Config.Services[0].Groups[0].Hosts[0].Weight; w != 7 || len(folder(t, path)) != 2 {
+		t.Errorf("weight %d, folder %v", w, folder(t, path))
+	}
+}
+
+// What a killed process has left is no obstacle.
+func TestSaveOverLeftovers(t *testing.T) {
+	path := sampleFile(t)
+	if err := os.WriteFile(besides(path), []byte("<conf"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	d := readDocument(t, path)
+	if _, err := d.Save(weigh(d.Config, 7), 1); err != nil || len(folder(t, path)) != 2 {
+		t.Errorf("%v, folder %v", err, folder(t, path))
+	}
+}

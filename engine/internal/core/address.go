@@ -1,0 +1,93 @@
+package core
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/txlb/txlb/engine"
+)
+
+// ListenKey tells one listener from another. Two listeners on the same address
+// cannot be, except where the kernel chooses the port.
+type ListenKey struct {
+	Listen  string
+	service string // only with port 0
+	nth     int    // only with port 0: which of the service's equal ones
+}
+
+// OwnersOf returns the listeners that the plan asks for, each with the name
+// of its service. It refuses a plan that names a service or an address twice
+// or forgets a route.
+func OwnersOf(p engine.Plan) (map[ListenKey]string, error) {
+	services := map[string]bool{}
+	owner := map[ListenKey]string{}
+	for _, s := range p.Services {
+		if services[s.Name] {
+			return nil, fmt.Errorf("engine: service %q is in the plan twice", s.Name)
+		}
+		services[s.Name] = true
+		if s.Route == nil {
+			return nil, fmt.Errorf("engine: service %q has no route", s.Name)
+		}
+		for i, listen := range s.Listen {
+			key := ListenKey{Listen: listen}
+			if a, err := ParseListen(listen); err == nil && a.Port == "0" {
+				key.service = s.Name
+				for _, other := range s.Listen[:i] {
+					if other == listen {
+						key.nth++
+					}
+				}
+			}
+			if other, taken := owner[key]; taken {
+				return nil, fmt.Errorf("engine: services %q and %q both listen on %s", other, s.Name, listen)
+			}
+			owner[key] = s.Name
+		}
+	}
+	return owner, nil
+}
+
+// ByName returns the services of a plan by their names.
+func ByName(p engine.Plan) map[string]*engine.Service {
+	services := make(map[string]*engine.Service, len(p.Services))
+	for i := range p.Services {
+		services[p.Services[i].Name] = &p.Services[i]
+	}
+	return services
+}
+
+// ListenAddr is a listening address taken apart.
+type ListenAddr struct {
+	Path       string // of a UNIX socket; the rest is empty then
+	Host, Port string // host "" is every address, IPv6 and IPv4
+}
+
+// ParseListen reads the form that Service.Listen describes.
+func ParseListen(listen string) (ListenAddr, error) {
+	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
+		if path == "" {
+			return ListenAddr{}, fmt.Errorf("%q: unix: needs a path", listen)
+		}
+		return ListenAddr{Path: path}, nil
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return ListenAddr{}, fmt.Errorf("%q: want host:port, [v6]:port, *:port or unix:/path", listen)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return ListenAddr{}, fmt.Errorf("%q: the port must be a number from 0 to 65535", listen)
+	}
+	if host == "*" {
+		host = ""
+	}
+	return ListenAddr{Host: host, Port: port}, nil
+}
+
+// Port returns the port of a listener's address, "" where it has none.
+func (k ListenKey) Port() string {
+	a, _ := ParseListen(k.Listen)
+	return a.Port
+}

@@ -1,0 +1,392 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"syscall"
+	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/sched"
+)
+
+// Admission takes a session from its accept to a host: a state machine that says
+// what the session needs next and takes in what became of it. It makes no system
+// call and knows no clock: times are nanoseconds on the engine's own clock. What it
+// decides it also counts, so that an engine only carries out its steps.
+//
+// Invariants: a host is counted from the pick on and released exactly once; no host
+// is picked twice, except one that was never asked for want of a descriptor; nothing
+// follows a refusal but the end, and nothing follows the end.
+//
+// What has to be decided before a host is chosen (who may come in, what the client
+// asks for, whether there is room) comes into Next, as states before looking.
+type Admission struct {
+	Svc     *Service
+	gate    *Gate
+	Host    *sched.Host // nil while the session has none
+	attempt *Attempt    // nil once the session stays with its host
+	Started int64       // ns: when the client was accepted
+	era     uint32      // of the host, when the connect began
+	state   admissionState
+	Why     Refusal // once refused
+}
+
+// admissionState is where a session is on its way to a host.
+type admissionState uint8
+
+const (
+	over       admissionState = iota // the session has ended, or has not begun
+	looking                          // it has no host
+	picked                           // it has a host that has not been asked yet
+	asked                            // the host has not answered
+	queueFull                        // the host is a UNIX socket whose queue is full
+	admitted                         // the host has answered
+	turnedAway                       // there is no host for the client
+)
+
+// Attempt is what an admission knows while the session can still go to another
+// host.
+type Attempt struct {
+	from  sched.Addr
+	tried sched.Tried
+	began int64    // ns: the connect under way
+	heard bool     // a host has failed that was asked: not all faults are our own
+	next  *Attempt // free, of Attempts
+}
+
+// Attempts keeps attempts that are free. It belongs to one goroutine.
+type Attempts struct{ free *Attempt }
+
+// Get returns a blank attempt.
+func (l *Attempts) Get() *Attempt {
+	a := l.free
+	if a == nil {
+		return new(Attempt)
+	}
+	l.free, a.next = a.next, nil
+	return a
+}
+
+// Put takes an attempt back, or nothing.
+func (l *Attempts) Put(a *Attempt) {
+	if a != nil {
+		a.from = sched.Addr{}
+		a.tried.Reset()
+		a.heard = false
+		a.next = l.free
+		l.free = a
+	}
+}
+
+// Gate is what the admissions of one loop have in common.
+type Gate struct {
+	Index  int                  // of their counters
+	Report func(engine.Failure) // hands a failure to the director; it never waits
+}
+
+// Action is what a session needs next. What comes of it is told to Answered, NoSocket
+// or Deadline; these return the next step.
+type Action uint8
+
+const (
+	Nothing Action = iota // the session waits for what it waited for before, or has ended
+	Connect               // connect to Host, and tell Answered, or NoSocket
+	Again                 // connect the same socket to Host again, and tell Answered
+	Wait                  // tell Answered when Host has answered, or Deadline at Until
+	Rest                  // there is no descriptor: accept nobody, and tell Deadline at Until
+	Retry                 // close the host's socket, then ask Next, now or later
+	Relay                 // move bytes; Settle when the first has moved
+	Refuse                // close the host's socket, if there is one, and turn the client away
+)
+
+// Step is an action with what belongs to it.
+type Step struct {
+	Do    Action
+	Why   Refusal // Refuse
+	Until int64   // ns, Wait and Rest; Never: there is no limit
+}
+
+// Never is a time that does not come.
+const Never = math.MaxInt64
+
+// Begin counts a session of svc that was accepted from an address.
+func (a *Admission) Begin(g *Gate, svc *Service, t *Attempt, from sched.Addr, now int64) {
+	*a = Admission{Svc: svc, gate: g, attempt: t, Started: now, state: looking}
+	t.from = from
+	a.Count().sessions.Add(1)
+	a.Count().active.Add(1)
+}
+
+// Count returns the counters of the session's service.
+func (a *Admission) Count() *Counters { return &a.Svc.Counts[a.gate.Index] }
+
+// Next looks for a host.
+func (a *Admission) Next(now int64) Step {
+	if a.state != looking {
+		return Step{}
+	}
+	host, why := a.pick(now)
+	if host == nil {
+		return a.refuse(why)
+	}
+	return a.ask(host, now)
+}
+
+// pick picks a host that the session has not tried, if it may try another.
+func (a *Admission) pick(now int64) (host *sched.Host, why Refusal) {
+	route, tried := a.Svc.Route.Load(), &a.attempt.tried
+	switch {
+	case route.Table == nil:
+		return nil, noGroup
+	case spent(route, tried):
+		return nil, a.noHost()
+	case now >= a.totalLimit(route):
+		return nil, outOfTime
+	}
+	host, _ = route.Table.Pick(a.attempt.from, tried)
+	if host == nil {
+		return nil, a.noHost()
+	}
+	if tried.Len() > 1 {
+		a.Count().redispatches.Add(1)
+	}
+	return host, 0
+}
+
+// lastResorts is how many hosts that are down a session tries where the route says
+// nothing about tries: a group of thousands of dead hosts must not cost a connect
+// to each.
+const lastResorts = 3
+
+// spent tells whether a session has used up its tries.
+func spent(r *engine.Route, tried *sched.Tried) bool {
+	if r.Tries > 0 {
+		return tried.Len() >= r.Tries
+	}
+	return tried.LastResorts() >= lastResorts
+}
+
+// noHost tells why there is no host left: if each connect failed on our side, that
+// says nothing about the hosts.
+func (a *Admission) noHost() Refusal {
+	if a.attempt.tried.Len() > 0 && !a.attempt.heard {
+		return OutOfResource
+	}
+	return noHost
+}
+
+// ask makes a host that was picked the session's own.
+func (a *Admission) ask(host *sched.Host, now int64) Step {
+	a.Host, a.era = host, host.Era()
+	a.attempt.began = now
+	a.state = picked
+	return Step{Do: Connect}
+}
+
+// Answered takes in what connect(2) has come to: 0, EINPROGRESS, or what has failed.
+func (a *Admission) Answered(now int64, errno syscall.Errno) Step {
+	if a.state != picked && a.state != asked && a.state != queueFull {
+		return Step{}
+	}
+	switch {
+	case errno == 0:
+		a.state = admitted
+		a.Host.Connected(a.gate.Index, time.Duration(now-a.attempt.began))
+		return Step{Do: Relay}
+	case errno == syscall.EINPROGRESS:
+		a.state = asked
+		return a.awaited()
+	case errno == syscall.EAGAIN && a.Host.Addr().Path() != "":
+		// Over TCP the kernel would wait for room in the queue. Here nothing tells
+		// when there is some: the session asks again, less often the longer it has
+		// waited.
+		a.state = queueFull
+		wait := min(max((now-a.attempt.began)/4, minQueueWait), maxQueueWait)
+		return Step{Do: Wait, Until: min(now+wait, a.connectLimit(a.Svc.Route.Load()))}
+	}
+	return a.fail(errno)
+}
+
+const (
+	// minQueueWait and maxQueueWait bound how long a session waits before it asks a
+	// full queue again: a server empties one within milliseconds, and one that has
+	// not for 200 ms need not be asked more often than 20 times a second.
+	minQueueWait = int64(time.Millisecond)
+	maxQueueWait = int64(50 * time.Millisecond)
+	// PauseFor is how long an engine without descriptors waits for some. Sessions
+	// give them back all the time; asking ten times a second costs nothing.
+	PauseFor = int64(100 * time.Millisecond)
+)
+
+// awaited waits for the host to answer.
+func (a *Admission) awaited() Step {
+	return Step{Do: Wait, Until: a.connectLimit(a.Svc.Route.Load())}
+}
+
+// NoSocket takes in that there is no socket to connect with, also after it was said
+// that the connect is on its way. If that is for want of
+// a descriptor the client is kept, because another host would need one just as well.
+// The engine accepts nobody meanwhile, so few clients wait like this, and none beyond
+// the time for all connects.
+func (a *Admission) NoSocket(now int64, errno syscall.Errno) Step {
+	if a.state != picked && a.state != asked {
+		return Step{}
+	}
+	if !connect.Shortage(errno) {
+		return a.fail(errno)
+	}
+	a.Count().failed[local].Add(1)
+	a.attempt.tried.Forget()
+	a.leave()
+	return Step{Do: Rest, Until: now + PauseFor}
+}
+
+// NoRoom takes in that the session cannot be watched for want of memory.
+func (a *Admission) NoRoom() Step {
+	if a.state == over || a.state == admitted || a.state == turnedAway {
+		return Step{}
+	}
+	return a.refuse(OutOfResource)
+}
+
+// Deadline takes in that the time of a step is up.
+func (a *Admission) Deadline(now int64) Step {
+	switch a.state {
+	case looking: // it has waited for a descriptor
+		return Step{Do: Retry}
+	case asked, queueFull:
+	default:
+		return Step{}
+	}
+	route := a.Svc.Route.Load()
+	switch {
+	case now < a.connectLimit(route) && a.state == queueFull:
+		return Step{Do: Again}
+	case now < a.connectLimit(route): // the route has changed
+		return a.awaited()
+	case now < a.hostLimit(route):
+		// The time for all connects is over, which says nothing about this host.
+		return a.refuse(outOfTime)
+	}
+	return a.fail(syscall.ETIMEDOUT)
+}
+
+// Retimed takes in that the route has other time-outs.
+func (a *Admission) Retimed() Step {
+	if a.state != asked { // a full queue is asked again soon, and the others wait for no host
+		return Step{}
+	}
+	return a.awaited()
+}
+
+// totalLimit returns when the time for all connects of the session is over.
+func (a *Admission) totalLimit(r *engine.Route) int64 { return after(a.Started, r.Timeouts.Total) }
+
+// hostLimit returns when the host has had the full time to answer. Only then is it
+// the host's fault that the connect has taken too long.
+func (a *Admission) hostLimit(r *engine.Route) int64 {
+	return after(a.attempt.began, r.Timeouts.Connect)
+}
+
+// connectLimit returns when the connect under way has taken too long.
+func (a *Admission) connectLimit(r *engine.Route) int64 { return min(a.totalLimit(r), a.hostLimit(r)) }
+
+// after returns when a time-out that began at from is over; 0 is none.
+func after(from int64, d time.Duration) int64 {
+	if d == 0 {
+		return Never
+	}
+	return from + int64(d)
+}
+
+// fail gives the host back and, if the fault is the host's, counts it against the
+// host. The first failure that takes it down is reported.
+func (a *Admission) fail(errno syscall.Errno) Step {
+	host, why := a.Host, classify(errno)
+	a.Count().failed[why].Add(1)
+	a.attempt.heard = a.attempt.heard || why != local
+	if why != local && host.FailIn(a.era) {
+		a.gate.Report(engine.Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), connect.Reason(errno, host.Source()))})
+	}
+	a.leave()
+	return Step{Do: Retry}
+}
+
+// leave gives the pick back.
+func (a *Admission) leave() {
+	a.Host.Release(0, 0)
+	a.Host = nil
+	a.state = looking
+}
+
+func (a *Admission) refuse(why Refusal) Step {
+	if a.Host != nil {
+		a.leave()
+	}
+	a.Count().refused[why].Add(1)
+	a.state, a.Why = turnedAway, why
+	return Step{Do: Refuse, Why: why}
+}
+
+// Dropped takes in that the host has reset the connection before it took or gave a
+// byte, as a process does that dies with connections in its queue: nothing can be
+// lost or done twice, so the session goes to another host. This one is not marked
+// down, because it did answer; the next connect tells. Where there is no other, the
+// client gets the reset.
+func (a *Admission) Dropped(now int64) Step {
+	if a.state != admitted || a.attempt == nil {
+		return Step{}
+	}
+	host, _ := a.pick(now)
+	if host == nil {
+		return Step{Do: Relay}
+	}
+	a.Count().failed[dropped].Add(1)
+	a.ResetEarly(a.attempt.from)
+	a.attempt.heard = true
+	a.leave()
+	return a.ask(host, now)
+}
+
+var errResets = errors.New("it reset three clients in a row, each from another address, before the first byte of an answer")
+
+// ResetEarly takes in that the host has reset the session of this client before the
+// first byte of an answer.
+func (a *Admission) ResetEarly(client sched.Addr) {
+	if a.Host.ResetEarly(a.era, client) {
+		a.gate.Report(engine.Failure{Host: a.Host, Err: errResets, Suspect: true})
+	}
+}
+
+// Settled tells whether the session stays with its host.
+func (a *Admission) Settled() bool { return a.attempt == nil }
+
+// WaitsForRoom tells whether the host is a UNIX socket whose queue is full.
+func (a *Admission) WaitsForRoom() bool { return a.state == queueFull }
+
+// Settle makes the session stay with its host and returns the attempt, nil if it was
+// returned before.
+func (a *Admission) Settle() *Attempt {
+	t := a.attempt
+	a.attempt = nil
+	return t
+}
+
+// End ends the session: it gives the host back and counts.
+func (a *Admission) End(now int64, how Termination) {
+	if a.state == over {
+		return
+	}
+	if a.Host != nil {
+		if a.state == admitted {
+			a.Host.Times().Ended(a.gate.Index, time.Duration(now-a.Started))
+		}
+		a.leave()
+	}
+	a.state = over
+	a.Count().ended[how].Add(1)
+	a.Count().active.Add(-1)
+}

@@ -1,0 +1,478 @@
+package core
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/sched"
+)
+
+// B23, B30: whatever happens to admissions in whatever order, a pick is released
+// once, no host is asked twice, the bound of tries holds, nothing follows the end,
+// and the counters add up.
+func TestB23AndB30RandomAdmissions(t *testing.T) {
+	rounds := 1500
+	if testing.Short() {
+		rounds = 500
+	}
+	for seed := range uint64(rounds) {
+		if wrong := playAdmissions(randomBytes(23, seed, 400)); wrong != "" {
+			t.Fatalf("seed %d: %s", seed, wrong)
+		}
+	}
+}
+
+func FuzzAdmission(f *testing.F) {
+	for seed := range uint64(8) {
+		f.Add(randomBytes(30, seed, 200))
+	}
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if wrong := playAdmissions(script); wrong != "" {
+			t.Fatal(wrong)
+		}
+	})
+}
+
+func randomBytes(seed1, seed2 uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed1, seed2))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+// desk is an engine that carries out steps in name only: a script says what comes of
+// them.
+type desk struct {
+	script    []byte
+	now       int64
+	gate      Gate
+	svc       *Service
+	hosts     []*sched.Host
+	tables    []*sched.Table // the first has all hosts, the last is none
+	guests    []*guest       // all sessions that there were
+	refused   [refusals]uint64
+	ended     [terminations]uint64
+	failed    uint64 // failed connects
+	connected uint64
+	reported  int
+	log       []string
+	wrong     string
+}
+
+// guest is a session with what the desk knows of it.
+type guest struct {
+	Admission
+	id    int
+	step  Step
+	asked map[*sched.Host]bool
+	tries int  // hosts asked
+	heard bool // one that was asked has failed by its own fault
+	lost  bool // it could not be watched
+	gone  bool
+}
+
+func (d *desk) fail(format string, args ...any) {
+	if d.wrong == "" {
+		d.wrong = fmt.Sprintf(format, args...)
+	}
+}
+
+func (d *desk) say(format string, args ...any) { d.log = append(d.log, fmt.Sprintf(format, args...)) }
+
+func (d *desk) next() int {
+	if len(d.script) == 0 {
+		return 0
+	}
+	b := d.script[0]
+	d.script = d.script[1:]
+	return int(b)
+}
+
+// playAdmissions does what the script says and returns what was wrong.
+func playAdmissions(script []byte) string {
+	d := &desk{script: script, now: 1, svc: newService("web", 1)}
+	d.gate.Report = func(engine.Failure) { d.reported++ }
+	var members []sched.Member
+	for i := range 6 {
+		addr, err := sched.ParseAddr(fmt.Sprint("127.0.0.1:", 1000+i))
+		if i == 2 {
+			addr = sched.UnixAddr("/nowhere")
+		}
+		if err != nil {
+			panic(err)
+		}
+		d.hosts = append(d.hosts, sched.NewHost(fmt.Sprint("h", i), addr))
+		members = append(members, sched.Member{Host: d.hosts[i], Weight: 1, Backup: i == 5})
+	}
+	for _, m := range [][]sched.Member{members, members[:2], members[3:]} {
+		table, err := sched.NewTable(sched.Policy{Scheduler: "roundr", Seed: 1}, m)
+		if err != nil {
+			panic(err)
+		}
+		d.tables = append(d.tables, table)
+	}
+	d.tables = append(d.tables, nil)
+	d.reroute(d.next())
+	for len(d.script) > 0 && d.wrong == "" {
+		d.do(d.next())
+		d.check()
+	}
+	d.close()
+	if d.wrong != "" {
+		return d.wrong + "\nafter:\n" + strings.Join(d.log, "\n")
+	}
+	return ""
+}
+
+// reroute changes the route.
+func (d *desk) reroute(how int) {
+	r := &engine.Route{Table: d.tables[how%4], Tries: how >> 2 % 4}
+	if how&16 != 0 {
+		r.Timeouts.Connect = 2 * time.Second
+	}
+	if how&32 != 0 {
+		r.Timeouts.Total = 5 * time.Second
+	}
+	if how < 128 { // mostly all hosts
+		r.Table = d.tables[0]
+	}
+	d.say("route: %d hosts, tries %d, %+v", how%4, r.Tries, r.Timeouts)
+	d.svc.Route.Store(r)
+	for _, g := range d.guests {
+		if step := g.Retimed(); step.Do != Nothing {
+			d.follow(g, step)
+		}
+	}
+}
+
+// errnos are answers of connect(2).
+var errnos = [...]syscall.Errno{
+	0, 0, syscall.EINPROGRESS, syscall.EINPROGRESS, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.EACCES,
+	syscall.EADDRNOTAVAIL, syscall.EAGAIN, syscall.ENOMEM, syscall.ETIMEDOUT,
+}
+
+func (d *desk) do(op int) {
+	if len(d.guests) == 0 || op < 40 {
+		d.arrive()
+		return
+	}
+	g := d.guests[d.next()%len(d.guests)]
+	switch op % 8 {
+	case 0, 1:
+		d.proceed(g)
+	case 2: // the timer, perhaps early
+		if g.step.Do == Wait || g.step.Do == Rest {
+			if op >= 128 && g.step.Until != Never {
+				d.now = max(d.now, g.step.Until)
+			}
+			d.expire(g)
+		}
+	case 3:
+		d.now += [...]int64{1e6, 100e6, 1e9, 3e9}[op>>4%4]
+	case 4:
+		if op >= 128 {
+			d.reroute(d.next())
+			return
+		}
+		h := d.hosts[op>>4%len(d.hosts)]
+		if op&64 != 0 {
+			h.MarkUp()
+		} else {
+			h.MarkDown()
+		}
+	case 5: // reset by the host, before the first byte or after it
+		before := g.state == admitted && g.attempt != nil
+		if op < 128 && before {
+			g.Settle()
+		}
+		was := g.Host
+		switch step := g.Dropped(d.now); {
+		case step.Do == Connect && (!before || op < 128):
+			d.fail("session %d went to another host, though bytes had moved", g.id)
+		case step.Do == Connect:
+			d.failed++
+			g.heard = true
+			d.say("session %d: dropped by %s", g.id, was.Name())
+			d.follow(g, step)
+		case g.state == admitted:
+			g.ResetEarly(sched.Addr{})
+			d.end(g, ServerAborted)
+		}
+	case 6:
+		d.end(g, []Termination{ClientGone, Killed, Normal}[op>>4%3])
+	case 7: // not watched, or no socket
+		if g.step.Do == Connect {
+			d.tell(g, op)
+			return
+		}
+		if g.step.Do != Nothing {
+			g.lost = true
+			d.follow(g, g.NoRoom())
+		}
+	}
+}
+
+// expire lets the timer of a session go off.
+func (d *desk) expire(g *guest) {
+	before, hadTime := g.state, false
+	if limit := d.svc.Route.Load().Timeouts.Connect; limit > 0 {
+		hadTime = d.now >= g.attempt.began+int64(limit)
+	}
+	step := g.Deadline(d.now)
+	if step.Do == Retry && before != looking {
+		d.failed++
+		g.heard = true
+		if !hadTime {
+			d.fail("session %d: a host is blamed that has not had its time", g.id)
+		}
+	}
+	if step.Do == Wait && step.Until <= d.now {
+		d.fail("session %d: waits until %d, it is %d", g.id, step.Until, d.now)
+	}
+	d.follow(g, step)
+}
+
+// tell says that there was no socket for a connect.
+func (d *desk) tell(g *guest, how int) {
+	errno := []syscall.Errno{syscall.EMFILE, syscall.ENOBUFS, syscall.EAFNOSUPPORT}[how>>4%3]
+	if errno != syscall.EAFNOSUPPORT { // the host was not asked
+		delete(g.asked, g.Host)
+		g.tries--
+	} else {
+		g.heard = true
+	}
+	d.failed++
+	d.follow(g, g.NoSocket(d.now, errno))
+}
+
+func (d *desk) arrive() {
+	g := &guest{id: len(d.guests), asked: map[*sched.Host]bool{}}
+	d.guests = append(d.guests, g)
+	d.say("session %d", g.id)
+	g.Begin(&d.gate, d.svc, new(Attempt), sched.Addr{}, d.now)
+	d.follow(g, g.Admission.Next(d.now))
+}
+
+// proceed does what the last step of a session asks for.
+func (d *desk) proceed(g *guest) {
+	switch g.step.Do {
+	case Connect, Again, Wait:
+		errno := errnos[d.next()%len(errnos)]
+		if g.step.Do == Wait && (g.state == queueFull || errno == syscall.EINPROGRESS || errno == syscall.EAGAIN) {
+			return // it has not answered yet
+		}
+		switch errno {
+		case 0, syscall.EINPROGRESS, syscall.EADDRNOTAVAIL, syscall.EAGAIN, syscall.ENOMEM:
+		default:
+			g.heard = true
+		}
+		full := errno == syscall.EAGAIN && g.Host.Addr().Path() != ""
+		switch {
+		case errno == 0:
+			d.connected++
+		case errno != syscall.EINPROGRESS && !full:
+			d.failed++
+		}
+		d.say("session %d: %s answers %d", g.id, g.Host.Name(), errno)
+		d.follow(g, g.Answered(d.now, errno))
+	case Retry:
+		d.follow(g, g.Admission.Next(d.now))
+	}
+}
+
+// follow takes in a step and looks whether it may come now.
+func (d *desk) follow(g *guest, step Step) {
+	if step.Do == Nothing {
+		return
+	}
+	d.say("session %d: step %+v", g.id, step)
+	before := g.step.Do
+	g.step = step
+	if g.gone {
+		d.fail("session %d: step %d after the end", g.id, step.Do)
+	}
+	if before == Refuse {
+		d.fail("session %d: step %d after the refusal", g.id, step.Do)
+	}
+	route := d.svc.Route.Load()
+	switch step.Do {
+	case Connect:
+		if g.Host == nil {
+			d.fail("session %d: connect to no host", g.id)
+			return
+		}
+		if g.asked[g.Host] {
+			d.fail("session %d: %s is asked twice", g.id, g.Host.Name())
+		}
+		g.asked[g.Host] = true
+		g.tries++
+		if route.Tries > 0 && g.tries > route.Tries {
+			d.fail("session %d: %d tries of %d", g.id, g.tries, route.Tries)
+		}
+		if total := int64(route.Timeouts.Total); total > 0 && d.now-g.Started >= total {
+			d.fail("session %d: a connect begins after the time for all", g.id)
+		}
+	case Retry:
+		if g.Host != nil {
+			d.fail("session %d: has given up %s, and still has it", g.id, g.Host.Name())
+		}
+	case Refuse:
+		d.refused[step.Why]++
+		if g.tries > 0 && step.Why == noHost && !g.heard || g.heard && step.Why == OutOfResource && !g.lost {
+			d.fail("session %d: refused for %v, heard of a host: %v", g.id, step.Why, g.heard)
+		}
+		if g.Host != nil {
+			d.fail("session %d: refused with host %s", g.id, g.Host.Name())
+		}
+		if step.Why == noHost && route.Table != nil && route.Tries == 0 {
+			for _, h := range d.hosts[:3] { // hosts that are up and were not asked, if the route has them all
+				if route.Table == d.tables[0] && h.Up() && !g.asked[h] && g.attempt.tried.LastResorts() < lastResorts {
+					d.fail("session %d: no host, though %s is up and was not asked", g.id, h.Name())
+				}
+			}
+		}
+	}
+}
+
+func (d *desk) end(g *guest, how Termination) {
+	if !g.gone {
+		d.say("session %d ends: %v", g.id, how)
+		d.ended[how]++
+	}
+	g.Admission.End(d.now, how)
+	g.gone, g.step = true, Step{}
+}
+
+// check looks whether the counters say what has happened.
+func (d *desk) check() {
+	holds := map[*sched.Host]int64{}
+	active := int64(0)
+	for _, g := range d.guests {
+		if g.Host != nil {
+			holds[g.Host]++
+		}
+		if !g.gone {
+			active++
+		}
+	}
+	for _, h := range d.hosts {
+		if n := h.Stats().Active; n != holds[h] {
+			d.fail("host %s counts %d sessions, %d have it", h.Name(), n, holds[h])
+		}
+	}
+	c := &d.svc.Counts[0]
+	ended := uint64(0)
+	for how := range terminations {
+		if n := c.ended[how].Load(); n != d.ended[how] {
+			d.fail("%d sessions are counted as ended by %v, want %d", n, how, d.ended[how])
+		}
+		ended += d.ended[how]
+	}
+	for why := range refusals {
+		if n := c.refused[why].Load(); n != d.refused[why] {
+			d.fail("%d sessions are counted as refused for %v, want %d", n, why, d.refused[why])
+		}
+	}
+	failed := uint64(0)
+	for why := range connectFailures {
+		failed += c.failed[why].Load()
+	}
+	if failed != d.failed {
+		d.fail("%d failed connects are counted, there were %d", failed, d.failed)
+	}
+	if n := c.sessions.Load(); n != uint64(len(d.guests)) || c.active.Load() != active || n != ended+uint64(active) {
+		d.fail("%d sessions counted, %d active and %d ended; there were %d, %d are there", n, c.active.Load(), ended, len(d.guests), active)
+	}
+}
+
+// close lets every host refuse until no session looks for one, then ends them all.
+func (d *desk) close() {
+	d.say("close")
+	for _, g := range d.guests {
+		for range 4*len(d.hosts) + 10 {
+			switch g.step.Do {
+			case Connect, Again:
+				d.failed++
+				g.heard = true
+				d.follow(g, g.Answered(d.now, syscall.ECONNREFUSED))
+			case Wait, Rest:
+				if g.state == asked {
+					d.failed++
+					g.heard = true
+					d.follow(g, g.Answered(d.now, syscall.ECONNREFUSED))
+					break
+				}
+				d.now = max(d.now, g.step.Until)
+				d.expire(g)
+			case Retry:
+				d.follow(g, g.Admission.Next(d.now))
+			}
+		}
+		if !g.gone && g.step.Do != Relay && g.step.Do != Refuse {
+			d.fail("session %d finds no end: step %d, state %d", g.id, g.step.Do, g.state)
+		}
+		d.end(g, Normal)
+		d.end(g, Killed) // the first end counts
+	}
+	d.check()
+	for _, g := range d.guests {
+		for _, step := range []Step{
+			g.Admission.Next(d.now), g.Answered(d.now, 0), g.NoSocket(d.now, syscall.EMFILE), g.NoRoom(),
+			g.Deadline(d.now), g.Retimed(), g.Dropped(d.now),
+		} {
+			if step.Do != Nothing {
+				d.fail("session %d: step %d after the end", g.id, step.Do)
+			}
+		}
+	}
+}
+
+// An admission of a host that answers costs no allocation.
+func TestAdmissionAllocatesNothing(t *testing.T) {
+	d := &desk{svc: newService("web", 1), now: 1}
+	table, err := sched.NewTable(sched.Policy{}, []sched.Member{{Host: sched.NewHost("h", sched.UnixAddr("/nowhere")), Weight: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.svc.Route.Store(&engine.Route{Table: table, Timeouts: engine.Timeouts{Connect: time.Second, Total: time.Minute}})
+	var a Admission
+	var free Attempts
+	if n := testing.AllocsPerRun(100, func() {
+		a.Begin(&d.gate, d.svc, free.Get(), sched.Addr{}, d.now)
+		if a.Next(d.now).Do != Connect || a.Answered(d.now, syscall.EINPROGRESS).Do != Wait || a.Answered(d.now, 0).Do != Relay {
+			t.Fatal("the steps are others")
+		}
+		free.Put(a.Settle())
+		a.End(d.now, Normal)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkAdmission(b *testing.B) {
+	svc := newService("web", 1)
+	table, err := sched.NewTable(sched.Policy{}, []sched.Member{{Host: sched.NewHost("h", sched.UnixAddr("/nowhere")), Weight: 1}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	svc.Route.Store(&engine.Route{Table: table, Timeouts: engine.Timeouts{Connect: time.Second, Total: time.Minute}})
+	var a Admission
+	var g Gate
+	var free Attempts
+	b.ReportAllocs()
+	for b.Loop() {
+		a.Begin(&g, svc, free.Get(), sched.Addr{}, 1)
+		a.Next(1)
+		a.Answered(1, syscall.EINPROGRESS)
+		a.Answered(1, 0)
+		free.Put(a.Settle())
+		a.End(2, Normal)
+	}
+}

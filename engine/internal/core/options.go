@@ -1,0 +1,53 @@
+package core
+
+import (
+	"errors"
+
+	"github.com/txlb/txlb/engine"
+)
+
+const (
+	DefaultPipeSize   = 1 << 20
+	defaultPipeMemory = 256 << 20
+	defaultBacklog    = 4096
+	// failureQueue is how many reports wait for the director; further ones
+	// are dropped, and its scan of the hosts finds what they said.
+	failureQueue = 1024
+	// NotSent is TCP_NOTSENT_LOWAT: how many bytes may wait in the kernel that
+	// TCP has not sent yet. More would only move a queue from the source's
+	// buffer to ours.
+	NotSent = 128 << 10
+)
+
+// WithDefaults fills in what is 0; loops is how many there are then.
+func WithDefaults(o engine.Options, loops int) (engine.Options, error) {
+	if o.Loops < 0 || o.PipeSize < 0 || o.PipeMemory < 0 || o.MaxSessions < 0 || o.Backlog < 0 {
+		return o, errors.New("engine: an option is negative")
+	}
+	if o.Loops == 0 {
+		o.Loops = loops
+	}
+	if o.PipeSize == 0 {
+		o.PipeSize = DefaultPipeSize
+	}
+	if o.PipeMemory == 0 {
+		o.PipeMemory = defaultPipeMemory
+	}
+	if o.Backlog == 0 {
+		o.Backlog = defaultBacklog
+	}
+	return o, nil
+}
+
+// Reports is where failures wait for the director.
+type Reports chan engine.Failure
+
+func NewReports() Reports { return make(Reports, failureQueue) }
+
+// Report hands a failure over; it never waits.
+func (r Reports) Report(f engine.Failure) {
+	select {
+	case r <- f:
+	default: // the director's scan of the hosts finds it
+	}
+}

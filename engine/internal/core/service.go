@@ -1,0 +1,103 @@
+package core
+
+import (
+	"maps"
+	"sync/atomic"
+
+	"github.com/txlb/txlb/engine"
+)
+
+// Service is a service as its sessions see it. It lives until its last session has
+// ended, whatever the plan says by then.
+type Service struct {
+	Name   string
+	Route  atomic.Pointer[engine.Route]
+	Counts []Counters // one for each gate
+}
+
+func newService(name string, gates int) *Service {
+	return &Service{Name: name, Counts: make([]Counters, gates)}
+}
+
+// stats returns the sum of the counters, with every reason.
+func (s *Service) stats() engine.ServiceStats {
+	sum := engine.ServiceStats{
+		Refused:         map[string]uint64{},
+		Ended:           map[string]uint64{},
+		ConnectFailures: map[string]uint64{},
+	}
+	for i := range s.Counts {
+		s.Counts[i].addTo(&sum)
+	}
+	return sum
+}
+
+// refused returns how many clients were refused for one reason.
+func (s *Service) refused(why Refusal) (n uint64) {
+	for i := range s.Counts {
+		n += s.Counts[i].refused[why].Load()
+	}
+	return n
+}
+
+// Serving is what the last plan made of an engine, whose listeners are of type L. It
+// is immutable once it is published.
+type Serving[L any] struct {
+	Services  map[string]*Service
+	Listeners map[ListenKey]L
+}
+
+// Next returns what is served with a plan, without listeners and routes: services that
+// are there stay.
+func (s *Serving[L]) Next(p engine.Plan, gates int) *Serving[L] {
+	next := &Serving[L]{Services: make(map[string]*Service, len(p.Services)), Listeners: map[ListenKey]L{}}
+	for _, planned := range p.Services {
+		svc := s.Services[planned.Name]
+		if svc == nil {
+			svc = newService(planned.Name, gates)
+		}
+		next.Services[planned.Name] = svc
+	}
+	return next
+}
+
+// Reroute publishes the routes of a plan. It returns the services whose time-outs have
+// changed, with true for those of which the kernel's have too.
+func (s *Serving[L]) Reroute(p engine.Plan) (retimed map[*Service]bool) {
+	retimed = map[*Service]bool{}
+	for i := range p.Services {
+		svc, route := s.Services[p.Services[i].Name], p.Services[i].Route
+		if before := svc.Route.Swap(route); before != nil && before.Timeouts != route.Timeouts {
+			retimed[svc] = KeptBy(before) != KeptBy(route)
+		}
+	}
+	return retimed
+}
+
+// With returns what is served with one listener in the place of another.
+func (s *Serving[L]) With(key ListenKey, ln L) *Serving[L] {
+	next := &Serving[L]{Services: s.Services, Listeners: maps.Clone(s.Listeners)}
+	next.Listeners[key] = ln
+	return next
+}
+
+// EachRefusal calls yield with every service that has rejected clients, a reason and
+// how many.
+func (s *Serving[L]) EachRefusal(yield func(service, reason string, clients uint64)) {
+	for name, svc := range s.Services {
+		for why := range refusals {
+			if n := svc.refused(why); n > 0 {
+				yield(name, why.String(), n)
+			}
+		}
+	}
+}
+
+// Stats returns the counters of all services.
+func (s *Serving[L]) Stats() map[string]engine.ServiceStats {
+	all := make(map[string]engine.ServiceStats, len(s.Services))
+	for name, svc := range s.Services {
+		all[name] = svc.stats()
+	}
+	return all
+}

@@ -1,0 +1,213 @@
+//go:build linux
+
+package loops
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/sched"
+)
+
+// open makes a session of an accepted connection. The engine has counted it.
+func (l *loop) open(fd int32, from sched.Addr, svc *core.Service) {
+	s, t := l.table.get()
+	s.phase = connecting
+	s.active = l.now
+	s.Begin(&l.gate, svc, t, from, l.now)
+	// The listener has handed its options down.
+	s.ends[client] = end{fd: fd, flags: writable | nodelay | tuned | inline}
+	if !from.IsValid() {
+		s.ends[client] = end{fd: fd, flags: writable | unixEnd}
+	}
+	l.count.active.Add(1)
+	if errno := l.sys.add(fd, s.slot<<1|client, s.generation, sessionEvents); errno != 0 {
+		l.follow(s, s.NoRoom())
+		return
+	}
+	l.follow(s, s.Next(l.now))
+}
+
+// retriesPerTurn is how many connects may fail at once in one turn of a loop
+// before sessions have to wait for the next turn. Hosts on this machine refuse
+// within the call, and thousands of them must not delay the other sessions.
+const retriesPerTurn = 16
+
+// follow carries out the steps of a session's admission until it has to wait, has
+// a host or is refused. When the loop has made its retries for this turn, the
+// session waits for the next.
+func (l *loop) follow(s *session, step core.Step) {
+	for {
+		switch step.Do {
+		case core.Connect:
+			if step = l.connect(s); step.Do != core.Retry {
+				continue
+			}
+			l.dropBackend(s)
+			if l.retries--; l.retries <= 0 {
+				l.wake(s)
+				return
+			}
+			step = s.Next(l.now)
+		case core.Again:
+			step = l.connectMade(s, l.sys.connectAgain(s.ends[backend].fd, s.Host.Addr()))
+		case core.Retry:
+			l.dropBackend(s)
+			step = s.Next(l.now)
+		case core.Rest:
+			l.pause(core.PauseFor)
+			l.wheel.set(&s.timer, step.Until)
+			return
+		case core.Wait:
+			if step.Until != core.Never {
+				l.wheel.set(&s.timer, step.Until)
+			}
+			return
+		case core.Relay:
+			l.establish(s)
+			return
+		case core.Refuse:
+			l.dropBackend(s)
+			l.refuse(s, step.Why)
+			return
+		default:
+			return
+		}
+	}
+}
+
+// connect starts to connect to the session's host.
+func (l *loop) connect(s *session) core.Step {
+	s.active = l.now
+	fd, errno := l.sys.connectTo(s.Host.Addr(), s.Host.Source())
+	s.ends[backend] = end{fd: fd}
+	if s.Host.Addr().Path() != "" {
+		s.ends[backend].set(unixEnd)
+	}
+	if fd < 0 {
+		return s.NoSocket(l.now, errno)
+	}
+	return l.connectMade(s, errno)
+}
+
+// connectMade takes in what connect(2) said.
+func (l *loop) connectMade(s *session, errno syscall.Errno) core.Step {
+	if errno == 0 || errno == unix.EINPROGRESS {
+		if l.sys.add(s.ends[backend].fd, s.slot<<1|backend, s.generation, sessionEvents) != 0 {
+			return s.NoRoom()
+		}
+	}
+	return s.Answered(l.now, l.unlessSelf(s, errno))
+}
+
+// connectEvent takes in what epoll said of the socket that is connecting.
+// Closes wait for the end of the batch, so the event is of this very socket,
+// and writable without an error means connected: no getsockopt is needed.
+func (l *loop) connectEvent(s *session, events uint32) {
+	var errno syscall.Errno
+	switch {
+	case events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
+		if errno = l.sys.socketError(s.ends[backend].fd); errno == unix.ECONNRESET {
+			// It was connected, and is reset already. What it sent before that
+			// is delivered, and without that there is another host to try:
+			// both are work for the flows, which find the reset marked.
+			errno = 0
+		}
+	case events&unix.EPOLLOUT == 0:
+		return
+	}
+	l.follow(s, s.Answered(l.now, l.unlessSelf(s, errno)))
+}
+
+// unlessSelf returns ECONNREFUSED for a connection that was made to itself: nobody
+// listens there. Other answers stay as they are.
+func (l *loop) unlessSelf(s *session, errno syscall.Errno) syscall.Errno {
+	if fd, to := s.ends[backend].fd, s.Host.Addr().IP(); errno == 0 && l.eng.isLocalPort(to.Port()) && connect.Self(l.sys.localAddr(fd), to) {
+		l.sys.resetOnClose(fd) // the host's port must not stay taken for a minute
+		return unix.ECONNREFUSED
+	}
+	return errno
+}
+
+// establish starts the flows. How long the connect took is known to a turn.
+func (l *loop) establish(s *session) {
+	s.phase = established
+	s.active = l.now
+	s.ends[backend].set(writable)
+	if !s.ends[backend].is(unixSocket) {
+		if k := core.KeptBy(s.Svc.Route.Load()); k.Unacked > 0 {
+			l.setOption(&s.ends[backend], unackedOption(k))
+		}
+		s.ends[backend].set(owesAck)
+		l.owing = append(l.owing, turnRef{s, s.generation, backend})
+	}
+	if l.eng.opt.Splice == engine.SpliceAlways {
+		s.flows[0].splice()
+		s.flows[1].splice()
+	}
+	l.expectBy(s)
+	l.wake(s)
+}
+
+// failOver moves an established session to another host: the backend has reset the
+// connection before a byte has moved. It returns false if there is no other host.
+func (l *loop) failOver(s *session) bool {
+	step := s.Dropped(l.now)
+	if step.Do != core.Connect {
+		l.table.settle(s)
+		return false
+	}
+	l.sys.resetOnClose(s.ends[backend].fd) // it has not had the client's end
+	l.dropBackend(s)
+	s.flows[client].done = false // what was shut down is another socket now
+	s.phase = connecting
+	l.follow(s, step)
+	return true
+}
+
+// dropBackend closes the socket of a host that the session has left, if there is
+// one.
+func (l *loop) dropBackend(s *session) {
+	if fd := s.ends[backend].fd; fd >= 0 {
+		l.closing = append(l.closing, fd)
+	}
+	s.ends[backend] = end{fd: -1}
+}
+
+// refuse closes a client that gets no host. Where descriptors are short it is
+// closed at once; else it gets an end, and what it sends is thrown away until
+// it has ended too, for a moment: closing over unread bytes would reset the
+// connection.
+func (l *loop) refuse(s *session, why core.Refusal) {
+	if why == core.OutOfResource {
+		l.end(s, why.Termination())
+		return
+	}
+	s.phase = refusing
+	l.sys.shutdownWrite(s.ends[client].fd)
+	l.wheel.set(&s.timer, l.now+refuseFor)
+	l.discard(s)
+}
+
+// refuseFor is how long a refused client may take to end.
+const refuseFor = 1e9 // ns
+
+// discard throws away what a refused client has sent, and ends the session
+// when that is all.
+func (l *loop) discard(s *session) {
+	for range 4 {
+		n, errno := l.sys.recv(s.ends[client].fd, l.waste)
+		switch {
+		case errno == unix.EAGAIN:
+			return
+		case n == 0:
+			l.end(s, s.Why.Termination())
+			return
+		}
+	}
+	l.end(s, s.Why.Termination()) // it pours: not worth the bytes
+}

@@ -1,0 +1,437 @@
+//go:build linux
+
+package loops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/splice"
+)
+
+// Engine implements [engine.Engine].
+type Engine struct {
+	opt       engine.Options
+	tuning    Tuning
+	epoch     time.Time
+	sustained int   // a read of this many bytes makes a flow splice
+	noRing    error // why the loops have no ring; nil: they have one, or are not to
+	failures  core.Reports
+	loops     []*loop
+
+	localPorts atomic.Uint32 // that connections get from the kernel: the lowest, and in the low half the highest
+
+	sessions atomic.Int64  // sessions now, and accepts under way
+	leavers  atomic.Int64  // shards that leave
+	draining atomic.Bool   //
+	empty    chan struct{} // has a token after the last session or leaver ended while draining
+	closing  chan struct{} // closed when govern is to end
+	governed chan struct{} // closed when it has
+
+	zones core.ZoneFollower
+
+	mu      sync.Mutex   // held by Apply, Drain and Close
+	asking  sync.RWMutex // held for reading by who asks the loops for sessions: they live until it has its answer
+	closed  bool         // written under both
+	going   []*listener  // stopped, but not closed yet
+	serving atomic.Pointer[core.Serving[*listener]]
+}
+
+// New starts the loops of an engine that serves nothing yet.
+func New(opt engine.Options) (*Engine, error) { return NewTuned(opt, Tuning{}) }
+
+// Tuning is what tests set otherwise. The zero value is what pays.
+type Tuning struct {
+	RingFrom int      // sends from which on a batch goes through the ring
+	Governor Governor // of the loops' goroutines
+}
+
+// NewTuned is New for tests.
+func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
+	opt, err := core.WithDefaults(opt, runtime.NumCPU())
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		opt:      opt,
+		tuning:   tune,
+		epoch:    time.Now(),
+		failures: core.NewReports(),
+		empty:    make(chan struct{}, 1),
+		closing:  make(chan struct{}),
+		governed: make(chan struct{}),
+	}
+	if e.tuning.RingFrom == 0 {
+		e.tuning.RingFrom = worthARing
+	}
+	if e.tuning.Governor.Decide == nil {
+		e.tuning.Governor = Governor{Every: governEvery, Decide: decide}
+	}
+	e.serving.Store(&core.Serving[*listener]{})
+	e.learnLocalPorts()
+	switch opt.Splice {
+	case engine.SpliceAuto:
+		e.sustained = readSize
+	case engine.SpliceAlways:
+		e.sustained = 1
+	case engine.SpliceNever:
+		e.sustained = math.MaxInt
+	}
+	pipes := splice.NewBudget(opt.PipeMemory)
+	for i := range opt.Loops {
+		l, err := newLoop(e, i, pipes)
+		if err != nil {
+			for _, l := range e.loops {
+				l.sys.(linux).shut()
+			}
+			return nil, fmt.Errorf("start loop %d: %w", i, err)
+		}
+		e.loops = append(e.loops, l)
+	}
+	for _, l := range e.loops {
+		go l.run()
+	}
+	go e.govern()
+	return e, nil
+}
+
+// NoRing implements [engine.Engine].
+func (e *Engine) NoRing() error { return e.noRing }
+
+// clock returns nanoseconds since the engine was made, from 1 on.
+func (e *Engine) clock() int64 { return int64(time.Since(e.epoch)) + 1 }
+
+// learnLocalPorts reads which ports the kernel gives to connections.
+func (e *Engine) learnLocalPorts() {
+	p := connect.LocalPorts()
+	e.localPorts.Store(uint32(p.Low)<<16 | uint32(p.High))
+}
+
+// isLocalPort tells whether a connection to a port may be one to itself.
+func (e *Engine) isLocalPort(port uint16) bool {
+	p := e.localPorts.Load()
+	return connect.Ports{Low: uint16(p >> 16), High: uint16(p)}.Has(port)
+}
+
+// admit counts a session that is about to be accepted, if the limit allows it.
+func (e *Engine) admit() bool {
+	n := e.sessions.Add(1)
+	if limit := int64(e.opt.MaxSessions); limit > 0 && n > limit {
+		e.leave(1)
+		return false
+	}
+	return true
+}
+
+// hasRoom tells whether another session would be admitted.
+func (e *Engine) hasRoom() bool {
+	return e.opt.MaxSessions == 0 || e.sessions.Load() < int64(e.opt.MaxSessions)
+}
+
+// leave takes n sessions off the count.
+func (e *Engine) leave(n int) {
+	if e.sessions.Add(-int64(n)) == 0 {
+		e.tellDrain()
+	}
+}
+
+// left takes a shard that has closed off those that leave.
+func (e *Engine) left() {
+	if e.leavers.Add(-1) == 0 {
+		e.tellDrain()
+	}
+}
+
+// Leaving returns how many shards of listeners still serve their queues before they
+// close.
+func (e *Engine) Leaving() int { return int(e.leavers.Load()) }
+
+// tellDrain makes a Drain that waits look again.
+func (e *Engine) tellDrain() {
+	if !e.draining.Load() {
+		return
+	}
+	select {
+	case e.empty <- struct{}{}:
+	default:
+	}
+}
+
+// Failures implements [engine.Engine].
+func (e *Engine) Failures() <-chan engine.Failure { return e.failures }
+
+// Apply implements [engine.Engine].
+func (e *Engine) Apply(p engine.Plan) error {
+	owner, err := core.OwnersOf(p)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.draining.Load() {
+		return engine.ErrClosed
+	}
+	e.learnLocalPorts() // an operator may have changed them
+	was := e.serving.Load()
+	next := was.Next(p, len(e.loops))
+	fresh, err := e.openListeners(p, owner, was, next)
+	if err != nil {
+		return err
+	}
+	// What is new is complete before a client can reach it, and what is there
+	// stays as it is until nothing can fail any more.
+	for _, s := range p.Services {
+		if was.Services[s.Name] == nil {
+			next.Services[s.Name].Route.Store(s.Route)
+		}
+	}
+	for _, ln := range fresh {
+		ln.svc.Store(next.Services[owner[ln.key]])
+	}
+	if err := e.startListeners(fresh); err != nil {
+		for _, ln := range fresh {
+			e.stopListener(ln)
+		}
+		return err
+	}
+	retimed := next.Reroute(p)
+	if len(retimed) > 0 {
+		for _, l := range e.loops {
+			l.retime(retimed)
+		}
+	}
+	for key, ln := range next.Listeners {
+		svc := next.Services[owner[key]]
+		ln.svc.Store(svc)
+		ln.keep(core.KeptBy(svc.Route.Load()))
+	}
+	e.serving.Store(next)
+	e.followIfZoned(fresh)
+	for key, ln := range was.Listeners {
+		if next.Listeners[key] == nil {
+			e.stopListener(ln)
+		}
+	}
+	return nil
+}
+
+// openListeners fills next.listeners with those that stay and those that are
+// new, and returns the new ones. On error it has opened none.
+func (e *Engine) openListeners(p engine.Plan, owner map[core.ListenKey]string, was, next *core.Serving[*listener]) ([]*listener, error) {
+	var fresh []*listener
+	var problems []error
+	var services map[string]*engine.Service // made for the first listener that is new
+	goingPorts := map[string]bool{}
+	e.going = slices.DeleteFunc(e.going, func(ln *listener) bool { return ln.open.Load() == 0 })
+	for _, ln := range e.going {
+		goingPorts[ln.port()] = true
+	}
+	for key, ln := range was.Listeners {
+		if _, stays := owner[key]; !stays {
+			goingPorts[ln.port()] = true
+		}
+	}
+	for key, name := range owner {
+		if ln := was.Listeners[key]; ln != nil {
+			next.Listeners[key] = ln
+			continue
+		}
+		// A listener of ours that is about to go must not make its successor
+		// on the same port look taken.
+		if services == nil {
+			services = core.ByName(p)
+		}
+		s := services[name]
+		how := listening{s.ListenOptions[key.Listen], core.KeptBy(s.Route)}
+		ln, err := openListener(key, how, len(e.loops), e.opt.Backlog, !goingPorts[key.Port()])
+		if err != nil {
+			problems = append(problems, fmt.Errorf("service %q: %w", name, err))
+			continue
+		}
+		fresh = append(fresh, ln)
+		next.Listeners[key] = ln
+	}
+	if len(problems) > 0 {
+		for _, ln := range fresh {
+			ln.close()
+		}
+		return nil, errors.Join(problems...)
+	}
+	return fresh, nil
+}
+
+// startListeners hands new listeners to the loops.
+func (e *Engine) startListeners(fresh []*listener) error {
+	problems := make([]error, len(e.loops))
+	for _, ln := range fresh {
+		ln.open.Store(int32(len(ln.fds)))
+		for _, fd := range ln.fds {
+			ln.shards = append(ln.shards, &shard{listener: ln, fd: fd})
+		}
+	}
+	e.onLoops(func(l *loop) {
+		for _, ln := range fresh {
+			if err := l.listen(ln.shards[l.index]); err != nil {
+				problems[l.index] = err
+			}
+		}
+	})
+	return errors.Join(problems...)
+}
+
+// stopListener serves what waits in the listener's queues and closes it. Where
+// there is no room for more sessions it does not wait: the loops go on as room
+// comes.
+func (e *Engine) stopListener(ln *listener) {
+	ln.file.Remove() // first, so that nobody comes any more
+	var wg sync.WaitGroup
+	for i, l := range e.loops {
+		wg.Add(1)
+		l.submit(func() { l.unlisten(ln.shards[i], wg.Done) })
+	}
+	wg.Wait()
+	if ln.open.Load() > 0 {
+		e.going = append(e.going, ln)
+	}
+}
+
+// followIfZoned looks after the interfaces of listeners from the first that has one.
+// mu is held.
+func (e *Engine) followIfZoned(fresh []*listener) {
+	for _, ln := range fresh {
+		if ln.zone.Name != "" {
+			e.zones.Start(&e.mu, e.reopenMoved)
+			return
+		}
+	}
+}
+
+// reopenMoved opens listeners anew whose interface has come back. What cannot be
+// opened yet is tried again. mu is held.
+func (e *Engine) reopenMoved() {
+	for key, ln := range e.serving.Load().Listeners {
+		if ln.zone.Moved() {
+			e.reopen(key, ln)
+		}
+	}
+}
+
+// reopen puts a listener into the place of one whose interface has moved. mu is
+// held.
+func (e *Engine) reopen(key core.ListenKey, old *listener) {
+	if e.closed || e.draining.Load() {
+		return
+	}
+	ln, err := openListener(core.ListenKey{Listen: core.SamePort(key, old.bound)}, old.how, len(e.loops), e.opt.Backlog, false)
+	if err != nil {
+		return
+	}
+	ln.key = key
+	ln.svc.Store(old.svc.Load())
+	if e.startListeners([]*listener{ln}) != nil {
+		e.stopListener(ln)
+		return
+	}
+	e.serving.Store(e.serving.Load().With(key, ln))
+	e.stopListener(old)
+}
+
+// onLoops runs f on every loop and returns when all have.
+func (e *Engine) onLoops(f func(*loop)) {
+	var wg sync.WaitGroup
+	for _, l := range e.loops {
+		wg.Add(1)
+		l.submit(func() {
+			defer wg.Done()
+			f(l)
+		})
+	}
+	wg.Wait()
+}
+
+// Drain implements [engine.Engine].
+func (e *Engine) Drain(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return engine.ErrClosed
+	}
+	e.draining.Store(true)
+	was := e.serving.Load()
+	for _, ln := range was.Listeners {
+		e.stopListener(ln)
+	}
+	e.serving.Store(&core.Serving[*listener]{Services: was.Services})
+	for e.sessions.Load() > 0 || e.leavers.Load() > 0 {
+		select {
+		case <-e.empty:
+		case <-ctx.Done():
+			e.onLoops((*loop).closeShards) // before sessions end and make room
+			e.onLoops(func(l *loop) {
+				l.table.each(func(s *session) { l.end(s, core.Killed) })
+			})
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Close implements [engine.Engine].
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil
+	}
+	e.asking.Lock()
+	e.closed = true
+	e.asking.Unlock()
+	close(e.closing)
+	<-e.governed
+	e.zones.End()
+	for _, ln := range e.serving.Load().Listeners {
+		ln.file.Remove()
+	}
+	e.onLoops((*loop).closeShards) // none hands a connection to one that has quit
+	for _, l := range e.loops {
+		l.submit(func() { l.quit = true })
+	}
+	for _, l := range e.loops {
+		<-l.done
+	}
+	e.serving.Store(&core.Serving[*listener]{})
+	return nil
+}
+
+// Listeners implements [engine.Engine].
+func (e *Engine) Listeners() []engine.Listener {
+	var list []engine.Listener
+	for key, ln := range e.serving.Load().Listeners {
+		list = append(list, engine.Listener{Service: ln.svc.Load().Name, Listen: key.Listen, Addr: ln.bound})
+	}
+	return list
+}
+
+// Refused implements [engine.Engine].
+func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
+	e.serving.Load().EachRefusal(yield)
+}
+
+// Snapshot implements [engine.Engine].
+func (e *Engine) Snapshot() engine.Snapshot {
+	snap := engine.Snapshot{Services: e.serving.Load().Stats()}
+	for _, l := range e.loops {
+		snap.Loops = append(snap.Loops, l.count.stats())
+	}
+	return snap
+}

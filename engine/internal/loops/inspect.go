@@ -1,0 +1,162 @@
+//go:build linux
+
+package loops
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/sched"
+)
+
+// Sessions implements [engine.Engine]. The loops call which at the
+// same moment, and wait for it.
+func (e *Engine) Sessions(most int, which func(service string, host *sched.Host) bool) []engine.SessionInfo {
+	found := make([][]engine.SessionInfo, len(e.loops)) // each loop has its own
+	var count atomic.Int64
+	e.walk(func(l *loop, s *session) bool {
+		if !which(s.Svc.Name, s.Host) {
+			return true
+		}
+		if most > 0 && count.Add(1) > int64(most) {
+			return false
+		}
+		found[l.index] = append(found[l.index], l.info(s))
+		return true
+	})
+	return core.Sorted(slices.Concat(found...))
+}
+
+// FindByLocal implements [engine.Engine].
+func (e *Engine) FindByLocal(local netip.AddrPort) []engine.SessionInfo {
+	if local = core.Unmapped(local); local.Port() == 0 {
+		return nil
+	}
+	found := make([][]engine.SessionInfo, len(e.loops))
+	e.walk(func(l *loop, s *session) bool {
+		b := &s.ends[backend]
+		if b.port == 0 && b.fd >= 0 {
+			// Asked for once: the next walk passes by without a call.
+			b.port = l.sys.localAddr(b.fd).Port()
+		}
+		if b.port == local.Port() && l.sys.localAddr(b.fd) == local {
+			found[l.index] = append(found[l.index], l.info(s))
+		}
+		return true
+	})
+	return core.Sorted(slices.Concat(found...))
+}
+
+// EndSessions implements [engine.Engine]. The loops call which at
+// the same moment, and wait for it.
+func (e *Engine) EndSessions(which func(service string, host *sched.Host) bool) int {
+	var ended atomic.Int64
+	e.walk(func(l *loop, s *session) bool {
+		if which(s.Svc.Name, s.Host) {
+			l.end(s, core.Killed)
+			ended.Add(1)
+		}
+		return true
+	})
+	return int(ended.Load())
+}
+
+// EndSession implements [engine.Engine].
+func (e *Engine) EndSession(id uint64) (ended bool) {
+	index, slot, generation := splitID(id)
+	e.asking.RLock()
+	defer e.asking.RUnlock()
+	if e.closed || index < 0 || index >= len(e.loops) {
+		return false
+	}
+	l := e.loops[index]
+	done := make(chan struct{})
+	l.submit(func() {
+		defer close(done)
+		if int(slot) >= len(l.table.slabs)*slotsPerSlab {
+			return
+		}
+		if s := l.table.at(slot, generation); s != nil {
+			l.end(s, core.Killed)
+			ended = true
+		}
+	})
+	<-done
+	return ended
+}
+
+// walk calls f for every session, on the session's loop, and returns when all
+// loops are through. A loop does it in steps of slotsPerSlab sessions, which take
+// a fraction of a millisecond, and turns to its clients between them; f ends the
+// walk of its loop by returning false.
+func (e *Engine) walk(f func(*loop, *session) bool) {
+	e.asking.RLock()
+	defer e.asking.RUnlock()
+	if e.closed {
+		return
+	}
+	var wg sync.WaitGroup
+	for _, l := range e.loops {
+		wg.Add(1)
+		l.visit(func(s *session) bool { return f(l, s) }, wg.Done)
+	}
+	wg.Wait()
+}
+
+// visit makes the loop call f for each of its sessions, in the steps that walk
+// speaks of, and then done. It does not wait; any goroutine may call it.
+func (l *loop) visit(f func(*session) bool, done func()) {
+	next := 0 // slab
+	var step func()
+	step = func() {
+		if next == len(l.table.slabs) {
+			done()
+			return
+		}
+		slab := l.table.slabs[next]
+		next++
+		for i := range slab {
+			if s := &slab[i]; s.phase != vacant && !f(s) {
+				done()
+				return
+			}
+		}
+		l.submit(step)
+	}
+	l.submit(step)
+}
+
+// info describes a session of the loop.
+func (l *loop) info(s *session) engine.SessionInfo {
+	i := engine.SessionInfo{
+		ID: l.idOf(s), Service: s.Svc.Name, Host: s.Host,
+		Client:  l.sys.peerAddr(s.ends[client].fd),
+		Started: l.eng.epoch.Add(time.Duration(s.Started)),
+		Idle:    time.Duration(max(l.now-s.active, 0)),
+		In:      s.in, Out: s.out,
+	}
+	if b := s.ends[backend].fd; b >= 0 {
+		i.Local = l.sys.localAddr(b)
+	}
+	return i
+}
+
+// An ID holds the generation of the slot in its upper half, below it the loop,
+// counted from 1 so that no ID is 0, and the slot.
+const (
+	slotBits       = 22
+	generationBits = 32
+)
+
+func (l *loop) idOf(s *session) uint64 {
+	return uint64(uint32(s.generation))<<generationBits | uint64(l.index+1)<<slotBits | uint64(s.slot)
+}
+
+func splitID(id uint64) (loop int, slot, generation int32) {
+	return int(id>>slotBits&(1<<(generationBits-slotBits)-1)) - 1, int32(id & (1<<slotBits - 1)), int32(id >> generationBits)
+}

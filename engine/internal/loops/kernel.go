@@ -1,0 +1,140 @@
+//go:build linux
+
+package loops
+
+import (
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/sched"
+	"github.com/txlb/txlb/splice"
+)
+
+// kernel is all that a loop asks of the system for its sessions. Nothing
+// behind it waits. It is an interface because there is a second one: the
+// simulated kernel of the tests, which orders events at random and injects
+// faults.
+type kernel interface {
+	// add registers fd once and for good; its events carry key and generation.
+	add(fd, key, generation int32, events uint32) syscall.Errno
+	// alarm sets the loop's clock to go off after d nanoseconds.
+	alarm(d int64)
+
+	// connectTo opens a socket and starts to connect it, see there.
+	connectTo(to sched.Addr, source netip.Addr) (fd int32, errno syscall.Errno)
+	// connectAgain connects a socket of connectTo that found no room in the queue of a
+	// UNIX socket.
+	connectAgain(fd int32, to sched.Addr) syscall.Errno
+	recv(fd int32, p []byte) (int, syscall.Errno)
+	// send makes every send of a batch and puts the answers into it.
+	send(batch []sendOp)
+	shutdownWrite(fd int32)
+	// socketError takes the pending error of a socket, which clears it.
+	socketError(fd int32) syscall.Errno
+	// unsent returns how many bytes the peer has not acknowledged, 0 if that
+	// cannot be told.
+	unsent(fd int32) int
+	setInt(fd int32, level, name int, value int32) syscall.Errno
+	// localAddr and peerAddr return the addresses of a socket's two ends; not
+	// valid for a UNIX socket and for one that is not connected any more.
+	localAddr(fd int32) netip.AddrPort
+	peerAddr(fd int32) netip.AddrPort
+	// pace takes back what unpace has done.
+	pace(fd int32)
+	// resetOnClose makes close send an RST and drop what is unsent.
+	resetOnClose(fd int32)
+	close(fd int32)
+
+	// lend lends an empty pipe; takeBack takes it back, whatever it holds.
+	lend() (pipe, error)
+	takeBack(pipe)
+	pipes() int // that are open
+}
+
+// pipe is a [splice.Pipe].
+type pipe interface {
+	Fill(fd, limit int) (int, splice.Status, error)
+	Drain(fd int) (int, splice.Status, error)
+	Held() int
+}
+
+// sendOp is one send of a batch, with its answer.
+type sendOp struct {
+	s     *session
+	p     []byte
+	fd    int32
+	dir   int8 // which flow of s
+	last  bool // the end of the stream follows at once (MSG_MORE)
+	n     int  // bytes that were taken
+	errno syscall.Errno
+}
+
+// linux is the real kernel, as one loop sees it.
+type linux struct {
+	*poller
+	pool     *splice.Pool
+	ring     *ring  // nil: none
+	ringFrom int    // for batches from this size on
+	pacing   string // the system's congestion control, if it paces
+}
+
+// shut gives back what the loop itself had.
+func (k linux) shut() {
+	k.pool.Close()
+	if k.ring != nil {
+		k.ring.close()
+	}
+	k.poller.close()
+}
+
+func (linux) recv(fd int32, p []byte) (int, syscall.Errno) { return recv(fd, p) }
+
+func (k linux) send(batch []sendOp) {
+	if k.ring != nil && len(batch) >= k.ringFrom {
+		batch = batch[k.ring.send(batch):]
+	}
+	for i := range batch {
+		op := &batch[i]
+		op.n, op.errno = send(op.fd, op.p, op.last)
+	}
+}
+
+func (k linux) connectTo(to sched.Addr, source netip.Addr) (int32, syscall.Errno) {
+	return connectTo(to, source, k.pacing != "")
+}
+
+func (linux) connectAgain(fd int32, to sched.Addr) syscall.Errno {
+	var raw unix.RawSockaddrAny
+	return connectSocket(fd, &raw, encodeAddr(&raw, to))
+}
+
+func (linux) shutdownWrite(fd int32)             { shutdownWrite(fd) }
+func (linux) socketError(fd int32) syscall.Errno { return socketError(fd) }
+func (linux) unsent(fd int32) int                { return unsent(fd) }
+func (linux) localAddr(fd int32) netip.AddrPort  { return nameOf(unix.SYS_GETSOCKNAME, fd) }
+func (linux) peerAddr(fd int32) netip.AddrPort   { return nameOf(unix.SYS_GETPEERNAME, fd) }
+func (linux) resetOnClose(fd int32)              { resetOnClose(fd) }
+func (k linux) pace(fd int32) {
+	if k.pacing != "" {
+		congestion(fd, k.pacing)
+	}
+}
+
+func (linux) close(fd int32) { closeFD(fd) }
+
+func (linux) setInt(fd int32, level, name int, value int32) syscall.Errno {
+	return setInt(fd, level, name, value)
+}
+
+func (k linux) lend() (pipe, error) {
+	p, err := k.pool.Get()
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (k linux) takeBack(p pipe) { k.pool.Put(p.(*splice.Pipe)) }
+func (k linux) pipes() int      { return k.pool.Open() }

@@ -1,0 +1,483 @@
+//go:build linux
+
+package loops
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/sched"
+)
+
+// drive moves an established session on as far as it goes without sending:
+// what it reads joins the batch's sends, bulk joins the queue for splicing,
+// and flows that are through are finished. There must be room for two reads
+// in the arena: sending in the middle of it could end the session.
+func (l *loop) drive(s *session) {
+	for i := range s.flows {
+		f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
+		for again := true; again; {
+			again = false
+			switch f.next(src, dst) {
+			case read:
+				again = !l.receive(s, i)
+			case write:
+				l.queueSend(s, i, f.held[f.taken:], false)
+			case fill, drain:
+				l.queueSplice(s, i)
+			}
+		}
+	}
+	l.settle(s)
+}
+
+// settle finishes the flows that are through, and the session when both are.
+func (l *loop) settle(s *session) {
+	if s.mayFailOver() {
+		if b := &s.ends[backend]; b.is(readable) && !b.is(ended) {
+			l.wake(s) // it may have answered before it went
+			return
+		}
+		if l.failOver(s) {
+			return
+		}
+	}
+	for again := true; again; {
+		again = false
+		for i := range s.flows {
+			f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
+			if f.next(src, dst) != finish {
+				continue
+			}
+			again = true
+			f.done = true
+			l.letGo(f)
+			// When the other flow has finished too, close says it all; after a
+			// reset, an end would be a lie.
+			switch {
+			case dst.is(broken):
+			case src.is(reset):
+				if f.corked && !dst.is(unixSocket) {
+					// The source was reset after its end had been announced to
+					// the kernel. TCP_NODELAY pushes what waits for that end.
+					dst.set(nodelay)
+					_ = l.sys.setInt(dst.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+				}
+			case !s.flows[1-i].done:
+				l.sys.shutdownWrite(dst.fd)
+			}
+			s.active = l.now
+			l.expectBy(s)
+		}
+	}
+	if s.flows[0].done && s.flows[1].done {
+		l.conclude(s)
+	}
+}
+
+// mayFailOver tells whether the backend is gone and no byte has moved yet. A
+// clean end that the client has got is an answer too.
+func (s *session) mayFailOver() bool {
+	return !s.Settled() && s.ends[backend].is(reset) && !s.ends[client].is(reset) &&
+		!s.flows[client].sending && !s.flows[backend].done
+}
+
+// receive reads once from the source of flow i into the arena and queues the
+// send. It returns false when nothing came.
+func (l *loop) receive(s *session, i int) bool {
+	f, src := &s.flows[i], &s.ends[i]
+	room := l.arena[l.used : l.used+readSize]
+	total := 0
+	for {
+		n, errno := l.sys.recv(src.fd, room[total:])
+		f.onRead(src, n, len(room)-total, errno)
+		total += n
+		l.readOn(src)
+		if n == 0 || total == len(room) || !src.is(hungUp|urgent|unixSocket) {
+			break
+		}
+		// The peer has sent its FIN: read on to the end, so that it is passed
+		// on together with the last bytes. Or something may have ended this read
+		// early: only the kernel can tell that nothing is left.
+	}
+	if total == 0 {
+		return false
+	}
+	switch {
+	case total >= l.eng.sustained:
+		f.splice()
+	case f.streamed > 0:
+		f.streamed-- // a gap in a stream, for all that is known
+	default:
+		l.smallAt = l.now
+	}
+	s.active = l.now
+	if i == backend {
+		l.heard(s)
+	}
+	// An end that is known already is passed on with the last bytes: they wait
+	// in the kernel for the shutdown or close that settle does next.
+	l.queueSend(s, i, room[:total], src.is(ended) && !src.is(reset))
+	l.used += total
+	return true
+}
+
+// keepUrgent makes urgent bytes stay in the stream. Without it a read that
+// begins at one skips it.
+func (l *loop) keepUrgent(e *end) {
+	if !e.is(inline) {
+		e.set(inline)
+		_ = l.sys.setInt(e.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	}
+}
+
+// readOn makes it safe to read on from a socket without another event: an urgent
+// byte may have come that no event has told of. Behind a FIN none can come.
+func (l *loop) readOn(src *end) {
+	if src.is(readable) && !src.is(ended|hungUp) {
+		l.keepUrgent(src)
+	}
+}
+
+// queueSend adds a send to the batch. With last, the end of the stream follows
+// at once.
+func (l *loop) queueSend(s *session, i int, p []byte, last bool) {
+	s.flows[i].sending = true
+	l.sends = append(l.sends, sendOp{s: s, p: p, dir: int8(i), last: last})
+}
+
+// flush sends what the batch has gathered. It is the place where all sends of
+// a batch can become one system call.
+func (l *loop) flush() {
+	if len(l.sends) == 0 {
+		return
+	}
+	for i := range l.sends {
+		op := &l.sends[i]
+		dst := &op.s.ends[1-op.dir]
+		l.tune(dst)
+		op.fd = dst.fd
+	}
+	l.sys.send(l.sends)
+	for i := range l.sends {
+		op := &l.sends[i]
+		if op.s.phase == established { // else an answer before has ended it
+			l.sent(op)
+		}
+		op.s = nil
+	}
+	l.sends = l.sends[:0]
+	l.used = 0
+}
+
+// sent takes in the answer of a send and moves the session on.
+func (l *loop) sent(op *sendOp) {
+	s, i, p, n := op.s, int(op.dir), op.p, op.n
+	f, dst := &s.flows[i], &s.ends[1-i]
+	f.sending = false
+	f.onWrite(dst, n, len(p), op.errno)
+	f.corked = op.last && n == len(p) // else the rest pushes
+	if n > 0 {
+		l.moved(s, i, n)
+		l.count.copied.Add(uint64(n))
+	}
+	switch {
+	case f.held != nil:
+		f.taken += int32(n)
+		if int(f.taken) == len(f.held) {
+			l.letGo(f)
+		}
+	case n < len(p) && (!dst.is(broken) || !s.Settled()):
+		f.held = l.spares.hold(p[n:])
+	}
+	l.settle(s)
+	l.goOn(s, i)
+}
+
+// goOn makes sure that a flow which can move is moved in the next turn.
+func (l *loop) goOn(s *session, i int) {
+	if s.phase != established {
+		return
+	}
+	switch s.flows[i].next(&s.ends[i], &s.ends[1-i]) {
+	case read, write:
+		l.wake(s)
+	case fill, drain:
+		l.queueSplice(s, i)
+	case finish: // its turn was over before that showed
+		l.settle(s)
+	}
+}
+
+// moved counts n bytes that flow i has sent.
+func (l *loop) moved(s *session, i, n int) {
+	s.active = l.now
+	l.table.settle(s)
+	if i == backend && s.out == 0 {
+		s.Host.Answered()
+	}
+	s.ends[1-i].set(sentOnce)
+	s.ends[1-i].clear(owesAck)
+	if i == client {
+		s.in += uint64(n)
+	} else {
+		s.out += uint64(n)
+	}
+	if !s.dirty {
+		s.dirty = true
+		l.dirty = append(l.dirty, s)
+		l.beatBy(l.now + publishEvery)
+	}
+}
+
+// queueSplice queues the flow for its turn.
+func (l *loop) queueSplice(s *session, i int) {
+	if f := &s.flows[i]; !f.queued {
+		f.queued = true
+		l.bulk = append(l.bulk, turnRef{s, s.generation, int8(i)})
+	}
+}
+
+// spliceSome gives the flows that wait to splice their turn, in order, until
+// budget bytes are used up.
+func (l *loop) spliceSome(budget int) {
+	served := 0
+	for waiting := len(l.bulk); served < waiting && budget > 0; served++ {
+		ref := l.bulk[served]
+		s := ref.s
+		if s.generation != ref.generation {
+			continue
+		}
+		s.flows[ref.dir].queued = false
+		if s.phase != established { // it has ended, or looks for another host
+			continue
+		}
+		budget -= l.spliceFlow(s, int(ref.dir), budget)
+		l.goOn(s, int(ref.dir))
+	}
+	if served > 0 {
+		rest := copy(l.bulk, l.bulk[served:])
+		clear(l.bulk[rest:])
+		l.bulk = l.bulk[:rest]
+	}
+}
+
+// spliceFlow moves up to budget bytes of flow i and returns how many it moved.
+func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
+	f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
+	if !dst.is(paced) && len(l.bulk) > fewStreams && l.amongSmall() && l.now-s.Started > settleFor {
+		dst.set(paced)
+		l.sys.pace(dst.fd)
+	}
+	for moved < budget {
+		switch f.next(src, dst) {
+		case fill:
+			if f.pipe == nil {
+				pipe, err := l.sys.lend()
+				if err != nil { // none to be had: copy
+					f.mode = copying
+					l.readOn(src)
+					return moved
+				}
+				f.pipe = pipe
+				l.count.pipes.Store(int64(l.sys.pipes()))
+			}
+			n, st, err := f.pipe.Fill(int(src.fd), min(int(f.window), max(budget-moved, minWindow)))
+			f.onFill(src, n, st, err)
+			if f.mode == copying {
+				l.readOn(src)
+			}
+			if n > 0 {
+				s.active = l.now
+				if i == backend {
+					l.heard(s)
+				}
+			}
+		case drain:
+			l.tune(dst)
+			n, st, err := f.pipe.Drain(int(dst.fd))
+			f.onDrain(dst, n, st, err)
+			if n > 0 {
+				moved += n
+				l.moved(s, i, n)
+				l.count.spliced.Add(uint64(n))
+			}
+		default:
+			// The source is empty, the destination full, or recv has to look.
+			// An empty pipe is of use to others meanwhile.
+			if f.pipe != nil && f.pipe.Held() == 0 {
+				l.letGo(f)
+			}
+			l.settle(s)
+			return moved
+		}
+	}
+	return moved
+}
+
+// fewStreams is how many streams of a loop are spliced at once, while there are
+// small messages, without pacing toward peers on this machine. What more of them
+// have under way fills the queues in which the small ones wait.
+const fewStreams = 4
+
+// amongSmall tells whether small messages have passed not long ago.
+func (l *loop) amongSmall() bool { return l.now-l.smallAt < quietFor }
+
+// letGo gives the flow's buffer and pipe back.
+func (l *loop) letGo(f *flow) {
+	if f.held != nil {
+		l.spares.put(f.held)
+		f.held, f.taken = nil, 0
+	}
+	if f.pipe != nil {
+		l.sys.takeBack(f.pipe)
+		f.pipe = nil
+		l.count.pipes.Store(int64(l.sys.pipes()))
+	}
+}
+
+// heard is called when bytes were read from the backend. The first ones are
+// acknowledged at once. A request makes the kernel put acknowledgements off
+// (ping-pong mode, see TCP_QUICKACK in tcp(7)), and a server that writes twice
+// with Nagle's algorithm on sends its second bytes only when it has this
+// acknowledgement: 40 ms later.
+//
+// The call is spared where nothing can wait for it: after a FIN no bytes follow,
+// and a server that spoke first has had its acknowledgement (see acknowledge).
+func (l *loop) heard(s *session) {
+	l.table.settle(s)
+	e := &s.ends[backend]
+	if e.is(answered) {
+		return
+	}
+	e.set(answered)
+	if e.is(sentOnce|owesAck) && !e.is(hungUp|ended|reset) {
+		e.clear(owesAck)
+		_ = l.sys.setInt(e.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+	}
+}
+
+// tune sets TCP_NODELAY before the second send to a backend: Nagle's algorithm
+// never holds the first one back, and many sessions need no second.
+func (l *loop) tune(dst *end) {
+	if dst.flags&(sentOnce|nodelay) == sentOnce {
+		dst.set(nodelay)
+		_ = l.sys.setInt(dst.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+}
+
+// acknowledge makes up for the acknowledgements that connectTo has put off
+// and no bytes have carried: without them a server that speaks first would
+// not see its client for 200 ms.
+func (l *loop) acknowledge(list *[]turnRef) {
+	for _, ref := range *list {
+		e := &ref.s.ends[ref.dir]
+		if ref.s.generation == ref.generation && ref.s.phase == established && e.is(owesAck) {
+			e.clear(owesAck)
+			_ = l.sys.setInt(e.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+		}
+	}
+	clear(*list)
+	*list = (*list)[:0]
+}
+
+// tuneAfter is the age at which a session's backend socket gets the options
+// that only a long session needs.
+const tuneAfter = 5e9 // ns
+
+// limit returns when an established session is to be ended if nothing happens.
+func (s *session) limit() int64 {
+	t := &s.Svc.Route.Load().Timeouts
+	d := t.Idle
+	if s.flows[0].done != s.flows[1].done {
+		d = t.HalfClosed
+	}
+	if d == 0 {
+		return core.Never
+	}
+	return s.active + int64(d)
+}
+
+// expectBy makes the session's timer go off no later than its limit. A later
+// limit costs nothing: the timer goes off early and is set anew.
+func (l *loop) expectBy(s *session) {
+	when := s.limit()
+	if !s.ends[backend].is(tuned) {
+		when = min(when, s.Started+tuneAfter)
+	}
+	if when != core.Never && (!s.timer.armed() || when < s.timer.when) {
+		l.wheel.set(&s.timer, when)
+	}
+}
+
+// deadline is called when the timer of an established session goes off.
+func (l *loop) deadline(s *session, now int64) {
+	if e := &s.ends[backend]; !e.is(tuned) {
+		e.set(tuned | nodelay)
+		for _, o := range socketOptions {
+			l.setOption(e, o)
+		}
+		if k := core.KeptBy(s.Svc.Route.Load()); k.Alive > 0 {
+			for _, o := range keepAliveOptions(k) {
+				l.setOption(e, o)
+			}
+		}
+	}
+	if s.limit() > now {
+		l.expectBy(s)
+		return
+	}
+	if s.ready || s.flows[0].queued || s.flows[1].queued {
+		// What has come waits for its turn in this loop.
+		l.wheel.set(&s.timer, now)
+		return
+	}
+	how := core.ClientTimeout
+	if s.flows[client].done && !s.flows[backend].done {
+		how = core.ServerTimeout
+	}
+	l.end(s, how)
+}
+
+// setOption sets an option that the session can do without.
+func (l *loop) setOption(e *end, o socketOption) {
+	_ = l.sys.setInt(e.fd, o.level, o.name, o.value)
+}
+
+// conclude ends a session whose flows are both done. If one side was reset,
+// the other is to learn of it by a reset too, but only behind the bytes that
+// it has not acknowledged yet.
+func (l *loop) conclude(s *session) {
+	switch c, b := s.ends[client].is(reset), s.ends[backend].is(reset); {
+	case c && b:
+		l.end(s, core.ClientAborted)
+	case c || b:
+		if b && s.out == 0 {
+			s.ResetEarly(sched.TCPAddr(l.sys.peerAddr(s.ends[client].fd)))
+		}
+		s.phase = lingering
+		s.active = l.now
+		l.linger(s)
+	default:
+		s.Host.Answered() // it ended the session as it should, without a byte perhaps
+		l.end(s, core.Normal)
+	}
+}
+
+// linger resets the side that is left as soon as its peer has all bytes, or
+// when the time for it is over.
+func (l *loop) linger(s *session) {
+	left, how := &s.ends[backend], core.ClientAborted
+	if s.ends[backend].is(reset) {
+		left, how = &s.ends[client], core.ServerAborted
+	}
+	waited := l.now - s.active
+	allowed := int64(core.LingerFor(s.Svc.Route.Load()))
+	if left.is(reset) || l.sys.unsent(left.fd) == 0 || waited >= allowed {
+		l.sys.resetOnClose(left.fd)
+		l.end(s, how)
+		return
+	}
+	// Look again at intervals that grow with the time waited.
+	l.wheel.set(&s.timer, l.now+min(max(waited/4, tickSize), int64(1e9)))
+}

@@ -1,0 +1,104 @@
+//go:build linux
+
+package loops
+
+import "github.com/txlb/txlb/engine/internal/core"
+
+// session is one client with its backend. It lives in a slot of its loop and
+// is touched by that loop alone.
+type session struct {
+	ends  [2]end  // client, backend
+	flows [2]flow // client to backend, backend to client
+
+	core.Admission
+
+	timer  timer
+	active int64 // ns on the loop's clock: the last byte, end or change of phase
+
+	in, out         uint64 // bytes from and to the client
+	inTold, outTold uint64 // of these, published
+
+	slot, generation int32
+	phase            phase
+	ready, dirty     bool // on the loop's list of that name
+}
+
+const (
+	client  = 0
+	backend = 1
+)
+
+// phase is where a session is in its life.
+type phase uint8
+
+const (
+	vacant      phase = iota // the slot is free, or will be at the end of the batch
+	connecting               // a backend is being connected
+	established              // both flows move
+	refusing                 // there is no host for the client, and it has been told
+	lingering                // all is done but for the reset that has to follow the last bytes
+)
+
+// slotsPerSlab sessions are allocated together.
+const slotsPerSlab = 128
+
+// sessionTable gives out sessions by slot number; events carry the number.
+type sessionTable struct {
+	slabs []*[slotsPerSlab]session
+	free  []int32
+	tries core.Attempts
+}
+
+// at returns the session of a slot if it is still the one of that generation.
+func (t *sessionTable) at(slot, generation int32) *session {
+	s := &t.slabs[slot/slotsPerSlab][slot%slotsPerSlab]
+	if s.generation != generation || s.phase == vacant {
+		return nil
+	}
+	return s
+}
+
+// get returns a blank session, and an attempt for it.
+func (t *sessionTable) get() (*session, *core.Attempt) {
+	if len(t.free) == 0 {
+		base := int32(len(t.slabs) * slotsPerSlab)
+		slab := new([slotsPerSlab]session)
+		t.slabs = append(t.slabs, slab)
+		for i := int32(slotsPerSlab - 1); i >= 0; i-- {
+			slab[i].slot = base + i
+			slab[i].timer.owner = &slab[i]
+			t.free = append(t.free, base+i)
+		}
+	}
+	n := len(t.free) - 1
+	slot := t.free[n]
+	t.free = t.free[:n]
+	s := &t.slabs[slot/slotsPerSlab][slot%slotsPerSlab]
+	s.ends[client], s.ends[backend] = end{fd: -1}, end{fd: -1}
+	return s, t.tries.Get()
+}
+
+// settle gives the attempt back: the session stays with its host.
+func (t *sessionTable) settle(s *session) { t.tries.Put(s.Admission.Settle()) }
+
+// put frees the slot. Events that still name the session find a newer
+// generation and are dropped.
+func (t *sessionTable) put(s *session) {
+	t.settle(s)
+	s.generation++
+	s.flows = [2]flow{}
+	s.Admission = core.Admission{}
+	s.in, s.out, s.inTold, s.outTold = 0, 0, 0, 0
+	t.free = append(t.free, s.slot)
+}
+
+// each calls f for every session that is alive.
+func (t *sessionTable) each(f func(*session)) {
+	for _, slab := range t.slabs {
+		for i := range slab {
+			if slab[i].phase != vacant {
+				f(&slab[i])
+			}
+		}
+	}
+}

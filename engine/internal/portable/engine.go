@@ -1,0 +1,371 @@
+// Package portable is the engine for systems without epoll and splice: a goroutine for
+// each listener, one for each session and one more for its second direction.
+//
+// Limits beside those of package engine: what waits in the queue of a listener that
+// goes is reset, a new listener cannot take the port of one that goes in the same plan,
+// and a backend that resets a connection before its first byte is not replaced by
+// another.
+package portable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/internal/connect"
+)
+
+// Engine implements [engine.Engine].
+type Engine struct {
+	opt      engine.Options
+	epoch    time.Time
+	gate     core.Gate
+	failures core.Reports
+	room     chan struct{} // holds a token for each session; nil: no limit
+
+	zones core.ZoneFollower
+
+	mu      sync.Mutex // held by Apply, Drain and Close
+	closed  bool
+	drained chan struct{} // closed when listeners have closed for good
+	serving atomic.Pointer[core.Serving[*listener]]
+
+	accepting sync.WaitGroup
+	running   sync.WaitGroup // sessions
+	live      sync.Map       // *session by its ID
+	ids       atomic.Uint64  // given out
+	restTill  atomic.Int64   // ns: until then nobody is accepted, for want of descriptors
+}
+
+// listener is one listening address.
+type listener struct {
+	net.Listener
+	opt  engine.ListenOptions
+	zone core.BoundZone
+	file core.SocketFile // of a UNIX socket
+	svc  atomic.Pointer[core.Service]
+	stop chan struct{} // closed before the Listener is
+}
+
+// New returns an engine that serves nothing yet.
+func New(opt engine.Options) (*Engine, error) {
+	opt, err := core.WithDefaults(opt, 1)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{opt: opt, epoch: time.Now(), failures: core.NewReports(), drained: make(chan struct{})}
+	e.gate = core.Gate{Report: e.failures.Report}
+	if opt.MaxSessions > 0 {
+		e.room = make(chan struct{}, opt.MaxSessions)
+	}
+	e.serving.Store(&core.Serving[*listener]{})
+	return e, nil
+}
+
+// clock returns nanoseconds since the engine was made, from 1 on.
+func (e *Engine) clock() int64 { return int64(time.Since(e.epoch)) + 1 }
+
+// rest keeps the listeners from accepting until a time.
+func (e *Engine) rest(until int64) {
+	for was := e.restTill.Load(); was < until && !e.restTill.CompareAndSwap(was, until); {
+		was = e.restTill.Load()
+	}
+}
+
+// NoRing implements [engine.Engine].
+func (e *Engine) NoRing() error { return nil }
+
+// Failures implements [engine.Engine].
+func (e *Engine) Failures() <-chan engine.Failure { return e.failures }
+
+// Apply implements [engine.Engine].
+func (e *Engine) Apply(p engine.Plan) error {
+	owner, err := core.OwnersOf(p)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.isDrained() {
+		return engine.ErrClosed
+	}
+	was := e.serving.Load()
+	next := was.Next(p, 1)
+	services := core.ByName(p)
+	var fresh []*listener
+	var problems []error
+	for key, name := range owner {
+		if ln := was.Listeners[key]; ln != nil {
+			next.Listeners[key] = ln
+			continue
+		}
+		ln, err := openListener(key.Listen, services[name].ListenOptions[key.Listen])
+		if err != nil {
+			problems = append(problems, fmt.Errorf("service %q: %w", name, err))
+			continue
+		}
+		fresh = append(fresh, ln)
+		next.Listeners[key] = ln
+	}
+	if len(problems) > 0 {
+		for _, ln := range fresh {
+			ln.shut()
+		}
+		return errors.Join(problems...)
+	}
+	retimed := next.Reroute(p)
+	if len(retimed) > 0 {
+		e.live.Range(func(_, s any) bool {
+			one := s.(*session)
+			if keep, concerned := retimed[one.svc]; concerned && one.watch.reset(one) && keep {
+				for _, c := range one.ends {
+					k := core.KeptBy(one.svc.Route.Load())
+					if tcp, ok := c.(*net.TCPConn); ok {
+						setUnacked(tcp, k.Unacked)
+					}
+					tune(c, k)
+				}
+			}
+			return true
+		})
+	}
+	for key, ln := range next.Listeners {
+		ln.svc.Store(next.Services[owner[key]])
+	}
+	e.serving.Store(next)
+	for _, ln := range fresh {
+		e.accepting.Add(1)
+		go e.acceptFrom(ln)
+	}
+	e.followIfZoned(fresh)
+	for key, ln := range was.Listeners {
+		if next.Listeners[key] == nil {
+			ln.shut()
+		}
+	}
+	return nil
+}
+
+// followIfZoned looks after the interfaces of listeners from the first that has one.
+// mu is held.
+func (e *Engine) followIfZoned(fresh []*listener) {
+	for _, ln := range fresh {
+		if ln.zone.Name != "" {
+			e.zones.Start(&e.mu, e.reopenMoved)
+			return
+		}
+	}
+}
+
+// reopenMoved opens listeners anew whose interface has come back. What cannot be
+// opened yet is tried again. mu is held.
+func (e *Engine) reopenMoved() {
+	for key, ln := range e.serving.Load().Listeners {
+		if ln.zone.Moved() {
+			e.reopen(key, ln)
+		}
+	}
+}
+
+// reopen puts a listener into the place of one whose interface has moved. mu is
+// held.
+func (e *Engine) reopen(key core.ListenKey, old *listener) {
+	if e.closed || e.isDrained() {
+		return
+	}
+	ln, err := openListener(core.SamePort(key, old.Addr().String()), old.opt)
+	if err != nil {
+		return
+	}
+	ln.svc.Store(old.svc.Load())
+	e.serving.Store(e.serving.Load().With(key, ln))
+	e.accepting.Add(1)
+	go e.acceptFrom(ln)
+	old.shut()
+}
+
+func openListener(listen string, opt engine.ListenOptions) (*listener, error) {
+	a, err := core.ParseListen(listen)
+	if err != nil {
+		return nil, err
+	}
+	bound, host, err := core.InZone(a.Host)
+	if err != nil {
+		return nil, core.ListenError(listen, err)
+	}
+	network, address := "tcp", net.JoinHostPort(host, a.Port)
+	switch {
+	case a.Path != "":
+		if err := core.ClearStale(a.Path); err != nil {
+			return nil, err
+		}
+		network, address = "unix", a.Path
+	case a.Host == "0.0.0.0": // net would take it for every address of both families
+		network = "tcp4"
+	}
+	var how net.ListenConfig
+	if opt.FreeBind {
+		how.Control = func(_, _ string, c syscall.RawConn) (err error) {
+			return errors.Join(c.Control(func(fd uintptr) { err = core.SetFreeBind(int(fd), 1) }), err)
+		}
+	}
+	ln, err := how.Listen(context.Background(), network, address)
+	if err != nil {
+		return nil, core.ListenError(listen, err)
+	}
+	made := &listener{Listener: ln, opt: opt, zone: bound, stop: make(chan struct{})}
+	if u, ok := ln.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // it would remove whatever has the name
+		if made.file, err = core.OurFile(a.Path); err != nil {
+			_ = ln.Close()
+			return nil, core.ListenError(listen, err)
+		}
+	}
+	return made, nil
+}
+
+func (ln *listener) shut() {
+	close(ln.stop)
+	ln.file.Remove()
+	_ = ln.Close()
+}
+
+// acceptFrom is a listener's goroutine. It ends when the listener is shut.
+func (e *Engine) acceptFrom(ln *listener) {
+	defer e.accepting.Done()
+	for {
+		if left := e.restTill.Load() - e.clock(); left > 0 {
+			select {
+			case <-ln.stop:
+				return
+			case <-time.After(time.Duration(left)):
+				continue
+			}
+		}
+		conn, err := ln.Accept()
+		if err != nil {
+			if errno, ok := errors.AsType[syscall.Errno](err); ok && connect.Shortage(errno) {
+				e.rest(e.clock() + core.PauseFor) // they come back
+				continue
+			}
+			select {
+			case <-ln.stop:
+				return
+			case <-time.After(time.Duration(core.PauseFor)): // this listener has a fault
+				continue
+			}
+		}
+		waits := false
+		if e.room != nil {
+			select {
+			case e.room <- struct{}{}:
+			case <-ln.stop:
+				waits = true // it is the last, and served when there is room
+			}
+		}
+		s := newSession(e, ln.svc.Load(), conn)
+		s.waits = waits
+		e.live.Store(s.id, s)
+		e.running.Add(1)
+		go s.run()
+	}
+}
+
+func (e *Engine) isDrained() bool {
+	select {
+	case <-e.drained:
+		return true
+	default:
+		return false
+	}
+}
+
+// Drain implements [engine.Engine].
+func (e *Engine) Drain(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return engine.ErrClosed
+	}
+	e.stopAccepting()
+	done := make(chan struct{})
+	go func() {
+		e.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		e.killAll()
+		<-done
+		return ctx.Err()
+	}
+}
+
+func (e *Engine) stopAccepting() {
+	if e.isDrained() {
+		return
+	}
+	close(e.drained)
+	was := e.serving.Load()
+	for _, ln := range was.Listeners {
+		ln.shut()
+	}
+	e.accepting.Wait()
+	e.serving.Store(&core.Serving[*listener]{Services: was.Services})
+}
+
+func (e *Engine) killAll() {
+	e.live.Range(func(_, s any) bool {
+		s.(*session).end(core.Killed)
+		return true
+	})
+}
+
+// Close implements [engine.Engine].
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil
+	}
+	e.closed = true
+	e.zones.End()
+	e.stopAccepting()
+	e.killAll()
+	e.running.Wait()
+	e.serving.Store(&core.Serving[*listener]{})
+	return nil
+}
+
+// Listeners implements [engine.Engine].
+func (e *Engine) Listeners() []engine.Listener {
+	var list []engine.Listener
+	for key, ln := range e.serving.Load().Listeners {
+		addr := ln.Addr().String()
+		if ln.Addr().Network() == "unix" {
+			addr = "unix:" + addr
+		}
+		list = append(list, engine.Listener{Service: ln.svc.Load().Name, Listen: key.Listen, Addr: addr})
+	}
+	return list
+}
+
+// Refused implements [engine.Engine].
+func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
+	e.serving.Load().EachRefusal(yield)
+}
+
+// Snapshot implements [engine.Engine].
+func (e *Engine) Snapshot() engine.Snapshot {
+	snap := engine.Snapshot{Services: e.serving.Load().Stats()}
+	return snap
+}

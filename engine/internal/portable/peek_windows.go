@@ -1,0 +1,24 @@
+package portable
+
+import (
+	"net"
+	"syscall"
+)
+
+// peek would watch a client for a reset without reading; this system's sockets
+// tell it to a reader only, so that the connect goes on and ends after it.
+func peek(net.Conn) error { return nil }
+
+// hasUnread cannot be told here.
+func hasUnread(net.Conn) bool { return false }
+
+// keepUrgent makes urgent bytes of c stay in their place in the stream
+// (SO_OOBINLINE).
+func keepUrgent(c *net.TCPConn) {
+	const soOOBInline = 0x100
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = syscall.SetsockoptInt(syscall.Handle(fd), syscall.SOL_SOCKET, soOOBInline, 1)
+		})
+	}
+}

@@ -1,0 +1,45 @@
+package portable
+
+import (
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/engine/internal/core"
+)
+
+// unsentBytes returns how many bytes c's peer has not acknowledged (SIOCOUTQ,
+// tcp(7)), and whether that is known.
+func unsentBytes(c *net.TCPConn) (n int, known bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	err = raw.Control(func(fd uintptr) {
+		var ierr error
+		n, ierr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		known = ierr == nil
+	})
+	return n, known && err == nil
+}
+
+// setUnacked bounds how long what was sent waits for the peer's acknowledgement
+// (TCP_USER_TIMEOUT, tcp(7)). 0 is what every socket has.
+func setUnacked(c *net.TCPConn, d time.Duration) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+		})
+	}
+}
+
+// boundQueue makes c take no more than notSent bytes that TCP has not sent yet,
+// so that a peer that does not read pins little (TCP_NOTSENT_LOWAT, tcp(7)).
+func boundQueue(c *net.TCPConn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, core.NotSent)
+		})
+	}
+}

@@ -1,0 +1,359 @@
+package portable
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/internal/zone"
+	"github.com/txlb/txlb/sched"
+	"github.com/txlb/txlb/splice"
+)
+
+// session is one client with its backend. Its goroutine is run; the second
+// direction has one of its own.
+type session struct {
+	e         *Engine
+	id        uint64
+	svc       *core.Service
+	waits     bool                       // for room: it has none yet
+	admission core.Admission             // of the goroutine alone
+	host      atomic.Pointer[sched.Host] // the admission's, for others to read
+	started   time.Time
+	ends      [2]net.Conn                    // client, backend
+	local     atomic.Pointer[netip.AddrPort] // of ends[backend], once it is there
+	in, out   atomic.Uint64                  // bytes from and to the client
+
+	active  atomic.Int64   // ns after started: the last byte or end
+	over    [2]atomic.Bool // direction i has ended: from ends[i] to ends[1-i]
+	failed  [2]atomic.Bool // ends[i] was reset
+	watch   watch
+	cancel  context.CancelFunc
+	ctx     context.Context
+	endOnce sync.Once
+	how     core.Termination // set once, before ctx ends
+}
+
+const (
+	client  = 0
+	backend = 1
+)
+
+func newSession(e *Engine, svc *core.Service, conn net.Conn) *session {
+	s := &session{e: e, id: e.ids.Add(1), svc: svc, started: time.Now()}
+	s.ends[client] = conn
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.admission.Begin(&e.gate, svc, new(core.Attempt), addrFrom(conn.RemoteAddr()), e.clock())
+	return s
+}
+
+// run takes the session from the accept to its end.
+func (s *session) run() {
+	defer s.e.running.Done()
+	roomy := s.e.room != nil
+	if s.waits {
+		select {
+		case s.e.room <- struct{}{}:
+		case <-s.ctx.Done():
+			roomy = false
+		}
+	}
+	tune(s.ends[client], core.KeptBy(s.svc.Route.Load()))
+	if s.admit() {
+		s.relay()
+	} else if s.ctx.Err() == nil {
+		s.refuse(s.admission.Why)
+	}
+	s.end(core.Normal)
+	for _, c := range s.ends {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	s.admission.End(s.e.clock(), s.how)
+	s.e.live.Delete(s.id)
+	if roomy {
+		<-s.e.room
+	}
+}
+
+// end makes the session end; the first reason is the one that counts, and end
+// tells whether this was it. Any goroutine may call it.
+func (s *session) end(how core.Termination) (first bool) {
+	s.endOnce.Do(func() {
+		s.how = how
+		s.cancel()
+		first = true
+	})
+	return first
+}
+
+// refuse tells the client that there is no host for it, and throws away what
+// it sends until it has ended too, for a moment: closing over unread bytes
+// would reset the connection.
+func (s *session) refuse(why core.Refusal) {
+	defer context.AfterFunc(s.ctx, func() { _ = s.ends[client].SetDeadline(time.Unix(1, 0)) })()
+	_ = s.ends[client].(writeCloser).CloseWrite()
+	_ = s.ends[client].SetDeadline(time.Now().Add(time.Second))
+	buf := make([]byte, 4<<10)
+	for left := 256; left > 0; left-- {
+		if _, err := s.ends[client].Read(buf); err != nil {
+			break
+		}
+	}
+	s.end(why.Termination())
+}
+
+// writeCloser is what TCP and UNIX connections have in common.
+type writeCloser interface{ CloseWrite() error }
+
+// admit finds a host for the client and connects to it. It returns false if there is
+// none, or if the session was ended meanwhile. Nothing is read from the client.
+func (s *session) admit() (admitted bool) {
+	defer s.watchClient()()
+	step := s.admission.Next(s.e.clock())
+	for s.ctx.Err() == nil {
+		s.host.Store(s.admission.Host)
+		now := s.e.clock()
+		switch step.Do {
+		case core.Connect:
+			step = s.admission.Answered(now, syscall.EINPROGRESS)
+		case core.Wait:
+			step = s.dial(step.Until)
+		case core.Rest:
+			s.e.rest(step.Until)
+			select {
+			case <-time.After(time.Duration(step.Until - now)):
+			case <-s.ctx.Done():
+			}
+			step = s.admission.Deadline(s.e.clock())
+		case core.Retry:
+			step = s.admission.Next(now)
+		case core.Relay:
+			s.admission.Settle()
+			return true
+		default:
+			return false
+		}
+	}
+	return false
+}
+
+// dial connects to the session's host, at most until a time, and tells the admission
+// what became of it.
+func (s *session) dial(until int64) core.Step {
+	host, within := s.admission.Host, time.Duration(0)
+	if until != core.Never {
+		within = time.Duration(max(until-s.e.clock(), 1))
+	}
+	conn, err := dialHost(s.ctx, host, within)
+	now := s.e.clock()
+	errno, told := errors.AsType[syscall.Errno](err)
+	switch {
+	case err == nil:
+		tune(conn, core.KeptBy(s.svc.Route.Load()))
+		s.ends[backend] = conn
+		local := endpoint(conn.LocalAddr())
+		s.local.Store(&local)
+		return s.admission.Answered(now, 0)
+	case s.ctx.Err() != nil:
+		return core.Step{}
+	case !told && isTimeout(err):
+		return s.admission.Deadline(now)
+	case !told:
+		errno = syscall.EINVAL
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Syscall == "socket" {
+		return s.admission.NoSocket(now, errno)
+	}
+	return s.admission.Answered(now, errno)
+}
+
+func isTimeout(err error) bool {
+	t, ok := errors.AsType[net.Error](err)
+	return ok && t.Timeout()
+}
+
+func dialHost(ctx context.Context, host *sched.Host, within time.Duration) (net.Conn, error) {
+	var d net.Dialer
+	to := host.Addr()
+	if path := to.Path(); path != "" {
+		return connect.Dial(ctx, d, "unix", path, within)
+	}
+	ip, err := zone.Numbered(to.IP())
+	if err != nil {
+		return nil, err
+	}
+	connect.From(&d, host.Source(), ip.Addr())
+	return connect.Dial(ctx, d, "tcp", ip.String(), within)
+}
+
+func tune(c net.Conn, k core.Kept) {
+	if tcp, ok := c.(*net.TCPConn); ok { // TCP_NODELAY is on already
+		_ = tcp.SetKeepAliveConfig(k.KeepAlive())
+		if k.Unacked > 0 {
+			setUnacked(tcp, k.Unacked)
+		}
+		boundQueue(tcp)
+		keepUrgent(tcp)
+	}
+}
+
+func addrFrom(a net.Addr) sched.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return sched.TCPAddr(tcp.AddrPort())
+	}
+	return sched.Addr{}
+}
+
+// watchClient ends the session if the client resets the connection before it
+// has sent anything. The function it returns ends the watch.
+func (s *session) watchClient() (stop func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if errors.Is(peek(s.ends[client]), syscall.ECONNRESET) {
+			s.end(core.ClientGone)
+		}
+	})
+	return func() {
+		_ = s.ends[client].SetReadDeadline(time.Unix(1, 0))
+		wg.Wait()
+		_ = s.ends[client].SetReadDeadline(time.Time{})
+	}
+}
+
+// relay moves bytes until both directions have ended.
+func (s *session) relay() {
+	s.touch()
+	s.watch.start(s)
+	defer s.watch.stop()
+	// Whatever ends the session wakes both directions.
+	unblock := context.AfterFunc(s.ctx, func() {
+		for _, c := range s.ends {
+			_ = c.SetDeadline(time.Unix(1, 0))
+		}
+	})
+	defer unblock()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.pump(backend) })
+	s.pump(client)
+	wg.Wait()
+	if s.ctx.Err() == nil {
+		s.conclude()
+	}
+}
+
+// pump moves the bytes that come from ends[i].
+func (s *session) pump(i int) {
+	src, dst := s.ends[i], s.ends[1-i]
+	err := splice.Copy(dst, src, func(n int) { s.moved(i, n) })
+	if err != nil && s.ctx.Err() != nil {
+		// The session is cut. If bytes on the way are lost, or dst has ended and
+		// waits for an answer, a clean end would hide that.
+		cutOff := errors.Is(err, splice.ErrWrite) || s.over[1-i].Load() || hasUnread(src)
+		if tcp, ok := dst.(*net.TCPConn); ok && cutOff {
+			_ = tcp.SetLinger(0)
+		}
+		return
+	}
+	s.over[i].Store(true)
+	switch {
+	case err == nil:
+		if !s.over[1-i].Load() && !s.failed[i].Load() {
+			_ = dst.(writeCloser).CloseWrite()
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		// The other pump has found dst gone: nothing that src sends can arrive.
+	case errors.Is(err, splice.ErrWrite):
+		// Only what goes to dst is over; what it has sent still comes.
+		s.failed[1-i].Store(true)
+	case errors.Is(err, splice.ErrRead):
+		// The connection is gone: nothing can be sent to it either.
+		s.failed[i].Store(true)
+		_ = dst.SetReadDeadline(time.Unix(1, 0))
+	}
+	s.touch()
+	s.watch.reset(s)
+}
+
+func (s *session) moved(i, n int) {
+	s.touch()
+	if i == client {
+		s.host.Load().AddBytes(uint64(n), 0)
+		s.svc.Counts[0].In.Add(uint64(n))
+		s.in.Add(uint64(n))
+	} else {
+		if s.out.Load() == 0 {
+			s.host.Load().Answered()
+		}
+		s.host.Load().AddBytes(0, uint64(n))
+		s.svc.Counts[0].Out.Add(uint64(n))
+		s.out.Add(uint64(n))
+	}
+}
+
+func (s *session) touch() { s.active.Store(int64(time.Since(s.started))) }
+
+// left returns how long the session may still be silent.
+func (s *session) left() time.Duration {
+	t := &s.svc.Route.Load().Timeouts
+	d := t.Idle
+	if s.over[0].Load() != s.over[1].Load() {
+		d = t.HalfClosed
+	}
+	if d == 0 {
+		return math.MaxInt64
+	}
+	return time.Duration(s.active.Load()) + d - time.Since(s.started)
+}
+
+// conclude passes a reset on: the side that is left gets one too, but only
+// behind the bytes that it has not acknowledged yet. Where the system cannot
+// tell whether it has, the bytes win and the side gets a plain end.
+func (s *session) conclude() {
+	c, b := s.failed[client].Load(), s.failed[backend].Load()
+	if !c && !b {
+		s.host.Load().Answered() // it ended the session as it should, without a byte perhaps
+		return
+	}
+	if b && !c && s.out.Load() == 0 {
+		s.admission.ResetEarly(addrFrom(s.ends[client].RemoteAddr()))
+	}
+	how, left := core.ClientAborted, s.ends[backend]
+	if b {
+		how, left = core.ServerAborted, s.ends[client]
+	}
+	if tcp, ok := left.(*net.TCPConn); ok && c != b && s.acknowledged(tcp) {
+		_ = tcp.SetLinger(0)
+	}
+	s.end(how)
+}
+
+// acknowledged waits until the peer of c has acknowledged all bytes, within
+// bounds.
+func (s *session) acknowledged(c *net.TCPConn) bool {
+	deadline := time.NewTimer(core.LingerFor(s.svc.Route.Load()))
+	defer deadline.Stop()
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		n, known := unsentBytes(c)
+		if !known || n == 0 {
+			return known
+		}
+		select {
+		case <-s.ctx.Done():
+			return false
+		case <-deadline.C:
+			return true
+		case <-time.After(pause):
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package portable
+
+import (
+	"sync"
+	"time"
+
+	"github.com/txlb/txlb/engine/internal/core"
+)
+
+// watch ends a session that has been silent for too long. Any goroutine may call
+// its methods.
+type watch struct {
+	mu      sync.Mutex
+	timer   *time.Timer // nil: not started, or stopped
+	due     time.Time   // when it should go off
+	excused bool        // it went off late, and waits for what has come meanwhile
+}
+
+// tolerated is how late a watch may go off without anything being wrong.
+const tolerated = 20 * time.Millisecond
+
+func (w *watch) start(s *session) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left := s.left()
+	w.due = time.Now().Add(left)
+	w.timer = time.AfterFunc(left, func() { w.goOff(s) })
+}
+
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+	w.timer = nil
+}
+
+// reset makes the watch go off when the session has been silent for too long, as
+// its activity and its time-outs are now. It returns false if the watch does not
+// run: the session has no backend yet, or has ended.
+func (w *watch) reset(s *session) (runs bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.set(s.left())
+	return w.timer != nil
+}
+
+func (w *watch) set(left time.Duration) {
+	if w.timer != nil {
+		w.due = time.Now().Add(left)
+		w.timer.Reset(max(left, 0))
+	}
+}
+
+// goOff is called by the timer. If it is late, the process may have stood still:
+// what has come meanwhile is not read yet, and the goroutines that would read it
+// get as long as the watch was late, a second at most.
+func (w *watch) goOff(s *session) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if left := s.left(); left > 0 {
+		w.excused = false
+		w.set(left)
+		return
+	}
+	if late := time.Since(w.due); late > tolerated && !w.excused {
+		w.excused = true
+		w.set(min(late, time.Second))
+		return
+	}
+	if s.over[client].Load() && !s.over[backend].Load() {
+		s.end(core.ServerTimeout)
+	} else {
+		s.end(core.ClientTimeout)
+	}
+}

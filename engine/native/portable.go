@@ -1,0 +1,10 @@
+//go:build !linux || portable
+
+package native
+
+import (
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/portable"
+)
+
+func newEngine(opt engine.Options) (engine.Engine, error) { return portable.New(opt) }
