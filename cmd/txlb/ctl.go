@@ -66,7 +66,7 @@ type target struct{ socket, file *string }
 // socketFlags adds the flags of a target.
 func socketFlags(flags *flag.FlagSet) target {
 	return target{
-		flags.String("s", "", "`SOCKET` of the txlb to talk to; without it, that of the configuration, else "+socket.DefaultPath),
+		flags.String("s", "", "`SOCKET` of the running txlb (default: that of the configuration, else "+socket.DefaultPath+")"),
 		configFlag(flags),
 	}
 }

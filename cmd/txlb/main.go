@@ -78,13 +78,13 @@ type action func(ctx context.Context, c console, words []string) int
 func commands() []command {
 	return []command{
 		{"run", "", "run in the foreground; the default if flags come first", runCommand},
-		{"demo", "", "balance three small web servers inside on 127.0.0.1:8080", plainly(demoCommand)},
-		{"check", "", "report what is wrong with a configuration", checkCommand},
-		{"diff", "OLD NEW", "print the runtime commands that turn one configuration into another", plainly(diffCommand)},
-		{"ctl", "WORDS…", "send a runtime command to a running txlb; without words, lines of standard input", ctlCommand},
+		{"demo", "", "run a demo: three small web servers behind 127.0.0.1:8080", plainly(demoCommand)},
+		{"check", "", "check a configuration, its files and its permissions", checkCommand},
+		{"diff", "OLD NEW", "print the runtime commands that turn configuration OLD into NEW", plainly(diffCommand)},
+		{"ctl", "WORDS…", "send runtime commands to a running txlb; without WORDS, those of standard input", ctlCommand},
 		{"top", "", "show a live view of a running txlb in the terminal", topCommand},
-		{"passwd", "", "read a password, print the hash for <user password=\"…\">", plainly(passwdCommand)},
-		{"completion", "bash|zsh|fish", "print the script that completes txlb in a shell", plainly(completionCommand)},
+		{"passwd", "", "read a password and print its hash for <user password=\"…\">", plainly(passwdCommand)},
+		{"completion", "bash|zsh|fish", "print the completion script for a shell", plainly(completionCommand)},
 		{"version", "", "print the version", plainly(versionCommand)},
 	}
 }
@@ -218,7 +218,7 @@ func usage(w io.Writer) {
 		}
 		fmt.Fprintf(w, "%-*s%s\n", column, line, cmd.help)
 	}
-	fmt.Fprintln(w, "without -c the configuration is ./etc/config.xml, else /etc/txlb/config.xml\nFor the flags of a command: txlb COMMAND -h")
+	fmt.Fprintln(w, "Without -c, the configuration is ./etc/config.xml, else /etc/txlb/config.xml.\nFor the flags of a command: txlb COMMAND -h")
 }
 
 // synopsis is how a command is called, without the name of the program.
@@ -250,7 +250,7 @@ func (cmd command) usage(w io.Writer) {
 
 // moreHelp is what the help of a command says at its end.
 var moreHelp = map[string]string{
-	"ctl":        "for the runtime commands: txlb ctl help",
+	"ctl":        "For the runtime commands: txlb ctl help",
 	"completion": completionHelp,
 }
 

@@ -104,15 +104,15 @@ func services(x *text, r *status.Reading) {
 			}
 		}
 	}
-	many("txlb_connect_failures_total", "Failed connects to hosts", "reason", func(s *engine.ServiceStats) map[string]uint64 { return s.ConnectFailures })
-	many("txlb_sessions_refused_total", "Clients closed without a host", "reason", func(s *engine.ServiceStats) map[string]uint64 { return s.Refused })
-	many("txlb_sessions_ended_total", "Ended sessions by HAProxy's termination state", "termination", func(s *engine.ServiceStats) map[string]uint64 { return s.Ended })
+	many("txlb_connect_failures_total", "Failed connects to hosts, by reason", "reason", func(s *engine.ServiceStats) map[string]uint64 { return s.ConnectFailures })
+	many("txlb_sessions_refused_total", "Rejected clients: closed without a host, by reason", "reason", func(s *engine.ServiceStats) map[string]uint64 { return s.Refused })
+	many("txlb_sessions_ended_total", "Ended sessions, by HAProxy's termination state", "termination", func(s *engine.ServiceStats) map[string]uint64 { return s.Ended })
 }
 
 func hosts(x *text, r *status.Reading) {
 	var lines []*status.Host
 	var labels [][]string
-	x.kind("txlb_group_enabled", "gauge", "1: the group takes the clients of its service")
+	x.kind("txlb_group_enabled", "gauge", "1: the group is active, it takes the clients of its service")
 	for i := range r.Services {
 		s := &r.Services[i]
 		for j := range s.Groups {
@@ -134,7 +134,7 @@ func hosts(x *text, r *status.Reading) {
 		c := &status.HostCounters[i]
 		each(c.Metric, c.Kind(), c.Help, func(h *status.Host) float64 { return float64(c.Value(&h.Stats)) })
 	}
-	x.kind("txlb_checks_total", "counter", "Health checks that have ended, by HAProxy's check status")
+	x.kind("txlb_checks_total", "counter", "Ended health checks, by HAProxy's check status")
 	for i, h := range lines {
 		checks := maps.Collect(h.Checks())
 		for _, code := range slices.Sorted(maps.Keys(checks)) {
@@ -143,9 +143,9 @@ func hosts(x *text, r *status.Reading) {
 	}
 	each("txlb_host_weight", "gauge", "Weight of the host", func(h *status.Host) float64 { return float64(h.Config.Weight) })
 	each("txlb_host_state", "gauge", "Administrative state: 0 ready, 1 drain, 2 maint", func(h *status.Host) float64 { return float64(stateNumber(h.Config.State)) })
-	each("txlb_host_addresses", "gauge", "Addresses that the host stands for", func(h *status.Host) float64 { return float64(len(h.Targets)) })
+	each("txlb_host_addresses", "gauge", "Addresses of the host", func(h *status.Host) float64 { return float64(len(h.Targets)) })
 	each("txlb_host_name_failing", "gauge", "1: the host's name does not resolve", func(h *status.Host) float64 { return truth(h.Problem != "") })
-	each("txlb_host_up", "gauge", "1: an address of the host is up", func(h *status.Host) float64 { return truth(h.Stats.Up) })
+	each("txlb_host_up", "gauge", "1: the host is up (at least one of its addresses)", func(h *status.Host) float64 { return truth(h.Stats.Up) })
 }
 
 // times writes the histograms, one a group.
@@ -154,8 +154,8 @@ func times(x *text, state *director.State) {
 		name, help string
 		of         func(*sched.Times) sched.Histogram
 	}{
-		{"txlb_connect_seconds", "Time that connects to hosts took", (*sched.Times).Connects},
-		{"txlb_session_seconds", "Time that sessions lasted", (*sched.Times).Sessions},
+		{"txlb_connect_seconds", "How long hosts took to accept a connect", (*sched.Times).Connects},
+		{"txlb_session_seconds", "How long ended sessions lasted", (*sched.Times).Sessions},
 	} {
 		x.kind(m.name, "histogram", m.help)
 		for _, svc := range state.Services {
@@ -195,14 +195,14 @@ func loops(x *text, snap engine.Snapshot) {
 			x.sample(name, value(l), "loop", strconv.Itoa(i))
 		}
 	}
-	each("txlb_loop_sessions", "gauge", "Sessions of the event loop now", func(l engine.LoopStats) float64 { return float64(l.Active) })
-	each("txlb_loop_events_total", "counter", "Events taken in", func(l engine.LoopStats) float64 { return float64(l.Events) })
-	each("txlb_loop_accepts_total", "counter", "Accepted connections", func(l engine.LoopStats) float64 { return float64(l.Accepts) })
-	each("txlb_loop_awake_seconds_total", "counter", "Time that the goroutine running the loop was awake", func(l engine.LoopStats) float64 { return l.Awake.Seconds() })
+	each("txlb_loop_sessions", "gauge", "Open sessions of the event loop", func(l engine.LoopStats) float64 { return float64(l.Active) })
+	each("txlb_loop_events_total", "counter", "Events handled by the loop", func(l engine.LoopStats) float64 { return float64(l.Events) })
+	each("txlb_loop_accepts_total", "counter", "Connections accepted by the loop", func(l engine.LoopStats) float64 { return float64(l.Accepts) })
+	each("txlb_loop_awake_seconds_total", "counter", "Time that the goroutine of the loop was awake", func(l engine.LoopStats) float64 { return l.Awake.Seconds() })
 	each("txlb_loop_runner", "gauge", "The loop whose goroutine runs this one", func(l engine.LoopStats) float64 { return float64(l.Runner) })
-	each("txlb_loop_spliced_bytes_total", "counter", "Bytes moved by splice(2)", func(l engine.LoopStats) float64 { return float64(l.Spliced) })
-	each("txlb_loop_copied_bytes_total", "counter", "Bytes moved by recv(2) and send(2)", func(l engine.LoopStats) float64 { return float64(l.Copied) })
-	each("txlb_pipes", "gauge", "Pipes that the loop has", func(l engine.LoopStats) float64 { return float64(l.Pipes) })
+	each("txlb_loop_spliced_bytes_total", "counter", "Bytes moved with splice(2)", func(l engine.LoopStats) float64 { return float64(l.Spliced) })
+	each("txlb_loop_copied_bytes_total", "counter", "Bytes moved with recv(2) and send(2)", func(l engine.LoopStats) float64 { return float64(l.Copied) })
+	each("txlb_pipes", "gauge", "Pipes of the loop", func(l engine.LoopStats) float64 { return float64(l.Pipes) })
 }
 
 func process(x *text, r *status.Reading) {
@@ -210,14 +210,14 @@ func process(x *text, r *status.Reading) {
 		x.kind(name, kind, help)
 		x.sample(name, value, labels...)
 	}
-	one("txlb_build_info", "gauge", "The version of the program", 1, "version", r.Version)
-	one("txlb_config_generation", "gauge", "Changes of the configuration since the start, from 1 on", float64(r.State.Generation))
+	one("txlb_build_info", "gauge", "Always 1; the label has the version", 1, "version", r.Version)
+	one("txlb_config_generation", "gauge", "Generation of the configuration: 1 at the start, one more with each change", float64(r.State.Generation))
 	if r.HasFile {
-		one("txlb_config_unsaved", "gauge", "Changes that the configuration file lacks", float64(len(r.Unsaved)))
+		one("txlb_config_unsaved", "gauge", "Changes that are not saved in the configuration file", float64(len(r.Unsaved)))
 		one("txlb_config_last_reload_success", "gauge", "0: the last reload failed", truth(!r.ReloadFailed))
 	}
 	if r.SessionsLimit > 0 {
-		one("txlb_sessions_limit", "gauge", "Sessions that may be open at once", float64(r.SessionsLimit))
+		one("txlb_sessions_limit", "gauge", "Limit of open sessions", float64(r.SessionsLimit))
 	}
 	if r.FDLimit > 0 {
 		one("txlb_fd_limit", "gauge", "Limit of open files", float64(r.FDLimit))
@@ -232,7 +232,7 @@ func process(x *text, r *status.Reading) {
 		one("process_open_fds", "gauge", "Open files", float64(n))
 	}
 	if n, ok := listenOverflows(); ok {
-		one("txlb_listen_overflows_total", "counter", "Connections dropped because a listener's queue was full, all programs of this network namespace", float64(n))
+		one("txlb_listen_overflows_total", "counter", "Connections dropped because a listen queue was full, counted by the kernel for the whole network namespace", float64(n))
 	}
 }
 

@@ -31,12 +31,12 @@ func (c *Counter[T]) Kind() string {
 var HostCounters = []Counter[sched.HostStats]{
 	{
 		Metric: "txlb_sessions", Gauge: true, Column: "scur", Key: "sessions", Label: "Sessions", Short: "sess",
-		Help:  "Sessions on the host now, connecting ones included",
+		Help:  "Open sessions of the host, including those that are connecting",
 		Value: func(s *sched.HostStats) uint64 { return uint64(s.Active) },
 	},
 	{
 		Metric: "txlb_sessions_total", Column: "stot", Key: "sessions_total", Label: "Total", Short: "total",
-		Help:  "Sessions given to the host, retries included",
+		Help:  "Sessions assigned to the host, including retries",
 		Value: func(s *sched.HostStats) uint64 { return s.Picks },
 	},
 	{
@@ -65,7 +65,7 @@ var HostCounters = []Counter[sched.HostStats]{
 var ServiceCounters = []Counter[Service]{
 	{
 		Metric: "txlb_service_sessions", Gauge: true, Column: "scur", Key: "sessions", Label: "Sessions",
-		Help:  "Sessions of the service now",
+		Help:  "Open sessions of the service",
 		Value: func(s *Service) uint64 { return uint64(s.Stats.Active) },
 	},
 	{
@@ -87,7 +87,7 @@ var ServiceCounters = []Counter[Service]{
 	},
 	{
 		Metric: "txlb_redispatches_total", Key: "redispatches", Label: "Redispatches",
-		Help:  "Connects to a further host after one that failed",
+		Help:  "Connects to another host after one failed",
 		Value: func(s *Service) uint64 { return s.Stats.Redispatches },
 	},
 }

@@ -29,7 +29,7 @@ func (s *server) apiRoutes() []route {
 		{method: http.MethodGet, path: apiPath + "openapi.json", role: users.Readonly,
 			about: "this description", serve: s.serveOpenAPI},
 		{method: http.MethodGet, path: apiPath + "events", role: users.Readonly,
-			about: "live events: hello, figures once a second, change, health (server-sent events)", stream: s.serveEvents},
+			about: "live events (server-sent): hello; figures once a second; change, health, order as they happen", stream: s.serveEvents},
 	}
 	verbs := admin.Verbs()
 	for i := range verbs {

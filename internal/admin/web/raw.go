@@ -23,7 +23,7 @@ func (s *server) ownRoutes() []route {
 	}
 	if s.opt.Metrics != nil {
 		list = append(list, route{
-			method: http.MethodGet, path: "/metrics", role: users.Readonly, about: "the figures for Prometheus", serve: s.serveMetrics,
+			method: http.MethodGet, path: "/metrics", role: users.Readonly, about: "metrics for Prometheus", serve: s.serveMetrics,
 		})
 	}
 	return list
