@@ -316,7 +316,7 @@ func TestTerminalTop(t *testing.T) {
 	p := r.sshPane(t, 80, 24, nil)
 	p.expect(`txlb>`)
 	p.press("top", "Enter")
-	p.expect(`(?s)^txlb \d\d:.*\nweb  .*\n  main/b .*\n  spare/c .*q quit`)
+	p.expect(`(?s)^txlb \d\d:.*\nweb > main .*\n  main/b .*\n  spare/c .*q quit`)
 	p.tmux("resize-window", "-x", "40", "-y", "8")
 	text := p.expect(`(?s)^txlb [^\n]*…\nname +health +sess +new/s.*\nq quit`)
 	for line := range strings.Lines(text) {

@@ -95,7 +95,7 @@ func (s *server) execute(q *request, c words.Command) (admin.Result, error) {
 	return result, nil
 }
 
-// command makes the command of a request: the verb of its route, and the
+// command returns the command of a request: the verb of its route with the
 // parameters of query and body.
 func (s *server) command(q *request) (words.Command, error) {
 	v := q.route.verb
@@ -138,8 +138,7 @@ func optional(v *admin.Verb, key string) bool {
 
 func etag(generation uint64) string { return strconv.Quote(strconv.FormatUint(generation, 10)) }
 
-// parameters reads what a request says by its query and by its body, sorted.
-// All have a key.
+// parameters returns the parameters of query and body, sorted. All have a key.
 func parameters(r *http.Request) ([]words.Word, error) {
 	bad := func(text string) error { return fail(http.StatusBadRequest, "bad_request", "%s", text) }
 	query, err := url.ParseQuery(r.URL.RawQuery)
@@ -190,8 +189,8 @@ func wordsOf(values url.Values) []words.Word {
 	return list
 }
 
-// wordsOfJSON reads one object of strings, numbers, true and false. null is as
-// good as nothing.
+// wordsOfJSON reads one object of strings, numbers, true and false. A null is
+// ignored.
 func wordsOfJSON(body []byte) ([]words.Word, error) {
 	var object map[string]any
 	d := json.NewDecoder(bytes.NewReader(body))
@@ -222,8 +221,8 @@ func wordsOfJSON(body []byte) ([]words.Word, error) {
 	return list, nil
 }
 
-// explain gives the error of a command its status, and tells who was too late
-// what has changed meanwhile.
+// explain gives the error of a command its status. If the generation is too old,
+// it adds what has changed since.
 func (s *server) explain(err error, c words.Command) error {
 	f := &failure{text: err.Error()}
 	switch {
@@ -250,8 +249,7 @@ func (s *server) explain(err error, c words.Command) error {
 	return f
 }
 
-// meanwhile adds to the error of a command that came too late what others have
-// changed.
+// meanwhile adds to an error about an old generation what has changed since.
 func (s *server) meanwhile(f *failure, c words.Command) {
 	i := slices.IndexFunc(c.Words, func(w words.Word) bool { return strings.EqualFold(w.Key, "generation") })
 	if i < 0 {
@@ -272,8 +270,8 @@ func (s *server) meanwhile(f *failure, c words.Command) {
 	f.header = map[string]string{"ETag": etag(now)}
 }
 
-// Problem is the answer of the API that is an error. One of the kind moved_on
-// has the generation that there is now and the changes that led to it.
+// Problem is the API's answer to an error. Of kind moved_on, it has the current
+// generation and the changes that led to it.
 type Problem struct {
 	Error      string            `json:"error"` // what is wrong, in one line
 	Kind       string            `json:"kind"`  // the same for programs
@@ -281,8 +279,8 @@ type Problem struct {
 	Changes    []admin.EventInfo `json:"changes,omitempty"`
 }
 
-// failed makes the answer of an error: JSON for those who use the API, one line
-// of text for others.
+// failed makes the answer to an error: JSON for the API, one line of text
+// otherwise.
 func (s *server) failed(q *request, err error) answer {
 	f, ok := errors.AsType[*failure](err)
 	if !ok {

@@ -29,23 +29,23 @@ import (
 const (
 	// ownFile holds the certificate that txlb made, with its key, in StateDir.
 	ownFile = "web.pem"
-	// ownLife is how long such a one is good for: browsers take no more.
+	// ownLife is how long it is valid. Browsers accept no longer time.
 	ownLife = 397 * 24 * time.Hour
-	// renewBefore is how long before its end it is replaced.
+	// renewBefore is how long before its end it is renewed.
 	renewBefore = 30 * 24 * time.Hour
-	// lookEvery is how often, at most, the files are looked at: at a handshake,
-	// so that nothing runs where nobody comes.
+	// lookEvery is how often the files are looked at, at most. It happens in
+	// handshakes, so that an unused page costs nothing.
 	lookEvery = time.Second
 )
 
-// certificates has the certificate that handshakes show: that of two files,
-// read again when they have changed, or one of its own making, kept in a file
-// and made anew in time.
+// certificates has the certificate for handshakes. It comes from two files, which
+// are read again when they have changed; or it is self-signed, kept in a file and
+// renewed in time.
 type certificates struct {
 	log   *slog.Logger
-	files func() (cert, key string) // "", "": of its own making
+	files func() (cert, key string) // "", "": self-signed
 	dir   string                    // where that is kept
-	names []string                  // that it has to be good for
+	names []string                  // that it must be valid for
 
 	mu     sync.Mutex
 	now    *tls.Certificate
@@ -53,13 +53,13 @@ type certificates struct {
 	seen   sight // when the files were last read
 }
 
-// sight is what can be seen of the files without reading them.
+// sight is what stat(2) says of the files.
 type sight struct {
 	cert, key string
 	stamps    [2]stamp
 }
 
-// stamp tells whether a file is another than it was.
+// stamp changes when a file does.
 type stamp struct {
 	when time.Time
 	size int64
@@ -94,8 +94,8 @@ func (c *certificates) look() sight {
 	return s
 }
 
-// read makes the certificate the one of what is seen. An error leaves what is
-// there.
+// read loads the certificate that the files have now. After an error the old one
+// stays.
 func (c *certificates) read(s sight, now time.Time) error {
 	c.seen = s
 	if s.cert == "" && s.key == "" {
@@ -132,8 +132,8 @@ func CheckCertificate(cert, key string) (from, to time.Time, err error) {
 	return pair.Leaf.NotBefore, pair.Leaf.NotAfter, nil
 }
 
-// get is the tls.Config.GetCertificate. What cannot be read leaves the
-// certificate that is there.
+// get is the tls.Config.GetCertificate. If the files cannot be read, the old
+// certificate stays.
 func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -147,8 +147,8 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if s == c.seen && !ending {
 		return c.now, nil
 	}
-	// A pair of which one half is new already fails, and is read again when the
-	// other is.
+	// While only one of the two files is new, the pair does not match. It is read
+	// again when the other one changes.
 	if err := c.read(s, now); err != nil {
 		c.log.Error("cannot load the new admin certificate, keeping the current one", "err", err)
 	} else {
@@ -171,9 +171,9 @@ func (c *certificates) dnsNames() []string {
 	return c.now.Leaf.DNSNames
 }
 
-// own returns the certificate of txlb's making: the one that is kept if it is
-// still good, else a new one. Where it cannot be kept it is as good, but
-// another one after the next start.
+// own returns the self-signed certificate: the kept one if it is still valid,
+// else a new one. If that cannot be written to a file, the next start makes
+// another one.
 func (c *certificates) own(now time.Time) (*tls.Certificate, error) {
 	path := filepath.Join(c.dir, ownFile)
 	kept, err := c.kept(path, now)
@@ -194,8 +194,8 @@ func (c *certificates) own(now time.Time) (*tls.Certificate, error) {
 	return &pair, err
 }
 
-// kept reads the certificate of an earlier start. It is refused if others could
-// read its key, it ends soon, or the page has names now that it is not for.
+// kept reads the certificate of an earlier start. It is refused if others can
+// read its key, if it expires soon, or if it lacks a name that the page has now.
 func (c *certificates) kept(path string, now time.Time) (*tls.Certificate, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -221,7 +221,7 @@ func (c *certificates) kept(path string, now time.Time) (*tls.Certificate, error
 
 func day(t time.Time) string { return t.Format(time.DateOnly) }
 
-// makeCertificate returns a certificate signed by itself and its key, as PEM.
+// makeCertificate returns a self-signed certificate and its key, as PEM.
 func makeCertificate(names []string, now time.Time) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -234,7 +234,7 @@ func makeCertificate(names []string, now time.Time) ([]byte, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: "txlb admin page"},
-		NotBefore:    now.Add(-time.Hour), // for browsers whose clock is late
+		NotBefore:    now.Add(-time.Hour), // for browsers whose clock is slow
 		NotAfter:     now.Add(ownLife - time.Hour),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -260,7 +260,7 @@ func makeCertificate(names []string, now time.Time) ([]byte, error) {
 	return append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...), nil
 }
 
-// writeSecret writes a file that its owner alone can read, whole or not at all.
+// writeSecret writes a file that only its owner can read, atomically.
 func writeSecret(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // with mode 0600
 	if err != nil {
@@ -277,7 +277,7 @@ func writeSecret(path string, text []byte) error {
 	return nil
 }
 
-// fingerprint is what browsers show of a certificate.
+// fingerprint is the fingerprint of a certificate as browsers show it.
 func fingerprint(c *tls.Certificate) string {
 	sum := sha256.Sum256(c.Certificate[0])
 	var pairs []string
@@ -287,9 +287,9 @@ func fingerprint(c *tls.Certificate) string {
 	return strings.Join(pairs, ":")
 }
 
-// names returns what the page may be called by: localhost, the host of the
-// address that it listens on, and the machine's name. Names that no
-// certificate can be for are left out.
+// names returns the host names of the page: localhost, the host of the address
+// that it listens on, and the machine's name. Names that no certificate can have
+// are left out.
 func names(listen string) []string {
 	all := []string{"localhost", "127.0.0.1", "::1"}
 	host, _, _ := net.SplitHostPort(listen)

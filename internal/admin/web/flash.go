@@ -15,9 +15,10 @@ const (
 	maxFlashes  = 256
 )
 
-// flashes keep the answer to what a form has posted until the browser has
-// followed to the page that shows it. A browser holds only a number that cannot
-// be guessed, so that no address and no other site can put words into a page.
+// flashes keep the answer to a posted form until the browser has followed the
+// redirect to the page that shows it. The browser has only a number that cannot be
+// guessed in a cookie. So neither a link nor another site can put text into a
+// page.
 type flashes struct {
 	mu  sync.Mutex
 	all map[string]flash
@@ -31,7 +32,7 @@ type flash struct {
 
 func newFlashes() *flashes { return &flashes{all: map[string]flash{}} }
 
-// put keeps a message for a user and returns the header of the cookie for it.
+// put keeps a message for a user and returns the cookie for it.
 func (f *flashes) put(user string, m *page.Message, secure bool) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,7 +49,7 @@ func (f *flashes) put(user string, m *page.Message, secure bool) string {
 	}).String()
 }
 
-// take returns the message that a request asks for, once; nil: there is none.
+// take returns the message of a request's cookie, once; nil if there is none.
 func (f *flashes) take(q *request) *page.Message {
 	c, err := q.Cookie(flashCookie)
 	if err != nil {

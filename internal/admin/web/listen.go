@@ -12,22 +12,20 @@ import (
 )
 
 const (
-	// maxConns is how many connections the page has at once. Each takes a
-	// descriptor that a session could have.
+	// maxConns is the limit of connections of the page. Each takes a descriptor
+	// that a session could use.
 	maxConns = 256
-	// maxPerSource is how many of them one source may have: an IPv4 address, or
-	// a /64 of IPv6. A browser has six at most; several of them may sit behind
-	// one address.
+	// maxPerSource is the limit for one source: an IPv4 address, or a /64 of IPv6.
+	// A browser opens at most six, and several may share an address.
 	maxPerSource = 48
-	// tellEvery bounds how often the log tells of connections that were closed.
+	// tellEvery is how often closed connections are logged, at most.
 	tellEvery = time.Minute
 )
 
-// bounded is a listener that closes what is more than it may have, so that
-// whoever opens connections without end takes neither the process's
-// descriptors nor the places of other sources. Accept fails only when the
-// listener is closed: what else goes wrong, such as a lack of descriptors,
-// passes.
+// bounded is a listener that closes connections over its limits. So a source that
+// opens connections without end uses up neither the descriptors of the process
+// nor the places of other sources. Accept fails only when the listener is closed;
+// after other errors, such as a lack of descriptors, it tries again.
 type bounded struct {
 	net.Listener
 	log       *slog.Logger
@@ -36,13 +34,13 @@ type bounded struct {
 	mu      sync.Mutex
 	open    int
 	sources map[netip.Prefix]int
-	closed  uint64    // that were too many, since told
-	told    time.Time // when the log was
+	closed  uint64    // over the limits, since told
+	told    time.Time // when that was logged
 	done    chan struct{}
 	once    sync.Once
 }
 
-// newBounded bounds a listener to so many connections, 0: maxConns.
+// newBounded limits a listener to n connections; 0: maxConns.
 func newBounded(ln net.Listener, conns int, log *slog.Logger) *bounded {
 	if conns == 0 {
 		conns = maxConns
@@ -53,7 +51,7 @@ func newBounded(ln net.Listener, conns int, log *slog.Logger) *bounded {
 	}
 }
 
-// Accept returns the next connection that there is a place for.
+// Accept returns the next connection within the limits.
 func (b *bounded) Accept() (net.Conn, error) {
 	wait := time.Duration(0)
 	for {
@@ -111,7 +109,7 @@ func (b *bounded) free(source netip.Prefix) {
 	}
 }
 
-// placed is a connection that gives its place back when it is closed.
+// placed is a connection that frees its place when it is closed.
 type placed struct {
 	net.Conn
 	free func()

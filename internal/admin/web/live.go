@@ -16,47 +16,46 @@ import (
 	"github.com/txlb/txlb/internal/director"
 )
 
-// Hello is the data of the event hello, with which a stream begins.
+// Hello is the data of the event hello, the first one of a stream.
 type Hello struct {
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
-	Boot    string    `json:"boot"` // another one means that the process was started again
+	Boot    string    `json:"boot"` // another one: the process was restarted
 	// Generation is that of the configuration now.
 	Generation uint64 `json:"generation"`
-	// Resync tells that events may be missing since the one that Last-Event-ID
-	// or since named.
+	// Resync: events may be missing since the one named by Last-Event-ID or since.
 	Resync bool `json:"resync"`
 }
 
 const (
 	maxWatchers  = 64
-	waitingFor   = 32                    // messages that may wait for one who watches; then he is dropped
-	eventTime    = 10 * time.Second      // for a message to be taken by the kernel
-	beatEvery    = 15 * time.Second      // a comment, where nothing else was sent
-	retryMS      = 2000                  // after which a browser connects anew
+	waitingFor   = 32                    // messages in the queue of a watcher; one with a full queue is dropped
+	eventTime    = 10 * time.Second      // for the kernel to take a message
+	beatEvery    = 15 * time.Second      // a comment is sent if nothing else was
+	retryMS      = 2000                  // after which a browser reconnects
 	changeSettle = 20 * time.Millisecond // between a new state and its event
 )
 
-// live works out what moves, once for all who watch, on one goroutine.
+// live makes the events, once for all watchers, on one goroutine.
 type live struct {
 	s    *server
 	boot string
 
 	quit    chan struct{}
 	once    sync.Once
-	poke    chan struct{} // somebody has come
+	poke    chan struct{} // a watcher has come
 	running sync.WaitGroup
 
 	mu       sync.Mutex
 	closed   bool
 	watchers map[*watcher]bool
-	told     uint64 // Seq of the last event that all were sent
+	told     uint64 // Seq of the last event that was sent to all
 }
 
-// watcher is one who watches. Its channel is closed when it is dropped.
+// watcher is a client of a stream. Its channel is closed when it is dropped.
 type watcher struct {
 	messages chan []byte
-	fresh    bool // it has had no figures yet
+	fresh    bool // it has got no figures yet
 }
 
 func newLive(s *server) *live {
@@ -70,7 +69,7 @@ func newLive(s *server) *live {
 // start begins to send. close ends that.
 func (l *live) start() { l.running.Go(l.run) }
 
-// close drops all who watch; wait waits until nothing more is sent.
+// close drops all watchers; wait waits until nothing more is sent.
 func (l *live) close() {
 	l.once.Do(func() { close(l.quit) })
 	l.mu.Lock()
@@ -117,7 +116,7 @@ func (l *live) run() {
 	}
 }
 
-// watching tells whether anybody watches, and whether one of them is fresh.
+// watching tells whether there are watchers, and whether one of them is fresh.
 func (l *live) watching() (any, fresh bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,7 +136,7 @@ func (l *live) tell(feed *page.Feed) {
 	l.tellFresh(feed)
 }
 
-// tellFresh sends the figures of all hosts to those who have had none.
+// tellFresh sends the figures of all hosts to fresh watchers.
 func (l *live) tellFresh(feed *page.Feed) {
 	if _, fresh := l.watching(); !fresh {
 		return
@@ -150,9 +149,9 @@ func (l *live) tellFresh(feed *page.Feed) {
 	})
 }
 
-// tellEvents sends what has happened since the last time. Sending an event and
-// counting it as told are one step for watch: a new watcher gets each event
-// once, with its backlog or from here.
+// tellEvents sends new events. It holds l.mu while it sends an event and advances
+// told, as watch does. So a new watcher gets each event once: in its backlog or
+// from here.
 func (l *live) tellEvents() {
 	d := l.s.opt.Director
 	l.mu.Lock()
@@ -173,8 +172,8 @@ func (l *live) event(e director.Event) []byte {
 	return message(l.boot+"-"+strconv.FormatUint(e.Seq, 10), string(e.Kind), admin.NewEventInfo(e))
 }
 
-// broadcast sends a message to those who watch and are chosen; who does not
-// keep up is dropped.
+// broadcast sends a message to the chosen watchers, and drops those that do not
+// keep up.
 func (l *live) broadcast(m []byte, chosen func(*watcher) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -204,14 +203,14 @@ func message(id, name string, data any) []byte {
 	}
 	fmt.Fprintf(&b, "event: %s\ndata: ", name)
 	if err := json.NewEncoder(&b).Encode(data); err != nil {
-		panic(err) // only what cannot be written as JSON, and none of these is that
+		panic(err) // these types can always be written as JSON
 	}
 	b.WriteByte('\n')
 	return b.Bytes()
 }
 
-// watch makes one more watcher. backlog are the messages that it gets first:
-// what has happened since the event that it knows.
+// watch adds a watcher. backlog has the messages that it gets first: the events
+// since the last one that it knows.
 func (l *live) watch(last string) (w *watcher, backlog []byte, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -250,7 +249,7 @@ func (l *live) watch(last string) (w *watcher, backlog []byte, err error) {
 	return w, append(backlog, missed...), nil
 }
 
-// sequence reads the id of an event of this process, or the number alone.
+// sequence reads the ID of an event of this process, or its number alone.
 func (l *live) sequence(id string) (seq uint64, ok bool) {
 	if boot, n, both := strings.Cut(id, "-"); both {
 		if boot != l.boot {
@@ -268,8 +267,8 @@ func (l *live) leave(w *watcher) {
 	l.drop(w)
 }
 
-// serveEvents is the stream of live events. It ends when the client goes or
-// does not keep up, the server ends, or the user may not look any more.
+// serveEvents is the stream of live events. It ends when the client leaves or does
+// not keep up, when the server ends, or when the user loses the right to look.
 func (s *server) serveEvents(rw http.ResponseWriter, q *request) error {
 	last := q.Header.Get("Last-Event-ID")
 	if last == "" {
@@ -286,8 +285,8 @@ func (s *server) serveEvents(rw http.ResponseWriter, q *request) error {
 		return nil
 	}
 	c := http.NewResponseController(rw)
-	// The time to read is that of the request, which is over; HTTP/1 would take
-	// its end for the client's.
+	// The read deadline is that of the request, which has been read. With HTTP/1,
+	// reaching it would look as if the client had gone.
 	if err := c.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil // the client is gone
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/txlb/txlb/internal/status"
 )
 
-// object is one of JSON. Its keys are written sorted.
+// object is a JSON object. Its keys are written sorted.
 type object = map[string]any
 
 // describe makes the OpenAPI document of the routes below /api/v1 and of
@@ -104,7 +104,7 @@ func (all schemas) operation(r *route) object {
 	return op
 }
 
-// verb describes what is peculiar to the route of a verb.
+// verb describes what only routes of verbs have.
 func (all schemas) verb(op, answers object, r *route, problem func(int, string)) {
 	v := r.verb
 	result := object{
@@ -175,8 +175,8 @@ func parameter(in, name, about string, schema object) object {
 	return p
 }
 
-// paramSchema says what a parameter of a verb may be. Names are text that may
-// have changed by the time that the document is read, so they are not listed.
+// paramSchema describes the values of a parameter. Names of services, groups and
+// hosts are not listed, because they change while txlb runs.
 func paramSchema(p *admin.Param) object {
 	s := object{"type": "string"}
 	switch p.Kind {

@@ -22,8 +22,8 @@ import (
 
 const html = "text/html; charset=utf-8"
 
-// pageRoutes are the pages of package page, under the ancestors' paths and
-// their own, and what they are made of.
+// pageRoutes are the pages of package page with their static files, under their own
+// paths and those of txLoadBalancer and PythonDirector.
 func (s *server) pageRoutes() []route {
 	get := func(path, about string, serve func(*request) (answer, error)) route {
 		return route{method: http.MethodGet, path: path, role: users.Readonly, about: about, serve: serve}
@@ -43,21 +43,21 @@ func (s *server) pageRoutes() []route {
 		list = append(list, get(path, "the running and the stored configuration", s.serveConfigs))
 	}
 	for _, path := range []string{"/txlb.css", "/pydirector.css"} {
-		list = append(list, get(path, "the style sheet, under the ancestors' names", s.serveStyle))
+		list = append(list, get(path, "the style sheet, under the names of earlier versions", s.serveStyle))
 	}
 	return list
 }
 
-// isPage tells whether a path is one that a browser shows, and a form may be on.
+// isPage tells whether a path is that of a page, which may have a form.
 func isPage(path string) bool {
 	return slices.Contains([]string{"/", "/all", "/running", "/index.html", "/configs", "/config.xml", "/stored.xml", "/config.obj",
 		"/manage", "/events", "/sessions"}, path)
 }
 
-// source is what a page is made of, but for who looks.
+// source is what a page is made of, without the user.
 func (s *server) source() page.Source {
 	d := s.opt.Director
-	last := d.LastEvent() // asked first: what the rest is too old for has a later number
+	last := d.LastEvent() // read first: an event that the rest does not show yet has a later number
 	src := page.Source{Reading: s.opt.Status.Read(), Boot: s.live.boot, LastEvent: last}
 	if w := src.State.Config.Admin.Web; w != nil {
 		src.Refresh = w.Refresh
@@ -98,7 +98,7 @@ func pageEvent(e director.Event) page.Event {
 	return p
 }
 
-// write makes the answer of what a function of package page writes.
+// write returns what a function of package page writes as an answer.
 func write(f func(*bytes.Buffer) error) (answer, error) {
 	a := answer{kind: html}
 	var b bytes.Buffer
@@ -136,9 +136,9 @@ func (s *server) serveAsk(q *request) (answer, error) {
 	return write(func(b *bytes.Buffer) error { return s.pages.Ask(b, s.view(q), verb, v) })
 }
 
-// serveConfigs shows the configurations, hashes masked for those who may not see
-// them. The stored one is written as the running one is, so that only what it
-// says is compared and not how its file is laid out.
+// serveConfigs shows both configurations, with masked hashes for the role readonly.
+// The stored one is formatted like the running one, so that only the content is
+// compared, not the layout of the file.
 func (s *server) serveConfigs(q *request) (answer, error) {
 	running, err := s.read(q, "show config")
 	if err != nil {
@@ -169,7 +169,7 @@ func (s *server) serveConfigs(q *request) (answer, error) {
 	return write(func(b *bytes.Buffer) error { return s.pages.Configs(b, s.view(q), c) })
 }
 
-// read does a verb that only looks.
+// read executes a reading verb.
 func (s *server) read(q *request, verb string) (admin.Result, error) {
 	first, second, _ := strings.Cut(verb, " ")
 	return s.execute(q, words.Command{Verb: first, Words: []words.Word{{Value: second}}})
@@ -213,8 +213,8 @@ func (s *server) serveStyle(*request) (answer, error) {
 	return answer{kind: kind, body: data}, nil
 }
 
-// verbRoutes are the changing verbs under their names, as the ancestors had
-// them.
+// verbRoutes are the changing verbs under their names, as in txLoadBalancer and
+// PythonDirector.
 func (s *server) verbRoutes() []route {
 	var list []route
 	verbs := admin.Verbs()
@@ -232,9 +232,9 @@ func (s *server) verbRoutes() []route {
 	return list
 }
 
-// serveVerb does a verb. The page's script gets the message to show, a browser
-// is led back to the page that it was on, and shown it there; others get it as
-// text.
+// serveVerb executes a verb. The script of the page gets the message to show. A
+// browser is redirected to the page that it was on, which shows it. Others get it
+// as text.
 func (s *server) serveVerb(q *request) (answer, error) {
 	before := s.opt.Director.State()
 	c, err := s.command(q)

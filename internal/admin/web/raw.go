@@ -53,7 +53,7 @@ func (s *server) serveMetrics(*request) (answer, error) {
 	return answer{kind: "text/plain; version=0.0.4; charset=utf-8", body: b.Bytes()}, nil
 }
 
-// rawRoutes are what the ancestors served for scripts.
+// rawRoutes are for scripts that txLoadBalancer and PythonDirector served too.
 func (s *server) rawRoutes() []route {
 	var list []route
 	for _, r := range []struct {
@@ -84,7 +84,7 @@ func (s *server) serveStatusText(q *request) (answer, error) {
 	return text(result.Text), err
 }
 
-// hostNow is a host as the raw formats tell it.
+// hostNow is a host as the raw formats show it.
 type hostNow struct {
 	Name    string `xml:"name,attr"`
 	IP      string `xml:"ip,attr"`
@@ -119,8 +119,8 @@ func hostAsNow(h *director.Host) hostNow {
 	return n
 }
 
-// serveRunningText writes a line for each service, group and host, as scripts
-// of the ancestors read them. Words with blanks are quoted as in commands.
+// serveRunningText writes a line for each service, group and host, in the format of
+// PythonDirector. Words with blanks are quoted as in commands.
 func (s *server) serveRunningText(*request) (answer, error) {
 	bound := s.bound()
 	var b bytes.Buffer
@@ -234,7 +234,7 @@ func (s *server) serveRunningXML(*request) (answer, error) {
 	return a, nil
 }
 
-// serveObject writes the model of the running configuration, a field a line.
+// serveObject writes the model of the running configuration, one field per line.
 // Password hashes are never shown.
 func (s *server) serveObject(*request) (answer, error) {
 	var b strings.Builder
@@ -242,7 +242,7 @@ func (s *server) serveObject(*request) (answer, error) {
 	return text(b.String()), nil
 }
 
-// dump writes the fields below a value, each with the way to it.
+// dump writes the fields below a value, each with its path.
 func dump(b *strings.Builder, at string, v reflect.Value) {
 	switch x := v.Interface().(type) {
 	case config.Pos:

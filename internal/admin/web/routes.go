@@ -18,18 +18,18 @@ import (
 	"github.com/txlb/txlb/internal/admin/web/page"
 )
 
-// route is one line of the table: everything that the server can be asked.
+// route is one line of the table of all that the server serves.
 type route struct {
 	method string     // GET, which stands for HEAD too, or POST
 	path   string     // whole, or the beginning of one if it ends with /
-	role   users.Role // that it takes
-	open   bool       // it takes none, not even a login
+	role   users.Role // required
+	open   bool       // needs no login
 	verb   *admin.Verb
 	about  string // one line, for the description
 	shape  any    // an example of the data of the answer, nil: not described
 
 	serve  func(*request) (answer, error)
-	stream func(http.ResponseWriter, *request) error // instead of serve: it writes for long
+	stream func(http.ResponseWriter, *request) error // instead of serve: it writes until the client leaves
 }
 
 // request is one request that is allowed.
@@ -70,9 +70,8 @@ func fail(status int, kind, format string, args ...any) *failure {
 	return &failure{status: status, kind: kind, text: fmt.Sprintf(format, args...)}
 }
 
-// ServeHTTP answers a request. What is judged of it, in this order: the name
-// that it calls the server by, where it comes from, who sends it, what it wants,
-// and whether its sender may.
+// ServeHTTP answers a request. It checks, in this order: the host name, the site
+// that the request comes from, the user, the path and method, and the role.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.secure(w.Header())
 	q := &request{Request: r}
@@ -113,7 +112,7 @@ func (s *server) write(w http.ResponseWriter, a answer) {
 		a.status = http.StatusOK
 	}
 	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body) // a client that is gone is no error
+	_, _ = w.Write(a.body) // that the client has gone is no error
 }
 
 // answer does the request.
@@ -158,9 +157,9 @@ func (s *server) answer(w http.ResponseWriter, q *request) (answer, error) {
 	return q.route.serve(q)
 }
 
-// work waits for a place among the requests that are being answered, and
-// returns what gives it back. Answers are sent after that, so that one who reads
-// slowly keeps no place.
+// work waits for a place among the requests being answered, and returns a function
+// that frees it. It is freed before the answer is sent, so that slow readers keep
+// no place.
 func (s *server) work(ctx context.Context) (done func(), err error) {
 	late := time.NewTimer(waitForWork)
 	defer late.Stop()
@@ -191,7 +190,7 @@ func (s *server) find(path string) map[string]*route {
 	return nil
 }
 
-// wrongMethod says what a path does take.
+// wrongMethod says which methods a path has.
 func wrongMethod(path string, methods map[string]*route) error {
 	allow := slices.Sorted(maps.Keys(methods))
 	text := "this path takes " + strings.Join(allow, " and ") + " only"
@@ -206,9 +205,9 @@ func wrongMethod(path string, methods map[string]*route) error {
 	return f
 }
 
-// called refuses names that are not the server's: a site whose name leads here
-// (DNS rebinding) is to browsers the same site, but it cannot be one of these
-// names, nor an address.
+// called refuses host names that are not the server's. With DNS rebinding, a site
+// whose name resolves to this address is the same site to a browser; but its name
+// is not one of these, nor an IP address.
 func (s *server) called(hostport string) error {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
@@ -234,8 +233,8 @@ func (s *server) called(hostport string) error {
 		strings.Join(known, ", "))
 }
 
-// sameSite refuses what another site made a browser send. Following a link
-// from there is fine.
+// sameSite refuses requests that another site made a browser send. Following a link
+// from there is allowed.
 func (s *server) sameSite(q *request) error {
 	err := s.cross.Check(q.Request)
 	if err == nil && q.Header.Get("Sec-Fetch-Site") == "cross-site" && q.Header.Get("Sec-Fetch-Mode") != "navigate" {
@@ -247,7 +246,7 @@ func (s *server) sameSite(q *request) error {
 	return nil
 }
 
-// login finds out who sends the request.
+// login returns the user of a request.
 func (s *server) login(q *request) error {
 	name, password, ok := q.BasicAuth()
 	if !ok {
@@ -268,7 +267,7 @@ func (s *server) login(q *request) error {
 	return err
 }
 
-// retryAfter is for how many seconds a source has to wait.
+// retryAfter is how many seconds a source must wait.
 func retryAfter(err error) int {
 	if t, ok := errors.AsType[users.Throttled](err); ok {
 		return max(1, int(t.Wait.Seconds()))
@@ -282,8 +281,8 @@ func (s *server) noLogin(text string) error {
 	return f
 }
 
-// backTo returns the page that a form was on, "/" if that is none of ours: the
-// path and the query of Referer, without the messages of the ancestors.
+// backTo returns the page that a form was on, or "/" if it is not one of ours: path
+// and query of Referer, without the message that PythonDirector put into it.
 func (s *server) backTo(q *request) string {
 	u, err := url.Parse(q.Referer())
 	if err != nil || u.Host != q.Host {

@@ -2,14 +2,13 @@
 // earlier versions, JSON under /api/v1 (described in /api/v1/openapi.json) and
 // live events.
 //
-// [Open] makes it for a listener; [Page.Serve] answers until its context ends. All that it can do is
-// in one table of routes, each with the role that it takes; only /healthz and
-// /readyz take none. Verbs are those of package admin, by [admin.Admin.Execute];
-// GET and HEAD change nothing, whatever they carry. Requests come from the
-// users of the running configuration, by HTTP basic authentication, over TLS 1.2
-// or newer if Secure. They are refused if another site made the browser send
-// them, or if they call the server by a name that is not its own (DNS
-// rebinding).
+// [Open] makes a server for a listener; [Page.Serve] answers until its context ends.
+// One table has all routes with the role that each needs; only /healthz and /readyz
+// need no login. Verbs are executed by [admin.Admin.Execute]. GET and HEAD change
+// nothing. Users are those of the running configuration, with HTTP basic
+// authentication, over TLS 1.2 or newer if Secure. A request is refused if another
+// site made the browser send it, or if its host name is not one of the server's
+// (DNS rebinding).
 //
 // /api/v1: verbs that read are at GET /api/v1/NAME (show hosts at
 // /api/v1/hosts and /api/v1/show/hosts), verbs that change at POST
@@ -18,18 +17,17 @@
 // the ETag too, and If-Match does what the parameter generation does.
 // /api/v1/events is a stream of server-sent events: hello ([Hello]), figures
 // ([page.Figures]) about once a second, and change, health and order
-// ([admin.EventInfo]). The first figures have all hosts. Only the last three have
-// an id, so that a client that comes back with it as Last-Event-ID, or with
-// its number as the parameter since, gets what it has missed.
+// ([admin.EventInfo]). The first figures have all hosts. Change, health and order
+// have an ID. A client that reconnects with it as Last-Event-ID, or with its number
+// as the parameter since, gets the events that it missed.
 //
-// Nothing here makes a loop or a change wait: what is shown is read from one
-// immutable state, and live figures are worked out once a second for all who
-// watch.
+// No loop and no change waits for this package: pages are made from one immutable
+// state, and figures once a second for all watchers.
 //
-// Limits: 256 connections at once, 48 of one source; what is more is closed.
-// Headers of 32 KiB, bodies of 64 KiB, 32 requests being answered, 64 who watch.
-// A request must have come within 20 s and its answer gone within 60; an event
-// within 10. TLS keys are read from files without a passphrase.
+// Limits: 256 connections, 48 of one source; more are closed. Headers of 32 KiB,
+// bodies of 64 KiB, 32 requests being answered, 64 watchers. A request must arrive
+// within 20 s, its answer must be read within 60 s, an event within 10 s. Files
+// with TLS keys must have no passphrase.
 package web
 
 import (
@@ -55,12 +53,12 @@ import (
 	"github.com/txlb/txlb/internal/status"
 )
 
-// Options are what the admin is served with.
+// Options of a server.
 type Options struct {
-	Admin    *admin.Admin       // needed
-	Users    *users.Users       // needed
-	Director *director.Director // needed
-	Engine   engine.Engine      // needed
+	Admin    *admin.Admin       // required
+	Users    *users.Users       // required
+	Director *director.Director // required
+	Engine   engine.Engine      // required
 	Metrics  func(io.Writer)    // writes the text for Prometheus; nil: no /metrics
 	// Healthy tells what is wrong with the process, and Ready why it takes no
 	// clients: /healthz and /readyz. nil: nothing ever is.

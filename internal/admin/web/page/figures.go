@@ -3,10 +3,10 @@ package page
 // Figures is the data of the event "figures" that live pages get once a second:
 // what moves by itself.
 //
-// A page compares Boot, Version, Generation and Revision with its own: another
-// Boot is another process, and if it has another Version too, the page loads
-// itself anew; another Revision means that rows, problems or their order have
-// changed, and the page fetches its changing part again.
+// A page compares Boot, Version, Generation and Revision with its own. Another Boot
+// means another process; with another Version too, the page reloads itself.
+// Another Revision means that rows, problems or their order have changed; the page
+// fetches its changing part again.
 type Figures struct {
 	Time       int64  `json:"time"` // milliseconds since 1970
 	Boot       string `json:"boot"`
@@ -20,9 +20,9 @@ type Figures struct {
 	OutRate  float64 `json:"out_rate"`
 
 	Services map[string]ServiceFigures `json:"services"` // by ServiceView.ID
-	// Hosts has those whose figures have changed since they were last sent, and
-	// each at least every 15 seconds; at most 400 at once, so that the event
-	// stays small however many there are. By HostRow.ID.
+	// Hosts has the hosts whose figures have changed since they were last sent, and
+	// each host at least every 15 seconds; at most 400 in one event, so that it
+	// stays small. By HostRow.ID.
 	Hosts map[string]HostFigures `json:"hosts"`
 }
 
@@ -39,7 +39,7 @@ type ServiceFigures struct {
 	RefusedNow uint64   `json:"refused_now"` // of them in the last ten seconds
 	Failures   uint64   `json:"failures"`    // failed connects, ever
 	FailRate   float64  `json:"fail_rate"`
-	ConnectMS  *float64 `json:"connect_ms"` // what connects to its hosts took on average; null: there was none
+	ConnectMS  *float64 `json:"connect_ms"` // mean time of connects to its hosts; null: there was none
 }
 
 // HostFigures are of one host, all addresses together. Rates are as for services.
@@ -52,8 +52,8 @@ type HostFigures struct {
 	Out      uint64  `json:"out"`
 	InRate   float64 `json:"in_rate"`
 	OutRate  float64 `json:"out_rate"`
-	// What connects of clients took on average over the last three seconds;
-	// null: there was none.
+	// Mean time of clients' connects in the last three seconds; null: there was
+	// none.
 	ConnectMS *float64 `json:"connect_ms"`
 	Checked   int64    `json:"checked"`  // when the last check ended, milliseconds since 1970; 0: there was none
 	CheckMS   *float64 `json:"check_ms"` // how long it took, if the host passed; else null
@@ -67,8 +67,8 @@ type History struct {
 	Series map[string]Series `json:"series"`
 }
 
-// Series is the past of one service or host. All fields have the same length,
-// but that a service has no CheckMS; null: nothing was measured.
+// Series is the past of one service or host. All fields have the same length. A
+// service has no CheckMS. Null: nothing was measured.
 type Series struct {
 	Rate      []float32  `json:"rate"`
 	Sessions  []float32  `json:"sessions"`

@@ -1,9 +1,9 @@
 // Package page turns one reading of what runs into HTML. It does no HTTP and
 // knows no passwords.
 //
-// Whoever serves it makes one [Feed], and sends what [Feed.Next] returns once a
-// second to every live page as the SSE event "figures" at /api/v1/events. The
-// pages expect to be served like this, all of it from the root of the server:
+// The server makes one [Feed], and sends what [Feed.Next] returns once a second to
+// every live page, as the event "figures" of /api/v1/events. The pages expect these
+// paths:
 //
 //	GET  /           Pages.Running    parameters as ParseQuery reads them; refresh
 //	GET  /manage     Pages.Manage     service, group, name: what can be done with one of them
@@ -15,12 +15,12 @@
 //	GET  /static/…   Pages.Static     names with hashes of the content: cacheable for ever
 //	POST /VERB       Pages.Done       the answer to a verb, done or refused
 //
-// A request that htmx makes has the header HX-Request: true; Source.Part is to
-// be set then, and only what changes is written. Forms post the parameters that
-// package admin gives its verbs, by their names, and generation.
+// Requests of htmx have the header HX-Request: true. For them Source.Part must be
+// set, and only the changing part is written. Forms post the parameters of verbs by
+// their names, and generation.
 //
-// Everything works without JavaScript; with it, the page is live. The pages need
-// no more than ContentSecurityPolicy allows.
+// Everything works without JavaScript; with it, the page is live. The pages work
+// under ContentSecurityPolicy.
 package page
 
 import (
@@ -37,12 +37,12 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 )
 
-// ContentSecurityPolicy is what the pages need, as the header of that name.
+// ContentSecurityPolicy is the header of that name for the pages.
 const ContentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// Pages writes pages. Its methods may be called from any goroutine; each writes
-// a whole page or, for Source.Part, its changing part, or nothing and an error.
+// Pages writes pages. Its methods may be called from any goroutine. Each writes a
+// whole page, or the changing part for Source.Part, or nothing and an error.
 type Pages struct {
 	templates *template.Template
 	files     files
@@ -71,15 +71,14 @@ type navigation struct {
 	Here          bool
 }
 
-// Running writes the page of all services. It is the answer to a verb too, with
-// Source.Message; see Done.
+// Running writes the page of all services. With Source.Message it is also the answer
+// to a verb; see Done.
 func (p *Pages) Running(w io.Writer, v *View) error {
 	return p.write(w, v, "running", v.Refresh, "", nil)
 }
 
-// Done writes the answer to a verb that was posted: Source.Message alone for
-// htmx, the running page with it otherwise, which then refreshes itself under
-// the address of the running page.
+// Done writes the answer to a posted verb: for htmx Source.Message alone, otherwise
+// the running page with it, which then refreshes itself at /.
 func (p *Pages) Done(w io.Writer, v *View) error {
 	if v.Part {
 		return p.write(w, v, "done", 0, "", nil)
@@ -87,9 +86,8 @@ func (p *Pages) Done(w io.Writer, v *View) error {
 	return p.write(w, v, "running", v.Refresh, "; url=/", nil)
 }
 
-// Manage writes the page of one service, group or host with all that can be
-// done with it. The error is ErrNotFound if it is not there; the page says so
-// then.
+// Manage writes the page of one service, group or host with its verbs. If there is
+// none with the name, it writes a page that says so and returns ErrNotFound.
 func (p *Pages) Manage(w io.Writer, v *View, at Where) error {
 	m, err := v.manage(at)
 	if err != nil {
@@ -98,8 +96,8 @@ func (p *Pages) Manage(w io.Writer, v *View, at Where) error {
 	return p.write(w, v, "manage", 0, "", m)
 }
 
-// Ask writes the question before a verb is done: the parameters are those of
-// the question's address. The error is as for Manage.
+// Ask writes the question before a verb, with the parameters of the question's
+// address. The error is as for Manage.
 func (p *Pages) Ask(w io.Writer, v *View, verb string, params map[string][]string) error {
 	q, err := v.ask(verb, params)
 	if err != nil {
@@ -181,15 +179,14 @@ func (v *View) title(kind string) string {
 	return sign
 }
 
-// Static returns an embedded file by its name under /static/, with its media
-// type. The names have a hash of the content, so that an answer may be kept for
-// ever.
+// Static returns an embedded file by its name under /static/, with its media type.
+// Names have a hash of the content, so answers may be cached for ever.
 func (p *Pages) Static(name string) (data []byte, mediaType string, ok bool) {
 	f, ok := p.files.byAddress[name]
 	return f.data, f.mediaType, ok
 }
 
-// with joins a View with what a template is about.
+// with gives a template a View and its own data.
 type withRow struct {
 	View *View
 	Row  *HostRow
@@ -203,8 +200,7 @@ type withEvent struct {
 	Event Event
 }
 
-// Address returns where a static file is served, by its name in the source, such
-// as page.css.
+// Address returns the path of a static file such as page.css.
 func (p *Pages) Address(name string) (string, error) { return p.files.address(name) }
 
 func (p *Pages) functions() template.FuncMap {
@@ -284,7 +280,7 @@ var sortChoices = []Choice{
 	{"-sessions", "fewest sessions"}, {"-rate", "lowest rate"}, {"-name", "by name, descending"}, {"-weight", "lowest weight"},
 }
 
-// sortLink is the head of a column. A second click turns the order round.
+// sortLink is the head of a column. A second click reverses the order.
 func (p *Pages) sortLink(v *View, by, text string) template.HTML {
 	to, mark := by, ""
 	switch v.Query.Sort {

@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// ParseQuery reads which hosts to show from the parameters of a page: q, only,
-// sort, more, from. What makes no sense is left out, as an old bookmark may say
-// anything.
+// ParseQuery reads which hosts to show from the parameters of a page: q, only, sort,
+// more, from. Unknown values are ignored, because a bookmark may be old.
 func ParseQuery(v url.Values) Query {
 	q := Query{Filter: strings.TrimSpace(v.Get("q")), Only: v.Get("only"), Sort: v.Get("sort"), More: v.Get("more")}
 	if len(q.Filter) > maxFilter {
@@ -71,7 +70,7 @@ var onlyChoices = []Choice{
 // Choices lists what Only can be.
 func (q Query) Choices() []Choice { return onlyChoices }
 
-// orders are how hosts can be sorted; the greatest figures come first.
+// orders are how hosts can be sorted; the greatest numbers come first.
 var orders = map[string]func(a, b *HostRow) int{
 	"":     func(a, b *HostRow) int { return cmp.Compare(b.Level, a.Level) },
 	"name": func(a, b *HostRow) int { return natural(a.Name, b.Name) },

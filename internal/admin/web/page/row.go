@@ -54,9 +54,9 @@ func (r *HostRow) Ready(v *View) Action {
 func (r *HostRow) ShortAddress() string { return clip(r.Address, 80) }
 func (r *HostRow) ShortReason() string  { return clip(r.Reason, 160) }
 
-// Age tells since when the health is what it is. Like Cells it is made of
-// figures and words of this package alone, which is why it may be HTML: a
-// template that escapes each on its own takes twice as long for a long page.
+// Age tells how long the host has had its health. Like Cells it may be HTML because
+// it contains only numbers and words of this package. A template that escapes each
+// value takes twice as long for a long page.
 func (r *HostRow) Age(now time.Time) template.HTML {
 	if r.Since.IsZero() || r.Health == "maint" {
 		return ""
@@ -64,7 +64,7 @@ func (r *HostRow) Age(now time.Time) template.HTML {
 	return template.HTML(fmt.Sprintf(`for <time data-at="%d">%s</time>`, r.Since.UnixMilli(), since(r.Since, now)))
 }
 
-// Cells are the columns of figures.
+// Cells are the columns of numbers.
 func (r *HostRow) Cells(now time.Time) template.HTML {
 	f := &r.Figures
 	b := make([]byte, 0, 1024)

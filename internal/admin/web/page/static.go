@@ -29,7 +29,7 @@ var mediaTypes = map[string]string{
 	".LICENSE": "text/plain; charset=utf-8",
 }
 
-// newFiles reads what is embedded. It panics on what a build cannot get wrong.
+// newFiles reads the embedded files. An error would be one of the build: it panics.
 func newFiles() files {
 	f := files{map[string]file{}, map[string]string{}}
 	err := fs.WalkDir(embedded, "static", func(at string, d fs.DirEntry, err error) error {

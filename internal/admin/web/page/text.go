@@ -9,10 +9,10 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 )
 
-// The texts that figures become. page.js has the same functions, for what moves;
-// a test compares them.
+// How numbers are written. page.js has the same functions for live values; a test
+// compares them.
 
-// count writes a whole number with its thousands apart.
+// count writes a whole number with separated thousands.
 func count[T int | int64 | uint64](n T) string {
 	s := strconv.FormatInt(int64(n), 10)
 	from := 0
@@ -25,8 +25,7 @@ func count[T int | int64 | uint64](n T) string {
 	return s
 }
 
-// decimal writes a figure with as many digits as it is worth: three, or all of
-// its whole part.
+// decimal writes a number with one decimal below 10, and none above.
 func decimal(f float64) string {
 	switch {
 	case f < 0.05:
@@ -37,7 +36,7 @@ func decimal(f float64) string {
 	return count(int64(math.Round(f)))
 }
 
-// amount writes so many bytes in decimal units.
+// amount writes a number of bytes in decimal units.
 func amount(f float64) string {
 	if f < 999.5 {
 		return strconv.FormatFloat(math.Round(f), 'f', 0, 64) + " B"
@@ -50,7 +49,7 @@ func amount(f float64) string {
 	return decimal(f/1000) + " PB"
 }
 
-// span writes a time that has passed with its greatest unit.
+// span writes a duration in its greatest unit.
 func span(d time.Duration) string {
 	s := int64(d / time.Second)
 	switch {
@@ -74,7 +73,7 @@ func since(at, now time.Time) string {
 	return span(max(0, now.Sub(at)))
 }
 
-// clock writes a time of the day, with the day if that is another.
+// clock writes a time of day, with the date if that is not today.
 func clock(t, now time.Time) string {
 	t = t.Local()
 	y, m, d := t.Date()
@@ -84,7 +83,7 @@ func clock(t, now time.Time) string {
 	return t.Format("2 Jan 15:04:05")
 }
 
-// took writes how long something took, "" for nothing.
+// took writes milliseconds, "" for nil.
 func took(ms *float64) string {
 	switch {
 	case ms == nil:
@@ -104,7 +103,7 @@ func plural(n int, what string) string {
 	return count(n) + " " + what + "s"
 }
 
-// clip shortens a text to some letters.
+// clip shortens a text to that many letters.
 func clip(s string, letters int) string {
 	if utf8.RuneCountInString(s) <= letters {
 		return s
@@ -113,5 +112,5 @@ func clip(s string, letters int) string {
 	return string(r[:letters-1]) + "…"
 }
 
-// short makes a name fit into a line.
+// short shortens a name for a line.
 func short(name string) string { return admin.Short(name) }

@@ -7,49 +7,46 @@ import (
 	"github.com/txlb/txlb/internal/status"
 )
 
-// Source is what a View is made of. The Reading is of one moment; nothing here is
-// waited for, and nothing is changed.
+// Source is what a View is made of.
 type Source struct {
 	*status.Reading
 	Boot string // tells one process from the next
 
-	User      string        // who looks
-	CanChange bool          // the role full; without it there are no controls
-	Refresh   time.Duration // of a page without JavaScript; 0: not at all
+	User      string        // the user
+	CanChange bool          // the user has the role full; otherwise there are no controls
+	Refresh   time.Duration // of a page without JavaScript; 0: never
 
-	LastEvent uint64 // counts what has happened since the start; Events may have a newer one
+	LastEvent uint64 // the number of the last event; Events may have newer ones
 
-	Events  []Event  // what happened lately, the oldest first
+	Events  []Event  // the oldest first
 	Query   Query    // which hosts to show, from the address of the page
-	Message *Message // the answer to what was just done; nil: nothing was
-	Part    bool     // only what changes, for a page that is there already (header HX-Request: true)
+	Message *Message // the answer to a verb, or nil
+	Part    bool     // write only the changing part, for a page that is loaded (header HX-Request: true)
 
-	Verbs []admin.Verb // what can be done; nil: all that the table has
+	Verbs []admin.Verb // that can be executed; nil: all of the table
 }
 
-// Query says which hosts a page shows. It is read from the page's address by
-// [ParseQuery], so that it works without JavaScript and can be kept as a
-// bookmark.
+// Query says which hosts a page shows. [ParseQuery] reads it from the page's
+// address, so it works without JavaScript and as a bookmark.
 type Query struct {
 	Filter string // words that name, address, reason, group or service must have
 	Only   string // "", "problems", "ready", "drain", "maint", "up", "down"
 	Sort   string // "" (problems first), name, sessions, rate, failures, weight, address; "-" in front reverses
 	More   string // the ID of the group that is shown from From on
-	From   int    // how many of its hosts are passed over
+	From   int    // how many of its hosts are skipped
 }
 
-// View is what the running page shows: everything is worked out, so that the
-// templates only write it down.
+// View is what the running page shows. Templates only write it.
 type View struct {
 	Source
 	Generation uint64
-	Revision   string // changes with whatever a page shows that is no figure; see Figures
+	Revision   string // changes with everything a page shows except numbers; see Figures
 	Overall    Level
 	Summary    string    // the overall state in words
-	Problems   []Problem // the worst first; those alike are one
+	Problems   []Problem // the worst first
 	Services   []ServiceView
 	Hosts      int // all there are
-	Matching   int // of them, that the query asks for
+	Matching   int // of them, that match the query
 	Shown      int // of those, on this page
 	Sessions   int64
 }
@@ -68,11 +65,11 @@ const (
 type Problem struct {
 	Level   Level
 	Text    string   // one line
-	Remedy  string   // what would help, "" if that is plain
-	Details []string // such as the hosts that are meant, a bounded number
+	Remedy  string   // what would help, "" if that is obvious
+	Details []string // such as the hosts; a bounded number
 	More    int      // how many further details there are
-	Anchor  string   // ID of the element on the page that it is about, "" for none
-	Fixes   []link   // what would help at once
+	Anchor  string   // ID of the element that it is about, or ""
+	Fixes   []link   // verbs that would help
 }
 
 // ServiceView is one service.
@@ -99,11 +96,11 @@ type GroupView struct {
 	Enabled   bool
 	Scheduler string
 	Level     Level
-	Check     string // how its hosts are probed, in words
+	Check     string // how its hosts are checked, in words
 	Up, Total int    // hosts
-	Matching  int    // hosts that the query asks for
+	Matching  int    // hosts that match the query
 	Rows      []HostRow
-	From      int // the rows begin behind so many
+	From      int // how many hosts come before the rows
 	Previous  int // where the page before begins, -1 if this is the first
 	Next      int // where the next page begins, -1 if this is the last
 }
@@ -119,10 +116,10 @@ type HostRow struct {
 	Weight   int
 	Backup   bool
 	Level    Level
-	Health   string // up, down, part (some addresses), maint (not probed), none (no address)
+	Health   string // up, down, part (some addresses), maint (not checked), none (no address)
 	Reason   string // why it is not up, or what is wrong with its name
 	Since    time.Time
-	Check    CheckView // the last probe
+	Check    CheckView // the last check
 	Targets  []TargetView
 	Figures  HostFigures
 	Counters []CounterView // on its own page
@@ -135,13 +132,13 @@ type CounterView struct {
 	Bytes       bool
 }
 
-// CheckView is the last probe of a host.
+// CheckView is the last check of a host.
 type CheckView struct {
-	Code     string // HAProxy's word, "" before the first
+	Code     string // HAProxy's code, "" before the first
 	Text     string
 	Took     time.Duration
 	At       time.Time
-	Progress string // such as "2 of 3 failed" on the way down, "" when nothing is on its way
+	Progress string // such as "2 of 3 failed" on the way down, else ""
 }
 
 // TargetView is one address of a host.
@@ -159,15 +156,14 @@ type TargetView struct {
 	Check    CheckView
 }
 
-// Message is the answer to something that was done.
+// Message is the answer to a verb.
 type Message struct {
-	Level Level  // Fine: done; Warning: done, and worth a second look; Critical: refused
+	Level Level  // Fine: done; Warning: done with a warning; Critical: refused
 	Text  string // lines
 	Undo  *Action
 }
 
-// Action is a verb with its parameters, as a form that posts them. The names of
-// the parameters are the verb's own.
+// Action is a form that posts a verb with its parameters.
 type Action struct {
 	Label  string // of the button
 	Verb   string // the last part of the path, such as setHost
@@ -177,23 +173,22 @@ type Action struct {
 // Param is one parameter of an Action.
 type Param struct{ Name, Value string }
 
-// Where is a service, a group of it or a host of that, as far as the names are
-// not empty.
+// Where names a service, a group or a host; the names below it are empty.
 type Where struct{ Service, Group, Name string }
 
-// Configs are the running and the stored configuration, hashes masked for
-// those who may not see them.
+// Configs are the running and the stored configuration, with masked hashes for the
+// role readonly.
 type Configs struct {
 	Running string   // XML
 	Stored  string   // XML, "" without a file
 	Path    string   // of the file
-	Verbs   []string // what makes the stored one into the running one
+	Verbs   []string // that turn the stored one into the running one
 }
 
 // Event is something that happened.
 type Event struct {
 	Time       time.Time
-	Kind       string // change, down, up, and whatever else whoever serves the page knows of
+	Kind       string // change, down, up or order
 	Generation uint64 // of a change
 	By, From   string // of a change
 	What       string // one line: the verb; or which host, and why
