@@ -37,8 +37,8 @@ var rooms = map[string][]string{
 	"engine/internal/loops":      {"engine", "engine/internal/core", "internal/connect", "internal/zone", "sched", "splice"},
 	"engine/internal/portable":   {"engine", "engine/internal/core", "internal/connect", "internal/zone", "sched", "splice"},
 	"engine/internal/enginetest": {"engine", "internal/testkit", "sched"},
-	"internal/admin":             {"config", "engine", "internal/director", "internal/passwd", "internal/status", "internal/words", "sched", "internal/admin/users"},
-	"internal/admin/users":       {"config", "internal/passwd"},
+	"internal/admin":             {"config", "engine", "internal/director", "internal/passwd", "internal/status", "internal/words", "sched", "internal/admin/users", "internal/logs"},
+	"internal/admin/users":       {"config", "internal/passwd", "internal/logs"},
 	"internal/admin/control":     {"engine"},
 	"internal/admin/socket":      {"config", "engine", "internal/admin", "internal/director", "internal/health", "internal/status", "internal/words", "sched", "internal/admin/users"},
 	"internal/admin/console":     {"config", "internal/admin", "internal/status", "internal/words", "sched"},
@@ -59,7 +59,7 @@ var rooms = map[string][]string{
 	"internal/passwd":            {},
 	"bench":                      {"config", "engine", "internal/debian", "internal/servers", "sched", "splice"},
 	"soak":                       {"config", "engine", "internal/debian", "internal/director", "internal/rig", "internal/servers", "sched"},
-	"internal/admin/web":         {"config", "engine", "internal/admin", "internal/admin/web/page", "internal/director", "internal/status", "internal/words", "sched", "internal/admin/users"},
+	"internal/admin/web":         {"config", "engine", "internal/admin", "internal/admin/web/page", "internal/director", "internal/status", "internal/words", "sched", "internal/admin/users", "internal/logs"},
 	"internal/admin/web/page":    {"config", "internal/admin", "internal/director", "internal/status", "internal/words", "sched"},
 }
 

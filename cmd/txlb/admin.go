@@ -27,9 +27,9 @@ type parts struct {
 	director *director.Director
 	engine   engine.Engine
 	status   *status.Source
-	log      *slog.Logger
-	pipes    int    // that may be open at once
-	stateDir string // where certificate and host key are kept
+	log      *slog.Logger // bounded, for strangers cause what it says
+	pipes    int          // that may be open at once
+	stateDir string       // where certificate and host key are kept
 }
 
 // surfaces lists the ways into the admin.
@@ -40,7 +40,7 @@ func (p parts) surfaces() []surface {
 // newAdmin makes the admin of a process, which shutdown ends.
 func newAdmin(dir *director.Director, eng engine.Engine, source *status.Source, book *logbook, shutdown func()) *admin.Admin {
 	return admin.New(admin.Options{
-		Director: dir, Engine: eng, Status: source, Process: self{book, shutdown}, Version: version, Log: book.log,
+		Director: dir, Engine: eng, Status: source, Process: self{book, shutdown}, Version: version, Log: book.log, Audit: book.audit,
 		Reports: map[string]admin.Report{
 			"show metrics": func(context.Context) (string, any, error) {
 				var b bytes.Buffer

@@ -59,8 +59,10 @@ func surroundings(path string, doc *config.Document) config.Problems {
 	l.listeners(cfg)
 	l.checks(cfg)
 	l.names(cfg)
-	if cfg.Logging.File != "" {
-		l.canCreate("<logging file>", cfg.Logging.File, config.Pos{})
+	for who, file := range map[string]string{"<logging file>": cfg.Logging.File, "<logging audit>": cfg.Logging.Audit} {
+		if file != "" {
+			l.canCreate(who, file, config.Pos{})
+		}
 	}
 	slices.SortStableFunc(l.found, func(a, b config.Problem) int { return cmp.Compare(a.Line, b.Line) })
 	return l.found

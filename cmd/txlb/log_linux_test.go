@@ -4,10 +4,15 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/tls"
+	bytewise "encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/txlb/txlb/internal/admin/socket"
 )
@@ -120,7 +127,7 @@ func (s badSink) run(t *testing.T) {
 		<service name="web"><listen ip="127.0.0.1:%d"/>
 			<group name="main" scheduler="roundr"><check type="tcp" interval="200ms" fall="1" rise="1"/>
 				<host name="a" ip="%s"/><host name="b" ip="%s"/></group></service>
-		<admin><socket path="%s"/></admin><logging file="%s"/></config>`, front, a.ln.Addr(), b.ln.Addr(), admin, s.file)
+		<admin><socket path="%s"/></admin><logging file="%s" audit="%s"/></config>`, front, a.ln.Addr(), b.ln.Addr(), admin, s.file, mkfifo(t))
 	path := write(t, doc)
 	name, err := binary()
 	if err != nil {
@@ -198,11 +205,15 @@ func (s badSink) run(t *testing.T) {
 	p.signal(syscall.SIGHUP)
 	eventually(t, "the reload", func() bool { return strings.Contains(must("show config"), `weight="7"`) })
 	eventually(t, "the problem in status", func() bool {
-		return regexp.MustCompile(`(?m)^The log has not been written since \d\d:\d\d:\d\d: .*; \d+ lines were dropped`).MatchString(must("status"))
+		text := must("status")
+		return regexp.MustCompile(`(?m)^The log has not been written since \d\d:\d\d:\d\d: .*; \d+ lines were dropped`).MatchString(text) &&
+			regexp.MustCompile(`(?m)^The audit file has not been written since \d\d:\d\d:\d\d: nobody reads the FIFO; \d+ lines were dropped`).MatchString(text)
 	})
-	m := regexp.MustCompile(`(?m)^txlb_log_dropped_total\{log="log"\} (\d+)$`).FindStringSubmatch(must("show metrics"))
-	if m == nil || m[1] == "0" {
-		t.Errorf("the metric of dropped lines: %q", m)
+	for _, log := range []string{"log", "audit"} {
+		m := regexp.MustCompile(`(?m)^txlb_log_dropped_total\{log="` + log + `"\} (\d+)$`).FindStringSubmatch(must("show metrics"))
+		if m == nil || m[1] == "0" {
+			t.Errorf("the metric of dropped lines of %s: %q", log, m)
+		}
 	}
 	if text := must("show log"); !strings.Contains(text, "msg=reloaded") || !strings.Contains(text, `msg="host down"`) {
 		t.Error("the log in memory lacks what was not written")
@@ -272,6 +283,166 @@ func TestB67BadLogRecovers(t *testing.T) {
 	}
 }
 
+// entry is a line of the audit file.
+type entry struct {
+	Time                                    time.Time
+	Event, By, From, Via, Verb, Reason, Err string
+	Method, Path, Role                      string
+	Status, Generation                      int
+}
+
+// audited reads an audit file.
+func audited(t *testing.T, path string) (list []entry) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		var e entry
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Time.IsZero() || e.Event == "" {
+			t.Errorf("%q: %v", line, err)
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// TestAudit has people log in, be refused, change and read, over each interface,
+// and looks for all of it in the audit file.
+func TestAudit(t *testing.T) {
+	key, admin := sshUser(t)
+	dir := t.TempDir()
+	audit := filepath.Join(dir, "audit")
+	page, shell := freePort(t), freePort(t)
+	sock := filepath.Join(socketFolder(t), "a.sock")
+	const password, secret = "Hello world!", "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5"
+	doc := strings.Replace(socketDoc(sock, ""), `<user name="root" password="$6$salt$hash" access="full"/>`, fmt.Sprintf(`
+		<user name="boss" password="%s" access="full"/><user name="guest" password="%s" access="readonly"/>%s
+		<web listen="127.0.0.1:%d" secure="no"/><ssh listen="127.0.0.1:%d"/>`, secret, secret, admin, page, shell), 1)
+	doc = strings.Replace(doc, "</config>", `<logging audit="`+audit+`"/></config>`, 1)
+	p, path := txlbFile(t, doc)
+
+	request := func(method, path, user, password string, change func(*http.Request)) int {
+		t.Helper()
+		r, err := http.NewRequest(method, fmt.Sprintf("http://127.0.0.1:%d%s", page, path), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if user != "" {
+			r.SetBasicAuth(user, password)
+		}
+		if change != nil {
+			change(r)
+		}
+		resp, err := (&http.Client{Timeout: patience}).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	const drain = "/api/v1/setHost?service=web&group=main&name=a&state=drain"
+	for _, try := range []struct {
+		method, path, user, password string
+		change                       func(*http.Request)
+		status                       int
+	}{
+		{"GET", "/", "", "", nil, 401}, // what every browser asks first: not in the file
+		{"GET", "/api/v1/status", "guest", password, nil, 200},
+		{"GET", "/api/v1/status", "guest", password, nil, 200}, // the same login
+		{"GET", "/api/v1/status", "guest", "wrong", nil, 401},
+		{"POST", drain, "", "", nil, 401},
+		{"POST", drain, "guest", password, nil, 403},
+		{"POST", drain, "boss", password, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
+		{"POST", "/api/v1/nothing", "boss", password, nil, 404},
+		{"POST", drain, "boss", password, nil, 200},
+		{"POST", "/api/v1/addUser?name=new&hash=" + url.QueryEscape(secret) + "&access=full", "boss", password, nil, 200},
+		{"POST", strings.Replace(drain, "name=a", "name=nobody", 1), "boss", password, nil, 404},
+		{"GET", "/api/v1/config", "boss", password, nil, 200},
+		{"GET", "/api/v1/config", "guest", password, nil, 200}, // without hashes
+	} {
+		if status := request(try.method, try.path, try.user, try.password, try.change); status != try.status {
+			t.Errorf("%s %s by %q: status %d", try.method, try.path, try.user, status)
+		}
+	}
+	if out, err := openssh(shell, key, filepath.Join(dir, "known"), "setHost web main b weight=3"); err != nil {
+		t.Errorf("ssh: %v, %s", err, out)
+	}
+	ctlOf(t, "", "-s", sock, "show", "stored")
+	ctlOf(t, "", "-s", sock, "show pprof heap")
+	ctlOf(t, "", "-s", sock, "set weight web.main/b 2") // HAProxy's
+	p.reload(path, strings.Replace(doc, `name="x"`, `name="y"`, 1))
+	// logrotate
+	if err := os.Rename(audit, audit+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if said := ctlOf(t, "", "-s", sock, "closeLog"); said.status != 0 {
+		t.Fatal(said)
+	}
+	ctlOf(t, "", "-s", sock, "show", "config")
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+
+	list := audited(t, audit+".1")
+	var got []string
+	for _, e := range list {
+		got = append(got, strings.TrimSpace(fmt.Sprintln(e.Via, e.Event, e.By, e.Method, e.Verb, e.Status)))
+	}
+	user := list[len(list)-2].By // whoever runs the test
+	want := []string{
+		"web login guest   0",
+		"web login failed guest   0",
+		"web request refused unknown POST  401",
+		"web request refused guest POST  403",
+		"web request refused unknown POST  403",
+		"web login boss   0",
+		"web request refused boss POST  404",
+		"web command boss  setHost web main a state=drain 0",
+		"web command boss  addUser new *** full 0",
+		"web command failed boss  setHost web main nobody state=drain 0",
+		"web secrets read boss  show config 0",
+		"ssh session opened admin   0",
+		"ssh command admin  setHost web main b weight=3 0",
+		"ssh session closed admin   0",
+		"socket secrets read " + user + "  show stored 0",
+		"socket secrets read " + user + "  show pprof heap 0",
+		"socket command " + user + "  setHost web main b weight=2 0",
+		"signal command SIGHUP  reload 0",
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("the audit file (-want +got):\n%s", diff)
+	}
+	if next := audited(t, audit); len(next) != 2 || next[0].Verb != "closeLog" || next[1].Verb != "show config" {
+		t.Errorf("the next audit file has %+v", next)
+	}
+	for _, e := range list {
+		if e.Via == "web" && !strings.HasPrefix(e.From, "127.0.0.1:") || e.Event == "command" && e.Generation == 0 {
+			t.Errorf("%+v", e)
+		}
+	}
+	for _, file := range []string{audit, audit + ".1"} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o007 != 0 {
+			t.Errorf("%v, %v", info.Mode(), err)
+		}
+		for _, no := range []string{"5B8vYYiY", "wrong\"", password} {
+			if bytes.Contains(data, []byte(no)) {
+				t.Errorf("%s has %s", file, no)
+			}
+		}
+	}
+	// A refused POST is in the log, too.
+	if n := strings.Count(p.out.String(), `msg="request refused" method=POST path=/api/v1/setHost`); n != 3 {
+		t.Errorf("the log has %d refused requests", n)
+	}
+}
+
 // Under systemd standard error is a socket, which /dev/stderr does not open. Lines
 // have priorities there, and no time of their own.
 func TestLogToTheJournal(t *testing.T) {
@@ -311,5 +482,80 @@ func TestLogToTheJournal(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(); status != 0 {
 		t.Errorf("exit status %d", status)
+	}
+}
+
+// kexInit is a key exchange message of SSH whose first list of names is long.
+func kexInit(names []byte) []byte {
+	list := func(b []byte) []byte { return append(bytewise.BigEndian.AppendUint32(nil, uint32(len(b))), b...) }
+	payload := append([]byte{20}, make([]byte, 16)...)
+	payload = append(payload, list(names)...)
+	for range 9 {
+		payload = append(payload, list([]byte("none"))...)
+	}
+	payload = append(payload, make([]byte, 5)...)
+	padding := 8 - (5+len(payload))%8 + 8
+	packet := bytewise.BigEndian.AppendUint32(nil, uint32(1+len(payload)+padding))
+	packet = append(append(packet, byte(padding)), payload...)
+	return append([]byte("SSH-2.0-stranger\r\n"), append(packet, make([]byte, padding)...)...)
+}
+
+// TestStrangersCannotFloodTheLog sends what nobody has to log in for to each
+// interface: long key exchange messages of control characters, requests that are
+// refused, and rubbish. The log and the audit file grow by little, and say what they
+// leave out.
+func TestStrangersCannotFloodTheLog(t *testing.T) {
+	dir := t.TempDir()
+	page, shell, metrics := freePort(t), freePort(t), freePort(t)
+	doc := fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/><group name="main"/></service>
+		<admin><web listen="127.0.0.1:%d"/><ssh listen="127.0.0.1:%d"/><metrics listen="127.0.0.1:%d"/>
+		<user name="boss" password="$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5" access="full"/></admin>
+		<logging level="debug" audit="%s/audit"/></config>`, page, shell, metrics, dir)
+	p := txlb(t, doc)
+	before := len(p.out.String())
+	send := func(port int, what []byte, secure bool) {
+		t.Helper()
+		c, err := net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", port), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if secure {
+			c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+		}
+		_, _ = c.Write(what) // the other end may have had enough
+		_, _ = io.Copy(io.Discard, c)
+	}
+	long := bytes.Repeat([]byte{1}, 250_000)
+	post := []byte("POST /api/v1/setHost" + strings.Repeat("%01", 2000) + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+	for range 60 {
+		send(shell, kexInit(long), false)
+		send(page, []byte("rubbish\x01\r\n\r\n"), false)
+		send(page, post, true)
+		send(metrics, []byte("rubbish\r\n\r\n"), false)
+	}
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	text := p.out.String()[before:]
+	if !strings.Contains(text, `msg="SSH login failed"`) || !strings.Contains(text, `msg="request refused"`) || !strings.Contains(text, `msg="admin page error"`) {
+		t.Errorf("the log lacks one of them:\n%.5000s", text)
+	}
+	if !regexp.MustCompile(`msg="SSH login failed" .*no common algorithm.*… \(\+\d{6} bytes\)`).MatchString(text) {
+		t.Errorf("no key exchange message was cut:\n%.3000s", text)
+	}
+	if len(text) > 60_000 {
+		t.Errorf("the log has grown by %d bytes", len(text))
+	}
+	list := audited(t, filepath.Join(dir, "audit"))
+	if info, err := os.Stat(filepath.Join(dir, "audit")); err != nil || info.Size() > 60_000 || len(list) != 60 {
+		t.Errorf("the audit file has %d bytes, %d lines, %v", info.Size(), len(list), err)
+	}
+	for line := range strings.Lines(text) {
+		if len(line) > 1000 {
+			t.Errorf("a line of %d bytes: %.300s", len(line), line)
+		}
 	}
 }

@@ -59,6 +59,16 @@ func (b *logbook) reopenFor(s os.Signal, done chan<- struct{}) {
 	b.log.Info("log reopened", "signal", s.String())
 }
 
+// auditReload writes down a reload by signal. Others are commands, which the admin
+// writes down.
+func (b *logbook) auditReload(generation uint64, err error) {
+	if err != nil {
+		b.audit.Info("command failed", "by", "SIGHUP", "from", "", "via", "signal", "verb", "reload", "err", err)
+		return
+	}
+	b.audit.Info("command", "by", "SIGHUP", "from", "", "via", "signal", "verb", "reload", "generation", generation)
+}
+
 // follow makes of <logging> was what it is to be.
 func (b *logbook) follow(was, to config.Logging) {
 	const failed = "cannot reopen the log, writing to the old file"

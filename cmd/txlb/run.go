@@ -114,8 +114,8 @@ func serve(ctx context.Context, cfg *config.Config, doc *config.Document) error 
 	defer adm.Close()
 	front.tell = func(off []status.Off) { tellSystemd(log, off) }
 	front.open(dir.State().Config, parts{
-		admin: adm, users: users.New(func() []*config.User { return dir.State().Config.Admin.Users }, log),
-		director: dir, engine: eng, status: source, log: log, pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
+		admin: adm, users: users.New(func() []*config.User { return dir.State().Config.Admin.Users }, log, book.audit),
+		director: dir, engine: eng, status: source, log: logs.Strangers(log), pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
 		stateDir: stateDir(doc),
 	}.surfaces())
 	defer front.Close() // last: whoever looks on sees the sessions go
@@ -251,7 +251,8 @@ func onSignals(ctx context.Context, signals <-chan os.Signal, book *logbook, dir
 			}
 			if isReload(s) {
 				// The director logs what comes of it.
-				_, err := dir.Reload(ctx, director.ReloadRequest{By: "SIGHUP"})
+				r, err := dir.Reload(ctx, director.ReloadRequest{By: "SIGHUP"})
+				book.auditReload(r.Generation, err)
 				if errors.Is(err, director.ErrNoFile) {
 					book.log.Warn("reload ignored", "err", err)
 				}

@@ -31,6 +31,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -66,12 +67,16 @@ type Options struct {
 	Status  *status.Source // what runs; nil: made of Director, Engine and Version
 	Version string         // of the program
 	Log     *slog.Logger   // nil: slog.Default
+	Audit   *slog.Logger   // of who did what; nil: none
 }
 
 // Admin executes verbs. All methods may be called from any goroutine.
 type Admin struct {
-	opt    Options
-	log    *slog.Logger
+	opt Options
+	log *slog.Logger
+	// refusals is log, and strangers the audit file, for what anybody can cause.
+	refusals, strangers *slog.Logger
+
 	verbs  []Verb
 	drains drains
 }
@@ -84,7 +89,24 @@ func New(opt Options) *Admin {
 	if opt.Status == nil {
 		opt.Status = &status.Source{Director: opt.Director, Engine: opt.Engine, Version: opt.Version, Started: time.Now()}
 	}
-	return &Admin{opt: opt, log: opt.Log, verbs: Verbs(), drains: newDrains()}
+	if opt.Audit == nil {
+		opt.Audit = slog.New(slog.DiscardHandler)
+	}
+	return &Admin{
+		opt: opt, log: opt.Log, refusals: logs.Strangers(opt.Log), strangers: logs.AuditStrangers(opt.Audit),
+		verbs: Verbs(), drains: newDrains(),
+	}
+}
+
+// Audit writes an event to the audit file: what a caller has done, read or was
+// refused. attrs are as those of slog. Of callers without a role it writes so many
+// only.
+func (a *Admin) Audit(ctx context.Context, caller users.Caller, event string, attrs ...any) {
+	to := a.opt.Audit
+	if caller.Role == users.NoRole {
+		to = a.strangers
+	}
+	to.Info(event, append([]any{"by", caller.Name, "from", caller.From, "via", users.Via(ctx)}, attrs...)...)
 }
 
 // Close forgets the deadlines that have not come; their sessions go on. It
@@ -197,7 +219,8 @@ func (a *Admin) Execute(ctx context.Context, caller users.Caller, c words.Comman
 		return Result{}, err
 	}
 	if caller.Role < verb.Role || caller.Role == users.NoRole {
-		a.log.Warn("command refused", "verb", verb.Name, "by", caller.Name, "from", caller.From, "role", caller.Role.String())
+		a.refusals.Warn("command refused", "verb", verb.Name, "by", caller.Name, "from", caller.From, "role", caller.Role.String())
+		a.Audit(ctx, caller, "command refused", "verb", verb.Name, "role", caller.Role.String())
 		return Result{}, refuse(ErrNotAllowed, "%s needs the role %s; this user has %s", verb.Name, verb.Role, caller.Role)
 	}
 	args, err := verb.bind(given)
@@ -217,7 +240,18 @@ func (a *Admin) Execute(ctx context.Context, caller users.Caller, c words.Comman
 		result, err = k.order()
 	}
 	if err != nil {
-		return Result{}, fmt.Errorf("%s: %w", verb.Name, oneLine(err))
+		err = fmt.Errorf("%s: %w", verb.Name, oneLine(err))
+	}
+	switch {
+	case verb.Role == users.Full && err != nil:
+		a.Audit(ctx, caller, "command failed", "verb", verb.describe(args), "err", err)
+	case verb.Role == users.Full:
+		a.Audit(ctx, caller, "command", "verb", verb.describe(args), "generation", a.opt.Director.State().Generation)
+	case k.secrets:
+		a.Audit(ctx, caller, "secrets read", "verb", verb.describe(args))
+	}
+	if err != nil {
+		return Result{}, err
 	}
 	if result.Generation == 0 {
 		result.Generation = a.opt.Director.State().Generation
@@ -232,6 +266,8 @@ type call struct {
 	caller users.Caller
 	verb   *Verb
 	args   args
+	// secrets tells that the answer has password hashes.
+	secrets bool
 }
 
 func (k *call) state() *director.State { return k.admin.opt.Director.State() }

@@ -156,7 +156,7 @@ func (k *call) showDiff() (Result, error) {
 		return Result{Text: doc.Path + " is the same as the running configuration", Data: info}, nil
 	}
 	lines := info.Changed
-	if k.caller.Role == users.Full { // then they are verbs that can be given
+	if k.secrets = k.caller.Role == users.Full; k.secrets { // then they are verbs that can be given
 		lines = make([]string, len(edits))
 		for i, e := range edits {
 			lines[i] = e.Command()
@@ -171,7 +171,7 @@ func (k *call) showStored() (Result, error) {
 		return Result{}, director.ErrNoFile
 	}
 	text := doc.Text()
-	if k.caller.Role < users.Full { // the file's own text may have a hash in any place, comments too
+	if k.secrets = k.caller.Role == users.Full; !k.secrets { // the file's own text may have a hash in any place, comments too
 		xml, err := maskHashes(doc.Config).Marshal()
 		if err != nil {
 			return Result{}, err

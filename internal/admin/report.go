@@ -235,7 +235,7 @@ func (i *HostInfo) target(t *director.Target, leaving bool) {
 func (k *call) showConfig() (Result, error) {
 	state := k.state()
 	c := state.Config
-	if k.caller.Role < users.Full {
+	if k.secrets = k.caller.Role == users.Full; !k.secrets {
 		c = maskHashes(c)
 	}
 	xml, err := c.Marshal()

@@ -138,8 +138,11 @@ func showRuntime(r *request) answer {
 func (r *request) full(command string) error {
 	if r.caller.Role < users.Full {
 		r.log.Warn("command refused", "verb", command, "by", r.caller.Name, "from", r.caller.From, "role", r.caller.Role.String())
+		r.opt.Admin.Audit(r.ctx, r.caller, "command refused", "verb", command, "role", r.caller.Role.String())
 		return fmt.Errorf("%w: %s needs the role %s; this user has %s", admin.ErrNotAllowed, command, users.Full, r.caller.Role)
 	}
-	r.log.Info("command", "verb", strings.Join(append([]string{command}, r.words...), " "), "by", r.caller.Name, "from", r.caller.From)
+	verb := strings.Join(append([]string{command}, r.words...), " ")
+	r.log.Info("command", "verb", verb, "by", r.caller.Name, "from", r.caller.From)
+	r.opt.Admin.Audit(r.ctx, r.caller, "secrets read", "verb", verb) // profiles are made of memory
 	return nil
 }

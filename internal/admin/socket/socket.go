@@ -165,6 +165,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	defer func() { _ = nc.Close() }()
 	// At the end of ctx no line is read any more, but one that is being done,
 	// such as a reload that moves this socket, still has its answer.
+	ctx = users.WithVia(ctx, "socket")
 	stop := context.AfterFunc(ctx, func() {
 		_ = nc.SetReadDeadline(time.Unix(1, 0))
 		_ = nc.SetWriteDeadline(time.Now().Add(grace))

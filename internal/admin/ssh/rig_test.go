@@ -66,7 +66,7 @@ func newRig(t testing.TB, change ...func(*Options)) *rig {
 	r.admin = admin.New(admin.Options{Director: r.dir, Engine: run.Engine, Log: run.Logger, Version: "1.2"})
 	t.Cleanup(r.admin.Close)
 
-	opt := Options{Admin: r.admin, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, run.Logger), Key: r.key, Log: run.Logger}
+	opt := Options{Admin: r.admin, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, run.Logger, nil), Key: r.key, Log: run.Logger}
 	for _, c := range change {
 		c(&opt)
 	}

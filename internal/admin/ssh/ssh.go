@@ -48,6 +48,8 @@ type Admin interface {
 	// Question returns what to ask before a command, "" for nothing.
 	Question(words.Command) string
 	Complete(line string) []string
+	// Audit writes to the audit file.
+	Audit(ctx context.Context, caller users.Caller, event string, attrs ...any)
 }
 
 // Options are what a server works on.
@@ -223,15 +225,17 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 	from := raw.RemoteAddr().String()
 	conn := &deadlined{Conn: raw, limit: s.limits.stall}
 	defer func() { _ = conn.Close() }()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(users.WithVia(ctx, "ssh"))
 	defer cancel()
 	// The end of the server ends a handshake at once.
 	stopHandshake := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stopHandshake()
 	_ = conn.SetReadDeadline(time.Now().Add(s.limits.handshake)) // fails only if the connection is gone
 	config := *s.config
-	config.PasswordCallback = func(meta ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
-		c, err := s.opt.Users.Login(ctx, meta.User(), string(password), from)
+	password := false // was tried
+	config.PasswordCallback = func(meta ssh.ConnMetadata, word []byte) (*ssh.Permissions, error) {
+		password = true
+		c, err := s.opt.Users.Login(ctx, meta.User(), string(word), from)
 		if err != nil {
 			return nil, err
 		}
@@ -240,6 +244,9 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 	client, channels, requests, err := ssh.NewServerConn(conn, &config)
 	if err != nil {
 		s.log.Info("SSH login failed", "from", from, "err", err)
+		if _, auth := errors.AsType[*ssh.ServerAuthError](err); auth && !password { // wrong passwords are in the file
+			s.opt.Admin.Audit(ctx, users.Caller{Name: "unknown", From: from}, "login failed", "reason", "no key of a user")
+		}
 		return
 	}
 	caller := client.Permissions.ExtraData[loggedIn{}].(users.Caller)
@@ -249,11 +256,13 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 	_ = conn.SetReadDeadline(time.Time{})
 	log := s.log.With("user", caller.Name, "from", from)
 	log.Info("SSH login", "client", string(client.ClientVersion()))
+	s.opt.Admin.Audit(ctx, caller, "session opened", "client", string(client.ClientVersion()))
 	c := &connection{
 		server: s, client: client, log: log, user: &user{admin: s.opt.Admin, users: s.opt.Users, caller: caller},
 	}
 	c.serve(ctx, channels, requests)
 	log.Info("SSH logout")
+	s.opt.Admin.Audit(ctx, caller, "session closed")
 }
 
 // deadlined is a connection whose writes have a deadline: a client that takes

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/passwd"
 )
 
@@ -108,9 +109,7 @@ const (
 	maxGuesses  = 100
 	maxVerified = 256 // good logins remembered
 	verifiedFor = 5 * time.Minute
-	maxHashing  = 4  // hashes computed at once, on many CPUs
-	logFailures = 20 // lines about failures in a burst; then one each logRecovery
-	logRecovery = time.Second
+	maxHashing  = 4           // hashes computed at once, on many CPUs
 	tellEvery   = time.Minute // that somebody has to wait
 )
 
@@ -118,8 +117,10 @@ const (
 // remember: one for all ways into a process, so that who guesses at one door
 // waits at the others as well. All methods may be called from any goroutine.
 type Users struct {
-	list func() []*config.User // as they are now
-	log  *slog.Logger
+	list      func() []*config.User // as they are now
+	log       *slog.Logger
+	audit     *slog.Logger
+	strangers *slog.Logger // audit, for those who have not logged in
 
 	secret  [32]byte      // of this process, for what is kept of passwords
 	hashing chan struct{} // holds a token for each hash that is computed
@@ -130,9 +131,6 @@ type Users struct {
 	pairs    counters[login, *pair] // by source and name
 	sources  counters[string, *counter]
 	names    counters[login, *counter]
-	lines    int       // of the log that may be written at once
-	lined    time.Time // when lines was brought up to date
-	unlogged int       // failures since the last line
 }
 
 // login stands for a name, a password, the hash that it was tried on, and the
@@ -157,12 +155,16 @@ type attempt struct {
 	known  bool  // there is a user of that name
 }
 
-// New returns the users that list does, each time it is asked.
-func New(list func() []*config.User, log *slog.Logger) *Users {
+// New returns the users that list does, each time it is asked. Logins go to audit,
+// good and bad ones; nil: to no file.
+func New(list func() []*config.User, log, audit *slog.Logger) *Users {
+	if audit == nil {
+		audit = slog.New(slog.DiscardHandler)
+	}
 	u := &Users{
-		list: list, log: log,
+		list: list, log: logs.Strangers(log), audit: audit, strangers: logs.AuditStrangers(audit),
 		hashing:  make(chan struct{}, min(max(1, runtime.GOMAXPROCS(0)/4), maxHashing)),
-		verified: map[login]time.Time{}, flights: map[login]*flight{}, lines: logFailures,
+		verified: map[login]time.Time{}, flights: map[login]*flight{},
 		pairs: counters[login, *pair]{}, sources: counters[string, *counter]{}, names: counters[login, *counter]{},
 	}
 	_, _ = rand.Read(u.secret[:]) // never fails
@@ -193,13 +195,16 @@ func (u *Users) Login(ctx context.Context, name, password, from string) (Caller,
 		id: u.login(name, passwd.Significant(hash, password), hash, place.source),
 	}
 
-	var ok bool
+	var ok, fresh bool
 	for {
 		verdict, wait, flight := u.enter(a, time.Now())
 		switch verdict {
 		case waits:
-			return Caller{}, u.throttled(user, place, wait)
+			err := u.throttled(user, place, wait)
+			u.refused(ctx, "login rejected", user, from, err.Error())
+			return Caller{}, err
 		case wrongAgain:
+			u.refused(ctx, "login failed", user, from, "")
 			return Caller{}, ErrBadLogin
 		case tried: // somebody else tries just this one
 			select {
@@ -215,6 +220,7 @@ func (u *Users) Login(ctx context.Context, name, password, from string) (Caller,
 			ok = true
 		case begins:
 			right, err := u.compute(ctx, hash, password)
+			fresh = true
 			ok = right && own && !config.IsPublished(hash)
 			u.end(a, flight, ok, err, time.Now())
 			if err != nil {
@@ -228,7 +234,11 @@ func (u *Users) Login(ctx context.Context, name, password, from string) (Caller,
 	}
 	// A name without a hash of its own may be tried on one that it had before.
 	if !ok || !own {
+		u.refused(ctx, "login failed", user, from, "")
 		return Caller{}, ErrBadLogin
+	}
+	if fresh { // the page logs in with each request
+		u.audit.Info("login", "by", user.Name, "from", from, "via", Via(ctx))
 	}
 	u.log.Debug("login", "user", name, "from", from)
 	return Caller{Name: user.Name, From: from, Role: ParseRole(user.Access), proof: proofOf(hash)}, nil
@@ -390,6 +400,20 @@ func SourceOf(from string) netip.Prefix {
 	return source
 }
 
+// refused writes to the audit file that a login was. As in the log, a name is
+// written if it is a user's.
+func (u *Users) refused(ctx context.Context, event string, user *config.User, from, reason string) {
+	name := "unknown"
+	if user != nil {
+		name = user.Name
+	}
+	attrs := []any{"by", name, "from", from, "via", Via(ctx)}
+	if reason != "" {
+		attrs = append(attrs, "reason", reason)
+	}
+	u.strangers.Warn(event, attrs...)
+}
+
 // failed logs a login that has failed, and why, where it is not the password.
 // The name is logged if it is a user's, for people type passwords there.
 func (u *Users) failed(user *config.User, p place, published bool) {
@@ -397,20 +421,15 @@ func (u *Users) failed(user *config.User, p place, published bool) {
 	if user != nil {
 		name = user.Name
 	}
-	if unlogged, ok := u.mayLog(time.Now()); ok {
-		attrs := []any{"user", name, "from", p.from}
-		if published {
-			attrs = append(attrs, "why", "the password is that of a published sample, which is good nowhere; make another with txlb passwd")
-		} else if user != nil && user.Password != "" {
-			if err := passwd.Check(user.Password); err != nil {
-				attrs = append(attrs, "why", "the password is not valid: "+err.Error())
-			}
+	attrs := []any{"user", name, "from", p.from}
+	if published {
+		attrs = append(attrs, "why", "the password is that of a published sample, which is good nowhere; make another with txlb passwd")
+	} else if user != nil && user.Password != "" {
+		if err := passwd.Check(user.Password); err != nil {
+			attrs = append(attrs, "why", "the password is not valid: "+err.Error())
 		}
-		if unlogged > 0 {
-			attrs = append(attrs, "not logged", unlogged)
-		}
-		u.log.Warn("login failed", attrs...)
 	}
+	u.log.Warn("login failed", attrs...)
 }
 
 // throttled makes the error for a login that has to wait, and logs it now and
@@ -428,20 +447,4 @@ func (u *Users) throttled(user *config.User, p place, w wait) error {
 		u.log.Warn("logins rejected", "user", name, "from", p.from, "reason", t.Error())
 	}
 	return t
-}
-
-// mayLog tells whether a failure may be logged, and how many were not.
-func (u *Users) mayLog(now time.Time) (unlogged int, ok bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if n := int(now.Sub(u.lined) / logRecovery); n > 0 {
-		u.lines, u.lined = min(u.lines+n, logFailures), now
-	}
-	if u.lines == 0 {
-		u.unlogged++
-		return 0, false
-	}
-	u.lines--
-	unlogged, u.unlogged = u.unlogged, 0
-	return unlogged, true
 }

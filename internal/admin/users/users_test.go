@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/txlb/txlb/config"
@@ -44,7 +45,7 @@ func newRig(t testing.TB) *rig {
 		{Name: "blank", Access: "full"},
 		{Name: "wrong", Password: "$6$x$y", Access: "full"},
 	}}
-	r.Users = New(func() []*config.User { return r.all }, r.log.Logger())
+	r.Users = New(func() []*config.User { return r.all }, r.log.Logger(), nil)
 	return r
 }
 
@@ -659,24 +660,28 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// A flood of failures from everywhere writes a few lines, and says how many it
-// has not written.
+// A flood of failures writes a few lines to the log, and many to the audit file.
 func TestFailuresLoggedAreFew(t *testing.T) {
-	u := newRig(t).Users
-	now := time.Unix(1e9, 0)
-	logged := 0
-	for range 1000 {
-		if _, ok := u.mayLog(now); ok {
-			logged++
+	synctest.Test(t, func(t *testing.T) {
+		var log, audit testkit.Log
+		u := New(func() []*config.User { return nil }, log.Logger(), audit.Logger())
+		for i := range 5000 {
+			if _, err := u.Login(WithVia(t.Context(), "web"), fmt.Sprint("x", i), "y", fmt.Sprintf("10.0.%d.%d:1", i/250, i%250)); !errors.Is(err, ErrBadLogin) {
+				t.Fatal(err)
+			}
 		}
-	}
-	if logged != logFailures {
-		t.Errorf("%d lines at once", logged)
-	}
-	unlogged, ok := u.mayLog(now.Add(logRecovery))
-	if !ok || unlogged != 1000-logFailures {
-		t.Errorf("a second later: %d not logged, %v", unlogged, ok)
-	}
+		if inLog, inAudit := len(log.Lines("login failed")), len(audit.Lines(`msg="login failed" by=unknown from=10.0.0.7:1 via=web`)); inLog != 20 || inAudit != 1 {
+			t.Errorf("%d lines in the log, %d in the audit file", inLog, inAudit)
+		}
+		if n := len(audit.Lines("login failed")); n != 1000 {
+			t.Errorf("%d lines in the audit file", n)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(log.Lines("not_logged=4980")) != 1 || len(audit.Lines("not_logged=4000")) != 1 {
+			t.Errorf("afterwards: %q, %q", log.Lines("not_logged"), audit.Lines("not_logged"))
+		}
+	})
 }
 
 // An unknown name is tried on one of the hashes that there are, always the same

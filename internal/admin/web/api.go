@@ -88,6 +88,7 @@ func (s *server) serveAPI(q *request) (answer, error) {
 
 // execute does a command. An error knows its status.
 func (s *server) execute(q *request, c words.Command) (admin.Result, error) {
+	q.executed = true
 	result, err := s.opt.Admin.Execute(q.Context(), q.caller, c)
 	if err != nil {
 		return result, s.explain(err, c)

@@ -81,7 +81,7 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	})
 	t.Cleanup(r.adm.Close)
 	r.opt = Options{
-		Admin: r.adm, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, run.Logger),
+		Admin: r.adm, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, run.Logger, nil),
 		Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Status: source, Log: run.Logger,
 		Metrics: func(w io.Writer) { _, _ = io.WriteString(w, "txlb_up 1\n") },
 	}

@@ -37,6 +37,9 @@ type request struct {
 	*http.Request
 	route  *route
 	caller users.Caller
+	// executed tells that the admin had the command, and has written down what
+	// became of it.
+	executed bool
 }
 
 // answer is what is sent back.
@@ -74,15 +77,32 @@ func fail(status int, kind, format string, args ...any) *failure {
 // that the request comes from, the user, the path and method, and the role.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.secure(w.Header())
-	q := &request{Request: r}
+	q := &request{Request: r.WithContext(users.WithVia(r.Context(), "web"))}
 	a, err := s.answer(w, q)
 	if err != nil {
 		a = s.failed(q, err)
+		s.refused(q, a.status, err)
 	}
 	if a.kind == "" && a.status == 0 {
 		return // streamed
 	}
 	s.write(w, a)
+}
+
+// refused writes down that a request was: one that would change something, or that
+// no browser sends of itself.
+func (s *server) refused(q *request, status int, why error) {
+	reads := q.Method == http.MethodGet || q.Method == http.MethodHead
+	if q.executed || status >= 500 || reads && status != http.StatusForbidden && status != http.StatusMisdirectedRequest {
+		return
+	}
+	caller := q.caller
+	if caller.Name == "" {
+		caller = users.Caller{Name: "unknown", From: q.RemoteAddr}
+	}
+	what := []any{"method", q.Method, "path", q.URL.Path, "status", status, "reason", why.Error()}
+	s.refusals.Warn("request refused", append(what, "by", caller.Name, "from", caller.From)...)
+	s.opt.Admin.Audit(q.Context(), caller, "request refused", what...)
 }
 
 // secure sets the headers that every answer has.

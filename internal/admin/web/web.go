@@ -50,6 +50,7 @@ import (
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/status"
 )
 
@@ -147,8 +148,11 @@ func (s *server) accept(h *http.Server, ln net.Listener) error {
 
 // server is one Page.
 type server struct {
-	opt     Options
-	log     *slog.Logger
+	opt Options
+	log *slog.Logger
+	// refusals is log for what anybody can cause.
+	refusals *slog.Logger
+
 	names   []string      // that the page is called by
 	certs   *certificates // nil: plain HTTP
 	table   map[string]map[string]*route
@@ -171,7 +175,7 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 		listen = addr.String()
 	}
 	s := &server{
-		opt: opt, log: opt.Log, names: names(listen), cross: http.NewCrossOriginProtection(),
+		opt: opt, log: opt.Log, refusals: logs.Strangers(opt.Log), names: names(listen), cross: http.NewCrossOriginProtection(),
 		pages:  page.New(),
 		atWork: make(chan struct{}, maxAtWork), flashes: newFlashes(),
 	}
@@ -207,7 +211,7 @@ func (s *server) http() *http.Server {
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 		// Clients that break off are no news, and must not fill the log.
-		ErrorLog: log.New(debugLog{s.log}, "", 0),
+		ErrorLog: log.New(debugLog{s.refusals}, "", 0),
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTime, SendPingTimeout: idleTime},
 	}
 	if s.certs != nil {
