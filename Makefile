@@ -96,7 +96,7 @@ bench-check: ## has anything become slower? compares with bench/expected.tsv (UP
 
 .PHONY: micro
 micro: ## micro-benchmarks of the scheduler tables and the parts of the engine
-	$(GO) test -run '^$$' -bench . -benchmem ./sched ./engine/... ./config
+	$(GO) test -run '^$$' -bench . -benchmem ./sched ./engine/... ./config/...
 
 .PHONY: install
 install: build ## install the program, a sample config and the systemd unit (PREFIX, DESTDIR)

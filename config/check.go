@@ -40,7 +40,7 @@ func (c *Config) Check(name string) Problems {
 }
 
 // CheckSince is Check for a model that shares with another one, which has no
-// errors, what is as it was there (Share): that is not looked at again, but
+// errors, what is as it was there (changes.Share): that is not looked at again, but
 // where it may be in the way of something else. Warnings about it are left out.
 func (c *Config) CheckSince(was *Config, name string) Problems {
 	k := &checker{report: report{file: name}, checked: make(map[*Service]bool, len(was.Services))}

@@ -2,10 +2,9 @@ package config
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
-	"path"
 	"strings"
+
+	"github.com/txlb/txlb/config/internal/address"
 )
 
 // listeners checks the addresses that the program listens on, all of them
@@ -78,7 +77,7 @@ type portUse struct {
 // add enters an address, unless it overlaps with one that is there, which it
 // returns.
 func (t listenTable) add(n taken) *taken {
-	host, port := splitListen(n.address)
+	host, port := address.Split(n.address)
 	if port == "0" { // each takes a free port of its own
 		return nil
 	}
@@ -118,23 +117,4 @@ func (t listenTable) add(n taken) *taken {
 		use.first4 = &n
 	}
 	return nil
-}
-
-// splitListen takes apart an address that checkAddress has accepted, so that
-// equal ones look equal. host is "" for every address, IPv6 and IPv4.
-func splitListen(address string) (host, port string) {
-	if file, ok := strings.CutPrefix(address, "unix:"); ok {
-		return path.Clean(file), "unix"
-	}
-	host, port, _ = net.SplitHostPort(address)
-	if ip, err := netip.ParseAddr(host); err == nil {
-		host = ip.Unmap().String()
-	}
-	switch host = strings.ToLower(strings.TrimSuffix(host, ".")); host {
-	case "*", "::": // the kernel gives [::] both families as well
-		host = ""
-	case "localhost":
-		host = "127.0.0.1"
-	}
-	return host, port
 }

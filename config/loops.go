@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/txlb/txlb/config/internal/address"
 )
 
 // Loop is a host of an enabled group through which a connection comes back to the
@@ -104,7 +106,7 @@ func newLoopGraph(c *Config) *loopGraph {
 	g := &loopGraph{services: c.Services, listeners: map[string]*loopPort{}, own: sync.OnceValue(ownAddresses)}
 	for i, s := range c.Services {
 		for _, l := range s.Listen {
-			host, port := splitListen(l.Address)
+			host, port := address.Split(l.Address)
 			if port == "0" { // nobody knows yet which it is
 				continue
 			}
@@ -125,10 +127,10 @@ func newLoopGraph(c *Config) *loopGraph {
 }
 
 // lead notes where an address leads.
-func (g *loopGraph) lead(from int, group *Group, h *Host, address string) {
+func (g *loopGraph) lead(from int, group *Group, h *Host, target string) {
 	// Fast path: nobody listens on the port.
-	port := address[strings.LastIndexByte(address, ':')+1:]
-	if strings.HasPrefix(address, "unix:") {
+	port := target[strings.LastIndexByte(target, ':')+1:]
+	if strings.HasPrefix(target, "unix:") {
 		port = "unix"
 	}
 	on := g.listeners[port]
@@ -140,19 +142,19 @@ func (g *loopGraph) lead(from int, group *Group, h *Host, address string) {
 			if g.edges == nil {
 				g.edges = make([][]loopEdge, len(g.services))
 			}
-			g.edges[from] = append(g.edges[from], loopEdge{i, group, h, address})
+			g.edges[from] = append(g.edges[from], loopEdge{i, group, h, target})
 		}
 	}
-	at, err := netip.ParseAddrPort(address)
+	at, err := netip.ParseAddrPort(target)
 	ip := at.Addr().Unmap()
 	if err != nil {
-		host, _ := splitListen(address)
+		host, _ := address.Split(target)
 		if ip, err = netip.ParseAddr(host); err != nil {
 			to(on.names[host])
 			return
 		}
 	}
-	switch ip { // a connect to every address goes to this machine
+	switch ip { // a connect to every target goes to this machine
 	case netip.IPv6Unspecified():
 		ip = netip.IPv6Loopback()
 	case netip.IPv4Unspecified():

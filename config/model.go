@@ -1,9 +1,10 @@
-// Package config is the configuration document and its model.
+// Package config is the model of a configuration: it reads, checks and writes.
 //
-// [ReadFile] and [Parse] turn a document into a [Config] and report everything
-// that is wrong with it at once, each [Problem] with its line. They read what
-// txLoadBalancer 1.1 and PythonDirector 1.0 wrote, unchanged. [Config.Marshal]
-// writes a model as a document that gives the same model when it is read.
+// [Parse] turns a document into a [Config] and reports everything that is wrong
+// with it at once, each [Problem] with its line. It reads what txLoadBalancer 1.1
+// and PythonDirector 1.0 wrote, unchanged. [Config.Marshal] writes a model as a
+// document that gives the same model when it is read. Package changes, above it,
+// compares and merges models; package document reads and saves files.
 //
 // Limits: a document is bounded in size, depth and number of elements, and a
 // document type with declarations of its own is refused, so that a hostile

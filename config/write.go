@@ -7,12 +7,16 @@ import (
 	"time"
 
 	"github.com/beevik/etree"
+
+	"github.com/txlb/txlb/config/internal/tree"
 )
 
 // Marshal writes the model as a new document, with every value that differs
 // from its default. Reading it gives the same model.
 func (c *Config) Marshal() ([]byte, error) {
-	doc := c.document()
+	doc := etree.NewDocument()
+	doc.WriteSettings.CanonicalAttrVal = true
+	doc.AddChild(element(c.elements()))
 	doc.Indent(2)
 	data, err := doc.WriteToBytes()
 	if err != nil {
@@ -21,27 +25,39 @@ func (c *Config) Marshal() ([]byte, error) {
 	return data, nil
 }
 
-// document is the model as a document without layout.
-func (c *Config) document() *etree.Document {
-	doc := etree.NewDocument()
-	doc.WriteSettings.CanonicalAttrVal = true
-	root := doc.CreateElement(c.Root)
+func element(n *tree.Node) *etree.Element {
+	e := etree.NewElement(n.Tag)
+	for _, a := range n.Attrs {
+		e.CreateAttr(a.Name, a.Value)
+	}
+	if n.Text != "" {
+		e.SetText(n.Text)
+	}
+	for _, kid := range n.Kids {
+		e.AddChild(element(kid))
+	}
+	return e
+}
+
+// elements is the model as the elements of a document.
+func (c *Config) elements() *tree.Node {
+	root := &tree.Node{Tag: c.Root}
 	addUnlessDefault(root, "engine", &c.Engine)
 	for _, s := range c.Services {
-		s.marshal(root)
+		s.write(root)
 	}
-	c.Admin.marshal(root)
-	m := root.CreateElement("manager")
+	c.Admin.write(root)
+	m := addEmpty(root, "manager")
 	for _, task := range []string{"hostCheck", "configCheck", "heartbeat"} {
 		add(m, task, &c.Manager)
 	}
 	addUnlessDefault(root, "dns", &c.DNS)
 	addUnlessDefault(root, "control", &c.Control)
 	addUnlessDefault(root, "logging", &c.Logging)
-	return doc
+	return root
 }
 
-func (s *Service) marshal(root *etree.Element) {
+func (s *Service) write(root *tree.Node) {
 	e := add(root, "service", s)
 	for i := range s.Listen {
 		add(e, "listen", &s.Listen[i])
@@ -59,7 +75,7 @@ func (s *Service) marshal(root *etree.Element) {
 	}
 }
 
-func (a *Admin) marshal(root *etree.Element) {
+func (a *Admin) write(root *tree.Node) {
 	e := add(root, "admin", a)
 	if a.Web != nil {
 		add(e, "web", a.Web)
@@ -74,33 +90,38 @@ func (a *Admin) marshal(root *etree.Element) {
 		add(e, "metrics", a)
 	}
 	for _, u := range a.Users {
-		el := add(e, "user", u)
+		user := add(e, "user", u)
 		for _, k := range u.Keys {
-			el.CreateElement("key").SetText(k)
+			addEmpty(user, "key").Text = k
 		}
 	}
-	if len(e.Attr) == 0 && len(e.Child) == 0 {
-		root.RemoveChild(e)
+	if len(e.Attrs) == 0 && len(e.Kids) == 0 {
+		root.Kids = root.Kids[:len(root.Kids)-1]
 	}
+}
+
+func addEmpty(to *tree.Node, tag string) *tree.Node {
+	n := &tree.Node{Tag: tag}
+	to.Kids = append(to.Kids, n)
+	return n
 }
 
 // add writes an element with the attributes that p, its struct, has.
-func add(to *etree.Element, tag string, p any) *etree.Element {
-	e := etree.NewElement(tag)
+func add(to *tree.Node, tag string, p any) *tree.Node {
+	n := addEmpty(to, tag)
 	rows := schema[tag]
 	for i := range rows {
 		if a := &rows[i]; a.always || !a.isDefault(p) {
-			e.CreateAttr(a.Name, a.write(p))
+			n.Attrs = append(n.Attrs, tree.Attr{Name: a.Name, Value: a.write(p)})
 		}
 	}
-	to.AddChild(e)
-	return e
+	return n
 }
 
 // addUnlessDefault is add for an element that says nothing without attributes.
-func addUnlessDefault(to *etree.Element, tag string, p any) {
-	if e := add(to, tag, p); len(e.Attr) == 0 {
-		to.RemoveChild(e)
+func addUnlessDefault(to *tree.Node, tag string, p any) {
+	if n := add(to, tag, p); len(n.Attrs) == 0 {
+		to.Kids = to.Kids[:len(to.Kids)-1]
 	}
 }
 

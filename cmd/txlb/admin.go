@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/socket"
@@ -69,7 +70,7 @@ func (p self) Shutdown()       { p.shutdown() }
 
 // stateDir returns where what is made at run time is kept: $STATE_DIRECTORY as
 // systemd sets it, else beside the configuration, else here.
-func stateDir(doc *config.Document) string {
+func stateDir(doc *document.File) string {
 	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
 		return filepath.SplitList(dir)[0]
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/internal/admin/web"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/health"
@@ -51,7 +52,7 @@ func checkCommand(flags *flag.FlagSet) action {
 // permissions, names, addresses and certificates. It changes nothing. Errors are
 // what would keep an interface, a check or the log from working; the rest are
 // warnings.
-func surroundings(path string, doc *config.Document) config.Problems {
+func surroundings(path string, doc *document.File) config.Problems {
 	l := lookout{file: path}
 	cfg := doc.Config
 	l.readable(path, config.Pos{}, "passwords can be guessed from their hashes", len(cfg.Admin.Users) > 0)

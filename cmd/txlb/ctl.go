@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/internal/admin/socket"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -80,18 +80,18 @@ func socketPath(asked, file string) (string, error) {
 	if asked != "" {
 		return asked, nil
 	}
-	cfg, problems := config.ReadFile(configPath(file))
+	doc, problems := document.Open(configPath(file))
 	switch {
-	case cfg == nil && file != "":
+	case doc == nil && file != "":
 		return "", fmt.Errorf("%s is not a valid configuration: %s", file, strings.ReplaceAll(problems.Error(), "\n", "; "))
-	case cfg == nil:
+	case doc == nil:
 		return socket.DefaultPath, nil
-	case cfg.Admin.Socket == nil && file != "":
+	case doc.Config.Admin.Socket == nil && file != "":
 		return "", fmt.Errorf("%s has no <socket>; add <socket path=%q/> to its <admin>, or say -s SOCKET", file, socket.DefaultPath)
-	case cfg.Admin.Socket == nil:
+	case doc.Config.Admin.Socket == nil:
 		return socket.DefaultPath, nil
 	}
-	return cfg.Admin.Socket.Path, nil
+	return doc.Config.Admin.Socket.Path, nil
 }
 
 // commandLine makes a line of words as a shell has split them. A single word

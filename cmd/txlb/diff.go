@@ -4,7 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
+	"github.com/txlb/txlb/config/document"
 )
 
 // Exit statuses of diff, as diff(1) has them.
@@ -16,18 +17,18 @@ const (
 
 // diffCommand prints the runtime commands that make one file into another.
 func diffCommand(_ context.Context, c console, words []string) int {
-	var models [2]*config.Config
+	var files [2]*document.File
 	for i, path := range words {
-		cfg, problems := config.ReadFile(path)
-		if cfg == nil {
+		doc, problems := document.Open(path)
+		if doc == nil {
 			fmt.Fprintln(c.err, problems)
 		}
-		models[i] = cfg
+		files[i] = doc
 	}
-	if models[0] == nil || models[1] == nil {
+	if files[0] == nil || files[1] == nil {
 		return diffFailed
 	}
-	edits := config.Diff(models[0], models[1])
+	edits := changes.Diff(files[0].Config, files[1].Config)
 	if len(edits) == 0 {
 		return diffSame
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/native"
 	"github.com/txlb/txlb/internal/admin/users"
@@ -38,9 +39,9 @@ func runCommand(flags *flag.FlagSet) action {
 
 // readConfig reads the configuration that -c asks for and writes what is wrong
 // with it to problems. The document is nil if it is not usable.
-func readConfig(asked string, problems io.Writer) (doc *config.Document, path string) {
+func readConfig(asked string, problems io.Writer) (doc *document.File, path string) {
 	path = configPath(asked)
-	doc, found := config.ReadDocument(path)
+	doc, found := document.Open(path)
 	if doc != nil {
 		found = append(found, badHashes(path, doc.Config)...)
 	}
@@ -73,7 +74,7 @@ func tell(w io.Writer, err error, done chan<- struct{}) {
 // serve runs a configuration until ctx ends, then takes leave of the clients.
 // doc is the file that it is of, nil without one. It returns nil if that went in
 // good order.
-func serve(ctx context.Context, cfg *config.Config, doc *config.Document) error {
+func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	// A reader of the log or of standard output that exits must not end the process.
 	ignoreBrokenPipes()
 	book, err := openLogbook(cfg.Logging)

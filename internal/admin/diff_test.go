@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/internal/director"
 
 	"github.com/txlb/txlb/sched"
@@ -108,8 +109,8 @@ func TestDiffIsTakenByTheVerbs(t *testing.T) {
 		if err != nil {
 			t.Fatalf("old: %v", err)
 		}
-		edits := config.Diff(old, new)
-		var live []config.Edit
+		edits := changes.Diff(old, new)
+		var live []changes.Edit
 		var lines []string
 		for _, e := range edits {
 			lines = append(lines, e.Command())
@@ -122,14 +123,14 @@ func TestDiffIsTakenByTheVerbs(t *testing.T) {
 			}
 			commands++
 		}
-		want, err := config.Apply(old, live)
+		want, err := changes.Apply(old, live)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.dir.State().Config; !config.Same(got, want) {
-			t.Fatalf("%s\nlead elsewhere:\n%v", strings.Join(lines, "\n"), config.Diff(got, want))
+		if got := r.dir.State().Config; !changes.Same(got, want) {
+			t.Fatalf("%s\nlead elsewhere:\n%v", strings.Join(lines, "\n"), changes.Diff(got, want))
 		}
-		if len(live) == len(edits) && !config.Same(r.dir.State().Config, new) {
+		if len(live) == len(edits) && !changes.Same(r.dir.State().Config, new) {
 			t.Fatalf("%s\ndo not lead to the new configuration", strings.Join(lines, "\n"))
 		}
 		pairs++

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 )
@@ -45,7 +46,7 @@ func NewEventInfo(e director.Event) EventInfo {
 }
 
 // shown writes edits that have been made, without their secrets.
-func shown(edits []config.Edit) []string {
+func shown(edits []changes.Edit) []string {
 	list := make([]string, len(edits))
 	for i, e := range edits {
 		list[i] = e.Done()
@@ -122,7 +123,7 @@ func (k *call) rollback() (Result, error) {
 		n = 1
 	}
 	want, _ := k.args.number("generation")
-	var edits []config.Edit
+	var edits []changes.Edit
 	dry := k.args.set("dry-run")
 	generation, err := k.admin.opt.Director.Rollback(k.ctx, int(n), director.Change{
 		By: k.caller.Name, From: k.caller.From, Generation: uint64(want), DryRun: dry, Edits: &edits,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
 )
 
 // pending is a change that is made to the model and waits for its names. No
@@ -46,7 +47,7 @@ func (d *Director) change(r request) {
 		d.drop(err)
 		return
 	}
-	d.pending.config.Share(d.config)
+	changes.Share(d.pending.config, d.config)
 	if err := d.pending.config.CheckSince(d.config, "configuration").Err(); err != nil {
 		d.drop(err)
 		return

@@ -43,6 +43,8 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
+	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/sched"
@@ -64,7 +66,7 @@ type Options struct {
 	// MaxProbes is how many probes are under way at once; 0: 64. Each takes two
 	// descriptors at most.
 	MaxProbes int
-	Document  *config.Document // where the configuration came from; nil: it was not read from a file
+	Document  *document.File // where the configuration came from; nil: it was not read from a file
 	// Prepare makes ready what others than the engine need for a change, such as the
 	// listeners of admin interfaces, before the change is accepted. An error refuses
 	// the change. Otherwise settle is called once, soon after, with whether next now
@@ -79,9 +81,9 @@ type Change struct {
 	By, From, Verb string                     // who, from where, what: for the log
 	Apply          func(*config.Config) error // changes a copy; an error drops it
 
-	Generation uint64         // if not 0: refused with a *MovedError unless it is this one that runs
-	DryRun     bool           // do all but make the change
-	Edits      *[]config.Edit // if not nil: where to tell what the change did, or would do
+	Generation uint64          // if not 0: refused with a *MovedError unless it is this one that runs
+	DryRun     bool            // do all but make the change
+	Edits      *[]changes.Edit // if not nil: where to tell what the change did, or would do
 }
 
 // Director is the control plane. See the package comment.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
 )
 
 const (
@@ -37,9 +38,9 @@ type Event struct {
 	Kind           EventKind
 	Generation     uint64 // of the configuration then; of a change, the one that came of it
 	Time           time.Time
-	By, From, Verb string        // see Change; of a host, only Verb: "host down", "host up"
-	Text           string        // of a host, which one and why; of an order, what came of it
-	Edits          []config.Edit // what a change did; Done hides secrets
+	By, From, Verb string         // see Change; of a host, only Verb: "host down", "host up"
+	Text           string         // of a host, which one and why; of an order, what came of it
+	Edits          []changes.Edit // what a change did; Done hides secrets
 }
 
 // event is a change that knows the way back. The edits are worked out by who
@@ -52,11 +53,11 @@ type event struct {
 
 // edits are the way from one configuration to another, and back.
 type edits struct {
-	done, undo []config.Edit
+	done, undo []changes.Edit
 }
 
 func between(before, after *config.Config) func() edits {
-	return sync.OnceValue(func() edits { return edits{config.Diff(before, after), config.Diff(after, before)} })
+	return sync.OnceValue(func() edits { return edits{changes.Diff(before, after), changes.Diff(after, before)} })
 }
 
 // events are what is remembered, the oldest first.
@@ -215,11 +216,11 @@ func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation ui
 			}
 			return fmt.Errorf("only %d changes are remembered; want a number from 1 to that, not %d", len(all), n)
 		}
-		var undo []config.Edit
+		var undo []changes.Edit
 		for i := range n {
 			undo = append(undo, all[len(all)-1-i].work().undo...)
 		}
-		was, err := config.Apply(cfg, undo)
+		was, err := changes.Apply(cfg, undo)
 		if err != nil {
 			return err
 		}

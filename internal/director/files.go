@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
+	"github.com/txlb/txlb/config/document"
 )
 
 // ErrNoFile is returned by Reload and Save where no file was given.
@@ -21,7 +23,7 @@ var errSame = errors.New("nothing to change")
 // files is what the director knows of its configuration file.
 type files struct {
 	mu     sync.Mutex // held while the file is read or written: one at a time
-	doc    atomic.Pointer[config.Document]
+	doc    atomic.Pointer[document.File]
 	failed atomic.Bool // the last reload
 	diff   atomic.Pointer[fileDiff]
 }
@@ -29,9 +31,9 @@ type files struct {
 // fileDiff is the difference between a document and what runs, kept because
 // every scrape of the metrics asks.
 type fileDiff struct {
-	doc     *config.Document
+	doc     *document.File
 	running *config.Config
-	edits   []config.Edit
+	edits   []changes.Edit
 }
 
 // ReloadRequest is how a file is to be read again.
@@ -45,10 +47,10 @@ type ReloadRequest struct {
 // Reloaded is what came of a reload, or would.
 type Reloaded struct {
 	Generation uint64          // of the configuration afterwards
-	Changed    []config.Edit   // what runs has changed by this
-	Kept       []config.Edit   // changes made at run time that stay; the file lacks them
-	Lost       []config.Edit   // changes made at run time that the file overrules
-	Restart    []config.Edit   // what the file says and a running process cannot take up
+	Changed    []changes.Edit  // what runs has changed by this
+	Kept       []changes.Edit  // changes made at run time that stay; the file lacks them
+	Lost       []changes.Edit  // changes made at run time that the file overrules
+	Restart    []changes.Edit  // what the file says and a running process cannot take up
 	Warnings   config.Problems // of the file
 }
 
@@ -60,7 +62,7 @@ func (r Reloaded) String() string {
 	}
 	for _, part := range []struct {
 		word  string
-		edits []config.Edit
+		edits []changes.Edit
 	}{{"changed", r.Changed}, {"kept, not in the file", r.Kept}, {"lost", r.Lost}, {"needs a restart", r.Restart}} {
 		for _, e := range part.edits {
 			fmt.Fprintf(&b, "%s: %s\n", part.word, e.Done())
@@ -99,9 +101,9 @@ func (d *Director) Reload(ctx context.Context, r ReloadRequest) (Reloaded, error
 	return answer, nil
 }
 
-func (d *Director) reload(ctx context.Context, base *config.Document, r ReloadRequest) (Reloaded, *config.Document, error) {
+func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequest) (Reloaded, *document.File, error) {
 	var answer Reloaded
-	doc, problems := config.ReadDocument(base.Path)
+	doc, problems := document.Open(base.Path)
 	if doc == nil {
 		return answer, nil, problems
 	}
@@ -114,17 +116,17 @@ func (d *Director) reload(ctx context.Context, base *config.Document, r ReloadRe
 	answer.Generation, err = d.Do(ctx, Change{
 		By: r.By, From: r.From, Verb: verb, Generation: r.Generation, DryRun: r.DryRun, Edits: &answer.Changed,
 		Apply: func(running *config.Config) error {
-			m := config.Merged{Config: doc.Config.Clone()}
+			m := changes.Merged{Config: doc.Config.Clone()}
 			if r.Discard {
-				m.Lost = config.Diff(base.Config, running)
+				m.Lost = changes.Diff(base.Config, running)
 			} else {
 				var err error
-				if m, err = config.Merge(base.Config, doc.Config, running); err != nil {
+				if m, err = changes.Merge(base.Config, doc.Config, running); err != nil {
 					return fmt.Errorf("%s and the run-time changes conflict: %w", base.Path, err)
 				}
 			}
 			answer.Kept, answer.Lost, answer.Restart = m.Kept, m.Lost, needRestart(d.started, m.Config)
-			if config.Same(running, m.Config) {
+			if changes.Same(running, m.Config) {
 				return errSame
 			}
 			*running = *m.Config
@@ -139,13 +141,13 @@ func (d *Director) reload(ctx context.Context, base *config.Document, r ReloadRe
 
 // needRestart returns what a configuration says otherwise than that with which
 // the process was started, of what is fixed while it runs.
-func needRestart(started, now *config.Config) []config.Edit {
+func needRestart(started, now *config.Config) []changes.Edit {
 	fixed := func(c *config.Config) *config.Config {
 		f := config.New()
 		f.Engine = c.Engine
 		return f
 	}
-	return config.Diff(fixed(started), fixed(now))
+	return changes.Diff(fixed(started), fixed(now))
 }
 
 // maxTold is how many edits of one reload go to the log.
@@ -158,7 +160,7 @@ func (d *Director) logReload(path string, r Reloaded) {
 	for _, part := range []struct {
 		text  string
 		warn  bool
-		edits []config.Edit
+		edits []changes.Edit
 	}{
 		{"reload changed", false, r.Changed},
 		{"reload discarded a run-time change", true, r.Lost},
@@ -200,10 +202,10 @@ func (d *Director) logReloadError(path string, err error) {
 // Saved is what was written.
 type Saved struct {
 	Path  string
-	Edits []config.Edit // what the file says now and did not before
+	Edits []changes.Edit // what the file says now and did not before
 }
 
-// Save writes what runs to the file, as config.Document.Save does it, and
+// Save writes what runs to the file, as document.File.Save does it, and
 // nothing if the file says it already. The work is done on the caller's
 // goroutine.
 func (d *Director) Save(by, from string) (Saved, error) {
@@ -214,7 +216,7 @@ func (d *Director) Save(by, from string) (Saved, error) {
 		return Saved{}, ErrNoFile
 	}
 	running := d.State().Config
-	saved := Saved{doc.Path, config.Diff(doc.Config, running)}
+	saved := Saved{doc.Path, changes.Diff(doc.Config, running)}
 	if len(saved.Edits) == 0 {
 		return saved, nil
 	}
@@ -229,7 +231,7 @@ func (d *Director) Save(by, from string) (Saved, error) {
 // Unsaved returns the changes made at run time that the file does not have:
 // what show diff shows. It may be called from any goroutine and changes
 // nothing.
-func (d *Director) Unsaved() []config.Edit {
+func (d *Director) Unsaved() []changes.Edit {
 	doc, running := d.files.doc.Load(), d.State().Config
 	if doc == nil {
 		return nil
@@ -237,14 +239,14 @@ func (d *Director) Unsaved() []config.Edit {
 	if was := d.files.diff.Load(); was != nil && was.doc == doc && was.running == running {
 		return was.edits
 	}
-	edits := config.Diff(doc.Config, running)
+	edits := changes.Diff(doc.Config, running)
 	d.files.diff.Store(&fileDiff{doc, running, edits})
 	return edits
 }
 
 // Stored returns the configuration file as it was last read or written, nil
 // without one.
-func (d *Director) Stored() *config.Document { return d.files.doc.Load() }
+func (d *Director) Stored() *document.File { return d.files.doc.Load() }
 
 // ReloadFailed tells whether the last reload failed.
 func (d *Director) ReloadFailed() bool { return d.files.failed.Load() }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
+	"github.com/txlb/txlb/config/document"
 )
 
 // startFile runs a director over a file.
@@ -20,7 +22,7 @@ func startFile(t *testing.T, w *world, doc string) (*Director, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "c.xml")
 	writeFile(t, path, doc)
-	d, problems := config.ReadDocument(path)
+	d, problems := document.Open(path)
 	if d == nil {
 		t.Fatal(problems)
 	}
@@ -184,7 +186,7 @@ func TestGenerationsAndRollback(t *testing.T) {
 		if _, err := d.Reload(t.Context(), ReloadRequest{Generation: 3}); !errors.As(err, &moved) {
 			t.Errorf("said %v", err)
 		}
-		var edits []config.Edit
+		var edits []changes.Edit
 		if g, err := d.Do(t.Context(), Change{Generation: 4, DryRun: true, Edits: &edits, Apply: weight(2, 9)}); err != nil || g != 4 || fmt.Sprint(edits) != "[setHost web g c weight=9]" {
 			t.Errorf("dry run: %d, %v, %v", g, edits, err)
 		}
@@ -198,8 +200,8 @@ func TestGenerationsAndRollback(t *testing.T) {
 			t.Errorf("weights %s", weights(d))
 		}
 		// A rollback is a change: two steps back are this one and the one before.
-		if _, err := d.Rollback(t.Context(), 4, Change{Edits: &edits}); err != nil || !config.Same(first, d.State().Config) {
-			t.Errorf("%v: %v", err, config.Diff(first, d.State().Config))
+		if _, err := d.Rollback(t.Context(), 4, Change{Edits: &edits}); err != nil || !changes.Same(first, d.State().Config) {
+			t.Errorf("%v: %v", err, changes.Diff(first, d.State().Config))
 		}
 		list := d.Events()
 		if len(list) != 5 || list[4].Verb != "rollback 4" || list[3].Generation != 5 || list[0].By != "tester" || fmt.Sprint(list[4].Edits) != fmt.Sprint(edits) {
@@ -318,7 +320,7 @@ func TestSaveAndConfigCheck(t *testing.T) {
 		if readFile(t, path) != by || strings.Count(w.log.String(), "cannot save") != 1 || !strings.Contains(w.log.String(), "changed by hand") {
 			t.Errorf("the file is\n%s\nlog\n%s", readFile(t, path), w.log.String())
 		}
-		if _, err := d.Save("", ""); !errors.Is(err, config.ErrEdited) {
+		if _, err := d.Save("", ""); !errors.Is(err, document.ErrEdited) {
 			t.Errorf("said %v", err)
 		}
 		if _, err := d.Reload(t.Context(), ReloadRequest{}); err != nil || weights(d) != "a=5 b=60 c=7" {
@@ -350,7 +352,7 @@ func TestConfigCheckSavesAtTheEnd(t *testing.T) {
 		w := newWorld()
 		path := filepath.Join(t.TempDir(), "c.xml")
 		writeFile(t, path, with(`<manager><configCheck interval="30" enable="yes"/></manager>`))
-		doc, _ := config.ReadDocument(path)
+		doc, _ := document.Open(path)
 		d, err := New(doc.Config, w, Options{Log: w.logger(), Resolver: w, Probe: w.probe, Document: doc})
 		if err != nil {
 			t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 )
 
 // running finds the parts of the state that runs which a new state can have as
-// they are: those whose configuration is the very same (config.Share) and whose
+// they are: those whose configuration is the very same (changes.Share) and whose
 // addresses are no names, which may stand for something else by now.
 type running struct {
 	mark     uint64 // set on the hosts that are kept

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/native"
 	"github.com/txlb/txlb/internal/director"
@@ -65,7 +66,7 @@ func Start(t testing.TB, xml string, with ...func(*director.Options)) *Rig {
 	if err := os.WriteFile(file, []byte(xml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	doc, problems := config.ReadDocument(file)
+	doc, problems := document.Open(file)
 	if doc == nil {
 		t.Fatal(problems)
 		return nil

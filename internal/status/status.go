@@ -15,7 +15,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/logs"
@@ -72,9 +72,9 @@ type Facts struct {
 	CPU           float64 // seconds of processor time that the process has used; 0: not known
 	Off           []Off
 
-	HasFile      bool          // the configuration came from a file
-	Unsaved      []config.Edit // changes that the file lacks
-	ReloadFailed bool          // the file was wrong when it was last read
+	HasFile      bool           // the configuration came from a file
+	Unsaved      []changes.Edit // changes that the file lacks
+	ReloadFailed bool           // the file was wrong when it was last read
 
 	Rejections []director.Rejection // of the last seconds
 

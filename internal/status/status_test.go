@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/rig"
@@ -98,7 +98,7 @@ func TestProblems(t *testing.T) {
 			}
 		}
 	}
-	if r := Read(Facts{State: state(t, web), HasFile: true, Unsaved: make([]config.Edit, 2)}); !strings.HasPrefix(r.Problems[len(r.Problems)-1].Text, "2 changes are not saved") {
+	if r := Read(Facts{State: state(t, web), HasFile: true, Unsaved: make([]changes.Edit, 2)}); !strings.HasPrefix(r.Problems[len(r.Problems)-1].Text, "2 changes are not saved") {
 		t.Errorf("unsaved changes: %v", r.Problems)
 	}
 }

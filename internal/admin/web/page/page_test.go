@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
@@ -61,7 +62,7 @@ func source(d *director.Director, change ...func(*status.Facts)) Source {
 	}
 }
 
-func unsaved(f *status.Facts) { f.Unsaved = make([]config.Edit, 1) }
+func unsaved(f *status.Facts) { f.Unsaved = make([]changes.Edit, 1) }
 
 // mark makes hosts look down.
 func mark(t testing.TB, d *director.Director, names ...string) {

@@ -1,9 +1,11 @@
-package config
+package changes
 
 import (
 	"fmt"
-	"slices"
 	"strings"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/internal/tree"
 )
 
 // Edit is one step from a configuration to another, made by [Diff].
@@ -44,8 +46,8 @@ func (e Edit) Restart() bool { return e.restart }
 // Apply returns the configuration that edits make of c, one after the other. c
 // stays as it is. The error tells that they do not fit: what an edit is about
 // has gone, or the result is not right.
-func Apply(c *Config, edits []Edit) (*Config, error) {
-	root := c.fullTree()
+func Apply(c *config.Config, edits []Edit) (*config.Config, error) {
+	root := c.Tree()
 	for _, e := range edits {
 		for _, o := range e.ops {
 			if err := o.apply(root); err != nil {
@@ -53,22 +55,22 @@ func Apply(c *Config, edits []Edit) (*Config, error) {
 			}
 		}
 	}
-	next, err := root.model()
+	next, err := config.FromTree(root)
 	if err != nil {
 		return nil, err
 	}
-	next.position(c)
+	position(next, c)
 	return next, nil
 }
 
 // op is one change of a tree.
 type op struct {
-	path []step
+	path []tree.Step
 	kind opKind
 	name string // of an attribute, or the root's new tag
 	text string // its value, or the element's new text
-	kids []*node
-	gone []step
+	kids []*tree.Node
+	gone []tree.Step
 }
 
 type opKind uint8
@@ -83,48 +85,44 @@ const (
 	opRename                // the element
 )
 
-func (o op) apply(root *node) error {
+func (o op) apply(root *tree.Node) error {
 	n := root
 	for _, s := range o.path {
-		next := n.kid(s)
+		next := n.Kid(s)
 		if next == nil {
-			if s.key != "" {
-				return fmt.Errorf("unknown %s %q", s.tag, s.key)
+			if s.Key != "" {
+				return fmt.Errorf("unknown %s %q", s.Tag, s.Key)
 			}
-			next = &node{tag: s.tag}
-			n.add(next)
+			next = &tree.Node{Tag: s.Tag}
+			n.Add(next)
 		}
 		n = next
 	}
 	switch o.kind {
 	case opSet:
-		n.set(o.name, o.text)
+		n.Set(o.name, o.text)
 	case opUnset:
-		n.remove(o.name)
+		n.Remove(o.name)
 	case opText:
-		n.text = o.text
+		n.Text = o.text
 	case opRename:
-		n.tag = o.name
+		n.Tag = o.name
 	case opAdd:
 		for _, k := range o.kids {
-			if n.kid(k.step()) != nil {
-				return fmt.Errorf("%s %q already exists", k.tag, k.key)
+			if n.Kid(k.Step()) != nil {
+				return fmt.Errorf("%s %q already exists", k.Tag, k.Key)
 			}
-			n.add(k.clone())
+			n.Add(k.Clone())
 		}
 	case opDelete:
 		for _, s := range o.gone {
-			if n.kid(s) == nil {
-				return fmt.Errorf("unknown %s %q", s.tag, s.key)
+			if n.Kid(s) == nil {
+				return fmt.Errorf("unknown %s %q", s.Tag, s.Key)
 			}
-			n.drop(s)
+			n.Drop(s)
 		}
 	case opReplace:
-		n.kids = slices.DeleteFunc(n.kids, func(k *node) bool { return keys[k.tag] == "" })
-		n.index = nil
-		for _, k := range o.kids {
-			n.kids = append(n.kids, k.clone())
-		}
+		n.ReplaceList(o.kids)
 	}
 	return nil
 }

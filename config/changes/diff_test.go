@@ -1,143 +1,27 @@
-package config
+package changes
 
 import (
-	"cmp"
-	"io/fs"
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/internal/models"
 	"github.com/txlb/txlb/internal/words"
-	"github.com/txlb/txlb/sched"
 )
-
-// drawKeys makes the keys of a user.
-func drawKeys(t *rapid.T) []string {
-	keys := rapid.SliceOfN(rapid.SampledFrom([]string{edKey, ecKey, edKey + " é <&>"}), 0, 3).Draw(t, "keys")
-	return append([]string(nil), keys...)
-}
-
-// sameMeaning compares models by what they say: the order of what has a name
-// says nothing.
-var sameMeaning = gocmp.Options{
-	ignorePositions,
-	cmpopts.SortSlices(func(a, b *Service) int { return cmp.Compare(a.Name, b.Name) }),
-	cmpopts.SortSlices(func(a, b *Group) int { return cmp.Compare(a.Name, b.Name) }),
-	cmpopts.SortSlices(func(a, b *Host) int { return cmp.Compare(a.Name, b.Name) }),
-	cmpopts.SortSlices(func(a, b *User) int { return cmp.Compare(a.Name, b.Name) }),
-	cmpopts.SortSlices(func(a, b Listen) int { return cmp.Compare(a.Address, b.Address) }),
-}
-
-// drawModel makes a model without errors, of few names and addresses so that
-// two models have much in common and much in each other's way.
-func drawModel(t *rapid.T, label string) *Config {
-	c := New()
-	used := addresses{}
-	take := func(from ...string) (string, bool) {
-		a := rapid.SampledFrom(from).Draw(t, "address")
-		if used.overlaps(a) {
-			return "", false
-		}
-		used.add(a)
-		return a, true
-	}
-	duration := func(std time.Duration) time.Duration {
-		return rapid.SampledFrom([]time.Duration{std, std, std, 2 * time.Second, 90 * time.Minute}).Draw(t, "duration")
-	}
-	pick := func(n int, what string) []string {
-		all := []string{"a", "b", "c d", `e"=\#`, "é"}
-		return rapid.SliceOfNDistinct(rapid.SampledFrom(all[:4+n%2]), min(n, 1), n, rapid.ID).Draw(t, what)
-	}
-	for _, name := range pick(3, label+" services") {
-		s := NewService(name)
-		for range rapid.IntRange(1, 3).Draw(t, "listeners") {
-			if a, ok := take(":80", "127.0.0.1:80", "127.0.0.1:81", ":82", "[::1]:83", "unix:/a b", ":0", "0.0.0.0:80"); ok {
-				s.Listen = append(s.Listen, Listen{Address: a})
-			}
-		}
-		if len(s.Listen) == 0 {
-			continue
-		}
-		s.Timeouts.Idle, s.Timeouts.Connect = duration(time.Hour), duration(5*time.Second)
-		s.Limits.Tries = rapid.IntRange(0, 1).Draw(t, "tries")
-		for _, name := range pick(rapid.IntRange(0, 2).Draw(t, "groups"), "groups") {
-			g := NewGroup(name)
-			g.Scheduler = rapid.SampledFrom(sched.Names()[:2]).Draw(t, "scheduler")
-			g.AllDown = rapid.SampledFrom([]string{"try", "refuse"}).Draw(t, "allDown")
-			for _, name := range pick(rapid.IntRange(0, 3).Draw(t, "hosts"), "hosts") {
-				h := parseHost(t, name, rapid.SampledFrom([]string{"h:1", "h:2", "unix:/s t"}).Draw(t, "ip"))
-				h.Weight = rapid.IntRange(0, 1).Draw(t, "weight")
-				h.Backup = rapid.Bool().Draw(t, "backup")
-				h.SlowStart = rapid.SampledFrom([]time.Duration{0, 0, 90 * time.Second}).Draw(t, "slow start")
-				h.Resolve = rapid.SampledFrom([]time.Duration{30 * time.Second, 0, time.Hour}).Draw(t, "resolve")
-				h.State = rapid.SampledFrom(Find("host", "state").Choices).Draw(t, "state")
-				g.Hosts = append(g.Hosts, h)
-			}
-			s.Groups = append(s.Groups, g)
-		}
-		if len(s.Groups) > 0 {
-			rapid.SampledFrom(s.Groups).Draw(t, "enabled").Enabled = true
-		}
-		c.Services = append(c.Services, s)
-	}
-	if rapid.Bool().Draw(t, "metrics") {
-		if a, ok := take("127.0.0.1:80", "127.0.0.1:81", ":90"); ok {
-			c.Admin.Metrics = a
-		}
-	}
-	if rapid.Bool().Draw(t, "web") {
-		if a, ok := take("127.0.0.1:81", ":82", ":91"); ok {
-			c.Admin.Web = &AdminListen{Listen: a, Enable: true, Secure: rapid.Bool().Draw(t, "secure"), Refresh: 10 * time.Second}
-		}
-	}
-	for _, name := range pick(rapid.IntRange(0, 2).Draw(t, "users"), "users") {
-		c.Admin.Users = append(c.Admin.Users, &User{
-			Name: name, Password: rapid.SampledFrom([]string{"$6$secret", "$6$other secret"}).Draw(t, "password"), Access: rapid.SampledFrom(Find("user", "access").Choices).Draw(t, "access"),
-			Keys: drawKeys(t),
-		})
-	}
-	if rapid.Bool().Draw(t, "socket") {
-		if a, ok := take("unix:/a b", "unix:/run/admin"); ok {
-			c.Admin.Socket = &Socket{Path: strings.TrimPrefix(a, "unix:"), Mode: rapid.SampledFrom([]fs.FileMode{0o600, 0o660}).Draw(t, "mode"), Group: rapid.SampledFrom([]string{"", "adm"}).Draw(t, "group")}
-		}
-	}
-	c.Control.Socket = rapid.SampledFrom([]string{"", "relative", "/run/control"}).Draw(t, "control")
-	c.Engine.Loops = rapid.IntRange(0, 1).Draw(t, "loops")
-	c.Manager.HostCheck.Interval = rapid.SampledFrom([]time.Duration{10 * time.Second, time.Second}).Draw(t, "interval")
-	c.Logging.Level = rapid.SampledFrom(Find("logging", "level").Choices).Draw(t, "level")
-	if err := c.Check("model").Err(); err != nil {
-		t.Skip(err)
-	}
-	return c
-}
-
-// parseHost makes a host with the defaults of a document.
-func parseHost(t rapid.TB, name, address string) *Host {
-	t.Helper()
-	c, problems := Parse("host", []byte(`<config><service name="s"><listen ip=":1"/><group name="g"><host ip="`+address+`"/></group></service></config>`))
-	if c == nil {
-		t.Fatal(problems)
-		panic("unreachable")
-	}
-	h := c.Services[0].Groups[0].Hosts[0]
-	h.Name, h.Pos = name, Pos{}
-	return h
-}
 
 // Whatever two models are, the edits lead from one to the other, and after each
 // the configuration is right.
 func TestDiffWorksOneByOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		a, b := drawModel(t, "a"), drawModel(t, "b")
+		a, b := models.Draw(t, "a"), models.Draw(t, "b")
 		before, after := a.Clone(), b.Clone()
 		edits := Diff(a, b)
-		if (len(edits) == 0) != gocmp.Equal(a, b, sameMeaning) {
-			t.Fatalf("edits %v:\n%s", edits, gocmp.Diff(a, b, sameMeaning))
+		if (len(edits) == 0) != gocmp.Equal(a, b, models.SameMeaning) {
+			t.Fatalf("edits %v:\n%s", edits, gocmp.Diff(a, b, models.SameMeaning))
 		}
 		at := a
 		for i, e := range edits {
@@ -154,10 +38,10 @@ func TestDiffWorksOneByOne(t *testing.T) {
 			}
 			at = next
 		}
-		if diff := gocmp.Diff(b, at, sameMeaning); diff != "" {
+		if diff := gocmp.Diff(b, at, models.SameMeaning); diff != "" {
 			t.Fatalf("the edits %v lead elsewhere:\n%s", edits, diff)
 		}
-		if all, err := Apply(a, edits); err != nil || !gocmp.Equal(all, b, sameMeaning) {
+		if all, err := Apply(a, edits); err != nil || !gocmp.Equal(all, b, models.SameMeaning) {
 			t.Fatalf("all at once: %v", err)
 		}
 		if !gocmp.Equal(a, before) || !gocmp.Equal(b, after) {
@@ -167,7 +51,7 @@ func TestDiffWorksOneByOne(t *testing.T) {
 }
 
 // obeysRules fails if a verb would be refused.
-func obeysRules(t *rapid.T, c *Config, e Edit) {
+func obeysRules(t *rapid.T, c *config.Config, e Edit) {
 	if !e.Live() || strings.HasSuffix(e.Command(), "--force") {
 		return
 	}
@@ -200,7 +84,7 @@ func TestDiffSeesEveryField(t *testing.T) {
 	// What no document says.
 	unsaid := map[string]bool{"Config.Admin.SSH.Secure": true, "Config.Admin.SSH.Refresh": true,
 		"Config.Admin.SSH.Certificate": true, "Config.Admin.SSH.Key": true, "Config.Admin.SSH.Readyz": true, "Config.Admin.Web.HostKey": true}
-	c := New()
+	c := config.New()
 	fill(reflect.ValueOf(c).Elem())
 	seen := 0
 	var visit func(v reflect.Value, path string)
@@ -246,7 +130,7 @@ func TestDiffSeesEveryField(t *testing.T) {
 }
 
 // expectSeen compares a changed model with what it was before undo's change.
-func expectSeen(t *testing.T, c *Config, undo func(), path string) {
+func expectSeen(t *testing.T, c *config.Config, undo func(), path string) {
 	t.Helper()
 	changed := c.Clone()
 	undo()
@@ -298,8 +182,8 @@ func alter(v reflect.Value) bool {
 }
 
 func TestDiffPrintsVerbs(t *testing.T) {
-	doc := func(body string) *Config {
-		return parse(t, "<config>"+body+"</config>")
+	doc := func(body string) *config.Config {
+		return models.MustParse(t, "<config>"+body+"</config>")
 	}
 	const plain = `<service name="web"><listen ip=":80"/><group name="main"><host name="a" ip="h:1"/></group></service>`
 	for name, test := range map[string]struct{ old, new, want string }{
@@ -353,10 +237,10 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 # <admin><ssh> hostKey default -> /h: needs reload
 # <admin><socket> mode 0600 -> 0660, group default -> adm: needs reload
 # <control> socket /run/c -> default: needs reload`},
-		"a user with a key": {plain, plain + `<admin><user name="a" password="$6$x" access="full"><key>` + edKey + `</key></user></admin>`,
-			"addUser a $6$x full\n# <admin><user name=\"a\"><key>" + edKey + "</key> added: needs reload"},
-		"a key more": {plain + `<admin><user name="a"><key>` + edKey + `</key></user></admin>`, plain + `<admin><user name="a"><key>` + edKey + `</key><key>` + ecKey + `</key></user></admin>`,
-			"# <admin><user name=\"a\"> <key>" + edKey + "</key> -> <key>" + edKey + "</key><key>" + ecKey + "</key>: needs reload"},
+		"a user with a key": {plain, plain + `<admin><user name="a" password="$6$x" access="full"><key>` + models.EdKey + `</key></user></admin>`,
+			"addUser a $6$x full\n# <admin><user name=\"a\"><key>" + models.EdKey + "</key> added: needs reload"},
+		"a key more": {plain + `<admin><user name="a"><key>` + models.EdKey + `</key></user></admin>`, plain + `<admin><user name="a"><key>` + models.EdKey + `</key><key>` + models.EcKey + `</key></user></admin>`,
+			"# <admin><user name=\"a\"> <key>" + models.EdKey + "</key> -> <key>" + models.EdKey + "</key><key>" + models.EcKey + "</key>: needs reload"},
 		"users": {plain + `<admin><user name="a" password="$6$x" access="full"/></admin>`, plain + `<admin><user name="b" password="$6$y" access="full"/></admin>`,
 			"addUser b $6$y full\ndelUser a"},
 		"the last full user": {plain + `<admin><user name="a" password="$6$x" access="full"/></admin>`, plain,
@@ -376,14 +260,14 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 // what they said; an error is found wherever the change made it.
 func TestShareAndCheckSince(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		was := drawModel(t, "was")
+		was := models.Draw(t, "was")
 		c := was.Clone()
-		mutate(t, c)
+		models.Mutate(t, c)
 		if rapid.Bool().Draw(t, "wrong") {
 			s := c.Services[len(c.Services)-1]
 			switch rapid.IntRange(0, 2).Draw(t, "how") {
 			case 0:
-				s.Listen = append(s.Listen, Listen{Address: "nowhere"})
+				s.Listen = append(s.Listen, config.Listen{Address: "nowhere"})
 			case 1:
 				s.Name = c.Services[0].Name
 			case 2:
@@ -392,7 +276,7 @@ func TestShareAndCheckSince(t *testing.T) {
 		}
 		want := c.Clone()
 		before := was.Clone()
-		c.Share(was)
+		Share(c, was)
 		if !gocmp.Equal(want, c) || !gocmp.Equal(before, was) {
 			t.Fatal("a model has changed")
 		}

@@ -1,25 +1,29 @@
-package config
+package changes
 
-import "slices"
+import (
+	"slices"
 
-// Share makes c use was's services, groups and hosts where its own are the same
+	"github.com/txlb/txlb/config"
+)
+
+// Share makes now use was's services, groups and hosts where its own are the same
 // in every respect, positions included. Neither may be changed afterwards.
 // What follows a change of a large model then finds what is as it was by
 // looking at pointers: [Diff] does, and takes microseconds instead of
 // milliseconds.
-func (c *Config) Share(was *Config) {
-	shareAll(c.Services, was.Services, (*Service).key, func(s, was *Service) bool {
-		shareAll(s.Groups, was.Groups, (*Group).key, func(g, was *Group) bool {
-			shareAll(g.Hosts, was.Hosts, (*Host).key, func(h, was *Host) bool { return *h == *was })
+func Share(now, was *config.Config) {
+	shareAll(now.Services, was.Services, serviceName, func(s, was *config.Service) bool {
+		shareAll(s.Groups, was.Groups, groupName, func(g, was *config.Group) bool {
+			shareAll(g.Hosts, was.Hosts, hostName, func(h, was *config.Host) bool { return *h == *was })
 			return g.Pos == was.Pos && equal(g, was)
 		})
 		return s.Pos == was.Pos && slices.Equal(s.Listen, was.Listen) && equal(s, was)
 	})
 }
 
-func (s *Service) key() string { return s.Name }
-func (g *Group) key() string   { return g.Name }
-func (h *Host) key() string    { return h.Name }
+func serviceName(s *config.Service) string { return s.Name }
+func groupName(g *config.Group) string     { return g.Name }
+func hostName(h *config.Host) string       { return h.Name }
 
 // shareAll replaces what is the same in two lists.
 func shareAll[T any](list, was []*T, key func(*T) string, same func(x, was *T) bool) {

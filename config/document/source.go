@@ -1,4 +1,4 @@
-package config
+package document
 
 import (
 	"encoding/xml"
@@ -8,7 +8,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/txlb/txlb/config/internal/charset"
+	"github.com/txlb/txlb/config/internal/tree"
 )
 
 // source is a document as it was written, in UTF-8: what is not edited stays
@@ -30,7 +32,7 @@ type item struct {
 // part is an element of a source.
 type part struct {
 	tag   string
-	attrs []attribute // decoded
+	attrs []tree.Attr // decoded
 	open  string      // the tag as written
 	close string      // "" for one like <a/>
 	items []item
@@ -49,9 +51,9 @@ func readSource(data []byte) (*source, error) {
 		s.mark = byteOrderMark
 	}
 	if m := encodingSaid.FindStringSubmatch(text); m != nil {
-		s.charset = strings.ToLower(m[1])
+		s.charset = m[1]
 	}
-	in, err := charsetReader(s.charsetOr("utf-8"), strings.NewReader(text))
+	in, err := charset.Reader(s.charsetOr("utf-8"), strings.NewReader(text))
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +84,7 @@ func readSource(data []byte) (*source, error) {
 		case xml.StartElement:
 			p := &part{tag: fullName(t.Name), open: raw}
 			for _, a := range t.Attr {
-				p.attrs = append(p.attrs, attribute{fullName(a.Name), a.Value})
+				p.attrs = append(p.attrs, tree.Attr{Name: fullName(a.Name), Value: a.Value})
 			}
 			parent.items = append(parent.items, item{element: p})
 			stack = append(stack, p)
@@ -135,27 +137,7 @@ func (s *source) bytes() []byte {
 	for _, i := range s.items {
 		i.write(&b)
 	}
-	if s.highest() == utf8.MaxRune || s.highest() == asciiHighest {
-		return []byte(b.String())
-	}
-	raw := make([]byte, 0, b.Len())
-	for _, c := range b.String() {
-		raw = append(raw, byte(c))
-	}
-	return raw
-}
-
-const asciiHighest = 0x7f
-
-// highest is the last character that the encoding can hold.
-func (s *source) highest() rune {
-	switch s.charset {
-	case "iso-8859-1", "latin-1", "latin1":
-		return 0xff
-	case "us-ascii", "ascii":
-		return asciiHighest
-	}
-	return utf8.MaxRune
+	return charset.Encode(s.charset, b.String())
 }
 
 func (i item) write(b *strings.Builder) {
@@ -174,7 +156,7 @@ func (i item) write(b *strings.Builder) {
 // escape writes a text so that it can stand in a tag or between two.
 func (s *source) escape(text string) string {
 	var b strings.Builder
-	highest := s.highest()
+	highest := charset.Highest(s.charset)
 	for _, c := range text {
 		switch {
 		case c == '&':
@@ -198,8 +180,8 @@ func (s *source) escape(text string) string {
 
 func (p *part) get(name string) (value string, there bool) {
 	for _, a := range p.attrs {
-		if a.name == name {
-			return a.value, true
+		if a.Name == name {
+			return a.Value, true
 		}
 	}
 	return "", false
@@ -250,22 +232,22 @@ func (s *source) set(p *part, name, value string) {
 		_, from, end := p.span(name)
 		p.open = p.open[:from] + s.escape(value) + p.open[end-1:]
 		for i := range p.attrs {
-			if p.attrs[i].name == name {
-				p.attrs[i].value = value
+			if p.attrs[i].Name == name {
+				p.attrs[i].Value = value
 			}
 		}
 		return
 	}
 	end := strings.TrimRight(strings.TrimSuffix(strings.TrimSuffix(p.open, ">"), "/"), " \t\r\n")
 	p.open = end + " " + name + `="` + s.escape(value) + `"` + p.open[len(end):]
-	p.attrs = append(p.attrs, attribute{name, value})
+	p.attrs = append(p.attrs, tree.Attr{Name: name, Value: value})
 }
 
 // unset removes an attribute.
 func (p *part) unset(name string) {
 	if from, _, end := p.span(name); from >= 0 {
 		p.open = p.open[:from] + p.open[end:]
-		p.attrs = slices.DeleteFunc(p.attrs, func(a attribute) bool { return a.name == name })
+		p.attrs = slices.DeleteFunc(p.attrs, func(a tree.Attr) bool { return a.Name == name })
 	}
 }
 
@@ -321,12 +303,12 @@ func (p *part) cut(gone *part) {
 
 // insert writes an element into p: behind the last of its tag, or else behind
 // the last element. indent is what a level of the document is set in by.
-func (s *source) insert(p *part, n *node, outer, indent string) *part {
+func (s *source) insert(p *part, n *tree.Node, outer, indent string) *part {
 	at, alike, last := -1, -1, -1
 	for i := range p.items {
 		if e := p.items[i].element; e != nil {
 			last = i
-			if e.tag == n.tag {
+			if e.tag == n.Tag {
 				alike = i
 			}
 		}
@@ -369,28 +351,28 @@ func (s *source) insert(p *part, n *node, outer, indent string) *part {
 }
 
 // part writes an element of a model's tree.
-func (s *source) part(n *node, margin, indent string, lines bool) *part {
-	p := &part{tag: n.tag, key: n.key, open: "<" + n.tag + "/>"}
-	for _, a := range n.attrs {
-		if n.tag != "service" || a.name != "enable" {
-			s.set(p, a.name, a.value)
+func (s *source) part(n *tree.Node, margin, indent string, lines bool) *part {
+	p := &part{tag: n.Tag, key: n.Key, open: "<" + n.Tag + "/>"}
+	for _, a := range n.Attrs {
+		if n.Tag != "service" || a.Name != "enable" {
+			s.set(p, a.Name, a.Value)
 		}
 	}
-	if n.text == "" && len(n.kids) == 0 {
+	if n.Text == "" && len(n.Kids) == 0 {
 		return p
 	}
 	p.open = strings.TrimSuffix(p.open, "/>") + ">"
-	p.close = "</" + n.tag + ">"
-	if n.text != "" {
-		p.items = append(p.items, item{text: s.escape(n.text)})
+	p.close = "</" + n.Tag + ">"
+	if n.Text != "" {
+		p.items = append(p.items, item{text: s.escape(n.Text)})
 	}
-	for _, k := range n.kids {
+	for _, k := range n.Kids {
 		if lines {
 			p.items = append(p.items, item{text: s.newline + margin + indent})
 		}
 		p.items = append(p.items, item{element: s.part(k, margin+indent, indent, lines)})
 	}
-	if lines && len(n.kids) > 0 {
+	if lines && len(n.Kids) > 0 {
 		p.items = append(p.items, item{text: s.newline + margin})
 	}
 	return p

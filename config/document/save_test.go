@@ -1,4 +1,4 @@
-package config
+package document
 
 import (
 	"errors"
@@ -8,18 +8,22 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
+	"github.com/txlb/txlb/config/internal/models"
 )
 
 // weigh returns c with another weight of its first host.
-func weigh(c *Config, weight int) *Config {
+func weigh(c *config.Config, weight int) *config.Config {
 	d := c.Clone()
 	d.Services[0].Groups[0].Hosts[0].Weight = weight
 	return d
 }
 
-func readDocument(t *testing.T, path string) *Document {
+func readDocument(t *testing.T, path string) *File {
 	t.Helper()
-	d, problems := ReadDocument(path)
+	d, problems := Open(path)
 	if d == nil {
 		t.Fatal(problems)
 	}
@@ -30,7 +34,7 @@ func readDocument(t *testing.T, path string) *Document {
 func sampleFile(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "c.xml")
-	if err := os.WriteFile(path, samples(t)["config.xml"], 0o640); err != nil {
+	if err := os.WriteFile(path, models.Samples(t)["config.xml"], 0o640); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -64,7 +68,7 @@ func TestSave(t *testing.T) {
 			t.Fatal(err)
 		}
 		again := readDocument(t, path)
-		if again.Config.Services[0].Groups[0].Hosts[0].Weight != weight || len(Diff(again.Config, d.Config)) > 0 {
+		if again.Config.Services[0].Groups[0].Hosts[0].Weight != weight || len(changes.Diff(again.Config, d.Config)) > 0 {
 			t.Fatalf("weight %d is not in the file", weight)
 		}
 		if weight == 2 {
@@ -92,7 +96,7 @@ func TestSave(t *testing.T) {
 func TestSaveDoesNotOverwriteEdits(t *testing.T) {
 	path := sampleFile(t)
 	d := readDocument(t, path)
-	edited := append(samples(t)["config.xml"], "<!-- by hand -->\n"...)
+	edited := append(models.Samples(t)["config.xml"], "<!-- by hand -->\n"...)
 	if err := os.WriteFile(path, edited, 0o640); err != nil {
 		t.Fatal(err)
 	}
@@ -138,5 +142,18 @@ func TestSaveOverLeftovers(t *testing.T) {
 	d := readDocument(t, path)
 	if _, err := d.Save(weigh(d.Config, 7), 1); err != nil || len(folder(t, path)) != 2 {
 		t.Errorf("%v, folder %v", err, folder(t, path))
+	}
+}
+
+func TestUnreadableFiles(t *testing.T) {
+	for path, want := range map[string]string{
+		filepath.Join(t.TempDir(), "none.xml"): "no such file",
+		t.TempDir():                            "not a regular file",
+		namedPipe(t):                           "not a regular file",
+	} {
+		f, problems := Open(path)
+		if f != nil || !strings.Contains(problems.Error(), want) || !strings.HasPrefix(problems.Error(), path) {
+			t.Errorf("%s: said %v", path, problems)
+		}
 	}
 }

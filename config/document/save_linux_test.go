@@ -1,4 +1,4 @@
-package config
+package document
 
 import (
 	"bufio"
@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/config/internal/models"
 )
 
 // saverFile is the variable of the environment that makes the test below save
@@ -37,7 +39,7 @@ func TestSaveSurvivesKill(t *testing.T) {
 	}
 	whole := map[string]bool{}
 	for _, weight := range []int{3, 4} {
-		data, err := Rewrite(readDocument(t, path).data, weigh(big, weight))
+		data, err := rewrite(readDocument(t, path).data, weigh(big, weight))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +107,7 @@ func TestSaveSurvivesKill(t *testing.T) {
 }
 
 func saveForEver(path string) {
-	d, problems := ReadDocument(path)
+	d, problems := Open(path)
 	if d == nil {
 		fmt.Println("failed", problems)
 		os.Exit(1)
@@ -144,7 +146,7 @@ func TestSaveWhereItCannot(t *testing.T) {
 	mount(0, "size=64k")
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	path := filepath.Join(dir, "c.xml")
-	if err := os.WriteFile(path, samples(t)["config.xml"], 0o600); err != nil {
+	if err := os.WriteFile(path, models.Samples(t)["config.xml"], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	d := readDocument(t, path)
@@ -164,7 +166,7 @@ func TestSaveWhereItCannot(t *testing.T) {
 	expectRefused(t, d, "read-only file system")
 }
 
-func expectRefused(t *testing.T, d *Document, why string) {
+func expectRefused(t *testing.T, d *File, why string) {
 	t.Helper()
 	before := folder(t, d.Path)
 	_, err := d.Save(weigh(d.Config, 7), 10)

@@ -4,54 +4,22 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"strings"
 
 	"github.com/beevik/etree"
+
+	"github.com/txlb/txlb/config/internal/charset"
 )
 
 // Bounds of a document. A file that passes one is refused before it is read
 // any further.
 const (
-	maxSize       = 8 << 20 // bytes
+	MaxSize       = 8 << 20 // of the document, in bytes
 	maxDepth      = 16
 	maxElements   = 100_000
 	maxAttributes = 64       // of one element
 	maxTag        = 64 << 10 // bytes between < and >
 )
-
-// ReadFile reads and checks the document in a file. The model is nil if there
-// are errors among the problems.
-func ReadFile(path string) (*Config, Problems) {
-	data, err := readBounded(path)
-	if err != nil {
-		return nil, Problems{{File: path, Text: err.Error()}}
-	}
-	return Parse(path, data)
-}
-
-func readBounded(path string) ([]byte, error) {
-	// Asked before it is opened: opening a named pipe would wait for a writer.
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
-			return nil, fmt.Errorf("cannot be read: %w", pathErr.Err)
-		}
-		return nil, fmt.Errorf("cannot be read: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("cannot be read: %w", err)
-	}
-	return data, nil
-}
 
 // Parse reads and checks a document; name stands for it in the problems. The
 // model is nil if there are errors among them.
@@ -73,8 +41,8 @@ func Parse(name string, data []byte) (*Config, Problems) {
 // open checks the form of the document and returns its root, nil if the form
 // is wrong.
 func (r *reader) open(data []byte) *etree.Element {
-	if len(data) > maxSize {
-		r.fail(0, "the file is larger than %d MiB, which no configuration needs", maxSize>>20)
+	if len(data) > MaxSize {
+		r.fail(0, "the file is larger than %d MiB, which no configuration needs", MaxSize>>20)
 		return nil
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // editors' mark of UTF-8
@@ -91,7 +59,7 @@ func (r *reader) open(data []byte) *etree.Element {
 		return nil
 	}
 	doc := etree.NewDocument()
-	doc.ReadSettings.CharsetReader = charsetReader
+	doc.ReadSettings.CharsetReader = charset.Reader
 	if err := doc.ReadFromBytes(data); err != nil {
 		r.fail(0, "%v", err)
 		return nil
@@ -178,7 +146,7 @@ func number(e *etree.Element, visit func(*etree.Element)) {
 // not tell: the line of each element, and whether the form is right.
 func (r *reader) scan(data []byte) (lines []int) {
 	dec := xml.NewDecoder(bytes.NewReader(data))
-	dec.CharsetReader = charsetReader
+	dec.CharsetReader = charset.Reader
 	depth, roots := 0, 0
 	for {
 		line, _ := dec.InputPos()
@@ -249,39 +217,4 @@ func (r *reader) scanAttributes(line int, t xml.StartElement) bool {
 		}
 	}
 	return true
-}
-
-// charsetReader decodes what the ancestors wrote beside UTF-8.
-func charsetReader(charset string, in io.Reader) (io.Reader, error) {
-	switch strings.ToLower(charset) {
-	case "utf-8", "us-ascii", "ascii":
-		return in, nil
-	case "iso-8859-1", "latin-1", "latin1":
-		return &latin1{in: in}, nil
-	}
-	return nil, fmt.Errorf("unknown encoding %q; use UTF-8", charset)
-}
-
-// latin1 turns ISO-8859-1 into UTF-8: every byte is the code point of its
-// number.
-type latin1 struct {
-	in   io.Reader
-	rest []byte
-}
-
-// Read implements io.Reader.
-func (l *latin1) Read(p []byte) (int, error) {
-	if len(l.rest) == 0 {
-		var raw [512]byte
-		n, err := l.in.Read(raw[:])
-		for _, b := range raw[:n] {
-			l.rest = append(l.rest, string(rune(b))...)
-		}
-		if n == 0 {
-			return 0, err
-		}
-	}
-	n := copy(p, l.rest)
-	l.rest = l.rest[n:]
-	return n, nil
 }

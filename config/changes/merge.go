@@ -1,14 +1,18 @@
-package config
+package changes
 
 import (
 	"reflect"
 	"slices"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/internal/address"
+	"github.com/txlb/txlb/config/internal/tree"
 )
 
 // Merged is what came of a file that was changed and of changes made at run
 // time.
 type Merged struct {
-	Config *Config
+	Config *config.Config
 	Kept   []Edit // changes made at run time that stay; the file does not have them
 	Lost   []Edit // changes made at run time that the file overrules
 }
@@ -21,7 +25,7 @@ type Merged struct {
 //
 // All three must be free of errors. The error tells what is wrong with the
 // result, which can be when both have changed things that exclude each other.
-func Merge(base, file, running *Config) (Merged, error) {
+func Merge(base, file, running *config.Config) (Merged, error) {
 	m := Merged{Config: file}
 	switch {
 	case equal(base, running):
@@ -29,17 +33,17 @@ func Merge(base, file, running *Config) (Merged, error) {
 		return m, nil
 	case equal(base, file):
 		m.Config = running.Clone()
-		m.Config.position(file)
+		position(m.Config, file)
 		m.Kept = Diff(file, m.Config)
 		return m, nil
 	}
-	f := file.fullTree()
-	root := merge(base.fullTree(), f, running.fullTree())
+	f := file.Tree()
+	root := merge(base.Tree(), f, running.Tree())
 	mend(root, f)
-	merged, err := root.model()
+	merged, err := config.FromTree(root)
 	if merged != nil {
-		merged.position(file)
-		merged.position(running)
+		position(merged, file)
+		position(merged, running)
 	}
 	if err != nil {
 		if again := merged.Check("configuration").Err(); again != nil {
@@ -63,66 +67,66 @@ func Merge(base, file, running *Config) (Merged, error) {
 
 // merge merges elements that file and running have both. Without a base, they
 // were added in both, and what the file says is new.
-func merge(base, file, running *node) *node {
-	n := &node{tag: file.tag, key: file.key, text: file.text}
-	if base != nil && base.text == file.text {
-		n.text = running.text
+func merge(base, file, running *tree.Node) *tree.Node {
+	n := &tree.Node{Tag: file.Tag, Key: file.Key, Text: file.Text}
+	if base != nil && base.Text == file.Text {
+		n.Text = running.Text
 	}
-	n.attrs = append(n.attrs, file.attrs...)
+	n.Attrs = append(n.Attrs, file.Attrs...)
 	if base != nil {
-		if base.tag == file.tag {
-			n.tag = running.tag
+		if base.Tag == file.Tag {
+			n.Tag = running.Tag
 		}
-		for _, name := range attrChanges(file, running) {
-			was, had := base.lookup(name)
-			if is, has := file.lookup(name); was == is && had == has {
-				value, there := running.lookup(name)
-				n.put(name, value, there)
+		for _, name := range tree.Changed(file, running) {
+			was, had := base.Lookup(name)
+			if is, has := file.Lookup(name); was == is && had == has {
+				value, there := running.Lookup(name)
+				n.Put(name, value, there)
 			}
 		}
 	}
 	// Kids that are there once come one by one, unless their order counts.
-	baseList, o1 := base.list()
-	fileList, o2 := file.list()
-	runningList, o3 := running.list()
+	baseList, o1 := base.List()
+	fileList, o2 := file.List()
+	runningList, o3 := running.List()
 	ordered := o1 || o2 || o3
 	if ordered {
 		list := fileList
-		if slices.EqualFunc(baseList, fileList, (*node).same) {
+		if slices.EqualFunc(baseList, fileList, (*tree.Node).Same) {
 			list = runningList
 		}
 		for _, k := range list {
-			n.kids = append(n.kids, k.clone())
+			n.Kids = append(n.Kids, k.Clone())
 		}
 	}
-	single := func(k *node) bool { return keys[k.tag] == "" }
-	for _, k := range file.kids {
+	single := func(k *tree.Node) bool { return tree.KeyOf(k.Tag) == "" }
+	for _, k := range file.Kids {
 		if ordered && single(k) {
 			continue
 		}
-		if kid := mergeKid(base.kid(k.step()), k, running.kid(k.step())); kid != nil {
-			n.add(kid)
+		if kid := mergeKid(base.Kid(k.Step()), k, running.Kid(k.Step())); kid != nil {
+			n.Add(kid)
 		}
 	}
-	for _, k := range running.kids {
-		if ordered && single(k) || file.kid(k.step()) != nil {
+	for _, k := range running.Kids {
+		if ordered && single(k) || file.Kid(k.Step()) != nil {
 			continue
 		}
-		if kid := mergeKid(base.kid(k.step()), nil, k); kid != nil {
-			n.add(kid)
+		if kid := mergeKid(base.Kid(k.Step()), nil, k); kid != nil {
+			n.Add(kid)
 		}
 	}
 	return n
 }
 
 // mergeKid merges an element of which any side may be missing.
-func mergeKid(base, file, running *node) *node {
+func mergeKid(base, file, running *tree.Node) *tree.Node {
 	tag := file
 	if tag == nil {
 		tag = running
 	}
-	if everThere[tag.tag] {
-		empty := &node{tag: tag.tag}
+	if tree.EverThere(tag.Tag) {
+		empty := &tree.Node{Tag: tag.Tag}
 		if base == nil {
 			base = empty
 		}
@@ -137,45 +141,45 @@ func mergeKid(base, file, running *node) *node {
 	case file != nil && running != nil:
 		return merge(base, file, running)
 	case file != nil: // deleted at run time, unless it is new
-		if base != nil && base.same(file) {
+		if base != nil && base.Same(file) {
 			return nil
 		}
-		return file.clone()
+		return file.Clone()
 	case base == nil: // added at run time
-		return running.clone()
+		return running.Clone()
 	}
 	return nil // deleted in the file
 }
 
 // mend makes sense of what each side has left.
-func mend(root, file *node) {
-	if len(root.of("service")) == 0 {
-		for _, s := range file.of("service") {
-			root.add(s.clone())
+func mend(root, file *tree.Node) {
+	if len(root.Of("service")) == 0 {
+		for _, s := range file.Of("service") {
+			root.Add(s.Clone())
 		}
 	}
-	taken := addresses{} // by listeners that the file has
-	for _, s := range root.of("service") {
-		for _, l := range s.of("listen") {
-			if file.kid(s.step()).kid(l.step()) != nil {
-				taken.add(l.get("ip"))
+	taken := address.Set{} // by listeners that the file has
+	for _, s := range root.Of("service") {
+		for _, l := range s.Of("listen") {
+			if file.Kid(s.Step()).Kid(l.Step()) != nil {
+				taken.Add(l.Get("ip"))
 			}
 		}
 	}
-	for _, s := range root.of("service") {
-		was := file.kid(s.step())
-		for _, l := range s.of("listen") {
-			if was.kid(l.step()) == nil && taken.overlaps(l.get("ip")) {
-				s.drop(l.step())
+	for _, s := range root.Of("service") {
+		was := file.Kid(s.Step())
+		for _, l := range s.Of("listen") {
+			if was.Kid(l.Step()) == nil && taken.Overlaps(l.Get("ip")) {
+				s.Drop(l.Step())
 			}
 		}
-		if len(s.of("listen")) == 0 {
-			for _, l := range was.of("listen") {
-				s.add(l.clone())
+		if len(s.Of("listen")) == 0 {
+			for _, l := range was.Of("listen") {
+				s.Add(l.Clone())
 			}
 		}
-		if len(s.of("listen")) == 0 {
-			root.drop(s.step())
+		if len(s.Of("listen")) == 0 {
+			root.Drop(s.Step())
 			continue
 		}
 		mendEnabled(s, was)
@@ -183,30 +187,30 @@ func mend(root, file *node) {
 }
 
 // mendEnabled sees to it that the enabled group is there.
-func mendEnabled(s, file *node) {
-	enabled := step{"group", s.get("enable")}
-	if s.kid(enabled) != nil {
+func mendEnabled(s, file *tree.Node) {
+	enabled := tree.Step{Tag: "group", Key: s.Get("enable")}
+	if s.Kid(enabled) != nil {
 		return
 	}
-	groups := s.of("group")
-	said := step{"group", file.get("enable")}
-	switch g := file.kid(said); {
+	groups := s.Of("group")
+	said := tree.Step{Tag: "group", Key: file.Get("enable")}
+	switch g := file.Kid(said); {
 	case g != nil:
-		if s.kid(said) == nil {
-			s.add(g.clone())
+		if s.Kid(said) == nil {
+			s.Add(g.Clone())
 		}
-		s.set("enable", said.key)
+		s.Set("enable", said.Key)
 	case len(groups) > 0:
-		s.set("enable", groups[0].key)
+		s.Set("enable", groups[0].Key)
 	default:
-		s.remove("enable")
+		s.Remove("enable")
 	}
 }
 
 // position takes over where things stand from another model, for what has no
 // position yet.
-func (c *Config) position(from *Config) {
-	copyPositions(reflect.ValueOf(c).Elem(), reflect.ValueOf(from).Elem())
+func position(to, from *config.Config) {
+	copyPositions(reflect.ValueOf(to).Elem(), reflect.ValueOf(from).Elem())
 }
 
 func copyPositions(to, from reflect.Value) {

@@ -1,10 +1,13 @@
-package config
+package changes
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/internal/address"
+	"github.com/txlb/txlb/config/internal/tree"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -20,37 +23,37 @@ type claim struct {
 // addresses orders the edits that take or give up addresses, so that none is
 // taken before it is free. Where they wait for each other in a circle, which
 // verbs cannot break, they are one edit.
-func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
+func (d *differ) addresses(a, b *tree.Node, fresh []*tree.Node, others []Edit) {
 	var open, shut []claim
 	for _, s := range fresh {
 		seed := serviceSeed(s)
-		listens := seed.kids
-		first := listens[0].get("ip")
-		seed.kids = []*node{bornAs(listens[0])}
+		listens := seed.Kids
+		first := listens[0].Get("ip")
+		seed.Kids = []*tree.Node{bornAs(listens[0])}
 		open = append(open, claim{
 			edit: Edit{
-				text: fmt.Sprintf("addService %s %s%s", words.QuoteName(s.key), words.Quote(first), options(listens[0], "ip")), live: true,
-				ops: []op{{kind: opAdd, kids: []*node{seed}}},
-			}, takes: []string{first}, service: s.key, fresh: true,
+				text: fmt.Sprintf("addService %s %s%s", words.QuoteName(s.Key), words.Quote(first), options(listens[0], "ip")), live: true,
+				ops: []op{{kind: opAdd, kids: []*tree.Node{seed}}},
+			}, takes: []string{first}, service: s.Key, fresh: true,
 		})
-		open = append(open, d.opened(seed, &node{tag: "service", key: s.key, kids: listens})...)
+		open = append(open, d.opened(seed, &tree.Node{Tag: "service", Key: s.Key, Kids: listens})...)
 	}
-	for _, s := range b.of("service") {
-		if was := a.kid(s.step()); was != nil {
+	for _, s := range b.Of("service") {
+		if was := a.Kid(s.Step()); was != nil {
 			open = append(open, d.opened(was, s)...)
 			shut = append(shut, d.closed(was, s)...)
 		}
 	}
-	for _, s := range a.of("service") {
-		if b.kid(s.step()) != nil {
+	for _, s := range a.Of("service") {
+		if b.Kid(s.Step()) != nil {
 			continue
 		}
 		c := claim{
-			edit:    Edit{text: "delService " + words.QuoteName(s.key), live: true, ops: []op{{kind: opDelete, gone: []step{s.step()}}}},
-			service: s.key, gone: true,
+			edit:    Edit{text: "delService " + words.QuoteName(s.Key), live: true, ops: []op{{kind: opDelete, gone: []tree.Step{s.Step()}}}},
+			service: s.Key, gone: true,
 		}
-		for _, l := range s.of("listen") {
-			c.gives = append(c.gives, l.get("ip"))
+		for _, l := range s.Of("listen") {
+			c.gives = append(c.gives, l.Get("ip"))
 		}
 		shut = append(shut, c)
 	}
@@ -62,48 +65,48 @@ func (d *differ) addresses(a, b *node, fresh []*node, others []Edit) {
 }
 
 // opened makes the edits of listeners that are new or have changed.
-func (d *differ) opened(a, b *node) []claim {
+func (d *differ) opened(a, b *tree.Node) []claim {
 	var list []claim
-	at := []step{b.step()}
-	for _, l := range b.of("listen") {
-		if was := a.kid(l.step()); was != nil {
+	at := []tree.Step{b.Step()}
+	for _, l := range b.Of("listen") {
+		if was := a.Kid(l.Step()); was != nil {
 			list = append(list, d.changedListener(at, was, l)...)
 			continue
 		}
-		address := l.get("ip")
+		address := l.Get("ip")
 		begin := len(d.edits)
-		d.verb(fmt.Sprintf("addListen %s %s%s", words.QuoteName(b.key), words.Quote(address), options(l, "ip")),
-			op{path: at, kind: opAdd, kids: []*node{l}})
-		list = append(list, claim{edit: d.edits[begin], takes: []string{address}, service: b.key})
+		d.verb(fmt.Sprintf("addListen %s %s%s", words.QuoteName(b.Key), words.Quote(address), options(l, "ip")),
+			op{path: at, kind: opAdd, kids: []*tree.Node{l}})
+		list = append(list, claim{edit: d.edits[begin], takes: []string{address}, service: b.Key})
 		d.edits = d.edits[:begin]
 	}
 	return list
 }
 
 // changedListener makes the edits of a listener that keeps its address.
-func (d *differ) changedListener(at []step, a, b *node) (list []claim) {
+func (d *differ) changedListener(at []tree.Step, a, b *tree.Node) (list []claim) {
 	begin := len(d.edits)
-	d.rest(append(slices.Clone(at), b.step()), a, b)
+	d.rest(append(slices.Clone(at), b.Step()), a, b)
 	for _, e := range d.edits[begin:] {
-		list = append(list, claim{edit: e, service: at[0].key})
+		list = append(list, claim{edit: e, service: at[0].Key})
 	}
 	d.edits = d.edits[:begin]
 	return list
 }
 
-func (d *differ) closed(a, b *node) []claim {
+func (d *differ) closed(a, b *tree.Node) []claim {
 	var list []claim
-	at := []step{b.step()}
+	at := []tree.Step{b.Step()}
 	// Of several with one address the last is the first to go: they are counted.
-	for _, l := range slices.Backward(a.of("listen")) {
-		if b.kid(l.step()) != nil {
+	for _, l := range slices.Backward(a.Of("listen")) {
+		if b.Kid(l.Step()) != nil {
 			continue
 		}
 		list = append(list, claim{
 			edit: Edit{
-				text: fmt.Sprintf("delListen %s %s", words.QuoteName(b.key), words.Quote(l.get("ip"))), live: true,
-				ops: []op{{path: at, kind: opDelete, gone: []step{l.step()}}},
-			}, gives: []string{l.get("ip")}, service: b.key,
+				text: fmt.Sprintf("delListen %s %s", words.QuoteName(b.Key), words.Quote(l.Get("ip"))), live: true,
+				ops: []op{{path: at, kind: opDelete, gone: []tree.Step{l.Step()}}},
+			}, gives: []string{l.Get("ip")}, service: b.Key,
 		})
 	}
 	return list
@@ -112,29 +115,29 @@ func (d *differ) closed(a, b *node) []claim {
 // others are what else than services listens, each with the way to its element
 // and its address, "" if it does not.
 func others() []other {
-	at := func(tags ...string) (path []step) {
+	at := func(tags ...string) (path []tree.Step) {
 		for _, t := range tags {
-			path = append(path, step{tag: t})
+			path = append(path, tree.Step{Tag: t})
 		}
 		return path
 	}
 	return []other{
-		{at("admin", "metrics"), func(c *Config) string { return c.Admin.Metrics }},
-		{at("admin", "web"), func(c *Config) string { return c.Admin.Web.served() }},
-		{at("admin", "ssh"), func(c *Config) string { return c.Admin.SSH.served() }},
-		{at("admin", "socket"), func(c *Config) string {
+		{at("admin", "metrics"), func(c *config.Config) string { return c.Admin.Metrics }},
+		{at("admin", "web"), func(c *config.Config) string { return served(c.Admin.Web) }},
+		{at("admin", "ssh"), func(c *config.Config) string { return served(c.Admin.SSH) }},
+		{at("admin", "socket"), func(c *config.Config) string {
 			if c.Admin.Socket == nil {
 				return ""
 			}
 			return unixAddress(c.Admin.Socket.Path)
 		}},
-		{at("control"), func(c *Config) string { return unixAddress(c.Control.Socket) }},
+		{at("control"), func(c *config.Config) string { return unixAddress(c.Control.Socket) }},
 	}
 }
 
 type other struct {
-	path    []step
-	address func(*Config) string
+	path    []tree.Step
+	address func(*config.Config) string
 }
 
 // unixAddress returns a path as an address to listen on, "" for one that is
@@ -147,7 +150,7 @@ func unixAddress(path string) string {
 }
 
 // otherClaims fills in which addresses edits of others take and give up.
-func otherClaims(list []claim, old, new *Config) {
+func otherClaims(list []claim, old, new *config.Config) {
 	for _, o := range others() {
 		from, to := o.address(old), o.address(new)
 		if from == to {
@@ -169,7 +172,7 @@ func otherClaims(list []claim, old, new *Config) {
 }
 
 // served returns the address that is listened on, "" if none is.
-func (a *AdminListen) served() string {
+func served(a *config.AdminListen) string {
 	if a == nil || !a.Enable {
 		return ""
 	}
@@ -177,11 +180,11 @@ func (a *AdminListen) served() string {
 }
 
 // touches tells whether an edit is about an element.
-func (e Edit) touches(path ...step) bool {
+func (e Edit) touches(path ...tree.Step) bool {
 	for _, o := range e.ops {
 		at := slices.Clone(o.path)
 		for _, k := range o.kids {
-			at = append(at, k.step())
+			at = append(at, k.Step())
 			break
 		}
 		for _, s := range o.gone {
@@ -203,7 +206,7 @@ func (d *differ) inTurn(list []claim) {
 		}
 		return
 	}
-	used := newAddresses(d.old)
+	used := listened(d.old)
 	listeners := map[string]int{}
 	for _, s := range d.old.Services {
 		listeners[s.Name] = len(s.Listen)
@@ -224,18 +227,18 @@ func (d *differ) inTurn(list []claim) {
 				possible = listeners[c.service] > 0
 			}
 			for _, address := range c.gives {
-				used.remove(address)
+				used.Remove(address)
 			}
-			possible = possible && !slices.ContainsFunc(c.takes, used.overlaps)
+			possible = possible && !slices.ContainsFunc(c.takes, used.Overlaps)
 			if !possible {
 				for _, address := range c.gives {
-					used.add(address)
+					used.Add(address)
 				}
 				waiting = append(waiting, c)
 				continue
 			}
 			for _, address := range c.takes {
-				used.add(address)
+				used.Add(address)
 			}
 			switch {
 			case c.gone:
@@ -276,11 +279,11 @@ func (d *differ) inTurn(list []claim) {
 type byVerbs struct {
 	services  int
 	listeners map[string]int // of each service
-	kept      addresses      // that a note gives up
+	kept      address.Set    // that a note gives up
 }
 
-func newByVerbs(c *Config) *byVerbs {
-	v := &byVerbs{services: len(c.Services), listeners: map[string]int{}, kept: addresses{}}
+func newByVerbs(c *config.Config) *byVerbs {
+	v := &byVerbs{services: len(c.Services), listeners: map[string]int{}, kept: address.Set{}}
 	for _, s := range c.Services {
 		v.listeners[s.Name] = len(s.Listen)
 	}
@@ -292,7 +295,7 @@ func newByVerbs(c *Config) *byVerbs {
 func (v *byVerbs) take(c claim) Edit {
 	e := c.edit
 	if e.live {
-		waits := slices.ContainsFunc(c.takes, v.kept.overlaps)
+		waits := slices.ContainsFunc(c.takes, v.kept.Overlaps)
 		switch {
 		case c.gone:
 			waits = v.services == 1
@@ -308,7 +311,7 @@ func (v *byVerbs) take(c claim) Edit {
 	}
 	if !e.live {
 		for _, address := range c.gives {
-			v.kept.add(address)
+			v.kept.Add(address)
 		}
 		return e
 	}
@@ -325,51 +328,18 @@ func (v *byVerbs) take(c claim) Edit {
 	return e
 }
 
-// addresses is a set of addresses that are listened on, by port.
-type addresses map[string][]string
-
-func newAddresses(c *Config) addresses {
-	used := addresses{}
+// listened returns the addresses that a model listens on.
+func listened(c *config.Config) address.Set {
+	used := address.Set{}
 	for _, s := range c.Services {
 		for _, l := range s.Listen {
-			used.add(l.Address)
+			used.Add(l.Address)
 		}
 	}
 	for _, o := range others() {
 		if a := o.address(c); a != "" {
-			used.add(a)
+			used.Add(a)
 		}
 	}
 	return used
-}
-
-func (u addresses) add(address string) {
-	host, port := splitListen(address)
-	u[port] = append(u[port], host)
-}
-
-func (u addresses) remove(address string) {
-	host, port := splitListen(address)
-	if i := slices.Index(u[port], host); i >= 0 {
-		u[port] = slices.Delete(u[port], i, i+1)
-	}
-}
-
-// overlaps tells whether an address cannot be listened on beside the others,
-// by the rules of listenTable.
-func (u addresses) overlaps(address string) bool {
-	host, port := splitListen(address)
-	if port == "0" {
-		return false
-	}
-	is4 := func(h string) bool { return !strings.Contains(h, ":") }
-	for _, other := range u[port] {
-		switch {
-		case other == host, other == "", host == "":
-			return true
-		case other == "0.0.0.0" && is4(host), host == "0.0.0.0" && is4(other):
-			return true
-		}
-	}
-	return false
 }

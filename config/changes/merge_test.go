@@ -1,4 +1,4 @@
-package config
+package changes
 
 import (
 	"fmt"
@@ -6,6 +6,9 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/internal/models"
 )
 
 // Merging any three models gives one without errors, or says why not. What one
@@ -14,7 +17,7 @@ import (
 func TestMergeOfAny(t *testing.T) {
 	merged := 0
 	rapid.Check(t, func(t *rapid.T) {
-		base, file, running := drawModel(t, "base"), drawModel(t, "file"), drawModel(t, "running")
+		base, file, running := models.Draw(t, "base"), models.Draw(t, "file"), models.Draw(t, "running")
 		switch rapid.IntRange(0, 3).Draw(t, "case") {
 		case 0:
 			file = base
@@ -31,9 +34,9 @@ func TestMergeOfAny(t *testing.T) {
 		if err := m.Config.Check("merged").Err(); err != nil {
 			t.Fatal(err)
 		}
-		same := func(a, b *Config) {
+		same := func(a, b *config.Config) {
 			t.Helper()
-			if diff := gocmp.Diff(a, b, sameMeaning); diff != "" {
+			if diff := gocmp.Diff(a, b, models.SameMeaning); diff != "" {
 				t.Fatal(diff)
 			}
 		}
@@ -83,8 +86,8 @@ func must[T any](v T, err error) func(t rapid.TB) T {
 	}
 }
 
-func hostsByPath(c *Config) map[[3]string]*Host {
-	all := map[[3]string]*Host{}
+func hostsByPath(c *config.Config) map[[3]string]*config.Host {
+	all := map[[3]string]*config.Host{}
 	for _, s := range c.Services {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
@@ -134,13 +137,13 @@ func TestMergeExamples(t *testing.T) {
 			test.file = `<service name="api"><listen ip=":81"/></service>` + b
 			test.kept, test.lost = "[]", "[addListen web 127.0.0.1:81]"
 		}
-		doc := func(s string) *Config { return parse(t, "<config>"+s+"</config>") }
+		doc := func(s string) *config.Config { return models.MustParse(t, "<config>"+s+"</config>") }
 		m, err := Merge(doc(b), doc(test.file), doc(test.running))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if diff := gocmp.Diff(doc(test.want), m.Config, sameMeaning); diff != "" {
+		if diff := gocmp.Diff(doc(test.want), m.Config, models.SameMeaning); diff != "" {
 			t.Errorf("%s:\n%s", name, diff)
 		}
 		if kept, lost := fmt.Sprint(m.Kept), fmt.Sprint(m.Lost); kept != test.kept || lost != test.lost {
@@ -148,9 +151,9 @@ func TestMergeExamples(t *testing.T) {
 		}
 	}
 	// Neither side is wrong, and the two together are.
-	m, err := Merge(parse(t, `<config><service name="web"><listen ip=":80"/></service></config>`),
-		parse(t, "<config><service name=\"web\"><listen ip=\":80\"/></service>\n<admin><metrics listen=\":81\"/></admin></config>"),
-		parse(t, `<config><service name="web"><listen ip=":80"/><listen ip=":81"/></service></config>`))
+	m, err := Merge(models.MustParse(t, `<config><service name="web"><listen ip=":80"/></service></config>`),
+		models.MustParse(t, "<config><service name=\"web\"><listen ip=\":80\"/></service>\n<admin><metrics listen=\":81\"/></admin></config>"),
+		models.MustParse(t, `<config><service name="web"><listen ip=":80"/><listen ip=":81"/></service></config>`))
 	if err == nil {
 		t.Errorf("merged to %+v", m)
 	}

@@ -1,4 +1,7 @@
-package config
+// Package document has a configuration as the text of a file. [Open] reads it and
+// [File.Save] makes it say what runs: what has not changed stays as people wrote
+// it, with comments, order and layout.
+package document
 
 import (
 	"bytes"
@@ -15,36 +18,61 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/txlb/txlb/config"
 )
 
-// Document is a configuration file as it was last read or written. It does not
+// File is a configuration file as it was last read or written. It does not
 // change; Save returns another one.
-type Document struct {
+type File struct {
 	Path   string
-	Config *Config // what it says
+	Config *config.Config // what it says
 	data   []byte
 }
 
 // ErrEdited is why a file is not overwritten that somebody else has changed.
 var ErrEdited = errors.New("has been changed by hand since it was read; reload it first, or discard the run-time changes")
 
-// ReadDocument is ReadFile for a file that may be saved later. The document is
-// nil if there are errors among the problems.
-func ReadDocument(path string) (*Document, Problems) {
+// Open reads and checks a file. There is no File if there are errors among the
+// problems.
+func Open(path string) (*File, config.Problems) {
 	data, err := readBounded(path)
 	if err != nil {
-		return nil, Problems{{File: path, Text: err.Error()}}
+		return nil, config.Problems{{File: path, Text: err.Error()}}
 	}
-	c, problems := Parse(path, data)
+	c, problems := config.Parse(path, data)
 	if c == nil {
 		return nil, problems
 	}
-	return &Document{Path: path, Config: c, data: data}, problems
+	return &File{Path: path, Config: c, data: data}, problems
+}
+
+// readBounded reads a file, or so much of it that Parse says that it is too
+// large.
+func readBounded(path string) ([]byte, error) {
+	// Asked before it is opened: opening a named pipe would wait for a writer.
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("is not a regular file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
+			return nil, fmt.Errorf("cannot be read: %w", pathErr.Err)
+		}
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, config.MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	return data, nil
 }
 
 // Text returns the document as it was read or written, in UTF-8 whatever its
 // encoding. It may contain password hashes.
-func (d *Document) Text() string {
+func (d *File) Text() string {
 	if utf8.Valid(d.data) {
 		return string(d.data)
 	}
@@ -59,7 +87,7 @@ func (d *Document) Text() string {
 // difference it writes nothing. The file is the old or the new one at every
 // moment, whole, whatever ends the process or the machine: the new one is
 // written beside it, brought to the disk, and takes its name. Mode and owner
-// stay, and a symbolic link keeps pointing at it. See Rewrite for what stays of
+// stay, and a symbolic link keeps pointing at it. See rewrite for what stays of
 // the text.
 //
 // The old file is kept beside as FILE-YYYYmmddHHMMSS (with -1, -2 behind within
@@ -68,7 +96,7 @@ func (d *Document) Text() string {
 // The error is ErrEdited if the file is not as it was read, or tells what the
 // system did not allow; then the file is as it was. An error with a document
 // tells that the file is written and what went wrong afterwards.
-func (d *Document) Save(c *Config, backups int) (*Document, error) {
+func (d *File) Save(c *config.Config, backups int) (*File, error) {
 	target, err := filepath.EvalSymlinks(d.Path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Path, cause(err))
@@ -76,7 +104,7 @@ func (d *Document) Save(c *Config, backups int) (*Document, error) {
 	if err := d.unedited(target); err != nil {
 		return nil, err
 	}
-	data, err := Rewrite(d.data, c)
+	data, err := rewrite(d.data, c)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Path, err)
 	}
@@ -91,7 +119,7 @@ func (d *Document) Save(c *Config, backups int) (*Document, error) {
 	if err := writeBeside(fresh, data, info); err != nil {
 		return nil, fmt.Errorf("%s cannot be written: %w; nothing has changed", d.Path, err)
 	}
-	undo := func(err error) (*Document, error) {
+	undo := func(err error) (*File, error) {
 		_ = os.Remove(fresh)
 		return nil, err
 	}
@@ -106,11 +134,11 @@ func (d *Document) Save(c *Config, backups int) (*Document, error) {
 	if err := os.Rename(fresh, target); err != nil {
 		return undo(fmt.Errorf("%s cannot be replaced: %w; nothing has changed", d.Path, cause(err)))
 	}
-	saved, problems := Parse(d.Path, data)
-	if saved == nil { // which Rewrite has looked at
+	saved, problems := config.Parse(d.Path, data)
+	if saved == nil { // which rewrite has looked at
 		return nil, problems
 	}
-	next := &Document{Path: d.Path, Config: saved, data: data}
+	next := &File{Path: d.Path, Config: saved, data: data}
 	if err := syncFolder(filepath.Dir(target)); err != nil {
 		return next, fmt.Errorf("%s is written, but may be lost if the machine stops now: %w", d.Path, cause(err))
 	}
@@ -118,7 +146,7 @@ func (d *Document) Save(c *Config, backups int) (*Document, error) {
 }
 
 // unedited fails if the file is not as it was read.
-func (d *Document) unedited(target string) error {
+func (d *File) unedited(target string) error {
 	data, err := readBounded(target)
 	if err != nil {
 		return fmt.Errorf("%s %w", d.Path, err)

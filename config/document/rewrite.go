@@ -1,26 +1,30 @@
-package config
+package document
 
 import (
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
+	"github.com/txlb/txlb/config/internal/tree"
 )
 
-// Rewrite returns the document changed so that it says what c does. What c has
+// rewrite returns the document changed so that it says what c does. What c has
 // not changed stays as it was written: tags, comments, notes, order, encoding,
 // line ends. Of a tag that changes, only the attributes that do. An element
 // that goes takes its line along, one that comes follows those of its kind.
 //
 // The document must be one that Parse accepts, and c free of errors. The bytes
-// that Rewrite returns give c when they are read, but for the order of what
+// that rewrite returns give c when they are read, but for the order of what
 // has a name; that is looked at before they are returned.
-func Rewrite(document []byte, c *Config) ([]byte, error) {
-	was, problems := Parse("document", document)
+func rewrite(document []byte, c *config.Config) ([]byte, error) {
+	was, problems := config.Parse("document", document)
 	if was == nil {
 		return nil, problems
 	}
-	if len(Diff(was, c)) == 0 {
+	if len(changes.Diff(was, c)) == 0 {
 		return document, nil
 	}
 	s, err := readSource(document)
@@ -28,13 +32,13 @@ func Rewrite(document []byte, c *Config) ([]byte, error) {
 		return nil, err
 	}
 	w := &rewriter{source: s, indent: s.indent()}
-	w.root(s.root(), was.fullTree(), c.fullTree())
+	w.root(s.root(), was.Tree(), c.Tree())
 	out := s.bytes()
-	again, problems := Parse("the document to be written", out)
+	again, problems := config.Parse("the document to be written", out)
 	if again == nil {
 		return nil, problems
 	}
-	if wrong := Diff(again, c); len(wrong) > 0 {
+	if wrong := changes.Diff(again, c); len(wrong) > 0 {
 		return nil, fmt.Errorf("the document to be written would not say what runs: %v", wrong)
 	}
 	return out, nil
@@ -59,13 +63,13 @@ type rewriter struct {
 	indent string
 }
 
-func (w *rewriter) root(p *part, a, b *node) {
-	if a.tag != b.tag {
-		p.open = "<" + b.tag + strings.TrimPrefix(p.open, "<"+p.tag)
+func (w *rewriter) root(p *part, a, b *tree.Node) {
+	if a.Tag != b.Tag {
+		p.open = "<" + b.Tag + strings.TrimPrefix(p.open, "<"+p.tag)
 		if p.close != "" {
-			p.close = "</" + b.tag + ">"
+			p.close = "</" + b.Tag + ">"
 		}
-		p.tag = b.tag
+		p.tag = b.Tag
 	}
 	w.oldForms(p, a, b)
 	w.kids(p, a, b, "")
@@ -73,18 +77,18 @@ func (w *rewriter) root(p *part, a, b *node) {
 
 // oldForms replaces what the ancestors wrote where it stands in the way of a
 // change, by what says the same.
-func (w *rewriter) oldForms(root *part, a, b *node) {
-	web := []step{{tag: "admin"}, {tag: "web"}}
-	if admin := root.first("admin"); admin != nil && !a.at(web).same(b.at(web)) {
+func (w *rewriter) oldForms(root *part, a, b *tree.Node) {
+	web := []tree.Step{{Tag: "admin"}, {Tag: "web"}}
+	if admin := root.first("admin"); admin != nil && !a.At(web).Same(b.At(web)) {
 		if _, there := admin.get("listen"); there {
 			for _, name := range []string{"listen", "secure", "refresh"} {
 				admin.unset(name)
 			}
-			a.kid(web[0]).drop(web[1])
+			a.Kid(web[0]).Drop(web[1])
 		}
 	}
-	check := []step{{tag: "manager"}, {tag: "hostCheck"}}
-	if a.at(check).same(b.at(check)) {
+	check := []tree.Step{{Tag: "manager"}, {Tag: "hostCheck"}}
+	if a.At(check).Same(b.At(check)) {
 		return
 	}
 	manager := root.first("manager")
@@ -99,67 +103,59 @@ func (w *rewriter) oldForms(root *part, a, b *node) {
 	}
 	if said {
 		// What is left in the document may say something else by now.
-		a.at(check).remove("interval")
+		a.At(check).Remove("interval")
 	}
-}
-
-// at returns a descendant, nil without one.
-func (n *node) at(path []step) *node {
-	for _, s := range path {
-		n = n.kid(s)
-	}
-	return n
 }
 
 // element brings the change from a to b into the element that says a.
-func (w *rewriter) element(p *part, a, b *node, margin string) {
-	if a.same(b) {
+func (w *rewriter) element(p *part, a, b *tree.Node, margin string) {
+	if a.Same(b) {
 		return
 	}
-	if everThere[b.tag] || keys[b.tag] != "" {
-		for _, name := range attrChanges(a, b) {
-			if b.tag == "service" && name == "enable" || name == keys[b.tag] {
+	if tree.EverThere(b.Tag) || tree.KeyOf(b.Tag) != "" {
+		for _, name := range tree.Changed(a, b) {
+			if b.Tag == "service" && name == "enable" || name == tree.KeyOf(b.Tag) {
 				continue
 			}
-			if value, there := b.lookup(name); there {
+			if value, there := b.Lookup(name); there {
 				w.set(p, name, value)
 			} else {
 				p.unset(name)
 			}
 		}
-	} else if len(attrChanges(a, b)) > 0 {
+	} else if len(tree.Changed(a, b)) > 0 {
 		// Its attributes may have defaults that depend on each other.
-		for _, at := range a.attrs {
-			if _, there := b.lookup(at.name); !there {
-				p.unset(at.name)
+		for _, at := range a.Attrs {
+			if _, there := b.Lookup(at.Name); !there {
+				p.unset(at.Name)
 			}
 		}
-		for _, at := range b.attrs {
-			w.set(p, at.name, at.value)
+		for _, at := range b.Attrs {
+			w.set(p, at.Name, at.Value)
 		}
 	}
-	if a.text != b.text {
-		p.items = []item{{text: w.escape(b.text)}}
+	if a.Text != b.Text {
+		p.items = []item{{text: w.escape(b.Text)}}
 	}
 	w.kids(p, a, b, margin)
-	if b.tag == "service" {
+	if b.Tag == "service" {
 		w.enable(p, b)
 	}
 }
 
 // kids brings the changes within an element into it.
-func (w *rewriter) kids(p *part, a, b *node, margin string) {
+func (w *rewriter) kids(p *part, a, b *tree.Node, margin string) {
 	named := p.named()
-	aList, o1 := a.list()
-	bList, o2 := b.list()
+	aList, o1 := a.List()
+	bList, o2 := b.List()
 	ordered := o1 || o2
-	if ordered && !slices.EqualFunc(aList, bList, (*node).same) {
+	if ordered && !slices.EqualFunc(aList, bList, (*tree.Node).Same) {
 		tags := map[string]bool{}
 		for _, k := range append(aList, bList...) {
-			tags[k.tag] = true
+			tags[k.Tag] = true
 		}
 		for _, e := range p.parts() {
-			if tags[e.tag] && keys[e.tag] == "" {
+			if tags[e.tag] && tree.KeyOf(e.tag) == "" {
 				p.cut(e)
 			}
 		}
@@ -167,30 +163,30 @@ func (w *rewriter) kids(p *part, a, b *node, margin string) {
 			w.insert(p, k, margin, w.indent)
 		}
 	}
-	for _, k := range a.kids {
-		if ordered && keys[k.tag] == "" || b.kid(k.step()) != nil {
+	for _, k := range a.Kids {
+		if ordered && tree.KeyOf(k.Tag) == "" || b.Kid(k.Step()) != nil {
 			continue
 		}
-		e := named[k.step()]
+		e := named[k.Step()]
 		switch {
 		case e == nil:
-		case everThere[k.tag]:
-			w.element(e, k, &node{tag: k.tag}, p.marginOf(e))
+		case tree.EverThere(k.Tag):
+			w.element(e, k, &tree.Node{Tag: k.Tag}, p.marginOf(e))
 		default:
 			p.cut(e)
 		}
 	}
-	for _, k := range b.kids {
-		if ordered && keys[k.tag] == "" {
+	for _, k := range b.Kids {
+		if ordered && tree.KeyOf(k.Tag) == "" {
 			continue
 		}
-		was := a.kid(k.step())
-		if was.same(k) {
+		was := a.Kid(k.Step())
+		if was.Same(k) {
 			continue
 		}
-		e := named[k.step()]
-		if was == nil && everThere[k.tag] {
-			was = &node{tag: k.tag}
+		e := named[k.Step()]
+		if was == nil && tree.EverThere(k.Tag) {
+			was = &tree.Node{Tag: k.Tag}
 		}
 		if e == nil || was == nil {
 			w.insert(p, w.written(k), margin, w.indent)
@@ -217,14 +213,14 @@ func (p *part) marginOf(e *part) string {
 }
 
 // named finds the elements within p by how a model's tree calls them.
-func (p *part) named() map[step]*part {
-	found := map[step]*part{}
-	hosts, seen := 0, map[step]int{}
+func (p *part) named() map[tree.Step]*part {
+	found := map[tree.Step]*part{}
+	hosts, seen := 0, map[tree.Step]int{}
 	for _, e := range p.parts() {
-		attr := keys[e.tag]
+		attr := tree.KeyOf(e.tag)
 		if attr == "" {
-			if found[step{tag: e.tag}] == nil {
-				found[step{tag: e.tag}] = e
+			if found[tree.Step{Tag: e.tag}] == nil {
+				found[tree.Step{Tag: e.tag}] = e
 			}
 			continue
 		}
@@ -235,9 +231,9 @@ func (p *part) named() map[step]*part {
 			}
 			hosts++
 		}
-		s := step{e.tag, e.key}
+		s := tree.Step{Tag: e.tag, Key: e.key}
 		if seen[s]++; seen[s] > 1 && e.tag == "listen" {
-			s.key += "\x00" + strconv.Itoa(seen[s])
+			s.Key += "\x00" + strconv.Itoa(seen[s])
 		}
 		found[s] = e
 	}
@@ -246,14 +242,14 @@ func (p *part) named() map[step]*part {
 
 // written is a node as a document says it: groups tell whether they are
 // enabled.
-func (w *rewriter) written(n *node) *node {
-	if n.tag != "service" {
+func (w *rewriter) written(n *tree.Node) *tree.Node {
+	if n.Tag != "service" {
 		return n
 	}
-	m := n.clone()
-	for _, g := range m.of("group") {
-		if g.key == m.get("enable") {
-			g.set("enable", "true")
+	m := n.Clone()
+	for _, g := range m.Of("group") {
+		if g.Key == m.Get("enable") {
+			g.Set("enable", "true")
 		}
 	}
 	return m
@@ -261,8 +257,8 @@ func (w *rewriter) written(n *node) *node {
 
 // enable makes a service say which group is enabled, in the way in which it
 // says it already.
-func (w *rewriter) enable(p *part, b *node) {
-	want := b.get("enable")
+func (w *rewriter) enable(p *part, b *tree.Node) {
+	want := b.Get("enable")
 	var said []*part // <enable>
 	var groups []*part
 	for _, e := range p.parts() {
@@ -283,7 +279,7 @@ func (w *rewriter) enable(p *part, b *node) {
 	for _, g := range groups {
 		name, _ := g.get("name")
 		value, there := g.get("enable")
-		on, _ := parseBool(value)
+		on, _ := config.ParseBool(value)
 		switch {
 		case name == want && !on && (there || len(said) == 0 && len(groups) > 1):
 			w.set(g, "enable", "true")
