@@ -113,7 +113,7 @@ func TestNewElements(t *testing.T) {
 		</group>
 	</service>
 	<admin><metrics listen="localhost:9107"/><socket path="/run/txlb/admin.sock" mode="660" group="adm"/>
-		<web certificate="/c" key="/k" readyz="any"/><ssh hostKey="/h"/>
+		<web certificate="/c" key="/k" readyz="any" names="Ops.example. lb" trustedProxies="10.0.0.0/8 ::ffff:192.0.2.1 2001:db8::/32"/><ssh hostKey="/h"/>
 		<user name="ann"><key>`+edKey+`</key><note>spare</note><key>
 			`+strings.ReplaceAll(ecKey, " ", "\n\t")+`<!-- her token --> <![CDATA[at < work]]> </key></user></admin>
 	<control socket="run/control"/>
@@ -126,7 +126,8 @@ func TestNewElements(t *testing.T) {
 	want.Logging = Logging{"", "debug", "json", "/a"}
 	want.DNS.Servers = []string{"10.0.0.1", "[::1]:5353", "fe80::1%eth0", "[::2]"}
 	want.Admin = Admin{
-		Web: &AdminListen{Listen: "localhost:7000", Enable: true, Secure: true, Refresh: 10 * time.Second, Certificate: "/c", Key: "/k", Readyz: "any"},
+		Web: &AdminListen{Listen: "localhost:7000", Enable: true, Secure: true, Refresh: 10 * time.Second, Certificate: "/c", Key: "/k", Readyz: "any",
+			Names: []string{"ops.example", "lb"}, TrustedProxies: []string{"10.0.0.0/8", "192.0.2.1", "2001:db8::/32"}},
 		SSH: &AdminListen{Listen: "localhost:2222", Enable: true, HostKey: "/h"}, Socket: &Socket{Path: "/run/txlb/admin.sock", Mode: 0o660, Group: "adm"},
 		Metrics: "localhost:9107", Targets: "tcp", Users: []*User{{Name: "ann", Access: "readonly", Keys: []string{edKey, ecKey + " at < work"}}},
 	}
@@ -286,6 +287,8 @@ func TestCheckedModelsSurvive(t *testing.T) {
 			c.Admin.Metrics = word("", "localhost:9107").Draw(t, "metrics")
 			c.Admin.Web = &AdminListen{Listen: word("localhost:7000", "*:1").Draw(t, "web"), Enable: true, Secure: rapid.Bool().Draw(t, "secure"), Refresh: duration.Draw(t, "refresh"), Certificate: word("", "/c").Draw(t, "certificate")}
 			c.Admin.Web.Readyz = word("", "any", "all").Draw(t, "readyz")
+			c.Admin.Web.Names = rapid.SampledFrom([][]string{nil, {"ops.example"}, {"a", "b"}}).Draw(t, "names")
+			c.Admin.Web.TrustedProxies = rapid.SampledFrom([][]string{nil, {"10.0.0.0/8", "192.0.2.1"}}).Draw(t, "proxies")
 			c.Admin.Web.Key = rapid.SampledFrom([]string{c.Admin.Web.Certificate, c.Admin.Web.Certificate, "/k"}).Draw(t, "key")
 			c.Admin.SSH = &AdminListen{HostKey: word("", "/h").Draw(t, "hostKey")}
 			c.Admin.Socket = &Socket{Path: word("/s", "/s t").Draw(t, "path"), Mode: fs.FileMode(number(0o600, 0o660).Draw(t, "mode")), Group: word("", "adm").Draw(t, "group")}

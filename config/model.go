@@ -152,7 +152,12 @@ type AdminListen struct {
 	// Readyz is when /readyz says 503, web only: while any or all services have no
 	// usable host, or while draining alone ("", written as process).
 	Readyz string
-	Pos    Pos
+	// Names are host names that the page may be called by, beside its own, in lower
+	// case, and TrustedProxies the addresses and networks whose X-Forwarded headers
+	// count; web only.
+	Names          []string
+	TrustedProxies []string
+	Pos            Pos
 }
 
 // Socket is <socket>: who may open it may do everything.
@@ -267,8 +272,8 @@ func (c *Config) Clone() *Config {
 	d := *c
 	d.Services = cloneAll(c.Services, (*Service).clone)
 	d.DNS.Servers = slices.Clone(c.DNS.Servers)
-	d.Admin.Web = clone(c.Admin.Web)
-	d.Admin.SSH = clone(c.Admin.SSH)
+	d.Admin.Web = c.Admin.Web.clone()
+	d.Admin.SSH = c.Admin.SSH.clone()
 	d.Admin.Socket = clone(c.Admin.Socket)
 	d.Admin.Users = cloneAll(c.Admin.Users, func(u *User) *User {
 		v := *u
@@ -276,6 +281,14 @@ func (c *Config) Clone() *Config {
 		return &v
 	})
 	return &d
+}
+
+func (a *AdminListen) clone() *AdminListen {
+	b := clone(a)
+	if b != nil {
+		b.Names, b.TrustedProxies = slices.Clone(b.Names), slices.Clone(b.TrustedProxies)
+	}
+	return b
 }
 
 func (s *Service) clone() *Service {

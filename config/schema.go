@@ -394,6 +394,12 @@ var fieldList = values[[]string]{
 	format: func(list []string) string { return strings.Join(list, " ") },
 }
 
+// hostNames are the names of hosts with spaces between them.
+var hostNames = values[[]string]{kind: TypeOther, parse: parseHostNames, format: fieldList.format}
+
+// proxies are the networks of those whose word counts for that of others.
+var proxies = values[[]string]{kind: TypeOther, parse: parseProxies, format: fieldList.format}
+
 // bytesAsText is bytes with escapes for those that do not show.
 var bytesAsText = values[string]{
 	kind: TypeText, parse: unescape, format: escape,
@@ -616,6 +622,11 @@ var schema = table(
 		row("key", func(a *AdminListen) *string { return &a.Key }, filePath, "", "see `certificate`"),
 		row("readyz", func(a *AdminListen) *string { return &a.Readyz }, or("process", word("any", "all")), "",
 			"when `/readyz` says 503: `process`: while draining; `any`, `all`: also while any or all services have no usable host"),
+		row("names", func(a *AdminListen) *[]string { return &a.Names }, hostNames, nil,
+			"host names that the page may be called by, beside its own, separated by spaces: `ops.example`"),
+		row("trustedProxies", func(a *AdminListen) *[]string { return &a.TrustedProxies }, proxies, nil,
+			"addresses and networks of reverse proxies, separated by spaces: their `X-Forwarded-For`, `-Host` and `-Prefix` count, see "+
+				"[Behind a reverse proxy](operations.md#behind-a-reverse-proxy)"),
 	),
 	of("ssh",
 		row("listen", func(a *AdminListen) *string { return &a.Listen }, adminAddress, "localhost:2222",

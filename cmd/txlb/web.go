@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -73,6 +74,8 @@ func (p parts) webSurface() surface {
 					w := current().Admin.Web
 					return w.Certificate, w.Key
 				},
+				Names:    func() []string { return current().Admin.Web.Names },
+				Proxies:  func() []netip.Prefix { return current().Admin.Web.Proxies() },
 				MaxConns: pageFiles(p.status.FDLimit), Log: p.log,
 			})
 			if err != nil {

@@ -102,6 +102,20 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 		_, body, err := visit("127.0.0.1", "http", p.pageOf(1), "/")
 		return err == nil && strings.Contains(body, `content="7`)
 	})
+	// Neither are names and proxies.
+	p.reload(path, doc(`<web listen="127.0.0.1:0" secure="false" refresh="7" names="ops.example" trustedProxies="127.0.0.1"/>`))
+	eventually(t, "a proxy is believed", func() bool {
+		q, _ := http.NewRequest("GET", "http://"+p.pageOf(1)+"/api/v1/openapi.json", nil)
+		q.Header = http.Header{"X-Forwarded-Host": {"ops.example"}, "X-Forwarded-Prefix": {"/lb"}}
+		q.SetBasicAuth("boss", "wonder")
+		a, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}).Do(q)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = a.Body.Close() }()
+		body, err := io.ReadAll(a.Body)
+		return err == nil && a.StatusCode == http.StatusOK && strings.Contains(string(body), `"url": "/lb"`)
+	})
 	// Neither are certificates, and wrong ones are refused.
 	p.reload(path, doc(`<web listen="127.0.0.1:0"/>`))
 	secure := p.pageOf(2)

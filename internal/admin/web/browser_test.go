@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package web
 
@@ -295,7 +295,7 @@ func TestBrowser(t *testing.T) {
 		run  func(*testing.T, *browser)
 	}{
 		{"operate", testOperate}, {"missed", testMissed}, {"look", testLook}, {"restart", testRestart}, {"plain", testPlain}, {"many", testMany},
-		{"phone", testPhone}, {"keyboard", testKeyboard},
+		{"phone", testPhone}, {"keyboard", testKeyboard}, {"proxy", testProxy},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, b) })
 	}
@@ -448,7 +448,7 @@ func testLook(t *testing.T, b *browser) {
 	p := b.open(t, r, "guest", "/", size(1300, 900, "light"))
 	p.says("#state", "1 of 5 hosts")
 	p.says(".who", "read only")
-	offered := "document.querySelectorAll('form[method=post], a[href^=\"/ask\"], main button').length"
+	offered := "document.querySelectorAll('form[method=post], a[href^=\"ask\"], main button').length"
 	if n := p.eval(offered); n != "0" {
 		t.Errorf("the running page offers %s things to a user who may only look", n)
 	}
@@ -657,7 +657,7 @@ func testPhone(t *testing.T, b *browser) {
 	p.says("dialog h1", evil)
 	fits("the dialog")
 	host := p.eval("document.querySelector('tbody th a').getAttribute('href')")
-	for _, path := range []string{host, "/events", "/sessions", "/configs", "/manage?service=web", "/ask?verb=rollback"} {
+	for _, path := range []string{"/" + host, "/events", "/sessions", "/configs", "/manage?service=web", "/ask?verb=rollback"} {
 		p.run(chromedp.Navigate(r.url + path))
 		p.until("the page", "document.documentElement.classList.contains('js')")
 		fits(path)

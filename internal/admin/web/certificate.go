@@ -24,6 +24,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/txlb/txlb/config"
 )
 
 const (
@@ -297,23 +299,10 @@ func names(listen string) []string {
 	for _, name := range []string{host, machine} {
 		ip := net.ParseIP(name)
 		switch {
-		case ip != nil && ip.IsUnspecified(), ip == nil && !isDNSName(name):
+		case ip != nil && ip.IsUnspecified(), ip == nil && !config.IsDNSName(name):
 		case !slices.Contains(all, strings.ToLower(name)):
 			all = append(all, strings.ToLower(name))
 		}
 	}
 	return all
-}
-
-// isDNSName tells whether a name can be that of a host.
-func isDNSName(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			return false
-		}
-	}
-	return true
 }

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/config"
 )
 
 // shown returns the certificate that the server shows.
@@ -43,7 +45,7 @@ func TestOwnCertificateIsMadeAndKept(t *testing.T) {
 	}
 	machine, _ := os.Hostname()
 	for _, name := range []string{"localhost", "127.0.0.1", "::1", "lb.example", machine} {
-		if isDNSName(machine) && cert.VerifyHostname(name) != nil {
+		if config.IsDNSName(machine) && cert.VerifyHostname(name) != nil {
 			t.Errorf("it is not for %s: %v", name, cert.VerifyHostname(name))
 		}
 	}

@@ -45,7 +45,8 @@ func (f *flashes) put(user string, m *page.Message, secure bool) string {
 	id := rand.Text()
 	f.all[id] = flash{user, m, now.Add(flashLife)}
 	return (&http.Cookie{
-		Name: flashCookie, Value: id, Path: "/", MaxAge: int(flashLife.Seconds()), HttpOnly: true, Secure: secure, SameSite: http.SameSiteStrictMode,
+		// Without Path it is for the folder that the browser has posted to.
+		Name: flashCookie, Value: id, MaxAge: int(flashLife.Seconds()), HttpOnly: true, Secure: secure, SameSite: http.SameSiteStrictMode,
 	}).String()
 }
 

@@ -280,6 +280,7 @@ func (s *server) serveEvents(rw http.ResponseWriter, q *request) error {
 	}
 	defer s.live.leave(w)
 	rw.Header().Set("Content-Type", "text/event-stream")
+	rw.Header().Set("X-Accel-Buffering", "no") // nginx would wait for more
 	if q.Method == http.MethodHead {
 		rw.WriteHeader(http.StatusOK)
 		return nil

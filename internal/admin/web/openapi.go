@@ -1,8 +1,10 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -18,7 +20,7 @@ type object = map[string]any
 
 // describe makes the OpenAPI document of the routes below /api/v1 and of
 // /metrics, /healthz and /readyz.
-func describe(version string, routes []route) ([]byte, error) {
+func describe(version string, routes []route) object {
 	schemas := schemas{"Problem": nil}
 	schemas["Problem"] = schemas.of(reflect.TypeFor[Problem]())
 	paths := object{}
@@ -37,7 +39,7 @@ func describe(version string, routes []route) ([]byte, error) {
 	if version == "" {
 		version = "unknown"
 	}
-	return json.MarshalIndent(object{
+	return object{
 		"openapi": "3.1.0",
 		"info": object{
 			"title": "txlb admin API", "version": version,
@@ -48,11 +50,15 @@ func describe(version string, routes []route) ([]byte, error) {
 		"security":   []any{object{"basic": []any{}}},
 		"paths":      paths,
 		"components": object{"schemas": schemas, "securitySchemes": object{"basic": object{"type": "http", "scheme": "basic"}}},
-	}, "", "  ")
+	}
 }
 
-func (s *server) serveOpenAPI(*request) (answer, error) {
-	return answer{kind: "application/json", body: s.openapi}, nil
+// serveOpenAPI writes the document with where the client finds the server.
+func (s *server) serveOpenAPI(q *request) (answer, error) {
+	doc := maps.Clone(s.openapi)
+	doc["servers"] = []any{object{"url": cmp.Or(q.prefix, "/")}}
+	body, err := json.MarshalIndent(doc, "", "  ")
+	return answer{kind: "application/json", body: body}, err
 }
 
 // schemas are those that the document names.

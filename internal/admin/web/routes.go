@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/admin/web/page"
@@ -40,6 +41,7 @@ type request struct {
 	// executed tells that the admin had the command, and has written down what
 	// became of it.
 	executed bool
+	prefix   string // of the path, which a proxy has taken away: "/lb", or ""
 }
 
 // answer is what is sent back.
@@ -73,11 +75,13 @@ func fail(status int, kind, format string, args ...any) *failure {
 	return &failure{status: status, kind: kind, text: fmt.Sprintf(format, args...)}
 }
 
-// ServeHTTP answers a request. It checks, in this order: the host name, the site
-// that the request comes from, the user, the path and method, and the role.
+// ServeHTTP answers a request. A trusted proxy says whose it is. Then it checks, in
+// this order: the host name, the site that the request comes from, the user, the
+// path and method, and the role.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.secure(w.Header())
 	q := &request{Request: r.WithContext(users.WithVia(r.Context(), "web"))}
+	q.prefix = s.forwarded(q.Request)
 	a, err := s.answer(w, q)
 	if err != nil {
 		a = s.failed(q, err)
@@ -237,10 +241,17 @@ func (s *server) called(hostport string) error {
 	switch {
 	case net.ParseIP(strings.SplitN(host, "%", 2)[0]) != nil, slices.Contains(s.names, host):
 		return nil
-	case s.certs != nil && isDNSName(host) && s.certs.good(host):
+	case s.certs != nil && config.IsDNSName(host) && s.certs.good(host):
 		return nil
 	}
-	known := slices.DeleteFunc(slices.Clone(s.names), func(n string) bool { return net.ParseIP(n) != nil })
+	var more []string
+	if s.opt.Names != nil {
+		more = s.opt.Names()
+	}
+	if slices.Contains(more, host) {
+		return nil
+	}
+	known := slices.DeleteFunc(append(slices.Clone(s.names), more...), func(n string) bool { return net.ParseIP(n) != nil })
 	if s.certs != nil {
 		for _, n := range s.certs.dnsNames() {
 			if !slices.Contains(known, n) {
@@ -249,7 +260,7 @@ func (s *server) called(hostport string) error {
 		}
 	}
 	return fail(http.StatusMisdirectedRequest, "host",
-		"use an address or one of %s to reach the page; to allow another name, give a certificate for it or set it in <web listen>",
+		"use an address or one of %s to reach the page; to allow another name, add it to <web names>",
 		strings.Join(known, ", "))
 }
 
@@ -301,16 +312,19 @@ func (s *server) noLogin(text string) error {
 	return f
 }
 
-// backTo returns the page that a form was on, or "/" if it is not one of ours: path
-// and query of Referer, without the message that PythonDirector put into it.
+// backTo returns the page that a form was on, or the running page if it is not one
+// of ours: the last part of the path and the query of Referer, without the message
+// that PythonDirector put into it. It is relative to the path of the verb, as all
+// pages are in one folder.
 func (s *server) backTo(q *request) string {
 	u, err := url.Parse(q.Referer())
 	if err != nil || u.Host != q.Host {
-		return "/"
+		return "./"
 	}
-	r := s.find(u.Path)[http.MethodGet]
+	path := u.Path[strings.LastIndexByte(u.Path, '/')+1:]
+	r := s.table["/"+path][http.MethodGet]
 	if r == nil || !isPage(r.path) {
-		return "/"
+		return "./"
 	}
 	query := u.Query()
 	for k := range query {
@@ -318,5 +332,5 @@ func (s *server) backTo(q *request) string {
 			query.Del(k)
 		}
 	}
-	return (&url.URL{Path: r.path, RawQuery: query.Encode()}).String()
+	return (&url.URL{Path: "./" + path, RawQuery: query.Encode()}).String()
 }

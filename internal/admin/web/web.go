@@ -8,7 +8,7 @@
 // nothing. Users are those of the running configuration, with HTTP basic
 // authentication, over TLS 1.2 or newer if Secure. A request is refused if another
 // site made the browser send it, or if its host name is not one of the server's
-// (DNS rebinding).
+// (DNS rebinding). Trusted proxies say who the client of a request is.
 //
 // /api/v1: verbs that read are at GET /api/v1/NAME (show hosts at
 // /api/v1/hosts and /api/v1/show/hosts), verbs that change at POST
@@ -40,6 +40,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -72,6 +73,10 @@ type Options struct {
 	// change; "", "" or nil: a certificate is made and kept in StateDir.
 	Files    func() (certificate, key string)
 	StateDir string
+	// Names tells what the page may be called by beside its own names, and Proxies
+	// whose X-Forwarded headers count. Both may change; nil: nothing, nobody.
+	Names    func() []string
+	Proxies  func() []netip.Prefix
 	MaxConns int // connections at once; 0: 256
 
 	Status *status.Source // required; pages are live while its Run runs
@@ -162,7 +167,7 @@ type server struct {
 	live    *live
 	atWork  chan struct{}
 	silent  silent
-	openapi []byte
+	openapi object
 	pages   *page.Pages
 }
 
@@ -195,9 +200,8 @@ func newServer(opt Options, addr net.Addr) (*server, error) {
 		}
 		s.table[r.path][r.method] = r
 	}
-	var err error
-	s.openapi, err = describe(opt.Status.Version, s.list)
-	return s, err
+	s.openapi = describe(opt.Status.Version, s.list)
+	return s, nil
 }
 
 // http returns the server with its limits.

@@ -108,11 +108,11 @@ func query(path string, list []Param) string {
 
 // asks is the address of a question about a place.
 func (at Where) asks(verb string, more ...string) string {
-	return query("/ask", append([]Param{{"verb", verb}}, at.params(more...)...))
+	return query("ask", append([]Param{{"verb", verb}}, at.params(more...)...))
 }
 
 // Manage is the address of the page about the place.
-func (at Where) Manage() string { return query("/manage", at.params()) }
+func (at Where) Manage() string { return query("manage", at.params()) }
 
 // words are those that name a place.
 func (at Where) words() (list []words.Word) {
@@ -183,12 +183,12 @@ func links(verb *admin.Verb, o *admin.Offer, s *admin.Scene) (list []link) {
 			continue
 		}
 		for _, c := range s.Choices(p) {
-			address := query("/ask", append(params[:len(params):len(params)], Param{p.Name, c}))
+			address := query("ask", append(params[:len(params):len(params)], Param{p.Name, c}))
 			list = append(list, link{text + " " + clip(short(c), 80) + "…", address, verb.Destructive, o.Note})
 		}
 		return list // no link to what has to be typed in: another page has it
 	}
-	return append(list, link{text + "…", query("/ask", params), verb.Destructive, o.Note})
+	return append(list, link{text + "…", query("ask", params), verb.Destructive, o.Note})
 }
 
 // form is what an offer is taken up with.
@@ -273,7 +273,7 @@ func label(name string) string {
 
 // manage works out what can be done with a place.
 func (v *View) manage(at Where) (*managed, error) {
-	m := &managed{Title: "txlb " + v.Version, Kind: "Global", Back: "/"}
+	m := &managed{Title: "txlb " + v.Version, Kind: "Global", Back: "./"}
 	if at != (Where{}) {
 		f, err := find(v.Reading, at)
 		if err != nil {
@@ -291,7 +291,7 @@ func (v *View) show(m *managed, at Where, f found) {
 			m.Service = &v.Services[i]
 		}
 	}
-	m.Title, m.Kind, m.Back = at.Service, "Service", "/#"+m.Service.ID
+	m.Title, m.Kind, m.Back = at.Service, "Service", "./#"+m.Service.ID
 	if f.group == nil {
 		return
 	}
@@ -300,7 +300,7 @@ func (v *View) show(m *managed, at Where, f found) {
 			m.Group = &m.Service.Groups[i]
 		}
 	}
-	m.Title, m.Kind, m.Back = at.Group, "Group of service "+short(at.Service), "/#"+m.Group.ID
+	m.Title, m.Kind, m.Back = at.Group, "Group of service "+short(at.Service), "./#"+m.Group.ID
 	if f.host == nil {
 		return
 	}
@@ -311,7 +311,7 @@ func (v *View) show(m *managed, at Where, f found) {
 		one.Counters = append(one.Counters, CounterView{c.Label, c.Help, c.Value(&f.host.Stats), c.Bytes})
 	}
 	m.Host = &one
-	m.Title, m.Kind, m.Back = at.Name, "Host of "+short(at.Service)+" / "+short(at.Group), "/#"+one.ID
+	m.Title, m.Kind, m.Back = at.Name, "Host of "+short(at.Service)+" / "+short(at.Group), "./#"+one.ID
 }
 
 func targets(h *director.Host) (list []TargetView) {
@@ -371,15 +371,15 @@ func wordsOf(params url.Values) (list []words.Word) {
 func back(verb *admin.Verb, s *admin.Scene) string {
 	switch {
 	case slices.ContainsFunc(verb.Params, func(p admin.Param) bool { return p.Kind == admin.Session }):
-		return "/sessions"
+		return "sessions"
 	case s.Host != nil:
-		return "/#" + hostID(s.Service.Config.Name, s.Group.Config.Name, s.Host.Config.Name)
+		return "./#" + hostID(s.Service.Config.Name, s.Group.Config.Name, s.Host.Config.Name)
 	case s.Group != nil:
-		return "/#" + groupID(s.Service.Config.Name, s.Group.Config.Name)
+		return "./#" + groupID(s.Service.Config.Name, s.Group.Config.Name)
 	case s.Service != nil:
-		return "/#" + serviceID(s.Service.Config.Name)
+		return "./#" + serviceID(s.Service.Config.Name)
 	}
-	return "/"
+	return "./"
 }
 
 // lastChange tells what a rollback would undo.

@@ -2,8 +2,8 @@
 // knows no passwords.
 //
 // The server makes one [Feed], and sends what [Feed.Next] returns once a second to
-// every live page, as the event "figures" of /api/v1/events. The pages expect these
-// paths:
+// every live page, as the event "figures" of /api/v1/events. All links are relative.
+// The pages expect these paths, below whatever prefix a proxy removes:
 //
 //	GET  /           Pages.Running    parameters as ParseQuery reads them; refresh
 //	GET  /manage     Pages.Manage     service, group, name: what can be done with one of them
@@ -61,6 +61,7 @@ type page struct {
 	Kind    string // which one
 	Title   string
 	Icon    string
+	Root    string // where the pages are, seen from this one: "./"
 	Refresh string // of <meta http-equiv="refresh">, "" for none
 	Nav     []navigation
 	Data    any
@@ -83,7 +84,7 @@ func (p *Pages) Done(w io.Writer, v *View) error {
 	if v.Part {
 		return p.write(w, v, "done", 0, "", nil)
 	}
-	return p.write(w, v, "running", v.Refresh, "; url=/", nil)
+	return p.write(w, v, "running", v.Refresh, "; url=./", nil)
 }
 
 // Manage writes the page of one service, group or host with its verbs. If there is
@@ -139,7 +140,7 @@ func (p *Pages) Sessions(w io.Writer, v *View, list []Session, more bool) error 
 }
 
 func (p *Pages) write(w io.Writer, v *View, kind string, refresh time.Duration, to string, data any) error {
-	pg := page{View: v, Kind: kind, Data: data, Title: v.title(kind)}
+	pg := page{View: v, Kind: kind, Data: data, Title: v.title(kind), Root: "./"}
 	pg.Icon = map[Level]string{Warning: "warning.svg", Critical: "critical.svg"}[v.Overall]
 	if pg.Icon == "" {
 		pg.Icon = "fine.svg"
@@ -148,9 +149,9 @@ func (p *Pages) write(w io.Writer, v *View, kind string, refresh time.Duration, 
 		pg.Refresh = strconv.Itoa(int(math.Ceil(refresh.Seconds()))) + to
 	}
 	for _, n := range []struct{ address, text, kind string }{
-		{"/", "Running", "running"}, {"/sessions", "Sessions", "sessions"}, {"/events", "Events", "events"}, {"/configs", "Configs", "configs"},
+		{"", "Running", "running"}, {"sessions", "Sessions", "sessions"}, {"events", "Events", "events"}, {"configs", "Configs", "configs"},
 	} {
-		pg.Nav = append(pg.Nav, navigation{n.address, n.text, n.kind == kind})
+		pg.Nav = append(pg.Nav, navigation{pg.Root + n.address, n.text, n.kind == kind})
 	}
 	name := "shell"
 	if v.Part {
@@ -200,7 +201,8 @@ type withEvent struct {
 	Event Event
 }
 
-// Address returns the path of a static file such as page.css.
+// Address returns where a static file such as page.css is, from the folder of the
+// pages.
 func (p *Pages) Address(name string) (string, error) { return p.files.address(name) }
 
 func (p *Pages) functions() template.FuncMap {

@@ -393,7 +393,7 @@ func TestQuestions(t *testing.T) {
 	d := world(t, strings.Replace(twoGroups, "</config>", `<service name="other"><listen ip="127.0.0.1:0"/></service><admin><user name="boss" password="$1$abcdefgh$hqvCbNwzGGtJDzHd8m2pC1" access="full"/></admin></config>`, 1))
 	set(d, func(s *config.Service) { s.Listen = append(s.Listen, config.Listen{Address: "127.0.0.1:9"}) })
 	p := New()
-	address := regexp.MustCompile(`href="(/(?:ask|manage)(?:\?[^"]*)?)"`)
+	address := regexp.MustCompile(`href="((?:ask|manage)(?:\?[^"]*)?)"`)
 	asked, todo := map[string]bool{}, []string{}
 	follow := func(html string) {
 		for _, a := range address.FindAllStringSubmatch(html, -1) {
@@ -422,7 +422,7 @@ func TestQuestions(t *testing.T) {
 		todo = todo[1:]
 		q := u.Query()
 		b.Reset()
-		if u.Path == "/manage" {
+		if u.Path == "manage" {
 			err = p.Manage(&b, NewView(source(d)), Where{q.Get("service"), q.Get("group"), q.Get("name")})
 		} else {
 			err = p.Ask(&b, NewView(source(d)), q.Get("verb"), q)
@@ -434,10 +434,10 @@ func TestQuestions(t *testing.T) {
 			t.Errorf("%s: the word %s is left", u, left)
 		}
 		follow(b.String())
-		for _, f := range regexp.MustCompile(`<form[^>]* action="/(\w+)"`).FindAllStringSubmatch(b.String(), -1) {
+		for _, f := range regexp.MustCompile(`<form[^>]* action="(\w+)"`).FindAllStringSubmatch(b.String(), -1) {
 			verbs[f[1]] = true
 		}
-		if u.Path == "/ask" {
+		if u.Path == "ask" {
 			look := source(d)
 			look.CanChange = false
 			b.Reset()
@@ -511,14 +511,14 @@ func TestNewVerb(t *testing.T) {
 		}
 	}
 	html := page(func(b *bytes.Buffer) error { return p.Manage(b, v, host) })
-	has(html, `href="/ask?group=blue&amp;name=a&amp;service=web&amp;verb=doze"`, "Send to sleep…", "It sleeps.",
-		`action="/doze"`, `name="dreamFor" value="1m"`, ">Nap<", "A short one.")
+	has(html, `href="ask?group=blue&amp;name=a&amp;service=web&amp;verb=doze"`, "Send to sleep…", "It sleeps.",
+		`action="doze"`, `name="dreamFor" value="1m"`, ">Nap<", "A short one.")
 	if html := page(func(b *bytes.Buffer) error { return p.Manage(b, v, Where{"web", "blue", ""}) }); strings.Contains(html, "doze") {
 		t.Error("a verb about a host is offered for a group")
 	}
 	words := url.Values{"service": {"web"}, "group": {"blue"}, "name": {"a"}}
 	html = page(func(b *bytes.Buffer) error { return p.Ask(b, v, "doze", words) })
-	has(html, "Send a to sleep?", "Dreams follow on host a.", "It snores.", `action="/doze"`, `name="generation" value="1"`)
+	has(html, "Send a to sleep?", "Dreams follow on host a.", "It snores.", `action="doze"`, `name="generation" value="1"`)
 	m := Answer(d.State(), &src.Verbs[len(src.Verbs)-1], words, admin.Result{Text: "done", Generation: 2}, nil)
 	if m.Undo == nil || m.Undo.Label != "Undo: back to awake" || m.Undo.Verb != "wakeHost" || !slices.Contains(m.Undo.Params, Param{"name", "a"}) {
 		t.Errorf("it is undone by %+v", m.Undo)
@@ -665,7 +665,7 @@ func TestNoControlsWithoutTheRole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if html := b.String(); strings.Contains(html, `method="post"`) || strings.Contains(html, `/ask?`) {
+		if html := b.String(); strings.Contains(html, `method="post"`) || strings.Contains(html, `"ask?`) {
 			t.Errorf("a user who may only look is offered a change on the page of %+v", at)
 		}
 	}
@@ -711,8 +711,8 @@ func TestVendored(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		data, mediaType, ok := p.Static(strings.TrimPrefix(address, "/static/"))
-		if !ok || len(data) == 0 || mediaType == "" || address == "/static/"+name {
+		data, mediaType, ok := p.Static(strings.TrimPrefix(address, "static/"))
+		if !ok || len(data) == 0 || mediaType == "" || address == "static/"+name {
 			t.Errorf("%s is served at %s as %q with %d bytes", name, address, mediaType, len(data))
 		}
 	}

@@ -51,9 +51,9 @@ func (q Query) With(name, value string) string {
 		set("from", strconv.Itoa(q.From))
 	}
 	if len(v) == 0 {
-		return "/"
+		return "./"
 	}
-	return "/?" + v.Encode()
+	return "./?" + v.Encode()
 }
 
 // Address returns the address of the page that the query is from.

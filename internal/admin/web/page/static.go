@@ -48,7 +48,7 @@ func newFiles() files {
 		sum := sha256.Sum256(data)
 		hashed := strings.TrimSuffix(name, ext) + "-" + hex.EncodeToString(sum[:8]) + ext
 		f.byAddress[hashed] = file{data, mediaType}
-		f.addresses[name] = "/static/" + hashed
+		f.addresses[name] = "static/" + hashed
 		return nil
 	})
 	if err != nil {

@@ -6,8 +6,11 @@
 const root = document.documentElement
 const $ = (s, at = document) => at.querySelector(s)
 const $$ = (s, at = document) => at.querySelectorAll(s)
-// Addresses begin with location.origin, as fetch refuses those of a page that
-// was opened with a password in its address.
+// Addresses are relative to the folder of the pages, which may be below a prefix of
+// a proxy's. That begins with location.origin, as fetch refuses addresses with a
+// password, such as the page's own may be.
+const folder = new URL(root.dataset.root, location.origin + location.pathname)
+const url = address => new URL(address, folder).href
 const live = () => document.getElementById('live')
 
 // ---- texts: the same as text.go makes ----
@@ -164,7 +167,7 @@ function chartsIn(at) {
 
 async function load(c) {
   try {
-    const r = await fetch(location.origin + '/history?id=' + encodeURIComponent(c.id))
+    const r = await fetch(url('history?id=' + encodeURIComponent(c.id)))
     if (!r.ok) throw new Error(r.status)
     const h = await r.json()
     const s = h.series[c.id]
@@ -274,7 +277,7 @@ async function get(address, target, style) {
   under.set(target, mine)
   const late = setTimeout(() => mine.abort(), patient)
   try {
-    const r = await fetch(location.origin + address, { headers: { 'HX-Request': 'true' }, signal: mine.signal })
+    const r = await fetch(url(address), { headers: { 'HX-Request': 'true' }, signal: mine.signal })
     const html = await r.text()
     if (under.get(target) !== mine) return false
     if (!(r.headers.get('Content-Type') || '').startsWith('text/html')) { say('critical', html.trim().slice(0, 500)); return false }
@@ -425,7 +428,7 @@ let typing = 0
 function choose() {
   const v = new URLSearchParams()
   for (const [name, value] of new FormData(filter)) if (value) v.set(name, value)
-  const to = v.size ? '/?' + v : '/'
+  const to = v.size ? './?' + v : './'
   history.replaceState(null, '', to)
   get(to, 'live')
 }
@@ -513,7 +516,7 @@ function banner(kind, words) {
 function connect() {
   clearTimeout(retry)
   if (source) source.close()
-  source = new EventSource(location.origin + '/api/v1/events')
+  source = new EventSource(url('api/v1/events'))
   heard = Date.now()
   source.addEventListener('figures', e => arrived(JSON.parse(e.data)))
   for (const news of ['change', 'health', 'order']) source.addEventListener(news, soon)
