@@ -215,6 +215,8 @@ func (s badSink) run(t *testing.T) {
 			t.Errorf("the metric of dropped lines of %s: %q", log, m)
 		}
 	}
+	p.signal(syscall.SIGUSR1)
+	must("closeLog")
 	if text := must("show log"); !strings.Contains(text, "msg=reloaded") || !strings.Contains(text, `msg="host down"`) {
 		t.Error("the log in memory lacks what was not written")
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/logs"
 )
 
 const (
@@ -25,6 +26,7 @@ func written(t *testing.T) map[string][]string {
 	t.Helper()
 	r := reading(t)
 	r.HasFile, r.ReloadFailed = true, true
+	r.Logs = []logs.Stats{{Name: "log"}, {Name: "audit"}}
 	var out strings.Builder
 	Write(&out, r)
 	all := map[string][]string{}
