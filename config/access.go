@@ -25,14 +25,6 @@ func parseMode(s string) (fs.FileMode, error) {
 // formatMode is the inverse of parseMode.
 func formatMode(m fs.FileMode) string { return fmt.Sprintf("%04o", uint32(m)) }
 
-func (k *checker) socket(s *Socket) {
-	line := s.Pos.Line
-	k.values(line, "socket", s)
-	if s.Mode&0o006 != 0 {
-		k.warn(line, "<socket mode> is %s: everybody on this machine has full access; use 0660 and a group", formatMode(s.Mode))
-	}
-}
-
 func checkControl(s string) error {
 	switch {
 	case s == "":

@@ -6,27 +6,12 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/txlb/txlb/internal/words"
 )
 
-// Bounds of values, the same in a document and in a model changed at run time.
-const (
-	maxLoops       = 1024
-	minPipeSize    = 64 << 10
-	maxPipeSize    = 64 << 20
-	maxMaxSessions = 10_000_000
-	maxBacklog     = 65535
-	maxTries       = 10_000
-	maxBackups     = 10_000
-)
-
 // roots are the names of the root element.
 var roots = []string{"config", "pdconfig"}
-
-// wellKnown are the password hashes that the ancestors' samples published.
-var wellKnown = [...]string{"..xpoEyRReGzk", "iy9l0V1MkG1DE"}
 
 const noService = "there is no <service>; a configuration needs at least one"
 
@@ -49,13 +34,6 @@ func (c *Config) CheckSince(was *Config, name string) Problems {
 	}
 	k.config(c)
 	return k.told()
-}
-
-// checker gathers problems of a model.
-type checker struct {
-	report
-	checked map[*Service]bool // services that are known to be right within
-	broken  map[any]bool      // parts that the reader has found mistakes in
 }
 
 func (k *checker) config(c *Config) {
@@ -246,13 +224,6 @@ func (k *checker) password(u *User) {
 	}
 }
 
-// isDES tells the traditional crypt(3) hash: two letters of salt and eleven
-// more.
-func isDES(hash string) bool {
-	return len(hash) == 13 &&
-		strings.Trim(hash, "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") == ""
-}
-
 // name checks a name, which must be there and unique. Where it is missing from
 // a part with mistakes, that has been reported.
 func (k *checker) name(line int, what, name string, seen map[string]bool, broken bool) {
@@ -272,18 +243,83 @@ func (k *checker) name(line int, what, name string, seen map[string]bool, broken
 	seen[name] = true
 }
 
-// checkDuration checks one for which 0 means that there is no limit.
-func checkDuration(d time.Duration) error {
-	if d != 0 && (d < shortest || d > longest) {
-		return fmt.Errorf("%v is neither 0 nor between %s and %s", d, duration(shortest), duration(longest))
+func (k *checker) socket(s *Socket) {
+	line := s.Pos.Line
+	k.values(line, "socket", s)
+	if s.Mode&0o006 != 0 {
+		k.warn(line, "<socket mode> is %s: everybody on this machine has full access; use 0660 and a group", formatMode(s.Mode))
 	}
-	return nil
 }
 
-// checkSeconds checks what is written in seconds and fractions of them.
-func checkSeconds(d time.Duration) error {
-	if d < shortest || d > longest || d%shortest != 0 {
-		return fmt.Errorf("%v is not in whole milliseconds above 0", d)
+func (k *checker) dns(c *DNS) {
+	if len(c.Servers) > maxDNSServers {
+		k.fail(c.Pos.Line, "<dns servers> names %d servers; at most %d are asked", len(c.Servers), maxDNSServers)
 	}
-	return nil
+	seen := map[netip.AddrPort]bool{}
+	for _, s := range c.Servers {
+		server, err := DNSServer(s)
+		switch {
+		case err == nil && (!printable(s) || len(strings.Fields(s)) != 1): // zones may be anything
+			err = fmt.Errorf("%q has a character that no address has", s)
+		case err == nil && seen[server]:
+			err = fmt.Errorf("%q is there twice", s)
+		}
+		if err != nil {
+			k.fail(c.Pos.Line, "<dns servers>: %v", err)
+		}
+		seen[server] = true
+	}
+}
+
+// starts checks that hosts which wait for a check get one.
+func (k *checker) starts(c *Config) {
+	for _, s := range c.Services {
+		for _, g := range s.Groups {
+			if g.StartDown && g.Check == nil && !c.Manager.HostCheck.Enable {
+				k.fail(g.Pos.Line, "group %q of service %q: start=\"down\" waits for a check, and there is none; add a <check/> to the group or enable <hostCheck>", g.Name, s.Name)
+			}
+		}
+	}
+}
+
+// healthCheck checks <check> and what it needs of the hosts.
+func (k *checker) healthCheck(g *Group) {
+	c := g.Check
+	line := c.Pos.Line
+	k.values(line, "check", c)
+	if c.Type == "expect" && c.Expect == "" && !k.broken[c] {
+		k.fail(line, "<check type=\"expect\"> needs the attribute expect: what a host that is up says")
+	}
+	if c.CA != "" && !c.Verify {
+		k.warn(line, "<check ca> means nothing without verify=\"yes\"")
+	}
+	for _, h := range g.Hosts {
+		if c.Type == "tls" && c.Verify && c.Host == "" && strings.HasPrefix(h.Address, "unix:") {
+			k.fail(h.Pos.Line, "host %q is a UNIX socket, which has no name to verify; give <check host=\"NAME\">", h.Name)
+		}
+		if c.Port != 0 && strings.HasPrefix(h.Address, "unix:") {
+			k.fail(h.Pos.Line, "host %q is a UNIX socket, which has no port that <check port=\"%d\"> could mean; leave port out", h.Name, c.Port)
+		}
+	}
+	k.idle(c)
+}
+
+// idle warns of attributes that say nothing to a type.
+func (k *checker) idle(c *HealthCheck) {
+	for _, a := range []struct {
+		name  string
+		types []string
+	}{
+		{"path", []string{"http"}},
+		{"status", []string{"http"}},
+		{"host", []string{"http", "tls"}},
+		{"verify", []string{"tls"}},
+		{"ca", []string{"tls"}},
+		{"send", []string{"expect"}},
+		{"expect", []string{"expect"}},
+	} {
+		if !Find("check", a.name).isDefault(c) && !slices.Contains(a.types, c.Type) {
+			k.warn(c.Pos.Line, "<check %s> means nothing to type %q; it is for %s", a.name, c.Type, strings.Join(a.types, " and "))
+		}
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/beevik/etree"
 )
@@ -204,9 +203,6 @@ func (r *reader) key(e *etree.Element) string {
 	r.children(e)
 	return strings.Join(strings.Fields(line.String()), " ")
 }
-
-// defaultRefresh is how often the page renews itself without JavaScript.
-const defaultRefresh = 10 * time.Second
 
 // adminListen reads <web> or <ssh>.
 func (r *reader) adminListen(e *etree.Element) *AdminListen {

@@ -3,38 +3,11 @@ package config
 import (
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
-
-// HealthCheck is <check>: how the hosts of a group are probed. Its meaning and
-// its defaults are HAProxy's.
-type HealthCheck struct {
-	Type         string        // tcp, http, tls, expect
-	Interval     time.Duration // from the start of a probe to that of the next
-	FastInterval time.Duration // while a host is on its way up or down; 0: Interval
-	DownInterval time.Duration // while a host is down; 0: Interval
-	Rise         int           // successes in a row that bring a host back
-	Fall         int           // failures in a row that take one out
-	Timeout      time.Duration // for one probe, from the connect on
-	Port         int           // 0: the host's own
-	Path         string        // http
-	Host         string        // http: the Host header; tls: the name asked for (SNI); "": the address, no name
-	Verify       bool          // tls: complete the handshake and verify the certificate
-	CA           string        // tls with Verify: file of certificates in PEM to trust; "": the system's
-	Status       string        // http: the statuses that pass, as ParseStatus reads them
-	Send         string        // expect: bytes to send first
-	Expect       string        // expect: bytes that have to come
-	Pos          Pos
-}
-
-// NewHealthCheck returns a check by TCP connect with its defaults.
-func NewHealthCheck() *HealthCheck {
-	return reset("check", new(HealthCheck))
-}
 
 // Bounds of checks.
 const (
@@ -46,59 +19,6 @@ const (
 	maxCheckText  = 4096 // send and expect, in bytes
 	maxCheckPath  = 2048
 )
-
-// starts checks that hosts which wait for a check get one.
-func (k *checker) starts(c *Config) {
-	for _, s := range c.Services {
-		for _, g := range s.Groups {
-			if g.StartDown && g.Check == nil && !c.Manager.HostCheck.Enable {
-				k.fail(g.Pos.Line, "group %q of service %q: start=\"down\" waits for a check, and there is none; add a <check/> to the group or enable <hostCheck>", g.Name, s.Name)
-			}
-		}
-	}
-}
-
-// healthCheck checks <check> and what it needs of the hosts.
-func (k *checker) healthCheck(g *Group) {
-	c := g.Check
-	line := c.Pos.Line
-	k.values(line, "check", c)
-	if c.Type == "expect" && c.Expect == "" && !k.broken[c] {
-		k.fail(line, "<check type=\"expect\"> needs the attribute expect: what a host that is up says")
-	}
-	if c.CA != "" && !c.Verify {
-		k.warn(line, "<check ca> means nothing without verify=\"yes\"")
-	}
-	for _, h := range g.Hosts {
-		if c.Type == "tls" && c.Verify && c.Host == "" && strings.HasPrefix(h.Address, "unix:") {
-			k.fail(h.Pos.Line, "host %q is a UNIX socket, which has no name to verify; give <check host=\"NAME\">", h.Name)
-		}
-		if c.Port != 0 && strings.HasPrefix(h.Address, "unix:") {
-			k.fail(h.Pos.Line, "host %q is a UNIX socket, which has no port that <check port=\"%d\"> could mean; leave port out", h.Name, c.Port)
-		}
-	}
-	k.idle(c)
-}
-
-// idle warns of attributes that say nothing to a type.
-func (k *checker) idle(c *HealthCheck) {
-	for _, a := range []struct {
-		name  string
-		types []string
-	}{
-		{"path", []string{"http"}},
-		{"status", []string{"http"}},
-		{"host", []string{"http", "tls"}},
-		{"verify", []string{"tls"}},
-		{"ca", []string{"tls"}},
-		{"send", []string{"expect"}},
-		{"expect", []string{"expect"}},
-	} {
-		if !Find("check", a.name).isDefault(c) && !slices.Contains(a.types, c.Type) {
-			k.warn(c.Pos.Line, "<check %s> means nothing to type %q; it is for %s", a.name, c.Type, strings.Join(a.types, " and "))
-		}
-	}
-}
 
 // checkPath takes what a request line can hold.
 func checkPath(s string) error {

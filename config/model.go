@@ -225,48 +225,6 @@ func (s *Service) Enabled() *Group {
 	return nil
 }
 
-// New returns a configuration without services in which everything has its
-// default.
-func New() *Config {
-	c := &Config{Root: "config"}
-	reset("engine", &c.Engine)
-	reset("admin", &c.Admin)
-	for _, task := range []string{"hostCheck", "heartbeat", "configCheck"} {
-		reset(task, &c.Manager)
-	}
-	reset("logging", &c.Logging)
-	return c
-}
-
-// NewService returns a service without listeners and groups.
-func NewService(name string) *Service {
-	s := &Service{Name: name}
-	reset("timeouts", &s.Timeouts)
-	reset("limits", &s.Limits)
-	return s
-}
-
-// NewGroup returns a group without hosts.
-func NewGroup(name string) *Group {
-	g := reset("group", new(Group))
-	g.Name = name
-	return g
-}
-
-// NewSocket returns a socket that its owner alone may open.
-func NewSocket(path string) *Socket {
-	s := reset("socket", new(Socket))
-	s.Path = path
-	return s
-}
-
-// NewHost returns a host with the default of everything else.
-func NewHost(name, address string) *Host {
-	h := reset("host", new(Host))
-	h.Name, h.Address = name, address
-	return h
-}
-
 // Clone returns a copy that shares nothing with c.
 func (c *Config) Clone() *Config {
 	d := *c
@@ -335,4 +293,31 @@ func cloneFlat[T any](list []*T) []*T {
 		all[i] = &values[i]
 	}
 	return all
+}
+
+// HealthCheck is <check>: how the hosts of a group are probed. Its meaning and
+// its defaults are HAProxy's.
+type HealthCheck struct {
+	Type         string        // tcp, http, tls, expect
+	Interval     time.Duration // from the start of a probe to that of the next
+	FastInterval time.Duration // while a host is on its way up or down; 0: Interval
+	DownInterval time.Duration // while a host is down; 0: Interval
+	Rise         int           // successes in a row that bring a host back
+	Fall         int           // failures in a row that take one out
+	Timeout      time.Duration // for one probe, from the connect on
+	Port         int           // 0: the host's own
+	Path         string        // http
+	Host         string        // http: the Host header; tls: the name asked for (SNI); "": the address, no name
+	Verify       bool          // tls: complete the handshake and verify the certificate
+	CA           string        // tls with Verify: file of certificates in PEM to trust; "": the system's
+	Status       string        // http: the statuses that pass, as ParseStatus reads them
+	Send         string        // expect: bytes to send first
+	Expect       string        // expect: bytes that have to come
+	Pos          Pos
+}
+
+// DNS is <dns>: who is asked for the addresses of host names.
+type DNS struct {
+	Servers []string // as DNSServer reads them, asked in this order; none: the system's resolver
+	Pos     Pos
 }

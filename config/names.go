@@ -7,12 +7,6 @@ import (
 	"time"
 )
 
-// DNS is <dns>: who is asked for the addresses of host names.
-type DNS struct {
-	Servers []string // as DNSServer reads them, asked in this order; none: the system's resolver
-	Pos     Pos
-}
-
 const (
 	// DefaultResolve is how often the name of a host is looked up.
 	DefaultResolve = 30 * time.Second
@@ -83,24 +77,4 @@ func checkResolve(d time.Duration) error {
 		return fmt.Errorf("%v is not between %v and %v, nor 0 for once", d, MinResolve, longest)
 	}
 	return nil
-}
-
-func (k *checker) dns(c *DNS) {
-	if len(c.Servers) > maxDNSServers {
-		k.fail(c.Pos.Line, "<dns servers> names %d servers; at most %d are asked", len(c.Servers), maxDNSServers)
-	}
-	seen := map[netip.AddrPort]bool{}
-	for _, s := range c.Servers {
-		server, err := DNSServer(s)
-		switch {
-		case err == nil && (!printable(s) || len(strings.Fields(s)) != 1): // zones may be anything
-			err = fmt.Errorf("%q has a character that no address has", s)
-		case err == nil && seen[server]:
-			err = fmt.Errorf("%q is there twice", s)
-		}
-		if err != nil {
-			k.fail(c.Pos.Line, "<dns servers>: %v", err)
-		}
-		seen[server] = true
-	}
 }

@@ -168,3 +168,10 @@ func distance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// checker gathers problems of a model.
+type checker struct {
+	report
+	checked map[*Service]bool // services that are known to be right within
+	broken  map[any]bool      // parts that the reader has found mistakes in
+}

@@ -7,58 +7,6 @@ import (
 	"strings"
 )
 
-// What <admin targets> lets runtime verbs name.
-const (
-	targetsTCP = "tcp" // no UNIX socket and no file
-	targetsAny = "any"
-)
-
-// targetRule is <admin targets>: one of two words, or networks.
-var targetRule = values[string]{
-	kind: TypeOther, words: []string{targetsTCP, targetsAny}, format: func(s string) string { return s },
-	parse: func(s string) (string, error) {
-		if s == targetsTCP || s == targetsAny {
-			return s, nil
-		}
-		list, err := networks(s)
-		if err != nil {
-			return "", err
-		}
-		texts := make([]string, len(list))
-		for i, n := range list {
-			texts[i] = n.String()
-		}
-		return strings.Join(texts, " "), nil
-	},
-	check: func(s string) error {
-		if s == targetsTCP || s == targetsAny {
-			return nil
-		}
-		_, err := networks(s)
-		return err
-	},
-}
-
-// networks reads CIDRs with spaces or commas between them. An address alone is a
-// network of its own.
-func networks(s string) (list []netip.Prefix, err error) {
-	for _, word := range strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' }) {
-		n, err := netip.ParsePrefix(word)
-		if ip, alone := netip.ParseAddr(word); err != nil && alone == nil && ip.Zone() == "" {
-			ip = ip.Unmap()
-			n, err = netip.PrefixFrom(ip, ip.BitLen()), nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%q is not a network; write %s, %s, or networks such as 10.0.0.0/8", word, targetsTCP, targetsAny)
-		}
-		list = append(list, n.Masked())
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("%q is neither %s nor %s nor networks such as 10.0.0.0/8", s, targetsTCP, targetsAny)
-	}
-	return list, nil
-}
-
 // Named tells what is wrong with what c names and verbs may not: UNIX sockets,
 // files and hosts that <admin targets> of running, which c was made of by a verb,
 // does not allow. What running names in the same place is no mistake, nor is what

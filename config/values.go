@@ -220,3 +220,76 @@ func printable(s string) bool {
 		return unicode.IsControl(c) || c == 0xFFFE || c == 0xFFFF
 	})
 }
+
+// isDES tells the traditional crypt(3) hash: two letters of salt and eleven
+// more.
+func isDES(hash string) bool {
+	return len(hash) == 13 &&
+		strings.Trim(hash, "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") == ""
+}
+
+// wellKnown are the password hashes that the ancestors' samples published.
+var wellKnown = [...]string{"..xpoEyRReGzk", "iy9l0V1MkG1DE"}
+
+// duration is the inverse of parseDuration, without the zeros that a Duration
+// says at its end.
+func duration(d time.Duration) string {
+	if d == 0 {
+		return "0"
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// seconds is the inverse of parseSeconds.
+func seconds(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64)
+}
+
+// checkDuration checks one for which 0 means that there is no limit.
+func checkDuration(d time.Duration) error {
+	if d != 0 && (d < shortest || d > longest) {
+		return fmt.Errorf("%v is neither 0 nor between %s and %s", d, duration(shortest), duration(longest))
+	}
+	return nil
+}
+
+// checkSeconds checks what is written in seconds and fractions of them.
+func checkSeconds(d time.Duration) error {
+	if d < shortest || d > longest || d%shortest != 0 {
+		return fmt.Errorf("%v is not in whole milliseconds above 0", d)
+	}
+	return nil
+}
+
+// What <admin targets> lets runtime verbs name.
+const (
+	targetsTCP = "tcp" // no UNIX socket and no file
+	targetsAny = "any"
+)
+
+// networks reads CIDRs with spaces or commas between them. An address alone is a
+// network of its own.
+func networks(s string) (list []netip.Prefix, err error) {
+	for _, word := range strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' }) {
+		n, err := netip.ParsePrefix(word)
+		if ip, alone := netip.ParseAddr(word); err != nil && alone == nil && ip.Zone() == "" {
+			ip = ip.Unmap()
+			n, err = netip.PrefixFrom(ip, ip.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a network; write %s, %s, or networks such as 10.0.0.0/8", word, targetsTCP, targetsAny)
+		}
+		list = append(list, n.Masked())
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%q is neither %s nor %s nor networks such as 10.0.0.0/8", s, targetsTCP, targetsAny)
+	}
+	return list, nil
+}

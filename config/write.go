@@ -2,9 +2,6 @@ package config
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/beevik/etree"
 
@@ -123,25 +120,4 @@ func addUnlessDefault(to *tree.Node, tag string, p any) {
 	if n := add(to, tag, p); len(n.Attrs) == 0 {
 		to.Kids = to.Kids[:len(to.Kids)-1]
 	}
-}
-
-// duration is the inverse of parseDuration, without the zeros that a Duration
-// says at its end.
-func duration(d time.Duration) string {
-	if d == 0 {
-		return "0"
-	}
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
-
-// seconds is the inverse of parseSeconds.
-func seconds(d time.Duration) string {
-	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64)
 }

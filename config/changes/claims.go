@@ -179,25 +179,6 @@ func served(a *config.AdminListen) string {
 	return a.Listen
 }
 
-// touches tells whether an edit is about an element.
-func (e Edit) touches(path ...tree.Step) bool {
-	for _, o := range e.ops {
-		at := slices.Clone(o.path)
-		for _, k := range o.kids {
-			at = append(at, k.Step())
-			break
-		}
-		for _, s := range o.gone {
-			at = append(at, s)
-			break
-		}
-		if len(at) >= len(path) && slices.Equal(at[:len(path)], path) {
-			return true
-		}
-	}
-	return false
-}
-
 // inTurn adds edits in an order in which each can be made.
 func (d *differ) inTurn(list []claim) {
 	if !slices.ContainsFunc(list, func(c claim) bool { return len(c.takes)+len(c.gives) > 0 }) {

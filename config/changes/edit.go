@@ -2,6 +2,8 @@ package changes
 
 import (
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/txlb/txlb/config"
@@ -125,4 +127,98 @@ func (o op) apply(root *tree.Node) error {
 		n.ReplaceList(o.kids)
 	}
 	return nil
+}
+
+// position takes over where things stand from another model, for what has no
+// position yet.
+func position(to, from *config.Config) {
+	copyPositions(reflect.ValueOf(to).Elem(), reflect.ValueOf(from).Elem())
+}
+
+func copyPositions(to, from reflect.Value) {
+	switch to.Kind() {
+	case reflect.Pointer:
+		if !to.IsNil() && !from.IsNil() {
+			copyPositions(to.Elem(), from.Elem())
+		}
+	case reflect.Struct:
+		if to.Type() == posType {
+			if to.IsZero() {
+				to.Set(from)
+			}
+			return
+		}
+		for i := range to.NumField() {
+			copyPositions(to.Field(i), from.Field(i))
+		}
+	case reflect.Slice:
+		if t := to.Type().Elem(); t.Kind() != reflect.Pointer && t.Kind() != reflect.Struct {
+			return
+		}
+		byName := make(map[string]reflect.Value, from.Len())
+		for i := range from.Len() {
+			byName[nameOf(from.Index(i))] = from.Index(i)
+		}
+		for i := range to.Len() {
+			if other, ok := byName[nameOf(to.Index(i))]; ok {
+				copyPositions(to.Index(i), other)
+			}
+		}
+	}
+}
+
+// nameOf returns what tells an element of a list apart.
+func nameOf(v reflect.Value) string {
+	for v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	for _, field := range []string{"Name", "Address"} {
+		if f := v.FieldByName(field); f.IsValid() && f.Kind() == reflect.String {
+			return f.String()
+		}
+	}
+	return ""
+}
+
+const (
+	needsReload  = ": needs reload"
+	needsRestart = ": needs restart"
+	// masked stands for a password hash.
+	masked = "***"
+)
+
+// touches tells whether an edit is about an element.
+func (e Edit) touches(path ...tree.Step) bool {
+	for _, o := range e.ops {
+		at := slices.Clone(o.path)
+		for _, k := range o.kids {
+			at = append(at, k.Step())
+			break
+		}
+		for _, s := range o.gone {
+			at = append(at, s)
+			break
+		}
+		if len(at) >= len(path) && slices.Equal(at[:len(path)], path) {
+			return true
+		}
+	}
+	return false
+}
+
+// noted is the edit of a verb for whoever has to wait for a reload with it.
+func (e Edit) noted() Edit {
+	e.live = false
+	e.shown = comment(e.String(), needsReload)
+	e.text = comment(e.text, needsReload)
+	return e
+}
+
+func comment(text, end string) string {
+	return "# " + strings.TrimSpace(strings.Map(func(c rune) rune {
+		if c < ' ' {
+			return ' '
+		}
+		return c
+	}, text)) + end
 }

@@ -1,7 +1,6 @@
 package changes
 
 import (
-	"reflect"
 	"slices"
 
 	"github.com/txlb/txlb/config"
@@ -205,55 +204,4 @@ func mendEnabled(s, file *tree.Node) {
 	default:
 		s.Remove("enable")
 	}
-}
-
-// position takes over where things stand from another model, for what has no
-// position yet.
-func position(to, from *config.Config) {
-	copyPositions(reflect.ValueOf(to).Elem(), reflect.ValueOf(from).Elem())
-}
-
-func copyPositions(to, from reflect.Value) {
-	switch to.Kind() {
-	case reflect.Pointer:
-		if !to.IsNil() && !from.IsNil() {
-			copyPositions(to.Elem(), from.Elem())
-		}
-	case reflect.Struct:
-		if to.Type() == posType {
-			if to.IsZero() {
-				to.Set(from)
-			}
-			return
-		}
-		for i := range to.NumField() {
-			copyPositions(to.Field(i), from.Field(i))
-		}
-	case reflect.Slice:
-		if t := to.Type().Elem(); t.Kind() != reflect.Pointer && t.Kind() != reflect.Struct {
-			return
-		}
-		byName := make(map[string]reflect.Value, from.Len())
-		for i := range from.Len() {
-			byName[nameOf(from.Index(i))] = from.Index(i)
-		}
-		for i := range to.Len() {
-			if other, ok := byName[nameOf(to.Index(i))]; ok {
-				copyPositions(to.Index(i), other)
-			}
-		}
-	}
-}
-
-// nameOf returns what tells an element of a list apart.
-func nameOf(v reflect.Value) string {
-	for v.Kind() == reflect.Pointer {
-		v = v.Elem()
-	}
-	for _, field := range []string{"Name", "Address"} {
-		if f := v.FieldByName(field); f.IsValid() && f.Kind() == reflect.String {
-			return f.String()
-		}
-	}
-	return ""
 }
