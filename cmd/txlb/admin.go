@@ -21,7 +21,7 @@ import (
 	"github.com/txlb/txlb/internal/status"
 )
 
-// parts are what the surfaces of the admin are made of.
+// parts are what admin interfaces are made of.
 type parts struct {
 	admin    *admin.Admin
 	users    *users.Users
@@ -33,7 +33,7 @@ type parts struct {
 	stateDir string       // where certificate and host key are kept
 }
 
-// surfaces lists the ways into the admin.
+// surfaces lists the admin interfaces.
 func (p parts) surfaces() []surface {
 	return []surface{p.metricsSurface(), p.socketSurface(), p.controlSurface(), p.sshSurface(), p.webSurface()}
 }
@@ -68,8 +68,9 @@ type self struct {
 func (p self) CloseLog() error { return p.book.reopen() }
 func (p self) Shutdown()       { p.shutdown() }
 
-// stateDir returns where what is made at run time is kept: $STATE_DIRECTORY as
-// systemd sets it, else beside the configuration, else here.
+// stateDir returns the folder for files that txlb makes, such as a host key:
+// $STATE_DIRECTORY as systemd sets it, else that of the configuration, else the
+// current one.
 func stateDir(doc *document.File) string {
 	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
 		return filepath.SplitList(dir)[0]
@@ -101,8 +102,8 @@ func (p parts) metricsSurface() surface {
 // ownerOnly is the mode of sockets that only the owner may use.
 const ownerOnly = 0o600
 
-// listenFor opens the listener of an element of <admin>: * is every address,
-// 0.0.0.0 every one of IPv4.
+// listenFor opens the listener of an element of <admin>. * means every address,
+// 0.0.0.0 every IPv4 address.
 func listenFor(element, listen string) (net.Listener, error) {
 	network, address := "tcp", listen
 	switch host, port, _ := net.SplitHostPort(listen); {

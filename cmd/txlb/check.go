@@ -48,10 +48,10 @@ func checkCommand(flags *flag.FlagSet) action {
 	}
 }
 
-// surroundings looks at what a valid configuration needs of this machine: files,
-// permissions, names, addresses and certificates. It changes nothing. Errors are
-// what would keep an interface, a check or the log from working; the rest are
-// warnings.
+// surroundings checks what a valid configuration needs on this machine: files,
+// permissions, names, addresses and certificates. It changes nothing. An error is
+// what would keep an interface, a health check or the log from working; the rest
+// are warnings.
 func surroundings(path string, doc *document.File) config.Problems {
 	l := lookout{file: path}
 	cfg := doc.Config
@@ -83,8 +83,7 @@ func (l *lookout) add(at config.Pos, warning bool, format string, args ...any) {
 	l.found = append(l.found, config.Problem{File: l.file, Line: at.Line, Text: text, Warning: warning})
 }
 
-// readable warns of a file with secrets that others than its owner and group can
-// read.
+// readable warns of a file with secrets that everybody can read.
 func (l *lookout) readable(file string, at config.Pos, why string, secret bool) {
 	info, err := os.Stat(file)
 	if err == nil && secret && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
@@ -92,7 +91,7 @@ func (l *lookout) readable(file string, at config.Pos, why string, secret bool) 
 	}
 }
 
-// interfaces looks at the admin interfaces.
+// interfaces checks the admin interfaces.
 func (l *lookout) interfaces(cfg *config.Config, state string) {
 	for _, s := range (parts{stateDir: state, status: &status.Source{}}).surfaces() {
 		if s.words(cfg) == nil {
@@ -123,7 +122,7 @@ func (l *lookout) certificate(w *config.AdminListen) {
 	}
 }
 
-// socketPath looks at where a UNIX socket is to be.
+// socketPath checks the path of a UNIX socket.
 func (l *lookout) socketPath(name, path string, at config.Pos) {
 	info, err := os.Lstat(path)
 	switch {
@@ -168,7 +167,7 @@ func (l *lookout) canCreate(who, file string, at config.Pos) {
 	}
 }
 
-// listeners looks at where the services listen.
+// listeners checks the addresses that services listen on.
 func (l *lookout) listeners(cfg *config.Config) {
 	for _, s := range cfg.Services {
 		for _, listen := range s.Listen {
@@ -179,8 +178,8 @@ func (l *lookout) listeners(cfg *config.Config) {
 	}
 }
 
-// address warns of an address that this machine does not have now. Whether its
-// port is free says nothing, as txlb may be running.
+// address warns of an address that this machine does not have. It does not check
+// whether the port is free, because txlb may be running.
 func (l *lookout) address(who, listen string, free bool, at config.Pos) {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil || host == "*" || free {
@@ -197,7 +196,7 @@ func (l *lookout) address(who, listen string, free bool, at config.Pos) {
 	}
 }
 
-// checks looks at the files that health checks need.
+// checks checks the files that health checks need.
 func (l *lookout) checks(cfg *config.Config) {
 	for _, s := range cfg.Services {
 		for _, g := range s.Groups {
@@ -211,7 +210,7 @@ func (l *lookout) checks(cfg *config.Config) {
 	}
 }
 
-// names looks the names of hosts up.
+// names looks up the names of hosts.
 func (l *lookout) names(cfg *config.Config) {
 	for h, err := range director.Unresolved(cfg) {
 		l.warn(h.Pos, "host %q: %v; it is not used until the name resolves", h.Name, err)

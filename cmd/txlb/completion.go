@@ -15,10 +15,9 @@ import (
 	"github.com/txlb/txlb/internal/words"
 )
 
-// The scripts only carry words to txlb __complete and what it says back to the
-// shell; what there is to complete is decided here, from the table of commands,
-// their flags, the table of verbs, and, where one answers, the configuration
-// of the txlb that runs.
+// The scripts only pass words to txlb __complete and its answer to the shell. What
+// can be completed is decided here: from the table of commands, their flags, the
+// table of verbs and, if it answers, the configuration of the running txlb.
 var completionScripts = map[string]string{
 	"bash": `# bash completion for txlb: source <(txlb completion bash)
 _txlb() {
@@ -105,18 +104,16 @@ const completionHelp = `  bash   source <(txlb completion bash)         in ~/.ba
 // completeWord is the hidden command that the scripts call.
 const completeWord = "__complete"
 
-// askFor bounds the wait for a running txlb: whoever presses a key does not
-// wait longer.
+// askFor is how long to wait for a running txlb. A user who pressed Tab is waiting.
 const askFor = 2 * time.Second
 
-// candidate is what a word may become.
+// candidate is a possible completion of a word.
 type candidate struct{ value, help string }
 
-// completeCommand says what the last of the words may become: a line that says
-// files, words or nospace (words behind which none is to come), and a line for
-// each word, with a tab and what it means. Words that come from bash are its
-// command, the piece that it replaces and the line: it takes words apart where
-// others do not.
+// completeCommand prints the completions of the last word. The first line is files,
+// words or nospace (words that no blank follows). Then comes a line for each word:
+// the word, a tab and its meaning. Bash splits words where other shells do not; so
+// its script passes the command, the piece that bash replaces, and the whole line.
 func completeCommand(ctx context.Context, c console, args []string) int {
 	if len(args) < 2 {
 		return exitUsage
@@ -152,7 +149,7 @@ func completeCommand(ctx context.Context, c console, args []string) int {
 	for _, f := range found {
 		switch {
 		case shell == "bash":
-			// What bash does not replace is there already.
+			// Bash keeps what stands before the piece that it replaces.
 			plain, _, _ := unquote(piece)
 			kept := 0
 			if strings.HasSuffix(partial, plain) {
@@ -168,8 +165,8 @@ func completeCommand(ctx context.Context, c console, args []string) int {
 	return exitOK
 }
 
-// completions returns what may stand behind words, where partial has been
-// typed, or that it is the name of a file.
+// completions returns the completions of partial after words, or that it is a file
+// name.
 func completions(ctx context.Context, words []string, partial string) (found []candidate, files bool) {
 	switch {
 	case len(words) > 0 && strings.HasPrefix(words[0], "-"):
@@ -226,13 +223,13 @@ func completions(ctx context.Context, words []string, partial string) (found []c
 	return nil, true
 }
 
-// valued tells whether a flag has a value.
+// valued tells whether a flag takes a value.
 func valued(f *flag.Flag) bool {
 	value, _ := flag.UnquoteUsage(f)
 	return value != ""
 }
 
-// verbCompletions returns what may stand behind the words of a runtime command.
+// verbCompletions returns the completions of a runtime command.
 func verbCompletions(ctx context.Context, given map[string]string, args []string, partial string) []candidate {
 	line := ""
 	if len(args) > 0 {
@@ -260,7 +257,7 @@ func verbCompletions(ctx context.Context, given map[string]string, args []string
 	return found
 }
 
-// runningConfig asks a running txlb for its configuration; nil without an
+// runningConfig asks a running txlb for its configuration; nil if it does not
 // answer.
 func runningConfig(ctx context.Context, path, file string) *config.Config {
 	ctx, cancel := context.WithTimeout(ctx, askFor)
@@ -293,9 +290,8 @@ func askConfig(ctx context.Context, path, file string) *config.Config {
 	return c
 }
 
-// splitLine takes a line apart as a shell does: the words that are complete,
-// and the one that is being typed, with the quote that is open in it. What was
-// before the last command of the line is left out.
+// splitLine splits a line as a shell does, into the complete words and the one that
+// is being typed, with its open quote. Only the last command of the line counts.
 func splitLine(line string) (words []string, partial string, open byte) {
 	for {
 		line = strings.TrimLeft(line, " \t")
@@ -313,8 +309,8 @@ func splitLine(line string) (words []string, partial string, open byte) {
 	}
 }
 
-// unquote reads one word from the begin of a line, up to what ends it. If a quote
-// is open at the end, it is returned.
+// unquote reads the first word of a line. It returns the quote that is open at its
+// end.
 func unquote(line string) (word, rest string, open byte) {
 	var b strings.Builder
 	for i := 0; i < len(line); i++ {
@@ -347,7 +343,7 @@ var (
 	inDouble      = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`")
 )
 
-// escape writes a value so that a shell reads it as it is, where quote is open.
+// escape quotes a value for a shell in which quote is open.
 func escape(value string, quote byte) string {
 	switch quote {
 	case '\'':

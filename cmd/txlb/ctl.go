@@ -28,7 +28,7 @@ type ctl struct {
 	yes    bool // do not ask
 }
 
-// ctlCommand gives runtime commands to a running txlb over its local socket.
+// ctlCommand sends runtime commands to a running txlb over its local socket.
 func ctlCommand(flags *flag.FlagSet) action {
 	to := socketFlags(flags)
 	k := &ctl{in: os.Stdin}
@@ -73,9 +73,8 @@ func socketFlags(flags *flag.FlagSet) target {
 
 func (t target) path() (string, error) { return socketPath(*t.socket, *t.file) }
 
-// socketPath returns the socket to talk to: the one asked for, else that of the
-// configuration that is found, else the usual one. Only a configuration that
-// was asked for has to be there.
+// socketPath returns the socket to use: that of -s, else that of the configuration,
+// else the default. A configuration must exist only if -c names it.
 func socketPath(asked, file string) (string, error) {
 	if asked != "" {
 		return asked, nil
@@ -94,8 +93,8 @@ func socketPath(asked, file string) (string, error) {
 	return doc.Config.Admin.Socket.Path, nil
 }
 
-// commandLine makes a line of words as a shell has split them. A single word
-// with blanks is a line already.
+// commandLine joins words that a shell has split into a line. A single word with
+// blanks already is a line.
 func commandLine(args []string) string {
 	if len(args) == 1 {
 		return args[0]
@@ -103,8 +102,8 @@ func commandLine(args []string) string {
 	return words.Join(args)
 }
 
-// lines does the lines of standard input up to the first that fails or, on a
-// terminal, to the end.
+// lines sends the lines of standard input. It stops at the first one that fails,
+// except on a terminal.
 func (k *ctl) lines() int {
 	person := term.IsTerminal(int(k.in.Fd()))
 	prompt := func() {
@@ -139,8 +138,8 @@ func (k *ctl) lines() int {
 	}
 }
 
-// readLine waits for a line, or for the end of ctx: then the reader is of no
-// use any more, and neither is the process.
+// readLine waits for a line or the end of ctx. After that the reader must not be
+// used: the process is about to end.
 func (k *ctl) readLine(in *bufio.Reader) (string, error) {
 	type result struct {
 		line string
@@ -161,8 +160,8 @@ func (k *ctl) readLine(in *bufio.Reader) (string, error) {
 
 func (k *ctl) do(line string) int { return k.ask(line, bufio.NewReader(k.in)) }
 
-// ask does a line. On a terminal it asks before what is destructive, and before
-// the last usable host of a service goes.
+// ask sends a line. On a terminal it asks before destructive commands, and before
+// one that takes the last usable host of a service away.
 func (k *ctl) ask(line string, in *bufio.Reader) int {
 	terminal := k.out.terminal()
 	commands, err := words.Parse(line)
@@ -180,7 +179,7 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 		return exitUsage
 	}
 	what, destructive := socket.Destructive(line)
-	// The process knows what would follow. One of another version may not know the
+	// The running txlb knows the consequences. Another version may not know the
 	// flag.
 	knows := len(commands) == 1 && (destructive || len(commands[0].Words) > 0) && k.client.Version == "txlb "+version
 	first := line
@@ -229,13 +228,13 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 	return exitOK
 }
 
-// endsProcess tells whether a command is shutdown, which takes no words (HAProxy's
-// "shutdown session" does, and ends something smaller).
+// endsProcess tells whether a command is shutdown. It takes no words, unlike
+// HAProxy's "shutdown session".
 func endsProcess(c words.Command) bool {
 	return strings.EqualFold(c.Verb, "shutdown") && len(c.Words) == 0
 }
 
-// sure asks before something is done.
+// sure asks for confirmation.
 func (k *ctl) sure(what string, in *bufio.Reader) bool {
 	fmt.Fprintf(k.out, "%s: continue? [y/N] ", what)
 	said, err := k.readLine(in)

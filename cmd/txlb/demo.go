@@ -22,12 +22,12 @@ const (
 // demoPassword is how many letters the password has: of five bits each.
 const demoPassword = 16
 
-// demoCommand balances three small web servers that run inside the program.
+// demoCommand balances three small web servers that run in this process.
 func demoCommand(ctx context.Context, c console, _ []string) int {
 	cfg := config.New()
 	cfg.Admin.Metrics = demoMetrics
-	// Nothing is to be left behind, such as a certificate, and nobody can listen
-	// on the way to this machine's own address.
+	// Without TLS, because a certificate would be left behind. Nobody can listen in
+	// between: it is this machine's own address.
 	cfg.Admin.Web = &config.AdminListen{Listen: demoPage, Enable: true, Refresh: 10 * time.Second}
 	password := rand.Text()[:demoPassword]
 	hash, err := passwd.Hash(password)

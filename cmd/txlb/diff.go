@@ -15,7 +15,7 @@ const (
 	diffFailed    = 2
 )
 
-// diffCommand prints the runtime commands that make one file into another.
+// diffCommand prints the runtime commands that turn one configuration into another.
 func diffCommand(_ context.Context, c console, words []string) int {
 	var files [2]*document.File
 	for i, path := range words {

@@ -31,7 +31,7 @@ const (
 	exitUsage  = 2 // wrong usage or configuration
 )
 
-// console is where a command talks to the person who called it.
+// console is the output of a command.
 type console struct {
 	out *answers
 	err io.Writer
@@ -54,14 +54,14 @@ func (o *answers) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// terminal tells whether somebody sees what is written.
+// terminal tells whether it is a terminal.
 func (o *answers) terminal() bool {
 	file, ok := o.to.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// command is one word that may follow txlb. Everything that is said of it
-// (usage, help, errors, completion) comes from its row here and its flags.
+// command is a command of txlb. Usage, help, errors and completion come from its row
+// here and its flags.
 type command struct {
 	name  string
 	words string // behind the flags: names of arguments, "a|b" for a choice, "WORDS…" for any number
@@ -113,8 +113,8 @@ func main() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	go func() {
-		// The first signal asks the command to end in good order. Signals are
-		// not held back any longer then: the second ends the process at once.
+		// The first signal asks the command to end. After that, signals have their
+		// default effect: the second one ends the process at once.
 		<-signals
 		signal.Stop(signals)
 		cancel()
@@ -267,8 +267,8 @@ func configFlag(flags *flag.FlagSet) *string {
 	return flags.String("c", "", "configuration `FILE`")
 }
 
-// configPath returns the file to read: the one asked for, else the first of
-// the two usual ones that exists.
+// configPath returns the file to read: that of -c, else the first of the two default
+// paths that exists.
 func configPath(asked string) string {
 	if asked != "" {
 		return asked

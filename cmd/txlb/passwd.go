@@ -31,7 +31,7 @@ func passwdCommand(ctx context.Context, c console, _ []string) int {
 	return exitOK
 }
 
-// readPassword reads one line, or from a terminal the same one twice, unseen.
+// readPassword reads one line; from a terminal it reads it twice, without echo.
 func readPassword(ctx context.Context, in *os.File, prompt io.Writer) (string, error) {
 	fd := int(in.Fd())
 	if !term.IsTerminal(fd) {
@@ -42,8 +42,8 @@ func readPassword(ctx context.Context, in *os.File, prompt io.Writer) (string, e
 		return "", fmt.Errorf("the terminal: %w", err)
 	}
 	lines, failed := make(chan string), make(chan error, 1)
-	// Nothing but a line or its end wakes who reads a terminal, so after a signal
-	// this ends with the process.
+	// Only input wakes a goroutine that reads a terminal. After a signal it ends
+	// with the process.
 	go readUnseen(fd, prompt, lines, failed)
 	var read []string
 	for len(read) < 2 {
@@ -53,7 +53,7 @@ func readPassword(ctx context.Context, in *os.File, prompt io.Writer) (string, e
 		case err := <-failed:
 			return "", err
 		case <-ctx.Done():
-			// Else the terminal would stay mute.
+			// Otherwise the terminal would stay without echo.
 			if err := term.Restore(fd, was); err != nil {
 				return "", fmt.Errorf("the terminal: %w", err)
 			}
@@ -67,7 +67,7 @@ func readPassword(ctx context.Context, in *os.File, prompt io.Writer) (string, e
 	return read[0], nil
 }
 
-// readUnseen reads two lines from a terminal that does not show them.
+// readUnseen reads two lines from a terminal without echo.
 func readUnseen(fd int, prompt io.Writer, lines chan<- string, failed chan<- error) {
 	for _, ask := range []string{"Password: ", "Again: "} {
 		fmt.Fprint(prompt, ask)
@@ -81,8 +81,8 @@ func readUnseen(fd int, prompt io.Writer, lines chan<- string, failed chan<- err
 	}
 }
 
-// firstLine reads up to the end of the first line. One that is too long is read
-// so far that it can be refused.
+// firstLine reads the first line. Of a line that is too long it reads just enough to
+// refuse it.
 func firstLine(in io.Reader) (string, error) {
 	line, err := bufio.NewReader(io.LimitReader(in, passwd.MaxPassword+3)).ReadBytes('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -92,8 +92,8 @@ func firstLine(in io.Reader) (string, error) {
 	return string(bytes.TrimSuffix(line, []byte("\r"))), nil
 }
 
-// badHashes warns of passwords that nobody can log in with. Of what is no hash
-// at all the reader of the configuration has warned.
+// badHashes warns of passwords that nobody can log in with. The reader of the
+// configuration has already warned of those that are not a hash.
 func badHashes(file string, c *config.Config) (warnings config.Problems) {
 	for _, u := range c.Admin.Users {
 		if !config.IsHash(u.Password) {

@@ -71,9 +71,8 @@ func tell(w io.Writer, err error, done chan<- struct{}) {
 	fmt.Fprintln(w, "txlb:", err)
 }
 
-// serve runs a configuration until ctx ends, then takes leave of the clients.
-// doc is the file that it is of, nil without one. It returns nil if that went in
-// good order.
+// serve runs a configuration until ctx ends, then drains. doc is the file of the
+// configuration, or nil. The error is nil after an orderly end.
 func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	// A reader of the log or of standard output that exits must not end the process.
 	ignoreBrokenPipes()
@@ -83,8 +82,8 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	}
 	defer book.close()
 	log := book.log
-	// What libraries have to say is caused by strangers, as a rule. It must not go
-	// to standard error past the ring.
+	// Libraries log mostly what strangers cause. It must go through the ring, not
+	// straight to standard error.
 	slog.SetDefault(logs.Strangers(log))
 	opt, limits := engineOptions(cfg, log)
 	eng, err := native.New(opt)
@@ -121,13 +120,13 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	}.surfaces())
 	defer front.Close() // last: whoever looks on sees the sessions go
 
-	// Everything that changes what runs ends with background.
+	// Everything that changes the configuration or the state ends with background.
 	background, stop := context.WithCancel(context.Background())
 	defer stop()
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() { _ = dir.Run(background) })
-	// Whoever sees "ready" may signal at once, so the signals are taken before.
+	// Scripts that wait for "ready" may send a signal at once: be prepared before.
 	reopen := make(chan os.Signal, 4)
 	if which := reopenSignals(); len(which) > 0 { // none would mean all
 		signal.Notify(reopen, which...)
@@ -157,8 +156,8 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	return nil
 }
 
-// sample takes samples until end is called. They go on while the process drains,
-// so that whoever looks on sees the sessions go.
+// sample takes samples until end is called. It goes on while the process drains, so
+// that users see how many sessions are left.
 func sample(source *status.Source) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -189,8 +188,8 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 	if opt.Loops == 0 {
 		opt.Loops = runtime.GOMAXPROCS(0)
 	}
-	// A loop that waits gives its processor back late; one to spare keeps the
-	// runtime's monitor from taking them away (docs/design/go-scheduler.md).
+	// A loop in a system call keeps its P until the runtime's monitor takes it. With
+	// one P to spare, the monitor does not (docs/design/go-scheduler.md).
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(opt.Loops + spareProcs)
 	}
@@ -218,32 +217,32 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 // spareProcs is how many more threads may run Go code than there are loops.
 const spareProcs = 1
 
-// ownFiles is what the process needs beside sessions, listeners, pipes and
-// probes: logs, metrics, epoll.
+// ownFiles is how many descriptors the process needs for other things than sessions,
+// listeners, pipes and checks: logs, metrics, epoll.
 const ownFiles = 64
 
-// probesFor returns how many probes of hosts may be under way at once with so
-// many open files.
+// probesFor returns how many health checks may run at once with that limit of open
+// files.
 func probesFor(files uint64) int { return int(min(max(files/1024, 64), 1024)) }
 
-// sessionsFor returns how many sessions fit into a number of open files: two
-// each, beside the listeners and the pipes. Pipes may take a quarter: where
-// they do not get more, streams are copied.
+// sessionsFor returns how many sessions are possible with that limit of open files.
+// A session takes two, beside listeners and pipes. Pipes get at most a quarter;
+// without a pipe, a stream is copied.
 func sessionsFor(files uint64, listeners, pipes int) int {
-	// A probe takes two: where nothing else is due, it has an epoll of its own.
+	// A check takes two, because one that runs alone has its own epoll.
 	left := int64(min(files, 1<<40)) - ownFiles - int64(pageFiles(files)) - int64(socketFiles(files)) - 2*int64(probesFor(files)) - int64(listeners)
 	left -= min(2*int64(pipes), left/4)
 	return int(max(left/2, 1))
 }
 
-// onSignals does what signals other than those to stop ask for, until ctx ends.
+// onSignals handles SIGHUP and SIGUSR1 until ctx ends.
 func onSignals(ctx context.Context, signals <-chan os.Signal, book *logbook, dir *director.Director) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case s := <-signals:
-			// The new file has what comes of a reload, unless it cannot be opened soon.
+			// Wait for the new file, so that it has the messages of the reload.
 			reopened := make(chan struct{})
 			go book.reopenFor(s, reopened)
 			select {
@@ -251,7 +250,7 @@ func onSignals(ctx context.Context, signals <-chan os.Signal, book *logbook, dir
 			case <-time.After(reopenFirst):
 			}
 			if isReload(s) {
-				// The director logs what comes of it.
+				// The director logs the result.
 				r, err := dir.Reload(ctx, director.ReloadRequest{By: "SIGHUP"})
 				book.auditReload(r.Generation, err)
 				if errors.Is(err, director.ErrNoFile) {
@@ -265,8 +264,8 @@ func onSignals(ctx context.Context, signals <-chan os.Signal, book *logbook, dir
 // reopenFirst is how long a reload waits for the log to be reopened.
 const reopenFirst = 100 * time.Millisecond
 
-// follower brings into the process what changes of the configuration are not
-// the director's to do: the log, and telling of listeners in it.
+// follower applies changes of the configuration that are not the director's job: it
+// changes the log, and logs listeners.
 type follower struct {
 	book    *logbook
 	log     *slog.Logger
@@ -289,7 +288,7 @@ func (f *follower) run(ctx context.Context, dir *director.Director) {
 	}
 }
 
-// listeners tells of those that have come or gone.
+// listeners logs those that have come or gone.
 func (f *follower) listeners() {
 	now := map[engine.Listener]bool{}
 	for _, l := range f.engine.Listeners() {
@@ -306,8 +305,8 @@ func (f *follower) listeners() {
 	f.told = now
 }
 
-// logs makes log and audit file what <logging> says. A file that cannot be opened
-// is told, and lines go on where they went.
+// logs applies <logging> to log and audit file. If a file cannot be opened, that is
+// logged and the old one stays in use.
 func (f *follower) logs(to config.Logging) {
 	if to != f.logging {
 		f.book.follow(f.logging, to)

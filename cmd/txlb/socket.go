@@ -47,8 +47,8 @@ func (p parts) socketSurface() surface {
 	}
 }
 
-// socketFiles is how many connections the local socket may have with so many
-// open files; 0: not known.
+// socketFiles is the connection limit of the local socket for that limit of open
+// files; 0: not known.
 func socketFiles(files uint64) int {
 	if files == 0 {
 		return 128

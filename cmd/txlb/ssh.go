@@ -12,8 +12,8 @@ import (
 	"github.com/txlb/txlb/internal/admin/ssh"
 )
 
-// hostKeyFile is the host key that is made at the first start, in the directory
-// of state.
+// hostKeyFile is the host key in the state directory, which is made at the first
+// start.
 const hostKeyFile = "ssh_host_ed25519_key"
 
 // sshSurface is <ssh>.

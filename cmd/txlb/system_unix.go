@@ -26,16 +26,17 @@ func raiseFiles() (uint64, error) {
 	return uint64(l.Cur), nil
 }
 
-// ignoreBrokenPipes makes a write to a pipe without a reader fail, and no more.
+// ignoreBrokenPipes makes writes to a pipe without a reader fail with EPIPE instead
+// of ending the process.
 func ignoreBrokenPipes() { signal.Ignore(unix.SIGPIPE) }
 
-// reopenSignals are the signals after which the log is opened anew.
+// reopenSignals are the signals that reopen the log.
 func reopenSignals() []os.Signal { return []os.Signal{unix.SIGUSR1, unix.SIGHUP} }
 
-// isReload tells the one after which the configuration is read again as well.
+// isReload tells whether a signal also reloads the configuration.
 func isReload(s os.Signal) bool { return s == unix.SIGHUP }
 
-// resizeSignals tell that a terminal has another size.
+// resizeSignals are sent when a terminal changes its size.
 func resizeSignals() []os.Signal { return []os.Signal{unix.SIGWINCH} }
 
 // writable tells why this process cannot write to a file, or create files in a

@@ -13,11 +13,11 @@ import (
 	"github.com/txlb/txlb/internal/admin/socket"
 )
 
-// lookTimeout is how long a running txlb may take to say how things stand.
+// lookTimeout is how long a running txlb may take to answer.
 const lookTimeout = 5 * time.Second
 
-// topCommand shows a live view of a running txlb, which it asks over its local
-// socket. It outlives that process, and goes on with the next one.
+// topCommand shows a live view of a running txlb over its local socket. If txlb is
+// restarted, the view reconnects.
 func topCommand(flags *flag.FlagSet) action {
 	to := socketFlags(flags)
 	return func(ctx context.Context, c console, _ []string) int {
@@ -40,8 +40,7 @@ func watch(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	// The next look may need another connection: a Client is of no use after an
-	// error.
+	// A Client cannot be used after an error: the next look connects again.
 	defer func() {
 		if client != nil {
 			_ = client.Close()
@@ -85,7 +84,7 @@ func watch(ctx context.Context, path string) (err error) {
 	return terminal.Top(ctx, view.Remote(ask))
 }
 
-// followSize measures the terminal at each signal, until ctx ends.
+// followSize tells the terminal its size at each signal, until ctx ends.
 func followSize(ctx context.Context, terminal *view.Local, resized <-chan os.Signal, done chan<- struct{}) {
 	defer close(done)
 	for {

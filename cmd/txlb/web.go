@@ -17,9 +17,8 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// webSurface is <web>: the admin page and the API. Certificate and key are
-// followed without a new start, so that wrong ones leave the page with those that
-// it has.
+// webSurface is <web>: the admin page and the API. A change of certificate or key
+// does not restart it; if the new ones are wrong, it keeps the old ones.
 func (p parts) webSurface() surface {
 	type words struct {
 		listen string
@@ -30,7 +29,7 @@ func (p parts) webSurface() surface {
 		certificate, key string
 	}
 	loops := &pulse{ask: func() {
-		// Every loop has to come by to say that it has a session, or none.
+		// Every loop must answer, whether it has such a session or not.
 		p.engine.Sessions(1, func(string, *sched.Host) bool { return true })
 	}}
 	return surface{
@@ -86,7 +85,8 @@ func (p parts) webSurface() surface {
 	}
 }
 
-// ready tells why no clients are served, as far as <web readyz> asks for it.
+// ready is the error of /readyz. <web readyz> decides whether services without a
+// usable host count.
 func (p parts) ready() error {
 	if p.status.Draining() {
 		return errors.New("draining")
@@ -108,8 +108,8 @@ func (p parts) ready() error {
 	return nil
 }
 
-// pageFiles is how many connections the admin page may have with so many open
-// files; 0: not known.
+// pageFiles is the connection limit of the admin page for that limit of open files;
+// 0: not known.
 func pageFiles(files uint64) int {
 	if files == 0 {
 		return 256
@@ -118,14 +118,14 @@ func pageFiles(files uint64) int {
 }
 
 const (
-	// aLoopTicks is how long ago the loops may have come by.
+	// aLoopTicks is how long loops may take to answer.
 	aLoopTicks = 5 * time.Second
-	// askAgain is for how long an answer is good, as everybody may ask.
+	// askAgain is how long an answer is reused, because anybody may ask.
 	askAgain = 500 * time.Millisecond
 )
 
-// pulse tells whether the loops work, by asking them. However many want to know
-// it, they are asked once at a time, and a loop that hangs holds one goroutine.
+// pulse tells whether the loops work, by asking them. It asks once at a time, however
+// many requests there are, so that a loop that hangs holds one goroutine.
 type pulse struct {
 	ask func() // returns when all have answered
 
@@ -135,8 +135,8 @@ type pulse struct {
 	answer   chan struct{} // closed with the answer; nil: they are not being asked
 }
 
-// check waits for an answer that is no older than askAgain, and for no longer than
-// the loops may take.
+// check returns an answer that is no older than askAgain. It waits at most
+// aLoopTicks.
 func (p *pulse) check(ctx context.Context) error {
 	p.mu.Lock()
 	if time.Since(p.answered) < askAgain {
@@ -161,8 +161,7 @@ func (p *pulse) check(ctx context.Context) error {
 	}
 }
 
-// run asks. It ends when the loops have answered: with the engine at the
-// latest, as Close ends them.
+// run asks the loops and waits for all of them. Closing the engine ends it too.
 func (p *pulse) run(answer chan struct{}) {
 	p.ask()
 	p.mu.Lock()

@@ -1,10 +1,10 @@
 //go:build unix
 
 // Package debian finds the programs that tests and benchmarks run beside txlb:
-// web servers, other proxies, load generators. It is no part of the program.
+// web servers, other proxies, load generators. It is not part of the program.
 //
-// What is missing is installed only where that is asked for, by $TXLB_INSTALL =
-// yes, as the Makefile does: a plain "go test" changes nothing on the machine.
+// Missing programs are installed only with $TXLB_INSTALL = yes, which the Makefile
+// sets. A plain "go test" changes nothing on the machine.
 // Processes that install at the same time wait for each other. No service of an
 // installed package is started.
 package debian
@@ -53,10 +53,10 @@ var packages = map[string]string{
 // installs tells whether missing programs are to be installed.
 func installs() bool { return os.Getenv("TXLB_INSTALL") == "yes" }
 
-// Need makes sure that every program is there. What is missing is installed
-// where that is asked for; it takes root. The error says what is missing and how
-// to install it. Programs are named as they are called, modules and what is in
-// no search path by their path.
+// Need makes sure that every program is there. With $TXLB_INSTALL = yes it installs
+// missing ones, as root. The error says what is missing and how to install it.
+// Programs are given by name; files, and programs outside the search path, by
+// path.
 func Need(programs ...string) error {
 	want := missing(programs)
 	if len(want) == 0 {
@@ -110,13 +110,13 @@ func howTo(packages []string) string {
 	return "missing: install it with apt-get install " + strings.Join(packages, " ")
 }
 
-// policy is the script that Debian's packages ask before they start a service;
-// 101 forbids it (invoke-rc.d(8)). Tests start what they need themselves, and
-// nothing else is to listen on the machine.
+// policy is the script that Debian's packages call before they start a service; exit
+// status 101 forbids it (invoke-rc.d(8)). Tests start their own servers, and no
+// other server must listen on the machine.
 const policy, denial = "/usr/sbin/policy-rc.d", "#!/bin/sh\n# of the tests of txlb, while they install packages\nexit 101\n"
 
-// denyServices forbids the start of services until allow is called. A script
-// of somebody else stays as it is.
+// denyServices forbids the start of services until allow is called. An existing
+// script stays as it is.
 func denyServices() (allow func(), err error) {
 	switch there, err := os.ReadFile(policy); {
 	case err == nil && string(there) != denial:
@@ -148,9 +148,9 @@ func missing(programs []string) []string {
 	return list
 }
 
-// Path returns where a program is, also where only root's search path would
-// find it, "" if it is nowhere. A path may be a pattern, of which the last
-// file counts: the newest version.
+// Path returns the path of a program, "" if there is none. It also looks into the
+// folders of root's search path. A path may be a pattern: the last file is taken,
+// which is the newest version.
 func Path(program string) string {
 	if filepath.IsAbs(program) {
 		found, err := filepath.Glob(program)

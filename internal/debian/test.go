@@ -9,9 +9,8 @@ type Test interface {
 	Fatal(...any)
 }
 
-// NeedFor is Need for a test. Without a program the test is skipped, but fails
-// where programs are to be installed ($TXLB_INSTALL = yes): nobody would see that
-// it has not run.
+// NeedFor is Need for a test. If a program is missing, the test is skipped. With
+// $TXLB_INSTALL = yes it fails instead, so that a missing test is noticed.
 func NeedFor(t Test, programs ...string) {
 	t.Helper()
 	if err := Need(programs...); err != nil {

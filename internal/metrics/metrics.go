@@ -1,5 +1,5 @@
-// Package metrics writes what the program counts as Prometheus text, under the
-// names of docs/operations.md. It is the only room that knows the metrics
+// Package metrics writes the counters of the program as Prometheus text, under the
+// names of docs/operations.md. It is the only room that imports the metrics
 // library. A scrape reads snapshots: no loop and no change waits for it.
 package metrics
 
@@ -56,8 +56,8 @@ func (x *text) sample(name string, value float64, labels ...string) {
 	_, _ = fmt.Fprintf(x.w, "%s %s\n", full, strconv.FormatFloat(value, 'g', -1, 64))
 }
 
-// quote escapes a label's value as the exposition format wants it: backslash,
-// quote and line feed, and nothing else.
+// quote escapes the value of a label: backslash, quote and line feed, as the
+// exposition format says.
 func quote(s string) string {
 	b := make([]byte, 0, len(s)+2)
 	b = append(b, '"')
@@ -74,7 +74,7 @@ func quote(s string) string {
 	return string(append(b, '"'))
 }
 
-// kind says what the samples that follow are.
+// kind writes HELP and TYPE of the samples that follow.
 func (x *text) kind(name, kind, help string) {
 	_, _ = fmt.Fprintf(x.w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
 }
@@ -148,7 +148,7 @@ func hosts(x *text, r *status.Reading) {
 	each("txlb_host_up", "gauge", "1: the host is up (at least one of its addresses)", func(h *status.Host) float64 { return truth(h.Stats.Up) })
 }
 
-// times writes the histograms, one a group.
+// times writes the histograms of groups.
 func times(x *text, state *director.State) {
 	for _, m := range []struct {
 		name, help string
@@ -236,8 +236,8 @@ func process(x *text, r *status.Reading) {
 	}
 }
 
-// Serve answers GET /metrics on ln until ctx ends, and closes ln. Slow clients
-// are cut off: nobody needs a minute for a scrape.
+// Serve answers GET /metrics on ln until ctx ends, and closes ln. Its timeouts are
+// short, because a scrape is quick.
 func Serve(ctx context.Context, ln net.Listener, read func() *status.Reading) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
@@ -263,9 +263,9 @@ func Serve(ctx context.Context, ln net.Listener, read func() *status.Reading) er
 	return nil
 }
 
-// enduring is a listener whose every failed accept but that on a closed socket
-// is passing. The server tries again after those, a little later each time; it
-// would take ENOMEM, ENOBUFS or a poller without room for its end.
+// enduring is a listener whose failed accepts look temporary to net/http, unless the
+// socket is closed. So the server retries, with growing pauses. Without it,
+// net/http would end after ENOMEM or ENOBUFS.
 type enduring struct{ net.Listener }
 
 func (l enduring) Accept() (net.Conn, error) {

@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// listenOverflows returns how often a connection found a full accept queue,
-// anywhere in the network namespace since it began (ListenOverflows in
+// listenOverflows returns how many connections were dropped because an accept queue
+// was full, in the whole network namespace since it exists (ListenOverflows in
 // /proc/net/netstat).
 func listenOverflows() (uint64, bool) {
 	data, err := os.ReadFile("/proc/net/netstat")

@@ -140,7 +140,7 @@ func inside(t *testing.T, attr *syscall.SysProcAttr) bool {
 	}
 	attr.Pdeathsig = syscall.SIGKILL
 	var out bytes.Buffer
-	// Who may not look into the folder of the program may run it by this name.
+	// A user who cannot enter the folder of the program can run it by this name.
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$", "-test.timeout="+life.String())
 	cmd.Env = append(os.Environ(), variable+"="+t.Name(), "TMPDIR=/tmp")
 	cmd.Dir = "/"
