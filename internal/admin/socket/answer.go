@@ -9,9 +9,9 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 )
 
-// Answer is the answer to a line behind ctl, one line of JSON. Of a line with
-// several commands Text has the texts one below the other, and Data is the list of
-// what each of them has; those behind an error are not done.
+// Answer is the answer to a line after ctl, as one line of JSON. If the line has
+// several commands, Text joins their texts and Data is the list of their data. After
+// an error the rest is not executed.
 type Answer struct {
 	OK         bool            `json:"ok"`
 	Text       string          `json:"text"`           // for people
@@ -19,15 +19,14 @@ type Answer struct {
 	Raw        []byte          `json:"raw,omitempty"`  // a file instead, such as a profile
 	Generation uint64          `json:"generation,omitempty"`
 	Error      string          `json:"error,omitempty"` // one line
-	// Kind is what the error is about: unknown (there is no such command),
-	// forbidden (not allowed to the role), moved (generation=N is not the one
-	// that runs), missing (not served here), confirm (it was not done, as it takes
-	// the last usable host of a service away and the command had --ask) or failed.
+	// Kind is the kind of the error: unknown (no such command), forbidden (to the
+	// role), moved (generation=N is not the current one), missing (not served here),
+	// confirm (with --ask, because the command takes the last usable host of a
+	// service away) or failed.
 	Kind string `json:"kind,omitempty"`
 }
 
-// Err returns the error that the answer tells, nil if it tells none. Its text
-// is that of the server.
+// Err returns the error in the answer, or nil. Its text is the server's.
 func (a Answer) Err() error {
 	if a.OK {
 		return nil
@@ -35,7 +34,7 @@ func (a Answer) Err() error {
 	return errors.New(a.Error)
 }
 
-// answer is what came of a command.
+// answer is the result of a command.
 type answer struct {
 	text       string
 	data       any
@@ -47,7 +46,7 @@ type answer struct {
 	silent     bool // there is nothing to answer
 }
 
-// kindOf names an error for programs.
+// kindOf is the Kind of an error.
 func kindOf(err error) string {
 	switch {
 	case errors.Is(err, admin.ErrUnknownVerb):
@@ -64,7 +63,7 @@ func kindOf(err error) string {
 	return "failed"
 }
 
-// frame gives the answer as a line of JSON.
+// frame returns the answer as a line of JSON.
 func (a answer) frame() []byte {
 	f := Answer{OK: a.err == nil, Text: a.text, Raw: a.raw, Generation: a.generation}
 	if a.err != nil {
@@ -87,7 +86,7 @@ func (a answer) frame() []byte {
 	return line.Bytes()
 }
 
-// plain gives the answer as lines, of which the last is empty, and no other.
+// plain returns the answer as lines. Only the last one is empty.
 func (a answer) plain() string {
 	text := a.text
 	switch {

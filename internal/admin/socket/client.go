@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// Client gives commands to a running txlb over its socket. Its methods may be
-// called from any goroutine; commands are given one after the other.
+// Client sends commands to a running txlb over its socket. Its methods may be called
+// from any goroutine; commands are sent one after the other.
 type Client struct {
-	// Version is what the server says that it is, such as "txlb 1.0".
+	// Version is the version of the server, such as "txlb 1.0".
 	Version string
 
 	mu   sync.Mutex
@@ -27,11 +27,10 @@ type Client struct {
 	err  error // why it cannot be used any more
 }
 
-// greetTimeout is how long a server may take to say that it is one.
+// greetTimeout is how long a server may take to greet.
 const greetTimeout = 10 * time.Second
 
-// Dial connects to the socket at path. The error is one line that says what
-// would be right.
+// Dial connects to the socket at path. The error is one line and says what to do.
 func Dial(path string) (*Client, error) {
 	conn, err := net.DialTimeout("unix", path, greetTimeout)
 	switch {
@@ -59,9 +58,9 @@ func Dial(path string) (*Client, error) {
 	return c, nil
 }
 
-// Do gives a line and returns the answer. An error means that there is none:
-// then it is not known whether the line was done, and the Client is of no use
-// any more. What txlb refuses is no error but an Answer that is not OK.
+// Do sends a line and returns the answer. After an error it is unknown whether the
+// line was executed, and the Client must not be used any more. What txlb refuses is
+// not an error of Do but an Answer that is not OK.
 func (c *Client) Do(ctx context.Context, line string) (Answer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,11 +85,11 @@ func (c *Client) Do(ctx context.Context, line string) (Answer, error) {
 }
 
 func (c *Client) do(ctx context.Context, line string) (a Answer, err error) {
-	// The end of ctx is a deadline that has passed.
+	// When ctx ends, a deadline in the past ends reads and writes.
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := c.conn.Write([]byte(line + "\n")); err != nil && !errors.Is(err, syscall.EPIPE) {
-		// Of a server that closes, what it said before can still be read.
+		// A server that has closed may have answered before.
 		return a, err
 	}
 	text, err := c.in.ReadBytes('\n')

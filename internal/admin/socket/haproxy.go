@@ -13,8 +13,8 @@ import (
 	"github.com/txlb/txlb/internal/words"
 )
 
-// native is a command that is no verb: one of HAProxy's, or, if ours, one
-// that only the socket has.
+// native is a command that is not a verb: one of HAProxy's or, with ours, one that
+// only the socket has.
 type native struct {
 	name        string // its first words
 	args, help  string
@@ -32,32 +32,32 @@ func natives() []native {
 		{name: "add server", args: "<bk>/<srv> <addr> [weight <n>] [backup] [enabled]", help: "a new server, in maintenance unless enabled", run: addServer},
 		{name: "del server", args: "<bk>/<srv>", help: "remove a server that is in maintenance", destructive: true, run: delServer},
 		{name: "disable server", args: "<bk>/<srv>", help: "put a server into maintenance", run: stateTo("maint")},
-		{name: "enable server", args: "<bk>/<srv>", help: "give a server clients again", run: stateTo("ready")},
-		{name: "get weight", args: "<bk>/<srv>", help: "a server's weight, and that of the file", run: getWeight},
+		{name: "enable server", args: "<bk>/<srv>", help: "give a server new clients again", run: stateTo("ready")},
+		{name: "get weight", args: "<bk>/<srv>", help: "a server's weight, and its initial weight", run: getWeight},
 		{name: "set server", args: "<bk>/<srv> addr|state|weight …", help: "change a server's address, state or weight", run: setServer},
-		{name: "set timeout cli", args: "<seconds>", help: "how long this connection may say nothing", run: setTimeout},
+		{name: "set timeout cli", args: "<seconds>", help: "idle timeout of this connection", run: setTimeout},
 		{name: "set weight", args: "<bk>/<srv> <n>|<n>%", help: "change a server's weight", run: setWeight},
 		{name: "show backend", help: "the names of the backends", run: showBackend},
 		{name: "show info", help: "facts and counters of the process", run: showInfo},
-		{name: "show servers state", args: "[<backend>]", help: "servers with their state, version 1", run: showServersState},
-		{name: "show sess", args: "[<id>]", help: "sessions that are open, or one", run: showSess},
+		{name: "show servers state", args: "[<backend>]", help: "the state of servers, in format version 1", run: showServersState},
+		{name: "show sess", args: "[<id>]", help: "open sessions, or one of them", run: showSess},
 		{name: "show stat", args: "[<iid>|<proxy> <type> <sid>] [no-maint|up]", help: "counters of frontends, backends and servers, as CSV", run: showStat},
 		{name: "show version", help: "the version of txlb", run: showVersion},
-		{name: "shutdown session", args: "<id>", help: "end a session", destructive: true, run: shutdownSession},
-		{name: "shutdown sessions server", args: "<bk>/<srv>", help: "end the sessions of a server", destructive: true, run: shutdownServer},
+		{name: "shutdown session", args: "<id>", help: "close a session", destructive: true, run: shutdownSession},
+		{name: "shutdown sessions server", args: "<bk>/<srv>", help: "close the sessions of a server", destructive: true, run: shutdownServer},
 	}
 }
 
-// ofConnection are HAProxy's commands that conn does.
+// ofConnection are HAProxy's commands that conn executes.
 func ofConnection() []native {
 	return []native{
 		{name: "help", args: "[<command>]", help: "all commands, or those that begin so"},
-		{name: "prompt", help: "stay connected, and say \"> \"; once more: no longer"},
-		{name: "quit", help: "end the connection"},
+		{name: "prompt", help: "keep the connection open, with the prompt \"> \"; again: turn that off"},
+		{name: "quit", help: "close the connection"},
 	}
 }
 
-// request is a command that is done.
+// request is a command being executed.
 type request struct {
 	*Server
 	ctx    context.Context
@@ -72,8 +72,8 @@ func begins(words []string, name string) bool {
 	return len(words) >= len(first) && slices.Equal(words[:len(first)], first)
 }
 
-// native returns the command that c is, and its further words; nil if it is
-// none but, if anything, a verb.
+// native returns the native command that c is, and its further words; nil if it is
+// not one.
 func (s *Server) native(c words.Command) (*native, []string) {
 	words := c.Texts()
 	if words[0] == "help" {
@@ -87,8 +87,8 @@ func (s *Server) native(c words.Command) (*native, []string) {
 	return nil, nil
 }
 
-// nearly is the error of a command that is no verb and begins as one of
-// HAProxy's, nil of others.
+// nearly is the error of an unknown command that begins like one of HAProxy's; nil
+// for others.
 func (s *Server) nearly(c words.Command) error {
 	switch c.Verb {
 	case "add", "del", "disable", "enable", "get", "set":
@@ -110,7 +110,7 @@ func (s *Server) nearly(c words.Command) error {
 
 func (n *native) usage() string { return strings.TrimSpace(n.name + " " + n.args) }
 
-// help is that of the verbs with HAProxy's commands below.
+// help shows the verbs, and HAProxy's commands below.
 func (s *Server) help(r *request) answer {
 	var lines []string
 	prefix := strings.Join(r.words, " ")
@@ -138,8 +138,7 @@ func (s *Server) help(r *request) answer {
 	return answer{text: a.Text + "\n\nof the socket, and of HAProxy (<bk> is SERVICE.GROUP):\n" + text, data: a.Data}
 }
 
-// Destructive tells whether a line has a command that people should be asked
-// about before it is done, and which.
+// Destructive returns the first command of a line that people should confirm.
 func Destructive(line string) (command string, yes bool) {
 	commands, err := words.Parse(line)
 	if err != nil {
@@ -166,7 +165,7 @@ func Destructive(line string) (command string, yes bool) {
 	return "", false
 }
 
-// sentence is an error in HAProxy's wording, by which scripts know it.
+// sentence is an error in HAProxy's wording, which scripts look for.
 type sentence string
 
 func (s sentence) Error() string { return string(s) }
@@ -179,7 +178,7 @@ const (
 	errNoName    = sentence("Require 'backend/server'.")
 )
 
-// maxIdle is the longest silence that a client may ask for.
+// maxIdle is the longest idle timeout that a client may set.
 const maxIdle = time.Hour
 
 func setTimeout(r *request) answer {

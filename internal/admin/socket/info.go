@@ -15,7 +15,7 @@ type infoField struct {
 	value any
 }
 
-// showInfo gives HAProxy's fields in its order. What does not exist here is 0.
+// showInfo returns HAProxy's fields in its order. Fields without a meaning here are 0.
 func showInfo(r *request) answer {
 	if len(r.words) > 0 {
 		return answer{err: fmt.Errorf("show info has no form '%s' here; for JSON there is status --json", r.words[0])}
@@ -78,8 +78,7 @@ func haproxyDuration(d time.Duration) string {
 	return fmt.Sprintf("%dd %dh%02dm%02ds", s/86400, s/3600%24, s/60%60, s%60)
 }
 
-// releaseDate is the day of the commit that the program was built of, as far as
-// it is known.
+// releaseDate is the date of the commit that the program was built from, if known.
 func releaseDate() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {

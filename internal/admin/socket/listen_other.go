@@ -11,7 +11,7 @@ import (
 	"github.com/txlb/txlb/internal/admin/users"
 )
 
-// Listen is not there: the mode of a socket protects nothing on this system.
+// Listen fails: on this system the mode of a socket protects nothing.
 func Listen(string, fs.FileMode, string) (net.Listener, error) {
 	return nil, fmt.Errorf("not on %s, where a socket has no mode; leave <socket> out", runtime.GOOS)
 }

@@ -17,15 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listen makes the socket at path, with mode and, unless it is "", group, which
-// may be a number. At no moment has the socket another mode under that path: it
-// is made in a folder of its own that only this user may enter, and renamed. (The
-// umask belongs to the whole process, and other goroutines make files.)
+// Listen makes the socket at path, with mode and group (a name or a number; "": not
+// changed). The socket never has another mode at that path: it is made in a folder
+// that only this user can enter, and then renamed. (The umask would not do: it
+// belongs to the whole process, and other goroutines make files.)
 //
-// A socket that nobody answers on is replaced; one that answers, and what is no
-// socket, stays and is an error. The folder of path is made if only it
-// is missing. Close removes the socket, if it is still this one. Errors say
-// nothing of the path.
+// A socket that nobody listens on is replaced. One that somebody listens on, or
+// another file, is an error. A missing folder is made, but not its parents. Close
+// removes the socket, if it is still this one. Errors do not contain the path.
 func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("the path has %d bytes; a socket's has at most %d", len(path), maxPath)
@@ -83,15 +82,14 @@ func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 }
 
 const (
-	// maxPath is how long the path of a socket can be (unix(7)).
+	// maxPath is the longest path of a socket (unix(7)).
 	maxPath = 107
-	// maxBound is how long it can be on any system.
+	// maxBound is the longest one that works on every system.
 	maxBound = 103
 )
 
-// bind makes a socket. made, in the folder private, may be longer than such a
-// path may be, though what it is renamed to is not: then it is reached by way
-// of the folder's descriptor.
+// bind makes a socket at made, in the folder private. If the path is too long for a
+// socket, it goes through the descriptor of the folder.
 func bind(private, made string) (*net.UnixListener, error) {
 	if len(made) > maxBound {
 		dir, err := os.Open(private)
@@ -125,7 +123,7 @@ func CheckGroup(group string) error {
 	return err
 }
 
-// lockFolder keeps two of us from looking at one path and taking it both.
+// lockFolder keeps two processes from taking the same path at once.
 func lockFolder(dir string) (unlock func(), err error) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -138,7 +136,7 @@ func lockFolder(dir string) (unlock func(), err error) {
 	return func() { _ = d.Close() }, nil
 }
 
-// free tells why the path cannot be taken.
+// free returns why the path cannot be taken.
 func free(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -167,11 +165,11 @@ type listener struct {
 	remove func()
 }
 
-// Addr is where the socket is, and not where it was made.
+// Addr is the path that the socket was renamed to.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// Close removes the socket, if nobody has put another in its place, and closes it.
-// While it is open, no other file can have its identity.
+// Close removes the socket, unless there is another one in its place, and closes it.
+// While it is open, no other file can have its inode number.
 func (l *listener) Close() error {
 	l.remove()
 	return l.UnixListener.Close()

@@ -12,9 +12,8 @@ import (
 	"github.com/txlb/txlb/internal/admin/users"
 )
 
-// callerOf says who has connected, as the kernel tells: the name of the user,
-// or the number of one without a name. That the socket could be opened is
-// what allows everything.
+// callerOf returns the user who has connected, by name or number, as the kernel
+// says. Who can open the socket has the role full.
 func callerOf(c net.Conn) users.Caller {
 	caller := users.Caller{Name: "socket", From: "socket", Role: users.Full}
 	sc, ok := c.(syscall.Conn)

@@ -8,7 +8,7 @@ import (
 	"github.com/txlb/txlb/internal/admin/users"
 )
 
-// callerOf knows nobody by name here.
+// callerOf does not know the user here.
 func callerOf(net.Conn) users.Caller {
 	return users.Caller{Name: "socket", From: "socket", Role: users.Full}
 }

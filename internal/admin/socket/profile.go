@@ -22,7 +22,7 @@ const (
 	maxProfile     = time.Minute
 )
 
-// showPprof gives a profile of the Go runtime, as `go tool pprof` reads it.
+// showPprof returns a profile of the Go runtime for `go tool pprof`.
 // Only one CPU profile can be made at a time.
 func showPprof(r *request) answer {
 	if err := r.full("show pprof"); err != nil {
@@ -88,7 +88,7 @@ type runtimeInfo struct {
 	Limit      int64  `json:"memory_limit"`
 }
 
-// runtimeMetrics reads numbers of the runtime, which does not stop for it.
+// runtimeMetrics reads metrics of the runtime, without stopping it.
 func runtimeMetrics(names ...string) []uint64 {
 	samples := make([]metrics.Sample, len(names))
 	for i, name := range names {
@@ -133,8 +133,8 @@ func showRuntime(r *request) answer {
 	return answer{text: b.String(), data: i}
 }
 
-// full refuses a command to whoever may only look, and puts it into the log, as
-// the admin does for its verbs.
+// full refuses a command without the role full, and logs it, as package admin does
+// for verbs.
 func (r *request) full(command string) error {
 	if r.caller.Role < users.Full {
 		r.log.Warn("command refused", "verb", command, "by", r.caller.Name, "from", r.caller.From, "role", r.caller.Role.String())

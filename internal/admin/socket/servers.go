@@ -16,11 +16,11 @@ import (
 	"github.com/txlb/txlb/internal/words"
 )
 
-// exactTries is how often a command is made anew because the configuration has
-// changed between looking and doing.
+// exactTries is how often a command is retried because the configuration changed
+// between reading and changing it.
 const exactTries = 1000
 
-// by is how HAProxy ends what it says of a new address.
+// by ends HAProxy's message about a new address.
 const by = " by 'stats socket command'"
 
 // server is a host as HAProxy names it.
@@ -35,8 +35,8 @@ func proxyName(s *director.Service, g *director.Group) string {
 	return s.Config.Name + "." + g.Config.Name
 }
 
-// backends returns the groups that have a name. Names may have dots, so there
-// may be two.
+// backends returns the groups with a backend name. There may be two, because names
+// may contain dots.
 func backends(state *director.State, name string) []server {
 	var found []server
 	for _, s := range state.Services {
@@ -53,7 +53,7 @@ func backends(state *director.State, name string) []server {
 	return found
 }
 
-// backend returns the only group of a name.
+// backend returns the only group with a backend name.
 func backend(state *director.State, name string) (server, error) {
 	switch found := backends(state, name); len(found) {
 	case 0:
@@ -64,8 +64,8 @@ func backend(state *director.State, name string) (server, error) {
 	return server{}, fmt.Errorf("%s is the name of two groups; use the verbs of txlb, which name service and group apart", name)
 }
 
-// split returns the group that a word of the form SERVICE.GROUP/HOST begins
-// with, and the name of the host.
+// split splits a word of the form SERVICE.GROUP/HOST into the group and the name of
+// the host.
 func split(state *director.State, word string) (server, string, error) {
 	if !strings.Contains(word, "/") {
 		return server{}, "", errNoName
@@ -101,7 +101,7 @@ func find(state *director.State, word string) (server, error) {
 	return server{}, errNoServer
 }
 
-// verb makes a command about the host.
+// verb returns a command about the host.
 func (s server) verb(name string, options ...words.Word) words.Command {
 	c := words.Command{Verb: name, Words: []words.Word{{Value: s.service.Config.Name}, {Value: s.group.Config.Name}}}
 	if s.host != nil {
@@ -111,7 +111,7 @@ func (s server) verb(name string, options ...words.Word) words.Command {
 	return c
 }
 
-// edit does the verb that a command means.
+// edit executes the verb that a command stands for.
 func (r *request) edit(make func(*director.State) (c words.Command, text string, err error)) answer {
 	c, text, err := make(r.opt.Director.State())
 	if err != nil {
@@ -124,8 +124,8 @@ func (r *request) edit(make func(*director.State) (c words.Command, text string,
 	return answer{text: text, generation: result.Generation}
 }
 
-// exactly is edit for a verb that is right only for what runs: if the
-// configuration changes before it is done, it is made anew.
+// exactly is edit for a verb that depends on the running configuration. If that
+// changes meanwhile, it makes the verb again.
 func (r *request) exactly(make func(*director.State) (c words.Command, text string, err error)) answer {
 	for try := 1; ; try++ {
 		a := r.edit(func(state *director.State) (words.Command, string, error) {
@@ -139,7 +139,7 @@ func (r *request) exactly(make func(*director.State) (c words.Command, text stri
 	}
 }
 
-// set makes a verb that sets options of the host that the first word names.
+// set returns a verb that sets attributes of the host named by the first word.
 func (r *request) set(options func(server) (set []words.Word, text string, err error)) func(*director.State) (words.Command, string, error) {
 	return func(state *director.State) (words.Command, string, error) {
 		s, err := find(state, r.words[0])
@@ -151,7 +151,7 @@ func (r *request) set(options func(server) (set []words.Word, text string, err e
 	}
 }
 
-// tooMany refuses words behind those that a command takes.
+// tooMany refuses more words than a command takes.
 func (r *request) tooMany(most int) error {
 	if len(r.words) > most {
 		return fmt.Errorf("'%s' is one word too many", r.words[most])
@@ -159,7 +159,7 @@ func (r *request) tooMany(most int) error {
 	return nil
 }
 
-// oneName refuses a command that is not about one server.
+// oneName refuses a command that does not name exactly one server.
 func (r *request) oneName() error {
 	if len(r.words) == 0 {
 		return errNoName
@@ -225,7 +225,7 @@ func setWeight(r *request) answer {
 	}))
 }
 
-// weight reads a weight, or a share of the initial one in percent.
+// weight reads a weight, absolute or in percent of the initial one.
 func weight(word string, initial int) (int, error) {
 	digits, percent := strings.CutSuffix(word, "%")
 	n, err := strconv.ParseUint(digits, 10, 31)
@@ -247,8 +247,8 @@ func weight(word string, initial int) (int, error) {
 	return int(w), nil
 }
 
-// initial is the weight that the file gives a host or, if it has none, the one
-// that the host was first seen with.
+// initial is the weight of a host in the file or, if it is not there, the weight that
+// it was first seen with.
 func (s *Server) initial(of server) int {
 	key := status.Key{Service: of.service.Config.Name, Group: of.group.Config.Name, Host: of.host.Config.Name}
 	if w, ok := s.storedWeights()[key]; ok {
@@ -260,7 +260,7 @@ func (s *Server) initial(of server) int {
 	return of.host.Config.Weight
 }
 
-// storedWeights are the weights that the file gives hosts.
+// storedWeights are the weights of hosts in the file.
 func (s *Server) storedWeights() map[status.Key]int {
 	doc := s.opt.Director.Stored()
 	if doc == nil {

@@ -16,8 +16,7 @@ import (
 // maxSessions is how many sessions show sess lists.
 const maxSessions = 100_000
 
-// showSess lists sessions as HAProxy does, with what is known of them; or tells
-// one.
+// showSess lists sessions in HAProxy's format, or shows one.
 func showSess(r *request) answer {
 	if err := r.tooMany(1); err != nil {
 		return answer{err: err}
@@ -63,7 +62,7 @@ func (r *request) oneSession(state *director.State, infos []admin.SessionInfo) a
 	return answer{err: sentence("Session not found.")}
 }
 
-// endpoint tells a client as HAProxy does.
+// endpoint writes a client as HAProxy does.
 func endpoint(client string) (proto, source string) {
 	a, err := netip.ParseAddrPort(client)
 	switch {

@@ -1,32 +1,31 @@
-// Package socket serves the runtime verbs on a UNIX socket, HAProxy's runtime
-// commands beside them, and has the [Client] of both.
+// Package socket serves the runtime verbs and HAProxy's runtime commands on a UNIX
+// socket, and has the [Client] of both.
 //
-// [Listen] makes the socket. Its mode and group are the only credential:
-// whoever may connect has the role full, and the log has the name of the user
-// that the kernel tells. [Server.Serve] answers.
+// [Listen] makes the socket. Its mode and group are the only access control: who can
+// connect has the role full. The log has the user's name, as the kernel says.
+// [Server.Serve] answers.
 //
-// A line is one or more commands with ; between them, in the language of
-// [words.Parse]. Each gets an answer, which an empty line ends; what is empty in
-// an answer is a line with a blank. The connection closes after one line, as
-// with HAProxy, unless that line has the command prompt: from then on the server
-// writes "> " behind each answer, until prompt is said again, quit, or the
-// end. An error of a verb is a line that begins with "error: ", and the
-// rest of the line is not done; one of HAProxy's commands is as HAProxy says it,
-// and the rest is done. Of a line without its end nothing is done.
+// A line is one or more commands separated by ; in the language of [words.Parse].
+// Each answer ends with an empty line; an empty line within an answer becomes a
+// blank. As with HAProxy, the connection closes after one line. After the command
+// prompt it stays open, and the server writes "> " after each answer, until prompt
+// again or quit. An error of a verb is a line that begins with "error: ", and the
+// rest of the line is not executed. After an error of one of HAProxy's commands,
+// which has HAProxy's wording, the rest is executed. A line without its end is not
+// executed.
 //
 // Programs send ctl as their first line. Then each line, the first included, is
-// answered by one line of JSON, an [Answer]. --json behind a command has its
-// answer in that form without ctl. A command with --ask is refused, with kind
-// confirm, if it takes the last usable host of a service away.
+// answered by one line of JSON, an [Answer]. With --json, a single command gets that
+// form without ctl. With --ask, a command that takes the last usable host of a
+// service away is refused with kind confirm.
 //
-// HAProxy's commands (haproxy.go) are those whose first words are its own and no
-// verb's; where they change something they are translated to verbs, so that
-// roles, events and generations hold for them as well. What is not of HAProxy but of
-// no other admin either, the profiles of the Go runtime, is in profile.go.
+// HAProxy's commands are in haproxy.go. Those that change something are translated
+// to verbs, so that roles, events and generations apply. Profiles of the Go runtime,
+// which only the socket serves, are in profile.go.
 //
-// Limits: a line has 64 KiB; connections are Options.MaxConns, and one that
-// says nothing for Options.Idle or does not read for writeTimeout is
-// closed. Nothing here makes a loop or the director wait.
+// Limits: 64 KiB per line and Options.MaxConns connections. A connection that is
+// idle for Options.Idle, or does not read for writeTimeout, is closed. No loop and
+// no director waits for this package.
 package socket
 
 import (
@@ -49,10 +48,10 @@ import (
 	"github.com/txlb/txlb/internal/words"
 )
 
-// DefaultPath is where the socket is looked for without a configuration.
+// DefaultPath is the path of the socket without a configuration.
 const DefaultPath = "/run/txlb/admin.sock"
 
-// Options are what a Server works on.
+// Options of a Server.
 type Options struct {
 	Admin      *admin.Admin       // required
 	Director   *director.Director // required
@@ -68,14 +67,14 @@ type Options struct {
 const (
 	defaultMaxConns = 128
 	defaultIdle     = 5 * time.Minute
-	// maxLine bounds a line, in bytes; it is what words.Parse takes.
+	// maxLine is the longest line in bytes, as for words.Parse.
 	maxLine = 64 << 10
 	// writeTimeout is how long a client may leave writeChunk bytes unread.
 	writeTimeout = 10 * time.Second
 	writeChunk   = 64 << 10
 	// grace is how long an answer may take after the end of Serve.
 	grace = time.Second
-	// acceptPause is how long accepting rests when there is no descriptor.
+	// acceptPause is the pause after a failed accept.
 	acceptPause = 100 * time.Millisecond
 )
 
@@ -104,7 +103,7 @@ func New(opt Options) *Server {
 // returns after its last connection has ended.
 func Serve(ctx context.Context, ln net.Listener, opt Options) error { return New(opt).Serve(ctx, ln) }
 
-// Serve is [Serve] of a Server; it can be called for one socket after the other.
+// Serve is [Serve] of a Server. It may be called again for another socket.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
@@ -120,7 +119,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			if err == nil {
 				_ = c.Close()
 			}
-			// The file goes with the listener, and before Serve returns.
+			// This removes the file, before Serve returns.
 			_ = ln.Close()
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -163,9 +162,9 @@ type conn struct {
 // serve is the goroutine of a connection.
 func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	defer func() { _ = nc.Close() }()
-	// At the end of ctx no line is read any more, but one that is being done,
-	// such as a reload that moves this socket, still has its answer.
 	ctx = users.WithVia(ctx, "socket")
+	// When ctx ends, no more lines are read. A command being executed, such as a
+	// reload that moves this socket, still gets its answer.
 	stop := context.AfterFunc(ctx, func() {
 		_ = nc.SetReadDeadline(time.Unix(1, 0))
 		_ = nc.SetWriteDeadline(time.Now().Add(grace))
@@ -187,9 +186,9 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	}
 }
 
-// readLine returns the next line without its end. A line that is too long is
-// read to its end and returned as far as it exceeds what Parse takes; a line
-// that has no end is an error.
+// readLine returns the next line without its end. Of a line that is too long it
+// returns just more than maxLine bytes, and reads the rest. A line without an end is
+// an error.
 func (c *conn) readLine(ctx context.Context) (string, error) {
 	if err := c.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
 		return "", err
@@ -216,7 +215,7 @@ func (c *conn) readLine(ctx context.Context) (string, error) {
 	}
 }
 
-// line does what one line says. The error is that of writing.
+// line executes a line. The error is that of writing the answer.
 func (c *conn) line(ctx context.Context, line string) error {
 	if !c.prompt && !c.frames && strings.TrimSpace(line) == "ctl" {
 		c.frames = true
@@ -252,7 +251,7 @@ func (c *conn) line(ctx context.Context, line string) error {
 	return nil
 }
 
-// say writes an answer for people and, if one is wanted, the prompt.
+// say writes an answer as text, and the prompt if it is on.
 func (c *conn) say(a answer) error {
 	if err := c.reply(a); err != nil || !c.prompt || c.ended {
 		return err
@@ -260,7 +259,7 @@ func (c *conn) say(a answer) error {
 	return c.write([]byte("> "))
 }
 
-// all does commands up to the first that fails and makes one answer of theirs.
+// all executes commands up to the first error and joins their answers.
 func (c *conn) all(ctx context.Context, commands []words.Command) answer {
 	var sum answer
 	var texts []string
@@ -288,7 +287,7 @@ func (c *conn) all(ctx context.Context, commands []words.Command) answer {
 	return sum
 }
 
-// command does one command, of the connection, of HAProxy or a verb.
+// command executes one command: of the connection, of HAProxy, or a verb.
 func (c *conn) command(ctx context.Context, command words.Command) answer {
 	switch {
 	case command.Verb == "quit" && len(command.Words) == 0:
@@ -303,7 +302,7 @@ func (c *conn) command(ctx context.Context, command words.Command) answer {
 	return c.Server.command(ctx, c.caller, command, &c.idle)
 }
 
-// command does what is not about the connection but for its patience, idle.
+// command executes one of HAProxy's commands or a verb. It may change idle.
 func (s *Server) command(ctx context.Context, caller users.Caller, command words.Command, idle *time.Duration) answer {
 	var a answer
 	command, asJSON := withoutFlag(command, "json")
@@ -329,7 +328,7 @@ func (s *Server) command(ctx context.Context, caller users.Caller, command words
 	return a
 }
 
-// withoutFlag takes a flag such as --json out of a command.
+// withoutFlag removes a flag such as --json from a command.
 func withoutFlag(c words.Command, flag string) (words.Command, bool) {
 	for i, w := range c.Words {
 		if w.Key == flag && w.Value == "yes" {
@@ -341,7 +340,7 @@ func withoutFlag(c words.Command, flag string) (words.Command, bool) {
 	return c, false
 }
 
-// reply writes an answer in the form that the connection has.
+// reply writes an answer in the form of the connection.
 func (c *conn) reply(a answer) error {
 	switch {
 	case a.silent && !c.frames:
@@ -358,7 +357,7 @@ func (c *conn) reply(a answer) error {
 	return c.write([]byte(a.plain()))
 }
 
-// write writes all of p, and gives up when the client does not read.
+// write writes all of p. It fails if the client does not read.
 func (c *conn) write(p []byte) error {
 	for len(p) > 0 {
 		if c.ctx.Err() == nil {

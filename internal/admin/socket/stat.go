@@ -12,8 +12,8 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// statHeader is the header that HAProxy 2.6 writes, all of its modules
-// included. Tools find columns by place as well as by name.
+// statHeader is the header of HAProxy 2.6 with all its modules. Some tools find
+// columns by position.
 const statHeader = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status," +
 	"weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,throttle,lbtot,tracked,type,rate,rate_lim," +
 	"rate_max,check_status,check_code,check_duration,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,hanafail," +
@@ -28,14 +28,14 @@ const statHeader = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dr
 	"h1_open_streams,h1_total_connections,h1_total_streams,h1_bytes_in,h1_bytes_out,h1_spliced_bytes_in," +
 	"h1_spliced_bytes_out,"
 
-// What the column type says, and as bits what a request for some rows means.
+// Values of the column type; as bits, the types in a request.
 const (
 	typeFrontend = iota
 	typeBackend
 	typeServer
 )
 
-// capacity is what of a group takes sessions.
+// capacity counts the hosts of a group that take sessions.
 type capacity struct {
 	active, backup             int // hosts
 	activeWeight, backupWeight int
@@ -57,7 +57,7 @@ func usable(g *status.Group) (c capacity) {
 	return c
 }
 
-// weight is that of the hosts that take sessions now.
+// weight is the weight of the hosts that take sessions now.
 func (c capacity) weight() int {
 	if c.active > 0 {
 		return c.activeWeight
@@ -65,13 +65,13 @@ func (c capacity) weight() int {
 	return c.backupWeight
 }
 
-// checked tells whether the hosts of a group are probed while they are up.
+// checked tells whether the hosts of a group are checked while they are up.
 func checked(state *director.State, g *director.Group) bool {
 	return g.Config.Check != nil || state.Config.Manager.Heartbeat.Enable
 }
 
-// main is the address of a host that its status is told by: the first that is
-// up, else the first; nil if it has none.
+// mainTarget is the address of a host that stands for it: the first that is up, else
+// the first; nil if it has none.
 func mainTarget(h *director.Host) *director.Target {
 	for _, t := range h.Targets {
 		if t.Host.Up() {
@@ -102,14 +102,14 @@ func statusOf(state *director.State, g *director.Group, h *director.Host) string
 	case !checked(state, g):
 		return "no check"
 	}
-	// The engine may have taken it down before the director has heard of it.
+	// The engine may have marked it down, and the director does not know yet.
 	if s := t.Status(); s.Up == t.Host.Up() && s.Progress() != "" {
 		word += " " + s.Progress()
 	}
 	return word
 }
 
-// checkTexts are what HAProxy says of the results of probes.
+// checkText is HAProxy's description of a check result.
 func checkText(c health.Code) string {
 	return map[health.Code]string{
 		health.SockErr: "Socket error",
@@ -120,8 +120,8 @@ func checkText(c health.Code) string {
 	}[c]
 }
 
-// checkHealth counts as HAProxy does: 0 is down, rise-1 nearly up, rise just
-// up, and rise+fall-1 as well as can be.
+// checkHealth is HAProxy's number for health: 0 is down, rise-1 nearly up, rise just
+// up, rise+fall-1 fully up.
 func checkHealth(s director.Status) int {
 	if s.Up {
 		return s.Rise + s.Fall - 1 - s.Failed
@@ -150,7 +150,7 @@ func (c cells) set(column string, value any) {
 	}
 }
 
-// zero sets columns of what never happens here.
+// zero sets columns of what does not exist here to 0.
 func (c cells) zero(columns string) {
 	for column := range strings.SplitSeq(columns, ",") {
 		c.values[c.columns[column]] = "0"
@@ -171,7 +171,7 @@ func csv(s string) string {
 	return s
 }
 
-// dump is a show stat that is made.
+// dump writes show stat.
 type dump struct {
 	*status.Reading
 	iid, sid      int    // -1: all
@@ -280,7 +280,7 @@ func (d *dump) group(s *status.Service, g *status.Group) {
 	setCounters(c, &g.Stats)
 	c.set("lbtot", g.Stats.Picks)
 	if g.Config.Enabled {
-		// Clients are counted by service, and these are its.
+		// These are counted per service; the active group shows them.
 		c.set("wredis", s.Stats.Redispatches)
 		c.set("cli_abrt", s.Stats.Ended["CD"]+s.Stats.Ended["CC"])
 		c.set("srv_abrt", s.Stats.Ended["SD"])
