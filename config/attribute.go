@@ -29,6 +29,9 @@ type Attribute struct {
 	Help  string // its meaning in one line of Markdown, without a full stop
 	// Runtime tells that a verb can change it while the process runs.
 	Runtime bool
+	// Secret tells that *** is shown instead, but to users with the role full who
+	// ask for all.
+	Secret bool
 
 	required bool // a document must say it
 	always   bool // written even if it is the default
@@ -149,6 +152,7 @@ func always(a *Attribute) { a.always = true }
 func lenient(a *Attribute) { a.lenient = true }
 
 func runtime(a *Attribute) { a.Runtime = true }
+func secret(a *Attribute)  { a.Secret = true }
 
 // row makes a row of the field that at finds in a P. def is the default of the
 // field, which the functions New… of the model set.

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/txlb/txlb/sched"
@@ -37,10 +38,15 @@ func CheckAddress(s string, listen bool) error {
 	return checkHostAddress(s)
 }
 
-// IsHash tells whether a text looks like a crypt(3) hash and not like a
+// IsHash tells whether a text looks like a crypt(3) hash that a verb may set:
+// "$", what kind it is, "$" and more. A DES hash does not, as it looks like a
 // password.
 func IsHash(s string) bool {
-	return printable(s) && (len(s) > 1 && s[0] == '$' || isDES(s))
+	if !printable(s) || strings.ContainsAny(s, " \t") || !strings.HasPrefix(s, "$") {
+		return false
+	}
+	kind, rest, ok := strings.Cut(s[1:], "$")
+	return ok && kind != "" && rest != "" && strings.Trim(kind, "0123456789abcdefghijklmnopqrstuvwxyz-") == ""
 }
 
 // IsPublished tells whether a hash is one that the ancestors' samples published:

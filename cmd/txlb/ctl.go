@@ -14,7 +14,9 @@ import (
 	"golang.org/x/term"
 
 	"github.com/txlb/txlb/config/document"
+	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/socket"
+	"github.com/txlb/txlb/internal/passwd"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -173,6 +175,21 @@ func (k *ctl) ask(line string, in *bufio.Reader) int {
 			}
 		}
 		return exitOK
+	}
+	if err == nil && len(commands) == 1 && terminal && term.IsTerminal(int(k.in.Fd())) {
+		if with, needed := admin.NeedsPassword(commands[0]); needed {
+			password, err := readPassword(k.ctx, k.in, k.err)
+			hash := ""
+			if err == nil {
+				hash, err = passwd.Hash(password)
+			}
+			if err != nil {
+				fmt.Fprintln(k.err, "txlb ctl:", err)
+				return exitFailed
+			}
+			commands[0] = with(hash)
+			line = commands[0].String()
+		}
 	}
 	if !asks && !k.yes && slices.ContainsFunc(commands, endsProcess) {
 		fmt.Fprintln(k.err, "txlb ctl: shutdown ends txlb and there is no terminal to ask on; add --yes")

@@ -221,7 +221,15 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 			"addGroup web g leastc\naddHost web g n h:3 weight=0\nenableGroup web g --force"},
 		"full access changes hands": {plain + `<admin><user name="a" password="$6$x" access="full"/><user name="b" password="$6$y" access="readonly"/></admin>`,
 			plain + `<admin><user name="b" password="$6$y" access="full"/></admin>`,
-			"# <admin><user name=\"b\"> access readonly -> full: needs reload\n# <admin><user name=\"a\"> deleted, the last with full access: needs reload"},
+			"setUser b access=full\ndelUser a"},
+		"full access changes hands among those who stay": {plain + `<admin><user name="a" password="$6$x" access="full"/><user name="b" password="$6$y" access="readonly"/></admin>`,
+			plain + `<admin><user name="a" password="$6$x" access="readonly"/><user name="b" password="$6$z" access="full"/></admin>`,
+			"setUser b hash=$6$z access=full\nsetUser a access=readonly"},
+		"nobody keeps full access": {plain + `<admin><user name="a" password="$6$x" access="full"/></admin>`, plain + `<admin><user name="a" password="$6$x" access="readonly"/></admin>`,
+			"# <admin><user name=\"a\"> access full -> readonly: needs reload"},
+		"hashes that verbs refuse": {plain + `<admin><user name="a" password="$6$x" access="full"/></admin>`,
+			plain + `<admin><user name="a" password="CCNf8Sbh3HDfQ" access="full"/><user name="b" password="CCNf8Sbh3HDfQ" access="full"/></admin>`,
+			"# <admin><user name=\"a\"> password $6$x -> CCNf8Sbh3HDfQ: needs reload\n# addUser b CCNf8Sbh3HDfQ full: needs reload"},
 		"a service takes the address of the metrics": {plain + `<admin><metrics listen=":9107"/></admin>`, strings.ReplaceAll(plain, `<listen ip=":80"/>`, `<listen ip=":9107"/>`),
 			"# <admin><metrics listen=\":9107\"/> deleted: needs reload\n# addListen web :9107: needs reload\n# delListen web :80: needs reload"},
 		"addresses swapped": {
@@ -254,6 +262,36 @@ addHost "a b" g host.0 x:1 weight=5 state=drain`},
 		if got := strings.Join(lines, "\n"); got != test.want {
 			t.Errorf("%s:\n%s\nwant\n%s", name, got, test.want)
 		}
+	}
+}
+
+// What checks send may have a password, like what users have. Neither is in what
+// everybody may see.
+func TestEditsHideSecrets(t *testing.T) {
+	frame := func(check, user string) *config.Config {
+		return models.MustParse(t, `<config><service name="a"><listen ip=":1"/><group name="g">`+check+`</group></service><admin><user name="u" access="full"`+user+`/></admin></config>`)
+	}
+	const send, later = "AUTH topsecret", "AUTH topsecret2"
+	check := func(send string) string { return `<check type="expect" expect="OK" send="` + send + `"/>` }
+	all := []*config.Config{frame("", ` password="$6$topsecret"`), frame(check(send), ` password="CCtopsecretHQ"`), frame(check(later), ""), frame(check(""), ` password="$6$topsecret2"`)}
+	for _, a := range all {
+		for _, b := range all {
+			for _, e := range Diff(a, b) {
+				if strings.Contains(e.String(), "topsecret") {
+					t.Errorf("shown: %s", e)
+				}
+			}
+		}
+		xml, err := a.Masked().Marshal()
+		if err != nil || strings.Contains(string(xml), "topsecret") {
+			t.Errorf("%v, masked:\n%s", err, xml)
+		}
+		if got := a.Masked().Admin.Users[0].Password; (got == "") != (a.Admin.Users[0].Password == "") {
+			t.Errorf("masked as %q", got)
+		}
+	}
+	if all[1].Services[0].Groups[0].Check.Send != send {
+		t.Error("the model itself was masked")
 	}
 }
 

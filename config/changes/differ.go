@@ -211,20 +211,37 @@ func (d *differ) users(a, b *tree.Node) {
 		full += count(u.Access == "full")
 		fullByVerbs += count(u.Access == "full")
 	}
+	var demoted []*tree.Node
 	for _, u := range b.Of("user") {
 		was := a.Kid(u.Step())
-		if was != nil {
-			d.rest(append(slices.Clone(at), u.Step()), was, u)
-			full += count(u.Get("access") == "full") - count(was.Get("access") == "full")
-			continue
+		isFull := u.Get("access") == "full"
+		switch {
+		case was == nil:
+			full += count(isFull)
+			bare := u.Bare()
+			d.addUser(at, bare)
+			if d.edits[len(d.edits)-1].live {
+				fullByVerbs += count(isFull)
+			}
+			d.rest(append(slices.Clone(at), u.Step()), bare, u)
+		case was.Get("access") == "full" && !isFull:
+			demoted = append(demoted, u)
+		default:
+			gains := count(isFull) - count(was.Get("access") == "full")
+			full += gains
+			if d.setUser(at, was, u) {
+				fullByVerbs += gains
+			}
 		}
-		full += count(u.Get("access") == "full")
-		fullByVerbs += count(u.Get("access") == "full")
-		access := u.Get("access")
-		bare := u.Bare()
-		d.verb(fmt.Sprintf("addUser %s %s %s", words.QuoteName(u.Key), words.Quote(u.Get("password")), access), op{path: at, kind: opAdd, kids: []*tree.Node{bare}})
-		d.edits[len(d.edits)-1].shown = fmt.Sprintf("addUser %s %s %s", words.QuoteName(u.Key), masked, access)
-		d.rest(append(slices.Clone(at), u.Step()), bare, u)
+	}
+	for _, u := range demoted {
+		was := a.Kid(u.Step())
+		full--
+		if full == 0 || fullByVerbs == 1 {
+			d.rest(append(slices.Clone(at), u.Step()), was, u)
+		} else if d.setUser(at, was, u) {
+			fullByVerbs--
+		}
 	}
 	for _, u := range a.Of("user") {
 		if b.Kid(u.Step()) != nil {
@@ -239,6 +256,49 @@ func (d *differ) users(a, b *tree.Node) {
 		fullByVerbs -= count(u.Get("access") == "full")
 		d.verb("delUser "+words.QuoteName(u.Key), gone)
 	}
+}
+
+// addUser makes the edit of a user who is new, without keys.
+func (d *differ) addUser(at []tree.Step, u *tree.Node) {
+	command := func(password string) string {
+		return fmt.Sprintf("addUser %s %s %s", words.QuoteName(u.Key), password, u.Get("access"))
+	}
+	d.verb(command(words.Quote(u.Get("password"))), op{path: at, kind: opAdd, kids: []*tree.Node{u}})
+	e := &d.edits[len(d.edits)-1]
+	e.shown = command(masked)
+	if !config.IsHash(u.Get("password")) { // which the verb refuses
+		*e = e.noted()
+	}
+}
+
+// setUser makes the edits of a user who stays. It tells whether verbs make them,
+// but for those of keys.
+func (d *differ) setUser(at []tree.Step, a, b *tree.Node) bool {
+	at = append(slices.Clone(at), b.Step())
+	text := "setUser " + words.QuoteName(b.Key)
+	shown := text
+	var ops []op
+	for _, name := range tree.Changed(a, b) {
+		value := b.Get(name)
+		switch {
+		case name == "password" && config.IsHash(value):
+			text += " hash=" + words.Quote(value)
+			shown += " hash=" + masked
+		case name == "access":
+			text += " access=" + value
+			shown += " access=" + value
+		default:
+			d.rest(at, a, b)
+			return false
+		}
+		ops = append(ops, change(at, b, name))
+	}
+	if len(ops) > 0 {
+		d.verb(text, ops...)
+		d.edits[len(d.edits)-1].shown = shown
+	}
+	d.rest(at, a, b, "password", "access")
+	return true
 }
 
 func count(b bool) int {
@@ -335,7 +395,7 @@ func (d *differ) attributes(at []tree.Step, a, b *tree.Node, names []string) {
 	for _, name := range names {
 		from, to := d.value(a, name), d.value(b, name)
 		texts = append(texts, fmt.Sprintf("%s %s -> %s", name, from, to))
-		if name == "password" {
+		if isSecret(at[len(at)-1].Tag, name) {
 			from, to = masked, masked
 		}
 		shown = append(shown, fmt.Sprintf("%s %s -> %s", name, from, to))
@@ -425,7 +485,7 @@ func inline(list []*tree.Node) string {
 		b.WriteString("<" + n.Tag)
 		for _, a := range n.Attrs {
 			value := a.Value
-			if a.Name == "password" {
+			if isSecret(n.Tag, a.Name) {
 				value = masked
 			}
 			fmt.Fprintf(&b, " %s=%q", a.Name, value)

@@ -26,7 +26,8 @@ type Edit struct {
 // It may contain password hashes; see String.
 func (e Edit) Command() string { return e.text }
 
-// String is Command with *** in place of password hashes, fit for a log.
+// String is Command with *** in place of password hashes and what checks send, fit
+// for a log.
 func (e Edit) String() string {
 	if e.shown != "" {
 		return e.shown
@@ -183,9 +184,15 @@ func nameOf(v reflect.Value) string {
 const (
 	needsReload  = ": needs reload"
 	needsRestart = ": needs restart"
-	// masked stands for a password hash.
+	// masked stands for what is not shown to everybody.
 	masked = "***"
 )
+
+// isSecret tells whether an attribute is not shown to everybody.
+func isSecret(element, name string) bool {
+	row := config.Find(element, name)
+	return row != nil && row.Secret
+}
 
 // touches tells whether an edit is about an element.
 func (e Edit) touches(path ...tree.Step) bool {

@@ -79,6 +79,7 @@ type Admin struct {
 
 	verbs  []Verb
 	drains drains
+	rows   int // that show sessions shows at most
 }
 
 // New returns an Admin. Close ends it.
@@ -94,7 +95,7 @@ func New(opt Options) *Admin {
 	}
 	return &Admin{
 		opt: opt, log: opt.Log, refusals: logs.Strangers(opt.Log), strangers: logs.AuditStrangers(opt.Audit),
-		verbs: Verbs(), drains: newDrains(),
+		verbs: Verbs(), drains: newDrains(), rows: mostSessions,
 	}
 }
 

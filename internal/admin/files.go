@@ -173,7 +173,7 @@ func (k *call) showStored() (Result, error) {
 	}
 	text := doc.Text()
 	if k.secrets = k.caller.Role == users.Full; !k.secrets { // the file's own text may have a hash in any place, comments too
-		xml, err := maskHashes(doc.Config).Marshal()
+		xml, err := doc.Config.Masked().Marshal()
 		if err != nil {
 			return Result{}, err
 		}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"slices"
@@ -151,16 +152,31 @@ func TestEventsTellWhoAndWhat(t *testing.T) {
 // A readonly user sees no hash of the stored file, not even one in a comment.
 func TestStoredFileHidesHashes(t *testing.T) {
 	const hash = "$6$salt$secrethash"
-	r := newRig(t, strings.Replace(plainDoc(), "</config>", "<!-- was "+hash+" --></config>", 1))
+	text := strings.Replace(plainDoc(), "</config>", "<!-- was "+hash+" --></config>", 1)
+	text = strings.Replace(text, `<group name="spare">`, `<group name="spare"><check type="expect" send="AUTH topsecret" expect="OK"/>`, 1)
+	r := newRig(t, text)
 	r.contains(r.do("show stored"), "<!-- was "+hash, `password="`+hash)
+	r.contains(r.do("show config"), "AUTH topsecret")
 	r.do("delUser looker")
+	r.do("delGroup web spare")
+	r.do("rollback")
+	if err := os.WriteFile(r.file, []byte(strings.Replace(text, "topsecret", "topsecret2", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text := r.do("reload"); strings.Contains(text, "topsecret") {
+		t.Errorf("a reload shows what checks send:\n%s", text)
+	}
 	for _, line := range []string{"show stored", "show diff", "show events", "show config"} {
 		results, err := r.a.Run(t.Context(), guest, line)
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		if strings.Contains(results[0].Text, "$6$salt") {
-			t.Errorf("%s shows a hash to a readonly user:\n%s", line, results[0].Text)
+		data, err := json.Marshal(results)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := results[0].Text + string(data); strings.Contains(text, "$6$salt") || strings.Contains(text, "topsecret") {
+			t.Errorf("%s shows a secret to a readonly user:\n%s", line, results[0].Text)
 		}
 	}
 }

@@ -236,22 +236,11 @@ func (k *call) showConfig() (Result, error) {
 	state := k.state()
 	c := state.Config
 	if k.secrets = k.caller.Role == users.Full; !k.secrets {
-		c = maskHashes(c)
+		c = c.Masked()
 	}
 	xml, err := c.Marshal()
 	if err != nil {
 		return Result{}, err
 	}
 	return Result{Text: string(xml), Data: ConfigInfo{state.Generation, string(xml)}, Generation: state.Generation}, nil
-}
-
-// maskHashes returns a copy of a configuration that shows no password hash.
-func maskHashes(c *config.Config) *config.Config {
-	c = c.Clone()
-	for _, u := range c.Admin.Users {
-		if u.Password != "" {
-			u.Password = masked
-		}
-	}
-	return c
 }

@@ -125,8 +125,13 @@ func (k *call) shutdownSessions() (Result, error) {
 	return Result{Text: count(n, "session") + " closed", Data: ended{n}}, nil
 }
 
-// usualSessions is how many sessions show sessions shows if it is not told.
-const usualSessions = 1000
+// usualSessions is how many sessions show sessions shows if it is not told, and
+// mostSessions how many it shows at most: an answer is made in memory, about a
+// kilobyte for each.
+const (
+	usualSessions = 1000
+	mostSessions  = 20_000
+)
 
 // SessionInfo is one session in the Data of show sessions.
 type SessionInfo struct {
@@ -220,6 +225,7 @@ func (k *call) showSessions() (Result, error) {
 	if !given {
 		most = usualSessions
 	}
+	most = min(most, int64(k.admin.rows))
 	list := k.admin.opt.Engine.Sessions(int(most)+1, func(s string, h *sched.Host) bool {
 		return (service == "" || s == service) && (!some || hosts[h])
 	})
@@ -231,7 +237,11 @@ func (k *call) showSessions() (Result, error) {
 	}
 	text := t.String()
 	if more {
-		text += fmt.Sprintf("\nthere are more than these %s; max=N shows more", count(len(infos), "session"))
+		how := fmt.Sprintf("max=N shows more, at most %d", k.admin.rows)
+		if most == int64(k.admin.rows) {
+			how = "name a service, a group or a host to see others"
+		}
+		text += fmt.Sprintf("\nthere are more than these %s; %s", count(len(infos), "session"), how)
 	}
 	return Result{Text: text, Data: infos}, nil
 }

@@ -62,6 +62,12 @@ func TestShowSessions(t *testing.T) {
 			t.Errorf("%s:\n%s", line, text)
 		}
 	}
+	// An answer is made in memory, so it has its bounds, whatever is asked for.
+	r.a.rows = 3
+	if text, list := r.sessions("show sessions max=10000000"); len(list) != 3 || !strings.Contains(text, "there are more than these 3 sessions; name a service") {
+		t.Errorf("%d sessions:\n%s", len(list), text)
+	}
+	r.a.rows = mostSessions
 	r.refused("show sessions webb", "did you mean")
 	r.refused("show sessions web mian", `did you mean`)
 	r.refused("show sessions web main z", "unknown host")

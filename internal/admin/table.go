@@ -36,10 +36,10 @@ func generation() Param {
 func dryRun() Param {
 	return Param{Name: "dry-run", Kind: Flag, Option: true, Help: "report what would happen, and do nothing"}
 }
-func most(high int64) Param {
+func most(usual, high int64) Param {
 	return Param{
 		Name: "max", Kind: Number, Option: true, Low: 1, High: high,
-		Help: fmt.Sprintf("maximum number of rows; default %d", usualSessions),
+		Help: fmt.Sprintf("maximum number of rows; default %d", usual),
 	}
 }
 
@@ -104,6 +104,18 @@ func labelled(label string, p Param) Param {
 	return p
 }
 
+func existingUser() Param {
+	return Param{Name: "name", Aliases: []string{"user"}, Kind: User, Required: true}
+}
+
+func hash() Param {
+	return Param{Name: "hash", Aliases: []string{"password"}, Kind: Hash, Option: true, Label: "Password"}
+}
+
+func access() Param {
+	return Param{Name: "access", Kind: Choice, Option: true, Choices: config.Find("user", "access").Choices}
+}
+
 // existing is the address of a listener that is there.
 func existing(name string, aliases ...string) Param {
 	return Param{Name: name, Aliases: aliases, Kind: Listener, Required: true}
@@ -157,13 +169,13 @@ func Verbs() []Verb {
 		reads("show services", "list services with their sessions and bytes", (*call).showServices, optional(service())),
 		reads("show hosts", "list hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
 		reads("show sessions", "list open sessions, oldest first", (*call).showSessions,
-			optional(service()), optional(group()), optional(host()), most(10_000_000)),
-		reads("show config", "show the running configuration; password hashes only for full users", (*call).showConfig),
-		reads("show stored", "show the configuration file; password hashes only for full users", (*call).showStored),
+			optional(service()), optional(group()), optional(host()), most(usualSessions, 10_000_000)),
+		reads("show config", "show the running configuration; password hashes and what checks send only for full users", (*call).showConfig),
+		reads("show stored", "show the configuration file; password hashes and what checks send only for full users", (*call).showStored),
 		reads("show diff", "show changes that are not in the file, as verbs", (*call).showDiff),
 		reported("show metrics", "show the Prometheus metrics", "the metrics"),
 		reads("show events", "list changes with their users, and hosts that went down with the reason; newest last", (*call).showEvents,
-			most(1000)),
+			most(manyEvents, 1000)),
 		reported("show log", "show the last lines of the log", "the log"),
 		reads("help", "list all verbs, or explain one", (*call).help, Param{Name: "verb", Kind: VerbName}, Param{Name: "word", Kind: Text}),
 
@@ -290,11 +302,13 @@ func Verbs() []Verb {
 				Title: "Close session {id}?",
 				Lines: []string{"The connection is closed now. The client may reconnect at once."},
 			}),
-		edits("addUser", "add a user for page and SSH", addUser, Param{Name: "name", Aliases: []string{"user"}, Required: true},
-			Param{Name: "hash", Aliases: []string{"password"}, Kind: Hash, Required: true, Label: "Password hash"},
-			Param{Name: "access", Kind: Choice, Required: true, Choices: []string{"readonly", "full"}}).
-			offer(Offer{Label: "Add user"}),
-		destructive(edits("delUser", "delete a user", delUser, Param{Name: "name", Aliases: []string{"user"}, Kind: User, Required: true})).
+		edits("addUser", "add a user for page and SSH; page, SSH and ctl ask for the password if there is no hash", addUser,
+			Param{Name: "name", Aliases: []string{"user"}, Required: true}, required(hash()), required(access())).
+			offer(Offer{Label: "Add user", Note: "Lost when txlb stops, unless saved."}),
+		edits("setUser", "change password or access of a user; page, SSH and ctl ask for the password if nothing else is to be set", setUser,
+			existingUser(), hash(), access()).
+			offer(Offer{Label: "Change user", Note: "Lost when txlb stops, unless saved."}),
+		destructive(edits("delUser", "delete a user", delUser, existingUser())).
 			offer(Offer{
 				Label: "Delete user", Note: "It loses access.",
 				Title: "Delete user {name}?",

@@ -125,6 +125,33 @@ func (v *Verb) secret() bool {
 	return slices.ContainsFunc(v.Params, func(p Param) bool { return p.Kind == Hash })
 }
 
+// NeedsPassword tells whether a command sets a password and says none, so that a
+// person can be asked for it. with makes the command that has its hash.
+func NeedsPassword(c words.Command) (with func(hash string) words.Command, ok bool) {
+	v, given, err := resolve(Verbs(), c)
+	if err != nil || !v.secret() {
+		return nil, false
+	}
+	hash := slices.IndexFunc(v.Params, func(p Param) bool { return p.Kind == Hash })
+	with = func(text string) words.Command {
+		w := c
+		w.Words = append(slices.Clone(c.Words), words.Word{Key: v.Params[hash].Name, Value: text})
+		return w
+	}
+	said := func(p *Param) bool {
+		return slices.ContainsFunc(given, func(w words.Word) bool { return w.Key != "" && p.named(w.Key) })
+	}
+	for i := range v.Params {
+		p := &v.Params[i]
+		// An option alone says what is to be set; else it is the password.
+		if p.Kind == Hash && said(p) || v.Params[hash].Option && p.Option && p.Name != "generation" && p.Name != "dry-run" && said(p) {
+			return nil, false
+		}
+	}
+	_, err = v.bind(append(slices.Clone(given), words.Word{Key: v.Params[hash].Name, Value: "$6$salt$hash"}))
+	return with, err == nil
+}
+
 // args are the values that a command gives to the parameters of its verb.
 type args map[string]value
 
@@ -228,6 +255,8 @@ func (v *Verb) bind(given []words.Word) (args, error) {
 				return nil, err
 			}
 			positional = positional[1:]
+		case p.Required && p.Kind == Hash:
+			return nil, fmt.Errorf("%s is missing; make one with txlb passwd, and write %s", strings.ToUpper(p.Name), v.Syntax())
 		case p.Required:
 			return nil, fmt.Errorf("%s is missing; write %s", strings.ToUpper(p.Name), v.Syntax())
 		}
@@ -306,7 +335,7 @@ func (p *Param) read(s string) (v value, err error) {
 func (p *Param) wanted() string {
 	switch p.Kind {
 	case Hash:
-		return "a crypt(3) hash, which begins with $, and not a password"
+		return "a crypt(3) hash, which begins with $, as txlb passwd makes it, and neither a password nor a DES hash"
 	case Choice:
 		return strings.Join(p.Choices, " or ")
 	case Bool, Flag:

@@ -203,6 +203,98 @@ func TestSecretsAreShownToNobody(t *testing.T) {
 	}
 }
 
+// Verbs take no DES hashes, which look like passwords of 13 letters, and no
+// passwords that begin as hashes do. A file may hold them.
+func TestVerbsTakeNoDESHashes(t *testing.T) {
+	r := newRig(t, strings.Replace(plainDoc(), `"$6$salt$otherhash"`, `"CCNf8Sbh3HDfQ"`, 1))
+	for _, word := range []string{"CCNf8Sbh3HDfQ", "correcthorse1", "$ecret", "$ec ret$x", "$$x", "$6$", "$6", "$Ab$x", ""} {
+		r.refused("addUser new "+words.Quote(word)+" full", "neither a password nor a DES hash")
+		r.refused("setUser looker hash="+words.Quote(word), "neither a password nor a DES hash")
+	}
+	if got := r.dir.State().Config.Admin.Users[1].Password; got != "CCNf8Sbh3HDfQ" {
+		t.Errorf("the file's hash is %s", got)
+	}
+}
+
+func TestSetUser(t *testing.T) {
+	const hash = "$6$salt$newhash"
+	r := newRig(t, plainDoc())
+	user := func(name string) config.User {
+		t.Helper()
+		u, _, err := find(r.dir.State().Config.Admin.Users, userName, name, "user", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *u
+	}
+	lost := "warning: this is lost when txlb stops, unless saveConfig saves it"
+	for _, c := range []struct{ line, says string }{
+		{"setUser looker hash=" + hash, "set user \"looker\": password\nwarning: user \"looker\" cannot log in"},
+		{"setUser looker access=full", "set user \"looker\": access readonly -> full\n" + lost},
+		{"setUser looker access=full", "nothing to change"},
+		{"setUser looker hash=" + hash, "nothing to change"},
+		{"setUser admin access=readonly", "set user \"admin\": access full -> readonly\n" + lost},
+		{"setUser admin access=full --dry-run", "would set user"},
+		{"delUser admin", lost},
+		{"addUser eve " + hash + " readonly", lost},
+	} {
+		if text := r.do(c.line); !strings.Contains(text, c.says) {
+			t.Errorf("%s: %s; want %s", c.line, text, c.says)
+		}
+	}
+	r.refused("setUser looker access=readonly", "the last user with full access")
+	r.refused("setUser looker", "give at least one of: hash=HASH, access=full|readonly")
+	r.refused("setUser luker access=full", `did you mean "looker"?`)
+	if u := user("looker"); u.Password != hash || u.Access != "full" {
+		t.Errorf("%+v", u)
+	}
+	r.do("rollback 5")
+	if u := user("looker"); u.Password != "$6$salt$otherhash" || u.Access != "readonly" {
+		t.Errorf("after a rollback: %+v", u)
+	}
+	if _, err := r.a.Run(t.Context(), guest, "setUser looker access=full"); !errors.Is(err, ErrNotAllowed) {
+		t.Errorf("a readonly user: %v", err)
+	}
+	if log := r.log.String(); strings.Contains(log, "newhash") {
+		t.Errorf("a hash is in the log:\n%s", log)
+	}
+}
+
+// Which commands a person is asked a password for.
+func TestNeedsPassword(t *testing.T) {
+	for line, want := range map[string]string{
+		"addUser ann full":                       "addUser ann full hash=H",
+		"addUser ann access=full":                "addUser ann access=full hash=H",
+		"adduser user=ann access=full --dry-run": "adduser user=ann access=full dry-run=yes hash=H",
+		"setUser ann":                            "setUser ann hash=H",
+		"setUser ann generation=3":               "setUser ann generation=3 hash=H",
+		"addUser ann":                            "",
+		"addUser":                                "",
+		"addUser ann $6$salt$hash full":          "",
+		"addUser ann notahash full":              "",
+		"addUser ann full hash=x":                "",
+		"addUser ann full password=x":            "",
+		"setUser":                                "",
+		"setUser ann access=full":                "",
+		"setUser ann hash=x":                     "",
+		"setUser ann bob":                        "",
+		"delUser ann":                            "",
+		"nonsense":                               "",
+	} {
+		commands, err := words.Parse(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if with, ok := NeedsPassword(commands[0]); ok {
+			got = with("H").String()
+		}
+		if got != want {
+			t.Errorf("%s: becomes %q, want %q", line, got, want)
+		}
+	}
+}
+
 func TestRetryHost(t *testing.T) {
 	a := serve(t, "a")
 	r := newRig(t, doc(a.addr, a.addr, a.addr))

@@ -108,6 +108,14 @@ func (t *Terminal) do(ctx context.Context, x Executor, line string, e *editor) e
 			return err
 		}
 	}
+	if e != nil {
+		switch ok, err := e.passwords(commands); {
+		case err != nil:
+			return err
+		case !ok:
+			return nil
+		}
+	}
 	running, done := t.input.during(ctx)
 	defer done()
 	r := runner{
@@ -162,6 +170,57 @@ func verbOf(verbs []admin.Verb, c words.Command) *admin.Verb {
 	return nil
 }
 
+// hasher is an Executor that makes hashes of passwords.
+type hasher interface {
+	Hash(ctx context.Context, password string) (string, error)
+}
+
+// passwords asks for those that commands set and do not say, twice, without showing
+// them, and puts their hashes in. It is false if there are none to go on with.
+func (e *editor) passwords(commands []command) (ok bool, err error) {
+	h, can := e.x.(hasher)
+	out := newlines{e.t.rw}
+	for i := range commands {
+		with, needed := admin.NeedsPassword(commands[i].Command)
+		if !needed || !can {
+			continue
+		}
+		var typed [2]string
+		for n, prompt := range []string{"Password: ", "Again: "} {
+			typed[n], err = e.unseen(prompt)
+			switch {
+			case errors.Is(err, errDropped):
+				_, err := io.WriteString(out, "nothing was done\n")
+				return false, err
+			case err != nil:
+				return false, err
+			}
+		}
+		hash := ""
+		err := errors.New("the passwords do not match; nothing was done")
+		if typed[0] == typed[1] {
+			hash, err = h.Hash(e.ctx, typed[0])
+		}
+		if err != nil {
+			writeError(out, err, e.t.style)
+			return false, nil
+		}
+		commands[i].Command = with(hash)
+	}
+	return true, nil
+}
+
+// unseen reads a line that is not shown.
+func (e *editor) unseen(prompt string) (string, error) {
+	e.unshown, e.dropped = true, false
+	defer func() { e.unshown = false }()
+	line, err := e.term.ReadPassword(prompt)
+	if e.dropped {
+		return "", errDropped
+	}
+	return line, err
+}
+
 // destructive returns those of the commands that are to be asked about, without
 // their options.
 func destructive(commands []command) []string {
@@ -212,6 +271,7 @@ type editor struct {
 
 	pending []byte // of keys that were taken
 	asking  bool   // a question: the answer has to be typed
+	unshown bool   // a password
 	dropped bool   // the line ends with Ctrl-C
 }
 
@@ -254,6 +314,7 @@ func (e *editor) Read(p []byte) (int, error) {
 			if !ok {
 				break
 			}
+			e.dropped = e.dropped || k == keyCtrlC && e.unshown // onKey sees no keys of passwords
 			e.pending = appendKey(e.pending, k)
 			if k == keyEnter || k == keyCtrlC || k == keyTab {
 				break

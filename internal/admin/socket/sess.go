@@ -37,7 +37,7 @@ func showSess(r *request) answer {
 			s.ID, proto, source, field(s.Service), backendOf(s), serverOf(s), humanTime(s.Age))
 	}
 	if more {
-		fmt.Fprintf(&b, "# there are more than these %d; show sessions max=N shows more\n", maxSessions)
+		fmt.Fprintf(&b, "# there are more than these %d; show sessions SERVICE GROUP NAME shows those of one host\n", maxSessions)
 	}
 	return answer{text: b.String()}
 }

@@ -197,6 +197,11 @@ func (u *user) Question(c words.Command) string {
 	return u.admin.Question(c)
 }
 
+// Hash makes the hash of a password that was typed.
+func (u *user) Hash(ctx context.Context, password string) (string, error) {
+	return u.users.Hash(ctx, password)
+}
+
 func (u *user) Complete(line string) []string {
 	if _, ok := u.users.Still(u.caller); !ok {
 		return nil

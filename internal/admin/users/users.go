@@ -244,6 +244,15 @@ func (u *Users) Login(ctx context.Context, name, password, from string) (Caller,
 	return Caller{Name: user.Name, From: from, Role: ParseRole(user.Access), proof: proofOf(hash)}, nil
 }
 
+// Hash makes the hash of a new password, when its turn has come.
+func (u *Users) Hash(ctx context.Context, password string) (string, error) {
+	if err := u.turn(ctx); err != nil {
+		return "", err
+	}
+	defer func() { <-u.hashing }()
+	return passwd.Hash(password)
+}
+
 // LoginKey tells who a user is that has a public key, in the form of SSH's wire
 // protocol; that he has it, the caller proves. Keys cannot be guessed, so
 // neither are tries counted nor has anybody to wait.
@@ -350,10 +359,8 @@ const (
 // compute tries a password on a hash, when its turn has come. The error is that
 // of ctx.
 func (u *Users) compute(ctx context.Context, hash, password string) (bool, error) {
-	select {
-	case u.hashing <- struct{}{}:
-	case <-ctx.Done():
-		return false, ctx.Err()
+	if err := u.turn(ctx); err != nil {
+		return false, err
 	}
 	defer func() { <-u.hashing }()
 	ok, err := passwd.Verify(hash, password)
@@ -447,4 +454,14 @@ func (u *Users) throttled(user *config.User, p place, w wait) error {
 		u.log.Warn("logins rejected", "user", name, "from", p.from, "reason", t.Error())
 	}
 	return t
+}
+
+// turn waits until a hash may be computed. The error is that of ctx.
+func (u *Users) turn(ctx context.Context) error {
+	select {
+	case u.hashing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/admin/web/page"
@@ -232,12 +233,49 @@ func (s *server) verbRoutes() []route {
 	return list
 }
 
+// hashed puts the hash of a password into a command that a form has typed the
+// password of, twice. What is a hash already is left alone.
+func (s *server) hashed(q *request, c words.Command) (words.Command, error) {
+	const field = "password"
+	var typed, others []words.Word
+	for _, w := range c.Words {
+		if w.Key == field && !config.IsHash(w.Value) {
+			typed = append(typed, w)
+		} else {
+			others = append(others, w)
+		}
+	}
+	takes := slices.ContainsFunc(q.route.verb.Params, func(p admin.Param) bool { return p.Kind == admin.Hash })
+	if !takes || len(typed) == 0 {
+		return c, nil
+	}
+	bad := func(text string) (words.Command, error) {
+		c.Words = others // the answer is shown with what has been typed
+		return c, fail(http.StatusBadRequest, "bad_request", "%s", text)
+	}
+	switch {
+	case q.URL.Query().Has(field):
+		return bad("a password does not belong into an address, which others may see; send it in the body")
+	case len(typed) != 2 || typed[0] != typed[1]:
+		return bad("the passwords do not match; nothing was done")
+	}
+	hash, err := s.opt.Users.Hash(q.Context(), typed[0].Value)
+	if err != nil {
+		return bad(err.Error())
+	}
+	c.Words = append(others, words.Word{Key: "hash", Value: hash})
+	return c, nil
+}
+
 // serveVerb executes a verb. The script of the page gets the message to show. A
 // browser is redirected to the page that it was on, which shows it. Others get it
 // as text.
 func (s *server) serveVerb(q *request) (answer, error) {
 	before := s.opt.Director.State()
 	c, err := s.command(q)
+	if err == nil {
+		c, err = s.hashed(q, c)
+	}
 	var result admin.Result
 	if err == nil {
 		result, err = s.execute(q, c)

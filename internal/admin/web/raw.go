@@ -235,10 +235,10 @@ func (s *server) serveRunningXML(*request) (answer, error) {
 }
 
 // serveObject writes the model of the running configuration, one field per line.
-// Password hashes are never shown.
+// Password hashes and what checks send are never shown.
 func (s *server) serveObject(*request) (answer, error) {
 	var b strings.Builder
-	dump(&b, "config", reflect.ValueOf(s.opt.Director.State().Config))
+	dump(&b, "config", reflect.ValueOf(s.opt.Director.State().Config.Masked()))
 	return text(b.String()), nil
 }
 
@@ -260,12 +260,7 @@ func dump(b *strings.Builder, at string, v reflect.Value) {
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			f := v.Type().Field(i)
-			switch {
-			case !f.IsExported():
-			case f.Name == "Password":
-				fmt.Fprintf(b, "%s.%s = %q\n", at, f.Name, "***")
-			default:
+			if f := v.Type().Field(i); f.IsExported() {
 				dump(b, at+"."+f.Name, v.Field(i))
 			}
 		}

@@ -260,6 +260,9 @@ func TestAncestorsPaths(t *testing.T) {
 	if got := r.get("/rawConfig.obj"); !strings.Contains(got, `config.Services[0].Groups[0].Hosts[1].Name = "b"`) || !strings.Contains(got, `Password = "***"`) {
 		t.Errorf("rawConfig.obj:\n%s", got)
 	}
+	if strings.Contains(r.get("/rawConfig.obj"), bossHash) {
+		t.Error("rawConfig.obj shows a hash")
+	}
 	if got := r.get("/status.txt"); !strings.Contains(got, "generation 1, 1 service, 3 hosts") {
 		t.Errorf("status.txt: %s", got)
 	}

@@ -35,7 +35,7 @@ type Form struct {
 // Field is one parameter to fill in.
 type Field struct {
 	Name, Label string
-	Kind        string // text, number, choice, flag
+	Kind        string // text, number, choice, flag, password
 	Value       string
 	Choices     []Choice // of a choice
 	Hint        string   // an example, or what an empty field means
@@ -235,6 +235,11 @@ func field(p *admin.Param, s *admin.Scene) Field {
 		f.Kind = "flag"
 	case admin.Choice:
 		f.Kind, f.Choices = "choice", choices(p.Choices)
+		if !p.Required && !known {
+			f.Choices = append([]Choice{{"", "as it is"}}, f.Choices...)
+		}
+	case admin.Hash:
+		f.Kind, f.Name, f.Hint = "password", "password", "twice; a crypt(3) hash is taken as it is"
 	case admin.Scheduler:
 		f.Kind, f.Choices = "choice", choices(sched.Names())
 	}
