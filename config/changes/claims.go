@@ -246,7 +246,6 @@ func (d *differ) inTurn(list []claim) {
 			if giving == (len(c.gives) > 0 && len(c.takes) == 0) {
 				texts = append(texts, strings.TrimPrefix(c.edit.text, "# "))
 				all.ops = append(all.ops, c.edit.ops...)
-				all.restart = all.restart || c.edit.restart
 			}
 		}
 	}

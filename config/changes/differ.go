@@ -448,7 +448,7 @@ func (d *differ) mark(path []tree.Step) {
 	e := &d.edits[len(d.edits)-1]
 	end := needsReload
 	if needsNewProcess(path) {
-		e.restart, end = true, needsRestart
+		end = needsRestart
 	}
 	e.text = strings.TrimSuffix(e.text, needsReload) + end
 	e.shown = strings.TrimSuffix(e.shown, needsReload) + end

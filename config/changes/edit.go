@@ -15,7 +15,6 @@ type Edit struct {
 	text, shown string
 	ops         []op
 	live        bool
-	restart     bool
 }
 
 // Command returns the edit as the runtime verb that makes it. What no verb can
@@ -41,10 +40,6 @@ func (e Edit) Done() string { return strings.TrimSuffix(e.String(), needsReload)
 
 // Live tells whether a runtime verb can make the edit.
 func (e Edit) Live() bool { return e.live }
-
-// Restart tells whether the edit is about something that a running process
-// cannot change: <engine>.
-func (e Edit) Restart() bool { return e.restart }
 
 // Apply returns the configuration that edits make of c, one after the other. c
 // stays as it is. The error tells that they do not fit: what an edit is about

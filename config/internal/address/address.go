@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Split takes apart an address to listen on that is right, so that
-// equal ones look equal. host is "" for every address, IPv6 and IPv4.
+// Split takes apart an address to listen on that is right, so that equal ones
+// look equal. host is "" for every address, IPv6 and IPv4.
 func Split(address string) (host, port string) {
 	if file, ok := strings.CutPrefix(address, "unix:"); ok {
 		return path.Clean(file), "unix"

@@ -67,8 +67,8 @@ type Options struct {
 const (
 	defaultMaxConns = 128
 	defaultIdle     = 5 * time.Minute
-	// maxLine is the longest line in bytes, as for words.Parse.
-	maxLine = 64 << 10
+	// maxLine is the longest line, in bytes.
+	maxLine = words.MaxLine
 	// writeTimeout is how long a client may leave writeChunk bytes unread.
 	writeTimeout = 10 * time.Second
 	writeChunk   = 64 << 10

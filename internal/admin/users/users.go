@@ -33,8 +33,8 @@ const (
 	Full          // may change
 )
 
-// ParseRole reads <user access>; any other word gives NoRole.
-func ParseRole(access string) Role {
+// parseRole reads <user access>; any other word gives NoRole.
+func parseRole(access string) Role {
 	switch access {
 	case "readonly":
 		return Readonly
@@ -241,7 +241,7 @@ func (u *Users) Login(ctx context.Context, name, password, from string) (Caller,
 		u.audit.Info("login", "by", user.Name, "from", from, "via", Via(ctx))
 	}
 	u.log.Debug("login", "user", name, "from", from)
-	return Caller{Name: user.Name, From: from, Role: ParseRole(user.Access), proof: proofOf(hash)}, nil
+	return Caller{Name: user.Name, From: from, Role: parseRole(user.Access), proof: proofOf(hash)}, nil
 }
 
 // Hash makes the hash of a new password, when its turn has come.
@@ -263,7 +263,7 @@ func (u *Users) LoginKey(name string, authorizedKey []byte, from string) (Caller
 	}
 	for _, line := range user.Keys {
 		if raw, ok := keyBytes(line); ok && bytes.Equal(raw, authorizedKey) {
-			return Caller{Name: user.Name, From: from, Role: ParseRole(user.Access), proof: proofOf(string(raw))}, nil
+			return Caller{Name: user.Name, From: from, Role: parseRole(user.Access), proof: proofOf(string(raw))}, nil
 		}
 	}
 	return Caller{}, ErrBadLogin
@@ -284,7 +284,7 @@ func (u *Users) Still(c Caller) (Caller, bool) {
 	if !valid {
 		return Caller{}, false
 	}
-	c.Role = ParseRole(user.Access)
+	c.Role = parseRole(user.Access)
 	return c, true
 }
 
