@@ -156,11 +156,6 @@ func (a *Admission) pick(now int64) (host *sched.Host, why Refusal) {
 	return host, 0
 }
 
-// lastResorts is how many hosts that are down a session tries where the route says
-// nothing about tries: a group of thousands of dead hosts must not cost a connect
-// to each.
-const lastResorts = 3
-
 // spent tells whether a session has used up its tries.
 func spent(r *engine.Route, tried *sched.Tried) bool {
 	if r.Tries > 0 {
@@ -209,17 +204,6 @@ func (a *Admission) Answered(now int64, errno syscall.Errno) Step {
 	}
 	return a.fail(errno)
 }
-
-const (
-	// minQueueWait and maxQueueWait bound how long a session waits before it asks a
-	// full queue again: a server empties one within milliseconds, and one that has
-	// not for 200 ms need not be asked more often than 20 times a second.
-	minQueueWait = int64(time.Millisecond)
-	maxQueueWait = int64(50 * time.Millisecond)
-	// PauseFor is how long an engine without descriptors waits for some. Sessions
-	// give them back all the time; asking ten times a second costs nothing.
-	PauseFor = int64(100 * time.Millisecond)
-)
 
 // awaited waits for the host to answer.
 func (a *Admission) awaited() Step {

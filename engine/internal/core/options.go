@@ -6,19 +6,6 @@ import (
 	"github.com/txlb/txlb/engine"
 )
 
-const (
-	DefaultPipeSize   = 1 << 20
-	defaultPipeMemory = 256 << 20
-	defaultBacklog    = 4096
-	// failureQueue is how many reports wait for the director; further ones
-	// are dropped, and its scan of the hosts finds what they said.
-	failureQueue = 1024
-	// NotSent is TCP_NOTSENT_LOWAT: how many bytes may wait in the kernel that
-	// TCP has not sent yet. More would only move a queue from the source's
-	// buffer to ours.
-	NotSent = 128 << 10
-)
-
 // WithDefaults fills in what is 0; loops is how many there are then.
 func WithDefaults(o engine.Options, loops int) (engine.Options, error) {
 	if o.Loops < 0 || o.PipeSize < 0 || o.PipeMemory < 0 || o.MaxSessions < 0 || o.Backlog < 0 {

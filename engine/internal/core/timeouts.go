@@ -13,9 +13,6 @@ type Kept struct{ Unacked, Alive time.Duration }
 // KeptBy returns those of a route.
 func KeptBy(r *engine.Route) Kept { return Kept{r.Timeouts.Unacked, r.Timeouts.KeepAlive} }
 
-// keepAliveProbes is how many questions go unanswered before a peer is gone.
-const keepAliveProbes = 4
-
 // KeepAlive is what the kernel is told: it counts seconds. The questions take as
 // long together as the silence before them.
 func (k Kept) KeepAlive() net.KeepAliveConfig {
@@ -23,9 +20,6 @@ func (k Kept) KeepAlive() net.KeepAliveConfig {
 	interval := max((idle / keepAliveProbes).Truncate(time.Second), time.Second)
 	return net.KeepAliveConfig{Enable: k.Alive > 0, Idle: idle, Interval: interval, Count: keepAliveProbes}
 }
-
-// MaxLinger bounds the wait for the last bytes before a reset.
-const MaxLinger = 30 * time.Second
 
 // LingerFor returns how long a reset waits for the bytes before it.
 func LingerFor(r *engine.Route) time.Duration {

@@ -10,10 +10,6 @@ import (
 	"github.com/txlb/txlb/internal/zone"
 )
 
-// zoneEvery is how often the interfaces of listeners with a zone are looked for. An
-// address of a new interface is not usable for a second or two anyhow.
-const zoneEvery = time.Second
-
 // BoundZone is the interface that a listening socket is bound to, because its
 // address has a zone. An interface that goes and comes back has another index, and
 // the socket hears nothing of it.

@@ -4,6 +4,8 @@ package loops
 
 import (
 	"math"
+	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,85 +23,96 @@ import (
 // keyListener and never come near it.
 const keyCarried = math.MinInt32
 
-// tally adds to the counter what the goroutine has been awake for until now.
-func (l *loop) tally(now int64) {
-	l.count.awake.Add(now - l.tallied)
-	l.tallied = now
+// A carrier is what the goroutine of a loop has to do beside the loop's own turns.
+type carrier struct {
+	poll  *poller
+	awake *atomic.Int64 // ns that the goroutine was not asleep
+	clock func() int64
+
+	carried []*loop       // whose turns it runs
+	tallied int64         // ns: until then its time awake is counted
+	leaving func()        // gives its own loop to another goroutine after this turn
+	due     bool          // while its own loop is carried: there may be events
+	home    chan struct{} // says that it runs its own loop again
 }
 
-// idle tells whether nothing can be done before an event comes.
-func (l *loop) idle() bool { return len(l.ready) == 0 && len(l.bulk) == 0 && !l.timing.due(l.now) }
+// tally adds to the counter what the goroutine has been awake for until now.
+func (c *carrier) tally(now int64) {
+	c.awake.Add(now - c.tallied)
+	c.tallied = now
+}
 
-// allIdle is idle of the loop and of those that it carries.
-func (l *loop) allIdle() bool {
-	for _, c := range l.carried {
-		if !c.idle() {
+// idle tells whether no carried loop has something to do before an event comes.
+func (c *carrier) idle() bool {
+	for _, l := range c.carried {
+		if !l.idle() {
 			return false
 		}
 	}
-	return l.idle()
+	return true
 }
 
-// payOff acknowledges what is owed before the goroutine sleeps.
-func (l *loop) payOff() {
-	l.acknowledge(&l.owing)
-	l.acknowledge(&l.owed)
-	for _, c := range l.carried {
-		c.acknowledge(&c.owing)
-		c.acknowledge(&c.owed)
+// payOff pays what the carried loops owe before the goroutine sleeps.
+func (c *carrier) payOff() {
+	for _, l := range c.carried {
+		l.acks.payAll(l.sys)
 	}
 }
 
-// turnCarried gives every carried loop that may have something to do a turn.
-// It returns whether there were events.
-func (l *loop) turnCarried() (busy bool) {
-	for i := 0; i < len(l.carried); i++ {
-		c := l.carried[i]
-		if !c.due && c.idle() {
+// turn gives every carried loop that may have something to do a turn. It returns
+// whether there were events.
+func (c *carrier) turn() (busy bool) {
+	for i := 0; i < len(c.carried); i++ {
+		l := c.carried[i]
+		if !l.carrier.due && l.idle() {
 			continue
 		}
-		c.due = false
-		events := c.poll.ready()
+		l.carrier.due = false
+		events := l.poll.ready()
 		busy = busy || len(events) > 0
-		c.now = l.eng.clock()
-		c.turn(events)
-		if c.quit {
-			l.drop(c)
-			c.home <- struct{}{}
+		l.now = c.clock()
+		l.turn(events)
+		if l.quit {
+			c.drop(l)
+			l.carrier.home <- struct{}{}
 			i--
 		}
 	}
 	return busy
 }
 
-// leave gives the loop to another goroutine and returns when it is back.
-func (l *loop) leave() {
-	give := l.leaving
-	l.leaving = nil
-	l.tally(l.eng.clock())
+// leave gives the goroutine's own loop away and returns when it is back.
+func (c *carrier) leave() {
+	give := c.leaving
+	c.leaving = nil
+	c.tally(c.clock())
 	give()
-	<-l.home
-	l.tallied = l.eng.clock()
+	<-c.home
+	c.tallied = c.clock()
 }
 
-// adopt makes the loop carry another, which nobody runs now. It returns false
-// if the poller has no room for it.
-func (l *loop) adopt(c *loop) bool {
-	if l.poll.add(int32(c.poll.ep), keyCarried+int32(c.index), 0, unix.EPOLLIN) != 0 {
+// adopt makes the goroutine carry a loop that nobody runs now. It returns false if the
+// poller has no room for it.
+func (c *carrier) adopt(l *loop) bool {
+	if c.poll.add(int32(l.poll.ep), keyCarried+int32(l.index), 0, unix.EPOLLIN) != 0 {
 		return false
 	}
-	c.due = true
-	l.carried = append(l.carried, c)
+	l.carrier.due = true
+	c.carried = append(c.carried, l)
 	return true
 }
 
-// drop ends adopt. Nobody runs the other loop then.
-func (l *loop) drop(c *loop) {
-	l.poll.remove(int32(c.poll.ep))
-	for i := range l.carried {
-		if l.carried[i] == c {
-			l.carried = append(l.carried[:i], l.carried[i+1:]...)
-			return
-		}
+// drop ends adopt. Nobody runs the loop then.
+func (c *carrier) drop(l *loop) {
+	c.poll.remove(int32(l.poll.ep))
+	if i := slices.Index(c.carried, l); i >= 0 {
+		c.carried = slices.Delete(c.carried, i, i+1)
+	}
+}
+
+// sendHome lets the goroutines of the carried loops run them.
+func (c *carrier) sendHome() {
+	for _, l := range c.carried {
+		l.carrier.home <- struct{}{}
 	}
 }

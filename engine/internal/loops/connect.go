@@ -32,11 +32,6 @@ func (l *loop) open(fd int32, from sched.Addr, svc *core.Service) {
 	l.follow(s, s.Next(l.now))
 }
 
-// retriesPerTurn is how many connects may fail at once in one turn of a loop
-// before sessions have to wait for the next turn. Hosts on this machine refuse
-// within the call, and thousands of them must not delay the other sessions.
-const retriesPerTurn = 16
-
 // follow carries out the steps of a session's admission until it has to wait, has
 // a host or is refused. When the loop has made its retries for this turn, the
 // session waits for the next.
@@ -49,7 +44,7 @@ func (l *loop) follow(s *session, step core.Step) {
 			}
 			l.dropBackend(s)
 			if l.retries--; l.retries <= 0 {
-				l.wake(s)
+				l.agenda.add(s)
 				return
 			}
 			step = s.Next(l.now)
@@ -59,12 +54,12 @@ func (l *loop) follow(s *session, step core.Step) {
 			l.dropBackend(s)
 			step = s.Next(l.now)
 		case core.Rest:
-			l.pause(core.PauseFor)
-			l.wheel.set(&s.timer, step.Until)
+			l.acceptor.pause(core.PauseFor)
+			l.timers.set(&s.timer, step.Until)
 			return
 		case core.Wait:
 			if step.Until != core.Never {
-				l.wheel.set(&s.timer, step.Until)
+				l.timers.set(&s.timer, step.Until)
 			}
 			return
 		case core.Relay:
@@ -142,15 +137,14 @@ func (l *loop) establish(s *session) {
 		if k := core.KeptBy(s.Svc.Route.Load()); k.Unacked > 0 {
 			l.setOption(&s.ends[backend], unackedOption(k))
 		}
-		s.ends[backend].set(owesAck)
-		l.owing = append(l.owing, turnRef{s, s.generation, backend})
+		l.acks.owe(s)
 	}
 	if l.eng.opt.Splice == engine.SpliceAlways {
 		s.flows[0].splice()
 		s.flows[1].splice()
 	}
 	l.expectBy(s)
-	l.wake(s)
+	l.agenda.add(s)
 }
 
 // failOver moves an established session to another host: the backend has reset the
@@ -173,7 +167,7 @@ func (l *loop) failOver(s *session) bool {
 // one.
 func (l *loop) dropBackend(s *session) {
 	if fd := s.ends[backend].fd; fd >= 0 {
-		l.closing = append(l.closing, fd)
+		l.leftovers.addFD(fd)
 	}
 	s.ends[backend] = end{fd: -1}
 }
@@ -189,12 +183,9 @@ func (l *loop) refuse(s *session, why core.Refusal) {
 	}
 	s.phase = refusing
 	l.sys.shutdownWrite(s.ends[client].fd)
-	l.wheel.set(&s.timer, l.now+refuseFor)
+	l.timers.set(&s.timer, l.now+refuseFor)
 	l.discard(s)
 }
-
-// refuseFor is how long a refused client may take to end.
-const refuseFor = 1e9 // ns
 
 // discard throws away what a refused client has sent, and ends the session
 // when that is all.

@@ -31,10 +31,7 @@ type Engine struct {
 
 	localPorts atomic.Uint32 // that connections get from the kernel: the lowest, and in the low half the highest
 
-	sessions atomic.Int64  // sessions now, and accepts under way
-	leavers  atomic.Int64  // shards that leave
-	draining atomic.Bool   //
-	empty    chan struct{} // has a token after the last session or leaver ended while draining
+	census   *census
 	closing  chan struct{} // closed when govern is to end
 	governed chan struct{} // closed when it has
 
@@ -67,7 +64,7 @@ func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
 		tuning:   tune,
 		epoch:    time.Now(),
 		failures: core.NewReports(),
-		empty:    make(chan struct{}, 1),
+		census:   newCensus(opt.MaxSessions),
 		closing:  make(chan struct{}),
 		governed: make(chan struct{}),
 	}
@@ -92,7 +89,7 @@ func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
 		l, err := newLoop(e, i, pipes)
 		if err != nil {
 			for _, l := range e.loops {
-				l.sys.(linux).shut()
+				l.sys.shut()
 			}
 			return nil, fmt.Errorf("start loop %d: %w", i, err)
 		}
@@ -123,49 +120,9 @@ func (e *Engine) isLocalPort(port uint16) bool {
 	return connect.Ports{Low: uint16(p >> 16), High: uint16(p)}.Has(port)
 }
 
-// admit counts a session that is about to be accepted, if the limit allows it.
-func (e *Engine) admit() bool {
-	n := e.sessions.Add(1)
-	if limit := int64(e.opt.MaxSessions); limit > 0 && n > limit {
-		e.leave(1)
-		return false
-	}
-	return true
-}
-
-// hasRoom tells whether another session would be admitted.
-func (e *Engine) hasRoom() bool {
-	return e.opt.MaxSessions == 0 || e.sessions.Load() < int64(e.opt.MaxSessions)
-}
-
-// leave takes n sessions off the count.
-func (e *Engine) leave(n int) {
-	if e.sessions.Add(-int64(n)) == 0 {
-		e.tellDrain()
-	}
-}
-
-// left takes a shard that has closed off those that leave.
-func (e *Engine) left() {
-	if e.leavers.Add(-1) == 0 {
-		e.tellDrain()
-	}
-}
-
 // Leaving returns how many shards of listeners still serve their queues before they
 // close.
-func (e *Engine) Leaving() int { return int(e.leavers.Load()) }
-
-// tellDrain makes a Drain that waits look again.
-func (e *Engine) tellDrain() {
-	if !e.draining.Load() {
-		return
-	}
-	select {
-	case e.empty <- struct{}{}:
-	default:
-	}
-}
+func (e *Engine) Leaving() int { return int(e.census.leavers.Load()) }
 
 // Failures implements [engine.Engine].
 func (e *Engine) Failures() <-chan engine.Failure { return e.failures }
@@ -178,7 +135,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed || e.draining.Load() {
+	if e.closed || e.census.draining.Load() {
 		return engine.ErrClosed
 	}
 	e.learnLocalPorts() // an operator may have changed them
@@ -281,7 +238,7 @@ func (e *Engine) startListeners(fresh []*listener) error {
 	}
 	e.onLoops(func(l *loop) {
 		for _, ln := range fresh {
-			if err := l.listen(ln.shards[l.index]); err != nil {
+			if err := l.acceptor.listen(ln.shards[l.index]); err != nil {
 				problems[l.index] = err
 			}
 		}
@@ -297,7 +254,7 @@ func (e *Engine) stopListener(ln *listener) {
 	var wg sync.WaitGroup
 	for i, l := range e.loops {
 		wg.Add(1)
-		l.submit(func() { l.unlisten(ln.shards[i], wg.Done) })
+		l.inbox.submit(func() { l.acceptor.unlisten(ln.shards[i], wg.Done) })
 	}
 	wg.Wait()
 	if ln.open.Load() > 0 {
@@ -329,7 +286,7 @@ func (e *Engine) reopenMoved() {
 // reopen puts a listener into the place of one whose interface has moved. mu is
 // held.
 func (e *Engine) reopen(key core.ListenKey, old *listener) {
-	if e.closed || e.draining.Load() {
+	if e.closed || e.census.draining.Load() {
 		return
 	}
 	ln, err := openListener(core.ListenKey{Listen: core.SamePort(key, old.bound)}, old.how, len(e.loops), e.opt.Backlog, false)
@@ -351,7 +308,7 @@ func (e *Engine) onLoops(f func(*loop)) {
 	var wg sync.WaitGroup
 	for _, l := range e.loops {
 		wg.Add(1)
-		l.submit(func() {
+		l.inbox.submit(func() {
 			defer wg.Done()
 			f(l)
 		})
@@ -366,17 +323,17 @@ func (e *Engine) Drain(ctx context.Context) error {
 	if e.closed {
 		return engine.ErrClosed
 	}
-	e.draining.Store(true)
+	e.census.draining.Store(true)
 	was := e.serving.Load()
 	for _, ln := range was.Listeners {
 		e.stopListener(ln)
 	}
 	e.serving.Store(&core.Serving[*listener]{Services: was.Services})
-	for e.sessions.Load() > 0 || e.leavers.Load() > 0 {
+	for e.census.occupied() {
 		select {
-		case <-e.empty:
+		case <-e.census.empty:
 		case <-ctx.Done():
-			e.onLoops((*loop).closeShards) // before sessions end and make room
+			e.onLoops(func(l *loop) { l.acceptor.closeAll() }) // before sessions end and make room
 			e.onLoops(func(l *loop) {
 				l.table.each(func(s *session) { l.end(s, core.Killed) })
 			})
@@ -402,9 +359,9 @@ func (e *Engine) Close() error {
 	for _, ln := range e.serving.Load().Listeners {
 		ln.file.Remove()
 	}
-	e.onLoops((*loop).closeShards) // none hands a connection to one that has quit
+	e.onLoops(func(l *loop) { l.acceptor.closeAll() }) // none hands a connection to one that has quit
 	for _, l := range e.loops {
-		l.submit(func() { l.quit = true })
+		l.inbox.submit(func() { l.quit = true })
 	}
 	for _, l := range e.loops {
 		<-l.done

@@ -107,18 +107,6 @@ const (
 	splicing
 )
 
-const (
-	// trickle is how little may come between two empty states of the source
-	// for the stream to be copied again, in bytes.
-	trickle = 16 << 10
-	// gap is how many reads a stream may copy in a row without being taken for
-	// small messages.
-	gap = 8
-	// minWindow and maxWindow bound what one fill may move, in bytes.
-	minWindow = 64 << 10
-	maxWindow = 1 << 30
-)
-
 // step is what a flow needs next.
 type step uint8
 

@@ -107,8 +107,8 @@ func playScript(script []byte) (wrong string) {
 
 func newTheatre(script []byte) *theatre {
 	k := &sim{sessions: map[[2]int32]*simSession{}}
-	e := &Engine{epoch: time.Now(), sustained: readSize, empty: make(chan struct{}, 1)}
-	l := assemble(e, 0, k)
+	e := &Engine{epoch: time.Now(), sustained: readSize, census: newCensus(0)}
+	l := assemble(e, 0, nil, k)
 	k.loop = l
 	l.now = 1
 	g := &theatre{k: k, l: l, e: e, script: script, svc: &core.Service{Name: "web", Counts: make([]core.Counters, 1)}}
@@ -237,7 +237,7 @@ func (g *theatre) accept() {
 	for _, h := range g.hosts {
 		h.MarkUp()
 	}
-	g.e.sessions.Add(1)
+	g.e.census.sessions.Add(1)
 	g.l.open(int32(s.id+fdBase), from, g.svc)
 	g.l.sweep()
 }
@@ -339,7 +339,7 @@ func (g *theatre) asleep() {
 			}
 		}
 	})
-	if g.l.wheel.count > 0 && g.l.timing.alarmAt == 0 {
+	if g.l.timers.count > 0 && g.l.timers.alarmAt == 0 {
 		g.k.fail("asleep: timers are set and the clock is not")
 	}
 }
@@ -403,7 +403,7 @@ func (g *theatre) audit() {
 	if g.patient && failures != k.blame {
 		k.fail("%d failed connects are counted against hosts, %d were theirs", failures, k.blame)
 	}
-	if n := g.e.sessions.Load(); n != 0 {
+	if n := g.e.census.sessions.Load(); n != 0 {
 		k.fail("%d sessions are counted", n)
 	}
 	for _, ss := range k.sessions {
@@ -475,7 +475,7 @@ func TestB71RetriesOfATurnAreBounded(t *testing.T) {
 		g.accept()
 	}
 	turns := 0
-	for ; len(g.l.ready) > 0; turns++ {
+	for ; len(g.l.agenda.ready) > 0; turns++ {
 		before := len(g.k.sockets)
 		g.turn(nil)
 		if made := len(g.k.sockets) - before; made > retriesPerTurn {

@@ -49,7 +49,7 @@ func TestB17ResetInTheFlushOfTheLastBytes(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	l := e.loops[0]
 	was := l.sys
-	l.submit(func() {
+	l.inbox.submit(func() {
 		l.sys = meanwhile{was, func(batch []sendOp) {
 			if len(batch) == 2 && batch[1].last {
 				b.Rst()

@@ -8,16 +8,6 @@ import (
 	"time"
 )
 
-const (
-	// governEvery is how often it is decided which goroutine runs which loops.
-	governEvery = 100 * time.Millisecond
-	// calm is how much of its time a goroutine may be awake with all loops that
-	// it then has; pressed is from where on it gives half of those that it
-	// carries back. Joined, two are awake for less than apart, so that nothing
-	// swings between the bounds.
-	calm, pressed = 0.5, 0.8
-)
-
 // Governor is how loops are spread over goroutines. The tests have their own.
 type Governor struct {
 	Every  time.Duration
@@ -108,24 +98,24 @@ func (e *Engine) move(h Handover) bool {
 	done := make(chan bool, 1)
 	arrive := func() {
 		if to == l {
-			l.home <- struct{}{}
+			l.carrier.home <- struct{}{}
 			done <- true
 			return
 		}
-		to.submit(func() {
-			ok := to.adopt(l)
+		to.inbox.submit(func() {
+			ok := to.carrier.adopt(l)
 			if !ok {
-				l.home <- struct{}{}
+				l.carrier.home <- struct{}{}
 			}
 			done <- ok
 		})
 	}
-	from.submit(func() {
+	from.inbox.submit(func() {
 		if from == l {
-			l.leaving = arrive // between two turns
+			l.carrier.leaving = arrive // between two turns
 			return
 		}
-		from.drop(l)
+		from.carrier.drop(l)
 		arrive()
 	})
 	return <-done

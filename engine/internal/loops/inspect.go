@@ -76,7 +76,7 @@ func (e *Engine) EndSession(id uint64) (ended bool) {
 	}
 	l := e.loops[index]
 	done := make(chan struct{})
-	l.submit(func() {
+	l.inbox.submit(func() {
 		defer close(done)
 		if int(slot) >= len(l.table.slabs)*slotsPerSlab {
 			return
@@ -126,9 +126,9 @@ func (l *loop) visit(f func(*session) bool, done func()) {
 				return
 			}
 		}
-		l.submit(step)
+		l.inbox.submit(step)
 	}
-	l.submit(step)
+	l.inbox.submit(step)
 }
 
 // info describes a session of the loop.

@@ -51,6 +51,9 @@ type kernel interface {
 	lend() (pipe, error)
 	takeBack(pipe)
 	pipes() int // that are open
+
+	// shut gives back what the loop itself had.
+	shut()
 }
 
 // pipe is a [splice.Pipe].
@@ -80,7 +83,6 @@ type linux struct {
 	pacing   string // the system's congestion control, if it paces
 }
 
-// shut gives back what the loop itself had.
 func (k linux) shut() {
 	k.pool.Close()
 	if k.ring != nil {

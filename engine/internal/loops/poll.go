@@ -21,10 +21,6 @@ type poller struct {
 	events          [batchSize]unix.EpollEvent
 }
 
-// batchSize is how many events one poll returns at most. The kernel returns them
-// in the order in which they came (epoll_wait(2) goes round through what is ready).
-const batchSize = 256
-
 // Keys below zero are not sessions.
 const (
 	keyBell     = -1

@@ -22,9 +22,9 @@ func (l *loop) drive(s *session) {
 			case read:
 				again = !l.receive(s, i)
 			case write:
-				l.queueSend(s, i, f.held[f.taken:], false)
+				l.batch.add(s, i, f.held[f.taken:], false)
 			case fill, drain:
-				l.queueSplice(s, i)
+				l.bulk.add(s, i)
 			}
 		}
 	}
@@ -35,7 +35,7 @@ func (l *loop) drive(s *session) {
 func (l *loop) settle(s *session) {
 	if s.mayFailOver() {
 		if b := &s.ends[backend]; b.is(readable) && !b.is(ended) {
-			l.wake(s) // it may have answered before it went
+			l.agenda.add(s) // it may have answered before it went
 			return
 		}
 		if l.failOver(s) {
@@ -86,7 +86,7 @@ func (s *session) mayFailOver() bool {
 // send. It returns false when nothing came.
 func (l *loop) receive(s *session, i int) bool {
 	f, src := &s.flows[i], &s.ends[i]
-	room := l.arena[l.used : l.used+readSize]
+	room := l.batch.room()
 	total := 0
 	for {
 		n, errno := l.sys.recv(src.fd, room[total:])
@@ -109,7 +109,7 @@ func (l *loop) receive(s *session, i int) bool {
 	case f.streamed > 0:
 		f.streamed-- // a gap in a stream, for all that is known
 	default:
-		l.smallAt = l.now
+		l.bulk.small(l.now)
 	}
 	s.active = l.now
 	if i == backend {
@@ -117,8 +117,7 @@ func (l *loop) receive(s *session, i int) bool {
 	}
 	// An end that is known already is passed on with the last bytes: they wait
 	// in the kernel for the shutdown or close that settle does next.
-	l.queueSend(s, i, room[:total], src.is(ended) && !src.is(reset))
-	l.used += total
+	l.batch.addRead(s, i, total, src.is(ended) && !src.is(reset))
 	return true
 }
 
@@ -139,35 +138,28 @@ func (l *loop) readOn(src *end) {
 	}
 }
 
-// queueSend adds a send to the batch. With last, the end of the stream follows
-// at once.
-func (l *loop) queueSend(s *session, i int, p []byte, last bool) {
-	s.flows[i].sending = true
-	l.sends = append(l.sends, sendOp{s: s, p: p, dir: int8(i), last: last})
-}
-
 // flush sends what the batch has gathered. It is the place where all sends of
 // a batch can become one system call.
 func (l *loop) flush() {
-	if len(l.sends) == 0 {
+	ops := l.batch.ops
+	if len(ops) == 0 {
 		return
 	}
-	for i := range l.sends {
-		op := &l.sends[i]
+	for i := range ops {
+		op := &ops[i]
 		dst := &op.s.ends[1-op.dir]
 		l.tune(dst)
 		op.fd = dst.fd
 	}
-	l.sys.send(l.sends)
-	for i := range l.sends {
-		op := &l.sends[i]
+	l.sys.send(ops)
+	for i := range ops {
+		op := &ops[i]
 		if op.s.phase == established { // else an answer before has ended it
 			l.sent(op)
 		}
 		op.s = nil
 	}
-	l.sends = l.sends[:0]
-	l.used = 0
+	l.batch.clear()
 }
 
 // sent takes in the answer of a send and moves the session on.
@@ -201,9 +193,9 @@ func (l *loop) goOn(s *session, i int) {
 	}
 	switch s.flows[i].next(&s.ends[i], &s.ends[1-i]) {
 	case read, write:
-		l.wake(s)
+		l.agenda.add(s)
 	case fill, drain:
-		l.queueSplice(s, i)
+		l.bulk.add(s, i)
 	case finish: // its turn was over before that showed
 		l.settle(s)
 	}
@@ -223,49 +215,29 @@ func (l *loop) moved(s *session, i, n int) {
 	} else {
 		s.out += uint64(n)
 	}
-	if !s.dirty {
-		s.dirty = true
-		l.dirty = append(l.dirty, s)
-		l.beatBy(l.now + publishEvery)
+	if l.ledger.note(s) {
+		l.timers.beatBy(l.now + publishEvery)
 	}
 }
 
-// queueSplice queues the flow for its turn.
-func (l *loop) queueSplice(s *session, i int) {
-	if f := &s.flows[i]; !f.queued {
-		f.queued = true
-		l.bulk = append(l.bulk, turnRef{s, s.generation, int8(i)})
-	}
-}
-
-// spliceSome gives the flows that wait to splice their turn, in order, until
-// budget bytes are used up.
+// spliceSome gives the flows that wait to splice their turn, until budget bytes are
+// used up.
 func (l *loop) spliceSome(budget int) {
-	served := 0
-	for waiting := len(l.bulk); served < waiting && budget > 0; served++ {
-		ref := l.bulk[served]
-		s := ref.s
-		if s.generation != ref.generation {
-			continue
+	for l.bulk.begin(); budget > 0; {
+		s, i := l.bulk.next()
+		if s == nil {
+			break
 		}
-		s.flows[ref.dir].queued = false
-		if s.phase != established { // it has ended, or looks for another host
-			continue
-		}
-		budget -= l.spliceFlow(s, int(ref.dir), budget)
-		l.goOn(s, int(ref.dir))
+		budget -= l.spliceFlow(s, i, budget)
+		l.goOn(s, i)
 	}
-	if served > 0 {
-		rest := copy(l.bulk, l.bulk[served:])
-		clear(l.bulk[rest:])
-		l.bulk = l.bulk[:rest]
-	}
+	l.bulk.end()
 }
 
 // spliceFlow moves up to budget bytes of flow i and returns how many it moved.
 func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 	f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
-	if !dst.is(paced) && len(l.bulk) > fewStreams && l.amongSmall() && l.now-s.Started > settleFor {
+	if !dst.is(paced) && l.bulk.crowded(l.now, l.now-s.Started) {
 		dst.set(paced)
 		l.sys.pace(dst.fd)
 	}
@@ -315,14 +287,6 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 	return moved
 }
 
-// fewStreams is how many streams of a loop are spliced at once, while there are
-// small messages, without pacing toward peers on this machine. What more of them
-// have under way fills the queues in which the small ones wait.
-const fewStreams = 4
-
-// amongSmall tells whether small messages have passed not long ago.
-func (l *loop) amongSmall() bool { return l.now-l.smallAt < quietFor }
-
 // letGo gives the flow's buffer and pipe back.
 func (l *loop) letGo(f *flow) {
 	if f.held != nil {
@@ -343,7 +307,7 @@ func (l *loop) letGo(f *flow) {
 // acknowledgement: 40 ms later.
 //
 // The call is spared where nothing can wait for it: after a FIN no bytes follow,
-// and a server that spoke first has had its acknowledgement (see acknowledge).
+// and a server that spoke first has had its acknowledgement (see acks).
 func (l *loop) heard(s *session) {
 	l.table.settle(s)
 	e := &s.ends[backend]
@@ -366,25 +330,6 @@ func (l *loop) tune(dst *end) {
 	}
 }
 
-// acknowledge makes up for the acknowledgements that connectTo has put off
-// and no bytes have carried: without them a server that speaks first would
-// not see its client for 200 ms.
-func (l *loop) acknowledge(list *[]turnRef) {
-	for _, ref := range *list {
-		e := &ref.s.ends[ref.dir]
-		if ref.s.generation == ref.generation && ref.s.phase == established && e.is(owesAck) {
-			e.clear(owesAck)
-			_ = l.sys.setInt(e.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
-		}
-	}
-	clear(*list)
-	*list = (*list)[:0]
-}
-
-// tuneAfter is the age at which a session's backend socket gets the options
-// that only a long session needs.
-const tuneAfter = 5e9 // ns
-
 // limit returns when an established session is to be ended if nothing happens.
 func (s *session) limit() int64 {
 	t := &s.Svc.Route.Load().Timeouts
@@ -406,7 +351,7 @@ func (l *loop) expectBy(s *session) {
 		when = min(when, s.Started+tuneAfter)
 	}
 	if when != core.Never && (!s.timer.armed() || when < s.timer.when) {
-		l.wheel.set(&s.timer, when)
+		l.timers.set(&s.timer, when)
 	}
 }
 
@@ -429,7 +374,7 @@ func (l *loop) deadline(s *session, now int64) {
 	}
 	if s.ready || s.flows[0].queued || s.flows[1].queued {
 		// What has come waits for its turn in this loop.
-		l.wheel.set(&s.timer, now)
+		l.timers.set(&s.timer, now)
 		return
 	}
 	how := core.ClientTimeout
@@ -479,5 +424,5 @@ func (l *loop) linger(s *session) {
 		return
 	}
 	// Look again at intervals that grow with the time waited.
-	l.wheel.set(&s.timer, l.now+min(max(waited/4, tickSize), int64(1e9)))
+	l.timers.set(&s.timer, l.now+min(max(waited/4, tickSize), int64(maxLook)))
 }

@@ -36,10 +36,6 @@ type ring struct {
 // ringSize is how many sends one call makes at most.
 const ringSize = 256
 
-// worthARing is the size of a batch from which on the ring is quicker than a
-// call for each send (docs/design/io-uring.md).
-const worthARing = 4
-
 // sqe is struct io_uring_sqe of linux/io_uring.h.
 type sqe struct {
 	opcode, flags uint8

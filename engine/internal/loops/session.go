@@ -79,7 +79,13 @@ func (t *sessionTable) get() (*session, *core.Attempt) {
 }
 
 // settle gives the attempt back: the session stays with its host.
-func (t *sessionTable) settle(s *session) { t.tries.Put(s.Admission.Settle()) }
+func (t *sessionTable) settle(s *session) {
+	if !s.Settled() { // else this is for every message
+		t.takeBack(s)
+	}
+}
+
+func (t *sessionTable) takeBack(s *session) { t.tries.Put(s.Admission.Settle()) }
 
 // put frees the slot. Events that still name the session find a newer
 // generation and are dropped.

@@ -539,6 +539,8 @@ func (k *sim) takeBack(p pipe) {
 
 func (k *sim) pipes() int { return k.lent }
 
+func (k *sim) shut() {}
+
 func (p *simPipe) Held() int { return p.held }
 
 func (p *simPipe) Fill(fd, limit int) (int, splice.Status, error) {

@@ -210,7 +210,7 @@ func connectTo(to sched.Addr, source netip.Addr, unpaced bool) (fd int32, errno 
 		}
 		// The acknowledgement of the handshake is put off: the first bytes,
 		// which often are there already, carry it. Who asks for this owes
-		// TCP_QUICKACK 1 if none come: see acknowledge.
+		// TCP_QUICKACK 1 if none come: see acks.
 		_ = setInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
 		if unpaced && to.IP().Addr().IsLoopback() {
 			unpace(fd)

@@ -3,17 +3,18 @@
 package loops
 
 import (
-	"time"
-
 	"github.com/txlb/txlb/engine/internal/core"
 )
 
-// timing is when a loop's timers may fire. A timer says that nothing has come for
+// timers are those of a loop, with when they may fire. A timer says that nothing has come for
 // a while, and only the sockets know: a process that stood still (SIGSTOP, a paused
 // machine, no processor) wakes up with its timers due and with all that has come
 // meanwhile unread. So a timer fires only after a poll that began when the timer
 // was due already, and after everything that was pending then has been taken in.
-type timing struct {
+type timers struct {
+	wheel
+	beat timer // the loop's own: it publishes bytes, and takes paused listeners back in
+
 	alarmAt int64 // when the clock goes off; 0: it is not set
 	polled  int64 // the loop's time before it asked for the events of this turn
 
@@ -26,30 +27,19 @@ type timing struct {
 	holdTill int64 // no timer fires before
 }
 
-const (
-	// stoodStill is how late the clock must be for the loop to have stood still.
-	stoodStill = int64(time.Second)
-	// catchUp is how long timers wait then. Where the whole machine stood still, what
-	// has come lies in its network interface, or is sent again by the peer.
-	catchUp = int64(time.Second)
-)
-
 // due tells whether the clock has gone off, or would have if it had been set.
-func (t *timing) due(now int64) bool { return t.alarmAt != 0 && t.alarmAt <= now }
+func (t *timers) due(now int64) bool { return t.alarmAt != 0 && t.alarmAt <= now }
 
-// runTimers fires the timers that may fire in this turn, which has taken in so many
-// events.
-func (l *loop) runTimers(taken int) {
-	t := &l.timing
+// run fires the timers that may fire in this turn. pending is how many events there may
+// have been when the poller was asked, 0 if all of them have been taken in.
+func (t *timers) run(now int64, pending int) {
 	asOf := t.polled
-	t.polled = l.now
+	t.polled = now
 	if !t.due(asOf) {
 		return
 	}
-	if taken == batchSize {
+	if pending > 0 {
 		if t.backlog == 0 {
-			// Two sockets a session, the listeners, the loops carried, bell and clock.
-			pending := 2*int(l.count.active.Load()) + len(l.shards) + len(l.carried) + 2
 			t.backlog, t.backlogAt = 1+pending/batchSize, asOf
 		}
 		if t.backlog--; t.backlog > 0 {
@@ -62,28 +52,34 @@ func (l *loop) runTimers(taken int) {
 	afterHold := t.alarmAt == t.holdTill // never twice in a row: timers have to fire some time
 	t.alarmAt = 0
 	if late > stoodStill && !afterHold {
-		t.holdTill = l.now + catchUp
+		t.holdTill = now + catchUp
 		return
 	}
-	l.wheel.run(asOf)
+	t.wheel.run(asOf)
 }
 
 // setAlarm sets the clock if the wheel is due before it goes off. For what is due
 // already it need not be set: the loop does not sleep then.
-func (l *loop) setAlarm() {
-	if l.wheel.count == 0 {
+func (t *timers) setAlarm(now int64, sys kernel) {
+	if t.count == 0 {
 		return
 	}
-	t := &l.timing
-	due, ok := l.wheel.due()
+	due, ok := t.wheel.next()
 	// The wheel names the beginning of a slot, which after a quiet time may be long
 	// past. That does not mean that the loop stood still.
-	if due = max(due, t.holdTill, l.now); !ok || t.alarmAt != 0 && due >= t.alarmAt {
+	if due = max(due, t.holdTill, now); !ok || t.alarmAt != 0 && due >= t.alarmAt {
 		return
 	}
 	t.alarmAt = due
-	if due > l.now {
-		l.sys.alarm(due - l.now)
+	if due > now {
+		sys.alarm(due - now)
+	}
+}
+
+// beatBy makes the loop's own timer go off at when or before.
+func (t *timers) beatBy(when int64) {
+	if !t.beat.armed() || when < t.beat.when {
+		t.set(&t.beat, when)
 	}
 }
 

@@ -42,7 +42,7 @@ func (g *theatre) connectAll(t *testing.T) {
 // pass lets time go by for a loop that is idle.
 func (g *theatre) pass(d int64) {
 	for end := g.l.now + d; g.l.now < end; {
-		g.l.now = min(end, max(g.l.timing.alarmAt, g.l.now+1e6))
+		g.l.now = min(end, max(g.l.timers.alarmAt, g.l.now+1e6))
 		g.turn(nil)
 		g.settle()
 	}
@@ -74,11 +74,11 @@ func TestB66WhatCameWhileTheLoopStoodStillCounts(t *testing.T) {
 				g.turn(events)
 			}
 			g.settle()
-			if n := g.e.sessions.Load(); n != sessions {
+			if n := g.e.census.sessions.Load(); n != sessions {
 				t.Fatalf("%d of %d sessions were ended although bytes had come", sessions-n, sessions)
 			}
 			g.pass(4e9)
-			if n := g.e.sessions.Load(); n != 0 {
+			if n := g.e.census.sessions.Load(); n != 0 {
 				t.Errorf("%d silent sessions never end", n)
 			}
 			if len(g.k.wrong) > 0 {
@@ -101,7 +101,7 @@ func TestB66ConnectAnsweredWhileTheLoopStoodStill(t *testing.T) {
 			t.Errorf("host %d has failed %d times", i, n)
 		}
 	}
-	if n := g.e.sessions.Load(); n != sessions {
+	if n := g.e.census.sessions.Load(); n != sessions {
 		t.Errorf("%d sessions, want %d", n, sessions)
 	}
 }
@@ -117,9 +117,9 @@ func TestTimersFireUnderLoadWithoutEnd(t *testing.T) {
 	for i := range full {
 		full[i] = unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT, Fd: s.key, Pad: s.gen}
 	}
-	for turns := 0; g.e.sessions.Load() > 1; turns++ {
+	for turns := 0; g.e.census.sessions.Load() > 1; turns++ {
 		if turns > 1000 {
-			t.Fatalf("%d sessions are there after %d full batches", g.e.sessions.Load(), turns)
+			t.Fatalf("%d sessions are there after %d full batches", g.e.census.sessions.Load(), turns)
 		}
 		s.farSend(1)
 		g.l.now += 5e6
@@ -146,7 +146,7 @@ func TestB66BytesThatWaitForTheirTurn(t *testing.T) {
 		g.turn(nil)
 		g.l.now += tickSize
 	}
-	if n := g.e.sessions.Load(); n != sessions {
+	if n := g.e.census.sessions.Load(); n != sessions {
 		t.Errorf("%d of %d sessions were ended with bytes in line", sessions-n, sessions)
 	}
 }
@@ -162,7 +162,7 @@ func TestTimersAfterAQuietTime(t *testing.T) {
 	g.svc.Route.Store(&route)
 	began := g.l.now
 	g.l.table.each(func(s *session) { g.l.expectBy(s) })
-	g.l.setAlarm()
+	g.l.timers.setAlarm(g.l.now, g.l.sys)
 	for g.l.table.slabs[0][0].phase != vacant && g.l.now-began < 5e9 {
 		g.l.now += 1e6
 		g.turn(nil)
@@ -185,7 +185,7 @@ func TestOtherTimeoutsWhileAQueueIsFull(t *testing.T) {
 	g.svc.Route.Store(&engine.Route{Table: table, Timeouts: engine.Timeouts{Connect: 5e9, Idle: 3600e9}})
 	g.script = []byte{5} // the queue is full
 	g.accept()
-	g.l.setAlarm()
+	g.l.timers.setAlarm(g.l.now, g.l.sys)
 	g.pass(100e6)
 	s := &g.l.table.slabs[0][0]
 	if s.phase != connecting || !s.WaitsForRoom() {
@@ -193,7 +193,7 @@ func TestOtherTimeoutsWhileAQueueIsFull(t *testing.T) {
 	}
 	g.svc.Route.Store(&engine.Route{Table: table, Timeouts: engine.Timeouts{Connect: 5e9, Idle: 60e9}})
 	g.l.look(s)
-	g.l.setAlarm()
+	g.l.timers.setAlarm(g.l.now, g.l.sys)
 	g.k.roomy = true
 	began := g.l.now
 	for s.phase == connecting && g.l.now-began < 8e9 {

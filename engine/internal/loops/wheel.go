@@ -106,8 +106,8 @@ func (w *wheel) nextTick() (int64, bool) {
 	return best, found
 }
 
-// due returns the time of the next run, false for an empty wheel.
-func (w *wheel) due() (int64, bool) {
+// next returns the time of the next run, false for an empty wheel.
+func (w *wheel) next() (int64, bool) {
 	at, ok := w.nextTick()
 	return at << tickShift, ok
 }

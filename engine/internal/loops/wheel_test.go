@@ -42,7 +42,7 @@ func TestWheelFiresOnTime(t *testing.T) {
 			case 3:
 				// Step as the loop does: never past the time the wheel asks for
 				// by more than a little.
-				if due, ok := w.due(); ok {
+				if due, ok := w.next(); ok {
 					now = max(now, due)
 				}
 				w.run(now)
@@ -65,7 +65,7 @@ func TestWheelFiresOnTime(t *testing.T) {
 			}
 		}
 		for len(live) > 0 {
-			due, ok := w.due()
+			due, ok := w.next()
 			if !ok {
 				t.Fatalf("seed %d: %d timers are lost", seed, len(live))
 			}
@@ -74,7 +74,7 @@ func TestWheelFiresOnTime(t *testing.T) {
 				delete(live, tm)
 			}
 		}
-		if _, ok := w.due(); ok || w.count != 0 {
+		if _, ok := w.next(); ok || w.count != 0 {
 			t.Fatalf("seed %d: the wheel is not empty at the end", seed)
 		}
 	}

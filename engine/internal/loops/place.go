@@ -1,0 +1,53 @@
+//go:build linux
+
+package loops
+
+import (
+	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/sched"
+)
+
+// place opens the session of a connection that was accepted: on this loop, or on
+// another that has fewer. A UNIX socket has one queue, and the kernel wakes the
+// same loop for it each time.
+func (l *loop) place(fd int32, from sched.Addr, sh *shard) {
+	svc := sh.svc.Load()
+	if sh.file.Path != "" {
+		if to := l.lighter(); to != nil {
+			to.count.active.Add(1) // it counts from now on, so that a burst is spread
+			to.take(arrival{fd, from, svc})
+			return
+		}
+	}
+	l.open(fd, from, svc)
+}
+
+// lighter returns another loop that has fewer sessions than this one, or nil. It
+// looks at one other, each in turn: that evens the loops out, however many.
+func (l *loop) lighter() *loop {
+	loops := l.eng.loops
+	if len(loops) == 1 {
+		return nil
+	}
+	l.looked = (l.looked + 1) % (len(loops) - 1)
+	other := loops[(l.index+1+l.looked)%len(loops)]
+	if other.count.active.Load() < l.count.active.Load() {
+		return other
+	}
+	return nil
+}
+
+// arrival is a connection that another loop has accepted, and counted.
+type arrival struct {
+	fd   int32
+	from sched.Addr
+	svc  *core.Service
+}
+
+// take makes the loop open a session. Any loop may call it.
+func (l *loop) take(a arrival) {
+	l.inbox.submit(func() {
+		l.count.active.Add(-1) // open counts it
+		l.open(a.fd, a.from, a.svc)
+	})
+}

@@ -1,0 +1,133 @@
+//go:build linux
+
+package loops
+
+import "time"
+
+// The thresholds of the loops, each with what it was measured by or what it bounds.
+// "Best peer" is the better of HAProxy and nginx in the same run; pages are those of
+// docs/design. What the kernel or a data structure fixes stands beside it: keys, sizes of
+// IDs, the ring's and the wheel's layout.
+
+// Bytes of a turn.
+const (
+	// readSize is the room of one recv, and so what one turn copies of a flow. A read
+	// that fills it makes the flow splice: splicing pays from 16 KB on, and streams fill
+	// 64 KB (splice.md). Messages of 18 KB are copied at 0.76 of HAProxy's CPU.
+	readSize = 64 << 10
+	// arenaSize is what one batch may read before it has to send: four streams, or a few
+	// thousand small requests in one call of the ring. It bounds a loop's memory.
+	arenaSize = 4 * readSize
+	// spliceTurn is what all spliced flows together move in a turn that had small
+	// messages not long ago, so that those never wait long behind bulk: with 1 MiB pipes
+	// and no bound, p99 of 8 small connections beside 64 streams was 41 to 198 ms, with
+	// 256 KiB 38 to 53 (prototype).
+	spliceTurn = 256 << 10
+	// bulkTurn is what they move when there have been none for quietFor. 64 streams take
+	// 245 to 255 µs per MiB with it instead of 428 (splice.md).
+	bulkTurn = 1 << 20
+	// quietFor is how long after a small message another is expected: the time between
+	// the requests of a client that waits for each answer, with room.
+	quietFor = int64(50 * time.Millisecond)
+	// fewStreams is how many streams of a loop are spliced at once, beside small
+	// messages, without pacing toward peers on this machine. What more of them have under
+	// way fills the queues in which the small ones wait: p99 of 8 small connections beside
+	// 64 streams 13 ms instead of 6 (splice.md).
+	fewStreams = 4
+	// settleFor is how old a stream is before it is told from what came before it and from
+	// its own beginning, which is small too. It bounds how long it goes unpaced.
+	settleFor = int64(300 * time.Millisecond)
+)
+
+// What a flow does next, see flow.
+const (
+	// trickle is how little may come between two empty states of the source, in bytes, for
+	// the stream to be copied again. Splicing pays from here on (splice.md).
+	trickle = 16 << 10
+	// gap is how many reads a stream may copy in a row without being taken for small
+	// messages. It bounds how long a stream that has turned into messages is mistaken.
+	gap = 8
+	// minWindow and maxWindow bound what one fill may move, in bytes. A destination that
+	// takes little gets fills of 64 KiB, so that a stalled reader pins no more: 300 of them
+	// held 208 MiB in pipes of 1 MiB, 10 MiB with this and TCP_NOTSENT_LOWAT (splice.md).
+	minWindow = 64 << 10
+	maxWindow = 1 << 30
+	// spareBuffers is how many unused buffers of each size a loop keeps, 2.6 MiB at most.
+	spareBuffers = 32
+)
+
+// The size of a batch.
+const (
+	// batchSize is how many events one poll returns at most. The kernel returns them in
+	// the order in which they came (epoll_wait(2) goes round through what is ready).
+	// It bounds how long the first of them waits for its send.
+	batchSize = 256
+	// worthARing is the size of a batch from which on its sends go through the ring. Of one
+	// or two the difference was within the noise on every workload, tried twice, and at
+	// 5,000 requests/s it cost 1.10 of HAProxy's CPU (io-uring.md).
+	worthARing = 4
+	// acceptBurst is how many connections one event accepts at most, so that a full queue
+	// does not keep the sessions waiting.
+	acceptBurst = 32
+	// maxFaults is how many accepts in a row may fail until the listener rests. Clients
+	// that have gone again cause one failure each; four in a row are the listener's own.
+	maxFaults = 4
+	// retriesPerTurn is how many connects may fail at once in one turn of a loop before
+	// sessions have to wait for the next turn. Hosts on this machine refuse within the
+	// call, and thousands of them must not delay the other sessions: a client of 4,000 dead
+	// hosts took 30 s of CPU (failed-connects.md).
+	retriesPerTurn = 16
+)
+
+// When a loop sleeps, yields and moves.
+const (
+	// rescheduleEvery is how long a loop runs before it goes through the scheduler. A
+	// goroutine that has not for 10 ms is taken for one that hogs its processor: the
+	// runtime's monitor signals it, takes the processor away whenever it meets it in a
+	// system call, and never comes to rest itself. 64 kept-alive connections take 7.4
+	// instead of 8.3 µs a request; 6 or 8 ms are no different (go-scheduler.md).
+	rescheduleEvery = int64(4 * time.Millisecond)
+	// offerAfter is how long a loop is awake before it makes offers, in ns. With 50 µs: 0.80
+	// instead of 0.85 of the best CPU; with 150 µs: p99 of 16,000 requests/s 1.6 instead of
+	// 0.97 of the best peer (go-scheduler.md).
+	offerAfter = 300e3
+	// longOffer is how long a turn and an offer may take, in ns. Longer ones mean that
+	// others have enough to do: an offer costs a time slice then.
+	longOffer = 2e6
+	// offerLess bounds the doubling of how many chances pass after an offer in vain: at most
+	// 4. With 64, short connections took 0.78 of the best peer's CPU instead of 0.73.
+	offerLess = 2
+	// offerLater is how many chances pass after a long offer.
+	offerLater = 1000
+	// governEvery is how often it is decided which goroutine runs which loops. It bounds how
+	// long a rising load meets too few goroutines.
+	governEvery = 100 * time.Millisecond
+	// calm is how much of its time a goroutine may be awake with all loops that it then has;
+	// pressed is from where on it gives half of those that it carries back. Joined, two are
+	// awake for less than apart, so that nothing swings between the bounds. 16,000 requests/s
+	// take 23.7 instead of 28.8 µs each (few-goroutines.md).
+	calm, pressed = 0.5, 0.8
+)
+
+// How long things may take.
+const (
+	// publishEvery is how old the published byte counts of a session may be. Metrics are
+	// read every few seconds, the page every second.
+	publishEvery = int64(time.Second)
+	// tuneAfter is the age in ns at which a session's backend socket gets the options that
+	// only a long session needs: a short session pays for none (tcp-segments.md).
+	tuneAfter = 5e9
+	// refuseFor is how long a refused client may take to end, in ns. It bounds what a client
+	// can hold that never ends.
+	refuseFor = 1e9
+	// maxLook is the longest pause between two looks at whether a peer has acknowledged all,
+	// in ns; the pauses grow with the time waited.
+	maxLook = 1e9
+	// stoodStill is how late the clock must be for the loop to have stood still: far more
+	// than a loop of a busy machine is late.
+	stoodStill = int64(time.Second)
+	// catchUp is how long timers wait then. Where the whole machine stood still, what has
+	// come lies in its network interface, or is sent again by the peer: TCP does so within
+	// a second. Without it, 545 of 800 sessions were closed as idle (timers.md).
+	catchUp = int64(time.Second)
+)
