@@ -487,6 +487,47 @@ func TestLogToTheJournal(t *testing.T) {
 	}
 }
 
+// A reload switches the audit file on, moves it, and switches it off; what cannot be
+// opened leaves it where it is.
+func TestAuditFollowsTheConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	sock := filepath.Join(socketFolder(t), "a.sock")
+	doc := func(audit string) string {
+		return strings.Replace(socketDoc(sock, ""), "</config>", `<logging audit="`+audit+`"/></config>`, 1)
+	}
+	p, path := txlbFile(t, doc(""))
+	show := func() {
+		t.Helper()
+		if said := ctlOf(t, "", "-s", sock, "show", "config"); said.status != 0 {
+			t.Fatal(said)
+		}
+	}
+	entries := func(name string) int {
+		data, _ := os.ReadFile(filepath.Join(dir, name)) // it may not be there yet
+		return bytes.Count(data, []byte(`"secrets read"`))
+	}
+	show()
+	for _, name := range []string{"one", "two"} {
+		p.reload(path, doc(filepath.Join(dir, name)))
+		eventually(t, "lines in the audit file "+name, func() bool { show(); return entries(name) > 0 })
+	}
+	p.reload(path, doc(filepath.Join(dir, "none", "three")))
+	p.expect("msg=\"cannot reopen the log, writing to the old file\" err=\"open the audit: ")
+	before := entries("two")
+	eventually(t, "lines in the old audit file", func() bool { show(); return entries("two") > before })
+	p.reload(path, doc(""))
+	eventually(t, "no lines any more", func() bool {
+		before := entries("two")
+		show()
+		if said := ctlOf(t, "", "-s", sock, "closeLog"); said.status != 0 {
+			t.Fatal(said)
+		}
+		return entries("two") == before
+	})
+	p.signal(syscall.SIGTERM)
+	p.wait()
+}
+
 // kexInit is a key exchange message of SSH whose first list of names is long.
 func kexInit(names []byte) []byte {
 	list := func(b []byte) []byte { return append(bytewise.BigEndian.AppendUint32(nil, uint32(len(b))), b...) }
