@@ -289,6 +289,10 @@ func TestCheckedModelsSurvive(t *testing.T) {
 			c.Admin.Web.Readyz = word("", "any", "all").Draw(t, "readyz")
 			c.Admin.Web.Names = rapid.SampledFrom([][]string{nil, {"ops.example"}, {"a", "b"}}).Draw(t, "names")
 			c.Admin.Web.TrustedProxies = rapid.SampledFrom([][]string{nil, {"10.0.0.0/8", "192.0.2.1"}}).Draw(t, "proxies")
+			c.Admin.Web.Allow = rapid.SampledFrom([]Networks{"", "10.0.0.0/8", "10.0.0.0/8 2001:db8::/32"}).Draw(t, "allow")
+			if c.Admin.Metrics != "" {
+				c.Admin.MetricsAllow = rapid.SampledFrom([]Networks{"", "192.0.2.7/32"}).Draw(t, "metricsAllow")
+			}
 			c.Admin.Web.Key = rapid.SampledFrom([]string{c.Admin.Web.Certificate, c.Admin.Web.Certificate, "/k"}).Draw(t, "key")
 			c.Admin.SSH = &AdminListen{HostKey: word("", "/h").Draw(t, "hostKey")}
 			c.Admin.Socket = &Socket{Path: word("/s", "/s t").Draw(t, "path"), Mode: fs.FileMode(number(0o600, 0o660).Draw(t, "mode")), Group: word("", "adm").Draw(t, "group")}

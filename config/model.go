@@ -136,7 +136,8 @@ type Admin struct {
 	Targets string       // what verbs may name at run time: tcp, any, or networks; see Config.Named
 	Users   []*User
 
-	MetricsPos Pos
+	MetricsAllow Networks // who may connect to Metrics
+	MetricsPos   Pos
 }
 
 // AdminListen is <web> or <ssh>.
@@ -157,6 +158,7 @@ type AdminListen struct {
 	// count; web only.
 	Names          []string
 	TrustedProxies []string
+	Allow          Networks // who may connect
 	Pos            Pos
 }
 

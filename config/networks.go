@@ -3,7 +3,55 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
+
+// Networks are IP networks, as text with a space between two: "10.0.0.0/8
+// 192.0.2.7/32". "" is every address, and is written as *. IPv4-mapped networks
+// are written as those of IPv4.
+type Networks string
+
+// String is how the configuration has them.
+func (n Networks) String() string {
+	if n == "" {
+		return "*"
+	}
+	return string(n)
+}
+
+// Prefixes returns the networks, nil for every address.
+func (n Networks) Prefixes() []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range strings.Fields(string(n)) {
+		if p, err := parseNetwork(s); err == nil { // it was checked when it was read
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// allowedNetworks are networks or addresses with spaces between them, * for all.
+var allowedNetworks = values[Networks]{kind: TypeOther, parse: parseNetworks, format: Networks.String}
+
+// parseNetworks reads a list. An empty one would let nobody in, and is an error.
+func parseNetworks(s string) (Networks, error) {
+	words := strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ',' })
+	if len(words) == 0 {
+		return "", fmt.Errorf("no network; want networks such as 10.0.0.0/8, or * for every address")
+	}
+	list := make([]string, len(words))
+	for i, w := range words {
+		if w == "*" && len(words) == 1 {
+			return "", nil
+		}
+		p, err := parseNetwork(w)
+		if err != nil {
+			return "", err
+		}
+		list[i] = p.String()
+	}
+	return Networks(strings.Join(list, " ")), nil
+}
 
 // parseNetwork reads a network or an address, which is a network of one.
 func parseNetwork(s string) (netip.Prefix, error) {

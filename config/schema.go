@@ -171,6 +171,7 @@ var schema = table(
 		row("trustedProxies", func(a *AdminListen) *[]string { return &a.TrustedProxies }, proxies, nil,
 			"addresses and networks of reverse proxies, separated by spaces: their `X-Forwarded-For`, `-Host` and `-Prefix` count, see "+
 				"[Behind a reverse proxy](operations.md#behind-a-reverse-proxy)"),
+		row("allow", func(a *AdminListen) *Networks { return &a.Allow }, allowedNetworks, "", allowHelp),
 	),
 	of("ssh",
 		row("listen", func(a *AdminListen) *string { return &a.Listen }, adminAddress, "localhost:2222",
@@ -179,6 +180,7 @@ var schema = table(
 			"on if left out and `listen` is a loopback address", always),
 		row("hostKey", func(a *AdminListen) *string { return &a.HostKey }, filePath, "",
 			"file; if left out, txlb creates one at the first start and keeps it"),
+		row("allow", func(a *AdminListen) *Networks { return &a.Allow }, allowedNetworks, "", allowHelp),
 	),
 	of("socket",
 		row("path", func(s *Socket) *string { return &s.Path }, checked(TypeFile, checkSocketPath), "",
@@ -190,6 +192,7 @@ var schema = table(
 	),
 	of("metrics",
 		row("listen", func(a *Admin) *string { return &a.Metrics }, checked(TypeListen, nil), "", "where Prometheus reads them", required),
+		row("allow", func(a *Admin) *Networks { return &a.MetricsAllow }, allowedNetworks, "", allowHelp),
 	),
 	of("user",
 		row("name", func(u *User) *string { return &u.Name }, identifier, "", "unique", required),
@@ -218,6 +221,9 @@ var schema = table(
 		row("audit", func(l *Logging) *string { return &l.Audit }, filePath, "", "file or FIFO for logins, refusals, commands and reads of secrets, as JSON lines; none if left out"),
 	),
 )
+
+// allowHelp is what allow means wherever it is.
+const allowHelp = "networks (CIDR) and addresses that may connect, separated by spaces; all others are reset before TLS or SSH begins. A change is for new connections"
 
 // periodic makes the rows of a task of <manager>.
 func periodic(task func(*Manager) *Check, interval time.Duration, on bool, help string) []Attribute {

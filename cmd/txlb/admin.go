@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +17,7 @@ import (
 	"github.com/txlb/txlb/internal/admin/socket"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/metrics"
 	"github.com/txlb/txlb/internal/status"
 )
@@ -29,8 +30,10 @@ type parts struct {
 	engine   engine.Engine
 	status   *status.Source
 	log      *slog.Logger // bounded, for strangers cause what it says
-	pipes    int          // that may be open at once
-	stateDir string       // where certificate and host key are kept
+	guard    *guard.Guard
+	text     *metrics.Text // of the metrics
+	pipes    int           // that may be open at once
+	stateDir string        // where certificate and host key are kept
 }
 
 // surfaces lists the admin interfaces.
@@ -39,14 +42,17 @@ func (p parts) surfaces() []surface {
 }
 
 // newAdmin makes the admin of a process, which shutdown ends.
-func newAdmin(dir *director.Director, eng engine.Engine, source *status.Source, book *logbook, shutdown func()) *admin.Admin {
+func newAdmin(dir *director.Director, eng engine.Engine, source *status.Source, text *metrics.Text, book *logbook, shutdown func()) *admin.Admin {
 	return admin.New(admin.Options{
 		Director: dir, Engine: eng, Status: source, Process: self{book, shutdown}, Version: version, Log: book.log, Audit: book.audit,
 		Reports: map[string]admin.Report{
-			"show metrics": func(context.Context) (string, any, error) {
-				var b bytes.Buffer
-				metrics.Write(&b, source.Read())
-				return b.String(), nil, nil
+			"show metrics": func(ctx context.Context) (string, any, error) {
+				all, done, err := text.Get(ctx)
+				if err != nil {
+					return "", nil, err
+				}
+				defer done()
+				return string(all), nil, nil
 			},
 			"show log": func(context.Context) (string, any, error) {
 				lines := book.tail.Lines(shownLines)
@@ -93,8 +99,9 @@ func (p parts) metricsSurface() surface {
 		pos:     func(c *config.Config) config.Pos { return c.Admin.MetricsPos },
 		address: func(c *config.Config) string { return c.Admin.Metrics },
 		listen:  func(c *config.Config) (net.Listener, error) { return listenFor("metrics", c.Admin.Metrics) },
-		serve: func(ln net.Listener, _ func() *config.Config) (func(context.Context) error, error) {
-			return func(ctx context.Context) error { return metrics.Serve(ctx, ln, p.status.Read) }, nil
+		serve: func(ln net.Listener, current func() *config.Config) (func(context.Context) error, error) {
+			guarded := p.guard.Listen(guard.Metrics, ln, func() []netip.Prefix { return current().Admin.MetricsAllow.Prefixes() })
+			return func(ctx context.Context) error { return metrics.Serve(ctx, guarded, p.text, p.log) }, nil
 		},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/control"
 	"github.com/txlb/txlb/internal/admin/socket"
+	"github.com/txlb/txlb/internal/guard"
 )
 
 // controlSurface is <control socket>.
@@ -31,7 +32,8 @@ func (p parts) controlSurface() surface {
 		},
 		serve: func(ln net.Listener, _ func() *config.Config) (func(context.Context) error, error) {
 			opt := control.Options{Find: p.engine.FindByLocal, Log: p.log}
-			return func(ctx context.Context) error { return control.Serve(ctx, ln, opt) }, nil
+			guarded := p.guard.Listen(guard.Control, ln, nil)
+			return func(ctx context.Context) error { return control.Serve(ctx, guarded, opt) }, nil
 		},
 	}
 }

@@ -22,7 +22,9 @@ import (
 	"github.com/txlb/txlb/engine/native"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/logs"
+	"github.com/txlb/txlb/internal/metrics"
 	"github.com/txlb/txlb/internal/status"
 )
 
@@ -107,16 +109,17 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	source := &status.Source{
 		Director: dir, Engine: eng, Version: version, Started: time.Now(),
 		SessionsLimit: opt.MaxSessions, FDLimit: limits.files, Draining: func() bool { return ctx.Err() != nil }, Off: front.Off,
-		Logs: book.stats,
+		Logs: book.stats, Guard: guard.New(guard.Options{Files: limits.files, Log: log}),
 	}
+	text := metrics.NewText(source.Read, source.Guard.Gate())
 	defer sample(source)()
-	adm := newAdmin(dir, eng, source, book, shutdown)
+	adm := newAdmin(dir, eng, source, text, book, shutdown)
 	defer adm.Close()
 	front.tell = func(off []status.Off) { tellSystemd(log, off) }
 	front.open(dir.State().Config, parts{
-		admin: adm, users: users.New(func() []*config.User { return dir.State().Config.Admin.Users }, log, book.audit),
+		admin: adm, users: users.New(func() []*config.User { return dir.State().Config.Admin.Users }, source.Guard.Gate(), log, book.audit),
 		director: dir, engine: eng, status: source, log: logs.Strangers(log), pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
-		stateDir: stateDir(doc),
+		guard: source.Guard, text: text, stateDir: stateDir(doc),
 	}.surfaces())
 	defer front.Close() // last: whoever looks on sees the sessions go
 
@@ -218,7 +221,7 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 const spareProcs = 1
 
 // ownFiles is how many descriptors the process needs for other things than sessions,
-// listeners, pipes and checks: logs, metrics, epoll.
+// listeners, pipes, checks and connections to the admin: logs, epoll.
 const ownFiles = 64
 
 // probesFor returns how many health checks may run at once with that limit of open
@@ -230,7 +233,7 @@ func probesFor(files uint64) int { return int(min(max(files/1024, 64), 1024)) }
 // without a pipe, a stream is copied.
 func sessionsFor(files uint64, listeners, pipes int) int {
 	// A check takes two, because one that runs alone has its own epoll.
-	left := int64(min(files, 1<<40)) - ownFiles - int64(pageFiles(files)) - int64(socketFiles(files)) - 2*int64(probesFor(files)) - int64(listeners)
+	left := int64(min(files, 1<<40)) - ownFiles - int64(guard.Files(files)) - 2*int64(probesFor(files)) - int64(listeners)
 	left -= min(2*int64(pipes), left/4)
 	return int(max(left/2, 1))
 }

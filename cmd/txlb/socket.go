@@ -7,13 +7,13 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/socket"
+	"github.com/txlb/txlb/internal/guard"
 )
 
 // socketSurface is <socket>.
 func (p parts) socketSurface() surface {
 	server := socket.New(socket.Options{
-		Admin: p.admin, Director: p.director, Engine: p.engine, Status: p.status, Log: p.log,
-		PipesLimit: p.pipes, MaxConns: socketFiles(p.status.FDLimit),
+		Admin: p.admin, Director: p.director, Engine: p.engine, Status: p.status, Log: p.log, PipesLimit: p.pipes,
 	})
 	return surface{
 		name: "socket",
@@ -42,16 +42,8 @@ func (p parts) socketSurface() surface {
 			return nil
 		},
 		serve: func(ln net.Listener, _ func() *config.Config) (func(context.Context) error, error) {
-			return func(ctx context.Context) error { return server.Serve(ctx, ln) }, nil
+			guarded := p.guard.Listen(guard.Socket, ln, nil)
+			return func(ctx context.Context) error { return server.Serve(ctx, guarded) }, nil
 		},
 	}
-}
-
-// socketFiles is the connection limit of the local socket for that limit of open
-// files; 0: not known.
-func socketFiles(files uint64) int {
-	if files == 0 {
-		return 128
-	}
-	return int(max(min(files/32, 128), 4))
 }

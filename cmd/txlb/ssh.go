@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/ssh"
+	"github.com/txlb/txlb/internal/guard"
 )
 
 // hostKeyFile is the host key in the state directory, which is made at the first
@@ -46,8 +48,9 @@ func (p parts) sshSurface() surface {
 			if err != nil {
 				return nil, errors.Join(fmt.Errorf("<ssh>: %w", err), ln.Close())
 			}
+			guarded := p.guard.Listen(guard.SSH, ln, func() []netip.Prefix { return current().Admin.SSH.Allow.Prefixes() })
 			opt := ssh.Options{Admin: p.admin, Users: p.users, Key: key, Log: p.log}
-			return func(ctx context.Context) error { return ssh.Serve(ctx, ln, opt) }, nil
+			return func(ctx context.Context) error { return ssh.Serve(ctx, guarded, opt) }, nil
 		},
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,7 +12,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/web"
-	"github.com/txlb/txlb/internal/metrics"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -64,18 +63,19 @@ func (p parts) webSurface() surface {
 			if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !is.Secure && !tcp.IP.IsLoopback() {
 				p.log.Warn("admin page served without TLS, passwords can be read on the network; set secure=\"yes\"", "listen", is.Listen)
 			}
-			page, err := web.Open(ln, web.Options{
+			allow := func() []netip.Prefix { return current().Admin.Web.Allow.Prefixes() }
+			page, err := web.Open(p.guard.Listen(guard.Page, ln, allow), web.Options{
 				Admin: p.admin, Users: p.users, Director: p.director, Engine: p.engine, Status: p.status,
-				Metrics: func(w io.Writer) { metrics.Write(w, p.status.Read()) },
+				Metrics: p.text.Get,
 				Healthy: loops.check, Ready: p.ready,
 				Listen: is.Listen, Secure: is.Secure, StateDir: p.stateDir,
 				Files: func() (certificate, key string) {
 					w := current().Admin.Web
 					return w.Certificate, w.Key
 				},
-				Names:    func() []string { return current().Admin.Web.Names },
-				Proxies:  func() []netip.Prefix { return current().Admin.Web.Proxies() },
-				MaxConns: pageFiles(p.status.FDLimit), Log: p.log,
+				Names:   func() []string { return current().Admin.Web.Names },
+				Proxies: func() []netip.Prefix { return current().Admin.Web.Proxies() },
+				Log:     p.log,
 			})
 			if err != nil {
 				return nil, err
@@ -106,15 +106,6 @@ func (p parts) ready() error {
 		return fmt.Errorf("%d of %d services have no usable host", without, len(state.Services))
 	}
 	return nil
-}
-
-// pageFiles is the connection limit of the admin page for that limit of open files;
-// 0: not known.
-func pageFiles(files uint64) int {
-	if files == 0 {
-		return 256
-	}
-	return int(max(min(files/16, 256), 8))
 }
 
 const (

@@ -5,21 +5,17 @@ package metrics
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
-	"net/http"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/sched"
 )
@@ -228,6 +224,7 @@ func process(x *text, r *status.Reading) {
 			x.sample("txlb_log_dropped_total", float64(l.Dropped), "log", l.Name)
 		}
 	}
+	interfaces(x, r.Interfaces)
 	if n, ok := openFDs(); ok {
 		one("process_open_fds", "gauge", "Open files", float64(n))
 	}
@@ -236,49 +233,25 @@ func process(x *text, r *status.Reading) {
 	}
 }
 
-// Serve answers GET /metrics on ln until ctx ends, and closes ln. Its timeouts are
-// short, because a scrape is quick.
-func Serve(ctx context.Context, ln net.Listener, read func() *status.Reading) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		Write(w, read())
-	})
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "txlb: the metrics are at /metrics\n")
-	})
-	server := &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
+// interfaces writes what the guard of the admin interfaces has seen.
+func interfaces(x *text, all []guard.Stats) {
+	if len(all) == 0 {
+		return
 	}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(enduring{ln}); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve metrics on %v: %w", ln.Addr(), err)
+	each := func(name, kind, help string, value func(guard.Stats) float64) {
+		x.kind(name, kind, help)
+		for _, i := range all {
+			x.sample(name, value(i), "interface", i.Kind.String())
+		}
 	}
-	return nil
+	each("txlb_admin_connections", "gauge", "Connections to an admin interface now", func(i guard.Stats) float64 { return float64(i.Open) })
+	each("txlb_admin_connections_limit", "gauge", "Connections that an admin interface may have", func(i guard.Stats) float64 { return float64(i.Limit) })
+	each("txlb_admin_accepted_total", "counter", "Connections that an admin interface let in", func(i guard.Stats) float64 { return float64(i.Accepted) })
+	each("txlb_admin_delayed_requests_total", "counter", "HTTP requests without a login that waited for their turn", func(i guard.Stats) float64 { return float64(i.Delayed) })
+	x.kind("txlb_admin_rejected_total", "counter", "Connections that an admin interface rejected or ended to protect itself")
+	for _, i := range all {
+		for _, why := range i.Kind.Reasons() {
+			x.sample("txlb_admin_rejected_total", float64(i.Rejected[why]), "interface", i.Kind.String(), "reason", why.String())
+		}
+	}
 }
-
-// enduring is a listener whose failed accepts look temporary to net/http, unless the
-// socket is closed. So the server retries, with growing pauses. Without it,
-// net/http would end after ENOMEM or ENOBUFS.
-type enduring struct{ net.Listener }
-
-func (l enduring) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil && !errors.Is(err, net.ErrClosed) {
-		err = passing{err}
-	}
-	return c, err
-}
-
-// passing is an error that net/http takes for a temporary one (net.Error).
-type passing struct{ error }
-
-func (passing) Timeout() bool   { return false }
-func (passing) Temporary() bool { return true }
-func (p passing) Unwrap() error { return p.error }

@@ -140,7 +140,7 @@ func TestServe(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, func() *status.Reading { return reading(t) }) }()
+	go func() { done <- Serve(ctx, ln, NewText(func() *status.Reading { return reading(t) }, nil), nil) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	get := func(method, path string) (int, string) {
 		req, _ := http.NewRequest(method, fmt.Sprintf("http://%s%s", ln.Addr(), path), nil)

@@ -69,6 +69,12 @@ func (r *Reading) judgeProcess() {
 	for _, l := range r.Logs {
 		r.judgeLog(l)
 	}
+	for _, i := range r.Interfaces {
+		if i.Busy() {
+			add(Notice, fmt.Sprintf("The admin interface %s is under pressure: %d of %d connections, %d rejected or evicted in the last minute",
+				i.Kind, i.Open, i.Limit, i.Recent), "see txlb_admin_rejected_total for the reasons; allow= keeps other networks out")
+		}
+	}
 	if n := len(r.Unsaved); r.HasFile && n > 0 {
 		add(Notice, fmt.Sprintf("%s not saved: a restart would lose %s", counted(n, "change is", "changes are"), them(n)), "run saveConfig")
 	}

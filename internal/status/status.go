@@ -18,6 +18,7 @@ import (
 	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/sched"
 )
@@ -35,6 +36,7 @@ type Source struct {
 	Draining      func() bool         // nil: never
 	Off           func() []Off        // admin interfaces that should run and do not; nil: none
 	Logs          func() []logs.Stats // of log and audit file; nil: not known
+	Guard         *guard.Guard        // of the admin interfaces; nil: there are none
 
 	sampler sampler
 }
@@ -77,6 +79,7 @@ type Facts struct {
 	ReloadFailed bool           // the file was wrong when it was last read
 
 	Rejections []director.Rejection // of the last seconds
+	Interfaces []guard.Stats        // of the admin; nil: there are none
 
 	Logs []logs.Stats // of log and audit file
 }
@@ -217,6 +220,7 @@ func (s *Source) Facts() Facts {
 	f.Started, f.Version, f.Listeners = s.Started, s.Version, s.Engine.Listeners()
 	f.SessionsLimit, f.FDLimit, f.Draining, f.Off = s.SessionsLimit, s.FDLimit, s.Draining != nil && s.Draining(), s.off()
 	f.HasFile, f.Unsaved, f.ReloadFailed, f.Rejections = d.Stored() != nil, d.Unsaved(), d.ReloadFailed(), d.Rejections()
+	f.Interfaces = s.Guard.Stats()
 	if s.Logs != nil {
 		f.Logs = s.Logs()
 	}

@@ -29,8 +29,8 @@
 // word or as "backend", host:port.
 //
 // Limits: a client on a UNIX socket has no address, nor has a backend on one a
-// peer. At most 256 connections are open; when one more comes, the one that has
-// been idle longest is closed. A request that has begun must be complete
+// peer. When there are as many connections as [guard.Control] may have, one more
+// evicts the one idle longest. A request that has begun must be complete
 // within five seconds, a line within 1 KiB, a box within 4 KiB.
 package control
 
@@ -50,12 +50,12 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/guard"
 )
 
 const (
-	maxConnections = 256
-	requestTime    = 5 * time.Second // for a request that has begun, and for its answer
-	maxLine        = 1 << 10
+	requestTime = 5 * time.Second // for a request that has begun, and for its answer
+	maxLine     = 1 << 10
 )
 
 // Options are what a server works on.
@@ -71,34 +71,27 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	s := &server{opt: opt, open: map[net.Conn]time.Time{}}
+	s := &server{opt: opt, open: map[net.Conn]bool{}}
+	guarded := guard.On(guard.Control, ln, opt.Log)
 	stop := context.AfterFunc(ctx, func() {
-		_ = ln.Close()
+		_ = guarded.Close()
 		s.closeAll()
 	})
 	defer s.running.Wait()
-	defer func() { _ = ln.Close() }() // closed already, maybe; then this waits until that is done
+	defer func() { _ = guarded.Close() }() // closed already, maybe; then this waits until that is done
 	defer stop()
 	defer s.closeAll()
-	for pause := time.Duration(0); ; {
-		conn, err := ln.Accept()
+	for {
+		conn, err := guarded.Accept()
 		switch {
 		case err == nil:
-			pause = 0
 			if s.add(conn) {
-				s.running.Go(func() { s.serve(conn) })
+				s.running.Go(func() { s.serve(conn.(*guard.Conn)) })
 			}
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, net.ErrClosed):
+		default:
 			return fmt.Errorf("control socket: %w", err)
-		default: // out of descriptors: they come back
-			pause = min(max(2*pause, 10*time.Millisecond), time.Second)
-			opt.Log.Warn("cannot accept control socket connection", "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
-			}
 		}
 	}
 }
@@ -108,12 +101,11 @@ type server struct {
 	running sync.WaitGroup
 
 	mu     sync.Mutex
-	open   map[net.Conn]time.Time // when it asked last
+	open   map[net.Conn]bool
 	closed bool
 }
 
-// add takes in a connection and makes room for it. It closes one that comes too
-// late.
+// add takes in a connection. It closes one that comes too late.
 func (s *server) add(conn net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,28 +113,8 @@ func (s *server) add(conn net.Conn) bool {
 		_ = conn.Close()
 		return false
 	}
-	if len(s.open) >= maxConnections {
-		var oldest net.Conn
-		for c, since := range s.open {
-			if oldest == nil || since.Before(s.open[oldest]) {
-				oldest = c
-			}
-		}
-		_ = oldest.Close()
-		delete(s.open, oldest)
-	}
-	s.open[conn] = time.Now()
+	s.open[conn] = true
 	return true
-}
-
-// touch notes that a connection has asked. It does nothing to one that is to
-// go.
-func (s *server) touch(conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, there := s.open[conn]; there {
-		s.open[conn] = time.Now()
-	}
 }
 
 func (s *server) closeAll() {
@@ -155,7 +127,7 @@ func (s *server) closeAll() {
 }
 
 // serve is the goroutine of a connection. It ends with it.
-func (s *server) serve(conn net.Conn) {
+func (s *server) serve(conn *guard.Conn) {
 	defer func() {
 		s.mu.Lock()
 		delete(s.open, conn)
@@ -178,7 +150,7 @@ func (s *server) serve(conn net.Conn) {
 			return
 		}
 		_ = conn.SetDeadline(time.Time{})
-		s.touch(conn)
+		conn.Used()
 	}
 }
 

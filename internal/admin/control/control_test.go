@@ -19,6 +19,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/native"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
@@ -251,7 +252,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 	first.line("GetClientAddress 127.0.0.1:1001")
 	last := dial(t, path)
 	last.line("GetClientAddress 127.0.0.1:1001")
-	for range maxConnections - 1 {
+	limit := guard.LimitsFor(guard.Control, 0).Conns
+	for range limit - 1 {
 		a := dial(t, path)
 		a.line("GetClientAddress 127.0.0.1:1001")
 		last.line("GetClientAddress 127.0.0.1:1001")
@@ -262,7 +264,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if got := last.line("GetClientAddress 127.0.0.1:1001"); got != "192.0.2.7:51234" {
 		t.Errorf("got %s", got)
 	}
-	if now := testkit.OpenFDs(); before >= 0 && now > before+2*maxConnections+4 {
+	if now := testkit.OpenFDs(); before >= 0 && now > before+2*limit+4 {
 		t.Errorf("%d descriptors more are open", now-before)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 	balancer "github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/testkit"
@@ -46,6 +47,12 @@ type rig struct {
 // newRig starts everything over a configuration. change edits the options.
 func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	t.Helper()
+	return newBoundedRig(t, guard.LimitsFor(guard.Socket, 0).Conns, doc, change...)
+}
+
+// newBoundedRig is newRig with so many connections at once.
+func newBoundedRig(t testing.TB, conns int, doc string, change ...func(*Options)) *rig {
+	t.Helper()
 	run := balancer.Start(t, doc)
 	r := &rig{t: t, eng: run.Engine, dir: run.Director, log: run.Log, web: run.Addr("web"), path: filepath.Join(folder(t), "admin.sock")}
 	source := &status.Source{
@@ -57,13 +64,14 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 		c(&opt)
 	}
 	r.server = New(opt)
+	g := guard.New(guard.Options{Log: run.Logger, Change: func(_ guard.Kind, l *guard.Limits) { l.Conns, l.AtWork = conns, 0 }})
 	ln, err := Listen(r.path, 0o600, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, leave := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- r.server.Serve(ctx, ln) }()
+	go func() { served <- r.server.Serve(ctx, g.Listen(guard.Socket, ln, nil)) }()
 	var sampling sync.WaitGroup
 	sampling.Go(func() { source.Run(ctx) })
 	r.stop = sync.OnceFunc(func() {

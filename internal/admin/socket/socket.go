@@ -23,9 +23,10 @@
 // to verbs, so that roles, events and generations apply. Profiles of the Go runtime,
 // which only the socket serves, are in profile.go.
 //
-// Limits: 64 KiB per line and Options.MaxConns connections. A connection that is
-// idle for Options.Idle, or does not read for writeTimeout, is closed. No loop and
-// no director waits for this package.
+// Limits: 64 KiB per line. When there are as many connections as [guard.Socket] may
+// have, one more evicts the one idle longest. A connection that is idle for
+// Options.Idle, or does not read for writeTimeout, is closed. No loop and no
+// director waits for this package.
 package socket
 
 import (
@@ -44,6 +45,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -59,14 +61,12 @@ type Options struct {
 	Status     *status.Source     // required; it has rates while its Run runs
 	PipesLimit int                // pipes at once; 0: not known
 
-	Log      *slog.Logger  // nil: slog.Default
-	MaxConns int           // connections at once; 0: 128. Further ones are refused
-	Idle     time.Duration // how long a connection may say nothing; 0: 5 minutes
+	Log  *slog.Logger  // nil: slog.Default
+	Idle time.Duration // how long a connection may say nothing; 0: 5 minutes
 }
 
 const (
-	defaultMaxConns = 128
-	defaultIdle     = 5 * time.Minute
+	defaultIdle = 5 * time.Minute
 	// maxLine is the longest line, in bytes.
 	maxLine = words.MaxLine
 	// writeTimeout is how long a client may leave writeChunk bytes unread.
@@ -74,8 +74,8 @@ const (
 	writeChunk   = 64 << 10
 	// grace is how long an answer may take after the end of Serve.
 	grace = time.Second
-	// acceptPause is the pause after a failed accept.
-	acceptPause = 100 * time.Millisecond
+	// refuseTime is how long telling a client that there is no place may take.
+	refuseTime = 100 * time.Millisecond
 )
 
 // Server answers on sockets. All methods may be called from any goroutine.
@@ -90,9 +90,6 @@ func New(opt Options) *Server {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	if opt.MaxConns == 0 {
-		opt.MaxConns = defaultMaxConns
-	}
 	if opt.Idle == 0 {
 		opt.Idle = defaultIdle
 	}
@@ -106,43 +103,31 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error { return New
 // Serve is [Serve] of a Server. It may be called again for another socket.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
+	guarded := guard.On(guard.Socket, ln, s.log)
+	guarded.Refuse = func(c net.Conn) {
+		_ = c.SetWriteDeadline(time.Now().Add(refuseTime))
+		_, _ = fmt.Fprint(c, "error: all connections are at work; try again later\n\n")
+		_ = c.Close()
+	}
+	stop := context.AfterFunc(ctx, func() { _ = guarded.Close() })
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
 	defer stop()
-	places := make(chan struct{}, s.opt.MaxConns)
 	for {
-		c, err := ln.Accept()
+		c, err := guarded.Accept()
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
 				_ = c.Close()
 			}
 			// This removes the file, before Serve returns.
-			_ = ln.Close()
+			_ = guarded.Close()
 			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("admin socket: %w", err)
 		case err != nil:
-			s.log.Warn("cannot accept admin socket connection", "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(acceptPause):
-			}
-			continue
+			return fmt.Errorf("admin socket: %w", err)
 		}
-		select {
-		case places <- struct{}{}:
-			running.Go(func() {
-				defer func() { <-places }()
-				s.serve(ctx, c)
-			})
-		default:
-			_ = c.SetWriteDeadline(time.Now().Add(acceptPause))
-			_, _ = fmt.Fprintf(c, "error: limit of %d connections reached; try again later\n\n", s.opt.MaxConns)
-			_ = c.Close()
-		}
+		running.Go(func() { s.serve(ctx, c.(*guard.Conn)) })
 	}
 }
 
@@ -160,7 +145,7 @@ type conn struct {
 }
 
 // serve is the goroutine of a connection.
-func (s *Server) serve(ctx context.Context, nc net.Conn) {
+func (s *Server) serve(ctx context.Context, nc *guard.Conn) {
 	defer func() { _ = nc.Close() }()
 	ctx = users.WithVia(ctx, "socket")
 	// When ctx ends, no more lines are read. A command being executed, such as a
@@ -170,13 +155,16 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 		_ = nc.SetWriteDeadline(time.Now().Add(grace))
 	})
 	defer stop()
-	c := &conn{Server: s, Conn: nc, caller: callerOf(nc), in: bufio.NewReaderSize(nc, 4<<10), ctx: ctx, idle: s.opt.Idle}
+	c := &conn{Server: s, Conn: nc, caller: callerOf(nc.Conn), in: bufio.NewReaderSize(nc, 4<<10), ctx: ctx, idle: s.opt.Idle}
 	for ctx.Err() == nil && !c.ended {
 		line, err := c.readLine(ctx)
 		if err != nil {
 			return
 		}
-		if err := c.line(ctx, line); err != nil {
+		done := nc.Working()
+		err = c.line(ctx, line)
+		done()
+		if err != nil {
 			s.log.Debug("admin socket answer not read", "by", c.caller.Name, "from", c.caller.From, "err", err)
 			return
 		}

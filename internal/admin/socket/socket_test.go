@@ -185,29 +185,37 @@ func TestHundredConnectionsAtOnce(t *testing.T) {
 	}
 }
 
-func TestTooManyConnectionsAreRefused(t *testing.T) {
-	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)), func(o *Options) { o.MaxConns = 3 })
-	var peers []*peer
-	for range 3 {
+// One connection too many takes the place of the one idle longest. One that is
+// at work keeps its place.
+func TestConnectionsAreBounded(t *testing.T) {
+	r := newBoundedRig(t, 3, doc(backendServer(t), backendServer(t), nobody(t)))
+	prompt := func() *peer {
 		p := r.dial()
 		p.say("prompt\n")
 		p.until("> ")
-		peers = append(peers, p)
+		return p
 	}
-	if got := r.dial().rest(); got != "error: limit of 3 connections reached; try again later\n\n" {
-		t.Errorf("got %q", got)
+	first, second, third := prompt(), prompt(), prompt()
+	first.say("help\n")
+	first.until("> ")
+	fourth := prompt()
+	if rest := second.rest(); rest != "" {
+		t.Errorf("the one idle longest is told %q", rest)
 	}
-	if _, err := Dial(r.path); err == nil || !strings.Contains(err.Error(), "3 connections reached") {
-		t.Errorf("a client is told %v", err)
+	for name, p := range map[string]*peer{"one that asked": first, "the third": third, "the fourth": fourth} {
+		p.say("help\n")
+		if got := p.until("> "); got == "" {
+			t.Errorf("%s has no answer", name)
+		}
 	}
-	peers[0].say("quit\n")
-	peers[0].rest()
-	eventually(t, "there is room again", func() bool {
-		c, err := Dial(r.path)
+	one := newBoundedRig(t, 1, doc(backendServer(t), backendServer(t), nobody(t)))
+	eventually(t, "the only connection is at work", func() bool {
+		one.dial().say("show pprof profile 1\n")
+		c, err := Dial(one.path)
 		if err == nil {
 			_ = c.Close()
 		}
-		return err == nil
+		return err != nil && strings.Contains(err.Error(), "all connections are at work")
 	})
 }
 

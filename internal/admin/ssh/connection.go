@@ -14,12 +14,14 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/console"
 	"github.com/txlb/txlb/internal/admin/users"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/words"
 )
 
 // connection is a client that has logged in.
 type connection struct {
 	server *server
+	raw    *guard.Conn
 	client *ssh.ServerConn
 	log    *slog.Logger
 	user   *user
@@ -94,6 +96,7 @@ func (c *connection) noMore() {
 func (c *connection) touch() {
 	now := time.Now()
 	c.used.Store(&now)
+	c.raw.Used()
 }
 
 // watch asks the client whether it lives, and closes the connection if it does
@@ -158,19 +161,48 @@ func (c *connection) open(ctx context.Context, sessions *sync.WaitGroup, ch ssh.
 		c.sessions.Add(-1)
 		reject(ssh.ResourceShortage, fmt.Sprintf("at most %d sessions in one connection", c.server.limits.channels))
 		return
+	case !c.server.take(c.user.caller.Name):
+		c.sessions.Add(-1)
+		reject(ssh.ResourceShortage, fmt.Sprintf("at most %d sessions of one user", c.server.limits.perUser))
+		return
 	}
+	left := func() {
+		c.server.give(c.user.caller.Name)
+		c.sessions.Add(-1)
+	}
+	c.touch()
 	channel, requests, err := ch.Accept()
 	if err != nil {
-		c.sessions.Add(-1)
+		left()
 		return
 	}
 	sessions.Go(func() {
 		defer func() {
 			c.touch()
-			c.sessions.Add(-1)
+			left()
 		}()
 		newSession(c, channel).serve(ctx, requests)
 	})
+}
+
+// take counts a session of a user. It is false if there may be no more.
+func (s *server) take(user string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users[user] >= s.limits.perUser {
+		return false
+	}
+	s.users[user]++
+	return true
+}
+
+// give ends a session of a user.
+func (s *server) give(user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users[user]--; s.users[user] == 0 {
+		delete(s.users, user)
+	}
 }
 
 // user is the Executor of one connection.

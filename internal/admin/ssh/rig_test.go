@@ -16,6 +16,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 	balancer "github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/testkit"
 )
@@ -44,6 +45,13 @@ type rig struct {
 // newRig starts everything. change edits the options of the server.
 func newRig(t testing.TB, change ...func(*Options)) *rig {
 	t.Helper()
+	return newBoundedRig(t, guard.Limits{Conns: 256}, change...)
+}
+
+// newBoundedRig is newRig with other limits of the connections. By themselves
+// tests are not slowed down.
+func newBoundedRig(t testing.TB, limits guard.Limits, change ...func(*Options)) *rig {
+	t.Helper()
 	r := &rig{t: t, dirs: t.TempDir(), served: make(chan error, 1)}
 	var err error
 	if r.key, err = HostKey(filepath.Join(r.dirs, "host")); err != nil {
@@ -66,7 +74,7 @@ func newRig(t testing.TB, change ...func(*Options)) *rig {
 	r.admin = admin.New(admin.Options{Director: r.dir, Engine: run.Engine, Log: run.Logger, Version: "1.2"})
 	t.Cleanup(r.admin.Close)
 
-	opt := Options{Admin: r.admin, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, run.Logger, nil), Key: r.key, Log: run.Logger}
+	opt := Options{Admin: r.admin, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, nil, run.Logger, nil), Key: r.key, Log: run.Logger}
 	for _, c := range change {
 		c(&opt)
 	}
@@ -77,7 +85,8 @@ func newRig(t testing.TB, change ...func(*Options)) *rig {
 	r.addr = ln.Addr().String()
 	serving, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	go func() { r.served <- Serve(serving, ln, opt) }()
+	g := guard.New(guard.Options{Log: run.Logger, Change: func(_ guard.Kind, l *guard.Limits) { *l = limits }})
+	go func() { r.served <- Serve(serving, g.Listen(guard.SSH, ln, nil), opt) }()
 	t.Cleanup(func() {
 		stop()
 		select {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/txlb/txlb/internal/guard"
+
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
 )
@@ -21,7 +24,7 @@ import (
 // TestHundredSessions has a hundred at the prompt at the same time, all of
 // which work, and half of which leave without a word.
 func TestHundredSessions(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, restrict(limits{perUser: 100}))
 	const sessions = 100
 	ready, gone := make(chan struct{}), make(chan struct{})
 	var there, all sync.WaitGroup
@@ -407,35 +410,87 @@ func TestSignals(t *testing.T) {
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
-	r := newRig(t, restrict(limits{connections: 3, perSource: 2, channels: 2}))
-	a, b := r.dial(), r.dial()
-	if _, err := r.login("127.0.0.1", "admin", "right"); err == nil {
-		t.Error("a third connection from one source")
+	r := newBoundedRig(t, guard.Limits{Conns: 3, PerSource: 2}, restrict(limits{channels: 2}))
+	// login returns when the server has seen that the user is one: a session of
+	// his is open.
+	login := func(from string) (*ssh.Client, <-chan struct{}) {
+		t.Helper()
+		c, err := r.login(from, "admin", "right")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := c.NewSession(); err != nil {
+			t.Fatal(err)
+		}
+		end := make(chan struct{})
+		go func() {
+			_ = c.Wait()
+			close(end)
+		}()
+		return c, end
 	}
-	c, err := r.login("127.0.0.2", "admin", "right")
+	ends := func(what string, end <-chan struct{}) {
+		t.Helper()
+		select {
+		case <-end:
+		case <-time.After(patience):
+			t.Fatalf("%s is not evicted", what)
+		}
+	}
+	a, first := login("127.0.0.1")
+	_, second := login("127.0.0.1")
+	if _, err := a.NewSession(); err != nil { // so the second is the one idle longest
+		t.Fatal(err)
+	}
+	third, _ := login("127.0.0.1")
+	ends("the second of the source", second)
+	login("127.0.0.2")
+	// Strangers take each other's place, and no user's but one.
+	stranger := func() net.Conn {
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.3")}}).Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	s := stranger()
+	ends("the first of all", first)
+	for range 3 {
+		next := stranger()
+		_ = s.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.Copy(io.Discard, s); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("a stranger keeps his place")
+		}
+		s = next
+	}
+	if _, err := third.NewSession(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := third.NewSession(); err == nil {
+		t.Error("a third session in one connection")
+	}
+	wants(t, r.log.String(), "admin connections rejected", "part=ssh", "evicted=1")
+
+	r = newRig(t, restrict(limits{perUser: 2}))
+	c := r.dial()
+	one, err := c.NewSession()
+	if err == nil {
+		_, err = c.NewSession()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.login("127.0.0.3", "admin", "right"); err == nil {
-		t.Error("a fourth connection")
+	other := r.dial()
+	if _, err := other.NewSession(); err == nil || !strings.Contains(err.Error(), "at most 2 sessions of one user") {
+		t.Errorf("a third session of the user: %v", err)
 	}
-	_, _, _ = a, b, c.Close()
-	eventually(t, "room again", func() bool {
-		c, err := r.login("127.0.0.3", "admin", "right")
-		if err == nil {
-			_ = c.Close()
-		}
+	_ = one.Close()
+	eventually(t, "there is room again", func() bool {
+		_, err := other.NewSession()
 		return err == nil
 	})
-	for range 2 {
-		if _, err := a.NewSession(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := a.NewSession(); err == nil {
-		t.Error("a third session in one connection")
-	}
-	wants(t, r.log.String(), "limit of 2 connections from 127.0.0.1/32 reached", "limit of 3 connections reached")
 }
 
 func TestDeadlines(t *testing.T) {
@@ -447,7 +502,7 @@ func TestDeadlines(t *testing.T) {
 		}
 	}
 	t.Run("login", func(t *testing.T) {
-		r := newRig(t, restrict(limits{handshake: 200 * time.Millisecond}))
+		r := newBoundedRig(t, guard.Limits{Conns: 3, Login: 200 * time.Millisecond})
 		raw, err := net.Dial("tcp", r.addr)
 		if err != nil {
 			t.Fatal(err)

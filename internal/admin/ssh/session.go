@@ -210,6 +210,7 @@ type typing struct{ *session }
 
 func (t *typing) Read(p []byte) (int, error) {
 	n, err := t.channel.Read(p)
+	t.conn.raw.Used()
 	t.idle.Reset(t.conn.server.limits.idle)
 	return n, err
 }

@@ -11,18 +11,17 @@
 // else: no forwarding, no agent, no files, no shell of the system.
 //
 // A client can hold up nothing but itself. A command is done before its answer
-// is written; an answer that nobody takes, a login that does not come, and a
-// client that has gone silent end by deadlines. The number of connections is
-// bounded, in all and by source, and so is what each may keep in memory.
+// is written; an answer that nobody takes, and a client that has gone silent end
+// by deadlines. Connections are those of a [guard.Listener], which bounds their
+// number, the time and the bytes of a login, and lets few exchange keys at once.
 //
-// Only algorithms without known weakness are offered: ML-KEM with X25519,
-// X25519 and group 16, AES-GCM, ChaCha20 and AES-256-CTR, MACs in
-// encrypt-then-MAC. The host key is Ed25519, unless a file with another one is
-// given.
+// Only algorithms without known weakness are offered, and none that costs a
+// stranger little and us much: ML-KEM with X25519 and X25519 alone, AES-GCM,
+// ChaCha20 and AES-256-CTR, MACs in encrypt-then-MAC. The host key is Ed25519,
+// unless a file with another one is given.
 //
-// Limits: a source that is an IPv6 address counts with its /64. Bad logins are
-// throttled by the Admin, connections that try none only by their number and
-// the deadline of the login.
+// Limits: bad logins are throttled by the Admin, and a user has 64 sessions, 8
+// in one connection.
 package ssh
 
 import (
@@ -31,7 +30,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +38,7 @@ import (
 
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -64,14 +64,12 @@ type Options struct {
 
 // limits bound what clients may do. Zero fields take those of defaults.
 type limits struct {
-	connections int           // in all
-	perSource   int           // from one source
-	channels    int           // sessions in one connection
-	handshake   time.Duration // from the connection to the login
-	stall       time.Duration // for a piece of output to be taken
-	idle        time.Duration // nothing typed and nothing shown
-	alive       time.Duration // between questions whether the client lives; it ends at the third without answer
-	goodbye     time.Duration // for sessions to end when the server does
+	channels int           // sessions in one connection
+	perUser  int           // sessions of one user, in all connections
+	stall    time.Duration // for a piece of output to be taken
+	idle     time.Duration // nothing typed and nothing shown
+	alive    time.Duration // between questions whether the client lives; it ends at the third without answer
+	goodbye  time.Duration // for sessions to end when the server does
 }
 
 func (l limits) withDefaults() limits {
@@ -85,10 +83,8 @@ func (l limits) withDefaults() limits {
 			*d = to
 		}
 	}
-	set(&l.connections, 256)
-	set(&l.perSource, 128)
 	set(&l.channels, 8)
-	wait(&l.handshake, 30*time.Second)
+	set(&l.perUser, 64)
 	wait(&l.stall, 2*time.Minute)
 	wait(&l.idle, 30*time.Minute)
 	wait(&l.alive, 30*time.Second)
@@ -109,9 +105,8 @@ type server struct {
 	log    *slog.Logger
 	config *ssh.ServerConfig
 
-	mu      sync.Mutex
-	conns   int
-	sources map[netip.Prefix]int
+	mu    sync.Mutex
+	users map[string]int // sessions by user
 
 	running sync.WaitGroup
 }
@@ -123,71 +118,31 @@ func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	s := &server{opt: opt, limits: opt.limits.withDefaults(), log: opt.Log, sources: map[netip.Prefix]int{}}
+	s := &server{opt: opt, limits: opt.limits.withDefaults(), log: opt.Log, users: map[string]int{}}
 	s.config = s.serverConfig()
 	outer := ctx
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(outer))
 	defer s.running.Wait()
 	defer cancel(errStopping)
+	guarded := guard.On(guard.SSH, ln, s.log)
 	defer context.AfterFunc(outer, func() {
 		cancel(errStopping)
-		_ = ln.Close()
+		_ = guarded.Close()
 	})()
-	defer func() { _ = ln.Close() }()
+	defer func() { _ = guarded.Close() }()
 	for {
-		conn, err := ln.Accept()
+		conn, err := guarded.Accept()
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
 				_ = conn.Close()
 			}
 			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("accept SSH connections: %w", err)
 		case err != nil:
-			// Out of descriptors, as a rule: those who wait are served when
-			// there are some again.
-			s.log.Warn("cannot accept SSH connection", "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(100 * time.Millisecond):
-			}
-			continue
+			return fmt.Errorf("accept SSH connections: %w", err)
 		}
-		release, why := s.admit(conn.RemoteAddr())
-		if why != "" {
-			s.log.Warn("SSH connection rejected", "from", conn.RemoteAddr().String(), "reason", why)
-			_ = conn.Close()
-			continue
-		}
-		s.running.Go(func() {
-			defer release()
-			s.connection(ctx, conn)
-		})
+		s.running.Go(func() { s.connection(ctx, conn.(*guard.Conn)) })
 	}
-}
-
-// admit counts a connection, or says why there may be no further one.
-func (s *server) admit(from net.Addr) (release func(), why string) {
-	source := users.SourceOf(from.String())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.conns >= s.limits.connections:
-		return nil, fmt.Sprintf("limit of %d connections reached", s.conns)
-	case source.IsValid() && s.sources[source] >= s.limits.perSource:
-		return nil, fmt.Sprintf("limit of %d connections from %s reached", s.sources[source], source)
-	}
-	s.conns++
-	s.sources[source]++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.conns--
-		if s.sources[source]--; s.sources[source] == 0 {
-			delete(s.sources, source)
-		}
-	}, ""
 }
 
 // loggedIn is where the permissions of a connection hold its caller.
@@ -202,7 +157,7 @@ func (s *server) serverConfig() *ssh.ServerConfig {
 	}
 	c := &ssh.ServerConfig{
 		Config: ssh.Config{
-			KeyExchanges: []string{ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519, ssh.KeyExchangeDH16SHA512},
+			KeyExchanges: []string{ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519},
 			Ciphers:      []string{ssh.CipherAES256GCM, ssh.CipherAES128GCM, ssh.CipherChaCha20Poly1305, ssh.CipherAES256CTR},
 			MACs:         []string{ssh.HMACSHA256ETM, ssh.HMACSHA512ETM},
 		},
@@ -221,7 +176,7 @@ func (s *server) serverConfig() *ssh.ServerConfig {
 }
 
 // connection serves one client, from the handshake to the end.
-func (s *server) connection(ctx context.Context, raw net.Conn) {
+func (s *server) connection(ctx context.Context, raw *guard.Conn) {
 	from := raw.RemoteAddr().String()
 	conn := &deadlined{Conn: raw, limit: s.limits.stall}
 	defer func() { _ = conn.Close() }()
@@ -230,11 +185,12 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 	// The end of the server ends a handshake at once.
 	stopHandshake := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stopHandshake()
-	_ = conn.SetReadDeadline(time.Now().Add(s.limits.handshake)) // fails only if the connection is gone
+	raw.Handshake()
 	config := *s.config
 	password := false // was tried
 	config.PasswordCallback = func(meta ssh.ConnMetadata, word []byte) (*ssh.Permissions, error) {
 		password = true
+		raw.Yield() // the hash enters the gate by itself
 		c, err := s.opt.Users.Login(ctx, meta.User(), string(word), from)
 		if err != nil {
 			return nil, err
@@ -243,7 +199,7 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 	}
 	client, channels, requests, err := ssh.NewServerConn(conn, &config)
 	if err != nil {
-		s.log.Info("SSH login failed", "from", from, "err", err)
+		s.log.Info("SSH login failed", "from", from, "err", cut(err.Error()))
 		if _, auth := errors.AsType[*ssh.ServerAuthError](err); auth && !password { // wrong passwords are in the file
 			s.opt.Admin.Audit(ctx, users.Caller{Name: "unknown", From: from}, "login failed", "reason", "no key of a user")
 		}
@@ -253,16 +209,25 @@ func (s *server) connection(ctx context.Context, raw net.Conn) {
 	if !stopHandshake() {
 		return // the server has ended meanwhile
 	}
-	_ = conn.SetReadDeadline(time.Time{})
+	raw.LoggedIn()
 	log := s.log.With("user", caller.Name, "from", from)
-	log.Info("SSH login", "client", string(client.ClientVersion()))
-	s.opt.Admin.Audit(ctx, caller, "session opened", "client", string(client.ClientVersion()))
+	log.Info("SSH login", "client", cut(string(client.ClientVersion())))
+	s.opt.Admin.Audit(ctx, caller, "session opened", "client", cut(string(client.ClientVersion())))
 	c := &connection{
-		server: s, client: client, log: log, user: &user{admin: s.opt.Admin, users: s.opt.Users, caller: caller},
+		server: s, raw: raw, client: client, log: log, user: &user{admin: s.opt.Admin, users: s.opt.Users, caller: caller},
 	}
 	c.serve(ctx, channels, requests)
 	log.Info("SSH logout")
 	s.opt.Admin.Audit(ctx, caller, "session closed")
+}
+
+// cut shortens what a stranger has us log.
+func cut(text string) string {
+	const most = 200
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // deadlined is a connection whose writes have a deadline: a client that takes

@@ -13,13 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/passwd"
 )
@@ -109,7 +108,6 @@ const (
 	maxGuesses  = 100
 	maxVerified = 256 // good logins remembered
 	verifiedFor = 5 * time.Minute
-	maxHashing  = 4           // hashes computed at once, on many CPUs
 	tellEvery   = time.Minute // that somebody has to wait
 )
 
@@ -122,8 +120,8 @@ type Users struct {
 	audit     *slog.Logger
 	strangers *slog.Logger // audit, for those who have not logged in
 
-	secret  [32]byte      // of this process, for what is kept of passwords
-	hashing chan struct{} // holds a token for each hash that is computed
+	secret [32]byte    // of this process, for what is kept of passwords
+	gate   *guard.Gate // that hashes pass
 
 	mu       sync.Mutex
 	verified map[login]time.Time    // good logins, until when
@@ -155,15 +153,18 @@ type attempt struct {
 	known  bool  // there is a user of that name
 }
 
-// New returns the users that list does, each time it is asked. Logins go to audit,
-// good and bad ones; nil: to no file.
-func New(list func() []*config.User, log, audit *slog.Logger) *Users {
+// New returns the users that list does, each time it is asked. Hashes pass the
+// gate; nil: one of their own. Logins go to audit, good and bad ones; nil: to no
+// file.
+func New(list func() []*config.User, gate *guard.Gate, log, audit *slog.Logger) *Users {
+	if gate == nil {
+		gate = guard.NewGate()
+	}
 	if audit == nil {
 		audit = slog.New(slog.DiscardHandler)
 	}
 	u := &Users{
-		list: list, log: logs.Strangers(log), audit: audit, strangers: logs.AuditStrangers(audit),
-		hashing:  make(chan struct{}, min(max(1, runtime.GOMAXPROCS(0)/4), maxHashing)),
+		list: list, gate: gate, log: logs.Strangers(log), audit: audit, strangers: logs.AuditStrangers(audit),
 		verified: map[login]time.Time{}, flights: map[login]*flight{},
 		pairs: counters[login, *pair]{}, sources: counters[string, *counter]{}, names: counters[login, *counter]{},
 	}
@@ -246,10 +247,10 @@ func (u *Users) Login(ctx context.Context, name, password, from string) (Caller,
 
 // Hash makes the hash of a new password, when its turn has come.
 func (u *Users) Hash(ctx context.Context, password string) (string, error) {
-	if err := u.turn(ctx); err != nil {
+	if err := u.gate.Enter(ctx, guard.Hash); err != nil {
 		return "", err
 	}
-	defer func() { <-u.hashing }()
+	defer u.gate.Leave()
 	return passwd.Hash(password)
 }
 
@@ -359,10 +360,10 @@ const (
 // compute tries a password on a hash, when its turn has come. The error is that
 // of ctx.
 func (u *Users) compute(ctx context.Context, hash, password string) (bool, error) {
-	if err := u.turn(ctx); err != nil {
+	if err := u.gate.Enter(ctx, guard.Hash); err != nil {
 		return false, err
 	}
-	defer func() { <-u.hashing }()
+	defer u.gate.Leave()
 	ok, err := passwd.Verify(hash, password)
 	return ok && err == nil, nil
 }
@@ -375,36 +376,14 @@ type place struct {
 
 func placeOf(from string) place {
 	p := place{from: from, source: from}
-	ip := addrOf(from)
+	ip := guard.AddrOf(from)
 	if !ip.IsValid() {
 		return p
 	}
 	if p.source = ip.String(); ip.Is6() {
-		p.source = SourceOf(from).String()
+		p.source = guard.SourceOf(from).String()
 	}
 	return p
-}
-
-// addrOf reads an address with a port or without; it is invalid if that is none.
-func addrOf(from string) netip.Addr {
-	ip, _ := netip.ParseAddr(from)
-	if both, err := netip.ParseAddrPort(from); err == nil {
-		ip = both.Addr()
-	}
-	return ip.Unmap().WithZone("")
-}
-
-// SourceOf returns what counts as one where clients are bounded by where they
-// come from: an IPv4 address, or an IPv6 network of 64 bits, as one machine may
-// have all of it. It is invalid for what is no IP address, with a port or without.
-func SourceOf(from string) netip.Prefix {
-	ip := addrOf(from)
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	source, _ := ip.Prefix(bits) // fails for the invalid one only
-	return source
 }
 
 // refused writes to the audit file that a login was. As in the log, a name is
@@ -454,14 +433,4 @@ func (u *Users) throttled(user *config.User, p place, w wait) error {
 		u.log.Warn("logins rejected", "user", name, "from", p.from, "reason", t.Error())
 	}
 	return t
-}
-
-// turn waits until a hash may be computed. The error is that of ctx.
-func (u *Users) turn(ctx context.Context) error {
-	select {
-	case u.hashing <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/passwd"
 	"github.com/txlb/txlb/internal/testkit"
 )
@@ -45,7 +46,7 @@ func newRig(t testing.TB) *rig {
 		{Name: "blank", Access: "full"},
 		{Name: "wrong", Password: "$6$x$y", Access: "full"},
 	}}
-	r.Users = New(func() []*config.User { return r.all }, r.log.Logger(), nil)
+	r.Users = New(func() []*config.User { return r.all }, nil, r.log.Logger(), nil)
 	return r
 }
 
@@ -124,12 +125,12 @@ func TestSourceIsANetwork(t *testing.T) {
 		"192.0.2.1:5": "192.0.2.1/32", "[::ffff:192.0.2.1]:5": "192.0.2.1/32", "192.0.2.1": "192.0.2.1/32",
 		"[2001:db8:1:2:3::4]:5": "2001:db8:1:2::/64", "[fe80::1%eth0]:5": "fe80::/64",
 	} {
-		if got := SourceOf(from); got.String() != want {
+		if got := guard.SourceOf(from); got.String() != want {
 			t.Errorf("%s counts as %v, want %s", from, got, want)
 		}
 	}
 	for _, from := range []string{"", "@", "socket pid 7", "/run/x"} {
-		if SourceOf(from).IsValid() {
+		if guard.SourceOf(from).IsValid() {
 			t.Errorf("%q has a source", from)
 		}
 	}
@@ -360,8 +361,10 @@ func TestLoginKey(t *testing.T) {
 func TestLoginGivesUp(t *testing.T) {
 	r := newRig(t)
 	u := r.Users
-	for range cap(u.hashing) {
-		u.hashing <- struct{}{}
+	for range u.gate.Places() {
+		if err := u.gate.Enter(t.Context(), guard.Hash); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -385,8 +388,8 @@ func TestLoginGivesUp(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("who gave up: %v", err)
 	}
-	for range cap(u.hashing) {
-		<-u.hashing
+	for range u.gate.Places() {
+		u.gate.Leave()
 	}
 	if err := <-other; err != nil {
 		t.Errorf("the other one: %v", err)
@@ -664,7 +667,7 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestFailuresLoggedAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log, audit testkit.Log
-		u := New(func() []*config.User { return nil }, log.Logger(), audit.Logger())
+		u := New(func() []*config.User { return nil }, nil, log.Logger(), audit.Logger())
 		for i := range 5000 {
 			if _, err := u.Login(WithVia(t.Context(), "web"), fmt.Sprint("x", i), "y", fmt.Sprintf("10.0.%d.%d:1", i/250, i%250)); !errors.Is(err, ErrBadLogin) {
 				t.Fatal(err)

@@ -238,7 +238,7 @@ func TestTLSIsNewAndPlainIsTold(t *testing.T) {
 	if err != nil || !strings.Contains(string(got), "400 Bad Request") || !strings.Contains(string(got), "HTTPS") {
 		t.Errorf("plain HTTP is told %q, %v", got, err)
 	}
-	if a := r.do("boss", "GET", "/status.txt", ""); a.ProtoMajor != 2 {
+	if a := r.do("boss", "GET", "/status.txt", ""); a.ProtoMajor != 1 {
 		t.Errorf("the protocol is %s", a.Proto)
 	}
 }

@@ -4,14 +4,14 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/guard"
 )
 
 // dialFrom connects from an address of this machine.
@@ -50,117 +50,28 @@ func ended(c net.Conn) bool {
 	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// TestOneSourceCannotTakeAllPlaces opens connections that say nothing.
+// TestOneSourceCannotTakeAllPlaces opens connections that say nothing. Each one
+// too many takes the place of the source's oldest, and of nobody else.
 func TestOneSourceCannotTakeAllPlaces(t *testing.T) {
 	if _, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp4", "127.0.0.1:1"); err != nil && strings.Contains(err.Error(), "assign requested address") {
 		t.Skip("this system has one loopback address")
 	}
 	r := newRig(t, twoHosts)
+	other := r.dialFrom("127.0.0.2")
 	var held []net.Conn
-	for range maxPerSource {
+	for range guard.LimitsFor(guard.Page, 0).PerSource + 1 {
 		held = append(held, r.dialFrom("127.0.0.9"))
 	}
-	eventually(t, "one too many is closed", func() bool { return ended(r.dialFrom("127.0.0.9")) })
-	if err := healthy(r.dialFrom("127.0.0.2")); err != nil {
-		t.Errorf("another source: %v", err)
+	if !ended(held[0]) {
+		t.Error("one too many leaves the first")
 	}
-	if err := healthy(held[0]); err != nil {
-		t.Errorf("one that has a place: %v", err)
-	}
-	eventually(t, "the place is free again", func() bool { return healthy(r.dialFrom("127.0.0.9")) == nil })
-	if !strings.Contains(r.log.String(), "limit reached") {
-		t.Error("nothing is logged of it")
-	}
-	if n := strings.Count(r.log.String(), "limit reached"); n > 2 {
-		t.Errorf("%d lines are logged of it", n)
-	}
-}
-
-// TestPlacesAreCounted opens and closes from many sources at once.
-func TestPlacesAreCounted(t *testing.T) {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := newBounded(ln, 8, slog.New(slog.DiscardHandler))
-	var accepting sync.WaitGroup
-	accepting.Go(func() {
-		for {
-			c, err := b.Accept()
-			if err != nil {
-				return
-			}
-			accepting.Go(func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-				_ = c.Close() // gives no second place back
-			})
+	for name, c := range map[string]net.Conn{"another source": other, "the second": held[1], "the last": held[len(held)-1]} {
+		if err := healthy(c); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
-	})
-	var clients sync.WaitGroup
-	for range 16 {
-		clients.Go(func() {
-			for range 20 {
-				if c, err := net.Dial("tcp4", ln.Addr().String()); err == nil {
-					_, _ = c.Write([]byte("x"))
-					_ = c.Close()
-				}
-			}
-		})
 	}
-	clients.Wait()
-	eventually(t, "all places are free", func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return b.open == 0 && len(b.sources) == 0
-	})
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
-	accepting.Wait()
-}
-
-// weary is a listener whose accepts fail a few times.
-type weary struct {
-	net.Listener
-	left int
-}
-
-func (w *weary) Accept() (net.Conn, error) {
-	if w.left--; w.left >= 0 {
-		return nil, errors.New("too many open files")
-	}
-	return w.Listener.Accept()
-}
-
-// TestAcceptGoesOnWithoutDescriptors has what would close net/http pass.
-func TestAcceptGoesOnWithoutDescriptors(t *testing.T) {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := newBounded(&weary{ln, 3}, 0, slog.New(slog.DiscardHandler))
-	c, err := net.Dial("tcp4", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }()
-	got, err := b.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = got.Close()
-	b.Listener = &weary{ln, 1 << 30}
-	failed := make(chan error, 1)
-	go func() {
-		_, err := b.Accept()
-		failed <- err
-	}()
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := <-failed; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("after Close: %v", err)
+	if n := strings.Count(r.log.String(), "admin connections rejected"); n != 1 {
+		t.Errorf("%d lines are logged of it", n)
 	}
 }
 
@@ -182,7 +93,7 @@ func TestSlowClientsAreLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- h.Serve(newBounded(ln, 0, s.log)) }()
+	go func() { served <- h.Serve(guard.On(guard.Page, ln, s.log)) }()
 	defer func() {
 		_ = h.Close()
 		<-served

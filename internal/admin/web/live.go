@@ -14,6 +14,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 )
 
 // Hello is the data of the event hello, the first one of a stream.
@@ -29,6 +30,7 @@ type Hello struct {
 
 const (
 	maxWatchers  = 64
+	maxPerUser   = 16                    // of them
 	waitingFor   = 32                    // messages in the queue of a watcher; one with a full queue is dropped
 	eventTime    = 10 * time.Second      // for the kernel to take a message
 	beatEvery    = 15 * time.Second      // a comment is sent if nothing else was
@@ -54,6 +56,7 @@ type live struct {
 
 // watcher is a client of a stream. Its channel is closed when it is dropped.
 type watcher struct {
+	user     string
 	messages chan []byte
 	fresh    bool // it has got no figures yet
 }
@@ -211,7 +214,7 @@ func message(id, name string, data any) []byte {
 
 // watch adds a watcher. backlog has the messages that it gets first: the events
 // since the last one that it knows.
-func (l *live) watch(last string) (w *watcher, backlog []byte, err error) {
+func (l *live) watch(user, last string) (w *watcher, backlog []byte, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -219,6 +222,8 @@ func (l *live) watch(last string) (w *watcher, backlog []byte, err error) {
 		return nil, nil, busy("txlb is shutting down")
 	case len(l.watchers) >= maxWatchers:
 		return nil, nil, busy(fmt.Sprintf("limit of %d live clients reached", maxWatchers))
+	case l.of(user) >= maxPerUser:
+		return nil, nil, busy(fmt.Sprintf("limit of %d live clients of one user reached", maxPerUser))
 	}
 	d := l.s.opt.Director
 	if len(l.watchers) == 0 {
@@ -238,7 +243,7 @@ func (l *live) watch(last string) (w *watcher, backlog []byte, err error) {
 			}
 		}
 	}
-	w = &watcher{messages: make(chan []byte, waitingFor), fresh: true}
+	w = &watcher{user: user, messages: make(chan []byte, waitingFor), fresh: true}
 	l.watchers[w] = true
 	backlog = fmt.Appendf(nil, "retry: %d\n", retryMS)
 	backlog = append(backlog, message("", "hello", hello)...)
@@ -247,6 +252,17 @@ func (l *live) watch(last string) (w *watcher, backlog []byte, err error) {
 	default:
 	}
 	return w, append(backlog, missed...), nil
+}
+
+// of counts the watchers of a user. l.mu is held.
+func (l *live) of(user string) int {
+	n := 0
+	for w := range l.watchers {
+		if w.user == user {
+			n++
+		}
+	}
+	return n
 }
 
 // sequence reads the ID of an event of this process, or its number alone.
@@ -274,7 +290,7 @@ func (s *server) serveEvents(rw http.ResponseWriter, q *request) error {
 	if last == "" {
 		last = q.URL.Query().Get("since")
 	}
-	w, backlog, err := s.live.watch(last)
+	w, backlog, err := s.live.watch(q.caller.Name, last)
 	if err != nil {
 		return err
 	}
@@ -291,6 +307,7 @@ func (s *server) serveEvents(rw http.ResponseWriter, q *request) error {
 	if err := c.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil // the client is gone
 	}
+	conn := guard.FromContext(q.Context())
 	beat := time.NewTimer(beatEvery)
 	defer beat.Stop()
 	for m := backlog; ; {
@@ -302,6 +319,9 @@ func (s *server) serveEvents(rw http.ResponseWriter, q *request) error {
 		}
 		if err := c.Flush(); err != nil {
 			return nil
+		}
+		if conn != nil {
+			conn.Used()
 		}
 		beat.Reset(beatEvery)
 		open := true

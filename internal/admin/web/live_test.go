@@ -18,6 +18,7 @@ import (
 
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/web/page"
+	"github.com/txlb/txlb/internal/guard"
 )
 
 // stream is one that watches.
@@ -90,7 +91,7 @@ func (s *stream) until(name string, data any) event {
 
 // TestStreamTellsWhatHappens watches a change and a host that goes down.
 func TestStreamTellsWhatHappens(t *testing.T) {
-	for _, secure := range []bool{false, true} { // HTTP/1 and HTTP/2
+	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprint("secure=", secure), func(t *testing.T) {
 			r := newRig(t, twoHosts, func(o *Options) { o.Secure = secure })
 			s := r.watch("guest", "/api/v1/events")
@@ -197,32 +198,46 @@ func TestStreamEndsWithTheUser(t *testing.T) {
 // TestStreamsAreBounded opens more than there may be, and sees the places come
 // free.
 func TestStreamsAreBounded(t *testing.T) {
-	r := newRig(t, twoHosts, func(o *Options) { o.Secure = true }) // HTTP/2: few connections
+	r := newRig(t, twoHosts)
 	var hello Hello
 	var streams []*stream
-	for range maxWatchers {
+	for range maxPerUser {
 		s := r.watch("boss", "/api/v1/events")
 		s.until("hello", &hello)
 		streams = append(streams, s)
 	}
 	a := r.do("boss", "GET", "/api/v1/events", "")
-	if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || !strings.Contains(a.body, "busy") {
+	if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || !strings.Contains(a.body, "of one user") {
 		t.Errorf("one more: %s %s", a.Status, a.body)
 	}
 	if a := r.do("guest", "GET", "/", ""); a.StatusCode != http.StatusOK {
 		t.Errorf("the page meanwhile: %s", a.Status)
 	}
+	s := r.watch("guest", "/api/v1/events")
+	s.until("hello", &hello)
 	_ = streams[0].answer.Body.Close()
 	eventually(t, "a place is free", func() bool {
 		q := r.request("boss", "HEAD", "/api/v1/events", nil)
 		return r.send(q).StatusCode == http.StatusOK
 	})
+	all, err := newServer(r.opt, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxWatchers {
+		if _, _, err := all.live.watch(fmt.Sprint("user", i), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := all.live.watch("another", ""); err == nil || !strings.Contains(err.Error(), "limit of 64 live clients") {
+		t.Errorf("one more of all: %v", err)
+	}
 }
 
 // TestManyClients has many look and change at once, while some watch.
 func TestManyClients(t *testing.T) {
 	r := newRig(t, twoHosts)
-	r.http.Transport.(*http.Transport).MaxConnsPerHost = maxPerSource
+	r.http.Transport.(*http.Transport).MaxConnsPerHost = guard.LimitsFor(guard.Page, 0).PerSource
 	var hello Hello
 	for range 8 {
 		s := r.watch("guest", "/api/v1/events")
@@ -274,7 +289,7 @@ func TestWatchersMissNothing(t *testing.T) {
 		}
 		return string(found[1]), n
 	}
-	all, _, err := s.live.watch("")
+	all, _, err := s.live.watch("boss", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +322,7 @@ func TestWatchersMissNothing(t *testing.T) {
 	eventually(t, "an event is seen", func() bool { return seen.Load() != nil })
 	for range 300 {
 		last := *seen.Load()
-		w, backlog, err := s.live.watch(last)
+		w, backlog, err := s.live.watch("boss", last)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -338,11 +353,11 @@ func TestSlowWatcherIsDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slow, _, err := s.live.watch("")
+	slow, _, err := s.live.watch("boss", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, _, err := s.live.watch("")
+	good, _, err := s.live.watch("boss", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +379,7 @@ func TestSlowWatcherIsDropped(t *testing.T) {
 	if _, open := <-good.messages; open {
 		t.Error("the end does not end the others")
 	}
-	if _, _, err := s.live.watch(""); err == nil {
+	if _, _, err := s.live.watch("boss", ""); err == nil {
 		t.Error("one can watch after the end")
 	}
 }

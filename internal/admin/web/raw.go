@@ -47,10 +47,9 @@ func (s *server) serveReadyz(*request) (answer, error) {
 	return text("ok"), nil
 }
 
-func (s *server) serveMetrics(*request) (answer, error) {
-	var b bytes.Buffer
-	s.opt.Metrics(&b)
-	return answer{kind: "text/plain; version=0.0.4; charset=utf-8", body: b.Bytes()}, nil
+func (s *server) serveMetrics(q *request) (answer, error) {
+	all, done, err := s.opt.Metrics(q.Context())
+	return answer{kind: "text/plain; version=0.0.4; charset=utf-8", body: all, done: done}, err
 }
 
 // rawRoutes are for scripts that txLoadBalancer and PythonDirector served too.

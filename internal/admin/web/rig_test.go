@@ -18,6 +18,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 	balancer "github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/testkit"
@@ -81,9 +82,9 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	})
 	t.Cleanup(r.adm.Close)
 	r.opt = Options{
-		Admin: r.adm, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, run.Logger, nil),
+		Admin: r.adm, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, nil, run.Logger, nil),
 		Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Status: source, Log: run.Logger,
-		Metrics: func(w io.Writer) { _, _ = io.WriteString(w, "txlb_up 1\n") },
+		Metrics: func(context.Context) ([]byte, func(), error) { return []byte("txlb_up 1\n"), func() {}, nil },
 	}
 	for _, c := range change {
 		c(&r.opt)
@@ -118,7 +119,10 @@ func (r *rig) sample(version string) *status.Source {
 // serve answers on a listener until r.stop, or the test ends.
 func (r *rig) serve(ln net.Listener) {
 	r.t.Helper()
-	p, err := Open(ln, r.opt)
+	limits := guard.LimitsFor(guard.Page, 0)
+	limits.Rate, limits.SourceRate, limits.Requests, limits.SourceRequests = 0, 0, 0, 0 // tests are in a hurry
+	g := guard.New(guard.Options{Log: r.opt.Log, Change: func(_ guard.Kind, l *guard.Limits) { *l = limits }})
+	p, err := Open(g.Listen(guard.Page, ln, nil), r.opt)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -141,7 +145,7 @@ func (r *rig) serve(ln net.Listener) {
 // follows no redirection.
 func (r *rig) client() *http.Client {
 	transport := &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}
 	r.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{

@@ -17,6 +17,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/admin/web/page"
+	"github.com/txlb/txlb/internal/guard"
 )
 
 // route is one line of the table of all that the server serves.
@@ -51,6 +52,7 @@ type answer struct {
 	body   []byte
 	header map[string]string // beside the usual ones
 	cached bool              // may be kept by the browser for ever
+	done   func()            // called when it was sent; nil: nothing is
 }
 
 func text(body string) answer {
@@ -91,6 +93,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // streamed
 	}
 	s.write(w, a)
+	if a.done != nil {
+		a.done()
+	}
 }
 
 // refused writes down that a request was: one that would change something, or that
@@ -287,6 +292,10 @@ func (s *server) login(q *request) error {
 	switch {
 	case err == nil:
 		q.caller = c
+		// A reverse proxy's connection carries strangers too.
+		if conn := guard.FromContext(q.Context()); conn != nil && q.RemoteAddr == conn.RemoteAddr().String() {
+			conn.LoggedIn()
+		}
 		return nil
 	case errors.Is(err, users.ErrThrottled):
 		f := fail(http.StatusTooManyRequests, "throttled", "%s", err)

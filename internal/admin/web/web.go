@@ -24,10 +24,13 @@
 // No loop and no change waits for this package: pages are made from one immutable
 // state, and figures once a second for all watchers.
 //
-// Limits: 256 connections, 48 of one source; more are closed. Headers of 32 KiB,
-// bodies of 64 KiB, 32 requests being answered, 64 watchers. A request must arrive
-// within 20 s, its answer must be read within 60 s, an event within 10 s. Files
-// with TLS keys must have no passphrase.
+// Connections are those of a [guard.Listener], which limits them. The page speaks
+// HTTP/1.1 only; the tabs of a browser share one event stream.
+//
+// Limits: headers of 32 KiB, bodies of 64 KiB, 32 requests being answered, 64
+// watchers, 16 of one user. A request must arrive within 20 s, its answer must be
+// read within 60 s, an event within 10 s. Files with TLS keys must have no
+// passphrase.
 package web
 
 import (
@@ -35,7 +38,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"net"
@@ -51,6 +53,7 @@ import (
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/status"
 )
@@ -61,7 +64,9 @@ type Options struct {
 	Users    *users.Users       // required
 	Director *director.Director // required
 	Engine   engine.Engine      // required
-	Metrics  func(io.Writer)    // writes the text for Prometheus; nil: no /metrics
+	// Metrics returns the text for Prometheus, and what to call when it was sent;
+	// nil: no /metrics.
+	Metrics func(context.Context) (text []byte, done func(), err error)
 	// Healthy tells what is wrong with the process, and Ready why it takes no
 	// clients: /healthz and /readyz. nil: nothing ever is.
 	Healthy func(context.Context) error
@@ -75,16 +80,15 @@ type Options struct {
 	StateDir string
 	// Names tells what the page may be called by beside its own names, and Proxies
 	// whose X-Forwarded headers count. Both may change; nil: nothing, nobody.
-	Names    func() []string
-	Proxies  func() []netip.Prefix
-	MaxConns int // connections at once; 0: 256
+	Names   func() []string
+	Proxies func() []netip.Prefix
 
 	Status *status.Source // required; pages are live while its Run runs
 	Log    *slog.Logger   // nil: slog.Default
 }
 
 const (
-	headerTime = 10 * time.Second // for the TLS handshake and the header of a request
+	headerTime = 10 * time.Second // for the header of a request
 	readTime   = 20 * time.Second // for a whole request
 	writeTime  = 60 * time.Second // from a request's header to the end of its answer
 	idleTime   = 2 * time.Minute  // between two requests
@@ -92,7 +96,6 @@ const (
 
 	maxHeader   = 32 << 10
 	maxBody     = 64 << 10
-	maxStreams  = 32 // of one HTTP/2 connection
 	maxAtWork   = 32 // requests that are being answered
 	waitForWork = 10 * time.Second
 )
@@ -122,7 +125,7 @@ func (p *Page) Serve(ctx context.Context) error {
 	httpServer := s.http()
 	s.live.start()
 	ended := make(chan error, 1)
-	go func() { ended <- s.accept(httpServer, newBounded(ln, s.opt.MaxConns, s.log)) }()
+	go func() { ended <- httpServer.Serve(s.guarded(ln)) }()
 	var err error
 	select {
 	case err = <-ended:
@@ -143,12 +146,14 @@ func (p *Page) Serve(ctx context.Context) error {
 	return err
 }
 
-// accept serves until the server is shut down.
-func (s *server) accept(h *http.Server, ln net.Listener) error {
-	if s.opt.Secure {
-		return h.ServeTLS(ln, "", "")
+// guarded returns the connections of a listener that are let in, over TLS if
+// the page is.
+func (s *server) guarded(ln net.Listener) net.Listener {
+	l := guard.On(guard.Page, ln, s.log)
+	if s.certs == nil {
+		return l
 	}
-	return h.Serve(ln)
+	return l.TLS(&tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get, NextProtos: []string{"http/1.1"}})
 }
 
 // server is one Page.
@@ -216,11 +221,8 @@ func (s *server) http() *http.Server {
 		MaxHeaderBytes:    maxHeader,
 		// Clients that break off are no news, and must not fill the log.
 		ErrorLog: log.New(debugLog{s.refusals}, "", 0),
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTime, SendPingTimeout: idleTime},
 	}
-	if s.certs != nil {
-		h.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.certs.get}
-	}
+	guard.Harden(h)
 	return h
 }
 
