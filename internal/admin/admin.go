@@ -24,7 +24,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/txlb/txlb/config"
@@ -113,30 +112,6 @@ func (a *Admin) Audit(ctx context.Context, caller users.Caller, event string, at
 // Close forgets the deadlines that have not come; their sessions go on. It
 // must be called before the engine drains or closes.
 func (a *Admin) Close() { a.drains.close() }
-
-// Kinds of errors, for whoever has to turn them into a status.
-var (
-	ErrUnknownVerb = errors.New("unknown verb")
-	ErrUsage       = errors.New("wrong words") // of a command, whatever runs
-	ErrNotAllowed  = errors.New("not allowed")
-	ErrMovedOn     = errors.New("the configuration has changed")
-	ErrNotServed   = errors.New("not served")
-	ErrUnknownName = errors.New("unknown name") // of what should be there
-	ErrConfirm     = errors.New("to be confirmed")
-)
-
-// refusal is an error of one of the kinds, with its own text.
-type refusal struct {
-	kind error
-	text string
-}
-
-func (r refusal) Error() string { return r.text }
-func (r refusal) Unwrap() error { return r.kind }
-
-func refuse(kind error, format string, args ...any) error {
-	return refusal{kind, fmt.Sprintf(format, args...)}
-}
 
 // callerKey is where a context holds the Caller.
 type callerKey struct{}
@@ -281,9 +256,6 @@ func (k *call) current() error {
 	return nil
 }
 
-// errSame drops a change that would change nothing.
-var errSame = errors.New("nothing to change")
-
 // change makes an edit of the model through the director.
 func (k *call) change() (Result, error) {
 	dry := k.args.set("dry-run")
@@ -393,28 +365,5 @@ func (k *call) order() (Result, error) {
 	return result, err
 }
 
-// oneLine makes an error fit on one line. Of the problems of a configuration it
-// keeps those that are errors.
-func oneLine(err error) error {
-	if problems, ok := errors.AsType[config.Problems](err); ok {
-		var lines []string
-		for _, p := range problems {
-			if !p.Warning {
-				lines = append(lines, p.Text)
-			}
-		}
-		return errors.New(strings.Join(lines, "; "))
-	}
-	if _, ok := errors.AsType[*director.MovedError](err); ok {
-		return refusal{ErrMovedOn, err.Error()}
-	}
-	if text := err.Error(); strings.Contains(text, "\n") {
-		for _, kind := range []error{director.ErrStopped, engine.ErrClosed} {
-			if errors.Is(err, kind) {
-				return refusal{kind, strings.ReplaceAll(text, "\n", "; ")}
-			}
-		}
-		return errors.New(strings.ReplaceAll(text, "\n", "; "))
-	}
-	return err
-}
+// resolve finds the verb of a command and the words that are left for it.
+func (a *Admin) resolve(c words.Command) (*Verb, []words.Word, error) { return resolve(a.verbs, c) }

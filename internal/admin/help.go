@@ -2,7 +2,6 @@ package admin
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/txlb/txlb/internal/admin/users"
@@ -108,30 +107,4 @@ func (p *Param) Explain() string {
 		return "a crypt(3) hash; it is never shown"
 	}
 	return ""
-}
-
-// Reference gives the table of verbs for the documentation, in Markdown.
-func Reference() string {
-	var b strings.Builder
-	b.WriteString("| verb | role | does |\n|---|---|---|\n")
-	verbs := Verbs()
-	for i := range verbs {
-		v := &verbs[i]
-		help := v.Help
-		if len(v.Aliases) > 0 {
-			help += "; also `" + strings.Join(v.Aliases, "`, `") + "`"
-		}
-		if v.Part != "" {
-			help += fmt.Sprintf(" (comes with %s)", v.Part)
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", strings.ReplaceAll(short(v).Syntax(), "|", `\|`), v.Role, help)
-	}
-	return b.String()
-}
-
-// short leaves out what nearly every changing verb takes.
-func short(v *Verb) *Verb {
-	s := *v
-	s.Params = slices.DeleteFunc(slices.Clone(v.Params), func(p Param) bool { return p.Name == "generation" || p.Name == "dry-run" })
-	return &s
 }

@@ -182,9 +182,6 @@ func (a args) words() (list []words.Word) {
 	return list
 }
 
-// resolve finds the verb of a command and the words that are left for it.
-func (a *Admin) resolve(c words.Command) (*Verb, []words.Word, error) { return resolve(a.verbs, c) }
-
 func resolve(verbs []Verb, c words.Command) (*Verb, []words.Word, error) {
 	names, second := []string{}, []string{}
 	for i := range verbs {

@@ -1,0 +1,65 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/director"
+)
+
+// Kinds of errors, for whoever has to turn them into a status.
+var (
+	ErrUnknownVerb = errors.New("unknown verb")
+	ErrUsage       = errors.New("wrong words") // of a command, whatever runs
+	ErrNotAllowed  = errors.New("not allowed")
+	ErrMovedOn     = errors.New("the configuration has changed")
+	ErrNotServed   = errors.New("not served")
+	ErrUnknownName = errors.New("unknown name") // of what should be there
+	ErrConfirm     = errors.New("to be confirmed")
+)
+
+// refusal is an error of one of the kinds, with its own text.
+type refusal struct {
+	kind error
+	text string
+}
+
+func (r refusal) Error() string { return r.text }
+
+func (r refusal) Unwrap() error { return r.kind }
+
+func refuse(kind error, format string, args ...any) error {
+	return refusal{kind, fmt.Sprintf(format, args...)}
+}
+
+// errSame drops a change that would change nothing.
+var errSame = errors.New("nothing to change")
+
+// oneLine makes an error fit on one line. Of the problems of a configuration it
+// keeps those that are errors.
+func oneLine(err error) error {
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		var lines []string
+		for _, p := range problems {
+			if !p.Warning {
+				lines = append(lines, p.Text)
+			}
+		}
+		return errors.New(strings.Join(lines, "; "))
+	}
+	if _, ok := errors.AsType[*director.MovedError](err); ok {
+		return refusal{ErrMovedOn, err.Error()}
+	}
+	if text := err.Error(); strings.Contains(text, "\n") {
+		for _, kind := range []error{director.ErrStopped, engine.ErrClosed} {
+			if errors.Is(err, kind) {
+				return refusal{kind, strings.ReplaceAll(text, "\n", "; ")}
+			}
+		}
+		return errors.New(strings.ReplaceAll(text, "\n", "; "))
+	}
+	return err
+}
