@@ -34,48 +34,46 @@ func (e *Engine) options() (all [][2][3]int) {
 // while. A change reaches the listener and the sessions that are there.
 func TestKeptTimeoutsReachTheSockets(t *testing.T) {
 	t.Parallel()
-	{
-		times := enginetest.TestTimeouts
-		times.Unacked, times.KeepAlive = 3*time.Second, 20*time.Second
-		e, err := New(engine.Options{Loops: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := enginetest.Start(t, e, engine.Route{Timeouts: times}, enginetest.BackendServer(t, enginetest.Echo))
-		begin := func() {
-			c := r.Dial()
-			c.Send([]byte("x"))
-			c.Expect([]byte("x"))
-		}
-		usual := 7200
-		begin()
-		if got := e.options(); got[0] != [2][3]int{{1, 20, 3000}, {0, usual, 3000}} {
-			t.Errorf("a young session: %v", got)
-		}
-		testkit.Eventually(t, "the backend's side has keep-alive", func() bool { return e.options()[0][backend] == [3]int{1, 20, 3000} })
-		change := func(unacked, alive time.Duration) {
-			route := *r.Route
-			route.Timeouts.Unacked, route.Timeouts.KeepAlive = unacked, alive
-			r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &route})
-		}
-		change(5*time.Second, 30*time.Second)
-		testkit.Eventually(t, "the session has the change", func() bool { return e.options()[0] == [2][3]int{{1, 30, 5000}, {1, 30, 5000}} })
-		begin()
-		if got := e.options()[1]; got != [2][3]int{{1, 30, 5000}, {0, usual, 5000}} {
-			t.Errorf("a session after the change: %v", got)
-		}
-		change(0, 0)
-		testkit.Eventually(t, "both are off", func() bool {
-			for _, s := range e.options() {
-				if s[client][0] != 0 || s[backend][0] != 0 || s[client][2] != 0 || s[backend][2] != 0 {
-					return false
-				}
+	times := enginetest.TestTimeouts
+	times.Unacked, times.KeepAlive = 3*time.Second, 20*time.Second
+	e, err := New(engine.Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := enginetest.Start(t, e, engine.Route{Timeouts: times}, enginetest.BackendServer(t, enginetest.Echo))
+	begin := func() {
+		c := r.Dial()
+		c.Send([]byte("x"))
+		c.Expect([]byte("x"))
+	}
+	usual := 7200
+	begin()
+	if got := e.options(); got[0] != [2][3]int{{1, 20, 3000}, {0, usual, 3000}} {
+		t.Errorf("a young session: %v", got)
+	}
+	testkit.Eventually(t, "the backend's side has keep-alive", func() bool { return e.options()[0][backend] == [3]int{1, 20, 3000} })
+	change := func(unacked, alive time.Duration) {
+		route := *r.Route
+		route.Timeouts.Unacked, route.Timeouts.KeepAlive = unacked, alive
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &route})
+	}
+	change(5*time.Second, 30*time.Second)
+	testkit.Eventually(t, "the session has the change", func() bool { return e.options()[0] == [2][3]int{{1, 30, 5000}, {1, 30, 5000}} })
+	begin()
+	if got := e.options()[1]; got != [2][3]int{{1, 30, 5000}, {0, usual, 5000}} {
+		t.Errorf("a session after the change: %v", got)
+	}
+	change(0, 0)
+	testkit.Eventually(t, "both are off", func() bool {
+		for _, s := range e.options() {
+			if s[client][0] != 0 || s[backend][0] != 0 || s[client][2] != 0 || s[backend][2] != 0 {
+				return false
 			}
-			return true
-		})
-		begin()
-		if got := e.options()[2]; got[client][0] != 0 || got[client][2] != 0 || got[backend] != [3]int{0, usual, 0} {
-			t.Errorf("a session with both off: %v", got)
 		}
+		return true
+	})
+	begin()
+	if got := e.options()[2]; got[client][0] != 0 || got[client][2] != 0 || got[backend] != [3]int{0, usual, 0} {
+		t.Errorf("a session with both off: %v", got)
 	}
 }

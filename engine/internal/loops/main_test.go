@@ -1,0 +1,11 @@
+//go:build linux
+
+package loops
+
+import (
+	"testing"
+
+	"github.com/txlb/txlb/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
