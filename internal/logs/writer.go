@@ -323,7 +323,7 @@ func (w *Writer) run(s *sink) {
 			open = false
 		}
 	}
-	r.resting = false // a last try
+	r.again() // a last try, if it has failed
 	r.drain(flushTime)
 	w.lose(r.batch[r.done:])
 	r.leave()
@@ -426,11 +426,11 @@ func (r *runner) drain(within time.Duration) {
 // again, whole: the chunk that it does not answer for, or the line in the middle
 // of which it failed.
 func (r *runner) leave() {
+	r.done = bytes.LastIndexByte(r.batch[:r.done], '\n') + 1
 	if r.chunk > 0 {
 		r.batch, r.done, r.chunk = bytes.Clone(r.batch[r.done:]), 0, 0 // the sink keeps the old one
 		r.sink.abandon()
 	}
-	r.done = bytes.LastIndexByte(r.batch[:r.done], '\n') + 1
 	r.sink.end()
 }
 
@@ -460,6 +460,8 @@ func (w *Writer) changed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.changing = false
+	w.busy = time.Time{}
+	w.stats.Since, w.stats.Reason = time.Time{}, "" // nothing is known of this one
 	close(w.moved)
 	w.moved = make(chan struct{})
 }

@@ -224,6 +224,31 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// What was wrong with one sink is not said of the next.
+func TestMoveFromAFullDisk(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("no /dev/full")
+	}
+	w, err := Open("/dev/full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger(t, w).Info("line", "n", 0)
+	testkit.Eventually(t, "what the stats say", func() bool { return w.Stats().Reason != "" })
+	file := filepath.Join(t.TempDir(), "log")
+	if err := w.Move(file); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the line", func() bool {
+		data, err := os.ReadFile(file)
+		return err == nil && strings.HasSuffix(string(data), " n=0\n")
+	})
+	testkit.Eventually(t, "what the stats say", func() bool { return w.Stats().Reason == "" })
+	if err := w.Close(); err != nil || w.Stats().Dropped != 0 {
+		t.Errorf("close: %v, %+v", err, w.Stats())
+	}
+}
+
 // The program ends in time beside a pipe that nobody reads, and a process that
 // shares the pipe with us finds it as it was.
 func TestCloseBesideASharedPipeThatHangs(t *testing.T) {
