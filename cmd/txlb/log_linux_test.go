@@ -98,10 +98,7 @@ type naming struct {
 
 func newNaming(t *testing.T, name string) *naming {
 	t.Helper()
-	ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listenFree(t)
 	b := &naming{ln: ln}
 	t.Cleanup(b.stop)
 	go func() {
@@ -121,13 +118,12 @@ func (b *naming) stop() { _ = b.ln.Close() }
 
 func (s badSink) run(t *testing.T) {
 	a, b := newNaming(t, "a"), newNaming(t, "b")
-	front := freePort(t)
 	admin := filepath.Join(socketFolder(t), "a.sock")
 	doc := fmt.Sprintf(`<config><engine drain="1s"/>
-		<service name="web"><listen ip="127.0.0.1:%d"/>
+		<service name="web"><listen ip="127.0.0.1:0"/>
 			<group name="main" scheduler="roundr"><check type="tcp" interval="200ms" fall="1" rise="1"/>
 				<host name="a" ip="%s"/><host name="b" ip="%s"/></group></service>
-		<admin><socket path="%s"/></admin><logging file="%s" audit="%s"/></config>`, front, a.ln.Addr(), b.ln.Addr(), admin, s.file, mkfifo(t))
+		<admin><socket path="%s"/></admin><logging file="%s" audit="%s"/></config>`, a.ln.Addr(), b.ln.Addr(), admin, s.file, mkfifo(t))
 	path := write(t, doc)
 	name, err := binary()
 	if err != nil {
@@ -160,11 +156,12 @@ func (s badSink) run(t *testing.T) {
 		}
 		return a.Text
 	}
+	front := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(must("show services web"))
 	clients := func() string { // the hosts of four clients
 		t.Helper()
 		said := ""
 		for range 4 {
-			c, err := net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", front), patience)
+			c, err := net.DialTimeout("tcp4", front, patience)
 			if err != nil {
 				t.Fatal(err)
 			}

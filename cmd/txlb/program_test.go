@@ -222,6 +222,21 @@ func freePort(t *testing.T) int {
 	return port
 }
 
+// listenFree listens on a free port that no outgoing connection gets when the
+// listener is closed. Another program may take a port that has just been free.
+func listenFree(t *testing.T) net.Listener {
+	t.Helper()
+	var err error
+	for range 20 {
+		var ln net.Listener
+		if ln, err = net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", freePort(t))); err == nil {
+			return ln
+		}
+	}
+	t.Fatal(err)
+	return nil
+}
+
 // nginx makes an nginx on a port, with a folder of pages.
 func nginx(t *testing.T, name string, port int) *servers.Server {
 	t.Helper()
@@ -297,10 +312,7 @@ func statusField(t *testing.T, pid int, field string) int {
 // until the test ends.
 func answering(t *testing.T, talk func(net.Conn)) (address string) {
 	t.Helper()
-	ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listenFree(t)
 	t.Cleanup(func() { _ = ln.Close() })
 	go func() {
 		for {
