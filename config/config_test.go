@@ -323,7 +323,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		}
 	})
 	t.Logf("%d models were right", right)
-	if right == 0 {
+	if right == 0 && !testing.Short() { // in short tests rapid makes few
 		t.Error("no model was right")
 	}
 }
