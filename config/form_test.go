@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 func TestEncodings(t *testing.T) {
@@ -38,6 +40,7 @@ func TestWhatPeopleWriteIsSkipped(t *testing.T) {
 }
 
 func TestHostileFilesAreRefusedQuickly(t *testing.T) {
+	testkit.Long(t)
 	for name, test := range map[string]struct{ doc, want string }{
 		"large":           {strings.Repeat("\x00", MaxSize+1), "larger than 8 MiB"},
 		"deep":            {strings.Repeat("<config>", 100_000), "nested more than 16 deep"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A backend that writes twice with Nagle's algorithm on, as many servers do,
@@ -14,6 +15,7 @@ import (
 // come as soon as over a direct connection: who gets them may not sit on the
 // acknowledgement for the 40 ms of a delayed one.
 func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
+	testkit.Long(t)
 	const half = 100
 	twice := func(p *enginetest.Peer) {
 		p.Send(enginetest.Payload(half, 1))

@@ -16,6 +16,7 @@ import (
 // TCP's keep-alive runs on both sides of a half-closed session: a client that
 // has gone without a word is found out long before the timeout.
 func TestHalfClosedSessionsAreProbed(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	ended := make(chan *enginetest.Peer, 1)
 	times := enginetest.TestTimeouts

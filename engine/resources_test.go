@@ -46,6 +46,7 @@ func memAvailable(t *testing.T) int64 {
 // B10: 500 clients that never read cost at most 1.5 MiB each, in all of the
 // machine; pipes stay within their bound; the others are served as before.
 func TestB10StalledReadersCostBoundedMemory(t *testing.T) {
+	testkit.Long(t)
 	const readers, bound, pipeMemory = 500, 1536 << 10, 64 << 20
 	eachMode(t, func(t *testing.T, opt setup) {
 		opt.PipeMemory = pipeMemory
@@ -118,6 +119,7 @@ func p99(p *enginetest.Peer) time.Duration {
 
 // B21: sessions that wait for something use no processor.
 func TestB21NoBusyLoop(t *testing.T) {
+	testkit.Long(t)
 	for name, opt := range modesToTest {
 		if name == "auto" || name == "portable" {
 			t.Run(name, func(t *testing.T) { noBusyLoop(t, opt) })
@@ -185,6 +187,7 @@ func cpuTime(t *testing.T) time.Duration {
 // B64: a thousand reloads, each with hosts and a listener that come and go,
 // lose no client and leave nothing behind.
 func TestB64ThousandReloads(t *testing.T) {
+	testkit.Long(t)
 	eachMode(t, func(t *testing.T, opt setup) {
 		backends := []sched.Addr{enginetest.BackendServer(t, answer("a")), enginetest.BackendServer(t, answer("b")), enginetest.BackendServer(t, answer("c"))}
 		r := newRig(t, opt, engine.Route{}, backends...)

@@ -83,6 +83,7 @@ func TestEndSessionsAfterClose(t *testing.T) {
 func everyone(string, *sched.Host) bool { return true }
 
 func TestSessionsTellsWhoIsConnected(t *testing.T) {
+	testkit.Long(t)
 	eachMode(t, func(t *testing.T, opt setup) {
 		peers := make(chan netip.AddrPort, 8)
 		server := func(p *enginetest.Peer) {

@@ -23,6 +23,7 @@ import (
 // name and by number, and work again after the interface has gone and come back,
 // with another number. A host on an interface that is not there fails alone.
 func TestZones(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	ip, err := exec.LookPath("ip")
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // completed calls the hidden command in this process.
@@ -99,6 +100,7 @@ func TestCompleteForBash(t *testing.T) {
 // The shells themselves: what is typed with Tab in it becomes a command that a
 // running txlb does.
 func TestCompletionInTheShells(t *testing.T) {
+	testkit.Long(t)
 	debian.NeedFor(t, "bash", "zsh", "fish")
 	name, err := binary()
 	if err != nil {

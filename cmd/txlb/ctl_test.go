@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // said is how a call of txlb ctl has ended.
@@ -138,6 +140,7 @@ func TestCtl(t *testing.T) {
 
 // On a terminal, and only there, what cannot be undone is asked about.
 func TestCtlAsksOnATerminal(t *testing.T) {
+	testkit.Long(t)
 	path := filepath.Join(socketFolder(t), "a.sock")
 	txlbFile(t, socketDoc(path, ""))
 	name, err := binary()

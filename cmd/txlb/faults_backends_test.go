@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // backendProcess is set where this test binary is to be a host that can be
@@ -168,6 +170,7 @@ func TestB57SilentHost(t *testing.T) {
 // A host that sends a byte every tenth of a second is alive, however long that
 // takes in all: the idle time-out starts again with each byte.
 func TestB57TricklingHost(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	const idle, bytes = 2 * time.Second, 30
 	words := stream(bytes, 3)

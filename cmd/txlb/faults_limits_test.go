@@ -129,6 +129,7 @@ func asNobody(t *testing.T, doc string) *process {
 // An unprivileged user may have few pipes. With two thousand sessions that all
 // want to splice at once most are copied, and no byte is lost.
 func TestB63UnprivilegedUser(t *testing.T) {
+	testkit.Long(t)
 	const sessions, size = 2000, 320 << 10
 	text, err := os.ReadFile("/proc/sys/fs/pipe-user-pages-soft")
 	if err != nil {

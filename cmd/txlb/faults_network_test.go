@@ -290,6 +290,7 @@ func TestB22HostThatRefuses(t *testing.T) {
 // its time is out, as the client's if both sides were open and as the server's
 // if the client had ended, and new ones go to the other host.
 func TestB57HostThatVanishes(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	n := newNetwork(t)
 	b := n.balance(n.front, group(`<timeouts connect="300ms" idle="2s" halfClosed="1s"/>`,

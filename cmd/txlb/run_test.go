@@ -224,6 +224,7 @@ func TestGibibyteBothWays(t *testing.T) {
 // Four thousand idle sessions take at most 1.5 KB of memory each, and no
 // goroutine.
 func TestIdleSessionsAreSmall(t *testing.T) {
+	testkit.Long(t)
 	const sessions = 4000
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // sessions executes a line and returns what it shows.
@@ -176,6 +177,7 @@ func (s *nameServer) serve() {
 // Sessions on an address that the host's name has lost belong to the host: they
 // are shown, counted, ended and drained with it.
 func TestSessionsOfLostAddresses(t *testing.T) {
+	testkit.Long(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("needs a second address on the loopback interface")
 	}

@@ -277,6 +277,7 @@ func connect(t *testing.T, addr string) (net.Conn, string) {
 // A changed address moves new sessions and no other: one that runs goes on with
 // every byte, and its target is forgotten when it ends.
 func TestChangedAddressMovesNewSessionsOnly(t *testing.T) {
+	testkit.Long(t)
 	one := backend(t, "1", "127.0.0.1:0")
 	port := one.Addr().(*net.TCPAddr).Port
 	backend(t, "2", fmt.Sprintf("127.0.0.2:%d", port))

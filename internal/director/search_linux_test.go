@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // inOwnSystem runs the test again in a process with network and mounts of its own,
@@ -69,6 +70,7 @@ func inOwnSystem(t *testing.T, resolvConf, hosts string) bool {
 // that name is another host. It holds for the servers of the system and for those
 // of <dns>. /etc/hosts comes first.
 func TestSearchListAndFailures(t *testing.T) {
+	testkit.Long(t)
 	if !inOwnSystem(t, "# a comment\nnameserver 127.0.0.52\nnameserver 127.0.0.53\nsearch one.test two.test\n",
 		"127.0.0.9 static\n::9 static\n::8 six.static.test\n127.0.0.7 host.one.test\n") {
 		return
@@ -147,6 +149,7 @@ func TestSearchListAndFailures(t *testing.T) {
 // The servers fail for a moment while clients come: none goes to the host of the
 // next search domain.
 func TestFailureKeepsClientsInTheDomain(t *testing.T) {
+	testkit.Long(t)
 	if !inOwnSystem(t, "nameserver 127.0.0.53\nsearch one.test two.test\n", "127.0.0.1 localhost\n") {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -45,6 +46,7 @@ func (w *world) share(n int, stay bool) int {
 // straight line, with every scheduler and every weight; one that is there from
 // the start has its share at once.
 func TestB43SlowStart(t *testing.T) {
+	testkit.Long(t)
 	for _, test := range []struct {
 		scheduler        string
 		weightA, weightB int

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // opensslServer runs openssl s_server and returns a TLS probe of it.
@@ -70,6 +71,7 @@ func opensslCert(t *testing.T, args ...string) (cert, key string) {
 
 // A real server passes whatever crypto/tls thinks of it.
 func TestTLSOfOpenSSL(t *testing.T) {
+	testkit.Long(t)
 	debian.NeedFor(t, "openssl")
 	rsa, rsaKey := opensslCert(t, "-newkey", "rsa:2048")
 	negative, negativeKey := opensslCert(t, "-newkey", "rsa:2048", "-set_serial", "-5")

@@ -33,6 +33,7 @@ func (e *Engine) options() (all [][2][3]int) {
 // the backend's when it is connected and, for keep-alive, when it has lived for a
 // while. A change reaches the listener and the sessions that are there.
 func TestKeptTimeoutsReachTheSockets(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	times := enginetest.TestTimeouts
 	times.Unacked, times.KeepAlive = 3*time.Second, 20*time.Second

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -330,6 +331,7 @@ func TestShellRefusesLinesThatLoseTheirEnd(t *testing.T) {
 // TestTypedAheadIsBounded types more than there is room for while a command
 // runs: nothing is lost but by Ctrl-C, and reading goes on when there is room.
 func TestTypedAheadIsBounded(t *testing.T) {
+	testkit.Long(t)
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
 		c := &clerk{reply: func(cmd words.Command) (admin.Result, error) {

@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // The profiles are what go tool pprof reads, whichever way they come.
 func TestProfiles(t *testing.T) {
+	testkit.Long(t)
 	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)))
 	c := r.client()
 	file := filepath.Join(t.TempDir(), "x.pprof")

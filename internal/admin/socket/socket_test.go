@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 func TestOneLineAndTheConnectionCloses(t *testing.T) {
@@ -246,6 +248,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 // Whoever asks much and reads nothing holds nobody up: neither changes, nor
 // other admins, nor the end.
 func TestAnAdminThatNeverReads(t *testing.T) {
+	testkit.Long(t)
 	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)))
 	var deaf []*peer
 	for range 8 {

@@ -17,6 +17,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/debian"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // options are those of OpenSSH's programs for the server of the rig: its host
@@ -425,6 +426,7 @@ func TestADyingClientLeavesNothing(t *testing.T) {
 }
 
 func TestHostKeyOfKeygen(t *testing.T) {
+	testkit.Long(t)
 	debian.NeedFor(t, "ssh-keygen")
 	dir := t.TempDir()
 	path := filepath.Join(dir, "made")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // TestHundredSessions has a hundred at the prompt at the same time, all of
@@ -130,6 +131,7 @@ func (r *rig) dialLazy() (*lazy, *ssh.Client) {
 // another session goes through at once, their own change was made, and in the
 // end they are closed.
 func TestWhoNeverReadsHoldsUpNothing(t *testing.T) {
+	testkit.Long(t)
 	r := newRig(t, restrict(limits{stall: 2 * time.Second}))
 	lot := strings.Repeat("help;", 12_000)
 	start := func(c *ssh.Client, host string) {
@@ -494,6 +496,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 }
 
 func TestDeadlines(t *testing.T) {
+	testkit.Long(t)
 	closed := func(c net.Conn) {
 		t.Helper()
 		_ = c.SetReadDeadline(time.Now().Add(patience))

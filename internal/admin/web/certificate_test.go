@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // shown returns the certificate that the server shows.
@@ -134,6 +135,7 @@ func TestOwnCertificateIsRenewed(t *testing.T) {
 // TestCertificateFilesAreReadAgain replaces certificate and key, one after the
 // other.
 func TestCertificateFilesAreReadAgain(t *testing.T) {
+	testkit.Long(t)
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	give := func(file string, text []byte) {

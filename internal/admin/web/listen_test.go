@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/guard"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // dialFrom connects from an address of this machine.
@@ -78,6 +79,7 @@ func TestOneSourceCannotTakeAllPlaces(t *testing.T) {
 // TestSlowClientsAreLeft sends headers a byte at a time, bodies that never come
 // and answers that nobody reads. The times are shortened by a server of its own.
 func TestSlowClientsAreLeft(t *testing.T) {
+	testkit.Long(t)
 	r := newRig(t, twoHosts)
 	s, err := newServer(r.opt, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7000})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/web/page"
 	"github.com/txlb/txlb/internal/guard"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // stream is one that watches.
@@ -91,6 +92,7 @@ func (s *stream) until(name string, data any) event {
 
 // TestStreamTellsWhatHappens watches a change and a host that goes down.
 func TestStreamTellsWhatHappens(t *testing.T) {
+	testkit.Long(t)
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprint("secure=", secure), func(t *testing.T) {
 			r := newRig(t, twoHosts, func(o *Options) { o.Secure = secure })
