@@ -388,6 +388,9 @@ var fieldList = values[[]string]{
 // hostNames are the names of hosts with spaces between them.
 var hostNames = values[[]string]{kind: TypeOther, parse: parseHostNames, format: fieldList.format}
 
+// allowedNetworks are networks or addresses with spaces between them, * for all.
+var allowedNetworks = values[Networks]{kind: TypeOther, parse: parseNetworks, format: Networks.String}
+
 // proxies are the networks of those whose word counts for that of others.
 var proxies = values[[]string]{kind: TypeOther, parse: parseProxies, format: fieldList.format}
 

@@ -251,36 +251,6 @@ func (a *AdminListen) clone() *AdminListen {
 	return b
 }
 
-// Masked returns a copy that shows no secret: *** stands for password hashes and
-// for what checks send.
-func (c *Config) Masked() *Config {
-	c = c.Clone()
-	for _, s := range c.Services {
-		for _, g := range s.Groups {
-			if g.Check != nil {
-				mask("check", g.Check)
-			}
-		}
-	}
-	for _, u := range c.Admin.Users {
-		mask("user", u)
-	}
-	return c
-}
-
-// masked stands for what is not shown to everybody.
-const masked = "***"
-
-// mask replaces the secrets that an element has.
-func mask(element string, p any) {
-	rows := schema[element]
-	for i := range rows {
-		if a := &rows[i]; a.Secret && a.Get(p) != "" {
-			_ = a.Set(p, masked) // text, all of them
-		}
-	}
-}
-
 func (s *Service) clone() *Service {
 	t := *s
 	t.Listen = append([]Listen(nil), s.Listen...)

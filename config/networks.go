@@ -30,9 +30,6 @@ func (n Networks) Prefixes() []netip.Prefix {
 	return all
 }
 
-// allowedNetworks are networks or addresses with spaces between them, * for all.
-var allowedNetworks = values[Networks]{kind: TypeOther, parse: parseNetworks, format: Networks.String}
-
 // parseNetworks reads a list. An empty one would let nobody in, and is an error.
 func parseNetworks(s string) (Networks, error) {
 	words := strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ',' })
