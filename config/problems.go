@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/txlb/txlb/internal/words"
 )
 
 // Problem is one thing that is wrong with a document, or that its author
@@ -83,10 +85,10 @@ func (r *report) told() Problems {
 	all := slices.Clone(r.problems)
 	slices.SortStableFunc(all, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 	if more := r.errors - maxProblems; more > 0 {
-		all = append(all, Problem{File: r.file, Text: fmt.Sprintf("and %d more errors", more)})
+		all = append(all, Problem{File: r.file, Text: "and " + words.Count(more, "more error")})
 	}
 	if more := r.warnings - maxProblems; more > 0 {
-		all = append(all, Problem{File: r.file, Text: fmt.Sprintf("and %d more warnings", more), Warning: true})
+		all = append(all, Problem{File: r.file, Text: "and " + words.Count(more, "more warning"), Warning: true})
 	}
 	return all
 }

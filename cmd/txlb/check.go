@@ -22,6 +22,7 @@ import (
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/internal/words"
 )
 
 func checkCommand(flags *flag.FlagSet) action {
@@ -43,7 +44,7 @@ func checkCommand(flags *flag.FlagSet) action {
 				hosts += len(g.Hosts)
 			}
 		}
-		fmt.Fprintf(c.out, "%s is valid: %d services, %d hosts\n", path, len(doc.Config.Services), hosts)
+		fmt.Fprintf(c.out, "%s is valid: %s, %s\n", path, words.Count(len(doc.Config.Services), "service"), words.Count(hosts, "host"))
 		return exitOK
 	}
 }

@@ -161,7 +161,7 @@ func TestCheckWarnsOfHashesThatAreNotTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := program(t, "check", "-c", file).CombinedOutput()
-	want := file + `:3: warning: the password of user "ann" is not valid: a bcrypt hash of another cost than 04 to 13` + "\n" + file + " is valid: 1 services, 1 hosts\n"
+	want := file + `:3: warning: the password of user "ann" is not valid: a bcrypt hash of another cost than 04 to 13` + "\n" + file + " is valid: 1 service, 1 host\n"
 	if err != nil || string(out) != want {
 		t.Errorf("%v, said\n%swant\n%s", err, out, want)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/web"
 	"github.com/txlb/txlb/internal/guard"
+	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -103,7 +104,7 @@ func (p parts) ready() error {
 		when = w.Readyz
 	}
 	if when == "any" && without > 0 || when == "all" && without == len(state.Services) {
-		return fmt.Errorf("%d of %d services have no usable host", without, len(state.Services))
+		return fmt.Errorf("%d of %s without a usable host", without, words.Count(len(state.Services), "service"))
 	}
 	return nil
 }

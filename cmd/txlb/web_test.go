@@ -197,9 +197,9 @@ func TestReadyzWithoutUsableHost(t *testing.T) {
 	p.reload(path, doc(` readyz="all"`, "ready"))
 	ask(http.StatusOK, "ok")
 	p.reload(path, doc(` readyz="any"`, "ready"))
-	ask(http.StatusServiceUnavailable, "1 of 2 services have no usable host")
+	ask(http.StatusServiceUnavailable, "1 of 2 services without a usable host")
 	p.reload(path, doc(` readyz="all"`, "drain"))
-	ask(http.StatusServiceUnavailable, "2 of 2 services have no usable host")
+	ask(http.StatusServiceUnavailable, "2 of 2 services without a usable host")
 	p.reload(path, doc(` readyz="process"`, "drain"))
 	ask(http.StatusOK, "ok")
 	// Clients of a service without a usable host are rejected, and the log says so.

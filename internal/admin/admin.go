@@ -244,6 +244,9 @@ type call struct {
 	args   args
 	// secrets tells that the answer has password hashes.
 	secrets bool
+	// changed tells that the order was a change of the configuration, which is an
+	// event already.
+	changed bool
 }
 
 func (k *call) state() *director.State { return k.admin.opt.Director.State() }
@@ -359,7 +362,7 @@ func (k *call) order() (Result, error) {
 	verb := k.verb.describe(k.args)
 	k.admin.log.Info("command", "verb", verb, "by", k.caller.Name, "from", k.caller.From)
 	result, err := k.verb.call(k)
-	if err == nil && !k.args.set("dry-run") {
+	if err == nil && !k.changed && !k.args.set("dry-run") {
 		k.admin.opt.Director.Note(k.caller.Name, k.caller.From, verb, result.Text)
 	}
 	return result, err

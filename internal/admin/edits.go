@@ -590,12 +590,7 @@ func (e *edit) sessions() string {
 }
 
 // count says how many of something there are.
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
+func count(n int, what string) string { return words.Count(n, what) }
 
 // stateGroup returns a running group of a name that the model has.
 func stateGroup(s *director.State, service, group string) *director.Group {

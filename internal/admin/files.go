@@ -110,6 +110,7 @@ func (k *call) reload() (Result, error) {
 	for _, w := range r.Warnings {
 		info.Warnings = append(info.Warnings, w.String())
 	}
+	k.changed = len(r.Changed) > 0
 	text := r.String()
 	if dry {
 		text = withWords("dry run: ", strings.Split(strings.TrimSpace(text), "\n"))
@@ -131,6 +132,7 @@ func (k *call) rollback() (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	k.changed = len(edits) > 0
 	info := FileInfo{Changed: shown(edits)}
 	word := fmt.Sprintf("generation %d: ", generation)
 	if dry {

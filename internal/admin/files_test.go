@@ -99,9 +99,40 @@ func TestRollbackByVerb(t *testing.T) {
 		t.Fatal("a dry run has changed something")
 	}
 	r.refused("rollback generation=3", "has changed")
-	r.refused("rollback 4", "only 3 changes are remembered")
+	r.refused("rollback 4", "the number of remembered changes is 3; 4 cannot be undone")
 	r.contains(r.do("rollback 2 generation=4"), "generation 5: setHost web main b weight=1")
 	r.contains(r.do("rollback"), "setHost web main b weight=8") // the rollback itself
+}
+
+// What is a change and an order is one event.
+func TestAnOrderThatChangesIsOneEvent(t *testing.T) {
+	r := newRig(t, plainDoc())
+	write := func(weight string) {
+		doc := strings.Replace(plainDoc(), `name="a"`, `name="a" weight="`+weight+`"`, 1)
+		if err := os.WriteFile(r.file, []byte(doc), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var want []string
+	for _, c := range []struct{ line, kind, verb string }{
+		{"setHost web main b weight=8", "change", "setHost web main b weight=8"},
+		{"rollback", "change", "rollback 1"},
+		{"reload", "change", "reload"},
+		{"reload", "order", "reload"}, // nothing to change
+	} {
+		if c.line == "reload" {
+			write("7")
+		}
+		r.do(c.line)
+		want = append(want, c.kind+" "+c.verb)
+	}
+	var got []string
+	for _, e := range r.dir.Events() {
+		got = append(got, string(e.Kind)+" "+e.Verb)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the events are %q, want %q", got, want)
+	}
 }
 
 // What happens is remembered with who did it, secrets left out; a host that

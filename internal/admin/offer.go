@@ -235,7 +235,8 @@ func (s *Scene) element(name string) any {
 }
 
 // text writes a text with its words in braces replaced. {place} is the place in
-// words, {sessions} how many sessions are open on it, {hosts} how many hosts its
+// words, {sessions} how many sessions are open on it, {finish} and {reconnect} what
+// becomes of those, if there are any, {hosts} how many hosts its
 // group has, {serving} how many of them serve, {active} the sessions of the group
 // that is active now, {last} what the last change was.
 func (s *Scene) text(text string) string {
@@ -256,7 +257,11 @@ func (s *Scene) text(text string) string {
 	case s.Service != nil:
 		place, sessions = "service "+Short(s.Service.Config.Name), s.Service.Stats.Active
 	}
-	pairs = append(pairs, "{place}", place, "{sessions}", open(sessions), "{last}", s.Last)
+	finish, reconnect := "", ""
+	if sessions > 0 {
+		finish, reconnect = " and can finish", " All are closed now; clients may reconnect at once."
+	}
+	pairs = append(pairs, "{place}", place, "{sessions}", open(sessions), "{finish}", finish, "{reconnect}", reconnect, "{last}", s.Last)
 	if g := s.Group; g != nil {
 		serving := fmt.Sprintf("%d of its %s %s up and ready", g.Serving, count(len(g.Hosts), "host"), is(g.Serving))
 		pairs = append(pairs, "{hosts}", count(len(g.Hosts), "host"), "{serving}", serving)
@@ -288,7 +293,7 @@ func withoutHost(s *Scene) ([]string, bool) {
 	}
 	switch left := s.Group.Serving - 1; {
 	case left <= 0:
-		return []string{"It is the last host that is up and ready: without it, clients are rejected."}, false
+		return []string{"It is the last host that is up and ready: without it, " + s.without()}, false
 	case left == 1:
 		return []string{"Only one host is left to serve all clients of the service."}, false
 	}
@@ -307,7 +312,21 @@ func noneServing(s *Scene) ([]string, bool) {
 	if s.Group.Serving > 0 {
 		return nil, false
 	}
-	return []string{"None of its hosts is up and ready: clients will be rejected."}, true
+	return []string{"None of its hosts is up and ready: " + s.without()}, true
+}
+
+// without says what becomes of clients without a host that is up and ready: those
+// that are down and should take clients are tried, but for the host in question.
+func (s *Scene) without() string {
+	if s.Group.Config.AllDown != "refuse" {
+		for i := range s.Group.Hosts {
+			h := &s.Group.Hosts[i]
+			if (s.Host == nil || h.Config.Name != s.Host.Config.Name) && h.Config.State == "ready" && h.Config.Weight > 0 {
+				return "clients are tried on hosts that are down."
+			}
+		}
+	}
+	return "clients are rejected."
 }
 
 func unsaved(s *Scene) string {

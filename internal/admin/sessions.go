@@ -318,7 +318,7 @@ func (k *call) retryHost() (Result, error) {
 				down++
 			}
 		}
-		return Result{Text: fmt.Sprintf("would mark host %s up; %d of its %d addresses are down", show(name), down, len(targets))}, nil
+		return Result{Text: fmt.Sprintf("would mark host %s up; addresses down: %d of %d", show(name), down, len(targets))}, nil
 	}
 	n, err := k.admin.opt.Director.Retry(k.ctx, service, group, name)
 	if err != nil {

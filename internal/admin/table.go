@@ -77,7 +77,7 @@ func Verbs() []Verb {
 			offer(Offer{
 				Label: "Delete service", Note: "Its listeners close; sessions finish.",
 				Title: "Delete service {service}?",
-				Lines: []string{"Its listeners close and new clients are refused. {sessions} and can finish."},
+				Lines: []string{"Its listeners close and new clients are refused. {sessions}{finish}."},
 				When:  func(s *Scene) bool { return len(s.Services) > 1 }, Warn: servesClients,
 			}),
 		edits("addListen", "add a listen address to a service", addListen, slices.Concat(
@@ -111,7 +111,7 @@ func Verbs() []Verb {
 			offer(Offer{
 				Label: "Delete group", Note: "With its hosts.",
 				Title: "Delete group {group} of service {service}?",
-				Lines: []string{"Its {hosts} will be deleted too. {sessions} on them and can finish."},
+				Lines: []string{"Its {hosts} will be deleted too. {sessions} on them{finish}."},
 				When:  standby,
 			}),
 		edits("enableGroup", "make a group active: all new clients go to it at once; sessions on the old group finish, at most until drain is over",
@@ -145,7 +145,7 @@ func Verbs() []Verb {
 			offer(Offer{
 				Label: "Delete all its hosts", Note: "The group stays, empty.",
 				Title: "Delete all {hosts} of group {group}?",
-				Lines: []string{"The group stays, empty. {sessions} on them and can finish."},
+				Lines: []string{"The group stays, empty. {sessions} on them{finish}."},
 				When:  standby,
 			}),
 		edits("setHost", "change weight, state, role or address of a host", setHost, slices.Concat(
@@ -158,7 +158,7 @@ func Verbs() []Verb {
 			offer(Offer{
 				Label: "Drain", Note: "No new clients; its sessions finish.",
 				Title: "Drain host {name}?",
-				Lines: []string{"It gets no new clients. {sessions} on it and can finish."},
+				Lines: []string{"It gets no new clients. {sessions} on it{finish}."},
 				Set:   []words.Word{{Key: "state", Value: "drain"}}, When: stateIsNot("drain"), Warn: withoutHost,
 			}).
 			undoneBy(setBack("setHost", "host")),
@@ -166,7 +166,7 @@ func Verbs() []Verb {
 			offer(Offer{
 				Label: "Start maintenance", Note: "No new clients, no health checks; its sessions finish.",
 				Title: "Put host {name} into maintenance?",
-				Lines: []string{"It gets no new clients and no health checks. {sessions} on it and can finish."},
+				Lines: []string{"It gets no new clients and no health checks. {sessions} on it{finish}."},
 				When:  stateIsNot("maint"), Warn: withoutHost,
 			}).
 			undoneBy(stateBack),
@@ -183,7 +183,7 @@ func Verbs() []Verb {
 			offer(Offer{
 				Label: "Close all its sessions", Note: "They are closed now.",
 				Title: "Close the sessions of {place} now?",
-				Lines: []string{"{sessions}. They are closed now; clients may reconnect at once."},
+				Lines: []string{"{sessions}.{reconnect}"},
 			}),
 		destructive(orders("shutdownSession", "close one session now, by its ID in show sessions", (*call).shutdownSession,
 			Param{Name: "id", Kind: Session, Required: true, Help: "as show sessions has it"})).
@@ -224,6 +224,7 @@ func Verbs() []Verb {
 				Label: "Undo last change", Note: "Restores the configuration as it was before.",
 				Title: "Undo the last change?",
 				Lines: []string{"{last}", "The undo is itself a change and can be undone."},
+				When:  func(s *Scene) bool { return s.State.Generation > 1 },
 			}),
 		ofProcess(orders("closeLog", "reopen the log files", (*call).closeLog)).
 			offer(Offer{Label: "Reopen log files", Note: "After log rotation."}),

@@ -162,7 +162,7 @@ func (e *MovedError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "the configuration has changed from generation %d to %d", e.Want, e.Is)
 	if n := e.Is - e.Want - uint64(len(e.Since)); n > 0 {
-		fmt.Fprintf(&b, "; %d changes are no longer remembered", n)
+		fmt.Fprintf(&b, "; not remembered any more: %d", n)
 	}
 	const most = 10 // shown of all edits
 	shown := 0
@@ -214,7 +214,7 @@ func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation ui
 			if len(all) == 0 {
 				return errors.New("nothing to undo")
 			}
-			return fmt.Errorf("only %d changes are remembered; want a number from 1 to that, not %d", len(all), n)
+			return fmt.Errorf("the number of remembered changes is %d; %d cannot be undone", len(all), n)
 		}
 		var undo []changes.Edit
 		for i := range n {

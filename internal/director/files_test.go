@@ -190,7 +190,7 @@ func TestGenerationsAndRollback(t *testing.T) {
 		if g, err := d.Do(t.Context(), Change{Generation: 4, DryRun: true, Edits: &edits, Apply: weight(2, 9)}); err != nil || g != 4 || fmt.Sprint(edits) != "[setHost web g c weight=9]" {
 			t.Errorf("dry run: %d, %v, %v", g, edits, err)
 		}
-		if _, err := d.Rollback(t.Context(), 9, Change{}); err == nil || !strings.Contains(err.Error(), "3 changes are remembered") {
+		if _, err := d.Rollback(t.Context(), 9, Change{}); err == nil || !strings.Contains(err.Error(), "the number of remembered changes is 3") {
 			t.Errorf("said %v", err)
 		}
 		if g, err := d.Rollback(t.Context(), 2, Change{By: "tester"}); err != nil || g != 5 {

@@ -34,7 +34,31 @@ type Problem struct {
 	Service, Group, Host string
 	Hosts                []*Host // that are meant, at most maxDetails
 	Why                  bool    // Hosts have a Reason and a Since that matter
+	Clients              Fate    // what becomes of new clients, of a Critical one
 	More                 int     // further hosts
+}
+
+// Fate is what becomes of the new clients of a service, the worst last.
+type Fate uint8
+
+const (
+	Served   Fate = iota
+	Tried         // on hosts that are down, as a last resort
+	Waiting       // for sessions to end
+	Rejected      //
+)
+
+// String says it of clients.
+func (f Fate) String() string {
+	return [...]string{"clients are served", "clients are tried on hosts that are down", "new clients wait", "clients are being rejected"}[f]
+}
+
+// Fate returns the worst that the problems do to clients.
+func (r *Reading) Fate() (worst Fate) {
+	for i := range r.Problems {
+		worst = max(worst, r.Problems[i].Clients)
+	}
+	return worst
 }
 
 // maxDetails is how many hosts a problem names.
@@ -46,6 +70,11 @@ func (r *Reading) judge() {
 		r.judgeService(&r.Services[i])
 	}
 	r.judgeProcess()
+	for i := range r.Problems {
+		if p := &r.Problems[i]; p.Level == Critical && p.Clients == Served {
+			p.Clients = Rejected // but for those that say otherwise
+		}
+	}
 	slices.SortStableFunc(r.Problems, func(a, b Problem) int { return cmp.Compare(b.Level, a.Level) })
 }
 
@@ -59,6 +88,7 @@ func (r *Reading) judgeProcess() {
 	if r.SessionsLimit > 0 && r.Sessions >= int64(r.SessionsLimit) {
 		add(Critical, fmt.Sprintf("The limit of %d sessions is reached: new clients wait", r.SessionsLimit),
 			"raise <engine maxSessions> and the limit of open files, or close sessions")
+		r.Problems[len(r.Problems)-1].Clients = Waiting
 	}
 	for _, off := range r.Off {
 		add(Warning, fmt.Sprintf("The admin interface <%s> is off: %s", off.Interface, off.Err), "fix the cause; it is tried again every minute at least")
@@ -201,6 +231,9 @@ func (g *Group) judge(service string) (list []Problem) {
 			which += " that should take clients"
 		}
 		add(down, Critical, true, fmt.Sprintf("%s is down: %s", which, last), "")
+		if g.Config.AllDown != "refuse" {
+			list[len(list)-1].Clients = Tried
+		}
 	case len(down) == 1:
 		add(down, harm, true, fmt.Sprintf("1 of %s %s is down", counted(len(g.Hosts), "host", "hosts"), where), "")
 	default:

@@ -144,11 +144,7 @@ func (t *Terminal) greet(ctx context.Context, x Executor) error {
 	head, _, _ := strings.Cut(result.Text, "\n")
 	text := clean(head) + "\n"
 	if s, ok := result.Data.(admin.Status); ok && len(s.Problems) > 0 {
-		problems := fmt.Sprintf("%d problems; status shows them", len(s.Problems))
-		if len(s.Problems) == 1 {
-			problems = "1 problem; status shows it"
-		}
-		text += t.style.paint(red, problems) + "\n"
+		text += t.style.paint(red, words.Count(len(s.Problems), "problem")+"; see status") + "\n"
 	}
 	text += "help lists the commands, Tab completes, Ctrl-D leaves\n"
 	if _, err := io.WriteString(newlines{t.rw}, text); err != nil {

@@ -92,7 +92,7 @@ func (v *View) summary() string {
 	n := v.Count()
 	switch {
 	case v.Overall == Critical:
-		return plural(n, "problem") + ": clients are being rejected"
+		return plural(n, "problem") + ": " + v.Fate().String()
 	case n > 0:
 		return plural(n, "problem") + "; clients are served"
 	case len(v.Services) == 0:

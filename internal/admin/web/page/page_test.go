@@ -100,7 +100,7 @@ func TestTheFirstGlance(t *testing.T) {
 		{"all is well", nil, nil, Fine, "Healthy", ""},
 		{"one is down", []string{"b"}, nil, Warning, "1 problem; clients are served", "1 of 3 hosts of web / blue is down"},
 		{"two are down", []string{"a", "b"}, nil, Warning, "1 problem; clients are served", "2 of 3 hosts of web / blue are down"},
-		{"all are down", []string{"a", "b", "c"}, nil, Critical, "1 problem: clients are being rejected", "Every host of web / blue is down: clients are tried on them as a last resort"},
+		{"all are down", []string{"a", "b", "c"}, nil, Critical, "1 problem: clients are tried on hosts that are down", "Every host of web / blue is down: clients are tried on them as a last resort"},
 		{"one in standby is down", []string{"d"}, nil, Notice, "Healthy", "1 of 1 host of web / green is down"},
 		{"one is drained", nil, func(s *config.Service) { s.Groups[0].Hosts[1].State = "drain" }, Notice, "Healthy", "Draining: 1 host of web / blue"},
 		{
@@ -446,9 +446,9 @@ func TestQuestions(t *testing.T) {
 			}
 		}
 	}
-	// Everything can be reached. Some are offered where there is something to save,
-	// a host that is down, or one that is drained: see below.
-	elsewhere := []string{"hostAdminUp", "saveConfig", "retryHost"}
+	// Everything can be reached. Some are offered where there is something to save or
+	// to undo, a host that is down, or one that is drained: see below.
+	elsewhere := []string{"hostAdminUp", "saveConfig", "retryHost", "rollback"}
 	for _, v := range admin.Verbs() {
 		if v.Changes && !verbs[v.Name] && !slices.Contains(elsewhere, v.Name) {
 			t.Errorf("%s cannot be reached from the page; the page has %v", v.Name, slices.Sorted(mapKeys(verbs)))
@@ -464,8 +464,39 @@ func TestQuestions(t *testing.T) {
 	// Where it is the last that serves, the question says so.
 	mark(t, d, "b", "c")
 	b.Reset()
-	if err := p.Ask(&b, NewView(source(d)), "setHost", url.Values{"service": {"web"}, "group": {"blue"}, "name": {"a"}, "state": {"drain"}}); err != nil || !strings.Contains(b.String(), "last host that is up") {
-		t.Errorf("to drain the last host is asked without a warning: %v", err)
+	if err := p.Ask(&b, NewView(source(d)), "setHost", url.Values{"service": {"web"}, "group": {"blue"}, "name": {"a"}, "state": {"drain"}}); err != nil || !strings.Contains(b.String(), "without it, clients are tried on hosts that are down") ||
+		strings.Contains(b.String(), "can finish") {
+		t.Errorf("the question before the last host is drained: %v: %s", err, b.String())
+	}
+	// Undo is offered when there is something to undo.
+	undo := func(generation uint64) bool {
+		at := func(f *status.Facts) {
+			state := *f.State
+			state.Generation = generation
+			f.State = &state
+		}
+		b.Reset()
+		if err := p.Running(&b, NewView(source(d, at))); err != nil {
+			t.Fatal(err)
+		}
+		page := strings.Contains(b.String(), "verb=rollback")
+		b.Reset()
+		if err := p.Manage(&b, NewView(source(d, at)), Where{}); err != nil || page != strings.Contains(b.String(), "verb=rollback") {
+			t.Errorf("the pages differ in what they offer: %v", err)
+		}
+		return page
+	}
+	if undo(1) {
+		t.Error("undo is offered at generation 1")
+	}
+	if !undo(2) {
+		t.Error("undo is not offered after a change")
+	}
+	b.Reset()
+	empty := source(d)
+	empty.Events = nil
+	if err := p.Events(&b, NewView(empty)); err != nil || strings.Contains(b.String(), "eventlist long") || !strings.Contains(b.String(), "No events yet") {
+		t.Errorf("without events: %v", err)
 	}
 }
 
