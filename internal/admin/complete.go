@@ -110,6 +110,9 @@ func (a completer) verbWords(first string) []string {
 // are the values of those before it.
 func (a completer) values(p *Param, named map[string]string) []string {
 	c := a.config
+	if verb := named["verb"]; verb != "" && (p.Name == "word" || p.Name == "parameter") { // of help
+		return a.parameters(verb, named["word"])
+	}
 	switch p.Kind {
 	case Choice:
 		return p.Choices
@@ -142,6 +145,24 @@ func (a completer) values(p *Param, named map[string]string) []string {
 		return names(g.Hosts, hostName)
 	}
 	return nil
+}
+
+// parameters returns what follows a verb in help: its second word, or the names of
+// its parameters.
+func (a completer) parameters(verb, word string) (list []string) {
+	if second := a.verbWords(verb); len(second) > 0 && word == "" {
+		return second
+	}
+	c := words.Command{Verb: verb}
+	if word != "" {
+		c.Words = []words.Word{{Value: word}}
+	}
+	if v, rest, err := resolve(a.verbs, c); err == nil && len(rest) == 0 {
+		for i := range v.Params {
+			list = append(list, v.Params[i].Name)
+		}
+	}
+	return list
 }
 
 // names returns names as they have to be written.

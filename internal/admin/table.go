@@ -67,7 +67,8 @@ func Verbs() []Verb {
 		reads("show events", "list changes with their users, and hosts that went down with the reason; newest last", (*call).showEvents,
 			most(manyEvents, 1000)),
 		reported("show log", "show the last lines of the log", "the log"),
-		reads("help", "list all verbs, or explain one", (*call).help, Param{Name: "verb", Kind: VerbName}, Param{Name: "word", Kind: Text}),
+		reads("help", "list all verbs, or explain one, or one parameter of it", (*call).help,
+			Param{Name: "verb", Kind: VerbName}, Param{Name: "word", Kind: Text}, Param{Name: "parameter", Kind: Text}),
 
 		alias(edits("addService", "add a service that listens on an address; then add a group", addService, slices.Concat([]Param{
 			{Name: "name", Aliases: []string{"service"}, Required: true}, labelled("Listens on", listen()),

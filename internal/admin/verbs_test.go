@@ -432,6 +432,52 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+func TestHelpForAParameter(t *testing.T) {
+	r := newRig(t, plainDoc())
+	for line, want := range map[string][]string{
+		"help setHost weight":         {"[weight=N] of setHost\n", "share of new clients", "values: 0 to 65535", "default: 1"},
+		"help SETHOST SLOW-START":     {"slowStart", "type: a duration", "default: 0"},
+		"help addHost address":        {"IP of addHost", "also called address"},
+		"help delHost drain":          {"[drain=DUR] of delHost", "sessions still open then are closed"},
+		"help addGroup scheduler":     {"type: a scheduler", "values: leastc, roundr, rand"},
+		"help show sessions max":      {"[max=N] of show sessions", "values: 1 to 10"},
+		"help addService name":        {"NAME of addService", "required"},
+		"help enableGroup force":      {"[--force] of enableGroup", "type: a flag"},
+		"help setGroup allDown":       {"values: try, refuse", "default: try"},
+		"help verb=setHost word=name": {"NAME of setHost", "the name of a host", "also called host"},
+	} {
+		got := r.do(line)
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("%s:\n%s\nwant %q", line, got, w)
+			}
+		}
+	}
+	r.refused("help setHost weigth", `setHost has no parameter "weigth"; did you mean "weight"?`)
+	r.refused("help status x", "status has no parameters")
+	r.refused("help setHost weight more", `unexpected argument "more"; write help setHost weight`)
+	results, err := r.a.Run(t.Context(), guest, "help setHost weight")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := results[0].Data.(VerbInfo).Params; len(p) != 1 || p[0].Default != "1" || p[0].Min == nil || *p[0].Max != 65535 {
+		t.Errorf("the data is %+v", p)
+	}
+	// Every parameter has a type and words for people.
+	for _, v := range Verbs() {
+		for i := range v.Params {
+			if p := v.Params[i].info(); p.Type == "" || v.Params[i].manual(&v) == "" {
+				t.Errorf("%s %s has no help", v.Name, p.Name)
+			}
+		}
+	}
+	for line, want := range map[string]string{"help setHost we": "weight", "help show sessions m": "max", "help show ses": "sessions"} {
+		if got := r.a.Complete(line); len(got) != 1 || got[0] != want {
+			t.Errorf("%s<Tab>: %q", line, got)
+		}
+	}
+}
+
 func TestComplete(t *testing.T) {
 	r := newRig(t, plainDoc())
 	r.do(`addHost web spare "two words" 127.0.0.1:1`)
