@@ -43,7 +43,7 @@ var rooms = map[string][]string{
 	"engine/internal/loops":      {"engine", "engine/internal/core", "internal/connect", "internal/zone", "sched", "splice"},
 	"engine/internal/portable":   {"engine", "engine/internal/core", "internal/connect", "internal/zone", "sched", "splice"},
 	"engine/internal/enginetest": {"engine", "internal/testkit", "sched"},
-	"internal/admin":             {"config", "config/changes", "engine", "internal/director", "internal/passwd", "internal/status", "internal/words", "sched", "internal/admin/users", "internal/logs"},
+	"internal/admin":             {"config", "config/changes", "engine", "internal/director", "internal/passwd", "internal/status", "internal/words", "sched", "internal/admin/users", "internal/logs", "internal/guard"},
 	"internal/admin/users":       {"config", "internal/passwd", "internal/logs", "internal/guard"},
 	"internal/admin/control":     {"engine", "internal/guard"},
 	"internal/admin/socket":      {"config", "engine", "internal/admin", "internal/director", "internal/health", "internal/status", "internal/words", "sched", "internal/admin/users", "internal/guard"},

@@ -60,6 +60,8 @@ func Verbs() []Verb {
 		reads("show hosts", "list hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
 		reads("show sessions", "list open sessions, oldest first", (*call).showSessions,
 			optional(service()), optional(group()), optional(host()), most(usualSessions, 10_000_000)),
+		reads("show clients", "list clients by open sessions, most first: an IPv4 address or an IPv6 /64 network each", (*call).showClients,
+			optional(service()), most(usualSessions, maxClients)),
 		reads("show config", "show the running configuration; password hashes and what checks send only for full users", (*call).showConfig),
 		reads("show stored", "show the configuration file; password hashes and what checks send only for full users", (*call).showStored),
 		reads("show diff", "show changes that are not in the file, as verbs", (*call).showDiff),

@@ -15,7 +15,7 @@ import (
 // samples are words that are right for the verbs of the table, on a rig over
 // doc.
 var samples = map[string]string{
-	"status": "", "show services": "web", "show hosts": "web main", "show sessions": "web main a max=5", "show config": "", "show stored": "",
+	"status": "", "show services": "web", "show hosts": "web main", "show sessions": "web main a max=5", "show clients": "web max=5", "show config": "", "show stored": "",
 	"show diff": "", "show metrics": "", "show events": "", "show log": "", "help": "show hosts",
 	"addService": "new 127.0.0.1:0", "delService": "mail", "addListen": "web 127.0.0.1:0", "delListen": "mail 127.0.0.1:0",
 	"switchPort": "web localhost:0 127.0.0.1:0", "addGroup": "web new p2c allDown=try", "delGroup": "web spare",

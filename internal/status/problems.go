@@ -124,13 +124,13 @@ func (r *Reading) judgeLog(l logs.Stats) {
 	}
 	switch {
 	case !l.Since.IsZero():
-		text := fmt.Sprintf("%s has not been written since %s: %s", name, l.Since.Format("15:04:05"), l.Reason)
+		text := fmt.Sprintf("%s has not been written for %v: %s", name, r.At.Sub(l.Since).Round(time.Second), l.Reason)
 		if lost != "" {
 			text += "; " + lost
 		}
 		r.Problems = append(r.Problems, Problem{Level: Warning, Text: text, Remedy: "free the disk, or start what reads it"})
 	case lost != "" && r.At.Sub(l.Last) < lostFor:
-		r.Problems = append(r.Problems, Problem{Level: Notice, Text: fmt.Sprintf("%s has gaps: %s, the last at %s", name, lost, l.Last.Format("15:04:05"))})
+		r.Problems = append(r.Problems, Problem{Level: Notice, Text: fmt.Sprintf("%s has gaps: %s, the last %v ago", name, lost, r.At.Sub(l.Last).Round(time.Second))})
 	}
 }
 

@@ -61,6 +61,7 @@ var shapes = map[string]any{
 	"show services": []admin.ServiceInfo{},
 	"show hosts":    []admin.HostInfo{},
 	"show sessions": []admin.SessionInfo{},
+	"show clients":  []admin.ClientInfo{},
 	"show config":   admin.ConfigInfo{},
 	"show events":   []admin.EventInfo{},
 	"show diff":     admin.FileInfo{},
@@ -288,6 +289,14 @@ func (s *server) failed(q *request, err error) answer {
 		f = s.explain(err, words.Command{}).(*failure)
 	}
 	a := text(f.text)
+	browser := strings.Contains(q.Header.Get("Accept"), "text/html")
+	if f.kind == "unknown_path" && browser && q.caller.Role != users.NoRole && !strings.HasPrefix(q.URL.Path, apiPath) {
+		v := s.view(q)
+		v.Root = "./" + strings.Repeat("../", strings.Count(q.URL.EscapedPath(), "/")-1)
+		if page, err := write(func(b *bytes.Buffer) error { return s.pages.Missing(b, v, q.URL.Path) }); err == nil {
+			a = page
+		}
+	}
 	if strings.HasPrefix(q.URL.Path, apiPath) {
 		body := map[string]any{"error": f.text, "kind": f.kind}
 		maps.Copy(body, f.data)

@@ -33,7 +33,8 @@ func (s *server) pageRoutes() []route {
 		get("/manage", "one service, group or host (service, group, name) with all that can be done", s.serveManage),
 		get("/ask", "the question before something is done", s.serveAsk),
 		get("/events", "what has happened", s.serveEventPage),
-		get("/sessions", "open sessions", s.serveSessions),
+		get("/sessions", "open sessions; q filters, sort sorts", s.serveSessions),
+		get("/clients", "sessions by client", s.serveClients),
 		get("/history", "the last ten minutes of what has these IDs (id, repeated), as JSON", s.serveHistory),
 		get("/static/", "what the pages are made of", s.serveStatic),
 	}
@@ -52,7 +53,7 @@ func (s *server) pageRoutes() []route {
 // isPage tells whether a path is that of a page, which may have a form.
 func isPage(path string) bool {
 	return slices.Contains([]string{"/", "/all", "/running", "/index.html", "/configs", "/config.xml", "/stored.xml", "/config.obj",
-		"/manage", "/events", "/sessions"}, path)
+		"/manage", "/events", "/sessions", "/clients"}, path)
 }
 
 // source is what a page is made of, without the user.
@@ -137,34 +138,29 @@ func (s *server) serveAsk(q *request) (answer, error) {
 	return write(func(b *bytes.Buffer) error { return s.pages.Ask(b, s.view(q), verb, v) })
 }
 
-// serveConfigs shows both configurations, with masked hashes for the role readonly.
-// The stored one is formatted like the running one, so that only the content is
-// compared, not the layout of the file.
+// serveConfigs shows both configurations as a readonly user sees them: a page may be
+// looked at by more than who opened it. The stored one is formatted like the running
+// one, so that only the content is compared, not the layout of the file.
 func (s *server) serveConfigs(q *request) (answer, error) {
-	running, err := s.read(q, "show config")
+	masked := *q
+	masked.caller.Role = users.Readonly
+	running, err := s.read(&masked, "show config")
 	if err != nil {
 		return answer{}, err
 	}
 	c := page.Configs{Running: running.Text}
 	if doc := s.opt.Director.Stored(); doc != nil {
-		stored, err := s.read(q, "show stored")
+		stored, err := s.read(&masked, "show stored")
 		if err != nil {
 			return answer{}, err
 		}
-		diff, err := s.read(q, "show diff")
+		diff, err := s.read(&masked, "show diff")
 		if err != nil {
 			return answer{}, err
 		}
 		c.Path, c.Stored = doc.Path, stored.Text
-		if q.caller.Role == users.Full { // otherwise it is written so already, to mask the hashes
-			xml, err := doc.Config.Marshal()
-			if err != nil {
-				return answer{}, err
-			}
-			c.Stored = string(xml)
-		}
-		if info, ok := diff.Data.(admin.FileInfo); ok && len(info.Changed) > 0 {
-			c.Verbs = strings.Split(strings.TrimSpace(diff.Text), "\n")
+		if info, ok := diff.Data.(admin.FileInfo); ok {
+			c.Verbs = info.Changed
 		}
 	}
 	return write(func(b *bytes.Buffer) error { return s.pages.Configs(b, s.view(q), c) })
@@ -176,21 +172,33 @@ func (s *server) read(q *request, verb string) (admin.Result, error) {
 	return s.execute(q, words.Command{Verb: first, Words: []words.Word{{Value: second}}})
 }
 
-// maxSessionsShown bounds the page of sessions.
-const maxSessionsShown = 500
+const (
+	maxSessionsShown = 500
+	// maxSessionsLooked bounds what is filtered and sorted: the address of each costs
+	// a system call.
+	maxSessionsLooked = 10_000
+)
 
 func (s *server) serveSessions(q *request) (answer, error) {
-	list := s.opt.Engine.Sessions(maxSessionsShown+1, func(string, *sched.Host) bool { return true })
-	more := len(list) > maxSessionsShown
-	list = list[:min(len(list), maxSessionsShown)]
-	shown := make([]page.Session, len(list))
+	list := s.opt.Engine.Sessions(maxSessionsLooked, func(string, *sched.Host) bool { return true })
+	all := make([]page.Session, len(list))
 	for i, one := range admin.SessionInfos(s.opt.Director.State(), list) {
-		shown[i] = page.Session{
+		all[i] = page.Session{
 			ID: list[i].ID, Service: one.Service, Group: one.Group, Host: one.Host, Client: one.Client,
 			Started: one.Started, Idle: list[i].Idle, In: one.In, Out: one.Out,
 		}
 	}
-	return write(func(b *bytes.Buffer) error { return s.pages.Sessions(b, s.view(q), shown, more) })
+	shown := page.ChooseSessions(all, q.URL.Query(), maxSessionsShown)
+	shown.Looked = len(list) == maxSessionsLooked
+	return write(func(b *bytes.Buffer) error { return s.pages.Sessions(b, s.view(q), shown) })
+}
+
+func (s *server) serveClients(q *request) (answer, error) {
+	result, err := s.read(q, "show clients")
+	if err != nil {
+		return answer{}, err
+	}
+	return write(func(b *bytes.Buffer) error { return s.pages.Clients(b, s.view(q), result.Data.([]admin.ClientInfo)) })
 }
 
 func (s *server) serveHistory(q *request) (answer, error) {

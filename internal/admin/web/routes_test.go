@@ -303,6 +303,39 @@ service mail `
 	}
 }
 
+// TestNothingThere asks for paths that there are not, as browser, script and
+// program do.
+func TestNothingThere(t *testing.T) {
+	r := newRig(t, twoHosts)
+	a := r.do("guest", "GET", "/no/such/page", "", "Accept", "text/html,*/*")
+	if a.StatusCode != http.StatusNotFound || a.Header.Get("Content-Type") != html || !strings.Contains(a.body, "There is nothing at /no/such/page.") ||
+		!strings.Contains(a.body, `href="./../../" class="button"`) || !strings.Contains(a.body, `src="./../../static/page-`) {
+		t.Errorf("a browser: %s %s", a.Status, a.body)
+	}
+	if a := r.do("guest", "GET", "/no", ""); a.StatusCode != http.StatusNotFound || !strings.HasPrefix(a.Header.Get("Content-Type"), "text/plain") || strings.Count(a.body, "\n") != 1 {
+		t.Errorf("a script: %s %s", a.Status, a.body)
+	}
+	if a := r.do("guest", "GET", "/api/v1/no", "", "Accept", "text/html"); a.StatusCode != http.StatusNotFound || a.Header.Get("Content-Type") != "application/json" || !strings.Contains(a.body, `"kind":"unknown_path"`) {
+		t.Errorf("the API: %s %s", a.Status, a.body)
+	}
+	if a := r.do("", "GET", "/no", "", "Accept", "text/html"); a.StatusCode != http.StatusUnauthorized || strings.Contains(a.body, "</") {
+		t.Errorf("without a login: %s %s", a.Status, a.body)
+	}
+}
+
+// TestConfigsPage compares both configurations, the stored one first.
+func TestConfigsPage(t *testing.T) {
+	r := newRig(t, twoHosts)
+	r.post("/addUser", "name", "third", "password", guestHash, "access", "readonly")
+	for _, user := range []string{"boss", "guest"} {
+		body := r.do(user, "GET", "/configs", "").body
+		stored, running := strings.Index(body, ">Stored<"), strings.Index(body, ">Running</th>")
+		if stored < 0 || running < stored || strings.Contains(body, "$1$") || !strings.Contains(body, `addUser third *** readonly`) || !strings.Contains(body, `class="only-running"`) {
+			t.Errorf("%s sees:\n%s", user, body)
+		}
+	}
+}
+
 // TestDownHostHasItsReason reads the raw formats of a host that is down.
 func TestDownHostHasItsReason(t *testing.T) {
 	r := newRig(t, strings.Replace(twoHosts, `<group name="spare">`, `<group name="spare"><check type="tcp" interval="10ms" fall="1"/>`, 1))

@@ -397,7 +397,7 @@ func (v *View) lastChange() string {
 		if e.From != "" {
 			by += " from " + e.From
 		}
-		return fmt.Sprintf("At %s, %s ran: %s", clock(e.Time, v.At), clip(by, 80), clip(e.What, 300))
+		return fmt.Sprintf("%s, %s ran: %s", ago(e.Time, v.At), clip(by, 80), clip(e.What, 300))
 	}
 	return "Restores the configuration as it was before the last change."
 }

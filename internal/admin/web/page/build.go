@@ -66,7 +66,7 @@ func (v *View) problem(p *status.Problem) Problem {
 		if p.Why {
 			text += ": " + clip(cmp.Or(h.Reason, "unknown reason"), 200)
 			if !h.Since.IsZero() {
-				text += ", since " + clock(h.Since, v.At)
+				text += ", for " + since(h.Since, v.At)
 			}
 		}
 		one.Details = append(one.Details, text)

@@ -25,6 +25,7 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"html/template"
 	"io"
@@ -118,6 +119,11 @@ func (p *Pages) missing(w io.Writer, v *View, err error) error {
 	return err
 }
 
+// Missing writes the page of a path that there is not.
+func (p *Pages) Missing(w io.Writer, v *View, path string) error {
+	return p.write(w, v, "missing", 0, "", "There is nothing at "+short(path)+".")
+}
+
 // Configs writes the page that compares the running configuration with the
 // stored one.
 func (p *Pages) Configs(w io.Writer, v *View, c Configs) error {
@@ -131,16 +137,18 @@ func (p *Pages) Events(w io.Writer, v *View) error {
 	return p.write(w, v, "events", v.Refresh, "", list)
 }
 
-// Sessions writes the page of open sessions; more tells that there are others.
-func (p *Pages) Sessions(w io.Writer, v *View, list []Session, more bool) error {
-	return p.write(w, v, "sessions", v.Refresh, "", struct {
-		List []Session
-		More bool
-	}{list, more})
+// Sessions writes the page of open sessions.
+func (p *Pages) Sessions(w io.Writer, v *View, list SessionList) error {
+	return p.write(w, v, "sessions", v.Refresh, "", list)
+}
+
+// Clients writes the page of clients.
+func (p *Pages) Clients(w io.Writer, v *View, list []admin.ClientInfo) error {
+	return p.write(w, v, "clients", v.Refresh, "", list)
 }
 
 func (p *Pages) write(w io.Writer, v *View, kind string, refresh time.Duration, to string, data any) error {
-	pg := page{View: v, Kind: kind, Data: data, Title: v.title(kind), Root: "./"}
+	pg := page{View: v, Kind: kind, Data: data, Title: v.title(kind), Root: cmp.Or(v.Root, "./")}
 	pg.Icon = map[Level]string{Warning: "warning.svg", Critical: "critical.svg"}[v.Overall]
 	if pg.Icon == "" {
 		pg.Icon = "fine.svg"
@@ -149,7 +157,7 @@ func (p *Pages) write(w io.Writer, v *View, kind string, refresh time.Duration, 
 		pg.Refresh = strconv.Itoa(int(math.Ceil(refresh.Seconds()))) + to
 	}
 	for _, n := range []struct{ address, text, kind string }{
-		{"", "Running", "running"}, {"sessions", "Sessions", "sessions"}, {"events", "Events", "events"}, {"configs", "Configs", "configs"},
+		{"", "Running", "running"}, {"sessions", "Sessions", "sessions"}, {"clients", "Clients", "clients"}, {"events", "Events", "events"}, {"configs", "Configs", "configs"},
 	} {
 		pg.Nav = append(pg.Nav, navigation{pg.Root + n.address, n.text, n.kind == kind})
 	}
@@ -218,16 +226,11 @@ func (p *Pages) functions() template.FuncMap {
 		"millis":  func(d time.Duration) string { return took(milliseconds(d)) },
 		"since":   since,
 		"span":    span,
-		"ago": func(at, now time.Time) string {
-			if s := since(at, now); s != "now" {
-				return s + " ago"
-			}
-			return "now"
-		},
-		"clock":  clock,
-		"short":  short,
-		"clip":   clip,
-		"plural": plural,
+		"ago":     ago,
+		"clock":   clock,
+		"short":   short,
+		"clip":    clip,
+		"plural":  plural,
 		"dash": func(s string) string {
 			if s == "" {
 				return "–"

@@ -409,7 +409,7 @@ func TestQuestions(t *testing.T) {
 	}
 	follow(b.String())
 	b.Reset()
-	if err := p.Sessions(&b, NewView(source(d)), []Session{{ID: 7}}, false); err != nil {
+	if err := p.Sessions(&b, NewView(source(d)), SessionList{List: []Session{{ID: 7}}}); err != nil {
 		t.Fatal(err)
 	}
 	follow(b.String())
@@ -655,8 +655,10 @@ func TestEveryTextIsEscaped(t *testing.T) {
 		},
 		"events": func(b *bytes.Buffer, v *View) error { return p.Events(b, v) },
 		"sessions": func(b *bytes.Buffer, v *View) error {
-			return p.Sessions(b, v, []Session{{Service: evil, Group: evil, Host: evil, Client: evil}}, true)
+			return p.Sessions(b, v, SessionList{List: []Session{{Service: evil, Group: evil, Host: evil, Client: evil}}, Filter: evil, Sort: evil})
 		},
+		"clients": func(b *bytes.Buffer, v *View) error { return p.Clients(b, v, []admin.ClientInfo{{Client: evil}}) },
+		"missing": func(b *bytes.Buffer, v *View) error { return p.Missing(b, v, "/"+evil) },
 	}
 	for name, write := range pages {
 		for _, part := range []bool{false, true} {

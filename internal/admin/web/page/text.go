@@ -1,6 +1,8 @@
 package page
 
 import (
+	"fmt"
+	"html/template"
 	"math"
 	"strconv"
 	"time"
@@ -73,14 +75,24 @@ func since(at, now time.Time) string {
 	return span(max(0, now.Sub(at)))
 }
 
-// clock writes a time of day, with the date if that is not today.
-func clock(t, now time.Time) string {
-	t = t.Local()
-	y, m, d := t.Date()
-	if ny, nm, nd := now.Local().Date(); y == ny && m == nm && d == nd {
-		return t.Format("15:04:05")
+// ago is since as people say it.
+func ago(at, now time.Time) string {
+	if s := since(at, now); s != "now" {
+		return s + " ago"
 	}
-	return t.Format("2 Jan 15:04:05")
+	return "now"
+}
+
+// clock writes a time of day in UTC, with the date if that is not today. The page's
+// script writes it in the time zone of the browser, as the head of the page says.
+func clock(t, now time.Time) template.HTML {
+	t = t.UTC()
+	layout := "2 Jan 15:04:05"
+	y, m, d := t.Date()
+	if ny, nm, nd := now.UTC().Date(); y == ny && m == nm && d == nd {
+		layout = "15:04:05"
+	}
+	return template.HTML(fmt.Sprintf(`<time datetime="%s" data-clock="%d">%s</time>`, t.Format(time.RFC3339), t.UnixMilli(), t.Format(layout)))
 }
 
 // took writes milliseconds, "" for nil.

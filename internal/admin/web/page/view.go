@@ -21,6 +21,7 @@ type Source struct {
 	Events  []Event  // the oldest first
 	Query   Query    // which hosts to show, from the address of the page
 	Message *Message // the answer to a verb, or nil
+	Root    string   // the folder of the pages, seen from this one; "": "./"
 	Part    bool     // write only the changing part, for a page that is loaded (header HX-Request: true)
 
 	Verbs []admin.Verb // that can be executed; nil: all of the table

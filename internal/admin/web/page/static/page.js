@@ -36,6 +36,20 @@ const shown = {
 }
 const text = (el, s) => { if (el && el.textContent !== s) el.textContent = s }
 
+// ---- times of day: in the zone of the browser, which the head of the page names ----
+
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone
+const day = at => at.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })
+function clocks(at) {
+  text($('#zone'), zone)
+  const today = day(new Date())
+  for (const el of $$('time[data-clock]', at)) {
+    const when = new Date(+el.dataset.clock)
+    text(el, (day(when) === today ? '' : day(when) + ' ') + time(when, true))
+    el.title = when.toString()
+  }
+}
+
 // ---- what is folded stays folded ----
 
 const kept = {
@@ -291,6 +305,7 @@ async function get(address, target, style) {
       if (held) focus(held)
     } else {
       htmx.swap('#' + target, html, { swapStyle: style, swapDelay: 0, settleDelay: 0 })
+      clocks(document)
     }
     return true
   } catch (e) {
@@ -324,7 +339,7 @@ function refresh() {
   if (!target) return
   if (under.has(target)) { again = true; return }
   lastFetch = Date.now()
-  get(target === 'live' ? wanted || live().dataset.address : location.pathname, target)
+  get(target === 'live' ? wanted || live().dataset.address : location.pathname + location.search, target)
 }
 
 // What a form has posted is answered with a message. A refusal is shown where
@@ -386,6 +401,7 @@ function place(html) {
     if (old) old.replaceWith(part)
     for (const form of $$('form[hx-post]', part)) htmx.process(form)
   }
+  clocks(document)
 }
 
 // taken looks after a part that has just come.
@@ -552,7 +568,7 @@ function arrived(f) {
   // Whatever was missed, be it events or a refresh that failed, is seen by this.
   const at = live() || $('#plain[data-revision]')
   if (at && (restarted || at.dataset.revision !== f.revision)) soon()
-  if ($('#plain[data-again=sessions]') && !dialog.open && Date.now() - lastFetch > 2500) soon()
+  if ($('#plain[data-again=sessions], #plain[data-again=clients]') && !dialog.open && Date.now() - lastFetch > 2500) soon()
   feed(f)
   draw()
 }
@@ -574,6 +590,7 @@ document.addEventListener('visibilitychange', () => {
 
 root.classList.add('js')
 for (const m of $$('.message')) closable(m)
+clocks(document)
 kept.apply(document)
 if (live()) watch(live())
 chartsIn(document)
