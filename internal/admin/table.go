@@ -200,7 +200,10 @@ func Verbs() []Verb {
 			offer(Offer{Label: "Add user", Note: "Lost when txlb stops, unless saved."}),
 		edits("setUser", "change password or access of a user; page, SSH and ctl ask for the password if nothing else is to be set", setUser,
 			existingUser(), hash(), access()).
-			offer(Offer{Label: "Change user", Note: "Lost when txlb stops, unless saved."}),
+			offer(Offer{
+				Label: "Change user", Note: "Lost when txlb stops, unless saved.",
+				When: func(s *Scene) bool { return len(s.State.Config.Admin.Users) > 0 },
+			}),
 		destructive(edits("delUser", "delete a user", delUser, existingUser())).
 			offer(Offer{
 				Label: "Delete user", Note: "It loses access.",

@@ -32,7 +32,7 @@ func TestPasswordsOfForms(t *testing.T) {
 		}
 	}
 	page := r.get("/manage")
-	for _, want := range []string{`<input type="password" name="password" autocomplete="new-password" required>`, `action="/setUser"`, `<option value="" selected>as it is</option>`} {
+	for _, want := range []string{`<input type="password" name="password" autocomplete="new-password" required>`, `action="setUser"`, `<option value="" selected>as it is</option>`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %s", want)
 		}
