@@ -109,7 +109,7 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	source := &status.Source{
 		Director: dir, Engine: eng, Version: version, Started: time.Now(),
 		SessionsLimit: opt.MaxSessions, FDLimit: limits.files, Draining: func() bool { return ctx.Err() != nil }, Off: front.Off,
-		Logs: book.stats, Guard: guard.New(guard.Options{Files: limits.files, Log: log}),
+		Logs: book.stats, Guard: guard.New(guard.Options{Files: limits.files, Log: logs.Strangers(log)}),
 	}
 	text := metrics.NewText(source.Read, source.Guard.Gate())
 	defer sample(source)()
