@@ -38,14 +38,14 @@ func (k *checker) listeners(c *Config) {
 	if c.Admin.Metrics != "" {
 		add("<metrics>", c.Admin.Metrics, c.Admin.MetricsPos.Line)
 	}
-	// What is off takes no port, and the ancestors' files say much there.
+	// What is off takes no port; files of earlier versions often have it.
 	if a := c.Admin.Web; a != nil && a.Enable {
 		add("<web>", a.Listen, a.Pos.Line)
 	}
 	if a := c.Admin.SSH; a != nil && a.Enable {
 		add("<ssh>", a.Listen, a.Pos.Line)
 	}
-	// The ancestors' <control> may be relative; where that is, nobody knows yet.
+	// txLoadBalancer's <control> may be relative; to which folder is not known yet.
 	if s := c.Admin.Socket; s != nil && checkSocketPath(s.Path) == nil {
 		add("<socket path>", "unix:"+s.Path, s.Pos.Line)
 	}

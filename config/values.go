@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// parseBool reads a boolean in any of the ancestors' spellings and any case.
+// parseBool reads a boolean in any spelling of earlier versions and any case.
 func parseBool(s string) (bool, error) {
 	switch strings.ToLower(s) {
 	case "yes", "1", "on", "enable", "true":
@@ -28,7 +28,7 @@ const (
 	longest  = 10 * 365 * 24 * time.Hour
 )
 
-// parseSeconds reads one of the ancestors' durations: bare seconds.
+// parseSeconds reads a duration of earlier versions: bare seconds.
 func parseSeconds(s string) (time.Duration, error) {
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(f >= shortest.Seconds() && f <= longest.Seconds()) {
@@ -228,7 +228,7 @@ func isDES(hash string) bool {
 		strings.Trim(hash, "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") == ""
 }
 
-// wellKnown are the password hashes that the ancestors' samples published.
+// wellKnown are the password hashes in the samples of earlier versions.
 var wellKnown = [...]string{"..xpoEyRReGzk", "iy9l0V1MkG1DE"}
 
 // duration is the inverse of parseDuration, without the zeros that a Duration

@@ -14,7 +14,7 @@ import (
 // ParseDuration reads a duration with a unit; 0 needs none.
 func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }
 
-// ParseBool reads a boolean in any of the ancestors' spellings.
+// ParseBool reads a boolean in any spelling of txLoadBalancer and PythonDirector.
 func ParseBool(s string) (bool, error) { return parseBool(s) }
 
 // ParseScheduler returns the canonical name of a scheduler or alias.
@@ -49,7 +49,7 @@ func IsHash(s string) bool {
 	return ok && kind != "" && rest != "" && strings.Trim(kind, "0123456789abcdefghijklmnopqrstuvwxyz-") == ""
 }
 
-// IsPublished tells whether a hash is one that the ancestors' samples published:
+// IsPublished tells whether a hash is one of the samples of earlier versions:
 // everybody knows the password.
 func IsPublished(hash string) bool { return slices.Contains(wellKnown[:], hash) }
 

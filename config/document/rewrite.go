@@ -75,7 +75,7 @@ func (w *rewriter) root(p *part, a, b *tree.Node) {
 	w.kids(p, a, b, "")
 }
 
-// oldForms replaces what the ancestors wrote where it stands in the way of a
+// oldForms replaces what earlier versions wrote where it stands in the way of a
 // change, by what says the same.
 func (w *rewriter) oldForms(root *part, a, b *tree.Node) {
 	web := []tree.Step{{Tag: "admin"}, {Tag: "web"}}

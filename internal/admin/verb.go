@@ -16,7 +16,7 @@ import (
 // Verb is what can be told to a running txlb.
 type Verb struct {
 	Name        string   // one word, or two for show
-	Aliases     []string // the ancestors' names
+	Aliases     []string // the names in earlier versions
 	Params      []Param
 	Role        users.Role
 	Help        string // one line
@@ -63,7 +63,7 @@ const (
 // options only so.
 type Param struct {
 	Name      string
-	Aliases   []string // as the ancestors' pages named it
+	Aliases   []string // the names on pages of earlier versions
 	Kind      Kind
 	Required  bool
 	Option    bool

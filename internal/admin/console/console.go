@@ -1,18 +1,17 @@
 // Package console shows the runtime verbs at a terminal: a prompt
 // ([Terminal.Shell]), a live view ([Terminal.Top]) and the form of results
-// ([Render], [Run], [Script]). It carries bytes of a terminal in and out and knows
-// nothing of how they travel; commands go to an [Executor].
+// ([Render], [Run], [Script]). It reads and writes the bytes of a terminal, whatever
+// carries them; commands go to an [Executor].
 //
-// Beside the verbs it has a few words of its own: top, quit and exit. The flag
-// --json may stand in any command: its answer is then one JSON object on one
-// line, {"text", "data", "generation"}, or {"error"}. An error is one line.
+// It has a few commands of its own: top, quit and exit. With the flag --json, the
+// answer of a command is one JSON object on one line: {"text", "data",
+// "generation"} or {"error"}. An error is one line.
 //
-// What comes from elsewhere is shown without its control characters, so that no
-// name or log line can steer a terminal. Colour is for terminals whose user has
-// not set NO_COLOR.
+// Names and log lines are shown without control characters, so that they cannot
+// control the terminal. Colours are off if the user has set NO_COLOR.
 //
-// Limits: a line at the prompt has at most 4095 letters. Letters are taken to be
-// one column wide. A table that is wider than the terminal is wrapped by it.
+// Limits: a line at the prompt has at most 4095 letters. Every letter counts as one
+// column. The terminal wraps tables that are wider.
 package console
 
 import (
@@ -39,7 +38,7 @@ type Executor interface {
 	Complete(line string) []string
 }
 
-// ErrEnd is an Executor's word that no further command will be served.
+// ErrEnd is the error of an Executor that serves no further command.
 var ErrEnd = errors.New("the session ends")
 
 // Exit statuses of a command line.
@@ -54,7 +53,7 @@ type Style struct {
 	Color bool
 }
 
-// Words that this package itself understands.
+// Commands of this package itself.
 const (
 	wordTop  = "top"
 	wordQuit = "quit"
@@ -76,7 +75,7 @@ type command struct {
 	json bool
 }
 
-// is tells whether the command is one word of the console's own.
+// is tells whether the command is one of the console's own.
 func (c command) is(words ...string) bool {
 	for _, w := range words {
 		if strings.EqualFold(c.Verb, w) && len(c.Words) == 0 {
@@ -86,7 +85,7 @@ func (c command) is(words ...string) bool {
 	return false
 }
 
-// parse reads a line and takes out the flag --json.
+// parse reads a line and removes the flag --json.
 func parse(line string) ([]command, error) {
 	parsed, err := words.Parse(line)
 	if err != nil {
@@ -107,10 +106,10 @@ func parse(line string) ([]command, error) {
 	return commands, nil
 }
 
-// errQuit is the end that somebody asked for.
+// errQuit ends a session after quit.
 var errQuit = errors.New("quit")
 
-// runner does the commands of lines.
+// runner executes the commands of lines.
 type runner struct {
 	x         Executor
 	out, errs io.Writer
@@ -118,15 +117,15 @@ type runner struct {
 	top       func(context.Context) error // nil without a terminal
 }
 
-// Run does the commands of one line in turn, up to the first that fails, and
-// returns the exit status; quit ends it well. Answers go to out, errors to errs.
+// Run executes the commands of one line up to the first that fails, and returns the
+// exit status. Answers go to out, errors to errs.
 func Run(ctx context.Context, x Executor, line string, out, errs io.Writer, style Style) int {
 	r := runner{x: x, out: out, errs: errs, style: style}
 	return max(statusOf(r.line(ctx, line)), StatusOK)
 }
 
-// Script does what Run does for each line of in, up to the first that fails,
-// whose number the error tells. Empty lines and comments are skipped.
+// Script is Run for each line of in, up to the first that fails; the error has its
+// line number. Empty lines and comments are skipped.
 func Script(ctx context.Context, x Executor, in io.Reader, out, errs io.Writer, style Style) int {
 	lines := newLines(in)
 	for n := 1; ; n++ {
@@ -149,7 +148,7 @@ func Script(ctx context.Context, x Executor, in io.Reader, out, errs io.Writer, 
 	}
 }
 
-// statusOf turns the end of a line into an exit status, -1 for quit.
+// statusOf returns the exit status of a line, -1 for quit.
 func statusOf(err error) int {
 	switch {
 	case err == nil:
@@ -165,7 +164,7 @@ func statusOf(err error) int {
 // errParse is a line that cannot be read.
 var errParse = errors.New("no command")
 
-// line does the commands of a line. Every error is shown before it is returned.
+// line executes a line. Every error is shown before it is returned.
 func (r *runner) line(ctx context.Context, line string) error {
 	commands, err := parse(line)
 	if err != nil {
@@ -184,7 +183,7 @@ func (r *runner) commands(ctx context.Context, commands []command) error {
 	return nil
 }
 
-// one does one command.
+// one executes one command.
 func (r *runner) one(ctx context.Context, c command) error {
 	switch {
 	case c.is(wordQuit, wordExit):
@@ -216,7 +215,7 @@ func (r *runner) one(ctx context.Context, c command) error {
 	return Render(r.out, result, r.style)
 }
 
-// errStopped is what a command says that Ctrl-C has ended.
+// errStopped is the error of a command that Ctrl-C has stopped.
 var errStopped = errors.New("stopped")
 
 func (r *runner) fail(c command, err error) {
@@ -245,7 +244,7 @@ func writeError(w io.Writer, err error, s Style) {
 	_, _ = io.WriteString(w, s.paint(red, "error: "+text)+"\n")
 }
 
-// Render writes a result for people, with an end of line behind the last line.
+// Render writes a result as text that ends with a newline.
 func Render(w io.Writer, r admin.Result, s Style) error {
 	text := strings.TrimRight(clean(r.Text), "\n")
 	if text == "" {
@@ -258,7 +257,7 @@ func Render(w io.Writer, r admin.Result, s Style) error {
 	return err
 }
 
-// clean takes out control characters other than ends of lines and tabs.
+// clean removes control characters except newlines and tabs.
 func clean(s string) string {
 	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
 		return s
@@ -278,7 +277,7 @@ func unprintable(c rune) bool {
 	return unicode.IsControl(c) && c != '\n' && c != '\t' || c == utf8.RuneError || unicode.Is(unicode.Bidi_Control, c)
 }
 
-// prefixed puts a word before what is written at once.
+// prefixed writes a word before each write.
 type prefixed struct {
 	w      io.Writer
 	prefix string

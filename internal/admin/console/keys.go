@@ -39,9 +39,9 @@ const (
 // longestSequence is how much of an escape sequence is remembered, in bytes.
 const longestSequence = 16
 
-// decoder makes keys of the bytes that a terminal sends. Any bytes may be fed:
-// what is no key is dropped, and a sequence never lasts longer than its last
-// byte or the next control character.
+// decoder turns the bytes of a terminal into keys. Any bytes may be fed: what is not
+// a key is dropped. A sequence ends with its last byte or the next control
+// character.
 //
 // Pasted text (between ESC [ 200 ~ and ESC [ 201 ~) holds only letters and ends
 // of lines. Ctrl-C ends a paste that has no end.
@@ -120,8 +120,8 @@ func (d *decoder) feed(b byte) (k key, ok bool) {
 	return key(b), true
 }
 
-// rest is called when nothing more is there for now: an ESC that stands at the
-// end is the key.
+// rest is called when no more bytes are there for now: a trailing ESC is then the
+// key Escape.
 func (d *decoder) rest() (k key, ok bool) {
 	if d.state == escape && !d.paste {
 		d.state = escaped
@@ -209,8 +209,8 @@ func (d *decoder) sequence(last byte) (key, bool) {
 	return 0, false
 }
 
-// appendKey appends what the line editor reads for a key: nothing for one that
-// it has no use for.
+// appendKey appends the bytes of a key for the line editor; none for keys that it
+// does not know.
 func appendKey(b []byte, k key) []byte {
 	switch k {
 	case keyCtrlC:

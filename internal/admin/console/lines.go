@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// longestLine bounds a line of a script, in bytes. It is more than what a
-// command may have, so that the command's own error tells of long ones.
+// longestLine is the longest line of a script in bytes. It is more than a command may
+// have, so that long ones get the command's own error.
 const longestLine = 128 << 10
 
 // lines reads a script.

@@ -35,14 +35,14 @@ func OpenLocal(in, out *os.File, color bool) (*Local, error) {
 	return l, nil
 }
 
-// Measure looks how large the terminal is now.
+// Measure reads the current size of the terminal.
 func (l *Local) Measure() {
 	if width, height, err := term.GetSize(int(l.out.Fd())); err == nil {
 		l.Resize(width, height)
 	}
 }
 
-// Close gives the terminal back as it was.
+// Close restores the terminal.
 func (l *Local) Close() error {
 	l.input.abandon()
 	if err := term.Restore(int(l.in.Fd()), l.was); err != nil {

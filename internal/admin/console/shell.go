@@ -28,10 +28,10 @@ const (
 // errHangup is the end of a terminal whose other side has gone.
 var errHangup = errors.New("the terminal was closed")
 
-// Shell greets, and then reads lines and does their commands until quit,
-// Ctrl-D, the end of the terminal or of ctx, or an error that is [ErrEnd]. It
-// asks before what cannot be taken back. It returns nil if the user has left,
-// else why it ends: [ErrEnd], the cause of ctx, or that the terminal was closed.
+// Shell greets, then reads and executes lines until quit, Ctrl-D, the end of the
+// terminal or of ctx, or the error [ErrEnd]. It asks before destructive commands. It
+// returns nil if the user has left, otherwise why it ended: [ErrEnd], the cause of
+// ctx, or that the terminal was closed.
 func (t *Terminal) Shell(ctx context.Context, x Executor) error {
 	defer t.input.abandon()
 	e := newEditor(ctx, t, x)
@@ -75,8 +75,8 @@ func (in *input) alive() bool {
 	return !in.gone()
 }
 
-// Line does the commands of one line, which may be top, and returns the exit
-// status. It asks nothing.
+// Line executes one line, which may be top, and returns the exit status. It does not
+// ask.
 func (t *Terminal) Line(ctx context.Context, x Executor, line string) int {
 	defer t.input.abandon()
 	return max(statusOf(t.do(ctx, x, line, nil)), StatusOK)
@@ -85,8 +85,7 @@ func (t *Terminal) Line(ctx context.Context, x Executor, line string) int {
 // errGoneWriting is an error of writing to the terminal.
 var errGoneWriting = errors.New("cannot write to the terminal")
 
-// do does the commands of a line; with an editor it asks before what cannot be
-// taken back.
+// do executes a line. With an editor it asks before destructive commands.
 func (t *Terminal) do(ctx context.Context, x Executor, line string, e *editor) error {
 	out := newlines{t.rw}
 	commands, err := parse(line)
@@ -131,7 +130,7 @@ func (t *Terminal) do(ctx context.Context, x Executor, line string, e *editor) e
 	return r.commands(running, commands)
 }
 
-// greet tells what runs, in a line or two.
+// greet writes one or two lines about the running txlb.
 func (t *Terminal) greet(ctx context.Context, x Executor) error {
 	result, err := x.Execute(ctx, words.Command{Verb: "status"})
 	if err != nil {
@@ -217,8 +216,7 @@ func (e *editor) unseen(prompt string) (string, error) {
 	return line, err
 }
 
-// destructive returns those of the commands that are to be asked about, without
-// their options.
+// destructive returns the commands that need confirmation, without their options.
 func destructive(commands []command) []string {
 	verbs := admin.Verbs()
 	var list []string
@@ -232,12 +230,12 @@ func destructive(commands []command) []string {
 	return list
 }
 
-// asker is an Executor that knows what follows from a destructive command.
+// asker is an Executor that knows the consequences of destructive commands.
 type asker interface {
 	Question(words.Command) string
 }
 
-// questions are the lines that say what follows from commands.
+// questions are lines about the consequences of commands.
 func questions(x Executor, commands []command) (lines string) {
 	a, ok := x.(asker)
 	for _, c := range commands {
@@ -255,9 +253,8 @@ func dry(w words.Word) bool {
 	return strings.EqualFold(strings.ReplaceAll(w.Key, "-", ""), "dryrun") && !strings.EqualFold(w.Value, "no")
 }
 
-// editor is the line editor. It stands between the keys and x/term: it hands
-// over no more than one line, so that what follows it stays where Ctrl-C and
-// questions find it.
+// editor is the line editor, between the keys and x/term. It hands over one line at a
+// time, so that later keys stay where Ctrl-C and questions find them.
 type editor struct {
 	t       *Terminal
 	ctx     context.Context
@@ -298,8 +295,8 @@ func (e *editor) read(prompt string, asking bool) (string, error) {
 // Write is the editor's echo.
 func (e *editor) Write(p []byte) (int, error) { return e.t.rw.Write(p) }
 
-// Read gives the bytes of keys, up to the end of a line. New sizes are taken in
-// meanwhile: x/term holds no lock here.
+// Read returns the bytes of keys, up to the end of a line. It also handles new sizes:
+// x/term holds no lock here.
 func (e *editor) Read(p []byte) (int, error) {
 	for len(e.pending) == 0 {
 		for len(e.pending) < len(p) {
@@ -337,7 +334,7 @@ func (e *editor) resize() {
 	_ = e.term.SetSize(s.width, s.height) // an error of writing comes again with the next write
 }
 
-// onKey serves the keys that the line editor has no use for.
+// onKey handles keys that the line editor does not know.
 func (e *editor) onKey(line string, pos int, k rune) (string, int, bool) {
 	switch {
 	case key(k) == keyBell:
@@ -351,11 +348,11 @@ func (e *editor) onKey(line string, pos int, k rune) (string, int, bool) {
 	return "", 0, false
 }
 
-// mostCandidates is how many a Tab shows.
+// mostCandidates is how many candidates a Tab shows.
 const mostCandidates = 100
 
-// complete puts what is certain of the word under the cursor, and shows what it
-// may become if nothing is.
+// complete inserts what all candidates for the word at the cursor have in common. If
+// that is nothing, it shows them.
 func (e *editor) complete(line string, pos int) (string, int, bool) {
 	before, after := line[:pos], line[pos:]
 	typed, ok := words.Typed(before)
@@ -427,7 +424,8 @@ func commonPrefix(words []string) string {
 	return strings.ToValidUTF8(common, "")
 }
 
-// history remembers lines, but none that may have a secret, and no answers.
+// history remembers lines, except those that may have a secret, and answers to
+// questions.
 type history struct {
 	editor *editor
 	secret []string // names of the verbs that take one, in small letters
@@ -448,8 +446,8 @@ func secretWords() []string {
 	return names
 }
 
-// Add remembers a line. A line with a $ is left out whatever the verb is: it
-// may be misspelt, and hashes begin so.
+// Add remembers a line. It skips any line with a $, with which hashes begin: the verb
+// may be misspelt.
 func (h *history) Add(line string) {
 	small := strings.ToLower(line)
 	for _, name := range h.secret {
@@ -479,7 +477,7 @@ func (h *history) Len() int {
 // At returns a line, the newest at 0.
 func (h *history) At(i int) string { return h.lines[len(h.lines)-1-i] }
 
-// newlines writes to a terminal in raw mode, where an end of line needs a
+// newlines writes to a terminal in raw mode, where a newline needs a carriage
 // return.
 type newlines struct{ w io.Writer }
 

@@ -9,19 +9,18 @@ import (
 	"time"
 )
 
-// Options are what is known of a terminal.
+// Options describe a terminal.
 type Options struct {
 	Width, Height int  // in letters; 0: 80 and 24
 	Color         bool // it shows colours, and its user wants them
 }
 
-// Terminal is somebody's terminal in raw mode. One goroutine reads it for as
-// long as reading succeeds: whoever made the Terminal closes what it reads from,
-// and may then Wait. Its methods that talk to the user (Shell, Line, Top) may
+// Terminal is a terminal in raw mode. One goroutine reads it until reading fails: the
+// owner of the Terminal closes its input, and may then Wait. Shell, Line and Top may
 // only be called one after the other; Resize and Interrupt at any time.
 //
-// A command that writes waits for the terminal to take it. It is for the Writer
-// to say how long, by an error.
+// A command that writes waits for the terminal. A Writer with a time limit ends that
+// with an error.
 type Terminal struct {
 	rw    io.ReadWriter
 	style Style
@@ -39,7 +38,7 @@ func New(rw io.ReadWriter, opt Options) *Terminal {
 // Wait returns when the terminal is no longer read.
 func (t *Terminal) Wait() { <-t.input.ended }
 
-// Resize tells how large the terminal is now.
+// Resize sets the size of the terminal.
 func (t *Terminal) Resize(width, height int) {
 	if width <= 0 {
 		width = 80
@@ -55,15 +54,14 @@ func (t *Terminal) Resize(width, height int) {
 	in.resized.set()
 }
 
-// Interrupt does what Ctrl-C does: it stops the command that runs and forgets
-// what was typed ahead, or else drops the line that is being written.
+// Interrupt does what Ctrl-C does: it stops the running command and drops the keys
+// typed ahead; without a command, it drops the line being typed.
 func (t *Terminal) Interrupt() { t.input.interrupt() }
 
 // size is how large a terminal is, in letters.
 type size struct{ width, height int }
 
-// flag wakes one goroutine that waits for it. It may be set at any time, and
-// many times are once.
+// flag wakes one goroutine that waits for it. Setting it twice is the same as once.
 type flag chan struct{}
 
 func (f flag) set() {
@@ -79,7 +77,7 @@ type typed struct {
 	pasted bool
 }
 
-// typedAhead is how many keys wait to be taken. What comes then is not read.
+// typedAhead is how many keys are buffered. Then reading pauses.
 const typedAhead = 32 << 10
 
 // input is what was typed and not yet taken.
@@ -131,8 +129,7 @@ func (in *input) read(from io.Reader) {
 	}
 }
 
-// put adds a key. It waits while there are too many that nobody takes, but
-// Ctrl-C is always served.
+// put adds a key. It waits while the buffer is full, except for Ctrl-C.
 func (in *input) put(t typed) {
 	if t.key == keyCtrlC {
 		in.interrupt()
@@ -164,11 +161,10 @@ func (in *input) interrupt() {
 	in.ready.set()
 }
 
-// gone tells whether the terminal can no longer be read, which is more than
-// that nothing more will be typed. Whoever calls it holds mu.
+// gone tells whether reading the terminal has failed. The caller holds mu.
 func (in *input) gone() bool { return in.err != nil && !errors.Is(in.err, io.EOF) }
 
-// abandon drops what comes from now on, and lets a reader go that waits for room.
+// abandon drops all further keys, and wakes a reader that waits for room.
 func (in *input) abandon() {
 	in.mu.Lock()
 	in.queue, in.left = nil, true
@@ -176,8 +172,7 @@ func (in *input) abandon() {
 	in.room.set()
 }
 
-// during returns the context of a command that Ctrl-C stops, and the end of
-// that.
+// during returns a context that Ctrl-C ends, and a function that ends its use.
 func (in *input) during(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := context.WithCancelCause(ctx)
 	in.mu.Lock()
@@ -194,8 +189,7 @@ func (in *input) during(ctx context.Context) (context.Context, context.CancelFun
 	}
 }
 
-// take removes the next key: of those that were typed, if typedOnly, else of
-// all. Pasted keys that are passed over stay.
+// take removes the next key. With typedOnly it skips pasted keys, which stay.
 func (in *input) take(typedOnly bool) (k key, ok bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/txlb/txlb/internal/words"
 )
 
-// Snapshot is what a live view shows of one moment.
+// Snapshot is what a live view shows.
 type Snapshot struct {
 	At         time.Time
 	Generation uint64
@@ -22,10 +22,10 @@ type Snapshot struct {
 	Hosts      []admin.HostInfo
 }
 
-// Source is where a live view looks.
+// Source is where a live view gets its snapshots.
 type Source interface {
-	// Snapshot tells how things stand. An error is shown, and the view asks
-	// again a second later, unless the error is ErrEnd.
+	// Snapshot returns the current state. An error is shown and the view tries again
+	// a second later, unless the error is ErrEnd.
 	Snapshot(ctx context.Context) (Snapshot, error)
 }
 
@@ -55,8 +55,8 @@ func (l live) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	return s, nil
 }
 
-// Remote returns the Source that asks another process: ask gives it a command
-// and returns the data of the answer, in JSON, and the generation.
+// Remote returns the Source that asks another process: ask sends it a command and
+// returns the data of the answer in JSON, and the generation.
 func Remote(ask func(ctx context.Context, line string) (data []byte, generation uint64, err error)) Source {
 	return remote{ask}
 }
@@ -90,11 +90,11 @@ func (r remote) read(ctx context.Context, line string, to any, generation *uint6
 	return nil
 }
 
-// pace is how often a live view looks.
+// pace is the time between two snapshots.
 const pace = time.Second
 
-// Escape sequences. Synchronised writes (?2026) make a terminal that knows them
-// show a picture only when it is whole; the others pass them over.
+// Escape sequences. With synchronised writes (?2026), a terminal shows a picture only
+// when it is complete; terminals that do not know them ignore them.
 const (
 	enterView = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 	leaveView = "\x1b[?7h\x1b[?25h\x1b[?1049l"
@@ -102,8 +102,8 @@ const (
 	endSync   = "\x1b[?2026l"
 )
 
-// Top shows a live view until q, Ctrl-C, or the end of ctx or of the terminal,
-// and gives the terminal back as it was. It returns nil if the user has left.
+// Top shows a live view until q, Ctrl-C, or the end of ctx or of the terminal, and
+// restores the terminal. It returns nil if the user has left.
 func (t *Terminal) Top(ctx context.Context, source Source) (err error) {
 	ctx, done := t.input.during(ctx)
 	defer done()
@@ -167,9 +167,8 @@ func (t *Terminal) Top(ctx context.Context, source Source) (err error) {
 // screen is what a terminal shows.
 type screen struct{ lines []string }
 
-// update brings new lines to the terminal, all in one write, and only those
-// that are not there yet: so nothing flickers, and a slow line has little to
-// carry.
+// update writes the lines that have changed, in one write. So nothing flickers, and
+// slow connections carry little.
 func (s *screen) update(w io.Writer, lines []string, to size) error {
 	lines = lines[:min(len(lines), to.height)]
 	var b strings.Builder
@@ -185,8 +184,8 @@ func (s *screen) update(w io.Writer, lines []string, to size) error {
 			continue
 		}
 		fmt.Fprintf(&b, "\x1b[%d;1H%s", i+1, line)
-		// Behind a line that fills the width the cursor is still on its last
-		// letter, which this would take away.
+		// After a line of full width the cursor is still on its last letter, which
+		// this would erase.
 		if visible(line) < to.width {
 			b.WriteString("\x1b[K")
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// view is a live view without its terminal: snapshots and keys go in, lines come
-// out.
+// view is a live view without a terminal: it takes snapshots and keys, and returns
+// lines.
 type view struct {
 	style Style
 	size  size
@@ -84,7 +84,7 @@ func (r *row) more(other *row, key string) int {
 
 func (r *row) bytes() uint64 { return r.counters["bytes_in"] + r.counters["bytes_out"] }
 
-// take brings in a new snapshot. While paused, it is dropped.
+// take takes a new snapshot. While paused, it drops it.
 func (v *view) take(s Snapshot, err error) {
 	v.err = err
 	if err != nil || v.paused {
@@ -102,7 +102,7 @@ func (v *view) rows() []*row {
 	for _, s := range v.now.Services {
 		r := &row{
 			key: s.Name, name: serviceName(s), match: s.Name, rate: rate{s.Rate, s.InRate, s.OutRate}, weight: -1,
-			// What fails of a service are its clients.
+			// The failures of a service are its rejected clients.
 			counters: admin.Counters{
 				"sessions": uint64(s.Sessions), "sessions_total": s.SessionsTotal, "connect_failures": s.Refused, "bytes_in": s.In, "bytes_out": s.Out,
 			},
@@ -186,7 +186,7 @@ func (v *view) arrange(rows []*row) {
 	}
 }
 
-// press does what a key asks for, and tells whether that is to leave.
+// press handles a key, and tells whether the user leaves.
 func (v *view) press(k key) (leave bool) {
 	if v.typing {
 		v.write(k)
@@ -249,8 +249,7 @@ func (v *view) write(k key) {
 	v.scroll = 0
 }
 
-// room is how many rows of the table fit: a head of two lines and one of keys
-// go off.
+// room is how many rows of the table fit: three lines are for title, heads and keys.
 func (v *view) room() int { return max(0, v.size.height-3) }
 
 // draw makes the lines of the screen.
@@ -360,8 +359,7 @@ func serviceName(s admin.ServiceInfo) string {
 	return s.Name + " > " + s.Group
 }
 
-// columns returns those that fit, in their order. What matters most is taken
-// first.
+// columns returns the columns that fit, in order of importance.
 func (v *view) columns(rows []*row) []column {
 	all := []column{
 		{name: "name", order: 'n', left: true, cell: func(r *row) string {
@@ -418,7 +416,7 @@ func (v *view) columns(rows []*row) []column {
 	if len(fit) == 0 {
 		return fit
 	}
-	// What is left goes to the name first, and then to the last column.
+	// The remaining width goes to the name first, then to the last column.
 	name := &fit[0]
 	reserved := min(name.width, max(narrowName, v.size.width/4))
 	more := min(name.width-reserved, left)
@@ -474,7 +472,7 @@ func (v *view) line(columns []column, r *row) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// pad makes a text exactly so wide.
+// pad makes a text exactly width letters wide.
 func pad(s string, width int, left bool) string {
 	s = cut(s, width)
 	blank := strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s)))
@@ -484,7 +482,7 @@ func pad(s string, width int, left bool) string {
 	return blank + s
 }
 
-// cut makes a text at most so wide, and shows that it was cut.
+// cut makes a text at most width letters wide; … shows that it was cut.
 func cut(s string, width int) string {
 	if width <= 0 {
 		return ""

@@ -76,7 +76,7 @@ func (s *server) amp(asked box) []byte {
 	i, err := s.ask(asked["host"], asked["port"], asked["backend"])
 	if err != nil {
 		// The command has one error; everything else would end the connection of
-		// a client that knows the ancestor's.
+		// a client of txLoadBalancer.
 		return fail(unknown, err.(refused).text)
 	}
 	return appendBox(nil, "_answer", tag, "host", i.Client.Addr().String(), "port", strconv.Itoa(int(i.Client.Port())))

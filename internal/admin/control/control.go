@@ -20,7 +20,7 @@
 //
 // A box of AMP, Twisted's Asynchronous Messaging Protocol: the command
 // GetClientAddress with the arguments host and port, the same two in the
-// answer, and the error UNKNOWN_PORT. This is what the ancestor's control
+// answer, and the error UNKNOWN_PORT. This is what txLoadBalancer's control
 // socket spoke.
 //
 // The kernel uses one local port for connections to several backends at once.

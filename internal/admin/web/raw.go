@@ -119,7 +119,7 @@ func hostAsNow(h *director.Host) hostNow {
 }
 
 // serveRunningText writes a line for each service, group and host, in the format of
-// PythonDirector. Words with blanks are quoted as in commands.
+// txLoadBalancer. Words with blanks are quoted as in commands.
 func (s *server) serveRunningText(*request) (answer, error) {
 	bound := s.bound()
 	var b bytes.Buffer

@@ -323,7 +323,7 @@ func (s *server) noLogin(text string) error {
 
 // backTo returns the page that a form was on, or the running page if it is not one
 // of ours: the last part of the path and the query of Referer, without the message
-// that PythonDirector put into it. It is relative to the path of the verb, as all
+// that txLoadBalancer put into it. It is relative to the path of the verb, as all
 // pages are in one folder.
 func (s *server) backTo(q *request) string {
 	u, err := url.Parse(q.Referer())
