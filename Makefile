@@ -46,7 +46,7 @@ lint: ## gofmt, go vet, staticcheck, and that every system and processor builds
 SYSTEMS = linux/arm64 linux/riscv64 linux/ppc64le linux/s390x linux/arm darwin/arm64 freebsd/amd64 windows/amd64
 
 .PHONY: vuln
-vuln: ## known vulnerabilities of the libraries, as far as txlb calls them; asks vuln.go.dev
+vuln: ## known vulnerabilities of the libraries, as far as txlb calls them; needs the network
 	$(GO) run $(GOVULNCHECK) ./...
 
 .PHONY: test-arm64
