@@ -19,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/txlb/txlb/config"
+	view "github.com/txlb/txlb/internal/admin/console"
 )
 
 // version is set by the linker (make build).
@@ -44,6 +45,24 @@ type answers struct {
 	err error // of the first write that failed
 }
 
+// legible is a terminal as a writer of text. It shows no control characters, those
+// of bidirectional text included: names, logs and answers of strangers could steer
+// the terminal with them, or show what is not there.
+type legible struct{ io.Writer }
+
+func (l legible) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(l.Writer, view.Clean(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// toTerminal tells whether somebody sees what is written.
+func toTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
 // Write writes until a write has failed.
 func (o *answers) Write(p []byte) (int, error) {
 	if o.err != nil {
@@ -56,8 +75,8 @@ func (o *answers) Write(p []byte) (int, error) {
 
 // terminal tells whether it is a terminal.
 func (o *answers) terminal() bool {
-	file, ok := o.to.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+	_, ok := o.to.(legible)
+	return ok
 }
 
 // command is a command of txlb. Usage, help, errors and completion come from its row
@@ -126,6 +145,12 @@ func main() {
 // status. An answer that could not be written is a failure.
 func dispatch(ctx context.Context, stdout io.WriteCloser, stderr io.Writer, args []string) int {
 	out := &answers{to: stdout}
+	if toTerminal(stdout) {
+		out.to = legible{stdout}
+	}
+	if toTerminal(stderr) {
+		stderr = legible{stderr}
+	}
 	status := runArgs(ctx, console{out, stderr}, args)
 	if err := stdout.Close(); out.err == nil {
 		out.err = err // NFS may tell only now

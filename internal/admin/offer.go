@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/txlb/txlb/config"
@@ -461,7 +462,7 @@ func Short(name string) string {
 
 // visible replaces what would break a line.
 func visible(r rune) rune {
-	if r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' {
+	if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
 		return '␣'
 	}
 	return r

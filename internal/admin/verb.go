@@ -408,7 +408,7 @@ func suggest(word string, names []string) string {
 // printable makes a text of another origin fit for a table.
 func printable(s string) string {
 	return strings.Map(func(c rune) rune {
-		if unicode.IsControl(c) {
+		if unicode.IsControl(c) || unicode.Is(unicode.Bidi_Control, c) {
 			return ' '
 		}
 		return c

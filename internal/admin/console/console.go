@@ -257,7 +257,11 @@ func Render(w io.Writer, r admin.Result, s Style) error {
 	return err
 }
 
-// clean removes control characters except newlines and tabs.
+// Clean replaces with ? what could control a terminal or show text in another order:
+// control characters except newlines and tabs, those of bidirectional text, and bytes
+// that are not UTF-8. Carriage returns are removed.
+func Clean(s string) string { return clean(s) }
+
 func clean(s string) string {
 	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
 		return s

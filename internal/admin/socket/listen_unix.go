@@ -25,6 +25,10 @@ import (
 // A socket that nobody listens on is replaced. One that somebody listens on, or
 // another file, is an error. A missing folder is made, but not its parents. Close
 // removes the socket, if it is still this one. Errors do not contain the path.
+//
+// Nothing below the folder of path follows a symbolic link. Users who can write
+// there cannot make the change of mode and group hit another file: both folders are
+// held open, and the socket is reached through them.
 func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("the path has %d bytes; a socket's has at most %d", len(path), maxPath)
@@ -37,13 +41,22 @@ func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
+	folder, err := openFolder(unix.AT_FDCWD, dir, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(folder) }()
 	private, err := os.MkdirTemp(dir, ".") // mode 0700
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(private) }()
-	made := filepath.Join(private, "s")
-	ln, err := bind(private, made)
+	own, err := openFolder(folder, filepath.Base(private), unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(own) }()
+	ln, err := bind(own, filepath.Join(private, made))
 	if err != nil {
 		return nil, err
 	}
@@ -54,16 +67,12 @@ func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 		}
 	}()
 	if gid >= 0 {
-		if err := os.Chown(made, -1, gid); err != nil {
+		if err := unix.Fchownat(own, made, -1, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return nil, fmt.Errorf("give it to the group %s: %w", group, err)
 		}
 	}
-	if err := os.Chmod(made, mode.Perm()); err != nil {
-		return nil, err
-	}
-	info, err := os.Lstat(made)
-	if err != nil {
-		return nil, err
+	if err := unix.Fchmodat(own, made, uint32(mode.Perm()), 0); err != nil { // in own nobody else makes links
+		return nil, fmt.Errorf("set its mode: %w", err)
 	}
 	unlock, err := lockFolder(dir)
 	if err != nil {
@@ -73,7 +82,11 @@ func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 	if err := free(path); err != nil {
 		return nil, err
 	}
-	if err := os.Rename(made, path); err != nil {
+	if err := unix.Renameat(own, made, folder, filepath.Base(path)); err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
 		return nil, err
 	}
 	l := &listener{UnixListener: ln, path: path, file: info}
@@ -81,25 +94,36 @@ func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 	return l, nil
 }
 
-const (
-	// maxPath is the longest path of a socket (unix(7)).
-	maxPath = 107
-	// maxBound is the longest one that works on every system.
-	maxBound = 103
-)
+// made is the name that a socket is made with, in a folder of its own.
+const made = "s"
 
-// bind makes a socket at made, in the folder private. If the path is too long for a
-// socket, it goes through the descriptor of the folder.
-func bind(private, made string) (*net.UnixListener, error) {
-	if len(made) > maxBound {
-		dir, err := os.Open(private)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = dir.Close() }()
-		made = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(made))
+// openFolder opens a folder so that names in it can be used whatever its own name
+// leads to later.
+func openFolder(at int, path string, flags int) (int, error) {
+	fd, err := unix.Openat(at, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|flags, 0)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	return fd, nil
+}
+
+// maxPath is the longest path of a socket (unix(7)).
+const maxPath = 107
+
+// bind makes a socket in the folder own; path is its path. Where the system has
+// /proc, it goes through the descriptor of the folder: then neither a folder that was
+// replaced matters, nor a path that is too long for a socket.
+func bind(own int, path string) (*net.UnixListener, error) {
+	if by := fmt.Sprintf("/proc/self/fd/%d", own); sameFolder(by, own) {
+		path = filepath.Join(by, made)
+	}
+	return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+}
+
+// sameFolder tells whether a path leads to an open folder.
+func sameFolder(path string, fd int) bool {
+	var a, b unix.Stat_t
+	return unix.Stat(path, &a) == nil && unix.Fstat(fd, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
 // groupID returns the number of a group, -1 for none.

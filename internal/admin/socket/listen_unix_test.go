@@ -4,6 +4,7 @@ package socket
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -164,6 +165,70 @@ func TestOnlyOneOfManyListens(t *testing.T) {
 		}
 		_ = (<-won).Close()
 	}
+}
+
+// Who may write the folder of a socket leads nobody to another file by links: not in
+// place of the socket, nor of the folder in which it is made.
+func TestListenFollowsNoLinks(t *testing.T) {
+	dir := folder(t)
+	victim, elsewhere := filepath.Join(dir, "victim"), filepath.Join(dir, "elsewhere")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "a.sock")
+	for _, to := range []string{victim, filepath.Join(dir, "nothing")} {
+		if err := os.Symlink(to, path); err != nil {
+			t.Fatal(err)
+		}
+		if ln, err := Listen(path, 0o666, ""); err == nil {
+			_ = ln.Close()
+			t.Errorf("a link to %s was followed or replaced", to)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "nothing")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("what the link leads to was made: %v", err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// Somebody puts a link in place of each new folder, as fast as he can.
+	if err := os.Mkdir(elsewhere, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, filepath.Join(elsewhere, made)); err != nil {
+		t.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan int)
+	go func() {
+		swapped := 0
+		for {
+			select {
+			case <-stop:
+				ended <- swapped
+				return
+			default:
+			}
+			hidden, _ := filepath.Glob(filepath.Join(dir, ".[0-9]*"))
+			for _, private := range hidden {
+				away := filepath.Join(dir, fmt.Sprint("away", swapped))
+				if os.Rename(private, away) == nil && os.Symlink(elsewhere, private) == nil {
+					swapped++
+				}
+			}
+		}
+	}()
+	for range 300 {
+		if ln, err := Listen(path, 0o666, ""); err == nil {
+			_ = ln.Close()
+		}
+	}
+	close(stop)
+	swapped := <-ended
+	if info, err := os.Lstat(victim); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("after %d swaps the other file has mode %v, %v", swapped, info.Mode(), err)
+	}
+	t.Logf("%d swaps", swapped)
 }
 
 func TestListenInPlaces(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -232,6 +233,16 @@ func TestTLSIsNewAndPlainIsTold(t *testing.T) {
 			t.Errorf("TLS %#x: %v", version, err)
 		}
 	}
+	// TLS 1.2 without forward secrecy or with CBC, which Go's client would still take.
+	for _, suite := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+		if !slices.Contains(suite.SupportedVersions, tls.VersionTLS12) {
+			continue
+		}
+		_, err := r.shown(&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID}})
+		if old := !strings.HasPrefix(suite.Name, "TLS_ECDHE_ECDSA_") || strings.Contains(suite.Name, "_CBC_") || strings.Contains(suite.Name, "RC4"); (err == nil) == old {
+			t.Errorf("%s: %v", suite.Name, err)
+		}
+	}
 	c := r.dialFrom("127.0.0.1")
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -242,5 +253,23 @@ func TestTLSIsNewAndPlainIsTold(t *testing.T) {
 	}
 	if a := r.do("boss", "GET", "/status.txt", ""); a.ProtoMajor != 1 {
 		t.Errorf("the protocol is %s", a.Proto)
+	}
+}
+
+// Browsers are told to use TLS for the name, but not for the names of this machine,
+// on which other things run without it, and not without TLS.
+func TestStrictTransportSecurity(t *testing.T) {
+	r := newRig(t, twoHosts, func(o *Options) { o.Secure = true })
+	for host, want := range map[string]bool{
+		"localhost:7000": false, "127.0.0.1:7000": false, "[::1]:7000": false, "192.0.2.7:7000": true, "other.example": true,
+	} {
+		a := r.do("boss", "GET", "/healthz", "", "Host", host) // also where the name is refused
+		if got := a.Header.Get("Strict-Transport-Security"); (got != "") != want {
+			t.Errorf("%s: %s, %q", host, a.Status, got)
+		}
+	}
+	r = newRig(t, twoHosts)
+	if a := r.do("boss", "GET", "/healthz", "", "Host", "192.0.2.7:7000"); a.Header.Get("Strict-Transport-Security") != "" {
+		t.Error("said without TLS")
 	}
 }

@@ -81,7 +81,7 @@ func fail(status int, kind, format string, args ...any) *failure {
 // this order: the host name, the site that the request comes from, the user, the
 // path and method, and the role.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.secure(w.Header())
+	s.secure(w.Header(), r)
 	q := &request{Request: r.WithContext(users.WithVia(r.Context(), "web"))}
 	q.prefix = s.forwarded(q.Request)
 	a, err := s.answer(w, q)
@@ -115,7 +115,12 @@ func (s *server) refused(q *request, status int, why error) {
 }
 
 // secure sets the headers that every answer has.
-func (s *server) secure(h http.Header) {
+func (s *server) secure(h http.Header, r *http.Request) {
+	// A browser keeps to this for all ports of a name. So it is not said for names of
+	// the loopback interface, where other things run without TLS.
+	if r.TLS != nil && !loopback(r.Host) {
+		h.Set("Strict-Transport-Security", "max-age=2592000")
+	}
 	h.Set("Content-Security-Policy", page.ContentSecurityPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
@@ -232,6 +237,17 @@ func wrongMethod(path string, methods map[string]*route) error {
 	}
 	f.header = map[string]string{"Allow": strings.Join(allow, ", ")}
 	return f
+}
+
+// loopback tells whether a request was sent to this machine by such a name.
+func loopback(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
 // called refuses host names that are not the server's. With DNS rebinding, a site
