@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -27,7 +28,10 @@ import (
 type File struct {
 	Path   string
 	Config *config.Config // what it says
-	data   []byte
+	// Notes are what people should know of the Save that has written it; none if it
+	// was written as usual.
+	Notes []string
+	data  []byte
 }
 
 // ErrEdited is why a file is not overwritten that somebody else has changed.
@@ -86,16 +90,22 @@ func (d *File) Text() string {
 // Save makes the file say what c does and returns it as it is then; without a
 // difference it writes nothing. The file is the old or the new one at every
 // moment, whole, whatever ends the process or the machine: the new one is
-// written beside it, brought to the disk, and takes its name. Mode and owner
+// written beside it, brought to the disk, and takes its name. Mode, owner and group
 // stay, and a symbolic link keeps pointing at it. See rewrite for what stays of
-// the text.
+// the text. Who may write the folder, but not give files away, becomes the owner.
 //
 // The old file is kept beside as FILE-YYYYmmddHHMMSS (with -1, -2 behind within
-// one second); the oldest of more than backups such files are deleted.
+// one second, and after a clock was set back); the oldest of more than backups such
+// files are deleted.
+//
+// Where the system does not let the file be replaced (a file that is mounted, a
+// folder that may not be written), it is copied and then written in place. That can
+// leave a mixture if the machine stops meanwhile. Notes say so.
 //
 // The error is ErrEdited if the file is not as it was read, or tells what the
-// system did not allow; then the file is as it was. An error with a document
-// tells that the file is written and what went wrong afterwards.
+// system did not allow; then the file is as it was, and nothing else is left behind.
+// An error with a document tells that the file is written and what went wrong
+// afterwards.
 func (d *File) Save(c *config.Config, backups int) (*File, error) {
 	target, err := filepath.EvalSymlinks(d.Path)
 	if err != nil {
@@ -111,38 +121,151 @@ func (d *File) Save(c *config.Config, backups int) (*File, error) {
 	if bytes.Equal(data, d.data) {
 		return d, nil
 	}
-	info, err := os.Stat(target)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.Path, cause(err))
-	}
-	fresh := besides(target)
-	if err := writeBeside(fresh, data, info); err != nil {
-		return nil, fmt.Errorf("%s cannot be written: %w; nothing has changed", d.Path, err)
-	}
-	undo := func(err error) (*File, error) {
-		_ = os.Remove(fresh)
-		return nil, err
-	}
-	if err := d.unedited(target); err != nil {
-		return undo(err)
-	}
-	if backups > 0 {
-		if err := keep(target, time.Now()); err != nil {
-			return undo(fmt.Errorf("%s cannot be kept: %w; nothing has changed", d.Path, cause(err)))
-		}
-	}
-	if err := os.Rename(fresh, target); err != nil {
-		return undo(fmt.Errorf("%s cannot be replaced: %w; nothing has changed", d.Path, cause(err)))
-	}
 	saved, problems := config.Parse(d.Path, data)
 	if saved == nil { // which rewrite has looked at
 		return nil, problems
 	}
+	info, err := os.Stat(target)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Path, cause(err))
+	}
 	next := &File{Path: d.Path, Config: saved, data: data}
+	kept, err := d.replace(next, target, info, backups > 0)
+	if why, is := errors.AsType[stepError](err); is && forbidden(why) {
+		if kept, err = d.overwrite(next, target, backups > 0); err == nil {
+			next.Notes = append([]string{fmt.Sprintf("%s cannot be replaced (%v): it was written in place, which may leave it incomplete if the machine stops meanwhile", d.Path, cause(why.err))}, next.Notes...)
+		} else if !errors.Is(err, ErrEdited) && !errors.Is(err, errDamaged) {
+			err = fmt.Errorf("%w, nor written in place: %w", why, err)
+		}
+	}
+	_, ofStep := errors.AsType[stepError](err)
+	switch {
+	case err != nil && !ofStep && !errors.Is(err, errDamaged):
+		return nil, err
+	case errors.Is(err, errDamaged):
+		return nil, fmt.Errorf("%s %w", d.Path, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s cannot be %w; nothing has changed", d.Path, err)
+	}
 	if err := syncFolder(filepath.Dir(target)); err != nil {
 		return next, fmt.Errorf("%s is written, but may be lost if the machine stops now: %w", d.Path, cause(err))
 	}
-	return next, prune(target, backups)
+	return next, prune(target, backups, kept)
+}
+
+// stepError is an error of a step of Save, which ends "FILE cannot be".
+type stepError struct {
+	what string
+	err  error
+}
+
+func (e stepError) Error() string { return e.what + ": " + cause(e.err).Error() }
+func (e stepError) Unwrap() error { return e.err }
+
+// forbidden tells whether a file cannot be replaced for what the system allows, so
+// that it may still be written in place. A full disk is no such reason.
+func forbidden(err error) bool {
+	for _, why := range []error{fs.ErrPermission, syscall.EBUSY, syscall.EROFS} {
+		if errors.Is(err, why) {
+			return true
+		}
+	}
+	return false
+}
+
+// replace puts the next file in place of this one, which it keeps if it is told to.
+func (d *File) replace(next *File, target string, info fs.FileInfo, keeps bool) (kept string, err error) {
+	fresh := besides(target)
+	note, err := writeBeside(fresh, next.data, info)
+	if err != nil {
+		return "", stepError{"written", err}
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(fresh)
+			forget(kept)
+		}
+	}()
+	if err := d.unedited(target); err != nil {
+		return "", err
+	}
+	if keeps {
+		if kept, err = keep(target, time.Now(), link); err != nil {
+			return "", stepError{"kept", err}
+		}
+	}
+	if err := os.Rename(fresh, target); err != nil {
+		return kept, stepError{"replaced", err}
+	}
+	if note != "" {
+		next.Notes = append(next.Notes, d.Path+" "+note)
+	}
+	return kept, nil
+}
+
+// errDamaged tells that a file is neither the old nor the new one.
+var errDamaged = errors.New("is damaged")
+
+// overwrite writes the next file in place of this one, without another file taking
+// the name. It copies this one before, if it is told to and may.
+func (d *File) overwrite(next *File, target string, keeps bool) (kept string, err error) {
+	f, err := os.OpenFile(target, os.O_RDWR, 0)
+	if err != nil {
+		return "", cause(err)
+	}
+	defer func() { _ = f.Close() }() // Sync has told what could go wrong
+	now, err := io.ReadAll(io.LimitReader(f, config.MaxSize+1))
+	if err != nil {
+		return "", cause(err)
+	}
+	if !bytes.Equal(now, d.data) {
+		return "", fmt.Errorf("%s %w", d.Path, ErrEdited)
+	}
+	if keeps {
+		switch kept, err = keep(target, time.Now(), duplicate); {
+		case forbidden(err):
+			next.Notes = append(next.Notes, fmt.Sprintf("the old %s cannot be kept: %v", d.Path, cause(err)))
+		case err != nil:
+			return "", stepError{"kept", err}
+		}
+	}
+	err = put(f, now, next.data)
+	if err == nil {
+		return kept, nil
+	}
+	if back := put(f, next.data, now); back != nil { // what is there of it
+		where := "no copy of it is there"
+		if kept != "" {
+			where = "the old one is " + kept
+		}
+		return kept, fmt.Errorf("%w, as it could not be written in place (%w) nor restored (%w); %s", errDamaged, cause(err), cause(back), where)
+	}
+	forget(kept)
+	return "", cause(err)
+}
+
+// put makes a file that says was say is. What is longer comes first, so that a full
+// disk is found before anything is lost.
+func put(f *os.File, was, is []byte) error {
+	if n := len(was); len(is) > n {
+		if _, err := f.WriteAt(is[n:], int64(n)); err != nil {
+			return errors.Join(err, f.Truncate(int64(n)))
+		}
+	}
+	if _, err := f.WriteAt(is[:min(len(is), len(was))], 0); err != nil {
+		return err
+	}
+	if err := f.Truncate(int64(len(is))); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// forget removes a copy that was made in vain.
+func forget(kept string) {
+	if kept != "" {
+		_ = os.Remove(kept)
+	}
 }
 
 // unedited fails if the file is not as it was read.
@@ -163,14 +286,16 @@ func besides(target string) string {
 	return filepath.Join(filepath.Dir(target), "."+filepath.Base(target)+".new")
 }
 
-func writeBeside(path string, data []byte, like fs.FileInfo) (err error) {
+// writeBeside writes a file with mode, owner and group of another. The note tells
+// what of that was not to be had, "" if all was.
+func writeBeside(path string, data []byte, like fs.FileInfo) (note string, err error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return cause(err)
+		return "", cause(err)
 	}
 	// Nobody else may read it before it has its mode: there are hashes in it.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return cause(err)
+		return "", cause(err)
 	}
 	defer func() {
 		if err != nil {
@@ -180,35 +305,35 @@ func writeBeside(path string, data []byte, like fs.FileInfo) (err error) {
 		}
 	}()
 	if _, err := f.Write(data); err != nil {
-		return err
+		return "", err
 	}
-	if err := keepOwner(f, like); err != nil {
-		return fmt.Errorf("its owner cannot be kept: %w", cause(err))
-	}
+	// The mode comes first: it is the owner's to set.
 	if err := f.Chmod(like.Mode().Perm()); err != nil {
-		return err
+		return "", err
+	}
+	if note, err = keepOwner(f, like); err != nil {
+		return "", err
 	}
 	if err := f.Sync(); err != nil {
-		return err
+		return "", err
 	}
-	return f.Close()
+	return note, f.Close()
 }
 
 const backupTime = "20060102150405"
 
-// keep gives the file a second name, which it has when the new one has taken
-// the first.
-func keep(target string, now time.Time) error {
+// keep makes a copy of a file beside it, whose name comes after those of all that
+// were made before, whatever has become of the clock, and returns its path.
+func keep(target string, now time.Time, copied func(from, to string) error) (path string, err error) {
 	olds, err := oldFiles(target)
 	if err != nil {
-		return err
+		return "", err
 	}
-	// Behind the last of this second: an earlier number that is free is one that
-	// was deleted because it was old.
 	when, n := now.Format(backupTime), 0
-	for _, o := range olds {
-		if o.when == when {
-			n = o.n + 1
+	if len(olds) > 0 {
+		// An earlier number that is free is one that was deleted because it was old.
+		if last := olds[len(olds)-1]; when <= last.when {
+			when, n = last.when, last.n+1
 		}
 	}
 	for ; ; n++ {
@@ -216,17 +341,27 @@ func keep(target string, now time.Time) error {
 		if n > 0 {
 			path += "-" + strconv.Itoa(n)
 		}
-		err := os.Link(target, path)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			err = duplicate(target, path) // some file systems know no second names
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return err
+		switch err := copied(target, path); {
+		case err == nil:
+			return path, nil
+		case !errors.Is(err, fs.ErrExist):
+			return "", err
 		}
 	}
 }
 
-func duplicate(from, to string) error {
+// link gives a file a second name, which is quick, and all that is needed if another
+// file takes the first.
+func link(from, to string) error {
+	err := os.Link(from, to)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		err = duplicate(from, to) // some file systems know no second names
+	}
+	return err
+}
+
+// duplicate copies a file. Nobody may read the copy who may not read the file.
+func duplicate(from, to string) (err error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return err
@@ -236,12 +371,17 @@ func duplicate(from, to string) error {
 	if err != nil {
 		return err
 	}
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
+	mode := info.Mode().Perm()
+	if _, err := keepOwner(out, info); err != nil { // it has another group
+		mode &^= 0o070
+	}
 	_, err = io.Copy(out, in)
 	if err == nil {
+		_ = out.Chmod(mode) // else it stays with its owner
 		err = out.Sync()
 	}
 	if err = errors.Join(err, out.Close()); err != nil {
@@ -278,12 +418,14 @@ func oldFiles(target string) ([]oldFile, error) {
 	return all, nil
 }
 
-// prune deletes the oldest of the old files.
-func prune(target string, most int) error {
+// prune deletes the oldest of the old files, but never the one that was just made.
+func prune(target string, most int, newest string) error {
 	all, err := oldFiles(target)
 	problems := []error{err}
 	for _, o := range all[:max(0, len(all)-most)] {
-		problems = append(problems, os.Remove(filepath.Join(filepath.Dir(target), o.name)))
+		if path := filepath.Join(filepath.Dir(target), o.name); path != newest {
+			problems = append(problems, os.Remove(path))
+		}
 	}
 	if err := errors.Join(problems...); err != nil {
 		return fmt.Errorf("%s is written, but old files of it stay: %w", target, err)

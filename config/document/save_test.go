@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/config/changes"
@@ -90,6 +91,54 @@ func TestSave(t *testing.T) {
 	}
 	if _, err = d.Save(weigh(d.Config, 9), 0); err != nil || len(folder(t, path)) != 1 {
 		t.Errorf("no old files are wanted: %v, %v", err, folder(t, path))
+	}
+}
+
+// Copies are in the order in which they were made, also when the clock goes back an
+// hour in autumn, or years because it was wrong. The newest one is never deleted.
+func TestBackupsAreInTheOrderOfMaking(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.xml")
+	begin := time.Date(2026, 10, 25, 2, 59, 58, 0, time.UTC)
+	var made []string
+	for i, at := range []time.Duration{0, time.Second, time.Second, -time.Hour, -time.Hour + 5*time.Second, 73 * 365 * 24 * time.Hour, 0, 1, time.Minute, time.Minute} {
+		if err := os.WriteFile(path, []byte{byte(i)}, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		kept, err := keep(path, begin.Add(at), duplicate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, filepath.Base(kept))
+		if err := prune(path, 4, kept); err != nil {
+			t.Fatal(err)
+		}
+		olds, err := oldFiles(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, o := range olds {
+			names = append(names, o.name)
+		}
+		if want := made[max(0, len(made)-4):]; !slices.Equal(names, want) {
+			t.Fatalf("kept %v, want %v", names, want)
+		}
+	}
+	// Whatever is there with a later name.
+	kept, err := keep(path, begin, duplicate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, later := range []string{"-21000101000000", "-21000101000000-7"} {
+		if err := os.WriteFile(path+later, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := prune(path, 1, kept); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(kept); err != nil || len(folder(t, path)) != 3 {
+		t.Errorf("the newest has gone: %v, %v", err, folder(t, path))
 	}
 }
 

@@ -4,23 +4,38 @@ package document
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
 )
 
-// keepOwner gives a file the owner of another.
-func keepOwner(f *os.File, like fs.FileInfo) error {
+// keepOwner gives a file the owner and the group of another. Where only root may
+// give files away, it stays with its owner, and the note says so. A group that cannot
+// be kept is an error: others could read the file, and those who should could not.
+func keepOwner(f *os.File, like fs.FileInfo) (note string, err error) {
 	mine, err := f.Stat()
 	if err != nil {
-		return err
+		return "", err
 	}
 	is, ok := mine.Sys().(*syscall.Stat_t)
 	want, also := like.Sys().(*syscall.Stat_t)
 	if !ok || !also || is.Uid == want.Uid && is.Gid == want.Gid {
-		return nil
+		return "", nil
 	}
-	return f.Chown(int(want.Uid), int(want.Gid))
+	err = f.Chown(int(want.Uid), int(want.Gid))
+	if !errors.Is(err, fs.ErrPermission) {
+		return "", err
+	}
+	if is.Gid != want.Gid {
+		if err := f.Chown(-1, int(want.Gid)); err != nil {
+			return "", err
+		}
+	}
+	if is.Uid == want.Uid {
+		return "", nil
+	}
+	return fmt.Sprintf("belongs to user %d now, and not to %d any more: only root gives files away", is.Uid, want.Uid), nil
 }
 
 // syncFolder brings the names in a folder to the disk.

@@ -20,7 +20,7 @@ type FileInfo struct {
 	Kept     []string `json:"kept,omitempty"`     // by a reload: made at run time, not in the file
 	Lost     []string `json:"lost,omitempty"`     // by a reload: made at run time, overruled by the file
 	Restart  []string `json:"restart,omitempty"`  // what needs a restart
-	Warnings []string `json:"warnings,omitempty"` // of the file
+	Warnings []string `json:"warnings,omitempty"` // of the file, or how it was written
 }
 
 // EventInfo is one event in the Data of show events, and wherever events are
@@ -80,11 +80,15 @@ func (k *call) save() (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	info := FileInfo{Path: saved.Path, Changed: shown(saved.Edits)}
+	info := FileInfo{Path: saved.Path, Changed: shown(saved.Edits), Warnings: saved.Notes}
 	if len(saved.Edits) == 0 {
 		return Result{Text: saved.Path + " is already the same as the running configuration", Data: info}, nil
 	}
-	return Result{Text: fmt.Sprintf("%s written with %s", saved.Path, count(len(saved.Edits), "change")), Data: info}, nil
+	text := fmt.Sprintf("%s written with %s", saved.Path, count(len(saved.Edits), "change"))
+	for _, note := range saved.Notes {
+		text += "\nwarning: " + note
+	}
+	return Result{Text: text, Data: info}, nil
 }
 
 func (k *call) reload() (Result, error) {

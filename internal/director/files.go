@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -203,6 +204,7 @@ func (d *Director) logReloadError(path string, err error) {
 type Saved struct {
 	Path  string
 	Edits []changes.Edit // what the file says now and did not before
+	Notes []string       // what people should know of how it was written
 }
 
 // Save writes what runs to the file, as document.File.Save does it, and
@@ -216,7 +218,7 @@ func (d *Director) Save(by, from string) (Saved, error) {
 		return Saved{}, ErrNoFile
 	}
 	running := d.State().Config
-	saved := Saved{doc.Path, changes.Diff(doc.Config, running)}
+	saved := Saved{Path: doc.Path, Edits: changes.Diff(doc.Config, running)}
 	if len(saved.Edits) == 0 {
 		return saved, nil
 	}
@@ -224,6 +226,12 @@ func (d *Director) Save(by, from string) (Saved, error) {
 	if next != nil {
 		d.files.doc.Store(next)
 		d.log.Info("saved", "file", doc.Path, "changes", len(saved.Edits), "by", by, "from", from)
+		saved.Notes = next.Notes
+		if !slices.Equal(next.Notes, doc.Notes) { // else it was as with the last save
+			for _, note := range next.Notes {
+				d.log.Warn("saved, but not as usual", "reason", note)
+			}
+		}
 	}
 	return saved, err
 }

@@ -47,6 +47,26 @@ func Network(t *testing.T) bool {
 	return true
 }
 
+// Mounts runs the calling test again in a process that may mount what it likes: no
+// other process sees it. It returns true in there, and false in the test that has
+// waited for it.
+func Mounts(t *testing.T) bool {
+	t.Helper()
+	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if os.Getuid() != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	if !inside(t, attr) {
+		return false
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
+
 // LocalPorts makes the kernel give connections the local ports from low to high,
 // over IPv4 and IPv6. It is for a test in a Network of its own.
 func LocalPorts(t *testing.T, low, high int) {
