@@ -10,10 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/txlb/txlb/internal/passwd"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -201,6 +203,24 @@ func TestCtlAsksOnATerminal(t *testing.T) {
 		t.Errorf("without a terminal: %+v", got)
 	}
 	if out, err := onTerminal("", "--yes 'setHost web main a weight=1; setHost web main a weight=0'"); err != nil || strings.Contains(out, "continue?") {
+		t.Errorf("%v: %q", err, out)
+	}
+	// A password is asked for, twice, where a command lacks one.
+	if out, err := onTerminal("secret word\nsecret word\n", "addUser ann readonly"); err != nil || !strings.Contains(out, "Again: ") || !strings.Contains(out, `add user "ann"`) {
+		t.Errorf("%v: %q", err, out)
+	}
+	if out, err := onTerminal("one\ntwo\n", "setUser ann"); err == nil || !strings.Contains(out, "the passwords do not match") {
+		t.Errorf("%v: %q", err, out)
+	}
+	if got := ctlOf(t, "", "-s", path, "setUser ann"); got.status == 0 || !strings.Contains(got.err, "give at least one of: hash=HASH") {
+		t.Errorf("without a terminal: %+v", got)
+	}
+	hash := regexp.MustCompile(`name="ann" password="([^"]+)"`).FindStringSubmatch(ctlOf(t, "", "-s", path, "show config").out)
+	if ok, err := passwd.Verify(append(hash, "", "")[1], "secret word"); !ok || err != nil {
+		t.Errorf("the hash %q: %v, %v", hash, ok, err)
+	}
+	// What would turn text around is not shown.
+	if out, err := onTerminal("", "'addUser \"x\u202ey\" $6$salt$hash readonly'"); err != nil || strings.Contains(out, "\u202e") {
 		t.Errorf("%v: %q", err, out)
 	}
 	if out, err := onTerminal("frobnicate\nget weight web.main/b\nquit\n", ""); err != nil || !strings.Contains(out, "unknown verb") || !strings.Contains(out, "1 (initial 1)") {

@@ -216,7 +216,7 @@ type user struct {
 func (u *user) Execute(ctx context.Context, c words.Command) (admin.Result, error) {
 	now, ok := u.users.Still(u.caller)
 	if !ok {
-		return admin.Result{}, fmt.Errorf("user %q was deleted: %w", u.caller.Name, console.ErrEnd)
+		return admin.Result{}, fmt.Errorf("user %q was deleted, or has another password or key: %w", u.caller.Name, console.ErrEnd)
 	}
 	return u.admin.Execute(ctx, now, c)
 }

@@ -287,7 +287,7 @@ func TestUsersLoseTheirPowers(t *testing.T) {
 	change(func(c *config.Config) { c.Admin.Users = c.Admin.Users[:2] })
 	sh.press("sta\t")
 	sh.press("tus\r")
-	sh.expect(`user "second" was deleted`)
+	sh.expect(`user "second" was deleted, or has another password or key`)
 	var exit *ssh.ExitError
 	if err := sh.Wait(); !errors.As(err, &exit) || exit.ExitStatus() != 1 {
 		t.Errorf("the session ends with %v", err)
@@ -296,6 +296,28 @@ func TestUsersLoseTheirPowers(t *testing.T) {
 		t.Error("the deleted user logs in")
 	}
 	wants(t, r.log.String(), "by=second from=127.0.0.1:")
+}
+
+// The prompt asks for a password that a command lacks, and does not show it.
+func TestPromptAsksForPasswords(t *testing.T) {
+	r := newRig(t)
+	sh := r.shell(r.dial())
+	sh.press("addUser second readonly\r")
+	sh.expect("Password: ")
+	sh.press("topsecret\r")
+	sh.expect("Again: ")
+	sh.press("topsecret\r")
+	sh.expect("unless saveConfig saves it")
+	c, err := r.login("127.0.0.1", "second", "topsecret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	for _, text := range []string{sh.out.String(), r.log.String()} {
+		if strings.Contains(text, "topsecret") || strings.Contains(text, "$y$") {
+			t.Errorf("a secret is shown:\n%s", text)
+		}
+	}
 }
 
 func TestWrongPasswordsAreThrottled(t *testing.T) {
