@@ -18,7 +18,7 @@ func (c *Config) Named(running, file *Config) error {
 	}
 	nets, _ := networks(rule) // none: tcp
 	var foreign []naming
-	c.each(func(n naming) {
+	c.each(running, func(n naming) {
 		if n.foreign(nets) {
 			foreign = append(foreign, n)
 		}
@@ -31,7 +31,7 @@ func (c *Config) Named(running, file *Config) error {
 			continue
 		}
 		known := map[naming]bool{}
-		before.each(func(n naming) {
+		before.each(nil, func(n naming) {
 			if n.foreign(nets) {
 				known[n] = true
 			}
@@ -89,29 +89,41 @@ var namingRows = func() map[string][]*Attribute {
 	return m
 }()
 
-// each calls f for everything that c names.
-func (c *Config) each(f func(naming)) {
+// each calls f for everything that c names, but for hosts that another model has in
+// the same place: there may be very many, of which a verb changes one.
+func (c *Config) each(but *Config, f func(naming)) {
 	of := func(at naming, element string, p any) {
 		for _, a := range namingRows[element] {
 			at.element, at.attribute, at.kind, at.value = element, a.Name, a.Type, a.Get(p)
 			f(at)
 		}
 	}
-	for _, s := range c.Services {
+	for i, s := range c.Services {
 		at := naming{service: s.Name}
+		var known *Service
+		if but != nil && i < len(but.Services) && but.Services[i].Name == s.Name {
+			known = but.Services[i]
+		}
 		of(at, "service", s)
 		of(at, "timeouts", &s.Timeouts)
 		of(at, "limits", &s.Limits)
 		for i := range s.Listen {
 			of(at, "listen", &s.Listen[i])
 		}
-		for _, g := range s.Groups {
+		for i, g := range s.Groups {
 			at := naming{service: s.Name, group: g.Name}
+			var hosts []*Host
+			if known != nil && i < len(known.Groups) && known.Groups[i].Name == g.Name {
+				hosts = known.Groups[i].Hosts
+			}
 			of(at, "group", g)
 			if g.Check != nil {
 				of(at, "check", g.Check)
 			}
-			for _, h := range g.Hosts {
+			for i, h := range g.Hosts {
+				if i < len(hosts) && *hosts[i] == *h {
+					continue
+				}
 				of(naming{service: s.Name, group: g.Name, host: h.Name}, "host", h)
 			}
 		}

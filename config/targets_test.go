@@ -74,7 +74,7 @@ func TestNamedLooksAtEveryElement(t *testing.T) {
 	c.Services = []*Service{s}
 	c.Admin.Web, c.Admin.SSH, c.Admin.Socket = &AdminListen{}, &AdminListen{}, &Socket{}
 	seen := map[string]bool{}
-	c.each(func(n naming) { seen[n.element+" "+n.attribute] = true })
+	c.each(nil, func(n naming) { seen[n.element+" "+n.attribute] = true })
 	for element, rows := range namingRows {
 		for _, a := range rows {
 			if !seen[element+" "+a.Name] {
