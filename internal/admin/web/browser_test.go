@@ -295,7 +295,7 @@ func TestBrowser(t *testing.T) {
 		run  func(*testing.T, *browser)
 	}{
 		{"operate", testOperate}, {"missed", testMissed}, {"look", testLook}, {"restart", testRestart}, {"plain", testPlain}, {"many", testMany},
-		{"phone", testPhone}, {"keyboard", testKeyboard}, {"proxy", testProxy},
+		{"phone", testPhone}, {"keyboard", testKeyboard}, {"proxy", testProxy}, {"hidden", testHidden},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, b) })
 	}
@@ -399,6 +399,25 @@ func testOperate(t *testing.T, b *browser) {
 	p.says(".eventlist .down", "c")
 	r.post("/setHost", "service", "web", "group", "blue", "name", "a", "weight", "9")
 	p.says(".eventlist", "setHost web blue a weight=9") // without a click
+}
+
+// testHidden hides a tab, as tabs behind others are: it keeps no connection, of
+// which a browser opens six, and it catches up when it is looked at again.
+func testHidden(t *testing.T, b *browser) {
+	r := newRig(t, twoHosts, secure)
+	p := b.open(t, r, "boss", "/")
+	p.until("the host", row("a", "true"))
+	eventually(t, "it watches", func() bool { return r.streams() == 1 })
+	hide := func(yes bool) {
+		p.eval(fmt.Sprintf(`Object.defineProperty(document, 'hidden', {configurable: true, get: () => %v})
+			document.dispatchEvent(new Event('visibilitychange')); 0`, yes))
+	}
+	hide(true)
+	eventually(t, "it does not watch any more", func() bool { return r.streams() == 0 })
+	r.post("/setHost", "service", "web", "group", "main", "name", "a", "weight", "77")
+	hide(false)
+	p.until("the weight", row("a", "r.textContent.includes('77')"))
+	eventually(t, "it watches again", func() bool { return r.streams() == 1 })
 }
 
 // testMissed has a page miss what the stream says, and wait long for answers: it

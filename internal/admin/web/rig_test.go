@@ -51,6 +51,7 @@ const twoHosts = `<config>
 
 // rig is a server of the admin over a real engine and director.
 type rig struct {
+	page *Page
 	t    testing.TB
 	opt  Options
 	eng  engine.Engine
@@ -116,6 +117,14 @@ func (r *rig) sample(version string) *status.Source {
 	return source
 }
 
+// streams is how many watch.
+func (r *rig) streams() int {
+	l := r.page.s.live
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.watchers)
+}
+
 // serve answers on a listener until r.stop, or the test ends.
 func (r *rig) serve(ln net.Listener) {
 	r.t.Helper()
@@ -126,6 +135,7 @@ func (r *rig) serve(ln net.Listener) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.page = p
 	served := make(chan error, 1)
 	serving, end := context.WithCancel(context.Background())
 	go func() { served <- p.Serve(serving) }()

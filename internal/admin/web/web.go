@@ -25,7 +25,7 @@
 // state, and figures once a second for all watchers.
 //
 // Connections are those of a [guard.Listener], which limits them. The page speaks
-// HTTP/1.1 only; the tabs of a browser share one event stream.
+// HTTP/1.1 only; of the tabs of a browser, the visible one has an event stream.
 //
 // Limits: headers of 32 KiB, bodies of 64 KiB, 32 requests being answered, 64
 // watchers, 16 of one user. A request must arrive within 20 s, its answer must be

@@ -529,17 +529,23 @@ function banner(kind, words) {
   text(el, words)
 }
 
+// A browser opens six connections to a server, and a stream keeps one. So only a
+// visible tab has a stream; the others catch up when they are looked at.
 function connect() {
   clearTimeout(retry)
   if (source) source.close()
+  source = null
+  if (document.hidden) return
   source = new EventSource(url('api/v1/events'))
   heard = Date.now()
   source.addEventListener('figures', e => arrived(JSON.parse(e.data)))
   for (const news of ['change', 'health', 'order']) source.addEventListener(news, soon)
-  source.onerror = () => {
+  const mine = source
+  mine.onerror = () => {
+    if (mine !== source) return
     gone()
     // The browser tries again by itself unless the server has said no.
-    if (source.readyState === EventSource.CLOSED) { clearTimeout(retry); retry = setTimeout(connect, 2000) }
+    if (mine.readyState === EventSource.CLOSED) { clearTimeout(retry); retry = setTimeout(connect, 2000) }
   }
 }
 
@@ -577,13 +583,14 @@ setInterval(() => {
   if (document.hidden) return
   if (Date.now() - heard > patience) {
     gone()
-    if (Date.now() - heard > 2 * patience || source.readyState === EventSource.CLOSED) connect()
+    if (Date.now() - heard > 2 * patience || source?.readyState === EventSource.CLOSED) connect()
   }
 }, 1000)
 document.addEventListener('visibilitychange', () => {
+  connect()
   if (document.hidden) return
   refresh()
-  for (const c of charts.values()) redraw(c)
+  for (const c of charts.values()) load(c) // with what it has missed
 })
 
 // ---- go ----
