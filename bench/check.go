@@ -27,7 +27,7 @@ const usualTolerance = 0.15
 
 // checked returns the workloads that a check measures.
 func checked() []string {
-	return []string{"short18k", "keep64", "keep1000", "keep18k-64", "bulk4", "bulk64", "rate10k", "attacked"}
+	return []string{"short18k", "keep64", "keep1000", "keep18k-64", "bulk4", "bulk64", "rate10k", "attacked-keys", "attacked-requests", "attacked-metrics", "attacked-idle"}
 }
 
 // checkPeers returns the peers of a check: txlb and what it is held against.

@@ -50,7 +50,10 @@ func goals() []goal {
 		{"stalled", p99, plain, 1.00},
 		{"idle", grown, "", 1.00},
 		{"short18k-idle", "beside", "", 1.05},
-		{"attacked", "attacked", "", 1.25},
+		{"attacked-keys", attackFigure, "", 2},
+		{"attacked-requests", attackFigure, "", 2},
+		{"attacked-metrics", attackFigure, "", 2},
+		{"attacked-idle", attackFigure, "", 2},
 	}
 }
 

@@ -167,42 +167,6 @@ func mixedLoad() workload {
 	}
 }
 
-// attackedLoad compares the latency of small requests while the admin page is
-// attacked with what it was before, through the same process.
-func attackedLoad() workload {
-	const rate, connections = 5000, 1000
-	figs := append([]figure{{name: "attacked", title: "p99 under attack / before", proxy: true, of: noted("attacked")}}, percentiles()...)
-	return workload{
-		name: "attacked", title: "Small requests while slowhttptest attacks the admin page", unit: "request",
-		how: fmt.Sprintf("open loop of %d small requests a second over %d connections, before and then with %d connections that send headers slowly",
-			rate, lanes, connections),
-		backend: web, admin: true, longer: 4, needs: []string{"slowhttptest"}, figures: figs,
-		run: func(ctx context.Context, t *trial) error {
-			if err := latency(ctx, t, lanes, rate); err != nil {
-				return err
-			}
-			before, failed := t.noted[p99], t.failed
-			attack := command(ctx, t.programs["slowhttptest"], "-H", "-c", fmt.Sprint(connections), "-r", "500", "-i", "1", "-x", "100",
-				"-l", fmt.Sprint(int(t.length.Seconds())+10), "-u", "http://"+t.adminAddr+"/")
-			if err := attack.Start(); err != nil {
-				return err
-			}
-			err := pause(ctx, 2*time.Second) // all connections are there
-			if err == nil {
-				err = latency(ctx, t, lanes, rate)
-			}
-			_ = attack.Process.Kill()
-			_ = attack.Wait() // killed
-			if err != nil {
-				return err
-			}
-			t.failed += failed
-			t.note("attacked", t.noted[p99]/before)
-			return nil
-		},
-	}
-}
-
 // stalledLoad sends small requests beside readers that have asked for an
 // endless stream and do not read.
 func stalledLoad() workload {

@@ -46,7 +46,7 @@ func workloads() []workload {
 	quick := func(w workload) workload { w.quick = true; return w }
 	wide := func(w workload) workload { w.wide = true; return w }
 	minor := func(w workload) workload { w.minor = true; return w }
-	return []workload{
+	return append([]workload{
 		quick(wide(wrkLoad("short18k", "Short connections, 18 KB reply", "18k", lanes, closing))),
 		minor(wrkLoad("short0", "Short connections, reply without a body", "empty", lanes, closing)),
 		minor(wrkLoad("short1m", "Short connections, 1 MiB reply", "1m", lanes, closing)),
@@ -74,11 +74,10 @@ func workloads() []workload {
 		stalledLoad(),
 		idleLoad(),
 		besideIdleLoad(),
-		attackedLoad(),
 		sqlLoad(),
 		redisLoad(1, 50_000),
 		redisLoad(64, 1_000_000),
-	}
+	}, attacks()...)
 }
 
 // pause waits, unless ctx ends first.
