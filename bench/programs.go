@@ -35,7 +35,6 @@ func programs() []program {
 		{name: "postgres", installed: "/usr/lib/postgresql/*/bin/postgres", version: []string{"--version"}},
 		{name: "redis-server", installed: "redis-server", version: []string{"--version"}},
 		{name: "redis-benchmark", installed: "redis-benchmark", version: []string{"--version"}},
-		{name: "slowhttptest", installed: "slowhttptest"},
 		{name: "txlb", source: "github.com/txlb/txlb/cmd/txlb", version: []string{"version"}},
 	}
 }
