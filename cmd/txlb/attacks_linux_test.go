@@ -48,6 +48,24 @@ func attacked(t *testing.T, files, attackers int, attack func(ctx context.Contex
 	testkit.Long(t)
 	a := server(t, named("a"))
 	mine, other := newVictim(t, files, a), newVictim(t, files, a)
+	// What else the machine does disturbs a series now and then, a fault all of them.
+	for left := 2; ; left-- {
+		own, beside := series(t, mine, other, attackers, attack)
+		t.Logf("p50 of clients: %v under attack, %v beside an attack on another process", own, beside)
+		// Twice, and some time for a machine that is busy otherwise.
+		limit := 2*beside + 3*time.Millisecond
+		if own <= limit || t.Failed() {
+			return
+		}
+		if left == 0 {
+			t.Fatalf("clients need %v, want at most %v", own, limit)
+		}
+	}
+}
+
+// series measures what clients of mine see, while its admin is attacked and while
+// that of other is, in turns.
+func series(t *testing.T, mine, other *victim, attackers int, attack func(ctx context.Context, v *victim)) (own, beside time.Duration) {
 	const rounds, slice, rampUp = 5, 400 * time.Millisecond, 200 * time.Millisecond
 	medians := map[*victim][]time.Duration{}
 	for range rounds {
@@ -76,11 +94,7 @@ func attacked(t *testing.T, files, attackers int, attack func(ctx context.Contex
 		slices.Sort(medians[v])
 		return medians[v][rounds/2]
 	}
-	t.Logf("p50 of clients: %v under attack, %v beside an attack on another process", p50(mine), p50(other))
-	// Twice, and some time for a machine that is busy otherwise.
-	if limit := 2*p50(other) + 3*time.Millisecond; p50(mine) > limit {
-		t.Errorf("clients need %v, want at most %v", p50(mine), limit)
-	}
+	return p50(mine), p50(other)
 }
 
 // dialed connects for the time of ctx.
