@@ -2,14 +2,13 @@
 //
 // [Verify] knows traditional DES, MD5 ($1$), bcrypt ($2a$, $2b$, $2y$), SHA-256
 // ($5$), SHA-512 ($6$) and yescrypt ($y$), as Debian's crypt(3) writes them. It
-// takes any text for a hash without panicking, compares in constant time, and its
-// cost is bounded: a hash that asks for more than about a second of a CPU or more
-// than 64 MiB of memory is an error, as is one that is not well formed. No error
-// shows a hash or a password.
+// accepts any text as a hash without panicking, compares in constant time, and limits
+// the cost: a hash that needs more than about a second of CPU or 64 MiB of memory is
+// an error, as is a malformed one. Errors contain no hash and no password.
 //
-// [Hash] makes yescrypt with the parameters of Debian's passwd(1), $y$j9T$: it
-// needs 16 MiB for each guess, which makes guessing on graphics cards dear, it
-// takes some 50 ms to log in, and every crypt(3) since Debian 11 reads it.
+// [Hash] makes yescrypt with the parameters of Debian's passwd(1), $y$j9T$. A guess
+// needs 16 MiB, so guessing on graphics cards is expensive. A login takes about
+// 50 ms. Every crypt(3) since Debian 11 reads it.
 //
 // Limits: a password has at most [MaxPassword] bytes and no NUL, where a C program
 // would stop reading; others match nothing. DES looks at the lower seven bits of
@@ -96,9 +95,9 @@ func Check(text string) error {
 	return err
 }
 
-// Verify tells whether a hash was made of a password. The error tells that the
-// hash is none, or one that is not taken; then ok is false. How long it takes
-// depends on the hash and the length of the password alone.
+// Verify tells whether a hash is that of a password. The error says that the hash is
+// malformed or not supported; then ok is false. Its time depends only on the hash
+// and the length of the password.
 func Verify(text, password string) (ok bool, err error) {
 	h, err := parse(text)
 	if err != nil {

@@ -33,11 +33,11 @@ type connection struct {
 	closed bool // there will be no more sessions
 }
 
-// serve lives as long as the connection, or until ctx ends and the sessions
-// have said goodbye.
+// serve returns when the connection has ended, or after ctx ends and the sessions
+// have told their users.
 func (c *connection) serve(ctx context.Context, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
-	// The client's going ends the sessions' work; the server's going is told
-	// to them, so the connection stays for a moment.
+	// When the client leaves, the work of its sessions ends. When the server ends,
+	// sessions tell their users, so the connection stays for a moment.
 	c.touch()
 	work, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -68,8 +68,7 @@ func (c *connection) serve(ctx context.Context, channels <-chan ssh.NewChannel, 
 // errClientGone is the end of a connection by the client.
 var errClientGone = errors.New("the client has gone")
 
-// requests answers what the client asks of the connection: forwarding is
-// refused, and a question whether we live is answered.
+// requests answers global requests: it refuses forwarding and answers keep-alives.
 func (c *connection) requests(requests <-chan *ssh.Request) {
 	for r := range requests {
 		switch r.Type {
@@ -85,27 +84,27 @@ func (c *connection) requests(requests <-chan *ssh.Request) {
 	}
 }
 
-// noMore lets no further session begin.
+// noMore refuses further sessions.
 func (c *connection) noMore() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
 }
 
-// touch says that the connection is in use.
+// touch marks the connection as in use.
 func (c *connection) touch() {
 	now := time.Now()
 	c.used.Store(&now)
 	c.raw.Used()
 }
 
-// watch asks the client whether it lives, and closes the connection if it does
-// not answer, or if it has had no session for long.
+// watch sends keep-alives. It closes the connection if the client does not answer, or
+// has had no session for long.
 func (c *connection) watch(ctx context.Context) {
 	const unanswered = 3
 	tick := time.NewTicker(c.server.limits.alive)
 	defer tick.Stop()
-	// The question waits for its answer, so somebody else counts the time.
+	// The request waits for its answer, so another goroutine measures the time.
 	var asked, answered atomic.Int64
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -185,7 +184,7 @@ func (c *connection) open(ctx context.Context, sessions *sync.WaitGroup, ch ssh.
 	})
 }
 
-// take counts a session of a user. It is false if there may be no more.
+// take counts a session of a user; false if the limit is reached.
 func (s *server) take(user string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -212,7 +211,7 @@ type user struct {
 	caller users.Caller
 }
 
-// Execute looks first whether the user is still there, and with which role.
+// Execute first looks up whether the user still exists, and with which role.
 func (u *user) Execute(ctx context.Context, c words.Command) (admin.Result, error) {
 	now, ok := u.users.Still(u.caller)
 	if !ok {

@@ -18,10 +18,9 @@ import (
 // shortestRSA is the least length of a host key of that kind, in bits.
 const shortestRSA = 3072
 
-// HostKey returns the host key that a file holds. Where there is no file, an
-// Ed25519 key is made and kept there with mode 0600; of several processes that
-// do so at once all get the same key. A file that others than its owner may
-// read is refused.
+// HostKey returns the host key in a file. If there is no file, it makes an Ed25519 key
+// there with mode 0600; processes that do so at once all get the same key. A file
+// that others can read is refused.
 func HostKey(path string) (ssh.Signer, error) {
 	key, err := readKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -36,8 +35,8 @@ func HostKey(path string) (ssh.Signer, error) {
 	return key, nil
 }
 
-// CheckHostKey tells what is wrong with a host key, and makes none: a file that is
-// missing is an error only if its folder is missing too.
+// CheckHostKey returns what is wrong with a host key file, and makes none. A missing
+// file is an error only if its folder is missing too.
 func CheckHostKey(path string) error {
 	_, err := readKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -71,8 +70,7 @@ func readKey(path string) (ssh.Signer, error) {
 	return strong(path, key)
 }
 
-// strong refuses keys that are easily broken, and makes RSA sign with SHA-2
-// only.
+// strong refuses weak keys, and lets RSA keys sign with SHA-2 only.
 func strong(path string, key ssh.Signer) (ssh.Signer, error) {
 	switch key.PublicKey().Type() {
 	case ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521:
@@ -106,7 +104,7 @@ func makeKey(path string) (err error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	// A link does not take the place of a file that has come meanwhile.
+	// link(2) does not replace a file that another process has made meanwhile.
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return os.Rename(f.Name(), path) // a file system without links
 	}

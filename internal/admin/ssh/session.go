@@ -100,8 +100,8 @@ func (s *session) askPTY(payload []byte) bool {
 	return true
 }
 
-// harmless are the variables that a client may set. The last one counts, the
-// others are what clients send by themselves.
+// harmless are the variables that a client may set. Only the last one has an effect;
+// clients send the others by default.
 func (s *session) setenv(payload []byte) bool {
 	var v struct{ Name, Value string }
 	if ssh.Unmarshal(payload, &v) != nil {
@@ -131,7 +131,7 @@ func (s *session) resize(payload []byte) bool {
 	return true
 }
 
-// signal serves what a client sends for its user: INT as Ctrl-C, and the end.
+// signal handles signals of the client: INT is Ctrl-C, others end the session.
 func (s *session) signal(payload []byte, end context.CancelCauseFunc) bool {
 	var sig struct{ Name string }
 	if ssh.Unmarshal(payload, &sig) != nil {
@@ -151,8 +151,8 @@ func (s *session) signal(payload []byte, end context.CancelCauseFunc) bool {
 	return true
 }
 
-// run does what the session is for, tells the status, and closes the channel:
-// with a line that line, else a script from the client's input, or the prompt.
+// run executes the line or, without one, the script from the client's input or the
+// prompt. It sends the exit status and closes the channel.
 func (s *session) run(ctx context.Context, line string, script bool) {
 	out := &output{session: s, to: s.channel}
 	errs := &output{session: s, to: s.channel.Stderr()}
@@ -199,7 +199,7 @@ func (s *session) terminal(out io.Writer) *console.Terminal {
 	return s.term
 }
 
-// feed hands a script over as it comes in.
+// feed passes a script on as it arrives.
 func (s *session) feed(to *io.PipeWriter) {
 	_, err := io.Copy(to, &typing{s})
 	_ = to.CloseWithError(err)
@@ -215,9 +215,8 @@ func (t *typing) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// output is what the client gets. It goes out piece by piece, as the client
-// makes room; a piece for which it makes none in time is the end of the
-// connection.
+// output writes to the client, piece by piece. If the client does not read a piece in
+// time, the connection ends.
 type output struct {
 	*session
 	to io.Writer

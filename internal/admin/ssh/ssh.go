@@ -6,19 +6,18 @@
 //	ssh -T -p 2222 admin@host <commands         one command a line, up to the first that fails
 //	ssh -t -p 2222 admin@host top               the live view
 //
-// Users are those of the running configuration, by password or by key. What a
-// user may do is looked up again at each command. There are sessions and nothing
-// else: no forwarding, no agent, no files, no shell of the system.
+// Users are those of the running configuration, with password or key. The role is
+// looked up at each command. There are only sessions: no forwarding, no agent, no
+// file transfer, no system shell.
 //
-// A client can hold up nothing but itself. A command is done before its answer
-// is written; an answer that nobody takes, and a client that has gone silent end
-// by deadlines. Connections are those of a [guard.Listener], which bounds their
+// A client can delay only itself. A command is executed before its answer is written.
+// Deadlines end answers that are not read and clients that are silent. Connections are those of a [guard.Listener], which bounds their
 // number, the time and the bytes of a login, and lets few exchange keys at once.
 //
-// Only algorithms without known weakness are offered, and none that costs a
-// stranger little and us much: ML-KEM with X25519 and X25519 alone, AES-GCM,
-// ChaCha20 and AES-256-CTR, MACs in encrypt-then-MAC. The host key is Ed25519,
-// unless a file with another one is given.
+// Only algorithms without known weaknesses are offered, and none that costs the server
+// much more than a stranger: ML-KEM with X25519, X25519, AES-GCM, ChaCha20 and
+// AES-256-CTR, encrypt-then-MAC. The host key is Ed25519, unless a file has another
+// one.
 //
 // Limits: bad logins are throttled by the Admin, and a user has 64 sessions, 8
 // in one connection.
@@ -52,7 +51,7 @@ type Admin interface {
 	Audit(ctx context.Context, caller users.Caller, event string, attrs ...any)
 }
 
-// Options are what a server works on.
+// Options of a server.
 type Options struct {
 	Admin Admin        // needed
 	Users *users.Users // needed
@@ -62,7 +61,7 @@ type Options struct {
 	limits limits // zero: those of defaults
 }
 
-// limits bound what clients may do. Zero fields take those of defaults.
+// limits of clients. Zero fields mean the defaults.
 type limits struct {
 	channels int           // sessions in one connection
 	perUser  int           // sessions of one user, in all connections
@@ -92,10 +91,10 @@ func (l limits) withDefaults() limits {
 	return l
 }
 
-// maxTries is how many passwords and keys may be wrong in one connection.
+// maxTries is how many wrong passwords and keys a connection may send.
 const maxTries = 6
 
-// errStopping is the end of the server, to its sessions.
+// errStopping tells sessions that the server ends.
 var errStopping = errors.New("session closed: txlb is shutting down, or SSH was switched off")
 
 // server is one call of Serve.
@@ -111,9 +110,9 @@ type server struct {
 	running sync.WaitGroup
 }
 
-// Serve accepts connections until ctx ends, which it tells the sessions. It
-// closes ln, and returns when everything that it started has ended: nil then,
-// or why it could not go on.
+// Serve accepts connections until ctx ends. Then it tells the sessions, closes ln, and
+// returns nil when everything that it started has ended. An error says why it could
+// not go on.
 func Serve(ctx context.Context, ln net.Listener, opt Options) error {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
@@ -182,7 +181,7 @@ func (s *server) connection(ctx context.Context, raw *guard.Conn) {
 	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithCancel(users.WithVia(ctx, "ssh"))
 	defer cancel()
-	// The end of the server ends a handshake at once.
+	// The end of ctx ends a handshake at once.
 	stopHandshake := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stopHandshake()
 	raw.Handshake()
@@ -221,7 +220,7 @@ func (s *server) connection(ctx context.Context, raw *guard.Conn) {
 	s.opt.Admin.Audit(ctx, caller, "session closed")
 }
 
-// cut shortens what a stranger has us log.
+// cut shortens text from strangers for the log.
 func cut(text string) string {
 	const most = 200
 	if len(text) <= most {
@@ -230,8 +229,8 @@ func cut(text string) string {
 	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
-// deadlined is a connection whose writes have a deadline: a client that takes
-// nothing is gone.
+// deadlined is a connection whose writes have a deadline, for clients that do not
+// read.
 type deadlined struct {
 	net.Conn
 	limit time.Duration

@@ -431,7 +431,7 @@ func testMissed(t *testing.T, b *browser) {
 		return err
 	})
 	p := b.open(t, r, "boss", "/events", before)
-	p.says(".eventlist", "No events yet")
+	p.says(".empty", "No events yet")
 	r.post("/closeLog")
 	p.says(".eventlist", "closeLog")
 	p.run(chromedp.Navigate(r.url + "/"))
