@@ -19,7 +19,7 @@ func TestShellGreetsAndDoesLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clerk{}
 		tt := openShell(t, c)
-		wants(t, plain(tt.raw()), "txlb 1.2, generation 7\n1 problem; status shows it\nhelp lists", "txlb> ")
+		wants(t, plain(tt.raw()), "txlb 1.2, generation 7\n1 problem; see status\nhelp lists", "txlb> ")
 		wants(t, tt.press("show hosts\r"), "did show hosts\ntxlb> ")
 		wants(t, tt.press("a; b\r"), "did a\ndid b\n")
 		wants(t, tt.press("fail; never\r"), "error: first; second ?[31m\n")
