@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/web"
 	"github.com/txlb/txlb/internal/guard"
+	"github.com/txlb/txlb/internal/metrics"
 	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
@@ -67,7 +70,13 @@ func (p parts) webSurface() surface {
 			allow := func() []netip.Prefix { return current().Admin.Web.Allow.Prefixes() }
 			page, err := web.Open(p.guard.Listen(guard.Page, ln, allow), web.Options{
 				Admin: p.admin, Users: p.users, Director: p.director, Engine: p.engine, Status: p.status,
-				Metrics: p.text.Get,
+				Metrics: func(q *http.Request) ([]byte, map[string]string, func(), error) {
+					body, header, done, err := p.text.Respond(q)
+					if errors.Is(err, metrics.ErrUnknownService) {
+						err = fmt.Errorf("%w: %w", admin.ErrUnknownName, err)
+					}
+					return body, header, done, err
+				},
 				Healthy: loops.check, Ready: p.ready,
 				Listen: is.Listen, Secure: is.Secure, StateDir: p.stateDir,
 				Files: func() (certificate, key string) {

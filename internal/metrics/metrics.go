@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/VictoriaMetrics/metrics"
-
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/guard"
@@ -28,34 +26,37 @@ func Write(w io.Writer, r *status.Reading) {
 	times(x, r.State)
 	loops(x, r.Snapshot)
 	process(x, r)
-	metrics.WriteProcessMetrics(w)
+	runtime(x)
 }
 
 // text writes samples; those of one metric follow each other.
 type text struct {
-	w io.Writer
+	w    io.Writer
+	line []byte // the last sample, whose memory the next one takes
 }
 
 // labels are pairs of name and value.
 func (x *text) sample(name string, value float64, labels ...string) {
-	full := name
+	b := append(x.line[:0], name...)
 	for i := 0; i+1 < len(labels); i += 2 {
-		sep := ","
+		sep := byte(',')
 		if i == 0 {
-			sep = "{"
+			sep = '{'
 		}
-		full += sep + labels[i] + "=" + quote(labels[i+1])
+		b = append(append(append(b, sep), labels[i]...), '=')
+		b = quote(b, labels[i+1])
 	}
 	if len(labels) > 0 {
-		full += "}"
+		b = append(b, '}')
 	}
-	_, _ = fmt.Fprintf(x.w, "%s %s\n", full, strconv.FormatFloat(value, 'g', -1, 64))
+	b = append(strconv.AppendFloat(append(b, ' '), value, 'g', -1, 64), '\n')
+	_, _ = x.w.Write(b)
+	x.line = b
 }
 
-// quote escapes the value of a label: backslash, quote and line feed, as the
-// exposition format says.
-func quote(s string) string {
-	b := make([]byte, 0, len(s)+2)
+// quote appends the value of a label. It escapes backslash, quote and line feed, as
+// the exposition format says.
+func quote(b []byte, s string) []byte {
 	b = append(b, '"')
 	for i := range len(s) {
 		switch s[i] {
@@ -67,7 +68,7 @@ func quote(s string) string {
 			b = append(b, s[i])
 		}
 	}
-	return string(append(b, '"'))
+	return append(b, '"')
 }
 
 // kind writes HELP and TYPE of the samples that follow.

@@ -1,12 +1,17 @@
 package metrics
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -260,4 +265,130 @@ func TestHostsWithNames(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, out.String())
 		}
 	}
+}
+
+// What a request asks for: services, and whether it is compressed.
+func TestRespond(t *testing.T) {
+	text := NewText(func() *status.Reading { return reading(t) }, nil)
+	respond := func(path, accept string) ([]byte, map[string]string, error) {
+		q := httptest.NewRequest("GET", path, nil)
+		if accept != "" {
+			q.Header.Set("Accept-Encoding", accept)
+		}
+		body, header, done, err := text.Respond(q)
+		if err == nil {
+			done()
+		}
+		return body, header, err
+	}
+	plain, header, err := respond("/metrics", "")
+	if err != nil || header["Content-Encoding"] != "" || header["Vary"] != "Accept-Encoding" {
+		t.Fatalf("%v %v", header, err)
+	}
+	for accept, want := range map[string]bool{
+		"gzip": true, "deflate, GZIP;q=0.5": true, "*": true, "gzip;q=0": false, "gzip; q=0.0": false, "identity": false, "br": false, "gzip;q=x": false,
+	} {
+		body, header, err := respond("/metrics", accept)
+		if err != nil || (header["Content-Encoding"] == "gzip") != want {
+			t.Errorf("%s: %v %v", accept, header, err)
+		}
+		if !want {
+			continue
+		}
+		z, err := gzip.NewReader(bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(z); err != nil || len(read(t, string(got))) != len(read(t, string(plain))) {
+			t.Errorf("%s: other metrics, %v", accept, err)
+		}
+	}
+	name := `we"b\`
+	all := read(t, string(plain))
+	body, _, err := respond("/metrics?service="+url.QueryEscape(name), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	some := read(t, string(body))
+	for sample := range all {
+		if _, there := some[sample]; there != strings.Contains(sample, `{service="we\"b\\"`) {
+			t.Errorf("%s is there: %v", sample, there)
+		}
+	}
+	if twice, _, err := respond("/metrics?service="+url.QueryEscape(name)+"&service="+url.QueryEscape(name), ""); err != nil || len(twice) != len(body) {
+		t.Errorf("a service that is named twice: %d bytes, want %d, %v", len(twice), len(body), err)
+	}
+	for _, none := range []string{"none", "we", ""} {
+		if _, _, err := respond("/metrics?service="+none, ""); !errors.Is(err, ErrUnknownService) {
+			t.Errorf("service %q: %v", none, err)
+		}
+	}
+	// Every metric has HELP and TYPE.
+	said := map[string]string{}
+	for line := range strings.Lines(string(plain)) {
+		fields := strings.Fields(line)
+		if fields[0] == "#" {
+			if fields[1] == "HELP" && len(fields) > 3 || fields[1] == "TYPE" && said[fields[2]] == "HELP" {
+				said[fields[2]] = fields[1]
+			}
+			continue
+		}
+		name, _, _ := strings.Cut(fields[0], "{")
+		whole := name
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			if base := strings.TrimSuffix(name, suffix); said[base] != "" {
+				whole = base
+			}
+		}
+		if said[whole] != "TYPE" || strings.Contains(string(plain), "# HELP "+whole+" Metric of the process\n") {
+			t.Errorf("%s has no HELP and TYPE", name)
+		}
+	}
+}
+
+// BenchmarkManyHosts is what docs/operations.md says of the cost of a scrape.
+func BenchmarkManyHosts(b *testing.B) {
+	var doc strings.Builder
+	doc.WriteString(`<config>`)
+	for s := range 10 {
+		fmt.Fprintf(&doc, `<service name="service-%d"><listen ip="127.0.0.1:0"/><group name="main">`, s)
+		for h := range 1000 {
+			fmt.Fprintf(&doc, `<host name="host-%d" ip="10.%d.%d.%d:80"/>`, h, s, h/250, h%250+1)
+		}
+		doc.WriteString(`</group></service>`)
+	}
+	doc.WriteString(`</config>`)
+	r := rig.Hold(b, doc.String())
+	read := func() *status.Reading { return status.Read(status.Facts{State: r.State()}) }
+	var buffer bytes.Buffer
+	Write(&buffer, read())
+	text := buffer.Bytes()
+	b.Run("write", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			buffer.Reset()
+			Write(&buffer, read())
+		}
+		b.ReportMetric(float64(len(text)), "bytes")
+	})
+	b.Run("gzip", func(b *testing.B) {
+		b.ReportAllocs()
+		n := 0
+		for b.Loop() {
+			n = len(compress(text))
+		}
+		b.ReportMetric(float64(n), "bytes")
+	})
+	b.Run("service", func(b *testing.B) {
+		b.ReportAllocs()
+		n := 0
+		for b.Loop() {
+			some, err := ofServices(text, []string{"service-7"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			n = len(some)
+		}
+		b.ReportMetric(float64(n), "bytes")
+	})
 }

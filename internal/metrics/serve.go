@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +36,8 @@ type Text struct {
 // rendering is the text of one moment.
 type rendering struct {
 	text    []byte
+	zip     sync.Once
+	zipped  []byte    // text compressed, when somebody has asked for it
 	until   time.Time // it is fresh
 	readers int
 }
@@ -60,15 +65,23 @@ func NewText(read func() *status.Reading, gate *guard.Gate) *Text {
 // Get returns the text, which nobody changes, and what to call when it was read.
 // The error is that of ctx.
 func (t *Text) Get(ctx context.Context) (text []byte, done func(), err error) {
+	r, done, err := t.get(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r.text, done, nil
+}
+
+func (t *Text) get(ctx context.Context) (r *rendering, done func(), err error) {
 	for {
 		t.mu.Lock()
-		r := t.newest
+		r = t.newest
 		if r != nil && (time.Now().Before(r.until) || t.held >= maxHeld) {
 			if r.readers++; r.readers == 1 {
 				t.held++
 			}
 			t.mu.Unlock()
-			return r.text, sync.OnceFunc(func() { t.drop(r) }), nil
+			return r, sync.OnceFunc(func() { t.drop(r) }), nil
 		}
 		if t.writing != nil {
 			ready := t.writing
@@ -97,6 +110,110 @@ func (t *Text) Get(ctx context.Context) (text []byte, done func(), err error) {
 	}
 }
 
+// ErrUnknownService is returned for a service that has no samples.
+var ErrUnknownService = errors.New("unknown service")
+
+// Respond is Get for an HTTP request, with the header of the answer: only the samples
+// of services that the query names (service, repeated), compressed if
+// Accept-Encoding allows it. All who want the whole text of a moment compressed
+// share that.
+func (t *Text) Respond(q *http.Request) (body []byte, header map[string]string, done func(), err error) {
+	ctx, services := q.Context(), q.URL.Query()["service"]
+	r, done, err := t.get(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	body, header = r.text, map[string]string{"Vary": "Accept-Encoding"}
+	if len(services) > 0 {
+		if body, err = ofServices(r.text, services); err != nil {
+			done()
+			return nil, nil, nil, err
+		}
+	}
+	if !acceptsGzip(q.Header.Values("Accept-Encoding")) {
+		return body, header, done, nil
+	}
+	if err := t.gate.Enter(ctx, guard.Render); err != nil {
+		done()
+		return nil, nil, nil, err
+	}
+	defer t.gate.Leave()
+	header["Content-Encoding"] = "gzip"
+	if len(services) > 0 {
+		return compress(body), header, done, nil
+	}
+	r.zip.Do(func() { r.zipped = compress(r.text) })
+	return r.zipped, header, done, nil
+}
+
+// compress is fast rather than thorough: repeated names leave a twentieth anyway.
+func compress(text []byte) []byte {
+	b := bytes.NewBuffer(make([]byte, 0, len(text)/16))
+	w, _ := gzip.NewWriterLevel(b, gzip.BestSpeed) // the level is right
+	_, _ = w.Write(text)
+	_ = w.Close()
+	return b.Bytes()
+}
+
+// acceptsGzip tells whether Accept-Encoding allows gzip.
+func acceptsGzip(values []string) bool {
+	for one := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		name, params, _ := strings.Cut(one, ";")
+		if name = strings.TrimSpace(name); !strings.EqualFold(name, "gzip") && name != "*" {
+			continue
+		}
+		q, given := strings.CutPrefix(strings.ReplaceAll(params, " ", ""), "q=")
+		weight, err := strconv.ParseFloat(q, 64)
+		return !given || err == nil && weight > 0
+	}
+	return false
+}
+
+// ofServices returns the samples that have one of the services as their first label,
+// with the HELP and TYPE of their metrics.
+func ofServices(text []byte, services []string) ([]byte, error) {
+	var out, head []byte
+	found := map[string]bool{}
+	labels := make([][]byte, len(services))
+	for i, s := range services {
+		labels[i] = quote([]byte("{service="), s)
+	}
+	for len(text) > 0 {
+		end := bytes.IndexByte(text, '\n') + 1
+		if end == 0 {
+			end = len(text)
+		}
+		line := text[:end]
+		text = text[end:]
+		switch {
+		case bytes.HasPrefix(line, []byte("# HELP ")):
+			head = append(head[:0], line...)
+			continue
+		case line[0] == '#':
+			head = append(head, line...)
+			continue
+		}
+		at := bytes.IndexByte(line, '{')
+		if at < 0 {
+			continue
+		}
+		for i, label := range labels {
+			if rest, ok := bytes.CutPrefix(line[at:], label); ok && len(rest) > 0 && (rest[0] == ',' || rest[0] == '}') {
+				found[services[i]] = true
+				out = append(append(out, head...), line...)
+				head = head[:0]
+				break
+			}
+		}
+	}
+	for _, s := range services {
+		if !found[s] {
+			return nil, fmt.Errorf("%w %q", ErrUnknownService, s)
+		}
+	}
+	return out, nil
+}
+
 func (t *Text) drop(r *rendering) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -123,12 +240,19 @@ func (t *Text) render(ctx context.Context) (*rendering, error) {
 func Serve(ctx context.Context, ln net.Listener, text *Text, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		body, done, err := text.Get(r.Context())
+		body, header, done, err := text.Respond(r)
+		if errors.Is(err, ErrUnknownService) {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
 		if err != nil {
 			return // the client is gone
 		}
 		defer done()
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		for name, value := range header {
+			w.Header().Set(name, value)
+		}
 		_, _ = w.Write(body) // a client that is gone is no error
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {

@@ -104,6 +104,10 @@ func (all schemas) operation(r *route) object {
 		answers["200"] = object{"description": "this document", "content": object{"application/json": object{"schema": object{"type": "object"}}}}
 	case r.verb == nil:
 		answers["200"] = object{"description": r.about, "content": object{"text/plain": object{"schema": object{"type": "string"}}}}
+		if r.path == "/metrics" {
+			op["parameters"] = []any{parameter("query", "service", "only the metrics of this service; may be repeated", object{"type": "array", "items": object{"type": "string"}})}
+			problem(http.StatusNotFound, "no such service")
+		}
 	default:
 		all.verb(op, answers, r, problem)
 	}

@@ -48,8 +48,11 @@ func (s *server) serveReadyz(*request) (answer, error) {
 }
 
 func (s *server) serveMetrics(q *request) (answer, error) {
-	all, done, err := s.opt.Metrics(q.Context())
-	return answer{kind: "text/plain; version=0.0.4; charset=utf-8", body: all, done: done}, err
+	body, header, done, err := s.opt.Metrics(q.Request)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{kind: "text/plain; version=0.0.4; charset=utf-8", body: body, header: header, done: done}, nil
 }
 
 // rawRoutes are for scripts that txLoadBalancer and PythonDirector served too.

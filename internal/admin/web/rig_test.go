@@ -85,7 +85,9 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	r.opt = Options{
 		Admin: r.adm, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, nil, run.Logger, nil),
 		Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Status: source, Log: run.Logger,
-		Metrics: func(context.Context) ([]byte, func(), error) { return []byte("txlb_up 1\n"), func() {}, nil },
+		Metrics: func(*http.Request) ([]byte, map[string]string, func(), error) {
+			return []byte("txlb_up 1\n"), nil, func() {}, nil
+		},
 	}
 	for _, c := range change {
 		c(&r.opt)

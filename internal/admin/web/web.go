@@ -64,9 +64,9 @@ type Options struct {
 	Users    *users.Users       // required
 	Director *director.Director // required
 	Engine   engine.Engine      // required
-	// Metrics returns the text for Prometheus, and what to call when it was sent;
-	// nil: no /metrics.
-	Metrics func(context.Context) (text []byte, done func(), err error)
+	// Metrics returns the text for Prometheus that a request asks for, the header of
+	// the answer, and what to call when it was sent; nil: no /metrics.
+	Metrics func(*http.Request) (body []byte, header map[string]string, done func(), err error)
 	// Healthy tells what is wrong with the process, and Ready why it takes no
 	// clients: /healthz and /readyz. nil: nothing ever is.
 	Healthy func(context.Context) error
