@@ -426,14 +426,21 @@ func testMissed(t *testing.T, b *browser) {
 	r := newRig(t, twoHosts, secure)
 	const deaf = "EventSource.prototype.addEventListener = new Proxy(EventSource.prototype.addEventListener, " +
 		"{apply: (f, to, [name, ...rest]) => name === 'figures' && Reflect.apply(f, to, [name, ...rest])})"
+	far := chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: "Asia/Kathmandu"})
+		return err
+	})
 	before := chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := cdp.Call(ctx, t, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: deaf})
 		return err
 	})
-	p := b.open(t, r, "boss", "/events", before)
-	p.says(".empty", "No events yet")
+	p := b.open(t, r, "boss", "/events", before, far)
+	p.says("#plain", "No events yet")
 	r.post("/closeLog")
 	p.says(".eventlist", "closeLog")
+	// Times of day are those of the browser's zone, which the page names.
+	p.until("the zone", "/^Asia.Kat[h]?mandu$/.test(document.querySelector('#zone').textContent)")
+	p.until("the time in the zone", "(e => e.textContent === new Date(+e.dataset.clock).toLocaleTimeString('en-GB', {timeZone: 'Asia/Kathmandu'}))(document.querySelector('.eventlist time'))")
 	p.run(chromedp.Navigate(r.url + "/"))
 	p.until("the host", row("a", "true"))
 	// Three seconds for each answer, and a change every half second.
