@@ -260,7 +260,7 @@ func choices(words []string) (list []Choice) {
 	return list
 }
 
-// label writes the name of an attribute as words: slowStart is "Slow start".
+// label writes the name of an attribute as words: maxFails is "Max fails".
 func label(name string) string {
 	var b strings.Builder
 	for i, c := range name {
