@@ -69,6 +69,9 @@ func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
 			}
 			rigs := map[string]*enginetest.Rig{}
 			for mode, opt := range modesToTest {
+				if mode == "portable" && name == "the client asks over the greeting" {
+					continue // it leaves acknowledgements to the system: what comes first decides
+				}
 				rigs[mode] = newRig(t, opt, engine.Route{}, addr)
 			}
 			// All in turn, so that a busy machine slows all.

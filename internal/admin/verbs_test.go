@@ -52,7 +52,7 @@ func TestRefusalsSayWhatWouldBeRight(t *testing.T) {
 		"shutdownSessions web generation=7":               "is at generation 1; generation 7 does not exist yet",
 		"show hosts web nope":                             "unknown group",
 		"help nope":                                       "unknown verb",
-		"help status now":                                 "unexpected argument",
+		"help status now":                                 "has no parameters",
 		"addHost web main c 1.2.3.4:80 weight=1 = 2":      "unexpected argument",
 		`addHost web main "" 1.2.3.4:80`:                  "empty",
 		"addHost web main c 1.2.3.4:80 weight=1 weight=2": "given twice",

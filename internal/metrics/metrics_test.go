@@ -15,6 +15,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,6 +267,46 @@ func TestHostsWithNames(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, out.String())
 		}
 	}
+}
+
+// Nobody gets a text from before he asked, and many who ask at once share one.
+func TestTextIsOfAfterTheQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64 // the question that came last
+		var writes int
+		text := NewText(func() *status.Reading {
+			writes++
+			r := reading(t)
+			r.Version = strconv.FormatInt(asked.Load(), 10)
+			time.Sleep(time.Millisecond) // how long it takes
+			return r
+		}, nil)
+		var all sync.WaitGroup
+		for range 200 {
+			all.Go(func() {
+				mine := asked.Add(1)
+				got, done, err := text.Get(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer done()
+				m := regexp.MustCompile(`txlb_build_info\{[^}]*version="(\d+)"`).FindSubmatch(got)
+				if m == nil {
+					t.Fatal("no version")
+				}
+				if of, _ := strconv.ParseInt(string(m[1]), 10, 64); of < mine {
+					t.Errorf("question %d was answered by a text of question %d", mine, of)
+				}
+			})
+			time.Sleep(100 * time.Microsecond)
+		}
+		begun := time.Now()
+		all.Wait()
+		if writes > 12 || time.Since(begun) > 30*time.Millisecond {
+			t.Errorf("written %d times for 200 who asked within 20 ms; the last waited %v", writes, time.Since(begun))
+		}
+	})
 }
 
 // What a request asks for: services, and whether it is compressed.

@@ -19,9 +19,10 @@ import (
 	"github.com/txlb/txlb/internal/status"
 )
 
-// Text has the metrics as text for many who read. It is written for all who
-// wait at once, and at most a tenth of the time: what has taken 10 ms is good for
-// 90 more. Any goroutine may use it.
+// Text has the metrics as text for many who read. Nobody gets a text from before
+// he asked. It is written for all who wait at once, and at most a tenth of the
+// time: after one that has taken 10 ms, the next begins 90 ms later. Any goroutine
+// may use it.
 type Text struct {
 	read func() *status.Reading
 	gate *guard.Gate
@@ -31,23 +32,25 @@ type Text struct {
 	writing chan struct{} // closed when the one being written is there; nil: none is
 	held    int           // renderings that somebody reads
 	size    int           // of the last one
+	rest    time.Time     // no other is begun before
+	begun   uint64        // how many were
 }
 
 // rendering is the text of one moment.
 type rendering struct {
 	text    []byte
 	zip     sync.Once
-	zipped  []byte    // text compressed, when somebody has asked for it
-	until   time.Time // it is fresh
+	zipped  []byte        // text compressed, when somebody has asked for it
+	number  uint64        // counts from 1
+	took    time.Duration // to write it
 	readers int
 }
 
 const (
 	// restFor is for how many times as long as the text took it is not written
-	// again; leastRest and mostRest bound that.
-	restFor   = 9
-	leastRest = 50 * time.Millisecond
-	mostRest  = 5 * time.Second
+	// again, for mostRest at most: a scrape waits for 10 s.
+	restFor  = 9
+	mostRest = 2 * time.Second
 	// maxHeld is how many texts are kept for slow readers. Then the newest one is
 	// given, whatever its age.
 	maxHeld = 4
@@ -73,10 +76,13 @@ func (t *Text) Get(ctx context.Context) (text []byte, done func(), err error) {
 }
 
 func (t *Text) get(ctx context.Context) (r *rendering, done func(), err error) {
+	t.mu.Lock()
+	before := t.begun // these are too old
+	t.mu.Unlock()
 	for {
 		t.mu.Lock()
 		r = t.newest
-		if r != nil && (time.Now().Before(r.until) || t.held >= maxHeld) {
+		if r != nil && (r.number > before || t.held >= maxHeld) {
 			if r.readers++; r.readers == 1 {
 				t.held++
 			}
@@ -95,11 +101,13 @@ func (t *Text) get(ctx context.Context) (r *rendering, done func(), err error) {
 		}
 		ready := make(chan struct{})
 		t.writing = ready
+		rest := t.rest
 		t.mu.Unlock()
-		r, err = t.render(ctx)
+		r, err = t.render(ctx, rest)
 		t.mu.Lock()
 		if err == nil {
 			t.newest, t.size = r, len(r.text)
+			t.rest = time.Now().Add(min(restFor*r.took, mostRest))
 		}
 		t.writing = nil
 		t.mu.Unlock()
@@ -222,17 +230,30 @@ func (t *Text) drop(r *rendering) {
 	}
 }
 
-// render writes a text when its turn has come.
-func (t *Text) render(ctx context.Context) (*rendering, error) {
+// render writes a text when its turn has come, after rest.
+func (t *Text) render(ctx context.Context, rest time.Time) (*rendering, error) {
+	if wait := time.Until(rest); wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	if err := t.gate.Enter(ctx, guard.Render); err != nil {
 		return nil, err
 	}
 	defer t.gate.Leave()
+	t.mu.Lock()
+	t.begun++
+	r := &rendering{number: t.begun}
+	t.mu.Unlock()
 	began := time.Now()
 	b := bytes.NewBuffer(make([]byte, 0, t.size+t.size/8))
 	Write(b, t.read())
-	now := time.Now()
-	return &rendering{text: b.Bytes(), until: now.Add(min(max(restFor*now.Sub(began), leastRest), mostRest))}, nil
+	r.text, r.took = b.Bytes(), time.Since(began)
+	return r, nil
 }
 
 // Serve answers GET /metrics on ln until ctx ends, and closes ln. Slow clients

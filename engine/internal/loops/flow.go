@@ -36,7 +36,7 @@ const (
 	paced                        // has the system's congestion control again
 	tuned                        // keep-alive and the send queue's limit are set
 	unixSocket                   // not TCP: a short read does not mean drained
-	answered                     // a backend whose first bytes were read
+	answered                     // a backend whose first bytes after ours were read
 )
 
 // unixEnd is set on a UNIX socket from the start: it has none of TCP's options.

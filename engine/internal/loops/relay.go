@@ -306,15 +306,18 @@ func (l *loop) letGo(f *flow) {
 // with Nagle's algorithm on sends its second bytes only when it has this
 // acknowledgement: 40 ms later.
 //
-// The call is spared where nothing can wait for it: after a FIN no bytes follow,
-// and a server that spoke first has had its acknowledgement (see acks).
+// A server that spoke first gets this for its greeting and again for its first
+// answer: a request that is sent just after the greeting has come starts ping-pong
+// mode as well. The call is spared after a FIN, behind which no bytes follow.
 func (l *loop) heard(s *session) {
 	l.table.settle(s)
 	e := &s.ends[backend]
 	if e.is(answered) {
 		return
 	}
-	e.set(answered)
+	if e.is(sentOnce) {
+		e.set(answered)
+	}
 	if e.is(sentOnce|owesAck) && !e.is(hungUp|ended|reset) {
 		e.clear(owesAck)
 		_ = l.sys.setInt(e.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
