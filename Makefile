@@ -30,7 +30,7 @@ test: lint ## every test: style, all systems, both engines, race detector, real 
 	$(GO) test -race ./...
 
 .PHONY: quick
-quick: ## the tests without the long ones, in under a minute: installs nothing, needs no root
+quick: ## the tests without the long ones, in a minute and a half: installs nothing, needs no root
 	TXLB_INSTALL=no $(GO) test -short ./...
 
 .PHONY: lint

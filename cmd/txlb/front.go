@@ -19,7 +19,7 @@ import (
 // socket. What the configuration says of it may change while it runs.
 type surface struct {
 	name string
-	// words returns all that the surface has to be started anew for if the
+	// words returns all that the surface has to be restarted for if the
 	// configuration says it otherwise, comparable; nil: it is off.
 	words func(*config.Config) any
 	// pos is where the configuration says it.

@@ -46,7 +46,7 @@ func (b *logbook) close() {
 	_ = b.file.Close()
 }
 
-// reopen opens the files anew.
+// reopen opens the files again.
 func (b *logbook) reopen() error { return errors.Join(b.file.Reopen(), b.auditFile.Reopen()) }
 
 // reopenFor is reopen for a signal. It closes done at its end.

@@ -510,7 +510,7 @@ func TestUnresolvedHostIsLeftOut(t *testing.T) {
 	}
 }
 
-// The shape of the ancestors' own sample loads and balances: several services
+// The shape of txLoadBalancer's own sample loads and balances: several services
 // and listeners, two groups, weights, admin and manager sections.
 func TestAncestorsSampleBalances(t *testing.T) {
 	var hosts [7]net.Listener
@@ -650,7 +650,7 @@ func TestNotify(t *testing.T) {
 	}
 }
 
-// SIGHUP and SIGUSR1 open the log anew.
+// SIGHUP and SIGUSR1 reopen the log.
 func TestLogReopens(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	path, err := binary()

@@ -261,7 +261,7 @@ func put(f *os.File, was, is []byte) error {
 	return f.Sync()
 }
 
-// forget removes a copy that was made in vain.
+// forget removes a copy that is not needed, because the save failed.
 func forget(kept string) {
 	if kept != "" {
 		_ = os.Remove(kept)

@@ -272,12 +272,12 @@ func TestSaveInPlaceToAFullDisk(t *testing.T) {
 	path, d := smallFile(t, t.TempDir(), 0o640)
 	disk := t.TempDir()
 	if err := syscall.Mount("txlb-test", disk, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
 	elsewhere, _ := smallFile(t, disk, 0o640)
 	if err := syscall.Mount(elsewhere, path, "", syscall.MS_BIND, ""); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(path, syscall.MNT_DETACH) })
 	if err := os.WriteFile(filepath.Join(disk, "full"), make([]byte, 1<<20), 0o600); err == nil {
@@ -310,7 +310,7 @@ func TestSaveInAFolderThatIsReadOnly(t *testing.T) {
 	bind(t, dir, syscall.MS_RDONLY)
 	elsewhere, _ := smallFile(t, t.TempDir(), 0o640)
 	if err := syscall.Mount(elsewhere, path, "", syscall.MS_BIND, ""); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(path, syscall.MNT_DETACH) })
 	next, err := d.Save(weigh(d.Config, 7), 10)

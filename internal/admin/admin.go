@@ -45,7 +45,7 @@ type Result struct {
 // Process is what verbs do to the process itself. Both may be called at the same
 // time.
 type Process interface {
-	// CloseLog opens the log files anew.
+	// CloseLog reopens the log files.
 	CloseLog() error
 	// Shutdown makes the process take leave of its clients and end. It does not
 	// wait for that.

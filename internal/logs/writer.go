@@ -213,7 +213,7 @@ func (w *Writer) Stats() Stats {
 	return s
 }
 
-// Reopen opens the path anew, so that the file can have been moved away. If it
+// Reopen opens the path again, so that the file can have been moved away. If it
 // cannot be opened, lines go on where they went. Reopen waits two seconds at most: a
 // file that takes longer is used when it is open, and the error says so.
 func (w *Writer) Reopen() error {
@@ -376,7 +376,7 @@ func (r *runner) fail(err error) {
 	r.w.failed(err)
 }
 
-// again tries a sink that has failed: a FIFO or a device is opened anew, which
+// again tries a sink that has failed: a FIFO or a device is reopened, which
 // does not wait, and others are written to again.
 func (r *runner) again() {
 	if !r.resting {

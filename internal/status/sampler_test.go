@@ -71,7 +71,7 @@ func TestRates(t *testing.T) {
 	// A counter that has fallen is that of another service with the name.
 	c.serve(engine.ServiceStats{Sessions: 3})
 	if r = c.at(8); r.All.LastSecond != 0 || r.All.Rate != 0 || r.All.MaxRate != 20 || r.Services[0].Traffic.LastSession == r.At {
-		t.Errorf("after the service was made anew: %+v", r.All)
+		t.Errorf("after the service was replaced: %+v", r.All)
 	}
 	for i := range 12 {
 		r = c.at(float64(9 + i))

@@ -6,12 +6,12 @@ package loops
 // others (sched_yield(2)) before it sleeps. Where programs share a processor
 // with the loop and bring it new work as soon as they run, neither sleeps nor
 // has to be woken then. It pays only while there is no end of work: a loop that
-// sleeps often is woken sooner than its turn would come. An offer in vain is
+// sleeps often is woken sooner than its turn would come. An offer without effect is
 // not repeated for some chances, and one that took long not for many.
 type offer struct {
 	awake int64 // ns: when the loop last woke
 	skip  int   // chances to let pass
-	vain  int   // offers in vain in a row
+	vain  int   // offers without effect in a row
 }
 
 func (o *offer) due(now int64) bool {

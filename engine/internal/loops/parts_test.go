@@ -136,6 +136,41 @@ func TestAcks(t *testing.T) {
 	}
 }
 
+// A backend's greeting is acknowledged at once, and so are its first bytes after the
+// first that were sent to it; nothing else is.
+func TestB69AcknowledgedBytes(t *testing.T) {
+	for name, test := range map[string]struct {
+		does string // c: connected, <: bytes came from the backend, >: bytes went to it, f: its FIN came
+		want int
+	}{
+		"the client speaks first": {"c><<><", 1},
+		"the server speaks first": {"c<<", 1},
+		"greeting, then answer":   {"c<<><<><", 2},
+		"all ends with the bytes": {"c>f<", 0},
+	} {
+		k := &quickAcks{}
+		l := &loop{sys: k}
+		x := sessionsOf(1)[0]
+		e := &x.ends[backend]
+		for _, what := range test.does {
+			switch what {
+			case 'c':
+				e.set(owesAck)
+			case '<':
+				l.heard(x)
+			case '>':
+				e.set(sentOnce)
+				e.clear(owesAck)
+			case 'f':
+				e.set(hungUp)
+			}
+		}
+		if len(k.of) != test.want {
+			t.Errorf("%s: %d acknowledgements, want %d", name, len(k.of), test.want)
+		}
+	}
+}
+
 // A session is on the agenda once, and can be put on the next while it is worked on.
 func TestAgenda(t *testing.T) {
 	var a agenda

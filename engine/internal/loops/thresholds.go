@@ -94,7 +94,7 @@ const (
 	// longOffer is how long a turn and an offer may take, in ns. Longer ones mean that
 	// others have enough to do: an offer costs a time slice then.
 	longOffer = 2e6
-	// offerLess bounds the doubling of how many chances pass after an offer in vain: at most
+	// offerLess bounds the doubling of how many chances pass after an offer without effect: at most
 	// 4. With 64, short connections took 0.78 of the best peer's CPU instead of 0.73.
 	offerLess = 2
 	// offerLater is how many chances pass after a long offer.

@@ -21,7 +21,7 @@ import (
 const (
 	annsWord, annsHash     = "U*U*U*U*", "CCNf8Sbh3HDfQ"
 	bobsWord, bobsHash     = "Hello world!", "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5"
-	publicWord, publicHash = "admin", "..xpoEyRReGzk" // of the ancestors' sample
+	publicWord, publicHash = "admin", "..xpoEyRReGzk" // of txLoadBalancer's sample
 	aKey                   = "AAAAC3NzaC1lZDI1NTE5AAAAIAJBBfLxX+SQtrjKaOi5ZId/13rhxR0IAHHtUnUQYNgC"
 	here, away, elsewhere  = "127.0.0.1:1000", "192.0.2.7:1000", "[2001:db8:1:2::7]:1000"
 )
@@ -353,7 +353,7 @@ func TestLoginKey(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := r.try("ann", annsWord, away); err != nil {
-		t.Errorf("keys that were offered in vain lock passwords out: %v", err)
+		t.Errorf("rejected keys lock passwords out: %v", err)
 	}
 }
 
