@@ -68,6 +68,8 @@ fuzz: ## fuzz the parsers and the sessions for a minute each
 	$(GO) test ./internal/words -run '^$$' -fuzz FuzzParse -fuzztime 60s
 	$(GO) test ./internal/words -run '^$$' -fuzz FuzzQuote -fuzztime 60s
 	$(GO) test ./internal/passwd -run '^$$' -fuzz FuzzVerify -fuzztime 60s
+	$(GO) test ./internal/proxyproto -run '^$$' -fuzz FuzzParse -fuzztime 60s
+	$(GO) test ./internal/proxyproto -run '^$$' -fuzz FuzzAppend -fuzztime 60s
 	$(GO) test ./engine/internal/loops -run '^$$' -fuzz FuzzSessions -fuzztime 60s
 	$(GO) test ./engine/internal/core -run '^$$' -fuzz FuzzAdmission -fuzztime 60s
 	$(GO) test ./internal/admin/console -run '^$$' -fuzz FuzzKeys -fuzztime 60s

@@ -55,6 +55,7 @@ var rooms = map[string][]string{
 	"internal/health":            {"internal/connect", "internal/zone", "sched"},
 	"internal/words":             {},
 	"internal/zone":              {},
+	"internal/proxyproto":        {},
 	"internal/logs":              {},
 	"internal/debian":            {},
 	"internal/servers":           {"internal/debian"},
