@@ -96,8 +96,7 @@ type LoopStats struct {
 	Accepts uint64        // connections accepted
 	Spliced uint64        // bytes moved through pipes
 	Copied  uint64        // bytes moved through buffers
-	Runner  int           // the loop whose goroutine runs this one: few do at low load
-	Awake   time.Duration // how long this loop's goroutine was not asleep
+	Awake   time.Duration // how long the loop was not asleep
 }
 
 // Engine serves plans. Apply, Drain and Close are for one

@@ -196,7 +196,7 @@ func steadyMetrics(text string) string {
 		case !ok:
 			line, _, _ = strings.Cut(line, " ")
 		}
-		lines = append(lines, regexp.MustCompile(`(version|loop|runner|goversion|go)="[^"]*"`).ReplaceAllString(line, `$1="@"`))
+		lines = append(lines, regexp.MustCompile(`(version|loop|goversion|go)="[^"]*"`).ReplaceAllString(line, `$1="@"`))
 	}
 	slices.Sort(lines)
 	return strings.Join(slices.Compact(lines), "\n") + "\n"

@@ -54,7 +54,7 @@ func reading(t *testing.T) *status.Reading {
 				Refused: map[string]uint64{"no_host": 4}, Ended: map[string]uint64{"--": 5},
 				ConnectFailures: map[string]uint64{"refused": 6},
 			}},
-			Loops: []engine.LoopStats{{Active: 1, Pipes: 2, Events: 3, Accepts: 4, Spliced: 5, Copied: 6, Runner: 7, Awake: 8500 * time.Millisecond}},
+			Loops: []engine.LoopStats{{Active: 1, Pipes: 2, Events: 3, Accepts: 4, Spliced: 5, Copied: 6, Awake: 8500 * time.Millisecond}},
 		},
 		State: d.State(), Version: "v1", SessionsLimit: 100, FDLimit: 1000,
 	})
@@ -203,7 +203,6 @@ func TestServe(t *testing.T) {
 		`txlb_loop_accepts_total{loop="0"}`:                               4,
 		`txlb_loop_spliced_bytes_total{loop="0"}`:                         5,
 		`txlb_loop_copied_bytes_total{loop="0"}`:                          6,
-		`txlb_loop_runner{loop="0"}`:                                      7,
 		`txlb_loop_awake_seconds_total{loop="0"}`:                         8.5,
 		`txlb_build_info{version="v1"}`:                                   1,
 		"txlb_config_generation":                                          1,

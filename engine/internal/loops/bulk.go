@@ -35,12 +35,6 @@ func (b *bulk) budget(now int64) int {
 	return bulkTurn
 }
 
-// crowded tells whether a stream of this age is to be paced: beside small messages there
-// are more than a few.
-func (b *bulk) crowded(now, age int64) bool {
-	return len(b.line) > fewStreams && b.amongSmall(now) && age > settleFor
-}
-
 // begin begins a turn: next returns the flows that are in the line now, end lets the
 // others move up.
 func (b *bulk) begin() { b.served, b.last = 0, len(b.line) }

@@ -31,9 +31,7 @@ type Engine struct {
 
 	localPorts atomic.Uint32 // that connections get from the kernel: the lowest, and in the low half the highest
 
-	census   *census
-	closing  chan struct{} // closed when govern is to end
-	governed chan struct{} // closed when it has
+	census *census
 
 	zones core.ZoneFollower
 
@@ -49,8 +47,7 @@ func New(opt engine.Options) (*Engine, error) { return NewTuned(opt, Tuning{}) }
 
 // Tuning is what tests set otherwise. The zero value is what pays.
 type Tuning struct {
-	RingFrom int      // sends from which on a batch goes through the ring
-	Governor Governor // of the loops' goroutines
+	RingFrom int // sends from which on a batch goes through the ring
 }
 
 // NewTuned is New for tests.
@@ -65,14 +62,9 @@ func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
 		epoch:    time.Now(),
 		failures: core.NewReports(),
 		census:   newCensus(opt.MaxSessions),
-		closing:  make(chan struct{}),
-		governed: make(chan struct{}),
 	}
 	if e.tuning.RingFrom == 0 {
 		e.tuning.RingFrom = worthARing
-	}
-	if e.tuning.Governor.Decide == nil {
-		e.tuning.Governor = Governor{Every: governEvery, Decide: decide}
 	}
 	e.serving.Store(&core.Serving[*listener]{})
 	e.learnLocalPorts()
@@ -98,7 +90,6 @@ func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
 	for _, l := range e.loops {
 		go l.run()
 	}
-	go e.govern()
 	return e, nil
 }
 
@@ -353,8 +344,6 @@ func (e *Engine) Close() error {
 	e.asking.Lock()
 	e.closed = true
 	e.asking.Unlock()
-	close(e.closing)
-	<-e.governed
 	e.zones.End()
 	for _, ln := range e.serving.Load().Listeners {
 		ln.file.Remove()

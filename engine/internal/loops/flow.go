@@ -33,14 +33,13 @@ const (
 	sentOnce                     // bytes were sent to it
 	owesAck                      // the acknowledgement of its handshake waits for the first bytes
 	nodelay                      // TCP_NODELAY is set
-	paced                        // has the system's congestion control again
 	tuned                        // keep-alive and the send queue's limit are set
 	unixSocket                   // not TCP: a short read does not mean drained
 	answered                     // a backend whose first bytes after ours were read
 )
 
 // unixEnd is set on a UNIX socket from the start: it has none of TCP's options.
-const unixEnd = unixSocket | nodelay | paced | tuned | answered
+const unixEnd = unixSocket | nodelay | tuned | answered
 
 func (e *end) is(f flags) bool { return e.flags&f != 0 }
 func (e *end) set(f flags)     { e.flags |= f }

@@ -41,8 +41,6 @@ type kernel interface {
 	// valid for a UNIX socket and for one that is not connected any more.
 	localAddr(fd int32) netip.AddrPort
 	peerAddr(fd int32) netip.AddrPort
-	// pace takes back what unpace has done.
-	pace(fd int32)
 	// resetOnClose makes close send an RST and drop what is unsent.
 	resetOnClose(fd int32)
 	close(fd int32)
@@ -78,9 +76,8 @@ type sendOp struct {
 type linux struct {
 	*poller
 	pool     *splice.Pool
-	ring     *ring  // nil: none
-	ringFrom int    // for batches from this size on
-	pacing   string // the system's congestion control, if it paces
+	ring     *ring // nil: none
+	ringFrom int   // for batches from this size on
 }
 
 func (k linux) shut() {
@@ -103,8 +100,8 @@ func (k linux) send(batch []sendOp) {
 	}
 }
 
-func (k linux) connectTo(to sched.Addr, source netip.Addr) (int32, syscall.Errno) {
-	return connectTo(to, source, k.pacing != "")
+func (linux) connectTo(to sched.Addr, source netip.Addr) (int32, syscall.Errno) {
+	return connectTo(to, source)
 }
 
 func (linux) connectAgain(fd int32, to sched.Addr) syscall.Errno {
@@ -118,13 +115,7 @@ func (linux) unsent(fd int32) int                { return unsent(fd) }
 func (linux) localAddr(fd int32) netip.AddrPort  { return nameOf(unix.SYS_GETSOCKNAME, fd) }
 func (linux) peerAddr(fd int32) netip.AddrPort   { return nameOf(unix.SYS_GETPEERNAME, fd) }
 func (linux) resetOnClose(fd int32)              { resetOnClose(fd) }
-func (k linux) pace(fd int32) {
-	if k.pacing != "" {
-		congestion(fd, k.pacing)
-	}
-}
-
-func (linux) close(fd int32) { closeFD(fd) }
+func (linux) close(fd int32)                     { closeFD(fd) }
 
 func (linux) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return setInt(fd, level, name, value)

@@ -5,7 +5,6 @@ package loops
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 
@@ -133,9 +132,6 @@ func (ln *listener) openTCP(network, address string, loops, backlog int) error {
 				return fmt.Errorf("listen on %s: setsockopt %d/%d: %w", address, o.level, o.name, errno)
 			}
 		}
-		if onLoopback(fd) && pacing() != "" {
-			unpace(int32(fd)) // handed down as well
-		}
 		if err := unix.Listen(fd, backlog); err != nil {
 			return core.ListenError(address, err)
 		}
@@ -172,21 +168,6 @@ func (ln *listener) keep(k core.Kept) {
 		}
 		_ = unackedOption(k).set(fd)
 	}
-}
-
-// onLoopback tells whether only this machine can connect to fd.
-func onLoopback(fd int) bool {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return false
-	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(sa.Addr).IsLoopback()
-	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(sa.Addr).Unmap().IsLoopback()
-	}
-	return false
 }
 
 // boundAddress returns where fd listens.

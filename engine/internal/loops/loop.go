@@ -13,13 +13,12 @@ import (
 )
 
 // loop owns its listeners, sessions, pipes, buffers and timers. They are touched
-// only by the goroutine that runs it, its own or one that carries it; what others
-// want done, they submit.
+// only by its goroutine; what others want done, they submit.
 //
 // A turn takes in a batch of events, receives for each, and does at its end
 // together what the batch asked for: sends, then splices, timers, tasks, and
-// last the closes, so that no event of a batch is ever stale. For each of these
-// there is a part, which keeps what waits for it.
+// last the closes, so that no event of a batch is ever stale. Each of these has a
+// part, which keeps what waits for it.
 type loop struct {
 	index int
 	eng   *Engine
@@ -30,6 +29,7 @@ type loop struct {
 	count loopCounters
 
 	now     int64  // ns since the engine's epoch, read once a turn
+	tallied int64  // ns: until then its time awake is counted
 	retries int    // connects that may still follow a failed one in this turn
 	looked  int    // which other loop was last compared with this one
 	waste   []byte // takes what refused clients have sent
@@ -44,7 +44,6 @@ type loop struct {
 	acks      acks      // what is owed to backends
 	ledger    ledger    // what has to be published
 	leftovers leftovers // what has ended
-	carrier   carrier   // what the loop's goroutine does for others
 
 	quit bool
 	done chan struct{} // closed when run returns
@@ -55,7 +54,7 @@ func newLoop(e *Engine, index int, pipes *splice.Budget) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipes), ringFrom: e.tuning.RingFrom, pacing: pacing()}
+	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipes), ringFrom: e.tuning.RingFrom}
 	if e.opt.Ring == engine.RingAuto {
 		k.ring, e.noRing = newRing()
 	}
@@ -73,8 +72,6 @@ func assemble(e *Engine, index int, p *poller, sys kernel) *loop {
 		poll: p, census: e.census, inbox: &l.inbox, timers: &l.timers, now: &l.now,
 		backlog: e.opt.Backlog, accepts: &l.count.accepts, open: l.place,
 	}
-	l.carrier = carrier{poll: p, awake: &l.count.awake, clock: e.clock, home: make(chan struct{}, 1)}
-	l.count.runner.Store(int32(index))
 	return l
 }
 
@@ -86,7 +83,7 @@ func (l *loop) run() {
 	var offer offer
 	for !l.quit {
 		var events []unix.EpollEvent
-		idle := l.idle() && l.carrier.idle()
+		idle := l.idle()
 		if busy || !idle {
 			if !l.bulk.empty() && l.bulk.amongSmall(l.now) {
 				// Beside small messages, bulk leaves the processor to whoever
@@ -103,29 +100,27 @@ func (l *loop) run() {
 		}
 		if len(events) == 0 && idle {
 			l.acks.payAll(l.sys)
-			l.carrier.payOff()
-			l.carrier.tally(l.eng.clock())
+			l.tally(l.eng.clock())
 			events = l.poll.wait()
-			l.carrier.tallied = l.eng.clock()
-			offer.awake = l.carrier.tallied
+			l.tallied = l.eng.clock()
+			offer.awake = l.tallied
 		}
 		busy = len(events) > 0
 		l.now = l.eng.clock()
 		if l.now-rescheduled > rescheduleEvery {
 			rescheduled = l.now
-			l.carrier.tally(l.now)
+			l.tally(l.now)
 			runtime.Gosched()
 		}
 		l.turn(events)
-		if len(l.carrier.carried) > 0 {
-			busy = l.carrier.turn() || busy
-		}
-		if l.carrier.leaving != nil {
-			l.carrier.leave()
-		}
 	}
-	l.carrier.sendHome()
 	l.shut()
+}
+
+// tally counts the time awake until now.
+func (l *loop) tally(now int64) {
+	l.count.awake.Add(now - l.tallied)
+	l.tallied = now
 }
 
 // turn does one batch.
@@ -155,8 +150,8 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	l.spliceSome(l.bulk.budget(l.now))
 	pending := 0
 	if len(events) == batchSize {
-		// Two sockets a session, the listeners, the loops carried, bell and clock.
-		pending = 2*int(l.count.active.Load()) + len(l.acceptor.shards) + len(l.carrier.carried) + 2
+		// Two sockets a session, the listeners, bell and clock.
+		pending = 2*int(l.count.active.Load()) + len(l.acceptor.shards) + 2
 	}
 	l.timers.run(l.now, pending)
 	l.inbox.run()
@@ -177,8 +172,6 @@ func (l *loop) takeIn(ev *unix.EpollEvent) {
 		l.inbox.rung = true
 	case ev.Fd == keyClock:
 		l.poll.ticked()
-	case ev.Fd < keyCarried+int32(len(l.eng.loops)):
-		l.eng.loops[ev.Fd-keyCarried].carrier.due = true
 	default:
 		l.acceptor.event(keyListener - ev.Fd)
 	}

@@ -13,7 +13,6 @@ import (
 type loopCounters struct {
 	active, pipes                    atomic.Int64
 	awake                            atomic.Int64 // ns that the loop's goroutine was not asleep
-	runner                           atomic.Int32 // the loop whose goroutine runs this one
 	events, accepts, spliced, copied atomic.Uint64
 	_                                [64]byte
 }
@@ -23,6 +22,6 @@ func (c *loopCounters) stats() engine.LoopStats {
 		Active: c.active.Load(), Pipes: c.pipes.Load(),
 		Events: c.events.Load(), Accepts: c.accepts.Load(),
 		Spliced: c.spliced.Load(), Copied: c.copied.Load(),
-		Runner: int(c.runner.Load()), Awake: time.Duration(c.awake.Load()),
+		Awake: time.Duration(c.awake.Load()),
 	}
 }

@@ -66,29 +66,16 @@ func equal(t *testing.T, got []int, want ...int) {
 	}
 }
 
-// Beside small messages bulk moves less, and more than a few streams are paced once they
-// have settled.
+// Beside small messages bulk moves less.
 func TestBulkBesideSmallMessages(t *testing.T) {
 	var b bulk
-	for _, s := range sessionsOf(fewStreams + 1) {
-		b.add(s, client)
-	}
 	now := int64(1e9)
-	if b.budget(now) != bulkTurn || b.crowded(now, settleFor+1) {
+	if b.budget(now) != bulkTurn {
 		t.Error("bulk is held back without small messages")
 	}
 	b.small(now)
 	if b.budget(now+quietFor-1) != spliceTurn || b.budget(now+quietFor) != bulkTurn {
 		t.Error("the budget does not follow the small messages")
-	}
-	if !b.crowded(now, settleFor+1) || b.crowded(now, settleFor) {
-		t.Error("streams are not paced, or too early")
-	}
-	b.begin()
-	b.next()
-	b.end()
-	if b.crowded(now, settleFor+1) {
-		t.Error("a few streams are paced")
 	}
 }
 

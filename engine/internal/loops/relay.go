@@ -237,10 +237,6 @@ func (l *loop) spliceSome(budget int) {
 // spliceFlow moves up to budget bytes of flow i and returns how many it moved.
 func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 	f, src, dst := &s.flows[i], &s.ends[i], &s.ends[1-i]
-	if !dst.is(paced) && l.bulk.crowded(l.now, l.now-s.Started) {
-		dst.set(paced)
-		l.sys.pace(dst.fd)
-	}
 	for moved < budget {
 		switch f.next(src, dst) {
 		case fill:

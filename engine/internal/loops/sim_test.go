@@ -492,8 +492,6 @@ func (k *sim) peerAddr(fd int32) netip.AddrPort {
 	return simPort(k.open(fd, "getpeername").id).IP()
 }
 
-func (k *sim) pace(fd int32) { k.open(fd, "setsockopt") }
-
 func (k *sim) resetOnClose(fd int32) { k.open(fd, "setsockopt").resetLater = true }
 
 func (k *sim) close(fd int32) {

@@ -5,8 +5,6 @@ package loops
 import (
 	"encoding/binary"
 	"net/netip"
-	"os"
-	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -159,34 +157,11 @@ func unackedOption(k core.Kept) socketOption {
 
 func (o socketOption) set(fd int32) syscall.Errno { return setInt(fd, o.level, o.name, o.value) }
 
-// pacing returns the name of the system's congestion control if it paces, else
-// "". BBR does (tcp(7)): every segment waits for a timer then. On the loopback
-// interface that costs more than the bytes, and there is no network to be
-// spared.
-func pacing() string {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
-	if name := strings.TrimSpace(string(text)); err == nil && strings.HasPrefix(name, "bbr") {
-		return name
-	}
-	return ""
-}
-
-// unpace gives a socket a congestion control that does not pace. It has to be
-// set before the connection is made: what BBR has begun to pace stays paced.
-func unpace(fd int32) { congestion(fd, "reno") } // every kernel has it, and every user may use it
-
-// congestion sets the congestion control of a socket (TCP_CONGESTION, tcp(7)).
-func congestion(fd int32, name string) {
-	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION,
-		uintptr(unsafe.Pointer(unsafe.StringData(name))), uintptr(len(name)), 0)
-}
-
-// connectTo opens a socket and starts to connect it, without pacing if unpaced
-// is set and the address is on the loopback interface. The errno is 0 when it is
-// connected already, EINPROGRESS while it is on the way. Whenever fd is not
-// negative the caller owns it, whatever the errno. A valid source is the address
-// that the connection comes from.
-func connectTo(to sched.Addr, source netip.Addr, unpaced bool) (fd int32, errno syscall.Errno) {
+// connectTo opens a socket and starts to connect it. The errno is 0 when it is
+// connected already, EINPROGRESS while it is on the way. If fd is not negative the
+// caller owns it, whatever the errno. A valid source is the address that the
+// connection comes from.
+func connectTo(to sched.Addr, source netip.Addr) (fd int32, errno syscall.Errno) {
 	var raw unix.RawSockaddrAny
 	size := encodeAddr(&raw, to)
 	n, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(raw.Addr.Family),
@@ -209,12 +184,9 @@ func connectTo(to sched.Addr, source netip.Addr, unpaced bool) (fd int32, errno 
 			}
 		}
 		// The acknowledgement of the handshake is put off: the first bytes,
-		// which often are there already, carry it. Who asks for this owes
-		// TCP_QUICKACK 1 if none come: see acks.
+		// which often are there already, carry it. If none come, the caller has to
+		// set TCP_QUICKACK 1: see acks.
 		_ = setInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
-		if unpaced && to.IP().Addr().IsLoopback() {
-			unpace(fd)
-		}
 	}
 	return fd, connectSocket(fd, &raw, size)
 }

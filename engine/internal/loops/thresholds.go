@@ -29,14 +29,6 @@ const (
 	// quietFor is how long after a small message another is expected: the time between
 	// the requests of a client that waits for each answer, with room.
 	quietFor = int64(50 * time.Millisecond)
-	// fewStreams is how many streams of a loop are spliced at once, beside small
-	// messages, without pacing toward peers on this machine. What more of them have under
-	// way fills the queues in which the small ones wait: p99 of 8 small connections beside
-	// 64 streams 13 ms instead of 6 (splice.md).
-	fewStreams = 4
-	// settleFor is how old a stream is before it is told from what came before it and from
-	// its own beginning, which is small too. It bounds how long it goes unpaced.
-	settleFor = int64(300 * time.Millisecond)
 )
 
 // What a flow does next, see flow.
@@ -99,14 +91,6 @@ const (
 	offerLess = 2
 	// offerLater is how many chances pass after a long offer.
 	offerLater = 1000
-	// governEvery is how often it is decided which goroutine runs which loops. It bounds how
-	// long a rising load meets too few goroutines.
-	governEvery = 100 * time.Millisecond
-	// calm is how much of its time a goroutine may be awake with all loops that it then has;
-	// pressed is from where on it gives half of those that it carries back. Joined, two are
-	// awake for less than apart, so that nothing swings between the bounds. 16,000 requests/s
-	// take 23.7 instead of 28.8 µs each (few-goroutines.md).
-	calm, pressed = 0.5, 0.8
 )
 
 // How long things may take.
