@@ -45,7 +45,7 @@ var schema = table(
 		row("loops", func(e *Engine) *int { return &e.Loops }, or("auto", integer(1, maxLoops)), 0,
 			"number of event loops; `auto`: one for each CPU. At low load, few threads run all of them"),
 		row("ring", func(e *Engine) *string { return &e.Ring }, word("auto", "off"), "auto",
-			"`auto`: sends a batch with one system call if the kernel has io_uring (Linux 6.6 or newer, not forbidden); `off`: one call for each send"),
+			"`auto`: sends a batch with one system call if the kernel has io_uring (Linux 5.18 or newer, not forbidden; `txlb ctl status` says whether it does); `off`: one call for each send"),
 		row("splice", func(e *Engine) *string { return &e.Splice }, word("auto", "always", "never"), "auto",
 			"`auto`: streams that fill the buffer go through a pipe; `always`: all, from the first byte; `never`: none"),
 		row("pipeSize", func(e *Engine) *int64 { return &e.PipeSize }, size(minPipeSize, maxPipeSize), 1<<20,

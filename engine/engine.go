@@ -72,8 +72,18 @@ type Listener struct {
 
 // Snapshot holds the engine's counters at about one moment.
 type Snapshot struct {
-	Services map[string]ServiceStats
-	Loops    []LoopStats // empty on the portable engine
+	Services   map[string]ServiceStats
+	Loops      []LoopStats // empty on the portable engine
+	Facilities []Facility
+}
+
+// Facility is something that the engine uses where the kernel has it and allows it.
+// Without it, the engine does the same in another way.
+type Facility struct {
+	Name    string // io_uring: the sends of a batch go out in one call
+	On      bool   // it is in use
+	Why     string // not on: why
+	Refused bool   // not on, although the options ask for it
 }
 
 // ServiceStats counts the sessions of one service. A removed service is
@@ -126,11 +136,6 @@ type Engine interface {
 	// Failures returns the channel on which a host's way from up to down is
 	// reported. Reports that nobody takes in time are dropped.
 	Failures() <-chan Failure
-	// NoRing tells why the loops send by a system call each although they might
-	// have used a ring; nil if they have one, or were told not to. It is nil on the
-	// portable engine.
-	NoRing() error
-
 	// Sessions returns the sessions that which picks out, the oldest first, but no
 	// more than most; 0 is no limit. Which of them are left out is not defined. host
 	// is nil for a client that has none. which may be called by several goroutines at

@@ -12,10 +12,11 @@ var loopModes = map[string]setup{
 	"always": {engine.Options{Splice: engine.SpliceAlways}, toRing},
 	"never":  {engine.Options{Splice: engine.SpliceNever}, toRing},
 	"plain":  {engine.Options{Splice: engine.SpliceAuto, Ring: engine.RingOff}, toRing},
+	"old":    {engine.Options{Splice: engine.SpliceAuto}, toOldRing},
 }
 
 // longModes are left out by go test -short.
-var longModes = []string{"always", "never"}
+var longModes = []string{"always", "never", "old"}
 
 // onLoops is an engine of loops.
 func onLoops(opt engine.Options) setup {
@@ -25,4 +26,9 @@ func onLoops(opt engine.Options) setup {
 // toRing starts an engine that makes every send through the ring.
 func toRing(opt engine.Options) (engine.Engine, error) {
 	return loops.NewTuned(opt, loops.Tuning{RingFrom: 1})
+}
+
+// toOldRing is toRing with the ring of a kernel older than Linux 6.6.
+func toOldRing(opt engine.Options) (engine.Engine, error) {
+	return loops.NewTuned(opt, loops.Tuning{RingFrom: 1, OldRing: true})
 }

@@ -159,6 +159,8 @@ func withoutNoise(text string) string {
 		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`, "@TIME"},
 		{`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`, "@TIME"},
 		{`pid \d+`, "pid @"},
+		{`(?m)^(io_uring|cpu_steering) (not )?in use.*$`, "$1 @"}, // as the kernel allows
+		{`"in_use":(true|false)(,\s*"why":"([^"\\]|\\.)*")?`, `"in_use":"@"`},
 		{`(session|sessions), up [0-9hms.]+`, "$1, up @"},
 		{`0x[0-9a-f]{6,}`, "@ID"},
 		{`(?m)^[0-9a-f]+ +(web .*@CLIENT +127.0.0.1:)\d+ .*$`, "@ID $1@ @"},

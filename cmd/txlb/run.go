@@ -93,8 +93,10 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 		return err
 	}
 	defer func() { _ = eng.Close() }()
-	if why := eng.NoRing(); why != nil {
-		log.Info("io_uring not available, sending with one system call each", "reason", why)
+	for _, f := range eng.Snapshot().Facilities {
+		if f.Refused {
+			log.Info("not available from the kernel, going on without", "facility", f.Name, "reason", f.Why)
+		}
 	}
 	front := newFront(log)
 	dir, err := director.New(cfg, eng, director.Options{Log: log, MaxProbes: probesFor(limits.files), Document: doc, Prepare: front.prepare})

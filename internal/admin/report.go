@@ -28,6 +28,15 @@ type Status struct {
 	Draining   bool      `json:"draining,omitempty"` // no new clients; it ends when the sessions have
 	Unsaved    int       `json:"unsaved,omitempty"`  // changes that the file lacks
 	Problems   []string  `json:"problems,omitempty"` // what is wrong now, the worst first
+
+	Facilities []Facility `json:"facilities,omitempty"`
+}
+
+// Facility is something of the kernel that the loops use where they may.
+type Facility struct {
+	Name  string `json:"name"`
+	InUse bool   `json:"in_use"`
+	Why   string `json:"why,omitempty"` // it is not
 }
 
 // ServiceInfo is one service in the Data of show services.
@@ -97,6 +106,15 @@ func (k *call) status() (Result, error) {
 		Rate: r.All.Rate, InRate: r.All.InRate, OutRate: r.All.OutRate, MaxRate: r.All.MaxRate,
 		Sessions: r.Sessions, Draining: r.Draining, Unsaved: len(r.Unsaved),
 	}
+	var facilities []string
+	for _, f := range r.Snapshot.Facilities {
+		s.Facilities = append(s.Facilities, Facility{f.Name, f.On, f.Why})
+		if f.On {
+			facilities = append(facilities, f.Name+" in use")
+		} else {
+			facilities = append(facilities, f.Name+" not in use: "+f.Why)
+		}
+	}
 	for _, p := range r.Problems {
 		text := p.String()
 		if p.Remedy != "" {
@@ -109,7 +127,8 @@ func (k *call) status() (Result, error) {
 	if s.Version != "" {
 		head = "txlb " + s.Version + ", " + head
 	}
-	return Result{Text: strings.Join(append([]string{head}, s.Problems...), "\n"), Data: s, Generation: s.Generation}, nil
+	lines := append([]string{head}, facilities...)
+	return Result{Text: strings.Join(append(lines, s.Problems...), "\n"), Data: s, Generation: s.Generation}, nil
 }
 
 func (k *call) showServices() (Result, error) {

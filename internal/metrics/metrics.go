@@ -25,6 +25,7 @@ func Write(w io.Writer, r *status.Reading) {
 	hosts(x, r)
 	times(x, r.State)
 	loops(x, r.Snapshot)
+	facilities(x, r.Snapshot)
 	process(x, r)
 	runtime(x)
 }
@@ -199,6 +200,17 @@ func loops(x *text, snap engine.Snapshot) {
 	each("txlb_loop_spliced_bytes_total", "counter", "Bytes moved with splice(2)", func(l engine.LoopStats) float64 { return float64(l.Spliced) })
 	each("txlb_loop_copied_bytes_total", "counter", "Bytes moved with recv(2) and send(2)", func(l engine.LoopStats) float64 { return float64(l.Copied) })
 	each("txlb_pipes", "gauge", "Pipes of the loop", func(l engine.LoopStats) float64 { return float64(l.Pipes) })
+}
+
+// facilities writes what of the kernel the loops use.
+func facilities(x *text, snap engine.Snapshot) {
+	if len(snap.Facilities) == 0 {
+		return
+	}
+	x.kind("txlb_facility", "gauge", "Whether the loops use a facility of the kernel: 1, or 0 if it is switched off or refused")
+	for _, f := range snap.Facilities {
+		x.sample("txlb_facility", truth(f.On), "name", f.Name)
+	}
 }
 
 func process(x *text, r *status.Reading) {

@@ -55,6 +55,8 @@ func reading(t *testing.T) *status.Reading {
 				ConnectFailures: map[string]uint64{"refused": 6},
 			}},
 			Loops: []engine.LoopStats{{Active: 1, Pipes: 2, Events: 3, Accepts: 4, Spliced: 5, Copied: 6, Awake: 8500 * time.Millisecond}},
+
+			Facilities: []engine.Facility{{Name: "io_uring", On: true}, {Name: "other", Why: "no"}},
 		},
 		State: d.State(), Version: "v1", SessionsLimit: 100, FDLimit: 1000,
 	})
@@ -204,6 +206,8 @@ func TestServe(t *testing.T) {
 		`txlb_loop_spliced_bytes_total{loop="0"}`:                         5,
 		`txlb_loop_copied_bytes_total{loop="0"}`:                          6,
 		`txlb_loop_awake_seconds_total{loop="0"}`:                         8.5,
+		`txlb_facility{name="io_uring"}`:                                  1,
+		`txlb_facility{name="other"}`:                                     0,
 		`txlb_build_info{version="v1"}`:                                   1,
 		"txlb_config_generation":                                          1,
 		"txlb_sessions_limit":                                             100,

@@ -115,6 +115,26 @@ func NoFamily(t *testing.T, family int) bool {
 	return true
 }
 
+// NoCall runs the calling test again in a process where a system call fails with errno.
+// It returns true in there, and false in the test that has waited for it.
+func NoCall(t *testing.T, call uintptr, errno syscall.Errno) bool {
+	t.Helper()
+	if !inside(t, &syscall.SysProcAttr{}) {
+		return false
+	}
+	const number = 0 // in struct seccomp_data
+	err := filter([]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: uint32(call)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	})
+	if err != nil {
+		t.Skipf("this system takes no filter of system calls: %v", err)
+	}
+	return true
+}
+
 func binaryIsBigEndian() bool {
 	one := uint16(1)
 	return *(*byte)(unsafe.Pointer(&one)) == 0

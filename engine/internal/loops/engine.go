@@ -24,8 +24,8 @@ type Engine struct {
 	opt       engine.Options
 	tuning    Tuning
 	epoch     time.Time
-	sustained int   // a read of this many bytes makes a flow splice
-	noRing    error // why the loops have no ring; nil: they have one, or are not to
+	sustained int // a read of this many bytes makes a flow splice
+	ring      engine.Facility
 	failures  core.Reports
 	loops     []*loop
 
@@ -47,7 +47,8 @@ func New(opt engine.Options) (*Engine, error) { return NewTuned(opt, Tuning{}) }
 
 // Tuning is what tests set otherwise. The zero value is what pays.
 type Tuning struct {
-	RingFrom int // sends from which on a batch goes through the ring
+	RingFrom int  // sends from which on a batch goes through the ring
+	OldRing  bool // the ring is that of a kernel older than Linux 6.6
 }
 
 // NewTuned is New for tests.
@@ -76,6 +77,10 @@ func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
 	case engine.SpliceNever:
 		e.sustained = math.MaxInt
 	}
+	e.ring = engine.Facility{Name: core.Ring, On: opt.Ring == engine.RingAuto}
+	if !e.ring.On {
+		e.ring.Why = `ring="off"`
+	}
 	pipes := splice.NewBudget(opt.PipeMemory)
 	for i := range opt.Loops {
 		l, err := newLoop(e, i, pipes)
@@ -92,9 +97,6 @@ func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
 	}
 	return e, nil
 }
-
-// NoRing implements [engine.Engine].
-func (e *Engine) NoRing() error { return e.noRing }
 
 // clock returns nanoseconds since the engine was made, from 1 on.
 func (e *Engine) clock() int64 { return int64(time.Since(e.epoch)) + 1 }
@@ -375,7 +377,7 @@ func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
 
 // Snapshot implements [engine.Engine].
 func (e *Engine) Snapshot() engine.Snapshot {
-	snap := engine.Snapshot{Services: e.serving.Load().Stats()}
+	snap := engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: []engine.Facility{e.ring}}
 	for _, l := range e.loops {
 		snap.Loops = append(snap.Loops, l.count.stats())
 	}

@@ -56,7 +56,9 @@ func newLoop(e *Engine, index int, pipes *splice.Budget) (*loop, error) {
 	}
 	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipes), ringFrom: e.tuning.RingFrom}
 	if e.opt.Ring == engine.RingAuto {
-		k.ring, e.noRing = newRing()
+		if k.ring, err = newRing(e.tuning.OldRing); err != nil {
+			e.ring = engine.Facility{Name: core.Ring, Why: err.Error(), Refused: true}
+		}
 	}
 	return assemble(e, index, p, k), nil
 }

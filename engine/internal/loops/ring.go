@@ -70,8 +70,8 @@ type ringParams struct {
 
 const (
 	opSend         = 26         // IORING_OP_SEND
-	setupSubmitAll = 1 << 7     // IORING_SETUP_SUBMIT_ALL
-	setupNoSQArray = 1 << 16    // IORING_SETUP_NO_SQARRAY
+	setupSubmitAll = 1 << 7     // IORING_SETUP_SUBMIT_ALL, Linux 5.18
+	setupNoSQArray = 1 << 16    // IORING_SETUP_NO_SQARRAY, Linux 6.6
 	featSingleMmap = 1 << 0     // IORING_FEAT_SINGLE_MMAP
 	offsetSQEs     = 0x10000000 // IORING_OFF_SQES
 	enterGetEvents = 1 << 0     // IORING_ENTER_GETEVENTS
@@ -79,23 +79,44 @@ const (
 	sizeofCQE      = int(unsafe.Sizeof(cqe{}))
 )
 
-// newRing sets a ring up. The error says why the system has none to give: it
-// is older than Linux 6.6, or io_uring is forbidden (sysctl
-// kernel.io_uring_disabled, seccomp).
-func newRing() (*ring, error) {
+// ringFlags are the ways to set a ring up, the best first. A kernel answers EINVAL to a
+// flag that it does not know.
+var ringFlags = [...]uint32{setupSubmitAll | setupNoSQArray, setupSubmitAll}
+
+// newRing sets a ring up; an old one is that of a kernel before Linux 6.6, for tests. The error says why the system has none to give: it is older than
+// Linux 5.18, or io_uring is forbidden (sysctl kernel.io_uring_disabled, seccomp).
+func newRing(old bool) (*ring, error) {
 	var p ringParams
-	p.flags = setupSubmitAll | setupNoSQArray
-	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, ringSize, uintptr(unsafe.Pointer(&p)), 0)
+	var fd uintptr
+	errno := unix.EINVAL
+	for _, flags := range ringFlags {
+		if old && flags&setupNoSQArray != 0 {
+			continue
+		}
+		p = ringParams{flags: flags}
+		fd, _, errno = unix.Syscall(unix.SYS_IO_URING_SETUP, ringSize, uintptr(unsafe.Pointer(&p)), 0)
+		if errno != unix.EINVAL {
+			break
+		}
+	}
 	if errno != 0 {
 		return nil, fmt.Errorf("io_uring_setup: %w", errno)
 	}
 	r := &ring{fd: int(fd)}
 	unix.CloseOnExec(r.fd)
+	if _, errno := r.enter(0, 0, 0); errno != 0 { // a filter of system calls may forbid only this
+		r.close()
+		return nil, fmt.Errorf("io_uring_enter: %w", errno)
+	}
 	if p.features&featSingleMmap == 0 {
 		r.close()
 		return nil, fmt.Errorf("io_uring_setup: one mapping for both rings: %w", unix.ENOSYS)
 	}
 	size := max(int(p.sqOff.entries)+4, int(p.cqOff.cqes)+int(p.cqEntries)*sizeofCQE)
+	array := p.flags&setupNoSQArray == 0
+	if array {
+		size = max(size, int(p.sqOff.array)+int(p.sqEntries)*4)
+	}
 	var err error
 	if r.queues, err = unix.Mmap(r.fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
 		r.close()
@@ -110,6 +131,11 @@ func newRing() (*ring, error) {
 	r.answers = unsafe.Slice((*cqe)(unsafe.Pointer(&r.queues[p.cqOff.cqes])), p.cqEntries)
 	r.sqTail, r.sqMask = at(p.sqOff.tail), *at(p.sqOff.mask)
 	r.cqHead, r.cqTail, r.cqMask = at(p.cqOff.head), at(p.cqOff.tail), *at(p.cqOff.mask)
+	if array { // it says in which order the kernel takes the entries: always as they lie
+		for i := range p.sqEntries {
+			*at(p.sqOff.array + 4*i) = i
+		}
+	}
 	return r, nil
 }
 
@@ -148,13 +174,10 @@ func (r *ring) submit(part []sendOp) int {
 		}
 	}
 	atomic.StoreUint32(r.sqTail, tail+uint32(len(part)))
-	n, errno := r.enter(len(part), 0, 0)
+	n, _ := r.enter(len(part), 0, 0) // refused for want of memory: 0
 	if n < len(part) {
 		// The kernel has looked at the first n alone: take the others back.
 		atomic.StoreUint32(r.sqTail, tail+uint32(n))
-	}
-	if errno != 0 {
-		return 0
 	}
 	for left := n; ; {
 		left -= r.reap(part)
@@ -191,7 +214,10 @@ func (r *ring) enter(submit, wait int, flags uintptr) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), uintptr(wait), flags, 0, 0)
 		if errno != unix.EINTR || submit == 0 {
-			return int(n), errno
+			if errno != 0 {
+				return 0, errno
+			}
+			return int(n), 0
 		}
 	}
 }

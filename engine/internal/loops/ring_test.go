@@ -9,16 +9,30 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
 )
 
 // The ring makes the sends of any batch, tells each its answer, and has nothing
 // in flight afterwards.
 func TestRingSends(t *testing.T) {
-	r, err := newRing()
-	if err != nil {
-		t.Skipf("this system has no ring to give: %v", err)
+	eachRing(t, testRingSends)
+}
+
+// eachRing runs a test with the ring of this kernel, and with that of older ones.
+func eachRing(t *testing.T, test func(t *testing.T, r *ring)) {
+	for name, old := range map[string]bool{"new": false, "old": true} {
+		t.Run(name, func(t *testing.T) {
+			r, err := newRing(old)
+			if err != nil {
+				t.Skipf("this system has no ring to give: %v", err)
+			}
+			defer r.close()
+			test(t, r)
+		})
 	}
-	defer r.close()
+}
+
+func testRingSends(t *testing.T, r *ring) {
 	pair := func() (near, far int32) {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -93,10 +107,43 @@ func TestRingSends(t *testing.T) {
 	}
 }
 
+// If the kernel refuses the call, none of its sends is made, and the ring goes on as if it
+// had not been asked.
+func TestRingIsRefused(t *testing.T) {
+	eachRing(t, func(t *testing.T, r *ring) {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _, _ = unix.Close(fds[0]), unix.Close(fds[1]) }()
+		batch := make([]sendOp, 5)
+		for i := range batch {
+			batch[i] = sendOp{fd: int32(fds[0]), p: []byte{byte(i)}}
+		}
+		fd := r.fd
+		r.fd = fds[0] // not a ring
+		for range 3 {
+			if n := r.send(batch); n != 0 {
+				t.Fatalf("%d sends were made without a ring", n)
+			}
+		}
+		r.fd = fd
+		if n := r.send(batch); n != len(batch) {
+			t.Fatalf("%d of %d sends were made", n, len(batch))
+		}
+		for i := range batch {
+			got := make([]byte, 2)
+			if n, errno := recv(int32(fds[1]), got); errno != 0 || n != 1 || got[0] != byte(i) {
+				t.Errorf("message %d: %d bytes, %v, %v", i, n, got[:1], errno)
+			}
+		}
+	})
+}
+
 // The engine's tests make every send through the ring; this one tells whether
 // there was one.
 func TestEngineHasARing(t *testing.T) {
-	r, err := newRing()
+	r, err := newRing(false)
 	if err != nil {
 		t.Skipf("this system has no ring to give: %v", err)
 	}
@@ -106,7 +153,7 @@ func TestEngineHasARing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = e.Close() }()
-	if why := e.NoRing(); why != nil {
-		t.Errorf("the engine has no ring: %v", why)
+	if has := e.Snapshot().Facilities[0]; has != (engine.Facility{Name: core.Ring, On: true}) {
+		t.Errorf("the engine has no ring: %+v", has)
 	}
 }

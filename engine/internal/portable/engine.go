@@ -79,9 +79,6 @@ func (e *Engine) rest(until int64) {
 	}
 }
 
-// NoRing implements [engine.Engine].
-func (e *Engine) NoRing() error { return nil }
-
 // Failures implements [engine.Engine].
 func (e *Engine) Failures() <-chan engine.Failure { return e.failures }
 
@@ -366,6 +363,6 @@ func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
 
 // Snapshot implements [engine.Engine].
 func (e *Engine) Snapshot() engine.Snapshot {
-	snap := engine.Snapshot{Services: e.serving.Load().Stats()}
+	snap := engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: core.NoFacilities()}
 	return snap
 }
