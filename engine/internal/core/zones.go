@@ -3,8 +3,10 @@ package core
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/internal/zone"
@@ -14,7 +16,7 @@ import (
 // address has a zone. An interface that goes and comes back has another index, and
 // the socket hears nothing of it.
 type BoundZone struct {
-	Name  string // "" without a zone
+	name  string // "" without a zone
 	index int
 }
 
@@ -24,39 +26,51 @@ func InZone(host string) (z BoundZone, numbered string, err error) {
 	if err != nil || ip.Zone() == "" {
 		return z, host, nil // a name, or every address
 	}
-	z.Name = ip.Zone()
-	if z.index, err = zone.Index(z.Name); err != nil {
+	z.name = ip.Zone()
+	if z.index, err = zone.Index(z.name); err != nil {
 		return z, host, err
 	}
 	return z, ip.WithZone(strconv.Itoa(z.index)).String(), nil
 }
 
+// Zoned tells whether there is a zone.
+func (z BoundZone) Zoned() bool { return z.name != "" }
+
 // Moved tells whether the interface is there under another index.
 func (z BoundZone) Moved() bool {
-	if z.Name == "" {
+	if z.name == "" {
 		return false
 	}
-	index, err := zone.Index(z.Name)
+	index, err := zone.Index(z.name)
 	return err == nil && index != z.index
 }
 
-// ZoneFollower looks for interfaces that have come back. The zero value does not run.
-type ZoneFollower struct {
+// zoned is a listener that embeds [BoundZone].
+type zoned interface {
+	Zoned() bool
+	Moved() bool
+}
+
+// ZoneFollower reopens the listeners of an engine whose interfaces have come back.
+// The zero value does not run.
+type ZoneFollower[L zoned] struct {
 	stop chan struct{}
 	done sync.WaitGroup
 }
 
-// Start calls look every second, with mu held, until end. Further calls change
-// nothing. mu is held.
-func (f *ZoneFollower) Start(mu *sync.Mutex, look func()) {
-	if f.stop == nil {
+// Follow starts to look every second, with the first listener that has a zone; until
+// then it does nothing. It calls reopen for each served listener whose interface has
+// moved, again and again until another listener is served in its place. mu is held by
+// the caller, and while reopen runs.
+func (f *ZoneFollower[L]) Follow(fresh []L, mu *sync.Mutex, serving *atomic.Pointer[Serving[L]], reopen func(ListenKey, L)) {
+	if f.stop == nil && slices.ContainsFunc(fresh, L.Zoned) {
 		f.stop = make(chan struct{})
 		f.done.Add(1)
-		go f.run(mu, look)
+		go f.run(mu, serving, reopen)
 	}
 }
 
-func (f *ZoneFollower) run(mu *sync.Mutex, look func()) {
+func (f *ZoneFollower[L]) run(mu *sync.Mutex, serving *atomic.Pointer[Serving[L]], reopen func(ListenKey, L)) {
 	defer f.done.Done()
 	tick := time.NewTicker(zoneEvery)
 	defer tick.Stop()
@@ -66,24 +80,29 @@ func (f *ZoneFollower) run(mu *sync.Mutex, look func()) {
 			return
 		case <-tick.C:
 		}
-		// Whoever holds mu may be waiting for this goroutine to end.
-		if mu.TryLock() {
-			look()
-			mu.Unlock()
+		// The holder of mu may be waiting in End for this goroutine.
+		if !mu.TryLock() {
+			continue
 		}
+		for key, ln := range serving.Load().Listeners {
+			if ln.Moved() {
+				reopen(key, ln)
+			}
+		}
+		mu.Unlock()
 	}
 }
 
-// End ends what start has begun. mu is held.
-func (f *ZoneFollower) End() {
+// End ends what Follow has started. mu is held.
+func (f *ZoneFollower[L]) End() {
 	if f.stop != nil {
 		close(f.stop)
 		f.done.Wait()
 	}
 }
 
-// SamePort returns what opens a listener anew: the port stays also where the
-// system has chosen it.
+// SamePort returns the address that reopens a listener on the port it is bound to, also
+// where the system has chosen that port.
 func SamePort(key ListenKey, bound string) string {
 	a, err := ParseListen(key.Listen)
 	_, port, err2 := net.SplitHostPort(bound)

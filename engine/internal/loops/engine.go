@@ -33,7 +33,7 @@ type Engine struct {
 
 	census *census
 
-	zones core.ZoneFollower
+	zones core.ZoneFollower[*listener]
 
 	mu      sync.Mutex   // held by Apply, Drain and Close
 	asking  sync.RWMutex // held for reading by who asks the loops for sessions: they live until it has its answer
@@ -166,7 +166,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 		ln.keep(core.KeptBy(svc.Route.Load()))
 	}
 	e.serving.Store(next)
-	e.followIfZoned(fresh)
+	e.zones.Follow(fresh, &e.mu, &e.serving, e.reopen)
 	for key, ln := range was.Listeners {
 		if next.Listeners[key] == nil {
 			e.stopListener(ln)
@@ -252,27 +252,6 @@ func (e *Engine) stopListener(ln *listener) {
 	wg.Wait()
 	if ln.open.Load() > 0 {
 		e.going = append(e.going, ln)
-	}
-}
-
-// followIfZoned looks after the interfaces of listeners from the first that has one.
-// mu is held.
-func (e *Engine) followIfZoned(fresh []*listener) {
-	for _, ln := range fresh {
-		if ln.zone.Name != "" {
-			e.zones.Start(&e.mu, e.reopenMoved)
-			return
-		}
-	}
-}
-
-// reopenMoved opens listeners anew whose interface has come back. What cannot be
-// opened yet is tried again. mu is held.
-func (e *Engine) reopenMoved() {
-	for key, ln := range e.serving.Load().Listeners {
-		if ln.zone.Moved() {
-			e.reopen(key, ln)
-		}
 	}
 }
 

@@ -20,9 +20,9 @@ import (
 // spreads connections over them (SO_REUSEPORT, socket(7)); a UNIX socket has
 // one queue that the loops share.
 type listener struct {
+	core.BoundZone
 	key    core.ListenKey
 	how    listening
-	zone   core.BoundZone
 	bound  string                       // the address with its port
 	svc    atomic.Pointer[core.Service] // whose sessions it accepts
 	fds    []int32                      // one for each loop
@@ -78,7 +78,7 @@ func openListener(key core.ListenKey, how listening, loops, backlog int, alone b
 			network = "tcp4"
 		}
 		address := net.JoinHostPort(zone.Named(a.Host), a.Port)
-		if ln.zone, _, err = core.InZone(a.Host); err != nil {
+		if ln.BoundZone, _, err = core.InZone(a.Host); err != nil {
 			err = core.ListenError(address, err)
 		}
 		if err == nil && alone && a.Port != "0" {

@@ -30,7 +30,7 @@ type Engine struct {
 	failures core.Reports
 	room     chan struct{} // holds a token for each session; nil: no limit
 
-	zones core.ZoneFollower
+	zones core.ZoneFollower[*listener]
 
 	mu      sync.Mutex // held by Apply, Drain and Close
 	closed  bool
@@ -47,8 +47,8 @@ type Engine struct {
 // listener is one listening address.
 type listener struct {
 	net.Listener
+	core.BoundZone
 	opt  engine.ListenOptions
-	zone core.BoundZone
 	file core.SocketFile // of a UNIX socket
 	svc  atomic.Pointer[core.Service]
 	stop chan struct{} // closed before the Listener is
@@ -141,34 +141,13 @@ func (e *Engine) Apply(p engine.Plan) error {
 		e.accepting.Add(1)
 		go e.acceptFrom(ln)
 	}
-	e.followIfZoned(fresh)
+	e.zones.Follow(fresh, &e.mu, &e.serving, e.reopen)
 	for key, ln := range was.Listeners {
 		if next.Listeners[key] == nil {
 			ln.shut()
 		}
 	}
 	return nil
-}
-
-// followIfZoned looks after the interfaces of listeners from the first that has one.
-// mu is held.
-func (e *Engine) followIfZoned(fresh []*listener) {
-	for _, ln := range fresh {
-		if ln.zone.Name != "" {
-			e.zones.Start(&e.mu, e.reopenMoved)
-			return
-		}
-	}
-}
-
-// reopenMoved opens listeners anew whose interface has come back. What cannot be
-// opened yet is tried again. mu is held.
-func (e *Engine) reopenMoved() {
-	for key, ln := range e.serving.Load().Listeners {
-		if ln.zone.Moved() {
-			e.reopen(key, ln)
-		}
-	}
 }
 
 // reopen puts a listener into the place of one whose interface has moved. mu is
@@ -217,7 +196,7 @@ func openListener(listen string, opt engine.ListenOptions) (*listener, error) {
 	if err != nil {
 		return nil, core.ListenError(listen, err)
 	}
-	made := &listener{Listener: ln, opt: opt, zone: bound, stop: make(chan struct{})}
+	made := &listener{Listener: ln, opt: opt, BoundZone: bound, stop: make(chan struct{})}
 	if u, ok := ln.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // it would remove whatever has the name
 		if made.file, err = core.OurFile(a.Path); err != nil {
