@@ -124,9 +124,14 @@ func onFault(t *testing.T, rule string, sessions int, calm bool) (failed int, o 
 	return failed, o, all, b
 }
 
-// faulty are rules for errors of one kind. Each runs as a test of its own.
+// faulty are rules for errors of one kind. Each runs as a test of its own; with -short
+// the first stands for all, as they take the same way.
 func faulty(t *testing.T, call, when string, errnos string, test func(t *testing.T, rule string)) {
-	for _, errno := range strings.Fields(errnos) {
+	list := strings.Fields(errnos)
+	if testing.Short() {
+		list = list[:1]
+	}
+	for _, errno := range list {
 		t.Run(call+"/"+errno, func(t *testing.T) {
 			t.Parallel()
 			test(t, call+":error="+errno+":when="+when)

@@ -63,6 +63,9 @@ func TestB59NoDescriptors(t *testing.T) {
 	t.Parallel()
 	for _, free := range []int{0, 1, 2, 3} {
 		t.Run(fmt.Sprintf("%d free", free), func(t *testing.T) {
+			if free > 1 {
+				testkit.Long(t)
+			}
 			t.Parallel()
 			const clients = 20
 			b := balance(t, group("", backend(t, echo), backend(t, echo)))
