@@ -27,7 +27,7 @@ run: build ## build and run the demo: three web servers behind 127.0.0.1:8080
 
 .PHONY: test
 test: lint ## every test: style, all systems, both engines, race detector, real programs
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 40m ./...
 
 .PHONY: quick
 quick: ## the tests without the long ones, in about a minute: installs nothing, needs no root

@@ -1,6 +1,8 @@
 package engine_test
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -59,11 +61,12 @@ func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
 				_ = p.Conn.(*net.TCPConn).SetNoDelay(false)
 				sc.backend(p)
 			})
+			clock := testkit.NewClock(t)
 			took := func(to string) time.Duration {
-				start := time.Now()
+				start := clock.Now()
 				c := enginetest.Dial(t, to)
 				sc.client(c)
-				d := time.Since(start)
+				d := clock.Since(start)
 				_ = c.Close()
 				return d
 			}
@@ -74,21 +77,27 @@ func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
 				}
 				rigs[mode] = newRig(t, opt, engine.Route{}, addr)
 			}
-			// All in turn, so that a busy machine slows all.
-			var direct []time.Duration
-			through := map[string][]time.Duration{}
-			for range 11 {
-				direct = append(direct, took(addr.String()))
-				for mode, r := range rigs {
-					through[mode] = append(through[mode], took(r.Addr))
+			// All in turn, so that a busy machine slows all. One good series suffices for
+			// each: a delayed acknowledgement would delay it in all.
+			testkit.BestOf(t, 5, func() (err error) {
+				var direct []time.Duration
+				through := map[string][]time.Duration{}
+				for range 11 {
+					direct = append(direct, took(addr.String()))
+					for mode, r := range rigs {
+						through[mode] = append(through[mode], took(r.Addr))
+					}
 				}
-			}
-			for mode := range rigs {
-				// A delayed acknowledgement takes 40 ms; the rest is for a busy machine.
-				if d, th := median(direct), median(through[mode]); th > d+15*time.Millisecond {
-					t.Errorf("%s: the median is %v, and %v over a direct connection", mode, th, d)
+				for mode := range rigs {
+					// A delayed acknowledgement takes 40 ms; the rest is for a busy machine.
+					if d, th := median(direct), median(through[mode]); th > d+15*time.Millisecond {
+						err = errors.Join(err, fmt.Errorf("%s: the median is %v, and %v over a direct connection", mode, th, d))
+					} else {
+						delete(rigs, mode)
+					}
 				}
-			}
+				return err
+			})
 		})
 	}
 }

@@ -37,7 +37,7 @@ func TestB70MissingFamilyFailsItsHostAlone(t *testing.T) {
 				six = l.Addr
 			}
 		}
-		start := time.Now()
+		clock := testkit.NewClock(t)
 		for range 4 {
 			c := enginetest.Dial(t, six)
 			c.ExpectEOF()
@@ -45,7 +45,7 @@ func TestB70MissingFamilyFailsItsHostAlone(t *testing.T) {
 				t.Errorf("the answer is %q", got)
 			}
 		}
-		if took := time.Since(start); took > 2*time.Second {
+		if took := clock.Now(); took > 2*time.Second {
 			t.Errorf("eight clients took %v", took)
 		}
 		for range 2 {
@@ -147,11 +147,11 @@ func TestB70QueueThatStaysFullIsATimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := newRig(t, opt, engine.Route{Timeouts: times}, stuck, enginetest.BackendServer(t, answer("b")))
-		start := time.Now()
+		w := startWatch(t)
 		if got := r.Ask(); got != "b" {
 			t.Errorf("the answer is %q", got)
 		}
-		onTime(t, time.Since(start), times.Connect)
+		w.onTime(times.Connect)
 		if err := r.Reported(r.Hosts[0]); !errors.Is(err, syscall.ETIMEDOUT) || r.Stats().ConnectFailures["timeout"] != 1 {
 			t.Errorf("reported %v, failures %v", err, r.Stats().ConnectFailures)
 		}
@@ -179,10 +179,10 @@ func TestB72EndOfTotalBlamesNoHost(t *testing.T) {
 			times := enginetest.TestTimeouts
 			times.Connect, times.Total = connect, 200*time.Millisecond
 			r := newRig(t, opt, engine.Route{Timeouts: times}, hole, hole)
-			start := time.Now()
+			w := startWatch(t)
 			c := r.Dial()
 			c.ExpectEOF()
-			onTime(t, time.Since(start), times.Total)
+			w.onTime(times.Total)
 			_ = c.Close()
 			r.Quiet()
 			for _, h := range r.Hosts {

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -39,20 +40,24 @@ func TestB02ServerSpeaksFirst(t *testing.T) {
 			p.Send([]byte("220 ready\r\n"))
 			p.Expect([]byte("QUIT\r\n"))
 		}))
-		var times []time.Duration
-		for range 50 {
-			start := time.Now()
-			c := r.Dial()
-			c.Expect([]byte("220 ready\r\n"))
-			times = append(times, time.Since(start))
-			c.Send([]byte("QUIT\r\n"))
-			c.ExpectEOF()
-			_ = c.Close()
-		}
-		// A greeting that waits for a delayed ACK or a timer takes 40 or 200 ms.
-		if m := median(times); m > 20*time.Millisecond {
-			t.Errorf("the first byte took %v in the median", m)
-		}
+		clock := testkit.NewClock(t)
+		testkit.BestOf(t, 5, func() error {
+			var times []time.Duration
+			for range 50 {
+				start := clock.Now()
+				c := r.Dial()
+				c.Expect([]byte("220 ready\r\n"))
+				times = append(times, clock.Since(start))
+				c.Send([]byte("QUIT\r\n"))
+				c.ExpectEOF()
+				_ = c.Close()
+			}
+			// A greeting that waits for a delayed ACK or a timer takes 40 or 200 ms.
+			if m := median(times); m > 20*time.Millisecond {
+				return fmt.Errorf("the first byte took %v in the median", m)
+			}
+			return nil
+		})
 	})
 }
 
@@ -103,7 +108,7 @@ func TestB09StalledReaderHoldsUpNothingElse(t *testing.T) {
 			if one := make([]byte, 1); one[0] == 0 {
 				_, _ = io.ReadFull(p, one)
 				if one[0] == 'S' { // pour into a client that never reads
-					_, _ = p.Write(enginetest.Payload(32<<20, 9))
+					_, _ = p.Write(make([]byte, 32<<20))
 					return
 				}
 			}
@@ -123,9 +128,9 @@ func TestB09StalledReaderHoldsUpNothingElse(t *testing.T) {
 }
 
 func TestB11LargePayloadsBothWaysAtOnce(t *testing.T) {
+	const size = 24 << 20
+	up, down := enginetest.Payload(size, 11), enginetest.Payload(size, 12)
 	eachMode(t, func(t *testing.T, opt setup) {
-		const size = 24 << 20
-		up, down := enginetest.Payload(size, 11), enginetest.Payload(size, 12)
 		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
 			var wg sync.WaitGroup
 			wg.Go(func() { p.Send(down); p.Fin() })
@@ -159,20 +164,20 @@ func TestB13HalfClosedTimeout(t *testing.T) {
 	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		t.Run("the backend stays silent", func(t *testing.T) {
 			t.Parallel()
-			seen := make(chan time.Time, 1)
+			seen, clock := make(chan time.Duration, 1), testkit.NewClock(t)
 			r := newRig(t, opt, engine.Route{Timeouts: times}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
 				p.ExpectEOF()
-				seen <- time.Now()
+				seen <- clock.Now()
 				hold(p)
 			}))
 			c := r.Dial()
-			start := time.Now()
+			w := startWatch(t)
 			c.Fin()
-			if passed := (<-seen).Sub(start); passed > half/2 {
+			if passed := <-seen - w.ran; passed > half/2 {
 				t.Errorf("the FIN was passed on after %v", passed)
 			}
 			c.ExpectReset() // an end would look like an empty answer
-			onTime(t, time.Since(start), half)
+			w.onTime(half)
 			r.Quiet()
 			if s := r.Stats(); s.Ended["sD"] != 1 {
 				t.Errorf("endings %v", s.Ended)
@@ -180,19 +185,38 @@ func TestB13HalfClosedTimeout(t *testing.T) {
 		})
 		t.Run("each byte restarts it", func(t *testing.T) {
 			t.Parallel()
+			const bytes = 6
+			longest := make(chan time.Duration, 1) // for which the backend was silent
 			r := newRig(t, opt, engine.Route{Timeouts: times}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+				var silent time.Duration
 				p.ExpectEOF()
+				sent := time.Now()
 				tick := time.NewTicker(half / 3)
 				defer tick.Stop()
-				for range 6 {
+				for range bytes {
 					<-tick.C
-					p.Send([]byte("x"))
+					_, _ = p.Write([]byte("x"))
+					silent, sent = max(silent, time.Since(sent)), time.Now()
 				}
+				longest <- silent
 			}))
-			c := r.Dial()
-			c.Fin()
-			c.Expect([]byte("xxxxxx"))
-			c.ExpectEOF()
+			// On a busy machine the bytes may rightly come too late: then it is tried again.
+			for end := time.Now().Add(testkit.Patience); ; {
+				c := r.Dial()
+				began := time.Now()
+				c.Fin()
+				_ = c.SetReadDeadline(time.Now().Add(testkit.Patience))
+				got, err := io.ReadAll(c)
+				took, silent := time.Since(began), <-longest
+				_ = c.Close()
+				if len(got) == bytes && err == nil {
+					return
+				}
+				if silent < half/2 && took < 3*half || time.Now().After(end) {
+					t.Errorf("%d of %d bytes came, then %v; the backend was silent for %v", len(got), bytes, err, silent)
+					return
+				}
+			}
 		})
 		t.Run("an operator ends it", func(t *testing.T) {
 			t.Parallel()
@@ -214,16 +238,17 @@ func TestB13HalfClosedTimeout(t *testing.T) {
 		})
 		t.Run("the client stays silent", func(t *testing.T) {
 			t.Parallel()
-			gone := make(chan time.Duration, 1)
+			gone := make(chan struct{})
 			r := newRig(t, opt, engine.Route{Timeouts: times}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
-				start := time.Now()
+				w := startWatch(t)
 				p.Fin()
 				p.ExpectReset()
-				gone <- time.Since(start)
+				w.onTime(half)
+				close(gone)
 			}))
 			c := r.Dial()
 			c.ExpectEOF()
-			onTime(t, <-gone, half)
+			<-gone
 			r.Quiet()
 			if s := r.Stats(); s.Ended["cD"] != 1 {
 				t.Errorf("endings %v", s.Ended)
@@ -232,44 +257,64 @@ func TestB13HalfClosedTimeout(t *testing.T) {
 	})
 }
 
+// watch measures a time-out.
+type watch struct {
+	t     *testing.T
+	began time.Time
+	clock *testkit.Clock
+	ran   time.Duration // by the clock when it began
+}
+
+func startWatch(t *testing.T) *watch {
+	clock := testkit.NewClock(t)
+	return &watch{t, time.Now(), clock, clock.Now()}
+}
+
+// restart begins anew.
+func (w *watch) restart() { w.began, w.ran = time.Now(), w.clock.Now() }
+
 // onTime checks a time-out: never early, and late by at most 10 % and 100 ms
 // (behaviour 57), with room for a busy machine.
-func onTime(t *testing.T, took, want time.Duration) {
-	t.Helper()
+func (w *watch) onTime(want time.Duration) {
+	w.t.Helper()
+	took, ran := time.Since(w.began), w.clock.Since(w.ran)
 	if took < want {
-		t.Errorf("the time-out of %v came early, after %v", want, took)
+		w.t.Errorf("the time-out of %v came early, after %v", want, took)
 	}
-	if late := took - want; late > want/10+100*time.Millisecond+250*time.Millisecond {
-		t.Errorf("the time-out of %v came after %v", want, took)
+	if late := ran - want; late > want/10+100*time.Millisecond+250*time.Millisecond {
+		w.t.Errorf("the time-out of %v came after %v, in which the process ran for %v", want, took, ran)
 	}
 }
 
 func TestB15OneByteWritesArriveAtOnce(t *testing.T) {
 	eachMode(t, func(t *testing.T, opt setup) {
 		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
-		c := r.Dial()
-		var times []time.Duration
-		for i := range 100 {
-			start := time.Now()
-			c.Send([]byte{byte(i)})
-			c.Expect([]byte{byte(i)})
-			times = append(times, time.Since(start))
-		}
-		if m := median(times); m > 10*time.Millisecond {
-			t.Errorf("a round trip took %v in the median", m)
-		}
-		// write, write, read: Nagle and delayed ACKs would meet here.
-		times = times[:0]
-		for range 20 {
-			start := time.Now()
-			c.Send([]byte("a"))
-			c.Send([]byte("b"))
-			c.Expect([]byte("ab"))
-			times = append(times, time.Since(start))
-		}
-		if m := median(times); m > 10*time.Millisecond {
-			t.Errorf("write, write, read took %v in the median", m)
-		}
+		c, clock := r.Dial(), testkit.NewClock(t)
+		testkit.BestOf(t, 5, func() error {
+			var times []time.Duration
+			for i := range 100 {
+				start := clock.Now()
+				c.Send([]byte{byte(i)})
+				c.Expect([]byte{byte(i)})
+				times = append(times, clock.Since(start))
+			}
+			if m := median(times); m > 10*time.Millisecond {
+				return fmt.Errorf("a round trip took %v in the median", m)
+			}
+			// write, write, read: Nagle and delayed ACKs would meet here.
+			times = times[:0]
+			for range 20 {
+				start := clock.Now()
+				c.Send([]byte("a"))
+				c.Send([]byte("b"))
+				c.Expect([]byte("ab"))
+				times = append(times, clock.Since(start))
+			}
+			if m := median(times); m > 10*time.Millisecond {
+				return fmt.Errorf("write, write, read took %v in the median", m)
+			}
+			return nil
+		})
 	})
 }
 

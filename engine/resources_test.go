@@ -73,9 +73,9 @@ func TestB10StalledReadersCostBoundedMemory(t *testing.T) {
 		asker := r.Dial()
 		asker.Send([]byte("E"))
 		// What others on the machine take meanwhile can only make it look
-		// worse, so the best of three counts.
+		// worse, so the best of a few counts.
 		var costs []int64
-		for range 3 {
+		for range 6 {
 			quick := p99(asker)
 			before := memAvailable(t)
 			clients := make([]*enginetest.Peer, readers)
@@ -106,12 +106,13 @@ func TestB10StalledReadersCostBoundedMemory(t *testing.T) {
 
 // p99 returns the 99th percentile of 300 round trips to an echo.
 func p99(p *enginetest.Peer) time.Duration {
+	clock := testkit.NewClock(p.T)
 	var times []time.Duration
 	for i := range 300 {
-		start := time.Now()
+		start := clock.Now()
 		p.Send([]byte{byte(i)})
 		p.Expect([]byte{byte(i)})
-		times = append(times, time.Since(start))
+		times = append(times, clock.Since(start))
 	}
 	slices.Sort(times)
 	return times[len(times)*99/100]
@@ -161,8 +162,8 @@ func noBusyLoop(t *testing.T, opt setup) {
 	testkit.Eventually(t, "all are there", func() bool { return r.Stats().Active == 4*each && r.Stats().In == 3*each })
 	r.Standstill()
 	// What is done once, as the options that a session gets after a while, is no
-	// busy loop: the best of three windows counts.
-	var used [3]time.Duration
+	// busy loop: the best of a few windows counts.
+	var used [6]time.Duration
 	for i := range used {
 		runtime.GC()
 		start := cpuTime(t)

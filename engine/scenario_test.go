@@ -268,12 +268,13 @@ func (a *actor) readSome(buf []byte) (int, error) {
 
 // stall waits until the other side has sent something and for a while no more.
 func (a *actor) stall() {
-	last, since := int64(-1), time.Now()
+	clock := testkit.NewClock(a.T)
+	last, since := int64(-1), clock.Now()
 	testkit.Eventually(a.T, "the sender stands still", func() bool {
 		if n := a.sent[1-a.side].Load(); n != last {
-			last, since = n, time.Now()
+			last, since = n, clock.Now()
 		}
-		return last > 0 && time.Since(since) > 400*time.Millisecond
+		return last > 0 && clock.Since(since) > 400*time.Millisecond
 	})
 }
 

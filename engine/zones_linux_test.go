@@ -33,7 +33,7 @@ func TestZones(t *testing.T) {
 		if os.Geteuid() != 0 {
 			t.Skip("needs root, for interfaces of its own")
 		}
-		cmd := exec.Command(os.Args[0], "-test.run", "^TestZones$", "-test.v", "-test.timeout", "2m")
+		cmd := exec.Command(os.Args[0], "-test.run", "^TestZones$", "-test.v", "-test.timeout", "8m")
 		cmd.Env = append(os.Environ(), "TXLB_TEST_ZONES=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNET}
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -88,12 +88,12 @@ func TestZones(t *testing.T) {
 			ports[l.Listen], _ = strconv.Atoi(p)
 		}
 		ask := func(address string) error {
-			c, err := net.DialTimeout("tcp", address, 5*time.Second)
+			c, err := net.DialTimeout("tcp", address, testkit.Patience)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = c.Close() }()
-			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(testkit.Patience))
 			got, err := io.ReadAll(c)
 			if err == nil && string(got) != "x" {
 				err = fmt.Errorf("%q", got)
@@ -111,7 +111,7 @@ func TestZones(t *testing.T) {
 			if f.Host.Addr().String() != "[fe80::1%none]:80" || f.Err.Error() != "connect to [fe80::1%none]:80: no such device" {
 				t.Errorf("%v: %v", f.Host.Addr(), f.Err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(testkit.Patience):
 			t.Error("the host without an interface has not failed")
 		}
 

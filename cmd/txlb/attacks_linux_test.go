@@ -49,7 +49,7 @@ func attacked(t *testing.T, files, attackers int, attack func(ctx context.Contex
 	a := server(t, named("a"))
 	mine, other := newVictim(t, files, a), newVictim(t, files, a)
 	// What else the machine does disturbs a series now and then, a fault all of them.
-	for left := 2; ; left-- {
+	for left := 7; ; left-- {
 		own, beside := series(t, mine, other, attackers, attack)
 		t.Logf("p50 of clients: %v under attack, %v beside an attack on another process", own, beside)
 		// Twice, and some time for a machine that is busy otherwise.

@@ -114,14 +114,15 @@ func (b *balancer) endings(want map[string]float64) {
 // gets a reset, for an end would look like an empty answer. The other
 // host serves meanwhile. Of the two time-outs only the one that counts is short.
 func TestB57SilentHost(t *testing.T) {
+	testkit.Long(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
 		timeouts string
 		ends     bool // the client
 		want     map[string]float64
 	}{
-		"both are open":        {`idle="2s" halfClosed="1h"`, false, map[string]float64{"cD": 4}},
-		"the client has ended": {`idle="1h" halfClosed="2s"`, true, map[string]float64{"sD": 2, "--": 2}},
+		"both are open":        {`idle="5s" halfClosed="1h"`, false, map[string]float64{"cD": 4}},
+		"the client has ended": {`idle="1h" halfClosed="5s"`, true, map[string]float64{"sD": 2, "--": 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -172,7 +173,7 @@ func TestB57SilentHost(t *testing.T) {
 func TestB57TricklingHost(t *testing.T) {
 	testkit.Long(t)
 	t.Parallel()
-	const idle, bytes = 2 * time.Second, 30
+	const idle, bytes = 5 * time.Second, 60
 	words := stream(bytes, 3)
 	b := balance(t, group(fmt.Sprintf(`<timeouts idle="%v" halfClosed="%[1]v"/>`, idle),
 		backend(t, func(c *net.TCPConn) {

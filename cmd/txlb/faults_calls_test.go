@@ -55,6 +55,12 @@ func (in *injection) end() int {
 	return len(injected.FindAll(text, -1))
 }
 
+// hit tells whether a call was made to fail.
+func (in *injection) hit() bool {
+	text, err := os.ReadFile(in.file)
+	return err == nil && injected.Match(text)
+}
+
 // outcome counts how the sessions of a test ended.
 type outcome struct {
 	whole, cut, refused int
@@ -93,7 +99,7 @@ func sort(t *testing.T, results []error) (o outcome) {
 func onFault(t *testing.T, rule string, sessions int, calm bool) (failed int, o outcome, all map[string]float64, b *balancer) {
 	t.Helper()
 	one, two := backend(t, echo), backend(t, echo)
-	b = balance(t, group(`<timeouts halfClosed="3s"/>`, one, two))
+	b = balance(t, group(`<timeouts halfClosed="30s"/>`, one, two))
 	var there *bystanders
 	if calm {
 		there = b.bystanders(4)
@@ -241,6 +247,7 @@ func TestB59FailingAcceptDoesNotSpin(t *testing.T) {
 		waiting := make(chan []error)
 		go func() { waiting <- b.together(clients, 100<<10) }()
 		time.Sleep(time.Second) // the time measured
+		eventually(t, "accept is tried", in.hit)
 		failed, most := in.end(), 2*loops*int(time.Since(start)/(100*time.Millisecond)+1)
 		if failed == 0 || failed > most {
 			t.Errorf("accept was tried %d times, want 1 to %d", failed, most)
@@ -263,6 +270,7 @@ func TestB59RefusedAcceptDoesNotSpin(t *testing.T) {
 		waiting := make(chan []error)
 		go func() { waiting <- b.together(clients, 100<<10) }()
 		time.Sleep(time.Second) // the time measured
+		eventually(t, "accept is tried", in.hit)
 		failed, most := in.end(), 2*inRow*loops*int(time.Since(start)/(100*time.Millisecond)+1)
 		if failed == 0 || failed > most {
 			t.Errorf("accept was tried %d times, want 1 to %d", failed, most)
@@ -358,10 +366,7 @@ func TestB60MetricsOutliveAFault(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = c.Close() }()
-			eventually(t, "the fault hits", func() bool {
-				text, err := os.ReadFile(in.file)
-				return err == nil && injected.Match(text)
-			})
+			eventually(t, "the fault hits", in.hit)
 			in.end()
 			eventually(t, "the metrics are there", func() bool {
 				_, err := get("http://" + b.metrics + "/metrics")

@@ -233,7 +233,7 @@ func TestB21WaitingCostsNothing(t *testing.T) {
 	// that spins spins in all of them.
 	measure := func(t *testing.T, b *balancer, still func() bool) {
 		used, waiting := 1.0, false
-		for range 3 {
+		for range 6 {
 			eventually(t, "all sessions are there", func() bool {
 				return b.sample(`txlb_service_sessions{service="web"}`) == sessions && still()
 			})

@@ -226,12 +226,12 @@ func (b *balancer) hostsUp() {
 }
 
 // cpu returns the processor time that the program has used, to the nanosecond.
-func (b *balancer) cpu() time.Duration {
-	b.t.Helper()
+func (p *process) cpu() time.Duration {
+	p.t.Helper()
 	var ts unix.Timespec
 	const schedClock = 2 // CPUCLOCK_SCHED, what clock_getcpuclockid(3) makes of a pid
-	if err := unix.ClockGettime(int32(^b.pid()<<3|schedClock), &ts); err != nil {
-		b.t.Fatal(err)
+	if err := unix.ClockGettime(int32(^p.cmd.Process.Pid<<3|schedClock), &ts); err != nil {
+		p.t.Fatal(err)
 	}
 	return time.Duration(ts.Nano())
 }

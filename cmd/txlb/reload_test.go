@@ -330,13 +330,11 @@ func TestB64ThousandReloads(t *testing.T) {
 		fds, _, _ := look()
 		return fds <= want+8 // idle pipes and a connection to the metrics
 	})
-	_, g, r := look()
-	if g > goroutines+2 {
-		t.Errorf("%d goroutines, %d before", g, goroutines)
-	}
-	if r > rss+rss/4+8<<10 {
-		t.Errorf("%d KiB resident, %d before", r, rss)
-	}
+	var g, r int
+	eventually(t, fmt.Sprintf("goroutines and memory are as before, %d and %d KiB", goroutines, rss), func() bool {
+		_, g, r = look()
+		return g <= goroutines+2 && r <= rss+rss/4+8<<10
+	})
 	if v := metric(t, metrics, "txlb_config_last_reload_success"); v != 1 {
 		t.Errorf("txlb_config_last_reload_success %v", v)
 	}
@@ -441,12 +439,11 @@ func TestScale(t *testing.T) {
 				b.WriteString("<manager><hostCheck enable=\"no\"/></manager></config>\n")
 				return b.String()
 			}
-			begun := time.Now()
+			// The time of the processor, which does not count who else is busy.
 			p, path := txlbFile(t, doc(1))
-			started := time.Since(begun)
-			begun = time.Now()
+			started := p.cpu()
 			p.reload(path, doc(7))
-			reloaded := time.Since(begun)
+			reloaded := p.cpu() - started
 			p.expect(`msg="reload changed" edit="setHost s0 g h0 weight=7"`)
 			t.Logf("start %v, reload of one change %v, resident %d KiB", started.Round(time.Millisecond), reloaded.Round(time.Millisecond), statusField(t, p.cmd.Process.Pid, "VmRSS"))
 			// A second on a machine that has nothing else to do.
@@ -476,9 +473,7 @@ func TestReloadMovesTheMetrics(t *testing.T) {
 		_, err := get(url(second))
 		return err == nil
 	})
-	if _, err := get(url(first)); err == nil {
-		t.Error("the metrics are still where they were")
-	}
+	eventually(t, "the metrics are not where they were", func() bool { _, err := get(url(first)); return err != nil })
 	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first))
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A host and a listener have link-local addresses on an interface. The interface
@@ -41,6 +42,7 @@ func TestLinkLocalAddresses(t *testing.T) {
 					return err
 				}
 				defer func() { _ = c.Close() }()
+				_ = c.SetDeadline(time.Now().Add(10 * time.Second)) // then it is tried again
 				if _, err := c.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
 					return err
 				}

@@ -94,7 +94,7 @@ func TestB52DeadlineClosesWhatIsLeft(t *testing.T) {
 				begun := time.Now()
 				r.do(fmt.Sprintf("%s drain=%v", verb, deadline))
 				if deadline > 0 {
-					if host, err := clients["a"].ask(); host != "a" || err != nil {
+					if host, err := clients["a"].ask(); (host != "a" || err != nil) && time.Since(begun) < deadline {
 						t.Errorf("before the deadline: %q, %v", host, err)
 					}
 				}
@@ -119,9 +119,17 @@ func TestB52DeadlineClosesWhatIsLeft(t *testing.T) {
 func TestDeadlineSparesWhatServesAgain(t *testing.T) {
 	a, b, c := serve(t, "a"), serve(t, "b"), serve(t, "c")
 	r := newRig(t, doc(a.addr, b.addr, c.addr))
+	const deadline = 200 * time.Millisecond
 	one, host := r.dial()
-	r.do("enableGroup web spare drain=50ms")
-	r.do("enableGroup web main")
+	for {
+		began := time.Now()
+		r.do(fmt.Sprintf("enableGroup web spare drain=%v", deadline))
+		r.do("enableGroup web main")
+		if time.Since(began) < deadline {
+			break
+		}
+		one, host = r.dial() // on a busy machine the deadline may have come before
+	}
 	eventually(t, "the deadline comes", func() bool {
 		r.a.drains.mu.Lock()
 		defer r.a.drains.mu.Unlock()

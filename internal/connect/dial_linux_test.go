@@ -9,37 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/txlb/txlb/internal/testkit"
 )
-
-// full is the address of a listener whose queue is full: connects to it are not
-// answered.
-func full(t *testing.T) string {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Close(fd) })
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sa.(*unix.SockaddrInet4).Port}).String()
-	first, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = first.Close() })
-	return address
-}
 
 func TestDialTimesOut(t *testing.T) {
 	const within = 100 * time.Millisecond
-	address := full(t)
+	address := testkit.Silent(t)
 	start := time.Now()
 	_, err := Dial(t.Context(), net.Dialer{}, "tcp", address, within)
 	var netErr net.Error
@@ -65,7 +40,7 @@ func TestAnswerInTimeCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = ln.Close() }()
-	for address, want := range map[string]bool{ln.Addr().String(): false, full(t): true} {
+	for address, want := range map[string]bool{ln.Addr().String(): false, testkit.Silent(t): true} {
 		var l *limit
 		d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 			l.watch(c)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -416,7 +417,7 @@ func TestChecksOnRealSockets(t *testing.T) {
 		}
 		return ln.(*net.TCPListener)
 	}
-	one, two := hold("127.0.0.1:0"), hold("127.0.0.1:0")
+	one, two := hold("127.0.0.1:0"), hold(testkit.Nobody(t)) // which stays free while nobody listens
 	defer func() { _ = one.Close() }()
 	w := newWorld()
 	c, problems := config.Parse("", fmt.Appendf(nil, `<config><service name="web"><listen ip=":1"/><group name="g"><check interval="10ms" fall="2"/>
@@ -433,11 +434,9 @@ func TestChecksOnRealSockets(t *testing.T) {
 	go func() { done <- d.Run(ctx) }()
 	until := func(what string, is func(a, b Status) bool) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); !is(target(t, d, "g", "a", 0).Status(), target(t, d, "g", "b", 0).Status()); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: never", what)
-			}
-		}
+		testkit.Eventually(t, what, func() bool {
+			return is(target(t, d, "g", "a", 0).Status(), target(t, d, "g", "b", 0).Status())
+		})
 	}
 	until("both pass", func(a, b Status) bool {
 		return a.Up && b.Up && a.Check.Code == health.L4OK && b.Check.Code == health.L4OK

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // dnsServer is a DNS server of the test's own, over UDP and TCP on one port of
@@ -131,7 +133,7 @@ func (s *dnsServer) serveTCP() {
 		}
 		s.running.Go(func() {
 			defer func() { _ = c.Close() }()
-			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(testkit.Patience))
 			var length [2]byte
 			if _, err := io.ReadFull(c, length[:]); err != nil {
 				return

@@ -113,8 +113,11 @@ func TestManyFailuresCostInProportion(t *testing.T) {
 	}
 	const few, times = 1250, 8
 	one, many := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
-	for range 5 { // in turn, so that a busy machine slows both
+	for i := range 20 { // in turn, so that a busy machine slows both
 		one, many = min(one, fail(few)), min(many, fail(few*times))
+		if i >= 4 && many <= 3*times*one {
+			break
+		}
 	}
 	t.Logf("%d hosts: %v, %d hosts: %v", few, one, few*times, many)
 	if many > 3*times*one {

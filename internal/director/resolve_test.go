@@ -93,25 +93,27 @@ func TestServersAreAskedInTurn(t *testing.T) {
 				testkit.Long(t)
 			}
 			t.Parallel()
-			begun := time.Now()
-			ends, err := s.look(t.Context(), test.name, nil)
-			took := time.Since(begun)
-			var got []string
-			for _, e := range ends {
-				got = append(got, e.ip.String())
-			}
-			if err != nil {
-				got = append(got, err.Error())
-			}
-			if text := strings.Join(got, " "); !strings.HasSuffix(text, test.want) || text == "" {
-				t.Errorf("%s\nwant %s", text, test.want)
-			}
-			if took < test.atLeast || took > test.atMost {
-				t.Errorf("took %v, want %v to %v", took, test.atLeast, test.atMost)
-			}
-			if first.questions(test.name) == 0 || second.questions(test.name) > 0 != test.second {
-				t.Errorf("%d questions to the first server, %d to the second", first.questions(test.name), second.questions(test.name))
-			}
+			clock := testkit.NewClock(t)
+			testkit.BestOf(t, 5, func() error { // an answer can come too late on a busy machine
+				one, two := first.questions(test.name), second.questions(test.name)
+				begun, ran := time.Now(), clock.Now()
+				ends, err := s.look(t.Context(), test.name, nil)
+				took, ran := time.Since(begun), clock.Since(ran)
+				one, two = first.questions(test.name)-one, second.questions(test.name)-two
+				var got []string
+				for _, e := range ends {
+					got = append(got, e.ip.String())
+				}
+				if err != nil {
+					got = append(got, err.Error())
+				}
+				text := strings.Join(got, " ")
+				if !strings.HasSuffix(text, test.want) || text == "" || took < test.atLeast || ran > test.atMost || one == 0 || two > 0 != test.second {
+					return fmt.Errorf("%s\nwant %s; took %v, want %v to %v; %d questions to the first server, %d to the second",
+						text, test.want, took, test.atLeast, test.atMost, one, two)
+				}
+				return nil
+			})
 		})
 	}
 }
@@ -183,12 +185,12 @@ func TestLookupGivenUp(t *testing.T) {
 		cancel()
 		close(asked)
 	}()
-	begun := time.Now()
+	clock := testkit.NewClock(t)
 	if _, err := sourceOf(server).look(ctx, "silent.test.", nil); err == nil {
 		t.Error("no error")
 	}
 	<-asked
-	if took := time.Since(begun); took > firstWait/2 {
+	if took := clock.Now(); took > firstWait/2 {
 		t.Errorf("took %v", took)
 	}
 }
@@ -196,13 +198,7 @@ func TestLookupGivenUp(t *testing.T) {
 // await waits until something holds that comes by itself.
 func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("in 20 s not: %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	testkit.Eventually(t, what, holds)
 }
 
 // backend answers each connection with its name, and then sends back what
@@ -222,7 +218,7 @@ func backend(t *testing.T, name, addr string) net.Listener {
 			}
 			go func() {
 				defer func() { _ = c.Close() }()
-				_ = c.SetDeadline(time.Now().Add(time.Minute))
+				_ = c.SetDeadline(time.Now().Add(2 * testkit.Patience))
 				if _, err := io.WriteString(c, name); err == nil {
 					// Without ReadFrom, which would splice through pipes that
 					// stay open for later.
@@ -269,7 +265,7 @@ func connect(t *testing.T, addr string) (net.Conn, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_ = c.SetDeadline(time.Now().Add(2 * testkit.Patience))
 	name := make([]byte, 1)
 	if _, err := io.ReadFull(c, name); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // serve answers every connection of a listener with talk, and ends with the
@@ -36,7 +38,7 @@ func serve(t *testing.T, talk func(net.Conn)) Probe {
 			}
 			wg.Go(func() {
 				defer func() { _ = c.Close() }()
-				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(2 * testkit.Patience))
 				talk(c)
 			})
 		}
@@ -45,7 +47,7 @@ func serve(t *testing.T, talk func(net.Conn)) Probe {
 		_ = ln.Close()
 		wg.Wait()
 	})
-	return Probe{Addr: parse(t, ln.Addr().String()), Timeout: 5 * time.Second, Path: "/", Status: []Status{{200, 399}}}
+	return Probe{Addr: parse(t, ln.Addr().String()), Timeout: testkit.Patience, Path: "/", Status: []Status{{200, 399}}}
 }
 
 // check compares a result with what is wanted of it.
@@ -135,7 +137,7 @@ func TestExpect(t *testing.T) {
 		strings.Repeat("+", 600) + "PONG\n": {L7OK, ""},
 	} {
 		p := p
-		p.Send, p.Timeout = say, 5*time.Second
+		p.Send, p.Timeout = say, testkit.Patience
 		if want.code == L7Tout {
 			p.Timeout = 200 * time.Millisecond
 		}
@@ -243,12 +245,13 @@ func TestB46TricklingHostsHoldNoProbe(t *testing.T) {
 			time.Sleep(timeout / 30)
 		}
 	})
+	clock := testkit.NewClock(t)
 	p.Timeout, p.Send, p.Expect = timeout, "hello", "never"
 	for typ, want := range map[Type]Code{HTTP: L7Tout, TLS: L6Tout, Expect: L7Tout} {
 		p.Type = typ
-		begun := time.Now()
+		begun, ran := time.Now(), clock.Now()
 		r := Run(t.Context(), p)
-		if took := time.Since(begun); r.Code != want || took < timeout || took > timeout+2*time.Second {
+		if took := time.Since(begun); r.Code != want || took < timeout || clock.Since(ran) > timeout+2*time.Second {
 			t.Errorf("type %d: %v after %v", typ, r, took)
 		}
 	}

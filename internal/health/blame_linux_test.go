@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/sandbox"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -20,7 +21,7 @@ func TestB70MissingFamilyIsAFailedCheck(t *testing.T) {
 		return
 	}
 	for way, probe := range ways {
-		if r := probe(t.Context(), Probe{Addr: parse(t, "[::1]:9"), Timeout: 5 * time.Second}); r.Code != L4Con || r.Text != syscall.EAFNOSUPPORT.Error() {
+		if r := probe(t.Context(), Probe{Addr: parse(t, "[::1]:9"), Timeout: testkit.Patience}); r.Code != L4Con || r.Text != syscall.EAFNOSUPPORT.Error() {
 			t.Errorf("%s: %v", way, r)
 		}
 	}
@@ -41,7 +42,7 @@ func TestB70ForbiddenIsAFailedCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	for way, probe := range ways {
-		if r := probe(t.Context(), Probe{Addr: sched.UnixAddr(path), Timeout: 5 * time.Second}); r.Code != L4Con || r.Text != syscall.EACCES.Error() {
+		if r := probe(t.Context(), Probe{Addr: sched.UnixAddr(path), Timeout: testkit.Patience}); r.Code != L4Con || r.Text != syscall.EACCES.Error() {
 			t.Errorf("%s: %v", way, r)
 		}
 	}
@@ -104,7 +105,7 @@ func TestB74NoCheckMeetsItself(t *testing.T) {
 	sandbox.LocalPorts(t, 40000, 40001) // the kernel tries the first one first
 	for way, probe := range ways {
 		for _, addr := range []string{"127.0.0.1:40000", "[::1]:40000"} {
-			if r := probe(t.Context(), Probe{Addr: parse(t, addr), Timeout: 5 * time.Second}); r.Code != L4Con || r.Text != syscall.ECONNREFUSED.Error() {
+			if r := probe(t.Context(), Probe{Addr: parse(t, addr), Timeout: testkit.Patience}); r.Code != L4Con || r.Text != syscall.ECONNREFUSED.Error() {
 				t.Errorf("%s, %s: %v", way, addr, r)
 			}
 			ln, err := net.Listen("tcp", addr)

@@ -2,15 +2,13 @@ package health
 
 import (
 	"context"
-	"errors"
 	"net"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -21,7 +19,7 @@ func TestB30OurOwnFaultsAreTold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := Probe{Addr: parse(t, ln.Addr().String()), Timeout: 5 * time.Second}
+		p := Probe{Addr: parse(t, ln.Addr().String()), Timeout: testkit.Patience}
 		var limit syscall.Rlimit
 		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 			t.Fatal(err)
@@ -49,31 +47,7 @@ func TestB30OurOwnFaultsAreTold(t *testing.T) {
 // SYN, like a host that has gone.
 func full(t *testing.T) sched.Addr {
 	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Close(fd) })
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sa.(*unix.SockaddrInet4).Port}).String()
-	for range 3 {
-		c, err := net.DialTimeout("tcp", addr, 50*time.Millisecond)
-		if err != nil {
-			if !timedOut(err) {
-				t.Fatal(err)
-			}
-			return parse(t, addr)
-		}
-		t.Cleanup(func() { _ = c.Close() })
-	}
-	t.Fatal("the queue does not fill")
-	return sched.Addr{}
+	return parse(t, testkit.Silent(t))
 }
 
 // A TCP probe by Connect is over before the host has a connection to accept.
@@ -83,7 +57,7 @@ func TestConnectLeavesNothingToAccept(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = ln.Close() }()
-	p := Probe{Addr: parse(t, ln.Addr().String()), Timeout: 5 * time.Second}
+	p := Probe{Addr: parse(t, ln.Addr().String()), Timeout: testkit.Patience}
 	for range 10 {
 		if r := ways["Connect"](t.Context(), p); !r.OK() {
 			t.Fatal(r)
@@ -105,15 +79,15 @@ func TestConnectLeavesNothingToAccept(t *testing.T) {
 }
 
 func TestSilentHost(t *testing.T) {
-	addr := full(t)
+	addr, clock := full(t), testkit.NewClock(t)
 	for way, probe := range ways {
 		for name, p := range map[string]Probe{
 			"as a whole": {Addr: addr, Timeout: 100 * time.Millisecond},
 			"to connect": {Addr: addr, Timeout: time.Hour, Connect: 100 * time.Millisecond},
 		} {
-			begun := time.Now()
+			begun := clock.Now()
 			r := probe(t.Context(), p)
-			if took := time.Since(begun); r.Code != L4Tout || r.Text != "no answer within 100ms" || r.Took < 100*time.Millisecond || took > 5*time.Second {
+			if took := clock.Since(begun); r.Code != L4Tout || r.Text != "no answer within 100ms" || r.Took < 100*time.Millisecond || took > 5*time.Second {
 				t.Errorf("%s, %s: %v after %v (%v)", way, name, r, took, r.Took)
 			}
 		}

@@ -46,8 +46,8 @@ func TestTCP(t *testing.T) {
 				if network == "unix" {
 					addr = "unix:" + addr
 				}
-				p := Probe{Addr: parse(t, addr), Timeout: 5 * time.Second}
-				if r := probe(t.Context(), p); r.Code != L4OK || r.Took <= 0 || r.Took > 5*time.Second {
+				p := Probe{Addr: parse(t, addr), Timeout: testkit.Patience}
+				if r := probe(t.Context(), p); r.Code != L4OK || r.Took <= 0 || r.Took > testkit.Patience {
 					t.Errorf("open: %v after %v", r, r.Took)
 				}
 				_ = ln.Close()
@@ -118,7 +118,7 @@ func TestLateness(t *testing.T) {
 		t.Errorf("%v took %v and was %v late", r, r.Took, r.Late)
 	}
 	_ = ln.Close()
-	if r := Run(t.Context(), Probe{Addr: parse(t, ln.Addr().String()), Timeout: 10 * time.Second}); r.OK() || r.Late != 0 {
+	if r := Run(t.Context(), Probe{Addr: parse(t, ln.Addr().String()), Timeout: testkit.Patience}); r.OK() || r.Late != 0 {
 		t.Errorf("%v took %v and was %v late", r, r.Took, r.Late)
 	}
 }
@@ -143,7 +143,7 @@ func TestSource(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	p := Probe{Addr: parse(t, ln.Addr().String()), Type: Expect, Expect: "x", Timeout: 5 * time.Second, Source: netip.MustParseAddr("127.0.0.5")}
+	p := Probe{Addr: parse(t, ln.Addr().String()), Type: Expect, Expect: "x", Timeout: testkit.Patience, Source: netip.MustParseAddr("127.0.0.5")}
 	if r := Run(t.Context(), p); !r.OK() {
 		t.Error(r)
 	} else if got := <-from; got != "127.0.0.5" {

@@ -8,10 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/txlb/txlb/internal/debian"
 	"github.com/txlb/txlb/internal/servers"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -43,7 +43,7 @@ func TestNginx(t *testing.T) {
 		t.Fatal(err)
 	}
 	probe := func(socket string, p Probe) Result {
-		p.Addr, p.Timeout, p.Status = sched.UnixAddr(in(socket)), 10*time.Second, []Status{{200, 399}}
+		p.Addr, p.Timeout, p.Status = sched.UnixAddr(in(socket)), testkit.Patience, []Status{{200, 399}}
 		return Run(t.Context(), p)
 	}
 	s.Probe = func(string) error {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/txlb/txlb/internal/debian"
 	"github.com/txlb/txlb/internal/testkit"
@@ -52,7 +51,7 @@ func opensslServer(t *testing.T, args ...string) Probe {
 				_, _ = io.Copy(io.Discard, in)
 				close(drained)
 			}()
-			return Probe{Addr: parse(t, addr), Type: TLS, Timeout: 10 * time.Second}
+			return Probe{Addr: parse(t, addr), Type: TLS, Timeout: testkit.Patience}
 		}
 	}
 }

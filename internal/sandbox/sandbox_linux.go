@@ -25,7 +25,7 @@ import (
 const variable = "TXLB_SANDBOX"
 
 // life bounds a sandbox.
-const life = 2 * time.Minute
+const life = 8 * time.Minute
 
 // Network runs the calling test again in a network of its own, where only the
 // loopback interface is. It returns true in there, and false in the test that has

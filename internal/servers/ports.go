@@ -9,33 +9,62 @@ import (
 	"sync"
 )
 
-// lowestPort is from where on ports are given out.
-const lowestPort = 10_000
+const (
+	// lowestPort is from where on ports are given out.
+	lowestPort = 10_000
+	// blockSize is how many ports a process takes at once.
+	blockSize = 500
+)
 
-// given are the ports that this process has been given.
-var given sync.Map
+// ports are those that this process may give out: blocks that no other process of
+// ours has, until this one ends.
+var ports struct {
+	mu     sync.Mutex
+	free   []int
+	blocks int // each holds a descriptor
+}
 
-// FreePort returns a port that nothing listens on, at any address, and that this
-// process has not been given before. It is below the range that outgoing
-// connections take theirs from, so that it stays free, also while a server is
-// killed and started again; and it is chosen by chance, so that other processes
-// hardly ask for the same one.
+// FreePort returns a port that nothing listens on, at any address, and that neither
+// this nor another process of ours has been given before, so that a server can be
+// started there later, or never. It is below the range that outgoing connections take
+// theirs from, so that it stays free, also while a server is killed and started again.
 func FreePort() (int, error) {
-	outgoing := outgoingPorts()
-	for range 1000 {
-		port := lowestPort + rand.IntN(outgoing-lowestPort)
+	ports.mu.Lock()
+	defer ports.mu.Unlock()
+	for {
+		if len(ports.free) == 0 && !takeBlock() {
+			return 0, errors.New("no free port")
+		}
+		port := ports.free[0]
+		ports.free = ports.free[1:]
 		ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
+			continue // a stranger has it
+		}
+		return port, ln.Close()
+	}
+}
+
+// takeBlock makes ports free that no other process has.
+func takeBlock() bool {
+	for _, block := range rand.Perm((outgoingPorts() - lowestPort) / blockSize) {
+		if !reserve(block) {
 			continue
 		}
-		if err := ln.Close(); err != nil {
-			return 0, err
+		ports.blocks++
+		for _, i := range rand.Perm(blockSize) {
+			ports.free = append(ports.free, lowestPort+block*blockSize+i)
 		}
-		if _, taken := given.LoadOrStore(port, true); !taken {
-			return port, nil
-		}
+		return true
 	}
-	return 0, errors.New("no free port")
+	return false
+}
+
+// Descriptors returns how many descriptors this process holds for its ports.
+func Descriptors() int {
+	ports.mu.Lock()
+	defer ports.mu.Unlock()
+	return ports.blocks * descriptorsOfBlock
 }
 
 // FreeAddr returns an address on loopback with such a port.
@@ -52,7 +81,7 @@ func outgoingPorts() int {
 		return usual
 	}
 	var low int
-	if _, err := fmt.Sscan(string(text), &low); err != nil || low <= lowestPort {
+	if _, err := fmt.Sscan(string(text), &low); err != nil || low < lowestPort+blockSize {
 		return usual
 	}
 	return low

@@ -3,6 +3,9 @@ package servers
 import (
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"runtime"
 	"testing"
 )
 
@@ -32,4 +35,53 @@ func TestFreePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = ln.Close()
+}
+
+// Processes that run at once are given different ports.
+func TestFreePortsOfOtherProcesses(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("ports are reserved on Linux only")
+	}
+	const each = 400 // most of what a process takes at once
+	if os.Getenv("TXLB_PORTS") != "" {
+		for range each {
+			port, err := FreePort()
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Println("port", port)
+		}
+		_, _ = os.Stdin.Read(make([]byte, 1)) // until the others are done
+		return
+	}
+	seen := map[string]bool{}
+	for range 4 {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), "TXLB_PORTS=1")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = in.Close()
+			_ = cmd.Wait()
+		})
+		for range each {
+			var port string
+			if _, err := fmt.Fscanf(out, "port %s\n", &port); err != nil {
+				t.Fatal(err)
+			}
+			if seen[port] {
+				t.Errorf("port %s is given to two processes", port)
+			}
+			seen[port] = true
+		}
+	}
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // Patience is how long a server may take to answer, and to end.
-const Patience = 20 * time.Second
+const Patience = time.Minute
 
 // Server is a program with its own process group. It can be killed and started
 // again. It belongs to one goroutine at a time.

@@ -12,7 +12,7 @@ import (
 
 // Patience is how long a test waits for what must come. It is long, for machines
 // that are busy with other things.
-const Patience = 30 * time.Second
+const Patience = 90 * time.Second
 
 // Eventually polls until ok, which must come true within [Patience].
 func Eventually(t testing.TB, what string, ok func() bool) {

@@ -193,21 +193,33 @@ func Dial(t *testing.T, addr string) *Peer {
 	return &Peer{t, c}
 }
 
+// patient reads from a peer, each time with a deadline of its own.
+type patient struct{ p *Peer }
+
+func (r patient) Read(buf []byte) (int, error) {
+	_ = r.p.SetReadDeadline(time.Now().Add(testkit.Patience))
+	return r.p.Read(buf)
+}
+
 // Send writes p whole.
 func (p *Peer) Send(data []byte) {
 	p.T.Helper()
-	_ = p.SetWriteDeadline(time.Now().Add(testkit.Patience))
-	if n, err := p.Write(data); err != nil {
-		p.T.Errorf("send: %d of %d bytes: %v", n, len(data), err)
+	const piece = 1 << 20 // has a deadline of its own
+	for sent := 0; sent < len(data); {
+		_ = p.SetWriteDeadline(time.Now().Add(testkit.Patience))
+		n, err := p.Write(data[sent:min(sent+piece, len(data))])
+		if sent += n; err != nil {
+			p.T.Errorf("send: %d of %d bytes: %v", sent, len(data), err)
+			return
+		}
 	}
 }
 
 // Expect reads until it has as many bytes as want, which they must equal.
 func (p *Peer) Expect(want []byte) {
 	p.T.Helper()
-	_ = p.SetReadDeadline(time.Now().Add(testkit.Patience))
 	got := make([]byte, len(want))
-	if n, err := io.ReadFull(p, got); err != nil {
+	if n, err := io.ReadFull(patient{p}, got); err != nil {
 		p.T.Errorf("expect %d bytes: got %d: %v", len(want), n, err)
 	} else if !bytes.Equal(got, want) {
 		p.T.Errorf("expect %d bytes: other bytes came", len(want))
@@ -227,8 +239,7 @@ func (p *Peer) ExpectEOF() {
 // ExpectReset reads until the connection fails with a reset.
 func (p *Peer) ExpectReset() {
 	p.T.Helper()
-	_ = p.SetReadDeadline(time.Now().Add(testkit.Patience))
-	if _, err := io.Copy(io.Discard, p.Conn); !errors.Is(err, syscall.ECONNRESET) {
+	if _, err := io.Copy(io.Discard, patient{p}); !errors.Is(err, syscall.ECONNRESET) {
 		p.T.Errorf("expect a reset: got %v", err)
 	}
 }
@@ -236,8 +247,7 @@ func (p *Peer) ExpectReset() {
 // Rest reads to the clean end and returns what came.
 func (p *Peer) Rest() []byte {
 	p.T.Helper()
-	_ = p.SetReadDeadline(time.Now().Add(testkit.Patience))
-	got, err := io.ReadAll(p)
+	got, err := io.ReadAll(patient{p})
 	if err != nil {
 		p.T.Errorf("read to the end: %d bytes, then %v", len(got), err)
 	}
@@ -304,13 +314,14 @@ func Reachable(kind, bound string) []string {
 // Standstill waits until no byte moves any more.
 func (r *Rig) Standstill() {
 	r.T.Helper()
-	last, since := uint64(0), time.Now()
+	clock := testkit.NewClock(r.T)
+	last, since := uint64(0), clock.Now()
 	testkit.Eventually(r.T, "the streams stand still", func() bool {
 		if n := r.Stats().Out; n != last {
-			last, since = n, time.Now()
+			last, since = n, clock.Now()
 		}
 		// Bytes are published once a second.
-		return last > 0 && time.Since(since) > 1500*time.Millisecond
+		return last > 0 && clock.Since(since) > 1500*time.Millisecond
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -62,10 +63,10 @@ func TestB17ResetInTheFlushOfTheLastBytes(t *testing.T) {
 	b.Send([]byte("last"))
 	b.Fin()
 	c.Send([]byte("more"))
-	start := time.Now()
+	clock := testkit.NewClock(t)
 	close(release)
 	c.Expect([]byte("last"))
-	if took := time.Since(start); took > 120*time.Millisecond {
+	if took := clock.Now(); took > 120*time.Millisecond {
 		t.Errorf("the last bytes came after %v", took)
 	}
 	c.ExpectReset()

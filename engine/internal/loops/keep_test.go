@@ -42,14 +42,18 @@ func TestKeptTimeoutsReachTheSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := enginetest.Start(t, e, engine.Route{Timeouts: times}, enginetest.BackendServer(t, enginetest.Echo))
-	begin := func() {
+	// begin begins a session and returns what tells that it is not old enough for
+	// options: a busy machine may have let it grow old meanwhile.
+	begin := func() (young func() bool) {
+		before := time.Now()
 		c := r.Dial()
 		c.Send([]byte("x"))
 		c.Expect([]byte("x"))
+		return func() bool { return time.Since(before) < tuneAfter*time.Nanosecond }
 	}
 	usual := 7200
-	begin()
-	if got := e.options(); got[0] != [2][3]int{{1, 20, 3000}, {0, usual, 3000}} {
+	young := begin()
+	if got := e.options(); young() && got[0] != [2][3]int{{1, 20, 3000}, {0, usual, 3000}} {
 		t.Errorf("a young session: %v", got)
 	}
 	testkit.Eventually(t, "the backend's side has keep-alive", func() bool { return e.options()[0][backend] == [3]int{1, 20, 3000} })
@@ -60,8 +64,8 @@ func TestKeptTimeoutsReachTheSockets(t *testing.T) {
 	}
 	change(5*time.Second, 30*time.Second)
 	testkit.Eventually(t, "the session has the change", func() bool { return e.options()[0] == [2][3]int{{1, 30, 5000}, {1, 30, 5000}} })
-	begin()
-	if got := e.options()[1]; got != [2][3]int{{1, 30, 5000}, {0, usual, 5000}} {
+	young = begin()
+	if got := e.options()[1]; young() && got != [2][3]int{{1, 30, 5000}, {0, usual, 5000}} {
 		t.Errorf("a session after the change: %v", got)
 	}
 	change(0, 0)
@@ -73,8 +77,8 @@ func TestKeptTimeoutsReachTheSockets(t *testing.T) {
 		}
 		return true
 	})
-	begin()
-	if got := e.options()[2]; got[client][0] != 0 || got[client][2] != 0 || got[backend] != [3]int{0, usual, 0} {
+	young = begin()
+	if got := e.options()[2]; young() && (got[client][0] != 0 || got[client][2] != 0 || got[backend] != [3]int{0, usual, 0}) {
 		t.Errorf("a session with both off: %v", got)
 	}
 }

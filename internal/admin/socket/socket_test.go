@@ -237,12 +237,18 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 	if got := p.rest(); got != "" {
 		t.Errorf("got %q", got)
 	}
-	// Whoever asks for patience has it.
-	p = r.dial()
+}
+
+// Whoever asks for patience has it.
+func TestPatienceThatIsAskedFor(t *testing.T) {
+	testkit.Long(t)
+	const idle = 5 * time.Second // enough to ask on a busy machine
+	r := newRig(t, doc(backendServer(t), backendServer(t), nobody(t)), func(o *Options) { o.Idle = idle })
+	p := r.dial()
 	p.say("prompt;set timeout cli 20\n")
 	p.until("> ")
 	p.until("> ")
-	time.Sleep(time.Second) // longer than the patience that it would have had
+	time.Sleep(idle + time.Second) // longer than the patience that it would have had
 	p.say("show version\n")
 	if got := p.until("> "); got != "9.9\n\n> " {
 		t.Errorf("got %q", got)
@@ -257,8 +263,8 @@ func TestAnAdminThatNeverReads(t *testing.T) {
 	var deaf []*peer
 	for range 8 {
 		p := r.dial()
-		_ = p.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 		p.say("prompt\n")
+		_ = p.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 		for { // until it is full in both directions
 			if _, err := io.WriteString(p, strings.Repeat("show stat; show config; set weight web.main/b 3; set weight web.main/b 4\n", 20)); err != nil {
 				if !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -144,7 +144,7 @@ func TestThrottle(t *testing.T) {
 	// the first second of waiting may have passed before that.
 	fail := func(from func(try int) string) error {
 		t.Helper()
-		for range 10 {
+		for range 100 {
 			clear(r.pairs)
 			clear(r.names)
 			clear(r.sources)

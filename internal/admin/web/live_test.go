@@ -151,11 +151,11 @@ func TestStreamTellsWhatHappens(t *testing.T) {
 
 // TestStreamTellsOfHealth has a host go down and come back.
 func TestStreamTellsOfHealth(t *testing.T) {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	addr := testkit.Nobody(t) // which stays free while nobody listens
+	ln, err := net.Listen("tcp4", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ln.Addr().String()
 	doc := strings.Replace(twoHosts, `enable="true"><host name="a" ip="127.0.0.1:1"/>`,
 		`enable="true"><check type="tcp" interval="20ms" fall="1" rise="1"/><host name="a" ip="`+addr+`"/>`, 1)
 	r := newRig(t, doc)
@@ -173,7 +173,7 @@ func TestStreamTellsOfHealth(t *testing.T) {
 		t.Errorf("down: %+v", first)
 	}
 	if ln, err = net.Listen("tcp4", addr); err != nil {
-		t.Skipf("the port is taken meanwhile: %v", err)
+		t.Fatal(err)
 	}
 	defer func() { _ = ln.Close() }()
 	for first.Verb != "host up" {

@@ -92,7 +92,7 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	for _, c := range change {
 		c(&r.opt)
 	}
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	ln, err := net.Listen("tcp4", testkit.Nobody(t)) // which stays free while the server is started again
 	if err != nil {
 		t.Fatal(err)
 	}
