@@ -25,6 +25,7 @@ type acceptor struct {
 	accepts *atomic.Uint64
 	open    func(fd int32, from sched.Addr, sh *shard) // opens the session of a connection
 
+	turn       uint32   // of the loop, counted
 	shards     []*shard // by index; nil where one is gone
 	paused     bool     // all are out of the poller
 	pausedTill int64    // and stay so until then
@@ -256,9 +257,20 @@ func (a *acceptor) beat() {
 	}
 }
 
-// event takes in that shard i has connections.
+// event takes in that shard i has connections. It accepts as many as the event before
+// found, and twice as many if that one was in the turn before and left some. So most
+// bursts end without an accept that finds nothing; what is left is reported again.
 func (a *acceptor) event(i int32) {
-	if sh := a.shards[i]; sh != nil && !sh.out {
-		_, _ = a.acceptFrom(sh, acceptBurst)
+	sh := a.shards[i]
+	if sh == nil || sh.out {
+		return
+	}
+	if sh.leftAt == a.turn-1 {
+		sh.burst = min(2*sh.burst, acceptBurst)
+	}
+	n, why := a.acceptFrom(sh, max(sh.burst, 1))
+	sh.burst = n
+	if why == enough {
+		sh.leftAt = a.turn // perhaps
 	}
 }

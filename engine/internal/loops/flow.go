@@ -24,7 +24,7 @@ type flags uint16
 const (
 	readable   flags = 1 << iota // bytes, or the end of the stream, may wait to be read
 	writable                     // takes bytes, as far as is known
-	hungUp                       // the peer's FIN has arrived (EPOLLRDHUP): read on until it shows
+	hungUp                       // the peer's FIN has arrived (EPOLLRDHUP): the next short read is the last
 	urgent                       // an urgent byte was announced: a short read does not mean drained
 	inline                       // urgent bytes stay in their place in the stream (SO_OOBINLINE)
 	ended                        // nothing more will be read: the end was read, or an error
@@ -160,10 +160,16 @@ func (f *flow) onRead(src *end, n, room int, errno syscall.Errno) {
 		src.set(ended | reset | broken)
 	case n == 0:
 		src.set(ended)
-	case n < room && !src.is(hungUp|urgent|unixSocket):
-		// A short read has emptied the socket, unless an end, an urgent mark or
-		// a descriptor that was passed (unix(7)) stopped it; what comes later
-		// brings an event.
+	case n == room || src.is(urgent|unixSocket):
+		// There may be more: an urgent mark or a descriptor that was passed (unix(7))
+		// ends a read early.
+	case src.is(hungUp) && !src.is(reset):
+		// The FIN had arrived before this read, so these are the last bytes. The kernel
+		// sets the error of a reset before it shuts the socket down (tcp_reset), so an
+		// event without EPOLLERR told of a FIN.
+		src.set(ended)
+	case !src.is(hungUp):
+		// A short read has emptied the socket; what comes later brings an event.
 		src.clear(readable)
 	}
 }

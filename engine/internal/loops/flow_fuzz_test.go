@@ -494,3 +494,38 @@ func TestB71RetriesOfATurnAreBounded(t *testing.T) {
 		t.Error(g.k.wrong)
 	}
 }
+
+// The last bytes of a stream and its end are one read if one event tells of both. With an
+// urgent byte among them, or a reset behind them, the loop reads on.
+func TestOneReadForTheLastBytesAndTheEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		last  func(b *simSocket)
+		reads int
+	}{
+		"a FIN":           {func(b *simSocket) { b.farSend(100); b.farFin() }, 1},
+		"a FIN alone":     {func(b *simSocket) { b.farFin() }, 1},
+		"urgent":          {func(b *simSocket) { b.farSend(100); b.farUrgent(); b.farFin() }, 3},
+		"a reset":         {func(b *simSocket) { b.farSend(100); b.farReset() }, 2},
+		"a FIN and reset": {func(b *simSocket) { b.farSend(100); b.farFin(); b.farReset() }, 2},
+	} {
+		g := newTheatre([]byte{2, 3}) // bytes are copied, and connects wait for an answer
+		g.accept()
+		c, b := g.k.sockets[0], g.k.sockets[1]
+		b.answer(0)
+		g.turn(g.due(2))
+		c.farSend(10)
+		g.turn(g.due(2))
+		before := b.reads
+		test.last(b)
+		g.turn(g.due(2))
+		if got := b.reads - before; got != test.reads {
+			t.Errorf("%s: %d reads, want %d", name, got, test.reads)
+		}
+		if c.put != b.taken || c.shut == b.dead {
+			t.Errorf("%s: the client got %d of %d bytes, and an end: %v", name, c.put, b.taken, c.shut)
+		}
+		if len(g.k.wrong) > 0 {
+			t.Error(name, g.k.wrong)
+		}
+	}
+}

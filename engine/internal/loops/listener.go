@@ -45,6 +45,9 @@ type shard struct {
 	index int32 // in the loop's shards
 	out   bool  // not in the poller
 
+	burst  int    // connections that the last event found
+	leftAt uint32 // the last turn in which an event did not empty the queue, for all that is known
+
 	// While it leaves: what waits in the queue is served, and then it is closed.
 	leaving bool
 	left    int    // accepts that it still makes

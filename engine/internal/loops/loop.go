@@ -128,6 +128,7 @@ func (l *loop) tally(now int64) {
 // turn does one batch.
 func (l *loop) turn(events []unix.EpollEvent) {
 	l.retries = retriesPerTurn
+	l.acceptor.turn++
 	l.count.events.Add(uint64(len(events)))
 	for i := range events {
 		l.takeIn(&events[i])

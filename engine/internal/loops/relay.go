@@ -93,12 +93,11 @@ func (l *loop) receive(s *session, i int) bool {
 		f.onRead(src, n, len(room)-total, errno)
 		total += n
 		l.readOn(src)
-		if n == 0 || total == len(room) || !src.is(hungUp|urgent|unixSocket) {
+		if n == 0 || total == len(room) || src.is(ended) || !src.is(readable) {
 			break
 		}
-		// The peer has sent its FIN: read on to the end, so that it is passed
-		// on together with the last bytes. Or something may have ended this read
-		// early: only the kernel can tell that nothing is left.
+		// Something may have ended this read early: only another one can tell that
+		// nothing is left.
 	}
 	if total == 0 {
 		return false

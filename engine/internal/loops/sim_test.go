@@ -76,6 +76,8 @@ type simSocket struct {
 	arrived int           // bytes that have arrived, ever
 	taken   int           // of these, read by the loop
 	fin     bool          // the far end's FIN is behind them
+	reads   int           // by the loop
+	finTold bool          // and an event without an error has told of it
 	finRead bool          // and was read as a clean end
 	mark    int           // the place of an urgent byte, -1 for none
 	inline  bool          // urgent bytes are not skipped
@@ -189,6 +191,7 @@ func (s *simSocket) due() *unix.EpollEvent {
 	if mask == 0 {
 		return nil
 	}
+	s.finTold = s.finTold || s.fin && !s.dead
 	return &unix.EpollEvent{Events: mask, Fd: s.key, Pad: s.gen}
 }
 
@@ -327,9 +330,13 @@ func (k *sim) recv(fd int32, p []byte) (int, syscall.Errno) {
 			k.fail("a read of socket %d skips the urgent byte at %d", s.id, s.taken)
 		}
 	}
+	s.reads++
 	n, errno := s.arriving(len(p))
 	copy(p[:n], stream(s.id, s.taken, n))
 	s.taken += n
+	if n > 0 && n < len(p) && s.taken == s.arrived && s.finTold && s.mark < 0 && !s.unix {
+		s.finRead = true // see tcp_recvmsg: a read goes on to the FIN
+	}
 	return n, errno
 }
 
