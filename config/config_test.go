@@ -99,7 +99,7 @@ func TestVerifiedCheck(t *testing.T) {
 
 func TestNewElements(t *testing.T) {
 	c := parse(t, `<config>
-	<engine loops="3" ring="off" splice="never" pipeSize="128KiB" pipeMemory="2GiB" maxSessions="500" backlog="77" drain="2m"/>
+	<engine loops="3" ring="off" steer="cpu" splice="never" pipeSize="128KiB" pipeMemory="2GiB" maxSessions="500" backlog="77" drain="2m"/>
 	<service name="a">
 		<listen ip="[::1]:80"/><listen ip="unix:/run/a.sock"/>
 		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m"/>
@@ -122,7 +122,7 @@ func TestNewElements(t *testing.T) {
 	<logging level="debug" format="json" audit="/a"/>
 </config>`)
 	want := New()
-	want.Engine = Engine{3, "off", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute}
+	want.Engine = Engine{3, "off", "cpu", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute}
 	want.Logging = Logging{"", "debug", "json", "/a"}
 	want.DNS.Servers = []string{"10.0.0.1", "[::1]:5353", "fe80::1%eth0", "[::2]"}
 	want.Admin = Admin{
@@ -276,7 +276,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		case 0:
 			c.Root = word("config", "pdconfig").Draw(t, "root")
 			c.Engine = Engine{
-				number(0, 3).Draw(t, "loops"), word("auto", "off").Draw(t, "ring"), word("auto", "always", "never").Draw(t, "splice"), int64(number(1<<20).Draw(t, "pipeSize")),
+				number(0, 3).Draw(t, "loops"), word("auto", "off").Draw(t, "ring"), word("off", "cpu").Draw(t, "steer"), word("auto", "always", "never").Draw(t, "splice"), int64(number(1<<20).Draw(t, "pipeSize")),
 				int64(number(1<<20).Draw(t, "pipeMemory")), number(0, 9).Draw(t, "maxSessions"), number(77).Draw(t, "backlog"), duration.Draw(t, "drain"),
 			}
 		case 1:

@@ -40,6 +40,7 @@ type Config struct {
 type Engine struct {
 	Loops       int           // 0: auto, one a CPU
 	Ring        string        // auto, off
+	Steer       string        // off, cpu
 	Splice      string        // auto, always, never
 	PipeSize    int64         // bytes
 	PipeMemory  int64         // bytes

@@ -43,9 +43,11 @@ const (
 var schema = table(
 	of("engine",
 		row("loops", func(e *Engine) *int { return &e.Loops }, or("auto", integer(1, maxLoops)), 0,
-			"number of event loops; `auto`: one for each CPU. At low load, few threads run all of them"),
+			"number of event loops; `auto`: one for each CPU"),
 		row("ring", func(e *Engine) *string { return &e.Ring }, word("auto", "off"), "auto",
 			"`auto`: sends a batch with one system call if the kernel has io_uring (Linux 5.18 or newer, not forbidden; `txlb ctl status` says whether it does); `off`: one call for each send"),
+		row("steer", func(e *Engine) *string { return &e.Steer }, word("off", "cpu"), "off",
+			"`cpu`: a TCP client goes to the loop with the number of the CPU that receives it, modulo `loops` (Linux), see [Many cores](operations.md#many-cores); `off`: the kernel's hash spreads them"),
 		row("splice", func(e *Engine) *string { return &e.Splice }, word("auto", "always", "never"), "auto",
 			"`auto`: streams that fill the buffer go through a pipe; `always`: all, from the first byte; `never`: none"),
 		row("pipeSize", func(e *Engine) *int64 { return &e.PipeSize }, size(minPipeSize, maxPipeSize), 1<<20,

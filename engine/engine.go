@@ -47,6 +47,7 @@ type Options struct {
 	Loops       int        // event loops; 0: one a CPU
 	Splice      SpliceMode // Linux only
 	Ring        RingMode   // Linux only
+	Steer       bool       // a loop gets the TCP clients whose handshake its CPU has received; Linux only
 	PipeSize    int        // bytes that a pipe should hold; 0: 1 MiB
 	PipeMemory  int64      // bytes that all pipes together may hold; 0: 256 MiB
 	MaxSessions int        // sessions at once; 0: no limit. At the limit, accepting pauses
@@ -80,11 +81,17 @@ type Snapshot struct {
 // Facility is something that the engine uses where the kernel has it and allows it.
 // Without it, the engine does the same in another way.
 type Facility struct {
-	Name    string // io_uring: the sends of a batch go out in one call
+	Name    string // IOUring or CPUSteering
 	On      bool   // it is in use
 	Why     string // not on: why
 	Refused bool   // not on, although the options ask for it
 }
+
+// Names of facilities.
+const (
+	IOUring     = "io_uring"     // the sends of a batch go out in one call
+	CPUSteering = "cpu_steering" // clients go to a loop by the CPU that receives them
+)
 
 // ServiceStats counts the sessions of one service. A removed service is
 // forgotten with its last session.

@@ -11,7 +11,7 @@ var loopModes = map[string]setup{
 	"auto":   {engine.Options{Splice: engine.SpliceAuto}, toRing},
 	"always": {engine.Options{Splice: engine.SpliceAlways}, toRing},
 	"never":  {engine.Options{Splice: engine.SpliceNever}, toRing},
-	"plain":  {engine.Options{Splice: engine.SpliceAuto, Ring: engine.RingOff}, toRing},
+	"plain":  {engine.Options{Splice: engine.SpliceAuto, Ring: engine.RingOff, Steer: true}, toRing},
 	"old":    {engine.Options{Splice: engine.SpliceAuto}, toOldRing},
 }
 

@@ -93,11 +93,6 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 		return err
 	}
 	defer func() { _ = eng.Close() }()
-	for _, f := range eng.Snapshot().Facilities {
-		if f.Refused {
-			log.Info("not available from the kernel, going on without", "facility", f.Name, "reason", f.Why)
-		}
-	}
 	front := newFront(log)
 	dir, err := director.New(cfg, eng, director.Options{Log: log, MaxProbes: probesFor(limits.files), Document: doc, Prepare: front.prepare})
 	if err != nil {
@@ -186,7 +181,7 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 	}
 	rings := map[string]engine.RingMode{"auto": engine.RingAuto, "off": engine.RingOff}
 	opt := engine.Options{
-		Ring:  rings[e.Ring],
+		Ring: rings[e.Ring], Steer: e.Steer == "cpu",
 		Loops: e.Loops, Splice: modes[e.Splice], PipeSize: int(e.PipeSize), PipeMemory: e.PipeMemory,
 		MaxSessions: e.MaxSessions, Backlog: e.Backlog,
 	}
@@ -277,6 +272,7 @@ type follower struct {
 	logging config.Logging // as it is
 	engine  engine.Engine
 	told    map[engine.Listener]bool // listeners that the log has told of
+	refused map[string]bool          // facilities that the log has told of
 }
 
 // run follows until ctx ends.
@@ -308,6 +304,25 @@ func (f *follower) listeners() {
 		}
 	}
 	f.told = now
+	f.facilities()
+}
+
+// facilities logs those that the kernel refuses, each once.
+func (f *follower) facilities() {
+	for _, one := range f.engine.Snapshot().Facilities {
+		if !one.Refused || f.refused[one.Name] {
+			continue
+		}
+		level := slog.LevelWarn
+		if one.Name == engine.IOUring { // which is asked for only where there is one
+			level = slog.LevelInfo
+		}
+		f.log.Log(context.Background(), level, "facility not in use", "name", one.Name, "reason", one.Why)
+		if f.refused == nil {
+			f.refused = map[string]bool{}
+		}
+		f.refused[one.Name] = true
+	}
 }
 
 // logs applies <logging> to log and audit file. If a file cannot be opened, that is

@@ -96,17 +96,35 @@ func NoFamily(t *testing.T, family int) bool {
 	if !inside(t, &syscall.SysProcAttr{}) {
 		return false
 	}
-	const number, argument = 0, 16 // in struct seccomp_data; the low half of the first argument
-	low := uint32(argument)
+	return noCallWith(t, unix.SYS_SOCKET, 0, uint32(family), unix.EAFNOSUPPORT)
+}
+
+// NoOption runs the calling test again in a process where setsockopt(2) fails with errno
+// for options of that number, whatever their level. It returns true in there, and false in
+// the test that has waited for it.
+func NoOption(t *testing.T, option int, errno syscall.Errno) bool {
+	t.Helper()
+	if !inside(t, &syscall.SysProcAttr{}) {
+		return false
+	}
+	return noCallWith(t, unix.SYS_SETSOCKOPT, 2, uint32(option), errno)
+}
+
+// noCallWith makes a system call fail with errno if its argument of that index has the
+// value. It returns true.
+func noCallWith(t *testing.T, call uintptr, index, value uint32, errno syscall.Errno) bool {
+	t.Helper()
+	const number, arguments = 0, 16 // in struct seccomp_data
+	low := arguments + 8*index
 	if binaryIsBigEndian() {
 		low += 4
 	}
 	err := filter([]unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: unix.SYS_SOCKET},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: uint32(call)},
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: low},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: uint32(family)},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: value},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	})
 	if err != nil {

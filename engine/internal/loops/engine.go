@@ -77,7 +77,7 @@ func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
 	case engine.SpliceNever:
 		e.sustained = math.MaxInt
 	}
-	e.ring = engine.Facility{Name: core.Ring, On: opt.Ring == engine.RingAuto}
+	e.ring = engine.Facility{Name: engine.IOUring, On: opt.Ring == engine.RingAuto}
 	if !e.ring.On {
 		e.ring.Why = `ring="off"`
 	}
@@ -202,7 +202,7 @@ func (e *Engine) openListeners(p engine.Plan, owner map[core.ListenKey]string, w
 			services = core.ByName(p)
 		}
 		s := services[name]
-		how := listening{s.ListenOptions[key.Listen], core.KeptBy(s.Route)}
+		how := listening{s.ListenOptions[key.Listen], core.KeptBy(s.Route), e.opt.Steer}
 		ln, err := openListener(key, how, len(e.loops), e.opt.Backlog, !goingPorts[key.Port()])
 		if err != nil {
 			problems = append(problems, fmt.Errorf("service %q: %w", name, err))
@@ -354,9 +354,23 @@ func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
 	e.serving.Load().EachRefusal(yield)
 }
 
+// steering tells whether the clients of all TCP listeners are steered.
+func (e *Engine) steering() engine.Facility {
+	f := engine.Facility{Name: engine.CPUSteering, On: e.opt.Steer}
+	if !f.On {
+		f.Why = `steer="off"`
+	}
+	for _, ln := range e.serving.Load().Listeners {
+		if ln.unsteered != nil {
+			f.On, f.Refused, f.Why = false, true, ln.unsteered.Error()
+		}
+	}
+	return f
+}
+
 // Snapshot implements [engine.Engine].
 func (e *Engine) Snapshot() engine.Snapshot {
-	snap := engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: []engine.Facility{e.ring}}
+	snap := engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: []engine.Facility{e.ring, e.steering()}}
 	for _, l := range e.loops {
 		snap.Loops = append(snap.Loops, l.count.stats())
 	}

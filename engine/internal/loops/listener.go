@@ -5,6 +5,7 @@ package loops
 import (
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 
@@ -29,6 +30,8 @@ type listener struct {
 	shards []*shard                     // once the loops have them
 	file   core.SocketFile              // of a UNIX socket
 	open   atomic.Int32                 // shards that loops have, those that leave included
+
+	unsteered error // why the kernel does not steer its clients as it should; nil: it does, or should not
 }
 
 // listening is how a listener listens: as the plan says, and with what it hands
@@ -36,6 +39,7 @@ type listener struct {
 type listening struct {
 	engine.ListenOptions
 	core.Kept
+	steer bool
 }
 
 // shard is one loop's part of a listener.
@@ -148,6 +152,30 @@ func (ln *listener) openTCP(network, address string, loops, backlog int) error {
 			_, port, _ := net.SplitHostPort(ln.bound)
 			address = net.JoinHostPort(host, port)
 		}
+	}
+	if ln.how.steer {
+		// All of them listen by now, and the program is for all.
+		if err := steer(int(ln.fds[0]), loops); err != nil {
+			ln.unsteered = fmt.Errorf("%s: %w", ln.bound, err)
+		}
+	}
+	return nil
+}
+
+// steer makes the kernel give a client to socket number CPU modulo sockets of fd's group
+// (SO_REUSEPORT), by the CPU that receives its handshake. The sockets are numbered as they
+// began to listen; when one closes, the last gets its number. If there is no socket of the
+// number, the kernel's hash decides, so that no client is lost.
+func steer(fd, sockets int) error {
+	const receivingCPU = 0xfffff024 // SKF_AD_OFF + SKF_AD_CPU, linux/filter.h
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: receivingCPU},
+		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(sockets)},
+		{Code: unix.BPF_RET | unix.BPF_A},
+	}
+	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog); err != nil {
+		return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_CBPF", err)
 	}
 	return nil
 }

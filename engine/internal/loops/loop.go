@@ -57,7 +57,7 @@ func newLoop(e *Engine, index int, pipes *splice.Budget) (*loop, error) {
 	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipes), ringFrom: e.tuning.RingFrom}
 	if e.opt.Ring == engine.RingAuto {
 		if k.ring, err = newRing(e.tuning.OldRing); err != nil {
-			e.ring = engine.Facility{Name: core.Ring, Why: err.Error(), Refused: true}
+			e.ring = engine.Facility{Name: engine.IOUring, Why: err.Error(), Refused: true}
 		}
 	}
 	return assemble(e, index, p, k), nil

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/engine"
-	"github.com/txlb/txlb/engine/internal/core"
 )
 
 // The ring makes the sends of any batch, tells each its answer, and has nothing
@@ -153,7 +152,7 @@ func TestEngineHasARing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = e.Close() }()
-	if has := e.Snapshot().Facilities[0]; has != (engine.Facility{Name: core.Ring, On: true}) {
+	if has := e.Snapshot().Facilities[0]; has != (engine.Facility{Name: engine.IOUring, On: true}) {
 		t.Errorf("the engine has no ring: %+v", has)
 	}
 }
