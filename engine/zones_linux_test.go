@@ -53,11 +53,16 @@ func TestZones(t *testing.T) {
 		do("link", "set", "d0", "up")
 		do("link", "set", "d1", "up")
 		do("addr", "add", "fe80::1/64", "dev", "d0", "nodad")
-		i, err := net.InterfaceByName("d0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return i.Index
+		// The kernel may take its time to notice that there is a cable.
+		testkit.Eventually(t, "the interface runs", func() bool {
+			i, err := net.InterfaceByName("d0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			index = i.Index
+			return i.Flags&net.FlagRunning != 0
+		})
+		return index
 	}
 	do("link", "set", "lo", "up")
 	index := comes()

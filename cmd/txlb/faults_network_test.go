@@ -65,6 +65,18 @@ func (n *network) cable() {
 		n.ip("-n", ns, "link", "set", "lo", "up")
 		n.ip("-n", ns, "link", "set", "eth0", "up")
 	}
+	// The kernel may take its time to notice that there is a cable: until then nothing
+	// is sent, and connects over IPv6 fail.
+	for _, ns := range []string{n.front, n.back} {
+		eventually(n.t, "the cable carries", func() (runs bool) {
+			err := within(ns, func() error {
+				i, err := net.InterfaceByName("eth0")
+				runs = err == nil && i.Flags&net.FlagRunning != 0
+				return err
+			})
+			return err == nil && runs
+		})
+	}
 }
 
 func (n *network) ip(args ...string) {

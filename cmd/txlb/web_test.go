@@ -222,7 +222,7 @@ func TestReadyzWithoutUsableHost(t *testing.T) {
 // While clients are taken leave of, /readyz says so, and the page goes on.
 func TestReadyzWhileDraining(t *testing.T) {
 	a := server(t, named("a"))
-	p := txlb(t, `<config><engine drain="60s"/><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="`+a+`"/></group></service>
+	p := txlb(t, `<config><engine drain="10m"/><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="`+a+`"/></group></service>
 <admin><web listen="127.0.0.1:0"/>`+operator+`</admin></config>`)
 	c, _ := greeted(t, p.addr("web", 0))
 	p.signal(syscall.SIGTERM)

@@ -11,7 +11,7 @@ import (
 
 const (
 	// lowestPort is from where on ports are given out.
-	lowestPort = 10_000
+	lowestPort = 10_001 // a round number may also stand for something else in a text
 	// blockSize is how many ports a process takes at once.
 	blockSize = 500
 )

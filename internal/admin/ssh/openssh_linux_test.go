@@ -27,7 +27,7 @@ func (r *rig) options(more ...string) []string {
 	known := write(r.t, filepath.Join(r.dirs, "known"), fmt.Sprintf("[%s]:%s %s", host, port, ssh.MarshalAuthorizedKey(r.key.PublicKey())))
 	return append([]string{
 		"-F", "/dev/null", "-o", "Port=" + port, "-o", "UserKnownHostsFile=" + known, "-o", "StrictHostKeyChecking=yes",
-		"-o", "IdentityAgent=none", "-o", "IdentitiesOnly=yes", "-o", "IdentityFile=" + filepath.Join(r.dirs, "id"), "-o", "ConnectTimeout=30",
+		"-o", "IdentityAgent=none", "-o", "IdentitiesOnly=yes", "-o", "IdentityFile=" + filepath.Join(r.dirs, "id"), "-o", fmt.Sprintf("ConnectTimeout=%.0f", patience.Seconds()),
 	}, more...)
 }
 
