@@ -9,7 +9,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Tests and benchmarks run programs beside txlb. For root the targets that need
 # them install what is missing from Debian; TXLB_INSTALL=no leaves it.
 TXLB_INSTALL ?= $(if $(filter 0,$(shell id -u)),yes,no)
-test bench bench-quick bench-check soak pictures: export TXLB_INSTALL := $(TXLB_INSTALL)
+test bench bench-quick bench-check counts soak pictures: export TXLB_INSTALL := $(TXLB_INSTALL)
 
 .DEFAULT_GOAL := help
 
@@ -98,8 +98,12 @@ soak: ## real clients for two minutes (SOAK=30s) while hosts are killed, drained
 SOAK ?= 2m
 
 .PHONY: bench-check
-bench-check: ## has anything become slower? compares with bench/expected.tsv (UPDATE=1 writes it)
-	$(GO) run ./bench -check bench/expected.tsv $(if $(UPDATE),-update)
+bench-check: ## does txlb ask more of the kernel than bench/expected.tsv says? As root (UPDATE=1 writes it)
+	$(GO) run ./bench counts -check bench/expected.tsv $(if $(UPDATE),-update)
+
+.PHONY: counts
+counts: ## count system calls, segments, switches, bytes and memory of txlb and its peers, as root; writes bench/data
+	$(GO) run ./bench counts -data bench/data
 
 .PHONY: micro
 micro: ## micro-benchmarks of the scheduler tables and the parts of the engine

@@ -80,6 +80,7 @@ var outside = map[string][]string{
 	"github.com/go-crypt/x":              {"internal/passwd"},
 	"golang.org/x/crypto/cryptobyte":     {"internal/health"},
 	"golang.org/x/crypto/ssh":            {"internal/admin/ssh"},
+	"github.com/cilium/ebpf":             {"bench"},
 	"golang.org/x/term":                  {"internal/admin/console", "cmd/txlb"},
 }
 

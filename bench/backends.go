@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/txlb/txlb/internal/servers"
@@ -190,6 +192,7 @@ const (
 	roleProxy   = "role-proxy"   // LISTEN TARGET, once or more
 	roleStreams = "role-streams" // LISTEN
 	roleLoad    = "role-load"
+	roleSteps   = "role-steps" // CORE
 )
 
 // playRole runs the role that args ask for, if they do, until the process is
@@ -201,6 +204,9 @@ func playRole(args []string) (status int, played bool) {
 	var err error
 	switch role, args := args[0], args[1:]; {
 	case role == roleProxy && len(args) > 0 && len(args)%2 == 0:
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, syscall.SIGUSR1)
+		go reportAllocations(asked, os.Stderr)
 		for ; len(args) > 2; args = args[2:] {
 			go playProxy(args[0], args[1]) // what it lacks the load notices
 		}
@@ -209,6 +215,8 @@ func playRole(args []string) (status int, played bool) {
 		err = listen(args[0], streamer())
 	case role == roleLoad && len(args) == 0:
 		err = loadProcess(os.Stdin, os.Stdout)
+	case role == roleSteps && len(args) == 1:
+		err = stepsProcess(args[0], os.Stdin, os.Stdout)
 	default:
 		err = fmt.Errorf("%s does not take %q", role, args)
 	}

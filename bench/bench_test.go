@@ -224,7 +224,7 @@ func TestArguments(t *testing.T) {
 	if err != nil || quick.roundsOf(quick.workloads[0]) != 1 || quick.length != time.Second || len(quick.workloads) >= len(workloads()) {
 		t.Errorf("quick: %d rounds of %v, %s, %v", quick.rounds, quick.length, names(quick.workloads), err)
 	}
-	for _, bad := range []string{"-only=fast", "-peers=envoy", "-rounds=-1", "-length=100ms", "-length=1500ms", "-update", "-sessions=-5", "word", "-nonsense"} {
+	for _, bad := range []string{"-only=fast", "-peers=envoy", "-rounds=-1", "-length=100ms", "-length=1500ms", "-sessions=-5", "word", "-nonsense"} {
 		if status := run(t.Context(), []string{bad}, io.Discard, io.Discard); status != 2 {
 			t.Errorf("%s: exit status %d, want 2", bad, status)
 		}

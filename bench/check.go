@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,145 +13,129 @@ import (
 	"strings"
 )
 
-// expectation is a ratio of txlb to a peer that was measured once, and by what
-// part of it a later one may exceed it.
+// expectation is a count of txlb that was measured once. The counters say by how
+// much a later one may exceed it ([counter]).
 type expectation struct {
-	workload, figure, against string
-	ratio, tolerance          float64
+	work, program, counter string
+	value                  float64
 }
 
-// usualTolerance is what rounds of three differ by on a machine that does
-// nothing else, with room to spare.
-const usualTolerance = 0.15
+// checkedPrograms are those whose counts a check compares.
+func checkedPrograms() []string { return []string{"txlb-1", "txlb-2"} }
 
-// checked returns the workloads that a check measures.
-func checked() []string {
-	return []string{"short18k", "keep64", "keep1000", "keep18k-64", "bulk4", "bulk64", "rate10k", "attacked-keys", "attacked-requests", "attacked-metrics", "attacked-idle"}
-}
-
-// checkPeers returns the peers of a check: txlb and what it is held against.
-func checkPeers() []string { return append(checkAgainst(), ours) }
-
-func checkAgainst() []string { return []string{plain, "nginx"} }
-
-// judge compares the results with the file of expected ratios, or writes it.
-// It returns an error if something has become worse.
-func judge(opt options, w io.Writer, res *results) error {
-	text, err := os.ReadFile(opt.check)
-	if err != nil && !(opt.update && errors.Is(err, fs.ErrNotExist)) {
+// judgeCounts compares counts with the file of what is expected, or writes it. It
+// returns an error if something has grown.
+func judgeCounts(path string, update bool, all []*count, w io.Writer) error {
+	text, err := os.ReadFile(path)
+	if err != nil && !(update && errors.Is(err, fs.ErrNotExist)) {
 		return fmt.Errorf("%w: -update writes it", err)
 	}
 	expected, err := parseExpected(string(text))
 	if err != nil {
-		return fmt.Errorf("%s: %w", opt.check, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	if opt.update {
-		if err := replace(opt.check, expectedText(updated(expected, res))); err != nil {
+	if update {
+		if err := replace(path, expectedText(updated(expected, all))); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(w, "wrote", opt.check)
+		_, err := fmt.Fprintln(w, "wrote", path)
 		return err
 	}
-	rows, fallen := compare(expected, res)
+	rows, grown := compare(expected, all)
 	if len(rows) == 1 {
-		return fmt.Errorf("%s expects nothing of what was measured", opt.check)
+		return fmt.Errorf("%s expects nothing of what was counted", path)
 	}
-	if _, err := fmt.Fprintf(w, "txlb against %s\n\n%s", opt.check, aligned(rows)); err != nil {
+	if _, err := fmt.Fprintf(w, "txlb against %s\n\n%s\n", path, aligned(rows)); err != nil {
 		return err
 	}
-	if len(fallen) > 0 {
-		return fmt.Errorf("worse than expected: %s", strings.Join(fallen, ", "))
+	if len(grown) > 0 {
+		return fmt.Errorf("more than expected: %s", strings.Join(grown, ", "))
 	}
 	return nil
 }
 
-// compare returns a table with its header first, and what has become worse.
-// What was not to be measured is not mentioned.
-func compare(expected []expectation, res *results) (rows [][]string, fallen []string) {
-	rows = [][]string{{"work", "figure", "against", "expected", "measured", ""}}
-	for _, e := range expected {
-		i := slices.IndexFunc(res.workloads, func(w workload) bool { return w.name == e.workload })
-		if i < 0 || !slices.ContainsFunc(res.peers, func(p peer) bool { return p.name == e.against }) {
-			continue
-		}
-		word := "as expected"
-		got := res.ratioOf(e)
-		switch {
-		case got.rounds == 0:
-			word = "NOT MEASURED"
-		case got.median > e.ratio*(1+e.tolerance):
-			word = "WORSE"
-		case got.median < e.ratio*(1-e.tolerance):
-			word = "better: -update keeps it so"
-		}
-		if word == "WORSE" || word == "NOT MEASURED" {
-			fallen = append(fallen, fmt.Sprintf("%s of %s against %s", e.figure, e.workload, e.against))
-		}
-		rows = append(rows, []string{e.workload, e.figure, e.against, fmt.Sprintf("%s ±%.0f %%", short(e.ratio), 100*e.tolerance), got.String(), word})
-	}
-	for _, v := range verdicts(res, res.workloads) {
-		if v.against != "" { // that is what the file is for
-			continue
-		}
-		word := "as it should be"
-		if !v.met {
-			word = "WORSE"
-			fallen = append(fallen, v.workload+" "+v.figure.name)
-		}
-		rows = append(rows, []string{v.workload, v.figure.name, "", fmt.Sprintf("%.2f", v.bound), fmt.Sprintf("%.2f", v.got.median), word})
-	}
-	return rows, fallen
-}
-
-// ratioOf returns what was measured of an expectation.
-func (r *results) ratioOf(e expectation) spread {
-	for _, w := range r.workloads {
-		for _, f := range w.figures {
-			if w.name == e.workload && f.name == e.figure {
-				return r.ratio(w, f, ours, e.against)
-			}
-		}
-	}
-	return spread{}
-}
-
-// updated returns the expectations with the ratios that were measured. Those
-// that were not measured stay, and so does every tolerance.
-func updated(old []expectation, res *results) []expectation {
-	list := slices.Clone(old)
-	for _, w := range res.workloads {
-		for _, against := range checkAgainst() {
-			e := expectation{workload: w.name, figure: cpu, against: against, tolerance: usualTolerance}
-			got := res.ratioOf(e)
-			if got.rounds == 0 {
+// compare returns a table with its header first, and what has grown. The CPU time
+// is shown and decides nothing. What was not to be counted is not mentioned.
+func compare(expected []expectation, all []*count) (rows [][]string, grown []string) {
+	rows = [][]string{{"work", "program", "counter", "expected", "at most", "counted", ""}}
+	for _, c := range all {
+		for _, of := range countedThings() {
+			values := known(c.values[of.name])
+			i := slices.IndexFunc(expected, func(e expectation) bool { return e.is(c, of) })
+			switch {
+			case of.name == cpuCounter && len(values) > 0:
+				rows = append(rows, []string{c.work, c.program, of.title, "", "", shown(values), "not judged"})
+				continue
+			case !of.checked() || i < 0:
 				continue
 			}
-			i := slices.IndexFunc(list, func(x expectation) bool {
-				return x.workload == e.workload && x.figure == e.figure && x.against == e.against
-			})
-			if i < 0 {
-				i, list = len(list), append(list, e)
+			e, word, got := expected[i], "as expected", "–"
+			most := of.most(c.work, e.value)
+			switch {
+			case len(values) == 0:
+				word = "NOT COUNTED"
+			case medianOf(values) > most:
+				word = "MORE"
+			case medianOf(values) < 2*e.value-most:
+				word = "less: -update keeps it so"
 			}
-			list[i].ratio = got.median
+			if len(values) > 0 {
+				got = shown(values)
+			}
+			if word == "MORE" || word == "NOT COUNTED" {
+				grown = append(grown, fmt.Sprintf("%s of %s with %s", of.name, c.work, c.program))
+			}
+			rows = append(rows, []string{c.work, c.program, of.title, short(e.value), short(most), got, word})
 		}
 	}
-	order := checked()
-	slices.SortStableFunc(list, func(a, b expectation) int {
-		return cmp.Compare(slices.Index(order, a.workload), slices.Index(order, b.workload))
-	})
+	return rows, grown
+}
+
+func (e expectation) is(c *count, of counter) bool {
+	return e.work == c.work && e.program == c.program && e.counter == of.name
+}
+
+// checked reports whether a check compares it.
+func (x counter) checked() bool { return x.part+x.play > 0 }
+
+// most is what a count may be where value is expected.
+func (x counter) most(work string, value float64) float64 {
+	play := x.play
+	if i := slices.IndexFunc(countedWork(), func(w counted) bool { return w.name == work }); i >= 0 && countedWork()[i].unit == "MiB" {
+		play = x.bulk
+	}
+	return value*(1+x.part) + play
+}
+
+// updated returns the expectations with what was counted. Those that were not
+// counted stay.
+func updated(old []expectation, all []*count) []expectation {
+	list := slices.Clone(old)
+	for _, c := range all {
+		for _, of := range countedThings() {
+			values := known(c.values[of.name])
+			if !of.checked() || len(values) == 0 || !slices.Contains(checkedPrograms(), c.program) {
+				continue
+			}
+			i := slices.IndexFunc(list, func(e expectation) bool { return e.is(c, of) })
+			if i < 0 {
+				i, list = len(list), append(list, expectation{c.work, c.program, of.name, 0})
+			}
+			list[i].value = medianOf(values)
+		}
+	}
 	return list
 }
 
-const expectedHeader = `# What txlb may take, as a ratio to a peer in the same run, and by what part of it more before "make bench-check" fails.
-# Written by "make bench-check UPDATE=1"; the tolerances are kept.
-# workload	figure	against	ratio	tolerance
+const expectedHeader = `# What txlb may ask of the kernel per unit of work. Written by "make bench-check UPDATE=1".
+# work	program	counter	value
 `
 
 func expectedText(list []expectation) string {
 	var b strings.Builder
 	b.WriteString(expectedHeader)
 	for _, e := range list {
-		fmt.Fprintf(&b, "%s\t%s\t%s\t%.2f\t%.2f\n", e.workload, e.figure, e.against, e.ratio, e.tolerance)
+		fmt.Fprintf(&b, "%s\t%s\t%s\t%.3f\n", e.work, e.program, e.counter, e.value)
 	}
 	return b.String()
 }
@@ -168,18 +151,14 @@ func parseExpected(text string) ([]expectation, error) {
 			continue
 		}
 		f := strings.Split(line, "\t")
-		if len(f) != 5 {
-			return nil, fmt.Errorf("line %d: want five columns with a tab between them, got %q", n, line)
+		if len(f) != 4 {
+			return nil, fmt.Errorf("line %d: want four columns with a tab between them, got %q", n, line)
 		}
-		e := expectation{workload: f[0], figure: f[1], against: f[2]}
-		for i, to := range []*float64{&e.ratio, &e.tolerance} {
-			v, err := strconv.ParseFloat(f[3+i], 64)
-			if err != nil || v <= 0 {
-				return nil, fmt.Errorf("line %d: %q is not a number above 0", n, f[3+i])
-			}
-			*to = v
+		value, err := strconv.ParseFloat(f[3], 64)
+		if err != nil || value < 0 {
+			return nil, fmt.Errorf("line %d: %q is not a number of 0 or more", n, f[3])
 		}
-		list = append(list, e)
+		list = append(list, expectation{f[0], f[1], f[2], value})
 	}
 	return list, nil
 }

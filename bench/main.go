@@ -9,7 +9,8 @@
 //	go run ./bench -only keep64 -peers txlb,haproxy,txlb-1  three peers alone
 //	make bench                                              everything, as a document with data
 //	go run ./bench -from bench/data -out BENCHMARKS.md      that document again, without measuring
-//	go run ./bench -check bench/expected.tsv                has anything become slower?
+//	go run ./bench counts                                   system calls, segments, switches, bytes, memory
+//	go run ./bench counts -check bench/expected.tsv         has any of them grown?
 //
 // A workload is an entry in workloads (workloads.go), a peer one in peers
 // (peers.go), a figure one in figures (figures.go), a goal one in goals
@@ -51,8 +52,6 @@ type options struct {
 	charts    string // folder for charts; "": none
 	data      string // folder for all figures and settings; "": none
 	from      string // folder to take the figures from instead of measuring; "": measure
-	check     string // file with expected ratios; "": no check
-	update    bool   // write it instead
 }
 
 func main() {
@@ -60,6 +59,11 @@ func main() {
 		os.Exit(status)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if len(os.Args) > 1 && os.Args[1] == "counts" {
+		status := countsCommand(ctx, os.Args[2:], os.Stdout, os.Stderr)
+		stop()
+		os.Exit(status)
+	}
 	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
@@ -96,12 +100,6 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) int {
 		fmt.Fprintln(progress, "bench:", err)
 		return 1
 	}
-	if opt.check != "" {
-		if err := judge(opt, stdout, res); err != nil {
-			fmt.Fprintln(progress, "bench:", err)
-			return 1
-		}
-	}
 	if n := res.failed(); n > 0 {
 		fmt.Fprintf(progress, "bench: %d REQUESTS OR SESSIONS FAILED, see the report\n", n)
 		return 1
@@ -129,8 +127,6 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 	flags.StringVar(&opt.charts, "charts", "", "`FOLDER` for charts (default: none)")
 	flags.StringVar(&opt.data, "data", "", "`FOLDER` for all figures and settings (default: none)")
 	flags.StringVar(&opt.from, "from", "", "write report and charts from the figures in `FOLDER`, without measuring")
-	flags.StringVar(&opt.check, "check", "", "compare with the ratios in `FILE`, and fail if one has become worse")
-	flags.BoolVar(&opt.update, "update", false, "write the file of -check instead")
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
@@ -141,18 +137,12 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 		return opt, errors.New("-rounds and -sessions are numbers above 0")
 	case opt.length < time.Second || opt.length%time.Second != 0:
 		return opt, fmt.Errorf("-length %v: want whole seconds, 1s or more: wrk and ab know no others", opt.length)
-	case opt.from != "" && (opt.out == "" || opt.check != "" || opt.data != ""):
+	case opt.from != "" && (opt.out == "" || opt.data != ""):
 		return opt, errors.New("-from needs -out, and goes with -charts alone")
-	case opt.update && opt.check == "":
-		return opt, errors.New("-update needs the file of -check")
 	}
 	if opt.quick {
 		opt.calls = false
 		opt.rounds = max(1, opt.rounds)
-	}
-	if opt.check != "" {
-		opt.calls = false
-		only, with = orElse(only, strings.Join(checked(), ",")), orElse(with, strings.Join(checkPeers(), ","))
 	}
 	opt.asked = with != ""
 	var err error

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -293,56 +292,6 @@ func TestNamesOfWorkloads(t *testing.T) {
 	for _, g := range goals() {
 		if !has(g.workload, g.figure) {
 			t.Errorf("goal: there is no %s of %s", g.figure, g.workload)
-		}
-	}
-	for _, w := range checked() {
-		if !has(w, cpu) && !slices.ContainsFunc(goals(), func(g goal) bool { return g.workload == w && g.against == "" }) {
-			t.Errorf("check: there is no CPU time of %s, nor a bound of its own", w)
-		}
-	}
-}
-
-func TestCheck(t *testing.T) {
-	r := made()
-	path := filepath.Join(t.TempDir(), "expected.tsv")
-	opt := options{check: path}
-	if err := judge(opt, io.Discard, r); err == nil || !strings.Contains(err.Error(), "-update") {
-		t.Errorf("without a file: %v", err)
-	}
-	opt.update = true
-	if err := judge(opt, io.Discard, r); err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil || !strings.Contains(string(text), "short18k\tcpu\thaproxy\t0.70\t0.15\nshort18k\tcpu\tnginx\t0.35\t0.15\n") {
-		t.Errorf("written: %s, %v", text, err)
-	}
-	opt.update = false
-	if err := judge(opt, io.Discard, r); err != nil {
-		t.Errorf("nothing has changed, but: %v", err)
-	}
-	for i := range r.samples {
-		if r.samples[i].peer == ours {
-			r.samples[i].cpu = r.samples[i].cpu * 12 / 10
-		}
-	}
-	var table strings.Builder
-	if err := judge(opt, &table, r); err == nil || !strings.Contains(err.Error(), "cpu of short18k against nginx") || !strings.Contains(table.String(), "WORSE") {
-		t.Errorf("a fifth more CPU time: %v\n%s", err, table.String())
-	}
-	// What an update does not measure stays as it was, tolerances too.
-	old := []expectation{{"keep64", cpu, plain, 0.9, 0.1}, {"short18k", cpu, plain, 0.5, 0.3}}
-	want := "short18k cpu haproxy 0.84 0.3, short18k cpu nginx 0.42 0.15, keep64 cpu haproxy 0.9 0.1"
-	var got []string
-	for _, e := range updated(old, r) {
-		got = append(got, fmt.Sprintf("%s %s %s %.3g %.3g", e.workload, e.figure, e.against, e.ratio, e.tolerance))
-	}
-	if strings.Join(got, ", ") != want {
-		t.Errorf("updated: %s, want %s", got, want)
-	}
-	for _, bad := range []string{"a b c", "w\tcpu\tnginx\tx\t0.1", "w\tcpu\tnginx\t1\t0"} {
-		if _, err := parseExpected(bad); err == nil || !strings.Contains(err.Error(), "line 1") {
-			t.Errorf("%q: %v", bad, err)
 		}
 	}
 }
