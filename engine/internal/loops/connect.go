@@ -25,10 +25,7 @@ func (l *loop) open(fd int32, from sched.Addr, svc *core.Service) {
 		s.ends[client] = end{fd: fd, flags: writable | unixEnd}
 	}
 	l.count.active.Add(1)
-	if errno := l.sys.add(fd, s.slot<<1|client, s.generation, sessionEvents); errno != 0 {
-		l.follow(s, s.NoRoom())
-		return
-	}
+	l.leftovers.watch(s, client)
 	l.follow(s, s.Next(l.now))
 }
 
@@ -92,9 +89,7 @@ func (l *loop) connect(s *session) core.Step {
 // connectMade takes in what connect(2) said.
 func (l *loop) connectMade(s *session, errno syscall.Errno) core.Step {
 	if errno == 0 || errno == unix.EINPROGRESS {
-		if l.sys.add(s.ends[backend].fd, s.slot<<1|backend, s.generation, sessionEvents) != 0 {
-			return s.NoRoom()
-		}
+		l.leftovers.watch(s, backend)
 	}
 	return s.Answered(l.now, l.unlessSelf(s, errno))
 }

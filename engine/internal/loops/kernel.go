@@ -17,8 +17,6 @@ import (
 // simulated kernel of the tests, which orders events at random and injects
 // faults.
 type kernel interface {
-	// add registers fd once and for good; its events carry key and generation.
-	add(fd, key, generation int32, events uint32) syscall.Errno
 	// alarm sets the loop's clock to go off after d nanoseconds.
 	alarm(d int64)
 
@@ -43,7 +41,9 @@ type kernel interface {
 	peerAddr(fd int32) netip.AddrPort
 	// resetOnClose makes close send an RST and drop what is unsent.
 	resetOnClose(fd int32)
-	close(fd int32)
+	// tidy registers sockets once and for good, puts the answers into watches, and
+	// closes descriptors.
+	tidy(watches []watchOp, fds []int32)
 
 	// lend lends an empty pipe; takeBack takes it back, whatever it holds.
 	lend() (pipe, error)
@@ -69,6 +69,14 @@ type sendOp struct {
 	dir   int8 // which flow of s
 	last  bool // the end of the stream follows at once (MSG_MORE)
 	n     int  // bytes that were taken
+	errno syscall.Errno
+}
+
+// watchOp is a socket of a session to be registered, with the answer.
+type watchOp struct {
+	s     *session
+	fd    int32
+	event unix.EpollEvent // carries slot, side and generation of the session
 	errno syscall.Errno
 }
 
@@ -104,6 +112,23 @@ func (linux) connectTo(to sched.Addr, source netip.Addr) (int32, syscall.Errno) 
 	return connectTo(to, source)
 }
 
+func (k linux) tidy(watches []watchOp, fds []int32) {
+	made := 0
+	if k.ring != nil && len(watches)+len(fds) >= k.ringFrom {
+		made = k.ring.tidy(k.ep, watches, fds)
+		fds = fds[max(made-len(watches), 0):]
+	}
+	for i := range watches {
+		// A kernel may refuse to the ring what a plain call does.
+		if w := &watches[i]; i >= made || w.errno != 0 {
+			w.errno = k.register(w.fd, &w.event)
+		}
+	}
+	for _, fd := range fds {
+		closeFD(fd)
+	}
+}
+
 func (linux) connectAgain(fd int32, to sched.Addr) syscall.Errno {
 	var raw unix.RawSockaddrAny
 	return connectSocket(fd, &raw, encodeAddr(&raw, to))
@@ -115,7 +140,6 @@ func (linux) unsent(fd int32) int                { return unsent(fd) }
 func (linux) localAddr(fd int32) netip.AddrPort  { return nameOf(unix.SYS_GETSOCKNAME, fd) }
 func (linux) peerAddr(fd int32) netip.AddrPort   { return nameOf(unix.SYS_GETPEERNAME, fd) }
 func (linux) resetOnClose(fd int32)              { resetOnClose(fd) }
-func (linux) close(fd int32)                     { closeFD(fd) }
 
 func (linux) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return setInt(fd, level, name, value)

@@ -245,12 +245,26 @@ func (s *session) cutsOff(i int) bool {
 	return s.ends[i].is(broken) || f.pending() || !f.done && (s.ends[1-i].is(readable) || s.flows[i].done)
 }
 
-// sweep closes what the batch ended.
+// sweep watches new sockets and closes what the batch ended.
 func (l *loop) sweep() {
-	if n := l.leftovers.sweep(l.sys, &l.table); n > 0 {
-		l.eng.census.leave(n)
-		l.acceptor.roomAgain()
+	for !l.leftovers.empty() {
+		if n := l.leftovers.sweep(l.sys, &l.table, l.unwatched); n > 0 {
+			l.eng.census.leave(n)
+			l.acceptor.roomAgain()
+		}
 	}
+}
+
+// unwatched ends a session because the poller has no room for one of its sockets. If
+// its backend is connected already, both sides get a reset.
+func (l *loop) unwatched(s *session) {
+	if s.phase == connecting {
+		l.follow(s, s.NoRoom())
+		return
+	}
+	s.ends[client].set(broken)
+	s.ends[backend].set(broken)
+	l.end(s, core.OutOfResource.Termination())
 }
 
 // shut ends everything that the loop still has.

@@ -66,9 +66,13 @@ func (p *poller) close() {
 
 // add registers fd; its events carry key and generation.
 func (p *poller) add(fd, key, generation int32, events uint32) syscall.Errno {
-	ev := unix.EpollEvent{Events: events, Fd: key, Pad: generation}
+	return p.register(fd, &unix.EpollEvent{Events: events, Fd: key, Pad: generation})
+}
+
+// register registers fd for what ev says.
+func (p *poller) register(fd int32, ev *unix.EpollEvent) syscall.Errno {
 	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.ep), unix.EPOLL_CTL_ADD,
-		uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+		uintptr(fd), uintptr(unsafe.Pointer(ev)), 0, 0)
 	return errno
 }
 

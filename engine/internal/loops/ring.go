@@ -11,14 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A ring makes the sends of a batch in one system call (io_uring(7)). It
-// belongs to one loop. Every socket is non-blocking and every send says
-// MSG_DONTWAIT, so each completes before the call returns: nothing is ever in
-// flight, and a buffer may be used again at once.
+// A ring makes many operations of a turn in one system call (io_uring(7)). It
+// belongs to one loop. Each operation completes before the call returns: every
+// socket is non-blocking, a send says MSG_DONTWAIT, a socket has nothing to flush
+// when it is closed, and nobody else has the loop's epoll instance. So nothing is
+// ever in flight, and a buffer may be used again at once.
 //
-// What it saves is less the calls than the switches between them: a send wakes
-// its receiver, which takes the processor from the loop; in one call it does
-// so once for the whole batch.
+// For sends it saves less the calls than the switches between them: a send wakes
+// its receiver, which takes the processor from the loop; in one call it does so
+// once for the whole batch.
 type ring struct {
 	fd       int
 	queues   []byte // mapped: both queues
@@ -30,10 +31,11 @@ type ring struct {
 	cqTail   *uint32
 	cqMask   uint32
 	answers  []cqe
-	mustWait bool // a send did not complete at once: never again
+	results  [ringSize]int32 // of the operations of the last submit
+	mustWait bool            // an operation did not complete at once: never again
 }
 
-// ringSize is how many sends one call makes at most.
+// ringSize is how many operations one call makes at most.
 const ringSize = 256
 
 // sqe is struct io_uring_sqe of linux/io_uring.h.
@@ -69,7 +71,9 @@ type ringParams struct {
 }
 
 const (
+	opClose        = 19         // IORING_OP_CLOSE
 	opSend         = 26         // IORING_OP_SEND
+	opEpollCtl     = 29         // IORING_OP_EPOLL_CTL
 	setupSubmitAll = 1 << 7     // IORING_SETUP_SUBMIT_ALL, Linux 5.18
 	setupNoSQArray = 1 << 16    // IORING_SETUP_NO_SQARRAY, Linux 6.6
 	featSingleMmap = 1 << 0     // IORING_FEAT_SINGLE_MMAP
@@ -83,8 +87,9 @@ const (
 // flag that it does not know.
 var ringFlags = [...]uint32{setupSubmitAll | setupNoSQArray, setupSubmitAll}
 
-// newRing sets a ring up; an old one is that of a kernel before Linux 6.6, for tests. The error says why the system has none to give: it is older than
-// Linux 5.18, or io_uring is forbidden (sysctl kernel.io_uring_disabled, seccomp).
+// newRing sets a ring up; an old one is that of a kernel before Linux 6.6, for tests. The
+// error says why the system has none to give: it is older than Linux 5.18, or io_uring is
+// forbidden (sysctl kernel.io_uring_disabled, seccomp).
 func newRing(old bool) (*ring, error) {
 	var p ringParams
 	var fd uintptr
@@ -154,7 +159,17 @@ func (r *ring) close() {
 func (r *ring) send(batch []sendOp) (made int) {
 	for made < len(batch) && !r.mustWait {
 		part := batch[made:min(len(batch), made+ringSize)]
-		n := r.submit(part)
+		for i := range part {
+			op := &part[i]
+			*r.entry(i) = sqe{
+				opcode: opSend, fd: op.fd, len: uint32(len(op.p)), msgFlags: sendFlags(op.last),
+				addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(op.p)))), userData: uint64(i),
+			}
+		}
+		n := r.submit(len(part))
+		for i := range part[:n] {
+			part[i].n, part[i].errno = r.result(i)
+		}
 		made += n
 		if n < len(part) {
 			break
@@ -163,46 +178,77 @@ func (r *ring) send(batch []sendOp) (made int) {
 	return made
 }
 
-// submit makes at most ringSize sends and returns how many of them were made.
-func (r *ring) submit(part []sendOp) int {
-	tail := *r.sqTail // nobody else writes it
-	for i := range part {
-		op := &part[i]
-		r.entries[(tail+uint32(i))&r.sqMask] = sqe{
-			opcode: opSend, fd: op.fd, len: uint32(len(op.p)), msgFlags: sendFlags(op.last),
-			addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(op.p)))), userData: uint64(i),
+// tidy does what the end of a turn has to do, as linux.tidy. It returns how much of it
+// was done, the watches first.
+func (r *ring) tidy(ep int, watches []watchOp, fds []int32) (made int) {
+	for all := len(watches) + len(fds); made < all && !r.mustWait; {
+		part := min(all-made, ringSize)
+		for i := range part {
+			if at := made + i; at < len(watches) {
+				w := &watches[at]
+				*r.entry(i) = sqe{
+					opcode: opEpollCtl, fd: int32(ep), off: uint64(w.fd), len: unix.EPOLL_CTL_ADD,
+					addr: uint64(uintptr(unsafe.Pointer(&w.event))), userData: uint64(i),
+				}
+			} else {
+				*r.entry(i) = sqe{opcode: opClose, fd: fds[at-len(watches)], userData: uint64(i)}
+			}
+		}
+		n := r.submit(part)
+		for i := range n {
+			if at := made + i; at < len(watches) {
+				_, watches[at].errno = r.result(i)
+			}
+		}
+		made += n
+		if n < part {
+			break
 		}
 	}
-	atomic.StoreUint32(r.sqTail, tail+uint32(len(part)))
-	n, _ := r.enter(len(part), 0, 0) // refused for want of memory: 0
-	if n < len(part) {
+	return made
+}
+
+// entry returns where the i-th operation of the next submit is put.
+func (r *ring) entry(i int) *sqe { return &r.entries[(*r.sqTail+uint32(i))&r.sqMask] }
+
+// result returns the answer to the i-th operation of the last submit.
+func (r *ring) result(i int) (n int, errno syscall.Errno) {
+	if res := r.results[i]; res < 0 {
+		return 0, syscall.Errno(-res)
+	}
+	return int(r.results[i]), 0
+}
+
+// submit makes the operations in the first most entries and returns how many of them
+// were made.
+func (r *ring) submit(most int) int {
+	tail := *r.sqTail // nobody else writes it
+	atomic.StoreUint32(r.sqTail, tail+uint32(most))
+	n, _ := r.enter(most, 0, 0) // refused for want of memory: 0
+	if n < most {
 		// The kernel has looked at the first n alone: take the others back.
 		atomic.StoreUint32(r.sqTail, tail+uint32(n))
 	}
 	for left := n; ; {
-		left -= r.reap(part)
+		left -= r.reap()
 		if left == 0 {
 			return n
 		}
-		// This cannot be with non-blocking sockets. If it is all the same, the
+		// This cannot be: no operation waits, see ring. If it is all the same, the
 		// buffers must not be touched before the kernel is through with them.
 		r.mustWait = true
 		if _, errno := r.enter(0, left, enterGetEvents); errno != 0 && errno != unix.EINTR {
-			panic(fmt.Sprintf("engine: %d sends are lost in the ring: %v", left, errno))
+			panic(fmt.Sprintf("engine: %d operations are lost in the ring: %v", left, errno))
 		}
 	}
 }
 
 // reap takes the answers that are there and returns how many.
-func (r *ring) reap(part []sendOp) int {
+func (r *ring) reap() int {
 	head, tail := *r.cqHead, atomic.LoadUint32(r.cqTail)
 	for at := head; at != tail; at++ {
 		a := &r.answers[at&r.cqMask]
-		op := &part[a.userData]
-		op.n, op.errno = int(a.res), 0
-		if a.res < 0 {
-			op.n, op.errno = 0, syscall.Errno(-a.res)
-		}
+		r.results[a.userData] = a.res
 	}
 	atomic.StoreUint32(r.cqHead, tail)
 	return int(tail - head)

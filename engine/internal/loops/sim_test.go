@@ -264,21 +264,31 @@ func (s *simSocket) answer(errno syscall.Errno) {
 
 // What the loop asks: the kernel interface.
 
-func (k *sim) add(fd, key, generation int32, events uint32) syscall.Errno {
-	s := k.open(fd, "epoll_ctl")
-	if k.strike(noWatch) {
-		return unix.ENOMEM
+func (k *sim) tidy(watches []watchOp, fds []int32) {
+	for i := range watches {
+		w := &watches[i]
+		s := k.open(w.fd, "epoll_ctl")
+		if w.errno = 0; k.strike(noWatch) {
+			w.errno = unix.ENOMEM
+			continue
+		}
+		key, generation := w.event.Fd, w.event.Pad
+		k.join(s, key>>1, generation, int(key&1))
+		s.key, s.gen, s.watched = key, generation, true
+		s.edge = s.events() != 0
 	}
-	k.join(s, key>>1, generation, int(key&1))
-	s.key, s.gen, s.watched = key, generation, true
-	s.edge = s.events() != 0
-	return 0
+	for _, fd := range fds {
+		k.close(fd)
+	}
 }
 
 func (k *sim) alarm(d int64) {}
 
 // join notes which session a socket belongs to.
 func (k *sim) join(s *simSocket, slot, generation int32, side int) {
+	if s.session != nil {
+		return
+	}
 	id := [2]int32{slot, generation}
 	if k.sessions[id] == nil {
 		k.sessions[id] = &simSession{}
@@ -410,7 +420,13 @@ func (s *simSocket) takes(n int) (int, syscall.Errno) {
 }
 
 // source returns the socket whose bytes go to s.
-func (s *simSocket) source() *simSocket {
+func (k *sim) source(s *simSocket) *simSocket {
+	for _, w := range k.loop.leftovers.watches {
+		// A session can move bytes before its sockets are watched.
+		if fds := w.s.ends; w.wanted() && (int(fds[0].fd) == s.id+fdBase || int(fds[1].fd) == s.id+fdBase) {
+			k.join(k.sockets[w.fd-fdBase], w.event.Fd>>1, w.event.Pad, int(w.event.Fd&1))
+		}
+	}
 	if s.session == nil {
 		return nil
 	}
@@ -425,7 +441,7 @@ func (s *simSocket) source() *simSocket {
 
 // arrive checks bytes that the loop has sent to s.
 func (k *sim) arrive(s *simSocket, p []byte) {
-	src := s.source()
+	src := k.source(s)
 	if src == nil {
 		k.fail("%d bytes sent to socket %d, which has no other side", len(p), s.id)
 		return
@@ -445,7 +461,7 @@ func (k *sim) refused(s *simSocket) bool {
 
 func (k *sim) shutdownWrite(fd int32) {
 	s := k.open(fd, "shutdown")
-	src := s.source()
+	src := k.source(s)
 	switch {
 	case k.refused(s):
 	case src == nil || s.put != src.taken:
