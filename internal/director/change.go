@@ -10,8 +10,9 @@ import (
 	"github.com/txlb/txlb/config/changes"
 )
 
-// pending is a change that is made to the model and waits for its names. No
-// other change is taken meanwhile, so the model it began with still runs.
+// pending is a change that has edited its copy of the model and waits for its names
+// to be looked up. No other change starts meanwhile, so the model that it started
+// from still runs.
 type pending struct {
 	request
 	config *config.Config
@@ -26,14 +27,14 @@ type pending struct {
 	cancel    func()           // ends it
 }
 
-// preparation is what Options.Prepare has answered.
+// preparation is the answer of Options.Prepare.
 type preparation struct {
 	settle func(accepted bool)
 	err    error
 }
 
-// longestWait is how long a change waits for its names: for those that are asked
-// for at once, longer than any look-up takes.
+// longestWait is how long a change waits for its names: longer than a look-up that
+// starts at once can take.
 const longestWait = lookupTimeout + time.Second
 
 // change begins a Do. It ends in finish or in drop.
@@ -89,8 +90,8 @@ func (d *Director) prepare() {
 	}(d.config, p.config, p.preparing)
 }
 
-// finish does the change that is pending, if all has been prepared and its names
-// have been looked up, or it has waited for them for long enough.
+// finish applies the pending change if everything is prepared and its names have
+// been looked up, or it has waited for them long enough.
 func (d *Director) finish() {
 	p := d.pending
 	switch {
@@ -129,8 +130,7 @@ func (d *Director) answer(generation uint64, accepted bool) {
 	p.answer <- answer{generation: generation, work: p.work}
 }
 
-// drop answers the change that is pending, if there is one, with an error and
-// forgets what it brought.
+// drop answers the pending change, if there is one, with an error and forgets it.
 func (d *Director) drop(err error) {
 	if d.pending == nil {
 		return
@@ -142,8 +142,8 @@ func (d *Director) drop(err error) {
 	p.answer <- answer{err: err}
 }
 
-// settle tells those who have prepared the change what became of it, now or when
-// they are ready.
+// settle tells Options.Prepare whether the change now runs, at once or when Prepare
+// has ended.
 func (p *pending) settle(accepted bool) {
 	if p.cancel == nil { // there was nothing to prepare
 		return

@@ -6,30 +6,29 @@
 // of the director's own; each decision leaves as a new plan for the engine.
 // Readers load [Director.State] and never wait.
 //
-// Health: a group with a <check> is probed as that says. In others hostCheck
-// probes hosts that are out, and one success brings a host back; heartbeat
-// probes hosts that are in, and the third failure in a row takes one out. In
-// both, failed connects of clients take a host out, the first one unless
-// maxFails says otherwise: the host itself counts them. While every host of a
-// group is out, they are probed at most a second apart, whatever the intervals
-// are. A probe that fails for want of a descriptor or a local port says
-// nothing, and neither does one that began before the host last changed. A host
-// that has come back takes its share over its slow start, by tables that are
-// built anew. With start="down", a host is in no table before a check of it has
-// passed.
+// Health: a group with a <check> is probed as that says. In others hostCheck probes
+// hosts that are out, and one success brings a host back; heartbeat probes hosts
+// that are in, and the third failure in a row takes one out. In both, failed
+// connects of clients take a host out, the first one unless maxFails says
+// otherwise: the host itself counts them. While every host of a group is out, they
+// are probed at most a second apart, whatever the intervals are. A probe that fails
+// because this machine has no descriptor or local port says nothing about the host,
+// and neither does one that began before the host last changed. A host that has
+// come back gets its share step by step during its slow start, each step with a new
+// table. With start="down", a host is in no table before a check of it has passed.
 //
-// A host name stands for its IPv4 addresses, or for its IPv6 addresses if it
-// has no other; the name of SRV records stands for the addresses and ports of
-// the hosts that they name. Names are looked up again at the interval of their
-// hosts. Addresses that stay keep health and sessions; those that go get no new
-// session, and their health is kept for ten minutes, should they come back. A
-// name that stops resolving keeps what it had, and a host whose name never did is
-// left out until it does. Counters and sessions belong to the host, whatever its
-// addresses are: see [Host.Stats].
+// A host name stands for its IPv4 addresses, or for its IPv6 addresses if it has no
+// other; the name of SRV records stands for the addresses and ports of the hosts
+// that they name. Names are looked up again at the interval of their hosts.
+// Addresses that stay keep health and sessions. Those that go get no new sessions;
+// their health is kept for ten minutes, in case they come back. A name that stops
+// resolving keeps its addresses. A host whose name has never resolved is left out
+// until it does. Counters and sessions belong to the host, whatever its addresses
+// are: see [Host.Stats].
 //
-// Limits: Options.MaxProbes are under way at once, the longest due first, and
-// every 10 ms at most 128 new ones start. Where more hosts than that are silent,
-// probes come later than asked for, but each comes.
+// Limits: Options.MaxProbes are under way at once, the longest due first, and every
+// 10 ms at most 128 new ones start. If more hosts than that are silent, probes
+// start late, but none is skipped.
 package director
 
 import (
@@ -67,12 +66,12 @@ type Options struct {
 	// descriptors at most.
 	MaxProbes int
 	Document  *document.File // where the configuration came from; nil: it was not read from a file
-	// Prepare makes ready what others than the engine need for a change, such as the
-	// listeners of admin interfaces, before the change is accepted. An error refuses
-	// the change. Otherwise settle is called once, soon after, with whether next now
-	// runs; it must not wait. Prepare may wait: it runs in a goroutine of its own, and
-	// ctx ends when the change is dropped. One is under way at a time. nil: nothing
-	// has to be prepared.
+	// Prepare prepares a change outside the engine, such as the listeners of admin
+	// interfaces, before the change is accepted. An error rejects the change.
+	// Otherwise settle is called once, with true if next now runs and false if the
+	// change was rejected; it must not wait. Prepare may wait: it has its own
+	// goroutine, and ctx ends when the change is dropped. One call runs at a time.
+	// nil: there is nothing to prepare.
 	Prepare func(ctx context.Context, was, next *config.Config) (settle func(accepted bool), err error)
 }
 
@@ -134,7 +133,7 @@ type Director struct {
 	nextLook time.Time // when startLookups goes through the names again
 }
 
-// request is a Do on its way to Run.
+// request is a call of Do that waits for Run.
 type request struct {
 	ctx    context.Context // of the caller, who may give up
 	change Change
@@ -283,7 +282,7 @@ func (d *Director) Run(ctx context.Context) error {
 		case l := <-d.looked:
 			d.resolved(l)
 		case <-scan.C:
-			// What is reported comes first: it has the better reason.
+			// Reports come first: they have the better reason.
 			d.drain()
 			d.scan()
 			d.forgetDeparted()
@@ -314,8 +313,8 @@ func (d *Director) await() {
 	}
 }
 
-// drain takes all reports and results that wait, so that many hosts that fail
-// or come back at once cost few plans.
+// drain takes in all waiting reports and results, so that many hosts that fail or
+// come back at once cost few plans.
 func (d *Director) drain() {
 	for {
 		select {
@@ -331,9 +330,9 @@ func (d *Director) drain() {
 	}
 }
 
-// adopt makes cfg what runs, if the engine takes it. Where that is what runs
-// already, names have got other addresses, and the services that changed says so
-// of get new routes.
+// adopt makes cfg the running configuration, if the engine accepts it. If cfg runs
+// already, addresses of names have changed, and the services in changed get new
+// routes.
 func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) {
 	all := cfg != d.config
 	state := &State{Generation: generation, Config: cfg}
@@ -384,8 +383,8 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	return generation, nil
 }
 
-// host finds the targets of a host: those that it had, and new ones. An operator
-// who gives it another address begins anew with the health of all of them.
+// host returns the targets of a host: those that it had, and new ones. If an
+// operator has changed its address, the health of all of them starts fresh.
 func (d *Director) host(s *config.Service, g *Group, h *config.Host, before *Host, targets map[targetKey]*Target) *Host {
 	host := &Host{Config: h}
 	now := time.Now()
@@ -409,9 +408,9 @@ func (d *Director) host(s *config.Service, g *Group, h *config.Host, before *Hos
 	return host
 }
 
-// plan builds what the engine should do. Routes are built anew for services
-// whose health has changed and, if all are looked at, for those that are others
-// than before.
+// plan builds the plan for the engine. It builds new routes for services whose
+// health has changed and, if it looks at all services, for those whose
+// configuration has.
 func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan, error) {
 	routes := make(map[string]*route, len(state.Services))
 	var plan engine.Plan
@@ -439,8 +438,8 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 	return routes, plan, nil
 }
 
-// newRoute builds the route of a service. A table goes on where the one before
-// it was.
+// newRoute builds the route of a service. A table continues where its predecessor
+// was.
 func newRoute(s *Service, before *route) (*route, error) {
 	c := s.Config
 	r := &route{of: s, plan: &engine.Route{

@@ -43,9 +43,8 @@ type Event struct {
 	Edits          []changes.Edit // what a change did; Done hides secrets
 }
 
-// event is a change that knows the way back. The edits are worked out by who
-// made the change, not on the director's goroutine; until then it keeps both
-// models.
+// event is a change with its way back. The caller of the change computes the edits,
+// not the director's goroutine; until then the event keeps both models.
 type event struct {
 	Event
 	work func() edits
@@ -91,8 +90,8 @@ func (e *events) note(n Event) {
 	}
 }
 
-// all returns the changes that are remembered, worked out, and all else, both as
-// of one moment.
+// all returns the changes that are remembered, with their edits, and all other
+// events, both as of one moment.
 func (e *events) all() (changes []*event, notes []Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -105,7 +104,7 @@ func (e *events) all() (changes []*event, notes []Event) {
 	return changes, slices.Clone(e.notes)
 }
 
-// bound forgets the oldest while they have too many edits.
+// bound forgets the oldest changes while all together have too many edits.
 func (e *events) bound() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -119,9 +118,9 @@ func (e *events) bound() {
 	}
 }
 
-// Events returns what has happened last, the oldest first: up to 256 changes of
-// the configuration, very large ones fewer, and up to 256 other events. Whoever
-// has seen one event has been given all that were remembered before it.
+// Events returns what has happened last, the oldest first: up to 256 changes of the
+// configuration, fewer if they are very large, and up to 256 other events. An
+// answer that contains an event also contains all earlier ones that are remembered.
 func (d *Director) Events() []Event {
 	changes, list := d.events.all()
 	for _, e := range changes {
@@ -131,24 +130,24 @@ func (d *Director) Events() []Event {
 	return list
 }
 
-// LastEvent returns the Seq of the newest event, 0 if there is none: whoever
-// waits for events asks this first.
+// LastEvent returns the Seq of the newest event, 0 if there is none. It is the
+// cheap question for a caller that polls for events.
 func (d *Director) LastEvent() uint64 {
 	d.events.mu.Lock()
 	defer d.events.mu.Unlock()
 	return d.events.seq
 }
 
-// Note remembers an order that was carried out: what the words of verb did that
-// is no change of the configuration.
+// Note remembers a command that was carried out and does not change the
+// configuration.
 func (d *Director) Note(by, from, verb, text string) {
 	d.events.note(Event{
 		Kind: OrderEvent, Generation: d.State().Generation, By: by, From: from, Verb: verb, Text: text,
 	})
 }
 
-// MovedError is why a change is refused that was meant for another generation
-// of the configuration.
+// MovedError rejects a change that was meant for another generation of the
+// configuration.
 type MovedError struct {
 	Want, Is uint64
 	Since    []Event // what changed meanwhile, as far as it is remembered
@@ -202,10 +201,10 @@ func (d *Director) movedOn(want uint64) error {
 	return err
 }
 
-// Rollback makes the configuration what it was before the last n changes, n > 0,
-// as one more change, which can be rolled back in its turn. By, From,
-// Generation, DryRun and Edits of c say how, as for Do. The file is not looked
-// at, and <admin targets> stays as it is.
+// Rollback makes the configuration what it was before the last n changes, n > 0, as
+// one more change, which can itself be rolled back. By, From, Generation, DryRun
+// and Edits of c say how, as for Do. The file is not looked at, and <admin targets>
+// stays as it is.
 func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation uint64, err error) {
 	c.Verb = fmt.Sprintf("rollback %d", n)
 	c.Apply = func(cfg *config.Config) error {

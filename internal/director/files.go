@@ -45,7 +45,7 @@ type ReloadRequest struct {
 	Generation uint64 // as in Change
 }
 
-// Reloaded is what came of a reload, or would.
+// Reloaded is the result of a reload, or of its dry run.
 type Reloaded struct {
 	Generation uint64          // of the configuration afterwards
 	Changed    []changes.Edit  // what runs has changed by this
@@ -55,7 +55,8 @@ type Reloaded struct {
 	Warnings   config.Problems // of the file
 }
 
-// String tells it in lines, each with a word in front of an edit.
+// String gives one line per edit, each with a word in front that says what became
+// of the edit.
 func (r Reloaded) String() string {
 	var b strings.Builder
 	if len(r.Changed) == 0 {
@@ -75,11 +76,11 @@ func (r Reloaded) String() string {
 	return b.String()
 }
 
-// Reload reads the file again and makes what it changed since it was last read
-// or written a change of what runs. Changes made at run time stay where the
-// file has not changed the same thing, unless they are to be discarded. A wrong
-// file changes nothing; the error is config.Problems then, and the log has
-// each. The file is read on the caller's goroutine.
+// Reload reads the file again and applies what has changed in it since it was last
+// read or written. Run-time changes stay, unless the file has changed the same
+// attribute or they are to be discarded. A file with errors changes nothing: the
+// error is config.Problems, and the log has each. The file is read on the caller's
+// goroutine.
 func (d *Director) Reload(ctx context.Context, r ReloadRequest) (Reloaded, error) {
 	d.files.mu.Lock()
 	defer d.files.mu.Unlock()
@@ -140,8 +141,8 @@ func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequ
 	return answer, doc, err
 }
 
-// needRestart returns what a configuration says otherwise than that with which
-// the process was started, of what is fixed while it runs.
+// needRestart returns the settings that are fixed while the process runs and differ
+// from those with which it was started.
 func needRestart(started, now *config.Config) []changes.Edit {
 	fixed := func(c *config.Config) *config.Config {
 		f := config.New()
@@ -207,8 +208,8 @@ type Saved struct {
 	Notes []string       // what people should know of how it was written
 }
 
-// Save writes what runs to the file, as document.File.Save does it, and
-// nothing if the file says it already. The work is done on the caller's
+// Save writes the running configuration to the file with document.File.Save, and
+// writes nothing if the file has it already. The work is done on the caller's
 // goroutine.
 func (d *Director) Save(by, from string) (Saved, error) {
 	d.files.mu.Lock()
@@ -236,9 +237,8 @@ func (d *Director) Save(by, from string) (Saved, error) {
 	return saved, err
 }
 
-// Unsaved returns the changes made at run time that the file does not have:
-// what show diff shows. It may be called from any goroutine and changes
-// nothing.
+// Unsaved returns the run-time changes that the file does not have, as show diff
+// does. It may be called from any goroutine and changes nothing.
 func (d *Director) Unsaved() []changes.Edit {
 	doc, running := d.files.doc.Load(), d.State().Config
 	if doc == nil {

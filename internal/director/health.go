@@ -25,11 +25,11 @@ const (
 	lastResortInterval = time.Second
 	// heartbeatFall is how many failed heartbeats in a row take a host out.
 	heartbeatFall = 3
-	// coarse is the least time between two looks at what is due, which take long
-	// where hosts are many.
+	// coarse is the least time between two scans for probes that are due: with many
+	// hosts a scan takes long.
 	coarse = 10 * time.Millisecond
-	// tooLate is how long after its time was over a failed probe may end and still
-	// prove something.
+	// tooLate bounds how long after its timeout a failed probe may end and still
+	// count.
 	tooLate = 100 * time.Millisecond
 )
 
@@ -60,7 +60,7 @@ func (d *Director) settle(state *State) {
 	}
 }
 
-// failed takes in that a connect of the engine took a host down.
+// failed handles the engine's report that failed connects took a host down.
 func (d *Director) failed(f engine.Failure) {
 	switch t := d.byHost[f.Host]; {
 	case t == nil:
@@ -71,12 +71,12 @@ func (d *Director) failed(f engine.Failure) {
 	}
 }
 
-// suspectEvery is how often at most it is asked whether a suspect host may be
-// taken out. Where it may not, reports go on.
+// suspectEvery is the least time between two decisions about the same suspect host.
+// If it may not be ejected, reports of it continue.
 const suspectEvery = time.Second
 
-// suspect takes a host out that has reset its clients, if its group can spare it:
-// whatever they all do, most of them stay.
+// suspect ejects a host that has reset its clients, if its group can spare it: even
+// if all hosts do the same, most of them stay.
 func (d *Director) suspect(t *Target, reason string) {
 	now := time.Now()
 	if !t.Host.Up() || now.Sub(t.suspected) < suspectEvery {
@@ -123,7 +123,7 @@ func (d *Director) scan() {
 	}
 }
 
-// down notes that a target is down, however that came. more is for the log.
+// down notes that a target is down, for whatever reason. more is for the log.
 func (d *Director) down(t *Target, reason string, more ...any) {
 	if !t.Status().Up {
 		return
@@ -158,7 +158,7 @@ func (d *Director) up(t *Target) {
 		"addr", t.key.addr.String(), "down_for", now.Sub(was.Since).Round(time.Millisecond).String())
 }
 
-// noteHost makes an event of what became of a target.
+// noteHost adds an event: a target went down or came up.
 func (d *Director) noteHost(what string, t *Target, text string) {
 	d.events.note(Event{
 		Kind: HealthEvent, Generation: d.State().Generation, Verb: what,
@@ -166,7 +166,7 @@ func (d *Director) noteHost(what string, t *Target, text string) {
 	})
 }
 
-// judge takes in the result of a probe.
+// judge handles the result of a probe.
 func (d *Director) judge(r probeResult) {
 	d.probing--
 	t := r.target
@@ -214,7 +214,7 @@ func (d *Director) judge(r probeResult) {
 	})
 }
 
-// stoodStill notes that a probe ended so late that it proves nothing.
+// stoodStill notes that a probe ended too late to count.
 func (d *Director) stoodStill(late time.Duration) {
 	if now := time.Now(); now.Sub(d.stoodAt) > scanEvery { // all probes under way end like this
 		d.stoodAt = now
@@ -222,8 +222,9 @@ func (d *Director) stoodStill(late time.Duration) {
 	}
 }
 
-// allDown tells whether the group has hosts that should serve, and none is up:
-// then the engine picks a last resort. As there, weight 0 counts for nothing.
+// allDown tells whether the group has hosts that should serve and none of them is
+// up. The engine then picks a last resort. Hosts of weight 0 are ignored, as the
+// engine does.
 func (g *Group) allDown() bool {
 	some := false
 	for t := range g.serving() {
@@ -315,8 +316,8 @@ func (d *Director) start(ctx context.Context, due []dueProbe, now time.Time) {
 	}
 }
 
-// slack is what an interval loses so that no probe is late: what makes it due
-// is seen up to coarse later, and then that it is due.
+// slack shortens an interval so that no probe is late: both the event that makes a
+// probe due and the probe itself are noticed up to coarse late.
 func slack(every time.Duration) time.Duration { return min(2*coarse, every/4) }
 
 // dueProbe is a probe that should go out.
@@ -326,10 +327,10 @@ type dueProbe struct {
 	up, allDown bool // the target, and all hosts of its group
 }
 
-// wait returns the time until the next probe of a target that is to be probed
-// so often, and whether there is to be one. Intervals go from start to start
-// and are shorter than asked for by up to a fifth and the slack, so that the
-// probes of many hosts spread.
+// wait returns the time until the next probe of a target with this interval, and
+// whether there is one. Intervals count from start to start. They are shortened at
+// random by up to a fifth, and by the slack, so that the probes of many hosts
+// spread.
 func (t *Target) wait(now time.Time, every time.Duration) (time.Duration, bool) {
 	if every == 0 {
 		t.last, t.next = now, time.Time{}

@@ -9,22 +9,22 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// A host of the configuration keeps its counters and its sessions for as long
-// as it is configured. Its targets, one for each address, come and go below it:
-// a name loses an address, or an operator gives the host another one. A target
-// that goes becomes a departed. While it is one, its sessions run on, its
-// counters are still read, and its health is kept for the return of the address.
-// Then its counters, which no longer move, are added to the host's past.
+// A host of the configuration keeps its counters and its sessions for as long as it
+// is configured. Its targets, one for each address, come and go below it: a name
+// loses an address, or an operator gives the host another one. A target that goes
+// becomes a departed one. Its sessions continue, its counters are still read, and
+// its health is kept in case the address returns. When nothing needs it any more,
+// its counters are final and are added to the host's past.
 
 const (
-	// rememberFor is how long the health of an address is kept that a name has
-	// lost. After that the address is a new one.
+	// rememberFor is how long the health of an address is kept after its name has lost
+	// it. After that the address counts as new.
 	rememberFor = 10 * time.Minute
-	// maxDeparted is how many departed targets a host keeps for their health
-	// alone. The oldest make room: a name may stand for another address each time.
+	// maxDeparted bounds how many departed targets a host keeps only for their health.
+	// The oldest are evicted first: a name may resolve to another address each time.
 	maxDeparted = 256
-	// departing is how long a target is kept at least: a loop may be giving it a
-	// session by the route that has just been replaced.
+	// departing is how long a departed target is kept at least: a loop may be picking
+	// it from the route that has just been replaced.
 	departing = scanEvery
 )
 
@@ -32,14 +32,14 @@ const (
 type departed struct {
 	target *Target
 	since  time.Time
-	// returns says that the target serves again if the name gets the address back.
-	// It is false if an operator gave the host another address: then health starts
-	// anew, with a new target.
+	// returns says that the target serves again if the name gets the address back. It
+	// is false if an operator has changed the host's address: then a new target with
+	// fresh health is used.
 	returns bool
 }
 
 // over tells whether nothing needs the target any more, so that its counters are
-// final. crowded says that the host has more than it should keep.
+// final. crowded says that the host keeps too many.
 func (p departed) over(now time.Time, crowded bool) bool {
 	keep := rememberFor
 	if crowded || !p.returns {
@@ -48,7 +48,7 @@ func (p departed) over(now time.Time, crowded bool) bool {
 	return !p.target.probing && now.Sub(p.since) >= keep && p.target.Host.Stats().Active == 0
 }
 
-// past is what the targets counted that a host no longer has.
+// past is the sum of the counters of the targets that a host no longer has.
 type past struct {
 	stats  sched.HostStats
 	checks [health.Codes]uint64
@@ -62,8 +62,8 @@ func (p *past) add(t *Target) {
 	}
 }
 
-// inherit takes over what was a host's before it was built anew: its past and the
-// targets that it no longer has. h has its new targets already.
+// inherit copies the past and the departed targets of a host's previous version. h
+// has its new targets already.
 func (h *Host) inherit(before *Host, now time.Time) {
 	if before == nil {
 		return

@@ -107,7 +107,7 @@ func Unresolved(cfg *config.Config) map[*config.Host]error {
 	return hosts
 }
 
-// note takes in a look-up and tells whether the addresses have changed.
+// note stores the result of a look-up and tells whether the addresses have changed.
 func (d *Director) note(l lookup) (changed bool) {
 	n := d.names[l.host]
 	if n == nil {
@@ -142,8 +142,8 @@ func (d *Director) note(l lookup) (changed bool) {
 	return changed
 }
 
-// behind notes that the state is behind of a name: of its addresses, or only of
-// what is told of it.
+// behind notes that the state has to catch up with a name: with its addresses, or
+// only with what is shown of it.
 func (d *Director) behind(host string, addrs bool) { d.moved[host] = d.moved[host] || addrs }
 
 // addrs shows what a name stands for in the log.
@@ -158,10 +158,10 @@ func addrs(ends []endpoint) string {
 	return fmt.Sprint(list)
 }
 
-// plan says when the next look-up is due: a little sooner than asked for, so that
-// those of many names spread and none is late, though what is due is seen up to
-// coarse later; but never within a second. The time to live of the answer does
-// not count; the resolver does not tell it.
+// plan sets when the next look-up is due: a little sooner than configured, so that
+// look-ups of many names spread and none is late although it is noticed up to
+// coarse after it is due; but never within a second. The answer's time to live does
+// not count, because the resolver does not return it.
 func (n *name) plan(now time.Time) {
 	every := n.every
 	if n.err != nil && (every == 0 || every > lookupAgain) {
@@ -174,8 +174,8 @@ func (n *name) plan(now time.Time) {
 // settled tells whether the name needs no further look-up.
 func (n *name) settled() bool { return n.every == 0 && n.err == nil && len(n.ends) > 0 }
 
-// resolved takes in a look-up made while running. What it changes runs with the
-// next settleNames, so that many names that change at once cost one plan.
+// resolved handles the result of a look-up at run time. Its changes take effect
+// with the next settleNames, so that many names that change at once cost one plan.
 func (d *Director) resolved(l lookup) {
 	_, used := d.used[l.host]
 	if d.note(l) && used {
@@ -187,8 +187,8 @@ func (d *Director) resolved(l lookup) {
 	d.finish()
 }
 
-// settleNames makes what the look-ups have brought run, and forgets what nothing
-// needs any more.
+// settleNames applies the results of look-ups, and forgets what nothing needs any
+// more.
 func (d *Director) settleNames() {
 	if len(d.moved) == 0 && !d.forgotten {
 		return
@@ -249,8 +249,8 @@ func (d *Director) useNames(used names) {
 	d.forgetNames()
 }
 
-// useSource makes source the one that is asked from now on. What another one
-// has said holds until it has answered.
+// useSource makes source the one to ask from now on. Earlier results hold until it
+// has answered.
 func (d *Director) useSource(s *source) {
 	if d.source == s {
 		return
@@ -265,7 +265,7 @@ func (d *Director) useSource(s *source) {
 	d.lookFrom(now)
 }
 
-// lookedUp tells whether every name has been looked up, whatever came of it.
+// lookedUp tells whether every name has been looked up, successfully or not.
 func (d *Director) lookedUp(used names) bool {
 	for host := range used {
 		if n := d.names[host]; len(n.ends) == 0 && n.err == nil {
@@ -281,8 +281,8 @@ type part struct {
 	Share
 }
 
-// parts fills in what a host's address stands for now, and what is wrong with
-// its name.
+// parts fills in the addresses that a host stands for now, and the problem with its
+// name, if any.
 func (d *Director) parts(host *Host) []part {
 	h := host.Config
 	all := Share{h.Weight, h.Backup}
@@ -317,10 +317,10 @@ func (d *Director) parts(host *Host) []part {
 	return parts
 }
 
-// srvParts gives each endpoint of SRV records its share of a host's: its weight
-// times the host's, and those that are not of the lowest priority number are
-// backups. Weight 0 is a small share there and none here, so it counts as 1. ends
-// are in the order of their priorities.
+// srvParts gives each endpoint of SRV records its share: its weight times the
+// host's. All but those with the lowest priority number are backups. Weight 0 means
+// a small share in SRV records and none here, so it counts as 1. ends are ordered
+// by priority.
 func srvParts(ends []endpoint, host Share) []part {
 	var parts []part
 	at := map[sched.Addr]int{}
@@ -391,7 +391,7 @@ func (d *Director) forgetNames() {
 // leftOut is a host whose name does not resolve.
 type leftOut struct{ service, group, host, address string }
 
-// reportLeftOut says which hosts are left out, each once until it is back.
+// reportLeftOut logs which hosts are left out, each once until it is back.
 func (d *Director) reportLeftOut(state *State) {
 	now := map[leftOut]bool{}
 	for _, s := range state.Services {

@@ -43,8 +43,8 @@ type source struct {
 	resolver Resolver         // instead of any server; nil in the program
 }
 
-// newSource returns what a configuration wants to be asked. Where it names no
-// servers, instead is asked, or the system's servers if that is nil.
+// newSource returns the source of names that a configuration wants. If it names no
+// servers, that is instead, or the system's servers if instead is nil.
 func newSource(dns *config.DNS, instead Resolver) *source {
 	s := &source{servers: dns.Servers}
 	for _, text := range dns.Servers {
@@ -90,9 +90,9 @@ type endpoint struct {
 	priority, weight uint16
 }
 
-// look looks up a name. before is what was known of it: where only some of the
-// hosts that SRV records name resolve, the others keep the addresses that they
-// had, and the error tells of them.
+// look looks up a name. before is the previous result: if only some of the hosts in
+// SRV records resolve, the others keep their previous addresses, and the error
+// names them.
 func (s *source) look(ctx context.Context, host string, before []endpoint) ([]endpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
@@ -117,9 +117,9 @@ func (e endpoint) compare(f endpoint) int {
 		cmp.Compare(e.port, f.port), cmp.Compare(e.weight, f.weight), e.ip.Compare(f.ip))
 }
 
-// each puts a question for each name that one stands for, until one is answered
-// otherwise than that there is nothing by that name. A failure ends it: whatever
-// the next domain of a search list knows by that name is another host.
+// each asks for each complete name that a name stands for, until the answer is
+// anything but "no such name". A failure ends the search: the same name in the next
+// domain of the search list would be another host.
 func (q inquiry) each(name string, question func(name string) error) error {
 	if q.names == nil {
 		return question(name)
@@ -140,10 +140,10 @@ func (q inquiry) each(name string, question func(name string) error) error {
 
 func notFound(name, text string) error { return &net.DNSError{Err: text, Name: name, IsNotFound: true} }
 
-// lookIP returns the addresses of one family: a host that listens on IPv4 alone
-// would otherwise look half dead under a name that has both. IPv6 is asked for
-// only after an answer that there is no IPv4 address; if a failure would do, a
-// server's hiccup would send the sessions to the other family.
+// lookIP returns the addresses of one family: otherwise a host that listens on IPv4
+// alone would look half dead if its name has both. It asks for IPv6 only after the
+// answer that there is no IPv4 address: after a mere failure, a server's hiccup
+// would send the sessions to the other family.
 func (q inquiry) lookIP(ctx context.Context, host string) ([]netip.Addr, error) {
 	if q.names != nil {
 		if addrs := inHosts(ctx, host); len(addrs) > 0 {
@@ -236,8 +236,7 @@ func (q inquiry) lookSRV(ctx context.Context, name string, before []endpoint) ([
 	return ends, err
 }
 
-// denied tells whether an error is an answer, the one that there is nothing by
-// that name.
+// denied tells whether an error is the answer that the name does not exist.
 func denied(err error) bool {
 	if _, ok := errors.AsType[*net.AddrError](err); ok {
 		return true // /etc/hosts has it, but with no address of the family
@@ -246,8 +245,8 @@ func denied(err error) bool {
 	return ok && dns.IsNotFound
 }
 
-// plain takes out of the error of a look-up what differs each time: the ports
-// that the question went from.
+// plain removes from the error of a look-up what differs each time: the source
+// ports.
 func plain(err error) error {
 	dns, ok := errors.AsType[*net.DNSError](err)
 	if !ok {
@@ -264,11 +263,11 @@ func plain(err error) error {
 	return &short
 }
 
-// servers are the servers that one look-up asks. A question goes to them in turn
-// until one answers, be it that there is nothing by that name; one that is silent
-// or says that it cannot tell is passed over. After the last comes the first once
-// more, with more time. The next question begins with the server that has
-// answered, so that a silent one costs a look-up its time once.
+// servers are the servers that one look-up asks. A question goes to each in turn
+// until one answers, also with "no such name"; one that is silent or fails is
+// skipped. After the last one, all are asked once more, with more time. The next
+// question begins with the server that has answered, so that a silent one costs a
+// look-up its time once.
 type servers struct {
 	list []netip.AddrPort
 	good atomic.Int32 // in list: has answered last
@@ -320,9 +319,8 @@ func ask[T any](ctx context.Context, s *servers, question func(context.Context, 
 	return answer, err
 }
 
-// askOne puts a question to one server. The resolver is made anew each time:
-// one that is kept shares questions that are alike, and would go on with them
-// after the time is over.
+// askOne puts a question to one server. Each call makes a new resolver: one that is
+// kept shares equal questions, and would continue them after the timeout.
 func askOne[T any](ctx context.Context, server netip.AddrPort, wait time.Duration, question func(context.Context, *net.Resolver) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -332,7 +330,7 @@ func askOne[T any](ctx context.Context, server netip.AddrPort, wait time.Duratio
 		Dial: func(dial context.Context, network, _ string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(dial, network, server.String())
 			if err == nil {
-				// The resolver would go on reading until a time-out of its own.
+				// The resolver would otherwise read until its own timeout.
 				context.AfterFunc(ctx, func() { _ = conn.Close() })
 			}
 			return conn, err

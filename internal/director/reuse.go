@@ -7,16 +7,17 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// running finds the parts of the state that runs which a new state can have as
-// they are: those whose configuration is the very same (changes.Share) and whose
-// addresses are no names, which may stand for something else by now.
+// running finds the parts of the running state that a new state can share: those
+// whose configuration is identical (changes.Share) and whose addresses are not
+// names, which may resolve to something else by now.
 type running struct {
 	mark     uint64 // set on the hosts that are kept
 	before   map[string]*Service
 	services map[string]*Service // the same, or none if nothing can be kept
 }
 
-// running returns them; what is kept for a change that is refused stays valid.
+// running returns them; what is shared with a change that is then rejected stays
+// valid.
 func (d *Director) running(cfg *config.Config) *running {
 	d.adopted++
 	r := &running{mark: d.adopted}
@@ -33,8 +34,7 @@ func (d *Director) running(cfg *config.Config) *running {
 	return r
 }
 
-// times returns what counts the times of a group: what did so before, if it was
-// there.
+// times returns the histograms of a group: those that it had before, if it existed.
 func (r *running) times(service, group string) *sched.Times {
 	if was := r.before[service]; was != nil {
 		for _, g := range was.Groups {
@@ -88,8 +88,8 @@ func (r *running) group(service, group string) *former {
 	return f
 }
 
-// host returns the host that had the name before, nil if none had. i is its place
-// now, which often was its place before.
+// host returns the previous host of that name, nil if there was none. i is its
+// place now, which often is the same as before.
 func (f *former) host(i int, name string) *Host {
 	if i < len(f.list) && f.list[i].Config.Name == name {
 		return f.list[i]
@@ -103,7 +103,7 @@ func (f *former) host(i int, name string) *Host {
 	return f.byName[name]
 }
 
-// keep tells whether what a host was can be kept as it is, and marks it then.
+// keep tells whether a previous host can be shared as it is, and if so marks it.
 func (f *former) keep(was *Host, h *config.Host) bool {
 	if !f.keeps || was == nil || was.Config != h || !was.settled() {
 		return false
@@ -112,8 +112,7 @@ func (f *former) keep(was *Host, h *config.Host) bool {
 	return true
 }
 
-// settled tells whether what the host is made of can change by a change of its
-// configuration alone.
+// settled tells whether only a change of its configuration can change the host.
 func (h *Host) settled() bool { return h.name == "" && len(h.departed) == 0 }
 
 // replaceTargets brings the director's targets up to date: fresh are those of
@@ -142,8 +141,8 @@ func (d *Director) replaceTargets(was *State, mark uint64, fresh map[targetKey]*
 	}
 }
 
-// isLiteral tells whether an address that has been checked stands for itself and
-// is no name: whether what stands before the port has only digits and dots.
+// isLiteral tells whether a valid address is an IPv4 address and not a name:
+// whether the part before the port has only digits and dots.
 func isLiteral(address string) bool {
 	if strings.HasPrefix(address, "unix:") || strings.HasPrefix(address, "[") {
 		return true

@@ -60,8 +60,8 @@ var probeTypes = map[string]health.Type{
 	"tcp": health.TCP, "http": health.HTTP, "tls": health.TLS, "expect": health.Expect,
 }
 
-// every returns how often a host is to be probed, 0 for never. A group whose
-// hosts are all down waits for the first that answers.
+// every returns the probe interval of a host, 0 for never. It is short while all
+// hosts of the group are down, because clients wait for the first that answers.
 func (r *rule) every(up, changing, allDown bool) time.Duration {
 	every := r.usual
 	switch {
@@ -79,9 +79,9 @@ func (r *rule) every(up, changing, allDown bool) time.Duration {
 	return min(every, lastResortInterval)
 }
 
-// of returns the probe of a host. As with HAProxy the interval bounds the
-// connect, so that the next probe is not late because a host is silent; one
-// that connects has the whole time-out to answer.
+// of returns the probe of a host. As in HAProxy, the interval bounds the connect,
+// so that a silent host does not delay the next probe; a host that connects has the
+// whole timeout to answer.
 func (r *rule) of(host *sched.Host, addr sched.Addr, up, allDown bool) health.Probe {
 	p := r.probe
 	p.Addr, p.Source = addr, host.Source()
@@ -95,8 +95,8 @@ func (r *rule) of(host *sched.Host, addr sched.Addr, up, allDown bool) health.Pr
 	return p
 }
 
-// first returns how many failures a new host seems to have had. One that has
-// not passed a check yet goes down with the first.
+// first returns with how many failures a new host starts: so many that its first
+// failed check takes it down.
 func (r *rule) first() int {
 	if r.own {
 		return r.fall - 1
@@ -114,10 +114,9 @@ func (s Status) progress() (n, of int) {
 	return s.Passed, s.Rise
 }
 
-// Progress is how far a host is from changing, as HAProxy shows it: "2/3" of a
-// host that is up and goes down with two more failures in a row, "1/2" of one
-// that is down and comes back with one more success. It is "" where the host is
-// not on its way.
+// Progress is how far a host is from changing, as HAProxy shows it: "2/3" of a host
+// that is up and goes down with two more failures in a row, "1/2" of one that is
+// down and comes back with one more success. It is "" if no change is pending.
 func (s Status) Progress() string {
 	if s.Up && s.Failed == 0 || !s.Up && s.Passed == 0 {
 		return ""

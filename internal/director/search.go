@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// resolvConf is what is used of /etc/resolv.conf, see resolv.conf(5). Its search
-// list is gone through here and not by package net, which takes some failures for
-// an answer, and the lack of an address of one family too, and goes on to the
-// next domain: to another host of the same name.
+// resolvConf is what is used of /etc/resolv.conf, see resolv.conf(5). We go through
+// its search list ourselves: package net continues with the next domain, to another
+// host of the same name, after some failures and when only one address family is
+// missing.
 type resolvConf struct {
 	servers []netip.AddrPort
 	search  []string // domains, each with a dot at its end
@@ -27,8 +27,8 @@ const (
 	maxName = 254
 )
 
-// readResolvConf reads the file anew, for each look-up. Without one, this machine
-// is asked and its own domain is searched, as the C library does.
+// readResolvConf reads the file, again for each look-up. Without a file, the server
+// is this machine and the search list its own domain, as in the C library.
 func readResolvConf() resolvConf {
 	text, _ := os.ReadFile("/etc/resolv.conf")
 	host, _ := os.Hostname()
@@ -105,7 +105,7 @@ func (c resolvConf) names(name string) []string {
 	return list
 }
 
-// errOffline is what the resolver of inHosts gets in place of a server.
+// errOffline is the error of the resolver of inHosts for every server.
 var errOffline = &net.OpError{Op: "dial", Net: "udp", Err: errors.New("no server is asked")}
 
 // inHosts returns the addresses of one family that /etc/hosts has for a name, none

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// rampSteps is in how many steps a slow start leads to the full share.
+	// rampSteps is the number of steps of a slow start.
 	rampSteps = 20
 	// rampEvery is the least time between two looks at slow starts: each may
 	// cost a table.
@@ -62,11 +62,10 @@ func (d *Director) ramp(now time.Time) time.Duration {
 	return rampEvery
 }
 
-// shares returns how a table is to choose among the group's hosts: as the
-// configuration says unless one of them is in its slow start. Then every
-// weight is multiplied, so that there is a part even of 1 (the first is a
-// twentieth), and a scheduler that knows no weights gives way to the one that is
-// the same with equal ones.
+// shares returns how a table chooses among the group's hosts: as configured, unless
+// one of them is in its slow start. Then every weight is multiplied, so that a
+// twentieth of weight 1 is a whole number, and a scheduler without weights is
+// replaced by its weighted relative.
 func (g *Group) shares() (scheduler string, weight func(Share, *Target) int) {
 	scheduler = g.Config.Scheduler
 	if !g.ramping() {

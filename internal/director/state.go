@@ -13,9 +13,9 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// State is what runs: the configuration and what became of it. It is immutable
-// but for the counters and the status of its targets, which move on by
-// themselves; all of it may be read from any goroutine.
+// State is what runs: the configuration, and the services, groups and hosts made
+// from it. It is immutable except for the counters and the status of its targets.
+// Any goroutine may read it.
 type State struct {
 	Generation uint64 // counts the changes of the configuration, from 1 on
 	Config     *config.Config
@@ -57,7 +57,7 @@ type Host struct {
 	Targets []*Target // none while the name has never resolved
 	Shares  []Share   // what each of the Targets gets of the sessions
 	// Problem is what is wrong with the name, "" if nothing is: why there is no
-	// target, or why those that there are may be out of date.
+	// target, or why the targets may be out of date.
 	Problem      string
 	ProblemSince time.Time
 
@@ -67,8 +67,8 @@ type Host struct {
 	mark     uint64     // the last call of adopt that had a use for it; the director's own
 }
 
-// Share is what a target gets of the sessions: what the configuration says of
-// the host, together with the SRV record, if there is one.
+// Share is a target's share of the sessions, from the configuration of the host and
+// the SRV record, if there is one.
 type Share struct {
 	Weight int
 	Backup bool
@@ -153,7 +153,7 @@ func newTarget(key targetKey, g *Group, now time.Time) *Target {
 // groupKey is what makes a group the same one across changes.
 type groupKey struct{ service, group string }
 
-// notChecked is why a host is down that waits for its first check.
+// notChecked is the reason of a host that is down until its first check.
 const notChecked = "not checked yet"
 
 // restate publishes a new status of a target.

@@ -111,8 +111,7 @@ func (s *Service) would(g *config.Group) (down int, usable bool) {
 	return down, false
 }
 
-// usability is what the log knows of the clients of a service, or of those that a
-// standby group would have.
+// usability is what was last logged about a service, or about a standby group.
 type usability struct {
 	usable bool      // they have a usable host
 	since  time.Time // when that changed
@@ -167,8 +166,8 @@ func (d *Director) tellService(service string, g *Group) {
 	}
 }
 
-// tellStandby is tellUsable for a group that takes no clients. That its hosts are
-// drained is no news.
+// tellStandby is tellUsable for a standby group. Hosts in drain there are not
+// reported.
 func (d *Director) tellStandby(key groupKey, n counted) {
 	switch lost, found, after := d.stand(key, n, n.up > 0 || n.down == 0, n.down > 0); {
 	case lost:
@@ -178,10 +177,10 @@ func (d *Director) tellStandby(key groupKey, n counted) {
 	}
 }
 
-// stand takes in whether there is a usable host now, and tells whether the log
-// should say that the last has been lost, or that there is one again and after
-// what time. A loss that nobody has to know of, as there never was a host, is not
-// told. While hosts wait for their first check nothing is known.
+// stand notes whether there is a usable host now. It tells whether the log should
+// report that the last one was lost, or that there is one again, and after what
+// time. The loss is not reported if there never was a usable host. While hosts wait
+// for their first check, nothing is reported.
 func (d *Director) stand(key groupKey, n counted, usable, tell bool) (lost, found bool, after string) {
 	if n.unchecked && n.up == 0 {
 		return false, false, ""

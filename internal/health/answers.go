@@ -28,7 +28,7 @@ const (
 func askHTTP(conn net.Conn, p *Probe) Result {
 	host := p.Host
 	if host == "" {
-		// A zone means nothing to the server, which would refuse it.
+		// The server knows no zone and would reject it.
 		to := p.Addr.IP()
 		if host = netip.AddrPortFrom(to.Addr().WithZone(""), to.Port()).String(); p.Addr.Path() != "" {
 			host = "localhost"
@@ -97,7 +97,7 @@ func (l *lines) skipHeader() error {
 	}
 }
 
-// rest returns a line with what has come behind it.
+// rest returns a line and everything that was read after it.
 func (l *lines) rest(line []byte) []byte {
 	line = bytes.Clone(line)
 	more, _ := l.in.Peek(l.in.Buffered())
@@ -160,7 +160,7 @@ func readUntil(conn net.Conn, text string, most int) ([]byte, error) {
 	}
 }
 
-// said is the result of an answer that did not come, or not as it should.
+// said is the result of an answer that is missing or wrong.
 func said(err error, answer []byte, p *Probe) Result {
 	so := ""
 	if len(answer) > 0 {
@@ -177,7 +177,7 @@ func said(err error, answer []byte, p *Probe) Result {
 	return Result{Code: L7Rsp, Text: why(err) + so}
 }
 
-// why leaves out what the net package repeats of the address.
+// why is the text of an error without the address, which the net package repeats.
 func why(err error) string {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()

@@ -21,9 +21,9 @@ import (
 // all have ended; when ctx ends first, the others are reported as given up.
 // Only the address and the time-outs of a probe count.
 //
-// It goes below the runtime's dialer, which registers every socket, allocates
-// for it and wakes a goroutine for it: here the sockets of a batch stand in an
-// epoll of their own, and only that is known to the runtime's poller.
+// It does not use the runtime's dialer, which registers every socket, allocates for
+// it and wakes a goroutine for it. Instead, the sockets of a batch have their own
+// epoll, and only that is registered with the runtime's poller.
 func Connect(ctx context.Context, probes []Probe, report func(i int, r Result)) {
 	b := batch{ctx: ctx, probes: probes, report: report, epoll: -1, open: make([]attempt, 0, len(probes))}
 	b.start()
@@ -50,12 +50,12 @@ type attempt struct {
 	full     bool // the queue of the UNIX socket has no room: ask again
 }
 
-// fullWait is how long a probe waits until it asks a full queue again. Nothing
-// tells when there is room.
+// fullWait is the pause before a probe tries a full queue again. No event tells
+// when there is room.
 const fullWait = 10 * time.Millisecond
 
-// start makes the connects. None of its calls can block: that is why they may
-// be raw, which saves telling the scheduler of each.
+// start makes the connects. None of its calls can block, so they may be raw calls,
+// which saves telling the scheduler of each.
 func (b *batch) start() {
 	epoll, _, errno := syscall.RawSyscall(unix.SYS_EPOLL_CREATE1, unix.EPOLL_CLOEXEC, 0, 0)
 	if errno != 0 {
@@ -113,8 +113,8 @@ func (b *batch) connect(i int) {
 	b.left++
 }
 
-// connected is the result of a connect that has succeeded. To ask whether the
-// connection was made to itself costs a call in twenty.
+// connected is the result of a connect that has succeeded. It asks whether the
+// connection was made to itself, which is one system call in twenty.
 func connected(fd int, p *Probe) Result {
 	if p.Addr.Path() == "" && connect.Self(localAddr(fd), p.Addr.IP()) {
 		return p.connectFailed(syscall.ECONNREFUSED)
@@ -141,9 +141,9 @@ func localAddr(fd int) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// openSocket makes the socket of a probe. Where TCP is spoken, the last ACK of
-// the handshake is held back: the reset goes out in its place, so that the host
-// never has a connection to accept and throw away (HAProxy does the same).
+// openSocket makes the socket of a probe. For TCP it holds back the last ACK of the
+// handshake: the reset goes out instead, so that the host never has a connection to
+// accept and throw away (HAProxy does the same).
 func openSocket(to sched.Addr) (fd int, errno syscall.Errno) {
 	family := uintptr(unix.AF_INET)
 	switch {
@@ -210,20 +210,20 @@ func encode(raw *unix.RawSockaddrAny, a sched.Addr) uintptr {
 	return unix.SizeofSockaddrInet6
 }
 
-// wait takes in the answers until none is left to come.
+// wait handles answers until all attempts have ended.
 func (b *batch) wait() {
 	if b.epoll < 0 {
 		return
 	}
-	// Fast path: nearby hosts have answered while the others were asked.
+	// Fast path: nearby hosts have answered while the other connects were started.
 	for b.left > 0 && b.take() {
 	}
 	if b.left == 0 {
 		closeFD(b.epoll)
 		return
 	}
-	// Slow path: sleep until the epoll has something. Being readable itself, it
-	// goes into the runtime's poller like any file.
+	// Slow path: sleep until the epoll has something. An epoll is itself pollable, so
+	// it goes into the runtime's poller like any file.
 	_ = unix.SetNonblock(b.epoll, true)
 	file := os.NewFile(uintptr(b.epoll), "epoll")
 	defer func() { _ = file.Close() }()
@@ -250,7 +250,7 @@ func (b *batch) wait() {
 	}
 }
 
-// take takes in the answers that are there, and tells whether there were any.
+// take handles the answers that have come, and tells whether there were any.
 func (b *batch) take() bool {
 	var events [64]unix.EpollEvent
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(b.epoll), uintptr(unsafe.Pointer(&events)), uintptr(len(events)), 0, 0, 0)
@@ -343,7 +343,7 @@ func (b *batch) end(a *attempt, r Result) {
 	b.report(a.probe, r)
 }
 
-// closeReset closes a socket; where it is connected, by a reset.
+// closeReset closes a socket, with a reset if it is connected.
 func closeReset(fd int) {
 	linger := unix.Linger{Onoff: 1}
 	_, _, _ = syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)

@@ -1,15 +1,14 @@
 // Package health probes hosts and reports what it found. It decides nothing:
 // how often to probe and what a result means is the director's.
 //
-// [Run] makes one probe, of any type. [Connect] makes many TCP probes together,
-// at about half of what dialling each of them costs. Either way a probe has a
-// deadline as a whole: a host that accepts and then trickles bytes cannot hold
-// one past its time-out. A probe ends with a reset, so that it leaves no socket
-// in TIME_WAIT on either side.
+// [Run] makes one probe, of any type. [Connect] makes many TCP probes together, at
+// about half the cost of dialling each. The deadline is for the whole probe: a host
+// that accepts and then trickles bytes cannot hold it past its timeout. A probe
+// ends with a reset, so that it leaves no socket in TIME_WAIT on either side.
 //
-// A TLS probe sends a ClientHello of its own and ends at the ServerHello, so that
-// no certificate and no way of agreeing on keys which crypto/tls refuses makes a
-// host that works look down. With Verify it is crypto/tls that shakes hands.
+// A TLS probe sends its own ClientHello and ends at the ServerHello. So a working
+// host does not look down because of a certificate or a key exchange that
+// crypto/tls rejects. With Verify, crypto/tls makes the handshake.
 //
 // Limits: of an HTTP answer only the status line is read, 4 KiB at most, and the
 // interim answers before it, 64 KiB together; of what a host says to an expect
@@ -110,8 +109,8 @@ type Result struct {
 	Code Code
 	Text string        // for an operator; "" where the code says it all
 	Took time.Duration // from the first call to the answer
-	// Late is how long after its time was over a probe ended that did not pass: a
-	// moment, or for as long as this process stood still.
+	// Late is how long after its timeout a failed probe ended: a moment, or as long as
+	// this process stood still.
 	Late time.Duration
 }
 
@@ -177,8 +176,8 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 	return await(conn, p)
 }
 
-// lastLook is a connection that reads once more when its deadline has passed. In a
-// process that stood still deadlines have passed before anybody has read what came.
+// lastLook is a connection that reads once more after its deadline. After the
+// process stood still, deadlines have passed before anybody could read the answer.
 type lastLook struct {
 	net.Conn
 	looked bool
@@ -241,9 +240,8 @@ func reset(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// connectFailed is the result of a connect(2) that failed, or of what comes before
-// it. ENOSPC is no room in the
-// poller that waits for the answer (epoll_ctl(2)).
+// connectFailed is the result of a connect(2), or of a call before it, that failed.
+// ENOSPC means that there is no room in the poller (epoll_ctl(2)).
 func (p *Probe) connectFailed(errno syscall.Errno) Result {
 	text := connect.Reason(errno, p.Source).Error()
 	switch {

@@ -61,7 +61,7 @@ var offeredSuites = []uint16{
 	0x009c, 0x009d, 0xc09c, 0xc09d, 0xc0a0, 0xc0a1, 0x003c, 0x003d, 0x002f, 0x0035, 0x000a, 0x0041, 0x0084, 0x00ba, 0x00c0, 0x0005, 0x0004, // RSA
 }
 
-// offeredGroups are what keys can be agreed on by: X25519 and its sibling with
+// offeredGroups are the groups for the key exchange: X25519 and its sibling with
 // ML-KEM, the NIST curves, X448, the Brainpool curves and the groups of RFC 7919.
 var offeredGroups = []uint16{
 	groupX25519, 0x0017, 0x001e, 0x0019, 0x0018, 0x11ec, 0x001a, 0x001b, 0x001c, 0x0100, 0x0101, 0x0102, 0x0103, 0x0104,
@@ -231,8 +231,8 @@ func answerHello(r *bufio.Reader) error {
 	return fmt.Errorf("no ServerHello in %d bytes", maxHello)
 }
 
-// readRecord reads a record that may stand before a ServerHello, or in its
-// place.
+// readRecord reads one record: the ServerHello, or what a host sends before it or
+// instead of it.
 func readRecord(r *bufio.Reader) (typ uint8, body []byte, err error) {
 	// The first bytes already tell TLS from something else, which may be shorter.
 	head, err := r.Peek(1)
@@ -282,9 +282,9 @@ func checkServerHello(s cryptobyte.String) error {
 	return nil
 }
 
-// greet asks a host for a ServerHello. It stops there, so a host passes whatever
-// its certificate is, whether it wants one of the client, and by whatever it
-// agrees on keys: what is asked is whether it answers in TLS.
+// greet asks a host for a ServerHello and stops there: it only tests whether the
+// host speaks TLS. A host passes whatever its certificate and key exchange are, and
+// whether or not it wants a client certificate.
 func greet(conn net.Conn, p *Probe) Result {
 	name := serverName(p)
 	if net.ParseIP(name) != nil { // RFC 6066, 3: an address is no name
@@ -300,9 +300,9 @@ func greet(conn net.Conn, p *Probe) Result {
 	return shaken(err, p)
 }
 
-// verify does a whole TLS handshake and verifies the certificate, for the name
-// of the probe or, if there is none, for the address. Old versions and suites
-// are good enough, as nothing is told to the host.
+// verify does a whole TLS handshake and verifies the certificate, for the name of
+// the probe or, if there is none, for the address. Old versions and suites are
+// accepted, because nothing secret is sent.
 func verify(conn net.Conn, p *Probe) Result {
 	name := serverName(p)
 	if name == "" {
@@ -335,7 +335,8 @@ func serverName(p *Probe) string {
 	return strings.TrimSuffix(strings.Trim(name, "[]"), ".")
 }
 
-// shaken is the result of a handshake, or of its beginning.
+// shaken is the result of a whole handshake, or of one that ends at the
+// ServerHello.
 func shaken(err error, p *Probe) Result {
 	switch {
 	case err == nil:

@@ -9,17 +9,17 @@ import (
 	"github.com/txlb/txlb/engine"
 )
 
-// ListenKey tells one listener from another. Two listeners on the same address
-// cannot be, except where the kernel chooses the port.
+// ListenKey identifies a listener. Two listeners cannot have the same address,
+// except where the kernel chooses the port.
 type ListenKey struct {
 	Listen  string
 	service string // only with port 0
 	nth     int    // only with port 0: which of the service's equal ones
 }
 
-// OwnersOf returns the listeners that the plan asks for, each with the name
-// of its service. It refuses a plan that names a service or an address twice
-// or forgets a route.
+// OwnersOf returns the listeners that the plan asks for, each with the name of its
+// service. It rejects a plan that names a service or an address twice, or lacks a
+// route.
 func OwnersOf(p engine.Plan) (map[ListenKey]string, error) {
 	services := map[string]bool{}
 	owner := map[ListenKey]string{}

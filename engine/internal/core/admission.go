@@ -12,17 +12,17 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// Admission takes a session from its accept to a host: a state machine that says
-// what the session needs next and takes in what became of it. It makes no system
-// call and knows no clock: times are nanoseconds on the engine's own clock. What it
-// decides it also counts, so that an engine only carries out its steps.
+// Admission is a state machine that brings a session from its accept to a host. It
+// tells the engine the next step, and the engine tells it the outcome. It makes no
+// system calls and has no clock: times are nanoseconds on the engine's clock. It
+// also counts what it decides, so an engine only carries out its steps.
 //
 // Invariants: a host is counted from the pick on and released exactly once; no host
-// is picked twice, except one that was never asked for want of a descriptor; nothing
-// follows a refusal but the end, and nothing follows the end.
+// is picked twice, except one that was not asked because there was no descriptor;
+// after a refusal comes only the end, and nothing after the end.
 //
-// What has to be decided before a host is chosen (who may come in, what the client
-// asks for, whether there is room) comes into Next, as states before looking.
+// Decisions that come before the choice of a host (access, routing, queueing)
+// belong into Next, as states before looking.
 type Admission struct {
 	Svc     *Service
 	gate    *Gate
@@ -34,7 +34,7 @@ type Admission struct {
 	Why     Refusal // once refused
 }
 
-// admissionState is where a session is on its way to a host.
+// admissionState is how far a session has come on its way to a host.
 type admissionState uint8
 
 const (
@@ -47,13 +47,13 @@ const (
 	turnedAway                       // there is no host for the client
 )
 
-// Attempt is what an admission knows while the session can still go to another
-// host.
+// Attempt is the part of an admission that is needed only while the session can
+// still go to another host.
 type Attempt struct {
 	from  sched.Addr
 	tried sched.Tried
 	began int64    // ns: the connect under way
-	heard bool     // a host has failed that was asked: not all faults are our own
+	heard bool     // a host failed by its own fault, so not every failure was local
 	next  *Attempt // free, of Attempts
 }
 
@@ -87,22 +87,22 @@ type Gate struct {
 	Report func(engine.Failure) // hands a failure to the director; it never waits
 }
 
-// Action is what a session needs next. What comes of it is told to Answered, NoSocket
-// or Deadline; these return the next step.
+// Action is what a session needs next. The engine reports the outcome with
+// Answered, NoSocket or Deadline, which return the next step.
 type Action uint8
 
 const (
-	Nothing Action = iota // the session waits for what it waited for before, or has ended
-	Connect               // connect to Host, and tell Answered, or NoSocket
-	Again                 // connect the same socket to Host again, and tell Answered
-	Wait                  // tell Answered when Host has answered, or Deadline at Until
-	Rest                  // there is no descriptor: accept nobody, and tell Deadline at Until
-	Retry                 // close the host's socket, then ask Next, now or later
-	Relay                 // move bytes; Settle when the first has moved
-	Refuse                // close the host's socket, if there is one, and turn the client away
+	Nothing Action = iota // go on waiting as before, or the session has ended
+	Connect               // connect to Host, then call Answered, or NoSocket
+	Again                 // connect the same socket to Host again, then call Answered
+	Wait                  // call Answered when Host has answered, or Deadline at Until
+	Rest                  // there is no descriptor: stop accepting, and call Deadline at Until
+	Retry                 // close the host's socket, then call Next, now or later
+	Relay                 // move bytes; call Settle when the first has moved
+	Refuse                // close the host's socket, if there is one, and reject the client
 )
 
-// Step is an action with what belongs to it.
+// Step is an action with its parameters.
 type Step struct {
 	Do    Action
 	Why   Refusal // Refuse
@@ -164,8 +164,8 @@ func spent(r *engine.Route, tried *sched.Tried) bool {
 	return tried.LastResorts() >= lastResorts
 }
 
-// noHost tells why there is no host left: if each connect failed on our side, that
-// says nothing about the hosts.
+// noHost returns the reason why no host is left. If every connect failed for a
+// local reason, the hosts are not to blame.
 func (a *Admission) noHost() Refusal {
 	if a.attempt.tried.Len() > 0 && !a.attempt.heard {
 		return OutOfResource
@@ -181,7 +181,7 @@ func (a *Admission) ask(host *sched.Host, now int64) Step {
 	return Step{Do: Connect}
 }
 
-// Answered takes in what connect(2) has come to: 0, EINPROGRESS, or what has failed.
+// Answered handles the result of connect(2): 0, EINPROGRESS, or the error.
 func (a *Admission) Answered(now int64, errno syscall.Errno) Step {
 	if a.state != picked && a.state != asked && a.state != queueFull {
 		return Step{}
@@ -195,8 +195,8 @@ func (a *Admission) Answered(now int64, errno syscall.Errno) Step {
 		a.state = asked
 		return a.awaited()
 	case errno == syscall.EAGAIN && a.Host.Addr().Path() != "":
-		// Over TCP the kernel would wait for room in the queue. Here nothing tells
-		// when there is some: the session asks again, less often the longer it has
+		// Over TCP the kernel would wait for room in the queue. For a UNIX socket no
+		// event tells of room, so the session tries again, less often the longer it has
 		// waited.
 		a.state = queueFull
 		wait := min(max((now-a.attempt.began)/4, minQueueWait), maxQueueWait)
@@ -210,11 +210,11 @@ func (a *Admission) awaited() Step {
 	return Step{Do: Wait, Until: a.connectLimit(a.Svc.Route.Load())}
 }
 
-// NoSocket takes in that there is no socket to connect with, also after it was said
-// that the connect is on its way. If that is for want of
-// a descriptor the client is kept, because another host would need one just as well.
-// The engine accepts nobody meanwhile, so few clients wait like this, and none beyond
-// the time for all connects.
+// NoSocket reports that there is no socket to connect with. It may also come after
+// Answered said that the connect is in progress. If there is no descriptor, the
+// client waits, because every other host would need one as well. The engine accepts
+// no clients meanwhile, so few clients wait like this, and none longer than the
+// time for all connects.
 func (a *Admission) NoSocket(now int64, errno syscall.Errno) Step {
 	if a.state != picked && a.state != asked {
 		return Step{}
@@ -228,7 +228,7 @@ func (a *Admission) NoSocket(now int64, errno syscall.Errno) Step {
 	return Step{Do: Rest, Until: now + PauseFor}
 }
 
-// NoRoom takes in that the session cannot be watched for want of memory.
+// NoRoom reports that there is no memory to watch the session.
 func (a *Admission) NoRoom() Step {
 	if a.state == over || a.state == admitted || a.state == turnedAway {
 		return Step{}
@@ -236,7 +236,7 @@ func (a *Admission) NoRoom() Step {
 	return a.refuse(OutOfResource)
 }
 
-// Deadline takes in that the time of a step is up.
+// Deadline reports that the time of a step is up.
 func (a *Admission) Deadline(now int64) Step {
 	switch a.state {
 	case looking: // it has waited for a descriptor
@@ -258,7 +258,7 @@ func (a *Admission) Deadline(now int64) Step {
 	return a.fail(syscall.ETIMEDOUT)
 }
 
-// Retimed takes in that the route has other time-outs.
+// Retimed reports that the route has other timeouts.
 func (a *Admission) Retimed() Step {
 	if a.state != asked { // a full queue is asked again soon, and the others wait for no host
 		return Step{}
@@ -269,8 +269,8 @@ func (a *Admission) Retimed() Step {
 // totalLimit returns when the time for all connects of the session is over.
 func (a *Admission) totalLimit(r *engine.Route) int64 { return after(a.Started, r.Timeouts.Total) }
 
-// hostLimit returns when the host has had the full time to answer. Only then is it
-// the host's fault that the connect has taken too long.
+// hostLimit returns when the host has had its full time to answer. Before that, a
+// connect that takes too long is not the host's fault.
 func (a *Admission) hostLimit(r *engine.Route) int64 {
 	return after(a.attempt.began, r.Timeouts.Connect)
 }
@@ -278,7 +278,7 @@ func (a *Admission) hostLimit(r *engine.Route) int64 {
 // connectLimit returns when the connect under way has taken too long.
 func (a *Admission) connectLimit(r *engine.Route) int64 { return min(a.totalLimit(r), a.hostLimit(r)) }
 
-// after returns when a time-out that began at from is over; 0 is none.
+// after returns when a timeout that began at from is over; 0 means no timeout.
 func after(from int64, d time.Duration) int64 {
 	if d == 0 {
 		return Never
@@ -286,8 +286,8 @@ func after(from int64, d time.Duration) int64 {
 	return from + int64(d)
 }
 
-// fail gives the host back and, if the fault is the host's, counts it against the
-// host. The first failure that takes it down is reported.
+// fail releases the host and, if the failure is the host's fault, counts it against
+// the host. The failure that takes the host down is reported.
 func (a *Admission) fail(errno syscall.Errno) Step {
 	host, why := a.Host, classify(errno)
 	a.Count().failed[why].Add(1)
@@ -299,7 +299,7 @@ func (a *Admission) fail(errno syscall.Errno) Step {
 	return Step{Do: Retry}
 }
 
-// leave gives the pick back.
+// leave releases the picked host.
 func (a *Admission) leave() {
 	a.Host.Release(0, 0)
 	a.Host = nil
@@ -315,10 +315,10 @@ func (a *Admission) refuse(why Refusal) Step {
 	return Step{Do: Refuse, Why: why}
 }
 
-// Dropped takes in that the host has reset the connection before it took or gave a
-// byte, as a process does that dies with connections in its queue: nothing can be
-// lost or done twice, so the session goes to another host. This one is not marked
-// down, because it did answer; the next connect tells. Where there is no other, the
+// Dropped reports that the host has reset the connection before a byte moved, as
+// happens when a process dies with connections in its queue. Nothing can be lost or
+// done twice, so the session goes to another host. This host is not marked down,
+// because it did answer; the next connect will show. If there is no other host, the
 // client gets the reset.
 func (a *Admission) Dropped(now int64) Step {
 	if a.state != admitted || a.attempt == nil {
@@ -337,8 +337,8 @@ func (a *Admission) Dropped(now int64) Step {
 
 var errResets = errors.New("it reset three clients in a row, each from another address, before the first byte of an answer")
 
-// ResetEarly takes in that the host has reset the session of this client before the
-// first byte of an answer.
+// ResetEarly reports that the host has reset this client's session before the first
+// byte of an answer.
 func (a *Admission) ResetEarly(client sched.Addr) {
 	if a.Host.ResetEarly(a.era, client) {
 		a.gate.Report(engine.Failure{Host: a.Host, Err: errResets, Suspect: true})

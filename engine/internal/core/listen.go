@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// ClearStale removes the file of a UNIX socket that nobody listens on any more.
-// One that still answers stays, and so does what is no socket.
+// ClearStale removes the file of a UNIX socket that nobody listens on any more. It
+// keeps a socket that still answers, and any file that is not a socket.
 func ClearStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -50,9 +50,9 @@ func OurFile(path string) (SocketFile, error) {
 	return SocketFile{path, info}, err
 }
 
-// Remove removes the file, unless another one has taken its place: then it belongs
-// to somebody else. The socket must be open still, for as long as it is the system
-// gives the file's identity to no other.
+// Remove removes the file, unless another one has taken its place, which belongs to
+// somebody else. The socket must still be open: as long as it is, no other file can
+// get the same identity.
 func (f SocketFile) Remove() {
 	if f.Path == "" {
 		return
@@ -62,7 +62,7 @@ func (f SocketFile) Remove() {
 	}
 }
 
-// ListenError says what to do about the usual two.
+// ListenError adds what to do about the two usual errors.
 func ListenError(address string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -16,8 +16,8 @@ func Sorted(list []engine.SessionInfo) []engine.SessionInfo {
 	return list
 }
 
-// Unmapped writes an address in the way in which addresses are compared here:
-// without a zone, and IPv4 as IPv4.
+// Unmapped returns an address in the form in which addresses are compared: without
+// a zone, and IPv4 as IPv4.
 func Unmapped(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }

@@ -6,7 +6,8 @@ import (
 	"github.com/txlb/txlb/engine"
 )
 
-// WithDefaults fills in what is 0; loops is how many there are then.
+// WithDefaults replaces zero values by defaults; loops is the default number of
+// loops.
 func WithDefaults(o engine.Options, loops int) (engine.Options, error) {
 	if o.Loops < 0 || o.PipeSize < 0 || o.PipeMemory < 0 || o.MaxSessions < 0 || o.Backlog < 0 {
 		return o, errors.New("engine: an option is negative")

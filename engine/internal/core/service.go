@@ -8,7 +8,7 @@ import (
 )
 
 // Service is a service as its sessions see it. It lives until its last session has
-// ended, whatever the plan says by then.
+// ended, even if the plan no longer has it.
 type Service struct {
 	Name   string
 	Route  atomic.Pointer[engine.Route]
@@ -40,15 +40,15 @@ func (s *Service) refused(why Refusal) (n uint64) {
 	return n
 }
 
-// Serving is what the last plan made of an engine, whose listeners are of type L. It
-// is immutable once it is published.
+// Serving is what an engine serves after the last plan; its listeners are of type
+// L. It is immutable once it is published.
 type Serving[L any] struct {
 	Services  map[string]*Service
 	Listeners map[ListenKey]L
 }
 
-// Next returns what is served with a plan, without listeners and routes: services that
-// are there stay.
+// Next returns what is served with a plan, still without listeners and routes.
+// Existing services are kept.
 func (s *Serving[L]) Next(p engine.Plan, gates int) *Serving[L] {
 	next := &Serving[L]{Services: make(map[string]*Service, len(p.Services)), Listeners: map[ListenKey]L{}}
 	for _, planned := range p.Services {
@@ -61,8 +61,8 @@ func (s *Serving[L]) Next(p engine.Plan, gates int) *Serving[L] {
 	return next
 }
 
-// Reroute publishes the routes of a plan. It returns the services whose time-outs have
-// changed, with true for those of which the kernel's have too.
+// Reroute publishes the routes of a plan. It returns the services whose timeouts
+// have changed, with true if those that the kernel applies have changed too.
 func (s *Serving[L]) Reroute(p engine.Plan) (retimed map[*Service]bool) {
 	retimed = map[*Service]bool{}
 	for i := range p.Services {

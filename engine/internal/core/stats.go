@@ -72,7 +72,7 @@ func (c connectFailure) String() string {
 	return [connectFailures]string{"refused", "timeout", "unreachable", "dropped", "local", "forbidden", "other"}[c]
 }
 
-// classify sorts the errno of a failed connect.
+// classify returns the kind of a failed connect by its errno.
 func classify(errno syscall.Errno) connectFailure {
 	if connect.Ours(errno) {
 		return local
@@ -90,8 +90,8 @@ func classify(errno syscall.Errno) connectFailure {
 	return other
 }
 
-// Counters are one loop's counts of one service. The loop writes them, anybody
-// reads them; the padding keeps the loops' copies on lines of their own.
+// Counters are one loop's counts of one service. The loop writes them, any
+// goroutine may read them; the padding gives each loop's copy its own cache line.
 type Counters struct {
 	active       atomic.Int64
 	sessions     atomic.Uint64

@@ -2,9 +2,9 @@ package core
 
 import "time"
 
-// The thresholds that both engines share, each with what it was measured by or what it
-// bounds. Pages are those of docs/design. Those of the event loops alone are in package
-// loops, in a file of the same name.
+// The thresholds that both engines share, each with its measurement or what it
+// bounds. Pages are those of docs/design. Those of the event loops alone are in
+// package loops, in a file of the same name.
 
 // What a session may use and wait for.
 const (
@@ -17,9 +17,9 @@ const (
 	// not for 200 ms need not be asked more often than 20 times a second.
 	minQueueWait = int64(time.Millisecond)
 	maxQueueWait = int64(50 * time.Millisecond)
-	// PauseFor is how long an engine without descriptors waits for some, in ns. It bounds
-	// how late a client is served after one is free; asking ten times a second costs
-	// nothing.
+	// PauseFor is how long an engine without descriptors waits before it tries again,
+	// in ns. It bounds how late a client is served after one is free; ten tries a
+	// second cost nothing.
 	PauseFor = int64(100 * time.Millisecond)
 	// MaxLinger bounds the wait for the last bytes before a reset.
 	MaxLinger = 30 * time.Second
@@ -28,8 +28,8 @@ const (
 	// stalled readers pin 10 MiB instead of 208; streams are no slower with 512 KiB
 	// (splice.md).
 	NotSent = 128 << 10
-	// keepAliveProbes is how many questions go unanswered before a peer is gone. The kernel
-	// counts seconds, so that keepAlive is exact from four seconds on.
+	// keepAliveProbes is how many unanswered keep-alive probes end a connection. The
+	// kernel counts seconds, so keepAlive is exact from four seconds on.
 	keepAliveProbes = 4
 )
 
@@ -45,7 +45,7 @@ const (
 	// failureQueue is how many reports wait for the director; further ones are dropped, and
 	// its scan of the hosts finds what they said.
 	failureQueue = 1024
-	// zoneEvery is how often the interfaces of listeners with a zone are looked for. An
-	// address of a new interface is not usable for a second or two anyhow.
+	// zoneEvery is how often the interfaces of listeners with a zone are checked. The
+	// address of a new interface is not usable for a second or two anyway.
 	zoneEvery = time.Second
 )
