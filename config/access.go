@@ -64,8 +64,8 @@ const (
 	rsaBytes     = 2048 / 8
 )
 
-// checkKey checks the form of a public key. Whether its numbers are those of a
-// key, only its user finds out. It shows no more of it than its type.
+// checkKey checks the form of a public key, not whether its numbers are those of a
+// real key. Its errors show only the type.
 func checkKey(line string) error {
 	const want = "want a line as in ~/.ssh/id_ed25519.pub: ssh-ed25519 AAAA… name"
 	fields := strings.Fields(line)

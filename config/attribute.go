@@ -24,13 +24,13 @@ type Attribute struct {
 	Low, High int64
 	Choices   []string // of a Choice
 	Default   string   // as a document says it; "" if there is none, or see Help
-	// Words are further values with a meaning of their own, such as auto.
+	// Words are further values with a special meaning, such as auto.
 	Words []string
 	Help  string // its meaning in one line of Markdown, without a full stop
 	// Runtime tells that a verb can change it while the process runs.
 	Runtime bool
-	// Secret tells that *** is shown instead, but to users with the role full who
-	// ask for all.
+	// Secret tells that *** is shown instead, except to full users who ask for
+	// secrets.
 	Secret bool
 
 	required bool // a document must say it
@@ -63,8 +63,8 @@ const (
 	TypeOther          // Help says it
 )
 
-// Get returns the value that p, a pointer to the struct of the element, has, as
-// a document says it.
+// Get returns the value in p, a pointer to the struct of the element, as a document
+// has it.
 func (a *Attribute) Get(p any) string { return a.write(p) }
 
 // Set reads a value into p, a pointer to the struct of the element. An error
@@ -154,8 +154,8 @@ func lenient(a *Attribute) { a.lenient = true }
 func runtime(a *Attribute) { a.Runtime = true }
 func secret(a *Attribute)  { a.Secret = true }
 
-// row makes a row of the field that at finds in a P. def is the default of the
-// field, which the functions New… of the model set.
+// row makes a row for the field that at returns of a P. def is the default, which
+// the functions New… of the model set.
 func row[P, T any](name string, at func(*P) *T, v values[T], def T, help string, options ...option) Attribute {
 	std := v.format(def)
 	a := Attribute{
@@ -391,10 +391,10 @@ var hostNames = values[[]string]{kind: TypeOther, parse: parseHostNames, format:
 // allowedNetworks are networks or addresses with spaces between them, * for all.
 var allowedNetworks = values[Networks]{kind: TypeOther, parse: parseNetworks, format: Networks.String}
 
-// proxies are the networks of those whose word counts for that of others.
+// proxies are the networks of proxies whose X-Forwarded headers count.
 var proxies = values[[]string]{kind: TypeOther, parse: parseProxies, format: fieldList.format}
 
-// bytesAsText is bytes with escapes for those that do not show.
+// bytesAsText is bytes, with escapes for those that are not printable.
 var bytesAsText = values[string]{
 	kind: TypeText, parse: unescape, format: escape,
 	check: func(s string) error {
@@ -430,8 +430,8 @@ var adminAddress = values[string]{
 // defaultRefresh is how often the page renews itself without JavaScript.
 const defaultRefresh = 10 * time.Second
 
-// pageRefresh is bare seconds. txLoadBalancer took the number for a boolean and
-// saved that, so True and False stand for the default.
+// pageRefresh is seconds without a unit. txLoadBalancer saved the number as a
+// boolean, so True and False stand for the default.
 var pageRefresh = values[time.Duration]{
 	kind: TypeSeconds, format: seconds, check: checkSeconds,
 	parse: func(s string) (time.Duration, error) {

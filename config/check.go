@@ -24,9 +24,9 @@ func (c *Config) Check(name string) Problems {
 	return k.told()
 }
 
-// CheckSince is Check for a model that shares with another one, which has no
-// errors, what is as it was there (changes.Share): that is not looked at again, but
-// where it may be in the way of something else. Warnings about it are left out.
+// CheckSince is Check for a model that shares its unchanged parts with another one
+// that has no errors (changes.Share). Shared parts are only checked for conflicts
+// with changed ones, and warnings about them are left out.
 func (c *Config) CheckSince(was *Config, name string) Problems {
 	k := &checker{report: report{file: name}, checked: make(map[*Service]bool, len(was.Services))}
 	for _, s := range was.Services {
@@ -53,7 +53,7 @@ func (k *checker) config(c *Config) {
 	}
 	k.listeners(c)
 	k.starts(c)
-	if k.checked == nil { // warnings are for whoever checks all
+	if k.checked == nil { // warnings are only for a full check
 		k.loops(c)
 	}
 	k.admin(&c.Admin)
@@ -224,8 +224,8 @@ func (k *checker) password(u *User) {
 	}
 }
 
-// name checks a name, which must be there and unique. Where it is missing from
-// a part with mistakes, that has been reported.
+// name checks that a name is present and unique. A missing name in a part with
+// mistakes has already been reported.
 func (k *checker) name(line int, what, name string, seen map[string]bool, broken bool) {
 	switch {
 	case name == "":
@@ -304,7 +304,7 @@ func (k *checker) healthCheck(g *Group) {
 	k.idle(c)
 }
 
-// idle warns of attributes that say nothing to a type.
+// idle warns of attributes that have no effect with a type of check.
 func (k *checker) idle(c *HealthCheck) {
 	for _, a := range []struct {
 		name  string

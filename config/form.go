@@ -64,7 +64,7 @@ func (r *reader) open(data []byte) *etree.Element {
 		r.fail(0, "%v", err)
 		return nil
 	}
-	// Both readings meet the elements in the same order.
+	// Both readers visit the elements in the same order.
 	r.lines = make(map[*etree.Element]int, len(lines))
 	next := 0
 	number(doc.Root(), func(e *etree.Element) {
@@ -142,8 +142,8 @@ func number(e *etree.Element, visit func(*etree.Element)) {
 	}
 }
 
-// scan reads the document token by token, for the two things that etree does
-// not tell: the line of each element, and whether the form is right.
+// scan reads the document token by token, for two things that etree does not
+// report: the line of each element, and whether the document is well-formed.
 func (r *reader) scan(data []byte) (lines []int) {
 	dec := xml.NewDecoder(bytes.NewReader(data))
 	dec.CharsetReader = charset.Reader

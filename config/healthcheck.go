@@ -39,8 +39,7 @@ func visible(s string) bool {
 	return !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })
 }
 
-// checkHostHeader takes what a Host header may say: a name or an address, with
-// a port or without.
+// checkHostHeader accepts a name or an address, with or without a port.
 func checkHostHeader(s string) error {
 	host := s
 	if name, port, err := net.SplitHostPort(s); err == nil {

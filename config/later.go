@@ -6,8 +6,8 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// laterAttributes are the attributes whose feature has not come yet. One may
-// be there if it says what happens anyhow; a line goes when its feature comes.
+// laterAttributes are the attributes of features that do not exist yet. One is
+// accepted if its value asks for nothing. Delete its line when the feature exists.
 var laterAttributes = [...]struct {
 	element, name string
 	harmless      []string
@@ -24,8 +24,8 @@ var laterAttributes = [...]struct {
 	{"logging", "accessFormat", []string{"tcplog"}},
 }
 
-// laterElements are the elements whose feature has not come yet, each with the
-// one that contains it.
+// laterElements are the elements of features that do not exist yet, each with its
+// parent.
 var laterElements = [...]struct{ parent, name string }{
 	{"service", "access"},
 }

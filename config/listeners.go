@@ -7,8 +7,7 @@ import (
 	"github.com/txlb/txlb/config/internal/address"
 )
 
-// listeners checks the addresses that the program listens on, all of them
-// together.
+// listeners checks all listen addresses of the program together.
 func (k *checker) listeners(c *Config) {
 	t := listenTable{}
 	add := func(who, address string, line int) {
@@ -64,8 +63,8 @@ type taken struct {
 // time each: a file may have very many on one port.
 type listenTable map[string]*portUse
 
-// portUse is who listens on one port. The first of each kind is enough, as
-// every further one would be in its way as well.
+// portUse is who listens on one port. The first of each kind is enough: every
+// further one would overlap with it too.
 type portUse struct {
 	first  *taken // of all
 	every  *taken // on every address

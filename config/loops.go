@@ -22,8 +22,8 @@ type Loop struct {
 	back []string // the services from Listener to Service, without these two
 }
 
-// maxWays is of how many loops the way back is looked for, and how many services
-// on it are named.
+// maxWays bounds for how many loops the way back is searched, and how many services
+// of it are named.
 const maxWays = 8
 
 // String says what is wrong and what would be right.
@@ -42,18 +42,18 @@ func (l Loop) String() string {
 		l.Host, l.Service, l.Group, l.Address, way)
 }
 
-// Same tells whether two are about the same host and the same service.
+// Same tells whether two loops have the same host and the same service.
 func (l Loop) Same(o Loop) bool {
 	return l.Service == o.Service && l.Group == o.Group && l.Host == o.Host && l.Address == o.Address && l.Listener == o.Listener
 }
 
 // Loops returns the hosts that are part of a loop through enabled groups, those of
-// a service in their order. addresses tells what a host stands for, or nil for
-// what its address says; nil is nil for all. A name stands for nothing here, but
-// for one that a listener says too. Hosts that take no clients do not count.
+// a service in their order. addresses returns the addresses that a host stands for;
+// if it is nil or returns nil, the host's own address counts. A name counts only if
+// a listener has the same name. Hosts that take no clients do not count.
 //
-// A listener on every address is reached by each address of this machine's
-// interfaces, which is asked for them if it matters.
+// A listener on every address is reached at each address of this machine's
+// interfaces, which are read only if they matter.
 func Loops(c *Config, addresses func(*Host) []string) []Loop {
 	g := newLoopGraph(c)
 	for from, s := range c.Services {
@@ -80,7 +80,7 @@ func Loops(c *Config, addresses func(*Host) []string) []Loop {
 	return g.loops()
 }
 
-// loopGraph is which services lead to which.
+// loopGraph has an edge from each service to the services that its hosts lead to.
 type loopGraph struct {
 	services  []*Service
 	listeners map[string]*loopPort // by port, as splitListen has it
@@ -128,7 +128,7 @@ func newLoopGraph(c *Config) *loopGraph {
 
 // lead notes where an address leads.
 func (g *loopGraph) lead(from int, group *Group, h *Host, target string) {
-	// Fast path: nobody listens on the port.
+	// Fast path: no service listens on the port.
 	port := target[strings.LastIndexByte(target, ':')+1:]
 	if strings.HasPrefix(target, "unix:") {
 		port = "unix"
@@ -186,7 +186,7 @@ func ownAddresses() map[netip.Addr]bool {
 	return own
 }
 
-// loops returns the edges that are part of a circle: those within a strongly
+// loops returns the edges that are part of a cycle: those within a strongly
 // connected component (Tarjan).
 func (g *loopGraph) loops() (list []Loop) {
 	if g.edges == nil {
@@ -262,7 +262,7 @@ func (g *loopGraph) components() []int {
 	return component
 }
 
-// way returns the services between two on the shortest way.
+// way returns the services on the shortest path between two.
 func (g *loopGraph) way(from, to int) (between []string) {
 	before := map[int]int{from: from}
 	queue := []int{from}
@@ -283,8 +283,8 @@ func (g *loopGraph) way(from, to int) (between []string) {
 	return between
 }
 
-// loops warns of hosts whose connections would come back. It is no error: files
-// that were written before load.
+// loops warns of hosts whose connections would come back. It is not an error,
+// because existing files must load.
 func (k *checker) loops(c *Config) {
 	for _, l := range Loops(c, nil) {
 		k.warn(l.Pos.Line, "%v", l)

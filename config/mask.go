@@ -17,7 +17,7 @@ func (c *Config) Masked() *Config {
 	return c
 }
 
-// masked stands for what is not shown to everybody.
+// masked replaces what only full users may see.
 const masked = "***"
 
 // mask replaces the secrets that an element has.

@@ -91,20 +91,20 @@ type Limits struct {
 	Tries int // connects of one session, the first included; 0: each host that is up, then three that are down
 }
 
-// Group is <group>. Of a service with groups exactly one is enabled, which Check
-// makes sure of.
+// Group is <group>. Exactly one group of a service is enabled, if it has any; Check
+// makes sure of that.
 type Group struct {
 	Name      string
 	Scheduler string // canonical name, as sched.Names has it
 	Enabled   bool
 	AllDown   string // try, refuse
 	StartDown bool   // start="down": a host takes no client before it has passed a check
-	// MaxFails failed connects of clients within FailWindow take a host out;
-	// 1: each, whatever the window; 0: none does.
+	// MaxFails failed connects of clients within FailWindow mark a host down; 1: each
+	// one, whatever the window; 0: none.
 	MaxFails   int
 	FailWindow time.Duration
-	// MaxEjected is the percentage of the hosts that may be out at once because
-	// of what clients met after the connect; 0: none, else at least one.
+	// MaxEjected is the percentage of the hosts that may be ejected at once because
+	// they reset their clients; 0: none, else at least one.
 	MaxEjected int
 	Check      *HealthCheck // nil: <manager> says how hosts are probed
 	Hosts      []*Host

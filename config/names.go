@@ -12,16 +12,16 @@ const (
 	DefaultResolve = 30 * time.Second
 	// MinResolve bounds that from below.
 	MinResolve = time.Second
-	// maxDNSServers keeps the time that each server has for its answer from
-	// getting too short.
+	// maxDNSServers bounds the number of servers, so that each has enough time for its
+	// answer.
 	maxDNSServers = 8
 	// dnsPort is where servers are that name no port.
 	dnsPort = 53
 )
 
 // DNSServer reads the address of a DNS server: 10.0.0.1, 10.0.0.1:5353, ::1 or
-// [::1]:5353, port 53 if none is said. Names are refused: somebody would have to
-// look them up first.
+// [::1]:5353, port 53 if none is said. Names are rejected: they would have to be
+// looked up first.
 func DNSServer(s string) (netip.AddrPort, error) {
 	if ip, err := netip.ParseAddr(s); err == nil {
 		return netip.AddrPortFrom(ip, dnsPort), nil

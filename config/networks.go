@@ -30,7 +30,8 @@ func (n Networks) Prefixes() []netip.Prefix {
 	return all
 }
 
-// parseNetworks reads a list. An empty one would let nobody in, and is an error.
+// parseNetworks reads a list. An empty list is an error, because it would allow
+// nobody.
 func parseNetworks(s string) (Networks, error) {
 	words := strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == ',' })
 	if len(words) == 0 {

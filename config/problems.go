@@ -11,13 +11,12 @@ import (
 	"github.com/txlb/txlb/internal/words"
 )
 
-// Problem is one thing that is wrong with a document, or that its author
-// should know.
+// Problem is one error or warning about a document.
 type Problem struct {
 	File    string
 	Line    int // 0: the file as a whole
 	Text    string
-	Warning bool // the document is usable all the same
+	Warning bool // the document is still usable
 }
 
 // String gives FILE:LINE: text, as compilers do.
@@ -80,7 +79,7 @@ func (r *report) warn(line int, format string, args ...any) {
 	}
 }
 
-// told returns what was gathered.
+// told returns the gathered problems.
 func (r *report) told() Problems {
 	all := slices.Clone(r.problems)
 	slices.SortStableFunc(all, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
@@ -93,8 +92,8 @@ func (r *report) told() Problems {
 	return all
 }
 
-// clip makes a text fit to be shown: on one line, in UTF-8, and without its
-// middle if it is long, as its end says what would be right.
+// clip prepares a text for display: on one line, in UTF-8, and without its middle
+// if it is long, because the end says what would be right.
 func clip(s string) string {
 	if !printable(s) {
 		s = strings.Map(func(c rune) rune {
@@ -110,8 +109,8 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxText/2], "") + "…" + strings.ToValidUTF8(s[len(s)-maxText/2:], "")
 }
 
-// suggest ends a message with what was probably meant. It costs more than the
-// rest of an error, so it is left out where the error will not be listed.
+// suggest adds the word that was probably meant. It costs more than the rest of an
+// error, so it is left out if the error will not be listed.
 func (r *report) suggest(word string, names []string) string {
 	if r.errors >= maxProblems {
 		return ""

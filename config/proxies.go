@@ -45,7 +45,8 @@ func (a *AdminListen) Proxies() []netip.Prefix {
 	return all
 }
 
-// parseProxies reads addresses and networks. Everybody is no proxy.
+// parseProxies reads addresses and networks. A network of every address is an
+// error.
 func parseProxies(s string) ([]string, error) {
 	var list []string
 	for _, word := range strings.Fields(s) {

@@ -13,9 +13,8 @@ type reader struct {
 	broken map[any]bool // parts of the model within which something is wrong, and reported
 }
 
-// part reads one part of the model, which p points to. What is missing in a
-// part with mistakes may be missing because of them, so Parse does not report
-// it.
+// part reads one part of the model, which p points to. If something is missing in a
+// part with mistakes, the mistakes may be the cause, so Parse does not report it.
 func (r *reader) part(p any, read func()) {
 	before := r.errors
 	read()
@@ -24,8 +23,8 @@ func (r *reader) part(p any, read func()) {
 	}
 }
 
-// attr is an attribute that the schema does not know because an earlier
-// version wrote it in another way.
+// attr is an attribute that only earlier versions wrote, so that the schema does
+// not have it.
 type attr struct {
 	name string
 	set  func(value string) error

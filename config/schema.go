@@ -11,8 +11,7 @@ import (
 // docs/configuration.md all go through these rows. To add an attribute, add a
 // field to the model and a row here.
 //
-// Only what earlier versions wrote in a way of its own is read by hand, in
-// elements.go.
+// Only the forms of earlier versions are read by hand, in elements.go.
 
 // Attributes returns the rows of an element in the order in which they are
 // written. The caller must not change them.

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Named tells what is wrong with what c names and verbs may not: UNIX sockets,
-// files and hosts that <admin targets> of running, which c was made of by a verb,
-// does not allow. What running names in the same place is no mistake, nor is what
-// the file names there; file may be nil.
+// Named returns an error if a verb made c name something that verbs may not name: a
+// UNIX socket, a file, or a host that <admin targets> does not allow. running is
+// the configuration before the verb. What running or the file names in the same
+// place is allowed; file may be nil.
 func (c *Config) Named(running, file *Config) error {
 	rule := running.Admin.Targets
 	if rule == targetsAny {
@@ -57,8 +57,8 @@ type naming struct {
 	value                string
 }
 
-// foreign tells whether verbs may not name it. nets are those in which the hosts
-// are, none if they may be everywhere.
+// foreign tells whether verbs may not name it. nets are the networks in which hosts
+// must be; none means everywhere.
 func (n naming) foreign(nets []netip.Prefix) bool {
 	switch {
 	case n.value == "":
@@ -89,8 +89,8 @@ var namingRows = func() map[string][]*Attribute {
 	return m
 }()
 
-// each calls f for everything that c names, but for hosts that another model has in
-// the same place: there may be very many, of which a verb changes one.
+// each calls f for everything that c names, except hosts that another model has in
+// the same place: there may be very many, and a verb changes one.
 func (c *Config) each(but *Config, f func(naming)) {
 	of := func(at naming, element string, p any) {
 		for _, a := range namingRows[element] {

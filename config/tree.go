@@ -8,9 +8,9 @@ import (
 	"github.com/txlb/txlb/config/internal/tree"
 )
 
-// Tree returns the model as a tree, for packages changes and document. What
-// Marshal writes and Parse reads is part of it, so that those need to know no
-// field.
+// Tree returns the model as a tree, for packages changes and document. It has
+// everything that Marshal writes and Parse reads, so these packages need not know
+// any field.
 func (c *Config) Tree() *tree.Node {
 	root := c.elements()
 	root.SetKeys()
@@ -25,7 +25,8 @@ func (c *Config) Tree() *tree.Node {
 	return root
 }
 
-// FromTree reads a tree back. The model is there even if it has errors.
+// FromTree turns a tree back into a model. It returns the model even if it has
+// errors.
 func FromTree(root *tree.Node) (*Config, error) {
 	r := &reader{report: report{file: "configuration"}, broken: map[any]bool{}}
 	c := r.config(chosen(root))

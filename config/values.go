@@ -147,8 +147,8 @@ func checkAddress(s string, listen bool) error {
 	return checkHostName(s, host)
 }
 
-// lacksZone tells whether an address is a link-local one of IPv6 that does not say
-// on which interface: nothing can be reached by it.
+// lacksZone tells whether an address is a link-local IPv6 address without its
+// interface, which cannot be reached.
 func lacksZone(s string) (ip netip.Addr, lacks bool) {
 	if !strings.HasPrefix(s, "[") {
 		return ip, false
@@ -203,8 +203,8 @@ func isLoopback(address string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
-// printable tells whether a text has neither control characters, which would
-// break lines of logs and terminals, nor what XML cannot hold.
+// printable tells whether a text has no control characters, which would break lines
+// of logs and terminals, and nothing that XML cannot contain.
 func printable(s string) bool {
 	plain := true // as most are, which is quicker to tell
 	for _, c := range []byte(s) {
@@ -231,8 +231,8 @@ func isDES(hash string) bool {
 // wellKnown are the password hashes in the samples of earlier versions.
 var wellKnown = [...]string{"..xpoEyRReGzk", "iy9l0V1MkG1DE"}
 
-// duration is the inverse of parseDuration, without the zeros that a Duration
-// says at its end.
+// duration is the inverse of parseDuration, without the trailing zero units that a
+// Duration prints.
 func duration(d time.Duration) string {
 	if d == 0 {
 		return "0"

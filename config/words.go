@@ -38,9 +38,9 @@ func CheckAddress(s string, listen bool) error {
 	return checkHostAddress(s)
 }
 
-// IsHash tells whether a text looks like a crypt(3) hash that a verb may set:
-// "$", what kind it is, "$" and more. A DES hash does not, as it looks like a
-// password.
+// IsHash tells whether a text looks like a crypt(3) hash that a verb may set: "$",
+// what kind it is, "$" and more. A DES hash is not accepted, because it looks like
+// a password.
 func IsHash(s string) bool {
 	if !printable(s) || strings.ContainsAny(s, " \t") || !strings.HasPrefix(s, "$") {
 		return false

@@ -1,11 +1,11 @@
 // Package engine is the data plane: it accepts clients, picks a host for each
 // and moves bytes until both sides have ended.
 //
-// This package is the contract: [Engine] and what it takes and tells. Package native
-// makes an engine. [Engine.Apply] tells it what to serve, [Engine.Drain] takes leave of
-// the clients and [Engine.Close] ends it. A plan is declarative: the engine finds the
-// difference to the one before, opens what is new before it closes what is gone, and
-// touches no session and no listener that stays.
+// This package is the contract: [Engine] with its parameters and results. Package
+// native makes an engine. [Engine.Apply] tells it what to serve, [Engine.Drain]
+// lets the sessions finish, and [Engine.Close] ends it. A plan is declarative: the
+// engine finds the difference to the one before, opens what is new before it closes
+// what is gone, and touches no session and no listener that stays.
 //
 // There are two engines, and a client sees no difference. On Linux one event loop a core
 // owns its listeners, sessions, pipes and timers. On other systems, and with the build
@@ -56,8 +56,8 @@ type Options struct {
 
 // Failure reports that a failed connect took a host from up to down or, with
 // Suspect, that three clients in a row were reset before they had an answer, see
-// [sched.Host.ResetEarly]. A host that is suspect is still up: whoever knows its
-// group decides.
+// [sched.Host.ResetEarly]. A suspect host is still up: the receiver, which knows
+// its group, decides.
 type Failure struct {
 	Host    *sched.Host
 	Err     error
@@ -123,11 +123,11 @@ type Engine interface {
 	// else; if one of them cannot be, nothing changes and the error names each
 	// such address and its service.
 	Apply(p Plan) error
-	// Drain takes leave: the listeners close and the sessions go on. On Linux what
-	// waits in their queues is accepted first; who has to wait for room is served as
-	// sessions end. It returns nil once the last has ended; when ctx ends before, it
-	// closes those that are left and returns ctx's error. The engine accepts nothing
-	// afterwards.
+	// Drain closes the listeners and lets the sessions finish. On Linux it first
+	// accepts the connections in their queues; at the session limit these are served
+	// as other sessions end. It returns nil once the last session has ended. If ctx
+	// ends first, it closes those that are left and returns ctx's error. The engine
+	// accepts nothing afterwards.
 	Drain(ctx context.Context) error
 	// Close ends every session. It is done when it returns.
 	Close() error

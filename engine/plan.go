@@ -27,8 +27,8 @@ type ListenOptions struct {
 	FreeBind bool // no interface has to have the address (IP_FREEBIND); Linux only
 }
 
-// Route is what a session needs to find a backend. It is immutable, and
-// whoever needs it loads it once: one load, one generation.
+// Route is what a session needs to find a backend. It is immutable. Load it once
+// per use: one load, one generation.
 type Route struct {
 	Table    *sched.Table // nil: no group; clients are closed and counted
 	Timeouts Timeouts

@@ -23,8 +23,8 @@ func TCPAddr(ap netip.AddrPort) Addr {
 // UnixAddr returns the address of a UNIX stream socket.
 func UnixAddr(path string) Addr { return Addr{path: path} }
 
-// ParseAddr reads "1.2.3.4:80", "[::1]:80" or "unix:/path". Host names are
-// not addresses: whoever has one resolves it first.
+// ParseAddr reads "1.2.3.4:80", "[::1]:80" or "unix:/path". Host names are not
+// addresses: the caller resolves them first.
 func ParseAddr(s string) (Addr, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if path == "" {

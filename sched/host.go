@@ -12,10 +12,10 @@ import (
 // no statistics and touches no running session. All methods may be called
 // from any goroutine.
 type Host struct {
-	// What never changes fills whole cache lines, and so does what the loops
-	// write. A Host is then a whole number of lines that the allocator aligns
-	// to lines, so that no two hosts share one. (With pointers of 32 bits it
-	// does not: hosts may share a line there, which costs time alone.)
+	// The constant fields fill whole cache lines, and so do the fields that loops
+	// write. A Host is then a whole number of lines, which the allocator aligns, so
+	// that no two hosts share a line. (With 32-bit pointers it does not: hosts may
+	// share a line there, which costs only time.)
 	identity
 	_ [(cacheLine - unsafe.Sizeof(identity{})%cacheLine) % cacheLine]byte
 	connects
@@ -37,9 +37,9 @@ type identity struct {
 	source atomic.Pointer[netip.Addr] // nil: none; changes as seldom as the configuration
 }
 
-// counters are all that Pick and Release touch. Sessions now are picks less
-// ended, so that a pick and its release count with one atomic addition each,
-// and a compare-and-swap of picks alone makes sure that nobody came between.
+// counters are all that Pick and Release touch. Sessions now are picks less ended,
+// so that a pick and its release count with one atomic addition each, and a
+// compare-and-swap of picks detects every pick in between.
 type counters struct {
 	picks    atomic.Uint64 // sessions ever given to the host
 	ended    atomic.Uint64 // those of them that were released
@@ -53,8 +53,8 @@ type counters struct {
 // cacheLine is the size of a cache line in bytes.
 const cacheLine = 64
 
-// NewHost returns a host that is up and has never been picked. Its times are
-// counted by its own.
+// NewHost returns a host that is up and has never been picked. It has its own
+// Times.
 func NewHost(name string, addr Addr) *Host { return NewHostIn(new(Times), name, addr) }
 
 // NewHostIn is NewHost for a host whose times are counted together with those of
@@ -96,7 +96,7 @@ func (h *Host) Connected(shard int, d time.Duration) {
 	h.times.Connected(shard, d)
 }
 
-// Up tells whether the host takes new sessions as far as its health goes.
+// Up tells whether the host is up.
 func (h *Host) Up() bool { return h.health.Load()&isDown == 0 }
 
 // isDown is the last bit of Host.health; the era is in the others.
@@ -115,7 +115,7 @@ func (h *Host) load() (picks, active uint64) {
 	return picks, picks - ended
 }
 
-// take counts a session that is given to the host by pick number n.
+// take counts a session that pick number n gives to the host.
 func (h *Host) take(n uint64) {
 	h.picks.Add(1)
 	h.lastUse.Store(n + 1)
@@ -152,10 +152,10 @@ func (h *Host) AddBytes(in, out uint64) {
 // Fail is FailIn for a connect that began in the present era.
 func (h *Host) Fail() (first bool) { return h.FailIn(h.Era()) }
 
-// FailIn counts a failed connect that began in an era, see [Host.Era], and, if it
-// is one too many, marks the host down: without a limit each is. One that began
-// before the host last came back is counted, but does not mark it down. FailIn
-// reports whether this call is the one that took the host from up to down.
+// FailIn counts a failed connect that began in an era, see [Host.Era], and marks
+// the host down if its limit is reached; without a limit every failure does. A
+// failure that began before the host last came back is counted, but does not mark
+// it down. FailIn reports whether this call took the host from up to down.
 func (h *Host) FailIn(era uint32) (first bool) {
 	h.failures.Add(1)
 	if h.Era() != era {
@@ -189,9 +189,9 @@ type failLimit struct {
 	at     []atomic.Int64 // nanoseconds since began, from 1 on; 0: none
 }
 
-// reached takes in a failure and tells whether all of the last lie within the
-// window. Every failure has a place of its own, so of several at once the one
-// that comes last sees them all, and none is counted twice.
+// reached records a failure and tells whether the last ones, as many as the limit,
+// all lie within the window. Every failure has its own slot: of several at once the
+// last sees them all, and none is counted twice.
 func (l *failLimit) reached() bool {
 	if len(l.at) == 0 {
 		return false
@@ -227,8 +227,8 @@ func (h *Host) MarkDown() (changed bool) {
 	}
 }
 
-// MarkUp marks the host up. It reports whether the host was down; then an era
-// begins, and the failures before count no longer.
+// MarkUp marks the host up. It reports whether the host was down; if so, a new era
+// begins and earlier failures do not count any more.
 func (h *Host) MarkUp() (changed bool) {
 	was := h.health.Load()
 	if was&isDown == 0 {
@@ -241,8 +241,8 @@ func (h *Host) MarkUp() (changed bool) {
 	return h.health.CompareAndSwap(was, was+1) // only another MarkUp changes a host that is down
 }
 
-// HostStats is a snapshot of a host's counters. Its fields are read one after
-// the other, so they may differ by what happened in between.
+// HostStats is a snapshot of a host's counters. Its fields are read one after the
+// other, so they may be of slightly different moments.
 type HostStats struct {
 	Active      int64  // sessions now, connecting ones included
 	Picks       uint64 // sessions ever given to the host, retries included

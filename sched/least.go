@@ -1,7 +1,8 @@
 package sched
 
 const (
-	// lookAtAll is up to how many hosts leastc and weightlc look at each.
+	// lookAtAll is the largest number of hosts of which leastc and weightlc look at
+	// each.
 	lookAtAll = 64
 	// sample is how many random ones they look at beyond that.
 	sample = 8
@@ -18,7 +19,7 @@ type least struct {
 	places []place
 }
 
-// place is a host with what its sessions are divided by.
+// place is a host with its weight, by which its sessions are divided.
 type place struct {
 	host   *Host
 	weight uint64
@@ -56,8 +57,8 @@ func (l *least) choose(tried *Tried) *Host {
 		if best == nil {
 			return l.from(n%uint64(len(l.hosts)), n, tried)
 		}
-		// Take it only if nobody else has meanwhile: two loops that saw the
-		// same host as the best must not both place a session on it.
+		// Take it only if no other loop has meanwhile: two loops that saw the same host
+		// as the best must not both give it a session.
 		if best.takeIf(active, n) {
 			return best
 		}

@@ -22,11 +22,11 @@ type resetRow struct {
 	n       int
 }
 
-// ResetEarly counts a session that the host has reset before the first byte of
-// an answer. It reports whether the host is suspect now: three clients in a row
-// have met that, from three addresses, and nobody has had an answer between. One
-// client that sends what the host does not like makes no host suspect. After a
-// report the row begins anew.
+// ResetEarly counts a session that the host has reset before the first byte of an
+// answer. It reports whether the host is suspect now: three clients in a row, from
+// three addresses, were reset, and no client got an answer in between. So a single
+// client that sends garbage does not make a host suspect. After a report the row
+// starts again.
 //
 // Addresses of one IPv6 network of 64 bits count as one, and clients without an
 // address of TCP belong to no row. Nor do sessions whose connect began in an

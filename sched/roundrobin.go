@@ -17,8 +17,8 @@ func newRoundRobin(members []Member, c *cursor, _ uint64) chooser {
 // at returns the host whose turn pick n is.
 func (r *roundRobin) at(n uint64) int { return int(n % uint64(len(r.hosts))) }
 
-// A host that is down gives its turn up to the next pick, so that its neighbour
-// does not get two shares until the table is built anew.
+// A host that is down loses its turn, and the pick takes the next number, so that
+// its neighbour does not get two shares until the table is rebuilt.
 func (r *roundRobin) choose(tried *Tried) *Host {
 	var n uint64
 	for range redraws {
@@ -31,9 +31,9 @@ func (r *roundRobin) choose(tried *Tried) *Host {
 	return r.from(uint64(r.at(n)), n, tried)
 }
 
-// follow sets the cursor to the next turn that comes after one of the host that
-// was picked last, so that a table goes on with the host behind it, whichever
-// hosts have left or come back since. Each round of at has each host once.
+// follow sets the cursor to the turn after one of the host that was picked last. So
+// a new table continues with the next host, whichever hosts have left or come back.
+// Each round of at has each host once.
 func (t *tier) follow(at func(n uint64) int) {
 	n := t.cursor.n.Load() // beyond the last use of every host
 	if n == 0 {
@@ -51,9 +51,9 @@ func (t *tier) follow(at func(n uint64) int) {
 	t.cursor.n.Store(n)
 }
 
-// weightedRoundRobin goes by rounds. A round is as many picks as the sum of
-// the weights, divided by what they have in common: each host is picked in it
-// as often as its weight says, whoever makes the picks.
+// weightedRoundRobin goes by rounds. A round is as many picks as the sum of the
+// weights, divided by their greatest common divisor. In a round each host is picked
+// as often as its weight says, whichever loops pick.
 //
 // A host with half the round or more is heavy. The others are then spread over
 // the round as evenly as whole numbers allow, and the heavy host has the rest:
@@ -61,15 +61,16 @@ func (t *tier) follow(at func(n uint64) int) {
 // its weight over theirs, rounded up. Without a heavy host no run is longer
 // than two.
 //
-// A table built anew goes on at the same number: any stretch of a round is about
-// right for the weights, so a change costs a host no more than a pick or two.
-// Equal weights are taken in turn as roundr does, and keep their place as it does.
+// A new table continues at the same number: any stretch of a round is about right
+// for the weights, so a change costs a host no more than a pick or two. Hosts of
+// equal weight are taken in turn, as roundr does, and a new table continues with
+// the next host, as roundr does.
 type weightedRoundRobin struct {
 	tier
 	round  uint64
 	heavy  int    // index, or -1
 	others uint64 // picks of a round that are not the heavy host's
-	// Who has the others' picks: a list where they are few, else a circle.
+	// Which of the others has a pick: a list if they are few, else a circle.
 	list   []uint16
 	circle *circle
 }

@@ -67,9 +67,9 @@ func Canonical(name string) (string, bool) {
 	return "", false
 }
 
-// Weighted returns the scheduler that does the same as name when all weights
-// are equal, and obeys those that are not. It is name itself, and same is true,
-// if that obeys weights.
+// Weighted returns the scheduler that does the same as name when all weights are
+// equal, and obeys weights when they are not. If name obeys weights, it is name
+// itself and same is true.
 func Weighted(name string) (weighted string, same bool) {
 	if s := find(name); s != nil && s.kin != "" {
 		return s.kin, false
@@ -99,9 +99,9 @@ func find(name string) *scheduler {
 	return nil
 }
 
-// redraws is how many further picks a scheduler makes when it has met a host
-// that is down or tried, before it takes the next one it finds. They spread
-// the share of that host over all others.
+// redraws is how many further draws a scheduler makes after a host that is down or
+// tried, before it takes the next free one. They spread the share of that host over
+// all others.
 const redraws = 8
 
 // tier is what all schedulers have: hosts, and the numbers of the picks.

@@ -1,23 +1,23 @@
 // Package sched chooses hosts.
 //
-// A [Table] is an immutable choice of [Host]s: whoever changes anything builds
-// a new one with [NewTable] and publishes it behind an atomic pointer. [Table.Pick]
-// returns a host that is already counted, so that a burst does not herd onto
-// one host, and [Host.Release] gives it back, exactly once. Both are lock-free,
-// may be called from any goroutine and allocate nothing, but for sessions that
-// try more than four hosts. All picks of one session together look at each host
-// a few times at most, however many of them fail.
+// A [Table] is an immutable choice of [Host]s: every change builds a new one with
+// [NewTable] and publishes it behind an atomic pointer. [Table.Pick] returns a host
+// that is already counted, so that a burst does not herd onto one host.
+// [Host.Release] gives it back, exactly once. Both are lock-free, may be called
+// from any goroutine, and allocate only for sessions that try more than four hosts.
+// All picks of one session together look at each host a few times at most, however
+// many of them fail.
 //
 // Hosts outlive tables and carry counters and health. A host that goes down is
-// passed over at once; its share falls to whoever the scheduler meets next
-// until the table is built anew without it, which is the director's work and
-// makes the shares exact again. A host that comes back is found at once only
-// where nothing else is left, else with the next table.
+// skipped at once; its share goes to the next host that the scheduler finds, until
+// the director builds a table without it. Then the shares are exact again. A host
+// that comes back is used at once only if no other is left, otherwise with the next
+// table.
 //
-// Picks are numbered, and a host keeps the number of its last one, which is
-// how leastc and weightlc find the longest unused. Numbers go on from table to
-// table, so the order holds across them, but for what the old table still
-// picks after the new one was built.
+// Picks are numbered, and a host keeps the number of its last one. That is how
+// leastc and weightlc find the host that was unused longest. A new table continues
+// the numbers of the old one. Only picks that the old table makes after the new one
+// was built are out of order.
 //
 // Limits: a table holds at most 65,536 hosts. leastc and weightlc are exact up
 // to 64 hosts; beyond that they take the best of eight random ones. A pick that
@@ -42,8 +42,8 @@ const (
 // MaxWeight is the greatest weight that a member can have.
 const MaxWeight = 65535
 
-// maxMembers bounds a table, so that products of a pick's place in a weighted
-// round and the length of the round fit 64 bits.
+// maxMembers bounds a table, so that the place of a pick in a weighted round times
+// the length of the round fits in 64 bits.
 const maxMembers = 1 << 16
 
 // Member is one host's place in a table.
@@ -76,9 +76,9 @@ type Tried struct {
 // first is how many hosts of a session the scheduler chooses.
 const first = 4
 
-// walk is the way of a session through the hosts of a table after its first four.
-// It looks at each host once in each stage, so that the picks of a session cost
-// no more together than a few looks at each host.
+// walk is a session's walk through the hosts of a table after its first four picks.
+// It looks at each host once per stage, so that all picks of a session together
+// look at each host a few times at most.
 type walk struct {
 	table *Table
 	stage stage
@@ -166,17 +166,17 @@ func (t *Tried) add(h *Host, v Verdict) (*Host, Verdict) {
 
 // Table is an immutable choice of hosts.
 type Table struct {
-	// primary and backup choose among the hosts that were up when the table
-	// was built; nil where there was none.
+	// primary and backup choose among the hosts that were up when the table was built;
+	// nil if there was none.
 	primary, backup chooser
 	// hosts are all that have a weight, backups last; primaries are the first
 	// of them.
 	hosts     []*Host
 	primaries int
 	refuse    bool
-	// turns number the picks of primary, of backup and of scan. Each counts
-	// alone: a tier that took its turns from a counter that others move on
-	// too could meet every second host only.
+	// turns number the picks of primary, of backup and of scan, each with its own
+	// counter: with a shared counter, a tier might see only every second number and so
+	// only every second host.
 	turns [3]cursor
 }
 
@@ -186,8 +186,8 @@ type chooser interface {
 	choose(tried *Tried) *Host
 }
 
-// cursor gives every pick of a tier its number. It stands alone on its cache
-// line, because every loop writes it.
+// cursor gives every pick of a tier its number. It has its own cache line, because
+// every loop writes it.
 type cursor struct {
 	_ [cacheLine]byte
 	n atomic.Uint64
@@ -217,9 +217,9 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 				continue
 			}
 			t.hosts = append(t.hosts, m.Host)
-			// A host may come from a table that Start does not continue. Its
-			// last pick must not seem to lie ahead: it would be the longest
-			// unused for as many picks.
+			// A host may come from a table that Start does not continue. Its last pick must
+			// not lie ahead of Start: it would count as the longest unused until the numbers
+			// catch up.
 			start = max(start, m.Host.lastUse.Load())
 			if m.Host.Up() {
 				if up[tier] == nil {
@@ -280,18 +280,18 @@ func (t *Table) Next() uint64 {
 // it to tried, which must not be nil. Every Pick that returned a host needs
 // one Release.
 //
-// Hosts that are up come first, then backups that are up. When no host of the
-// table is up, backups included, those that are down are tried as a last
-// resort, each once, unless the policy refuses that. While any host is up, one
-// that is down is not picked, even if this session has tried all that are up:
-// a session whose hosts have all failed just now has marked them down itself,
-// so it goes on with the last resort. A host of weight 0 is never picked, and
-// its health counts for nothing here. client is for schedulers that look at it.
+// Hosts that are up come first, then backups that are up. When no host of the table
+// is up, backups included, those that are down are tried as a last resort, each
+// once, unless the policy refuses that. While any host is up, one that is down is
+// not picked, even if this session has tried all that are up: a session whose hosts
+// have all failed just now has marked them down itself, so it continues with the
+// last resort. A host of weight 0 is never picked, and its health counts for
+// nothing here. client is for schedulers that look at it.
 //
-// The scheduler chooses the first four hosts of a session. After that the
-// session goes through the others in the order of the table, so that all its
-// picks together cost no more than a few looks at each host. A host that comes
-// up behind it is left to the next session.
+// The scheduler chooses the first four hosts of a session. After that the session
+// goes through the others in the order of the table, so that all its picks together
+// cost no more than a few looks at each host. A host that it has passed and that
+// then comes up is left to the next session.
 func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 	// Fast path: the scheduler's choice among the hosts that were up.
 	if t.primary != nil && tried.n < first {
@@ -302,8 +302,8 @@ func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 	return t.pickSlow(tried)
 }
 
-// pickSlow is for when the scheduler of the first tier has no host left: none
-// is up, or the session has tried them all.
+// pickSlow is used when the scheduler of the first tier has no host left: none is
+// up, or the session has tried them all.
 func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 	if tried.n >= first {
 		return t.goOn(tried)
@@ -337,9 +337,9 @@ func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 	return nil, None
 }
 
-// scan takes the untried hosts that are up in turn, and tells whether any host
-// is up, tried or not. A turn goes by the number of hosts that can be taken,
-// not by their places, so that none inherits the turns of those that cannot.
+// scan takes the untried hosts that are up in turn, and tells whether any host is
+// up, tried or not. Turns count only the hosts that can be taken, not places in the
+// table, so that no host inherits the turns of its unusable neighbours.
 func (t *Table) scan(hosts []*Host, tried *Tried) (h *Host, up bool) {
 	left := uint64(0)
 	for _, h := range hosts {
@@ -371,8 +371,8 @@ func (t *Table) scan(hosts []*Host, tried *Tried) (h *Host, up bool) {
 	return h, up
 }
 
-// goOn continues the walk of a session through the table. With a new table the
-// walk begins anew; the hosts tried stay tried.
+// goOn continues the walk of a session through the table. With a new table the walk
+// starts again; hosts that were tried stay tried.
 func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 	w := &tried.walk
 	if w.table != t {
@@ -420,7 +420,7 @@ func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 	return nil, None
 }
 
-// enter begins a stage of n hosts, each time at another one.
+// enter starts a stage of n hosts, each time at another host.
 func (w *walk) enter(s stage, n int, t *Table) {
 	w.stage, w.at, w.left = s, 0, n
 	if n > 0 {

@@ -9,7 +9,7 @@ import (
 // group share it, so that it outlives each of them. All methods may be called
 // from any goroutine; the zero Times is ready.
 type Times struct {
-	// Loops that write at the same time write to different lines.
+	// Loops that write at the same time write to different cache lines.
 	shards [timesShards]timesShard
 }
 
@@ -28,7 +28,7 @@ type histogram struct {
 	sum    atomic.Int64 // ns
 }
 
-// Both kinds have as many bounds, so that they share a type.
+// Both histograms have the same number of bounds, so that they share a type.
 var (
 	connectBounds = [...]time.Duration{
 		50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,

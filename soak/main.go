@@ -315,7 +315,7 @@ func serve(loops int, log string, services []*service) (*balancer, error) {
 	return &balancer{run, file, openFiles()}, nil
 }
 
-// close takes leave as the program does.
+// close drains and closes, as the program does.
 func (b *balancer) close() {
 	_ = b.StopDirector()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

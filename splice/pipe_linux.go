@@ -102,9 +102,8 @@ func (p *Pipe) Drain(fd int) (int, Status, error) {
 		case errno != 0:
 			return moved, OK, errno
 		case n == 0:
-			// The pipe holds bytes and has a writer, so this cannot be its
-			// end; a socket that takes nothing without saying EAGAIN is asked
-			// again when it next reports room.
+			// The pipe holds bytes and has a writer, so this cannot be its end. A socket
+			// that takes nothing without EAGAIN is tried again when it next reports room.
 			return moved, Again, nil
 		}
 		p.held -= n
@@ -122,8 +121,8 @@ func (p *Pipe) Close() error {
 	return err
 }
 
-// spliceOnce is splice(2) as a raw call: with SPLICE_F_NONBLOCK on
-// non-blocking sockets it cannot block, so the scheduler need not know.
+// spliceOnce is splice(2) as a raw call: with SPLICE_F_NONBLOCK on non-blocking
+// sockets it cannot block, so Go's scheduler need not know.
 func spliceOnce(from, to, limit int) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SPLICE,

@@ -6,13 +6,13 @@ import (
 )
 
 const (
-	// smallest is the capacity below which a pipe is not worth its two
-	// descriptors: a copy of that much costs less than the calls around it.
+	// smallest is the capacity below which a pipe is not worth its two descriptors:
+	// copying that much costs less than the calls.
 	smallest = 64 << 10
 	// spare is how many unused pipes a pool keeps open.
 	spare = 16
-	// patience is how many further Gets fail without asking the kernel after
-	// one that the kernel refused.
+	// patience is how many Gets fail without asking the kernel after the kernel has
+	// refused one.
 	patience = 1024
 )
 
@@ -41,8 +41,8 @@ func (b *Budget) take(n int64) bool {
 
 func (b *Budget) give(n int64) { b.used.Add(-n) }
 
-// ample tells whether half of the budget is left. Pools keep pipes that nobody
-// uses only then, so all these pipes together never hold more than half of it.
+// ample tells whether half of the budget is left. Pools keep unused pipes only
+// then, so all unused pipes together never take more than half of it.
 func (b *Budget) ample() bool { return b.used.Load() <= b.limit/2 }
 
 // Pool lends pipes to one goroutine. The zero value is not usable.

@@ -1,11 +1,10 @@
 // Package splice moves bytes between two sockets.
 //
-// On Linux a [Pipe] stands between the two: [Pipe.Fill] moves bytes from a
-// socket into it, [Pipe.Drain] from it into a socket, both by splice(2), which
-// hands over references to pages instead of bringing the bytes into the
-// program. Neither ever blocks. A [Pool] lends pipes for as long as bytes move;
-// one event loop owns one pool, and pools share a [Budget] by atomic operations,
-// so nothing here takes a lock.
+// On Linux a [Pipe] connects them: [Pipe.Fill] moves bytes from a socket into it,
+// [Pipe.Drain] from it into a socket, both by splice(2), which moves references to
+// pages instead of copying the bytes into the program. Neither ever blocks. A
+// [Pool] lends pipes for as long as bytes move; one event loop owns one pool, and
+// pools share a [Budget] by atomic operations, so nothing here takes a lock.
 //
 // [Copy] is for two net.Conns and a goroutine, on every system.
 //

@@ -118,7 +118,7 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 		director: dir, engine: eng, status: source, log: logs.Strangers(log), pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
 		guard: source.Guard, text: text, stateDir: stateDir(doc),
 	}.surfaces())
-	defer front.Close() // last: whoever looks on sees the sessions go
+	defer front.Close() // last, so that one can watch the sessions end
 
 	// Everything that changes the configuration or the state ends with background.
 	background, stop := context.WithCancel(context.Background())

@@ -11,7 +11,8 @@ import (
 	"github.com/txlb/txlb/internal/words"
 )
 
-// claim is what an edit does to addresses that are listened on.
+// claim is what an edit does to listen addresses: it opens one, closes one, or
+// both.
 type claim struct {
 	edit        Edit
 	takes       []string
@@ -20,9 +21,9 @@ type claim struct {
 	fresh, gone bool   // a service comes or goes
 }
 
-// addresses orders the edits that take or give up addresses, so that none is
-// taken before it is free. Where they wait for each other in a circle, which
-// verbs cannot break, they are one edit.
+// addresses orders the edits that open or close addresses, so that none is opened
+// before it is free. Edits that wait for each other in a circle cannot be done one
+// by one, so they become one edit.
 func (d *differ) addresses(a, b *tree.Node, fresh []*tree.Node, others []Edit) {
 	var open, shut []claim
 	for _, s := range fresh {
@@ -97,7 +98,8 @@ func (d *differ) changedListener(at []tree.Step, a, b *tree.Node) (list []claim)
 func (d *differ) closed(a, b *tree.Node) []claim {
 	var list []claim
 	at := []tree.Step{b.Step()}
-	// Of several with one address the last is the first to go: they are counted.
+	// Of several listeners with the same address, the last one goes first: they are
+	// counted.
 	for _, l := range slices.Backward(a.Of("listen")) {
 		if b.Kid(l.Step()) != nil {
 			continue
@@ -112,8 +114,8 @@ func (d *differ) closed(a, b *tree.Node) []claim {
 	return list
 }
 
-// others are what else than services listens, each with the way to its element
-// and its address, "" if it does not.
+// others are the listeners that belong to no service, each with the path of its
+// element and its address, "" if it is off.
 func others() []other {
 	at := func(tags ...string) (path []tree.Step) {
 		for _, t := range tags {
@@ -140,8 +142,8 @@ type other struct {
 	address func(*config.Config) string
 }
 
-// unixAddress returns a path as an address to listen on, "" for one that is
-// relative: where that is, nobody knows yet.
+// unixAddress returns a path as a listen address, "" for a relative path, whose
+// folder is not known yet.
 func unixAddress(path string) string {
 	if !strings.HasPrefix(path, "/") {
 		return ""
@@ -149,7 +151,7 @@ func unixAddress(path string) string {
 	return "unix:" + path
 }
 
-// otherClaims fills in which addresses edits of others take and give up.
+// otherClaims fills in which addresses the edits of others open and close.
 func otherClaims(list []claim, old, new *config.Config) {
 	for _, o := range others() {
 		from, to := o.address(old), o.address(new)
@@ -179,7 +181,7 @@ func served(a *config.AdminListen) string {
 	return a.Listen
 }
 
-// inTurn adds edits in an order in which each can be made.
+// inTurn adds edits in an order in which each is possible.
 func (d *differ) inTurn(list []claim) {
 	if !slices.ContainsFunc(list, func(c claim) bool { return len(c.takes)+len(c.gives) > 0 }) {
 		for _, c := range list {
@@ -254,7 +256,7 @@ func (d *differ) inTurn(list []claim) {
 	d.edits = append(d.edits, all)
 }
 
-// byVerbs follows what there is when only the verbs are done and the notes are
+// byVerbs tracks the open addresses if only the verbs are run and the notes are
 // left to a reload.
 type byVerbs struct {
 	services  int
@@ -270,8 +272,8 @@ func newByVerbs(c *config.Config) *byVerbs {
 	return v
 }
 
-// take returns the edit of a claim whose turn it is: as a note, if its verb would
-// have to wait for one.
+// take returns the edit of the next claim. It is a note if its verb would have to
+// wait for a note.
 func (v *byVerbs) take(c claim) Edit {
 	e := c.edit
 	if e.live {

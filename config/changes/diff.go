@@ -1,9 +1,9 @@
-// Package changes compares models of package config and brings changes together:
-// [Diff] finds the edits between two, [Apply] makes them, [Merge] joins what a
-// file and the running configuration have become.
+// Package changes compares and merges models of package config: [Diff] finds the
+// edits between two models, [Apply] applies edits, and [Merge] merges the changes
+// of a file with those of the running configuration.
 //
-// It knows no field of the model, but trees of elements and attributes. Only what
-// runtime verbs can do, and in which order, is written out.
+// It knows no field of the model, only trees of elements and attributes. Only the
+// runtime verbs and their order are written out.
 package changes
 
 import (
@@ -14,11 +14,11 @@ import (
 	"github.com/txlb/txlb/config/internal/tree"
 )
 
-// Diff returns the edits that make old into new, in an order in which they work
-// one by one: after each the configuration is right, as far as that can be,
-// and no verb meets a rule that forbids it. No edit means that both say the
-// same; the order of services, listeners, groups, hosts and users says
-// nothing, and neither do positions. Both must be free of errors.
+// Diff returns the edits that turn old into new, in an order in which they work one
+// by one: after each edit the configuration is valid as far as possible, and no
+// rule forbids the next verb. No edits means that both have the same meaning. The
+// order of services, listeners, groups, hosts and users does not matter, and
+// neither do positions. Both must be free of errors.
 func Diff(old, new *config.Config) []Edit {
 	if equal(old, new) {
 		return nil
@@ -28,7 +28,7 @@ func Diff(old, new *config.Config) []Edit {
 	return d.edits
 }
 
-// Same tells whether two models say the same: whether Diff has no edits.
+// Same tells whether two models have the same meaning: whether Diff finds no edits.
 func Same(a, b *config.Config) bool {
 	if equal(a, b) {
 		return true
@@ -67,7 +67,7 @@ func (d *differ) root(a, b *tree.Node) {
 	}
 }
 
-// noted makes edits from one on into such that need a reload.
+// noted turns all edits from an index on into notes, which need a reload.
 func (d *differ) noted(begin int) {
 	for i, e := range d.edits[begin:] {
 		if e.live {

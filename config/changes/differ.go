@@ -100,7 +100,7 @@ func (d *differ) addGroup(at []tree.Step, g *tree.Node, first bool) *tree.Node {
 	return seed
 }
 
-// bornAs is what the verb that adds an element makes of it at once.
+// bornAs is the element as the verb that adds it creates it, before its options.
 func bornAs(n *tree.Node) *tree.Node {
 	born := n.Bare()
 	born.Attrs = slices.DeleteFunc(born.Attrs, func(a tree.Attr) bool {
@@ -146,7 +146,7 @@ func (d *differ) set(command string, at []tree.Step, a, b *tree.Node, except ...
 	return said
 }
 
-// group makes the edits within a group that delete nothing.
+// group makes the edits within a group, except deletions.
 func (d *differ) group(service []tree.Step, a, b *tree.Node, enabled string) {
 	at := append(slices.Clone(service), b.Step())
 	s, g := words.QuoteName(service[0].Key), words.QuoteName(b.Key)
@@ -200,11 +200,11 @@ func (d *differ) host(at []tree.Step, a, b *tree.Node) {
 	d.rest(at, a, b, d.set(command, at, a, b)...)
 }
 
-// users makes the edits of <user>. Those who come are there before others go,
+// users makes the edits of <user>. New users are added before others are deleted,
 // so that somebody can log in at any time.
 func (d *differ) users(a, b *tree.Node) {
 	at := []tree.Step{{Tag: "admin"}}
-	// Those with full access at this step: when all edits are made, and when only
+	// How many users have full access at this step, if all edits are made, and if only
 	// the verbs are.
 	full, fullByVerbs := 0, 0
 	for _, u := range d.old.Admin.Users {
@@ -271,8 +271,8 @@ func (d *differ) addUser(at []tree.Step, u *tree.Node) {
 	}
 }
 
-// setUser makes the edits of a user who stays. It tells whether verbs make them,
-// but for those of keys.
+// setUser makes the edits of a user who stays. It tells whether verbs make all of
+// them except those of keys.
 func (d *differ) setUser(at []tree.Step, a, b *tree.Node) bool {
 	at = append(slices.Clone(at), b.Step())
 	text := "setUser " + words.QuoteName(b.Key)
@@ -387,8 +387,8 @@ func (d *differ) element(at []tree.Step, a, b *tree.Node) {
 	}
 }
 
-// attributes makes one edit of the changed attributes of an element, for some
-// may make sense together only.
+// attributes makes one edit of all changed attributes of an element, because some
+// are valid only together.
 func (d *differ) attributes(at []tree.Step, a, b *tree.Node, names []string) {
 	var texts, shown []string
 	var ops []op
@@ -407,7 +407,7 @@ func (d *differ) attributes(at []tree.Step, a, b *tree.Node, names []string) {
 	d.mark(at)
 }
 
-// change is the op that makes an attribute what it is in b.
+// change is the op that gives an attribute its value in b.
 func change(at []tree.Step, b *tree.Node, name string) op {
 	if v, there := b.Lookup(name); there {
 		return op{path: at, kind: opSet, name: name, text: v}
@@ -443,7 +443,7 @@ func (d *differ) note(text string, ops ...op) {
 	d.edits = append(d.edits, Edit{text: comment(text, needsReload), shown: comment(text, needsReload), ops: ops})
 }
 
-// mark completes the last edit, which is about the element at a path.
+// mark completes the last edit with the path of its element.
 func (d *differ) mark(path []tree.Step) {
 	e := &d.edits[len(d.edits)-1]
 	end := needsReload
@@ -454,11 +454,11 @@ func (d *differ) mark(path []tree.Step) {
 	e.shown = strings.TrimSuffix(e.shown, needsReload) + end
 }
 
-// needsNewProcess tells what is fixed while a process runs.
+// needsNewProcess tells whether an element is fixed while the process runs.
 func needsNewProcess(path []tree.Step) bool { return len(path) > 0 && path[0].Tag == "engine" }
 
-// where writes the way to an element as its tags. n is the element itself, of
-// which the root shows its name.
+// where writes the path of an element as tags. n is the element itself; for the
+// root, its name is shown.
 func where(at []tree.Step, n *tree.Node) string {
 	var b strings.Builder
 	for _, s := range at {

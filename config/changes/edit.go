@@ -17,8 +17,8 @@ type Edit struct {
 	live        bool
 }
 
-// Command returns the edit as the runtime verb that makes it. What no verb can
-// make is a comment that tells what differs and where:
+// Command returns the edit as a runtime verb. If no verb can make it, it is a
+// comment that says what differs and where:
 //
 //	# <service name="web"><timeouts> idle 1h -> 5m: needs reload
 //
@@ -34,16 +34,16 @@ func (e Edit) String() string {
 	return e.text
 }
 
-// Done is String for an edit that has been made, whether by a verb or not: a
-// reload is needed no more.
+// Done is String for an edit that has been made, by a verb or a reload: it does not
+// ask for a reload any more.
 func (e Edit) Done() string { return strings.TrimSuffix(e.String(), needsReload) }
 
 // Live tells whether a runtime verb can make the edit.
 func (e Edit) Live() bool { return e.live }
 
-// Apply returns the configuration that edits make of c, one after the other. c
-// stays as it is. The error tells that they do not fit: what an edit is about
-// has gone, or the result is not right.
+// Apply returns c with the edits applied in order. c itself is not changed. It is
+// an error if they do not fit: the object of an edit no longer exists, or the
+// result is not valid.
 func Apply(c *config.Config, edits []Edit) (*config.Config, error) {
 	root := c.Tree()
 	for _, e := range edits {
@@ -125,8 +125,7 @@ func (o op) apply(root *tree.Node) error {
 	return nil
 }
 
-// position takes over where things stand from another model, for what has no
-// position yet.
+// position copies positions from another model to elements that have none yet.
 func position(to, from *config.Config) {
 	copyPositions(reflect.ValueOf(to).Elem(), reflect.ValueOf(from).Elem())
 }
@@ -163,7 +162,7 @@ func copyPositions(to, from reflect.Value) {
 	}
 }
 
-// nameOf returns what tells an element of a list apart.
+// nameOf returns what identifies an element of a list.
 func nameOf(v reflect.Value) string {
 	for v.Kind() == reflect.Pointer {
 		v = v.Elem()
@@ -179,11 +178,11 @@ func nameOf(v reflect.Value) string {
 const (
 	needsReload  = ": needs reload"
 	needsRestart = ": needs restart"
-	// masked stands for what is not shown to everybody.
+	// masked replaces what only full users may see.
 	masked = "***"
 )
 
-// isSecret tells whether an attribute is not shown to everybody.
+// isSecret tells whether only full users may see an attribute.
 func isSecret(element, name string) bool {
 	row := config.Find(element, name)
 	return row != nil && row.Secret
@@ -208,7 +207,7 @@ func (e Edit) touches(path ...tree.Step) bool {
 	return false
 }
 
-// noted is the edit of a verb for whoever has to wait for a reload with it.
+// noted is an edit that a verb could make, as a note: it has to wait for a reload.
 func (e Edit) noted() Edit {
 	e.live = false
 	e.shown = comment(e.String(), needsReload)

@@ -8,22 +8,21 @@ import (
 	"github.com/txlb/txlb/config/internal/tree"
 )
 
-// Merged is what came of a file that was changed and of changes made at run
-// time.
+// Merged is the result of a Merge.
 type Merged struct {
 	Config *config.Config
 	Kept   []Edit // changes made at run time that stay; the file does not have them
 	Lost   []Edit // changes made at run time that the file overrules
 }
 
-// Merge brings together what has become of base in the file and in the running
-// configuration. What the file changed wins, attribute by attribute; what was
-// changed at run time alone stays. Where the two together make no sense (no
-// listener left, or no group that could be enabled) the file's are taken, and a
-// listener opened at run time gives way to one of the file.
+// Merge merges the changes that file and running have made since base. For each
+// attribute, a change in the file wins; what was changed only at run time stays. If
+// the two together are not valid (no listener is left, or no group can be enabled),
+// the file's version is used. A listener opened at run time gives way to one of the
+// file.
 //
-// All three must be free of errors. The error tells what is wrong with the
-// result, which can be when both have changed things that exclude each other.
+// All three must be free of errors. The error says what is wrong with the result,
+// for example because the two changes exclude each other.
 func Merge(base, file, running *config.Config) (Merged, error) {
 	m := Merged{Config: file}
 	switch {
@@ -64,8 +63,8 @@ func Merge(base, file, running *config.Config) (Merged, error) {
 	return m, nil
 }
 
-// merge merges elements that file and running have both. Without a base, they
-// were added in both, and what the file says is new.
+// merge merges an element that both file and running have. Without a base it was
+// added in both, and everything in the file is new.
 func merge(base, file, running *tree.Node) *tree.Node {
 	n := &tree.Node{Tag: file.Tag, Key: file.Key, Text: file.Text}
 	if base != nil && base.Text == file.Text {
@@ -84,7 +83,7 @@ func merge(base, file, running *tree.Node) *tree.Node {
 			}
 		}
 	}
-	// Kids that are there once come one by one, unless their order counts.
+	// Kids that occur once are merged one by one, unless their order matters.
 	baseList, o1 := base.List()
 	fileList, o2 := file.List()
 	runningList, o3 := running.List()
@@ -150,7 +149,7 @@ func mergeKid(base, file, running *tree.Node) *tree.Node {
 	return nil // deleted in the file
 }
 
-// mend makes sense of what each side has left.
+// mend repairs a service for which the two sides together left too little.
 func mend(root, file *tree.Node) {
 	if len(root.Of("service")) == 0 {
 		for _, s := range file.Of("service") {
@@ -185,7 +184,7 @@ func mend(root, file *tree.Node) {
 	}
 }
 
-// mendEnabled sees to it that the enabled group is there.
+// mendEnabled makes sure that the enabled group exists.
 func mendEnabled(s, file *tree.Node) {
 	enabled := tree.Step{Tag: "group", Key: s.Get("enable")}
 	if s.Kid(enabled) != nil {

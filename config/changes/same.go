@@ -9,8 +9,8 @@ import (
 
 var posType = reflect.TypeFor[config.Pos]()
 
-// equal tells whether two parts of a model are the same but for positions. It
-// is quick, and too strict only about order.
+// equal tells whether two parts of a model are the same except for positions. It is
+// quick. It may say false where only the order differs.
 func equal[T any](a, b T) bool { return equalValues(reflect.ValueOf(a), reflect.ValueOf(b)) }
 
 func equalValues(a, b reflect.Value) bool {
@@ -60,7 +60,7 @@ func equalValues(a, b reflect.Value) bool {
 	return reflect.DeepEqual(a.Interface(), b.Interface())
 }
 
-// longList returns a list of hosts that is worth being looked at without
+// longList returns a list of hosts that is long enough to be compared without
 // reflection.
 func longList(v reflect.Value) ([]*config.Host, bool) {
 	if v.Len() < 64 {
@@ -70,14 +70,14 @@ func longList(v reflect.Value) ([]*config.Host, bool) {
 	return hosts, ok
 }
 
-// lessTrees returns the trees of what differs.
+// lessTrees returns the trees of the parts that differ.
 func lessTrees(a, b *config.Config) (x, y *tree.Node) {
 	lessA, lessB := differing(a, b)
 	return treeLike(lessA, a), treeLike(lessB, b)
 }
 
-// treeLike is the tree of less, which lacks groups of whole: which group is
-// enabled, whole knows.
+// treeLike is the tree of less, which lacks groups of whole. Only whole says which
+// group is enabled.
 func treeLike(less, whole *config.Config) *tree.Node {
 	enabled := make(map[string]string, len(whole.Services))
 	for _, s := range whole.Services {
@@ -112,8 +112,8 @@ func differing(a, b *config.Config) (*config.Config, *config.Config) {
 	return &ca, &cb
 }
 
-// unequal returns what is in one list alone, and what is different in both,
-// after less has taken away what is equal within.
+// unequal returns the elements that are in only one list, and those that differ,
+// from which less has removed what is equal.
 func unequal[T any](a, b []*T, name func(*T) string, less func(x, y *T) (*T, *T)) (ua, ub []*T) {
 	byName := map[string]*T{}
 	aligned := len(a) == len(b)

@@ -6,11 +6,10 @@ import (
 	"github.com/txlb/txlb/config"
 )
 
-// Share makes now use was's services, groups and hosts where its own are the same
-// in every respect, positions included. Neither may be changed afterwards.
-// What follows a change of a large model then finds what is as it was by
-// looking at pointers: [Diff] does, and takes microseconds instead of
-// milliseconds.
+// Share replaces services, groups and hosts of now by those of was if they are the
+// same in every respect, positions included. Neither may be changed afterwards.
+// Later steps then find what is unchanged by comparing pointers: [Diff] takes
+// microseconds instead of milliseconds.
 func Share(now, was *config.Config) {
 	shareAll(now.Services, was.Services, serviceName, func(s, was *config.Service) bool {
 		shareAll(s.Groups, was.Groups, groupName, func(g, was *config.Group) bool {

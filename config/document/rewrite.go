@@ -11,14 +11,14 @@ import (
 	"github.com/txlb/txlb/config/internal/tree"
 )
 
-// rewrite returns the document changed so that it says what c does. What c has
-// not changed stays as it was written: tags, comments, notes, order, encoding,
-// line ends. Of a tag that changes, only the attributes that do. An element
-// that goes takes its line along, one that comes follows those of its kind.
+// rewrite returns the document with the changes that c has. Everything else stays
+// as it was written: tags, comments, notes, order, encoding, line ends. In a
+// changed tag, only the changed attributes differ. A deleted element takes its line
+// with it; a new one follows those of its kind.
 //
-// The document must be one that Parse accepts, and c free of errors. The bytes
-// that rewrite returns give c when they are read, but for the order of what
-// has a name; that is looked at before they are returned.
+// The document must be one that Parse accepts, and c free of errors. Reading the
+// result gives c, except for the order of named elements. rewrite checks this
+// before it returns.
 func rewrite(document []byte, c *config.Config) ([]byte, error) {
 	was, problems := config.Parse("document", document)
 	if was == nil {
@@ -44,7 +44,7 @@ func rewrite(document []byte, c *config.Config) ([]byte, error) {
 	return out, nil
 }
 
-// indent guesses what a level is set in by: as much as the first element is.
+// indent guesses the indentation of a level: that of the first element.
 func (s *source) indent() string {
 	root := s.root()
 	for i := range root.items {
@@ -57,7 +57,7 @@ func (s *source) indent() string {
 	return "  "
 }
 
-// rewriter brings changes of a model's tree into a document.
+// rewriter applies the changes of a model's tree to a document.
 type rewriter struct {
 	*source
 	indent string
@@ -75,8 +75,8 @@ func (w *rewriter) root(p *part, a, b *tree.Node) {
 	w.kids(p, a, b, "")
 }
 
-// oldForms replaces what earlier versions wrote where it stands in the way of a
-// change, by what says the same.
+// oldForms replaces old spellings that are in the way of a change by the current
+// ones with the same meaning.
 func (w *rewriter) oldForms(root *part, a, b *tree.Node) {
 	web := []tree.Step{{Tag: "admin"}, {Tag: "web"}}
 	if admin := root.first("admin"); admin != nil && !a.At(web).Same(b.At(web)) {
@@ -102,12 +102,12 @@ func (w *rewriter) oldForms(root *part, a, b *tree.Node) {
 		root.cut(old)
 	}
 	if said {
-		// What is left in the document may say something else by now.
+		// The rest of the document may now have another meaning.
 		a.At(check).Remove("interval")
 	}
 }
 
-// element brings the change from a to b into the element that says a.
+// element applies the change from a to b to the element that has a.
 func (w *rewriter) element(p *part, a, b *tree.Node, margin string) {
 	if a.Same(b) {
 		return
@@ -143,7 +143,7 @@ func (w *rewriter) element(p *part, a, b *tree.Node, margin string) {
 	}
 }
 
-// kids brings the changes within an element into it.
+// kids applies the changes of an element's kids.
 func (w *rewriter) kids(p *part, a, b *tree.Node, margin string) {
 	named := p.named()
 	aList, o1 := a.List()
@@ -194,8 +194,7 @@ func (w *rewriter) kids(p *part, a, b *tree.Node, margin string) {
 		}
 		w.element(e, was, k, p.marginOf(e))
 	}
-	// The number in the name of a host without one is its place, and that may
-	// be another now.
+	// The default name of a host contains its place, which may have changed.
 	n := 0
 	for _, e := range p.parts() {
 		if e.tag != "host" {
@@ -255,8 +254,8 @@ func (w *rewriter) written(n *tree.Node) *tree.Node {
 	return m
 }
 
-// enable makes a service say which group is enabled, in the way in which it
-// says it already.
+// enable writes which group of a service is enabled, in the form that the document
+// uses already.
 func (w *rewriter) enable(p *part, b *tree.Node) {
 	want := b.Get("enable")
 	var said []*part // <enable>

@@ -1,6 +1,6 @@
-// Package document has a configuration as the text of a file. [Open] reads it and
-// [File.Save] makes it say what runs: what has not changed stays as people wrote
-// it, with comments, order and layout.
+// Package document has a configuration as the text of a file. [Open] reads it.
+// [File.Save] writes a model to it: unchanged parts stay as people wrote them, with
+// comments, order and layout.
 package document
 
 import (
@@ -28,13 +28,14 @@ import (
 type File struct {
 	Path   string
 	Config *config.Config // what it says
-	// Notes are what people should know of the Save that has written it; none if it
-	// was written as usual.
+	// Notes are what users should know about the Save that wrote it; none if it was
+	// written as usual.
 	Notes []string
 	data  []byte
 }
 
-// ErrEdited is why a file is not overwritten that somebody else has changed.
+// ErrEdited means that the file was not overwritten because somebody else has
+// changed it.
 var ErrEdited = errors.New("has been changed by hand since it was read; reload it first, or discard the run-time changes")
 
 // Open reads and checks a file. There is no File if there are errors among the
@@ -51,10 +52,10 @@ func Open(path string) (*File, config.Problems) {
 	return &File{Path: path, Config: c, data: data}, problems
 }
 
-// readBounded reads a file, or so much of it that Parse says that it is too
-// large.
+// readBounded reads a file, or just enough of a large one that Parse rejects it as
+// too large.
 func readBounded(path string) ([]byte, error) {
-	// Asked before it is opened: opening a named pipe would wait for a writer.
+	// Checked before opening: opening a named pipe would wait for a writer.
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
 		return nil, errors.New("is not a regular file")
@@ -87,25 +88,25 @@ func (d *File) Text() string {
 	return string(runes)
 }
 
-// Save makes the file say what c does and returns it as it is then; without a
-// difference it writes nothing. The file is the old or the new one at every
-// moment, whole, whatever ends the process or the machine: the new one is
-// written beside it, brought to the disk, and takes its name. Mode, owner and group
-// stay, and a symbolic link keeps pointing at it. See rewrite for what stays of
-// the text. Who may write the folder, but not give files away, becomes the owner.
+// Save writes c to the file and returns the new File; without a difference it
+// writes nothing. At every moment the file is the old or the new one, complete,
+// even if the process or the machine stops: the new one is written beside it,
+// synced to disk and renamed. Mode, owner and group stay, and a symbolic link keeps
+// pointing at it. See rewrite for which text stays. A user who may write the folder
+// but not give files away becomes the owner.
 //
-// The old file is kept beside as FILE-YYYYmmddHHMMSS (with -1, -2 behind within
-// one second, and after a clock was set back); the oldest of more than backups such
+// The old file is kept beside as FILE-YYYYmmddHHMMSS (followed by -1, -2 within one
+// second, and after the clock was set back); the oldest of more than backups such
 // files are deleted.
 //
 // Where the system does not let the file be replaced (a file that is mounted, a
 // folder that may not be written), it is copied and then written in place. That can
 // leave a mixture if the machine stops meanwhile. Notes say so.
 //
-// The error is ErrEdited if the file is not as it was read, or tells what the
-// system did not allow; then the file is as it was, and nothing else is left behind.
-// An error with a document tells that the file is written and what went wrong
-// afterwards.
+// The error is ErrEdited if the file has changed since it was read; otherwise it
+// says what the system did not allow. The file is then unchanged and nothing else
+// is left behind. An error together with a File means that the file was written and
+// that something failed afterwards.
 func (d *File) Save(c *config.Config, backups int) (*File, error) {
 	target, err := filepath.EvalSymlinks(d.Path)
 	if err != nil {
@@ -153,7 +154,7 @@ func (d *File) Save(c *config.Config, backups int) (*File, error) {
 	return next, prune(target, backups, kept)
 }
 
-// stepError is an error of a step of Save, which ends "FILE cannot be".
+// stepError is an error of a step of Save. The step completes "FILE cannot be …".
 type stepError struct {
 	what string
 	err  error
@@ -162,8 +163,8 @@ type stepError struct {
 func (e stepError) Error() string { return e.what + ": " + cause(e.err).Error() }
 func (e stepError) Unwrap() error { return e.err }
 
-// forbidden tells whether a file cannot be replaced for what the system allows, so
-// that it may still be written in place. A full disk is no such reason.
+// forbidden tells whether the system does not allow a file to be replaced, so that
+// writing in place may still work. A full disk is not such a reason.
 func forbidden(err error) bool {
 	for _, why := range []error{fs.ErrPermission, syscall.EBUSY, syscall.EROFS} {
 		if errors.Is(err, why) {
@@ -173,7 +174,8 @@ func forbidden(err error) bool {
 	return false
 }
 
-// replace puts the next file in place of this one, which it keeps if it is told to.
+// replace renames the next file over this one, which it keeps as a backup if asked
+// to.
 func (d *File) replace(next *File, target string, info fs.FileInfo, keeps bool) (kept string, err error) {
 	fresh := besides(target)
 	note, err := writeBeside(fresh, next.data, info)
@@ -206,8 +208,8 @@ func (d *File) replace(next *File, target string, info fs.FileInfo, keeps bool) 
 // errDamaged tells that a file is neither the old nor the new one.
 var errDamaged = errors.New("is damaged")
 
-// overwrite writes the next file in place of this one, without another file taking
-// the name. It copies this one before, if it is told to and may.
+// overwrite writes the next file's bytes into this one, without a rename. It copies
+// this one first if asked to and allowed.
 func (d *File) overwrite(next *File, target string, keeps bool) (kept string, err error) {
 	f, err := os.OpenFile(target, os.O_RDWR, 0)
 	if err != nil {
@@ -244,8 +246,8 @@ func (d *File) overwrite(next *File, target string, keeps bool) (kept string, er
 	return "", cause(err)
 }
 
-// put makes a file that says was say is. What is longer comes first, so that a full
-// disk is found before anything is lost.
+// put changes the bytes of a file from was to is. It extends the file first, so
+// that a full disk is found before anything is lost.
 func put(f *os.File, was, is []byte) error {
 	if n := len(was); len(is) > n {
 		if _, err := f.WriteAt(is[n:], int64(n)); err != nil {
@@ -280,14 +282,14 @@ func (d *File) unedited(target string) error {
 	return nil
 }
 
-// besides is where the new file is written. The name is the same each time, so
-// that what a killed process has left does not pile up.
+// besides is where the new file is written. The name is the same each time, so that
+// files left by killed processes do not pile up.
 func besides(target string) string {
 	return filepath.Join(filepath.Dir(target), "."+filepath.Base(target)+".new")
 }
 
-// writeBeside writes a file with mode, owner and group of another. The note tells
-// what of that was not to be had, "" if all was.
+// writeBeside writes a file with mode, owner and group of another. The note says
+// which of these could not be kept, "" if all were.
 func writeBeside(path string, data []byte, like fs.FileInfo) (note string, err error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", cause(err)
@@ -322,8 +324,8 @@ func writeBeside(path string, data []byte, like fs.FileInfo) (note string, err e
 
 const backupTime = "20060102150405"
 
-// keep makes a copy of a file beside it, whose name comes after those of all that
-// were made before, whatever has become of the clock, and returns its path.
+// keep makes a copy of a file beside it and returns its path. The name sorts after
+// all earlier copies, even if the clock was set back.
 func keep(target string, now time.Time, copied func(from, to string) error) (path string, err error) {
 	olds, err := oldFiles(target)
 	if err != nil {
@@ -331,7 +333,7 @@ func keep(target string, now time.Time, copied func(from, to string) error) (pat
 	}
 	when, n := now.Format(backupTime), 0
 	if len(olds) > 0 {
-		// An earlier number that is free is one that was deleted because it was old.
+		// A lower number that is free belonged to a copy that was deleted as too old.
 		if last := olds[len(olds)-1]; when <= last.when {
 			when, n = last.when, last.n+1
 		}
@@ -350,8 +352,8 @@ func keep(target string, now time.Time, copied func(from, to string) error) (pat
 	}
 }
 
-// link gives a file a second name, which is quick, and all that is needed if another
-// file takes the first.
+// link gives a file a second name. It is quick, and enough if another file takes
+// the first name.
 func link(from, to string) error {
 	err := os.Link(from, to)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -360,7 +362,7 @@ func link(from, to string) error {
 	return err
 }
 
-// duplicate copies a file. Nobody may read the copy who may not read the file.
+// duplicate copies a file. Only those who may read the file may read the copy.
 func duplicate(from, to string) (err error) {
 	in, err := os.Open(from)
 	if err != nil {
@@ -433,7 +435,7 @@ func prune(target string, most int, newest string) error {
 	return nil
 }
 
-// cause takes off the paths that an error repeats.
+// cause removes the paths that an error repeats.
 func cause(err error) error {
 	if e, ok := errors.AsType[*os.PathError](err); ok {
 		return e.Err

@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// keepOwner gives a file the owner and the group of another. Where only root may
-// give files away, it stays with its owner, and the note says so. A group that cannot
-// be kept is an error: others could read the file, and those who should could not.
+// keepOwner gives a file the owner and the group of another. If only root may give
+// files away, the owner stays, and the note says so. A group that cannot be kept is
+// an error: the wrong users could read the file.
 func keepOwner(f *os.File, like fs.FileInfo) (note string, err error) {
 	mine, err := f.Stat()
 	if err != nil {
@@ -38,7 +38,7 @@ func keepOwner(f *os.File, like fs.FileInfo) (note string, err error) {
 	return fmt.Sprintf("belongs to user %d now, and not to %d any more: only root gives files away", is.Uid, want.Uid), nil
 }
 
-// syncFolder brings the names in a folder to the disk.
+// syncFolder syncs the names in a folder to disk.
 func syncFolder(path string) error {
 	d, err := os.Open(path)
 	if err != nil {

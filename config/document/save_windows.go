@@ -5,8 +5,8 @@ import (
 	"os"
 )
 
-// keepOwner: who may do what is inherited from the folder.
+// keepOwner does nothing: permissions are inherited from the folder.
 func keepOwner(*os.File, fs.FileInfo) (note string, err error) { return "", nil }
 
-// syncFolder: folders cannot be opened for that.
+// syncFolder does nothing: folders cannot be synced.
 func syncFolder(string) error { return nil }

@@ -43,7 +43,7 @@ var encodingSaid = regexp.MustCompile(`^<\?xml[^>]*\sencoding\s*=\s*["']([^"']+)
 
 const byteOrderMark = "\xef\xbb\xbf"
 
-// readSource takes a document apart that Parse has accepted.
+// readSource splits a document that Parse has accepted.
 func readSource(data []byte) (*source, error) {
 	s := &source{newline: "\n"}
 	text, marked := strings.CutPrefix(string(data), byteOrderMark)
@@ -223,7 +223,7 @@ func (p *part) span(name string) (from, value, end int) {
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
-// set gives an attribute a value; what it has already stays as it is written.
+// set gives an attribute a value; if it has that value already, its text stays.
 func (s *source) set(p *part, name, value string) {
 	if was, there := p.get(name); there {
 		if was == value {
@@ -301,8 +301,8 @@ func (p *part) cut(gone *part) {
 	p.items = slices.Delete(p.items, n, n+1)
 }
 
-// insert writes an element into p: behind the last of its tag, or else behind
-// the last element. indent is what a level of the document is set in by.
+// insert writes an element into p: behind the last of its tag, or else behind the
+// last element. indent is the indentation of one level.
 func (s *source) insert(p *part, n *tree.Node, outer, indent string) *part {
 	at, alike, last := -1, -1, -1
 	for i := range p.items {

@@ -1,5 +1,5 @@
-// Package native makes the engine that suits the system: event loops on Linux, and
-// elsewhere, or with the build tag portable, the portable engine.
+// Package native makes the engine for the system: event loops on Linux, and the
+// portable engine elsewhere or with the build tag portable.
 package native
 
 import "github.com/txlb/txlb/engine"

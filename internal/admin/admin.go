@@ -2,11 +2,11 @@
 // SSH and socket only carry commands to [Admin.Execute] and results back.
 //
 // A verb of the table has a name, parameters, a role and a line of help; help,
-// completion and documentation are made of it. A verb that changes something is
-// refused to a readonly user before its words are looked at. A change is one
-// [director.Director.Do]: it is whole or not at all, whatever comes in at the
-// same moment, and an error leaves everything as it was. Every error is one
-// line that says what is wrong and what would be right.
+// completion and documentation are made from it. A verb that changes something is
+// refused to a readonly user before its words are read. A change is one
+// [director.Director.Do]: it is whole or not at all, whatever comes in at the same
+// moment, and an error leaves everything as it was. Every error is one line that
+// says what is wrong and what would be right.
 //
 // Password hashes are shown by show config to users with the role full, and
 // nowhere else: not in the log, not in the description of a change, not in an
@@ -47,8 +47,7 @@ type Result struct {
 type Process interface {
 	// CloseLog reopens the log files.
 	CloseLog() error
-	// Shutdown makes the process take leave of its clients and end. It does not
-	// wait for that.
+	// Shutdown starts to drain and shut down the process. It does not wait.
 	Shutdown()
 }
 

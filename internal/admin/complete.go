@@ -15,8 +15,8 @@ import (
 // that is typed has quotes or not.
 func (a *Admin) Complete(line string) []string { return Complete(a.opt.Director.State().Config, line) }
 
-// Complete is [Admin.Complete] for whoever has no Admin: names are those of c,
-// and none where c is nil.
+// Complete is [Admin.Complete] without an Admin: names are those of c, none if c is
+// nil.
 func Complete(c *config.Config, line string) []string {
 	typed, ok := words.Typed(line)
 	if !ok {

@@ -10,7 +10,7 @@ import (
 	"github.com/txlb/txlb/internal/director"
 )
 
-// Kinds of errors, for whoever has to turn them into a status.
+// Kinds of errors, for interfaces that turn them into a status.
 var (
 	ErrUnknownVerb = errors.New("unknown verb")
 	ErrUsage       = errors.New("wrong words") // of a command, whatever runs

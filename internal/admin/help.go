@@ -178,7 +178,7 @@ func (a *Admin) manual(v *Verb) string {
 	}
 	say("role %s", v.Role)
 	if !a.Served(v) {
-		say("not served here: it comes with %s", v.Part)
+		say("not served here: it needs %s", v.Part)
 	}
 	return strings.Join(lines, "\n")
 }

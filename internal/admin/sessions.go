@@ -333,7 +333,7 @@ func (k *call) retryHost() (Result, error) {
 // process returns what a verb needs that is about the process.
 func (k *call) process() (Process, error) {
 	if k.admin.opt.Process == nil {
-		return nil, refuse(ErrNotServed, "not served here: it comes with %s", k.verb.Part)
+		return nil, refuse(ErrNotServed, "not served here: it needs %s", k.verb.Part)
 	}
 	return k.admin.opt.Process, nil
 }
@@ -358,7 +358,7 @@ func (k *call) shutdown() (Result, error) {
 func (k *call) report() (Result, error) {
 	report := k.admin.opt.Reports[k.verb.Name]
 	if report == nil {
-		return Result{}, refuse(ErrNotServed, "not served here: it comes with %s", k.verb.Part)
+		return Result{}, refuse(ErrNotServed, "not served here: it needs %s", k.verb.Part)
 	}
 	text, data, err := report(k.ctx)
 	return Result{Text: text, Data: data}, err

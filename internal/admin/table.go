@@ -258,9 +258,6 @@ func Reference() string {
 		if len(v.Aliases) > 0 {
 			help += "; also `" + strings.Join(v.Aliases, "`, `") + "`"
 		}
-		if v.Part != "" {
-			help += fmt.Sprintf(" (comes with %s)", v.Part)
-		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", strings.ReplaceAll(short(v).Syntax(), "|", `\|`), v.Role, help)
 	}
 	return b.String()

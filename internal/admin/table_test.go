@@ -358,7 +358,7 @@ func TestVerbsOfTheProcess(t *testing.T) {
 		t.Errorf("called %v", op.calls[2:])
 	}
 	r.a.opt.Process = nil
-	r.refused("closeLog", "comes with")
+	r.refused("closeLog", "it needs")
 }
 
 var update = flag.Bool("update", false, "write the table of verbs into docs/operations.md")

@@ -1,5 +1,5 @@
-// Package connect knows what a connect(2) can come to: whose fault an error is,
-// and whether a connection was made to itself.
+// Package connect judges the result of a connect(2): whose fault an error is, and
+// whether a socket was connected to itself.
 package connect
 
 import (
@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// Shortage tells whether a call failed for want of a descriptor or of memory.
-// Another socket would fare no better now, and any socket may later.
+// Shortage tells whether a call failed because there is no descriptor or memory. No
+// other socket would work now, but any may later.
 func Shortage(errno syscall.Errno) bool {
 	switch errno {
 	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
@@ -20,11 +20,10 @@ func Shortage(errno syscall.Errno) bool {
 	return false
 }
 
-// Ours tells whether socket(2) or connect(2) failed for want of something of our
-// own, which says nothing about the host: a descriptor, memory, a local port, or
-// room in the queue of a UNIX socket (EAGAIN). All other errors are faults of the
-// host, as far as we can tell: a missing permission or address family does not
-// come by itself.
+// Ours tells whether socket(2) or connect(2) failed for a local shortage, which
+// says nothing about the host: of descriptors, memory, local ports, or room in the
+// queue of a UNIX socket (EAGAIN). All other errors count as faults of the host: a
+// missing permission or address family does not appear by itself.
 func Ours(errno syscall.Errno) bool {
 	return Shortage(errno) || errno == syscall.EADDRNOTAVAIL || errno == syscall.EADDRINUSE || errno == syscall.EAGAIN
 }

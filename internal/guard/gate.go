@@ -39,8 +39,8 @@ func NewGate() *Gate {
 // Places is how many may work at once.
 func (g *Gate) Places() int { return g.places }
 
-// Enter waits for a place, or for the end of ctx, whose error it returns then.
-// Whoever has entered calls Leave.
+// Enter waits for a place, or for the end of ctx, whose error it returns then. Call
+// Leave after an Enter without an error.
 func (g *Gate) Enter(ctx context.Context, w Work) error {
 	if g.enter(w, ctx.Done()) {
 		return nil

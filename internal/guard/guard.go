@@ -1,5 +1,5 @@
-// Package guard bounds what strangers can make the admin interfaces cost the
-// balancing: page, SSH, metrics and the two UNIX sockets share one [Guard].
+// Package guard bounds how much strangers can slow down the balancing through the
+// admin interfaces: page, SSH, metrics and the two UNIX sockets share one [Guard].
 //
 // [Guard.Listen] puts a [Listener] around the listener of an interface. It
 // judges a connection before the first byte of TLS or SSH, in this order:
@@ -11,19 +11,18 @@
 //     more evicts the one idle longest: that of a stranger first, one that has
 //     logged in last.
 //
-// A connection that has to log in has a time for it and a number of bytes. What
-// costs the processor for strangers, key exchanges, password hashes and the text
-// of the metrics, passes one [Gate] that lets one at a time through on machines
-// of up to seven processors. Requests over HTTP by strangers wait for their turn
-// in a [Limits.Requests] a second.
+// A login must end within a time and a number of bytes. Work that strangers can
+// cause (key exchanges, password hashes, the text of the metrics) passes one
+// [Gate], which admits one at a time on machines of up to seven processors. HTTP
+// requests of strangers wait for their turn, [Limits.Requests] a second.
 //
 // The connections of all interfaces have descriptors of their own, [Files],
 // which sessions cannot use; nor can one interface use those of another.
 //
-// Limits: a source is an IPv4 address or an IPv6 network of 64 bits; an
-// IPv4-mapped address is the IPv4 address. Whoever has many networks is bounded
-// by the limits of all together. UNIX sockets have no sources and no rates:
-// their mode says who may connect.
+// Limits: a source is an IPv4 address or an IPv6 network of 64 bits; an IPv4-mapped
+// address is the IPv4 address. An attacker with many networks meets the limits for
+// all sources together. UNIX sockets have no sources and no rates: their mode says
+// who may connect.
 package guard
 
 import (

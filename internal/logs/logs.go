@@ -1,12 +1,11 @@
-// Package logs writes the program's log and its audit file: a [Writer] takes
-// lines and never makes anybody wait, a [Switch] makes lines of log records, and
-// a [Tail] remembers the last of them.
+// Package logs writes the program's log and its audit file: a [Writer] takes lines
+// and never blocks its caller, a [Switch] formats log records as lines, and a
+// [Tail] keeps the last lines.
 //
-// What may be slow or broken is the sink: a file, a FIFO, standard error.
-// Everything that touches it (open, write, close) happens on goroutines that
-// nothing else waits for. Between them and the program is a bounded ring: when
-// it is full, lines are dropped and counted, and the log says so where they are
-// missing.
+// The sink may be slow or broken: a file, a FIFO, standard error. Everything that
+// touches it (open, write, close) runs on goroutines that nothing else waits for.
+// Between them and the program is a bounded ring: when it is full, lines are
+// dropped and counted, and the log says so where they are missing.
 //
 // [Strangers] bounds what people without a login can put into a log.
 //

@@ -2,7 +2,8 @@
 // another user, or a kernel that refuses some system calls. What a test does to
 // the system stays in that process.
 //
-// Limit: it is for Linux. Where the system refuses a sandbox, the test is skipped.
+// Limit: it is for Linux. If the system does not allow a sandbox, the test is
+// skipped.
 package sandbox
 
 import (

@@ -18,7 +18,7 @@ type Level uint8
 const (
 	Fine     Level = iota // nothing is wrong
 	Notice                // worth knowing: it does not harm clients now
-	Warning               // something does not work, and clients are served all the same
+	Warning               // something does not work, but clients are served
 	Critical              // clients are rejected or wait
 )
 

@@ -56,8 +56,8 @@ func (t *Traffic) Downtime(now time.Time) time.Duration {
 	return t.downFor + max(now.Sub(t.Changed), 0)
 }
 
-// sampler sees what runs over time. Whoever calls reads what runs under mu, so
-// that nobody brings an older state after a newer one.
+// sampler watches the running state over time. Callers load the state under mu, so
+// that an older state never comes after a newer one.
 type sampler struct {
 	mu      sync.Mutex
 	state   *director.State // what rows are of
@@ -99,8 +99,8 @@ type counters struct {
 	connectTime                      time.Duration // that they took
 }
 
-// Run takes a sample each second until ctx ends. One goroutine of the process
-// runs it, whoever reads.
+// Run takes a sample each second until ctx ends. The process runs it in one
+// goroutine, for all readers.
 func (s *Source) Run(ctx context.Context) {
 	tick := time.NewTicker(SampleEvery)
 	defer tick.Stop()

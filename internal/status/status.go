@@ -1,14 +1,14 @@
-// Package status is the one reading of what runs. [Source.Read] puts together
-// what the director and the engine know: services, groups and hosts with their
-// counters, rates and one list of problems. Metrics, page, reports, JSON, show
-// stat and the live view only format a Reading; none of them sums or judges
+// Package status is the one place that reads the running state. [Source.Read] puts
+// together what the director and the engine know: services, groups and hosts with
+// their counters, rates and one list of problems. Metrics, page, reports, JSON,
+// show stat and the live view only format a Reading; none of them sums or judges
 // anything.
 //
 // counters.go has one row for each counter. problems.go decides what is wrong.
-// sampler.go looks once a second for what counters do not tell: rates, the
-// greatest numbers, downtime; history.go keeps ten minutes of it for charts.
-// A Reading is a snapshot: it may be read from any goroutine, and costs a walk
-// through all hosts (about 7 ms for 10,000).
+// sampler.go samples once a second what counters do not have: rates, maxima,
+// downtime; history.go keeps ten minutes of it for charts. A Reading is a snapshot:
+// it may be read from any goroutine, and costs a walk through all hosts (about 7 ms
+// for 10,000).
 package status
 
 import (

@@ -1,10 +1,10 @@
-// Package words is the language of commands: it takes lines apart, and writes
+// Package words is the language of commands: it splits lines into words, and quotes
 // words so that they are read back as they were.
 //
-// Words are separated by blanks; "…" holds blanks together, with \" and \\
-// inside; key=value and --key name a parameter, unless they are quoted; ; and
-// the end of a line end a command; # begins a comment. [Parse] reads whole
-// lines, [Typed] a line that somebody is typing. Both stand on one lexer.
+// Words are separated by blanks; "…" holds blanks together, with \" and \\ inside;
+// key=value and --key name a parameter, unless they are quoted; ; and the end of a
+// line end a command; # begins a comment. [Parse] reads whole lines, [Typed] a line
+// that somebody is typing. Both use one lexer.
 package words
 
 import (

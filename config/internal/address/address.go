@@ -1,4 +1,5 @@
-// Package address says when two addresses to listen on are in each other's way.
+// Package address tells when two listen addresses overlap, so that only one of them
+// can be opened.
 package address
 
 import (
@@ -9,8 +10,8 @@ import (
 	"strings"
 )
 
-// Split takes apart an address to listen on that is right, so that equal ones
-// look equal. host is "" for every address, IPv6 and IPv4.
+// Split splits a valid listen address, so that equal addresses give equal parts.
+// host is "" for every address, IPv6 and IPv4.
 func Split(address string) (host, port string) {
 	if file, ok := strings.CutPrefix(address, "unix:"); ok {
 		return path.Clean(file), "unix"
@@ -28,16 +29,16 @@ func Split(address string) (host, port string) {
 	return host, port
 }
 
-// Set is addresses that are listened on, by port.
+// Set is a set of listen addresses, by port.
 type Set map[string][]string
 
-// Add adds an address, once more if it is there.
+// Add adds an address; equal ones are counted.
 func (u Set) Add(address string) {
 	host, port := Split(address)
 	u[port] = append(u[port], host)
 }
 
-// Remove takes one of those away that are equal to an address.
+// Remove removes one address that is equal to this one.
 func (u Set) Remove(address string) {
 	host, port := Split(address)
 	if i := slices.Index(u[port], host); i >= 0 {
@@ -45,8 +46,8 @@ func (u Set) Remove(address string) {
 	}
 }
 
-// Overlaps tells whether an address cannot be listened on beside the others. Port
-// 0 takes a free port, which is in nobody's way.
+// Overlaps tells whether an address overlaps with one of the set. Port 0 overlaps
+// with nothing: it gets a free port.
 func (u Set) Overlaps(address string) bool {
 	host, port := Split(address)
 	if port == "0" {

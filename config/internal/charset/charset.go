@@ -1,5 +1,5 @@
-// Package charset reads and writes the encodings of a document: what earlier
-// versions wrote beside UTF-8.
+// Package charset reads and writes the encodings of documents: UTF-8, and those
+// that earlier versions wrote.
 package charset
 
 import (

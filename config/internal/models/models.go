@@ -81,8 +81,8 @@ func drawKeys(t *rapid.T) []string {
 	return append([]string(nil), keys...)
 }
 
-// SameMeaning compares models by what they say: the order of what has a name
-// says nothing.
+// SameMeaning compares models by their meaning: the order of named elements does
+// not matter.
 var SameMeaning = gocmp.Options{
 	cmpopts.IgnoreTypes(config.Pos{}), cmpopts.EquateEmpty(),
 	cmpopts.SortSlices(func(a, b *config.Service) int { return cmp.Compare(a.Name, b.Name) }),
@@ -92,8 +92,8 @@ var SameMeaning = gocmp.Options{
 	cmpopts.SortSlices(func(a, b config.Listen) int { return cmp.Compare(a.Address, b.Address) }),
 }
 
-// Draw makes a model without errors, of few names and addresses so that
-// two models have much in common and much in each other's way.
+// Draw makes a random model without errors. It uses few names and addresses, so
+// that two models have much in common and many conflicts.
 func Draw(t *rapid.T, label string) *config.Config {
 	c := config.New()
 	used := address.Set{}

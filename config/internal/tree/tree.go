@@ -12,9 +12,8 @@ import (
 // Node is one element of a model's tree. Attributes that have their default
 // are not there, as Marshal leaves them out.
 //
-// One thing is said in another place than in a document: a service has an
-// attribute enable with the name of its enabled group, and groups have none,
-// because it is one choice.
+// One thing differs from a document: a service has an attribute enable with the
+// name of its enabled group, and groups have none, because it is one choice.
 type Node struct {
 	Tag   string
 	Key   string // tells apart children of one tag; "" for what is there once
@@ -31,8 +30,8 @@ type Attr struct{ Name, Value string }
 // Step leads from a node to one of its kids.
 type Step struct{ Tag, Key string }
 
-// KeyOf returns which attribute tells apart the children of one tag, "" for
-// elements that are there once, or in an order that says something.
+// KeyOf returns the attribute that identifies the children of one tag, "" for
+// elements that occur once or whose order matters.
 func KeyOf(tag string) string {
 	switch tag {
 	case "service", "group", "host", "user":
@@ -43,8 +42,8 @@ func KeyOf(tag string) string {
 	return ""
 }
 
-// EverThere tells elements that mean the same without attributes as if they
-// were missing. Others, such as <web>, mean something by being there.
+// EverThere tells whether an element without attributes means the same as no
+// element. Others, such as <web>, have a meaning by being present.
 func EverThere(tag string) bool {
 	switch tag {
 	case "engine", "timeouts", "limits", "admin", "manager", "hostCheck", "configCheck", "heartbeat", "dns", "control", "logging":
@@ -53,8 +52,8 @@ func EverThere(tag string) bool {
 	return false
 }
 
-// SetKeys gives the kids of n, and theirs, their keys; a tree that was made without
-// them needs it.
+// SetKeys gives all descendants of n their keys, for a tree that was made without
+// them.
 func (n *Node) SetKeys() {
 	var seen map[Step]int
 	for _, kid := range n.Kids {
@@ -124,7 +123,7 @@ func (n *Node) Put(name, value string, there bool) {
 	}
 }
 
-// manyKids is from how many on kids are looked up in an index.
+// manyKids is the number of kids from which on an index is used to look them up.
 const manyKids = 16
 
 // Kid returns a child, nil if there is none.
@@ -203,8 +202,8 @@ func (n *Node) Bare() *Node {
 	return &Node{Tag: n.Tag, Key: n.Key, Text: n.Text, Attrs: slices.Clone(n.Attrs)}
 }
 
-// List returns the kids without a key if their order says something: if a tag
-// is among them more than once, as in <access>.
+// List returns the kids without a key if their order matters: if a tag occurs more
+// than once, as in <access>.
 func (n *Node) List() (kids []*Node, ordered bool) {
 	if n == nil {
 		return nil, false
@@ -220,8 +219,8 @@ func (n *Node) List() (kids []*Node, ordered bool) {
 	return kids, ordered
 }
 
-// Same tells whether two nodes say the same. The order of attributes and of
-// kids with keys says nothing.
+// Same tells whether two nodes have the same meaning. The order of attributes and
+// of kids with keys does not matter.
 func (n *Node) Same(m *Node) bool {
 	switch {
 	case n == nil || m == nil:
@@ -259,7 +258,7 @@ func (n *Node) sameKids(m *Node, which func(*Node) bool) bool {
 	return true
 }
 
-// silent tells whether a node says no more than if it were missing.
+// silent tells whether a node means the same as if it were missing.
 func (n *Node) silent() bool {
 	if n == nil {
 		return true

@@ -1,10 +1,10 @@
 // Package portable is the engine for systems without epoll and splice: a goroutine for
 // each listener, one for each session and one more for its second direction.
 //
-// Limits beside those of package engine: what waits in the queue of a listener that
-// goes is reset, a new listener cannot take the port of one that goes in the same plan,
-// and a backend that resets a connection before its first byte is not replaced by
-// another.
+// Limits in addition to those of package engine: connections in the queue of a
+// removed listener are reset, a new listener cannot take the port of one that the
+// same plan removes, and a session whose backend resets before the first byte does
+// not go to another host.
 package portable
 
 import (
@@ -41,7 +41,7 @@ type Engine struct {
 	running   sync.WaitGroup // sessions
 	live      sync.Map       // *session by its ID
 	ids       atomic.Uint64  // given out
-	restTill  atomic.Int64   // ns: until then nobody is accepted, for want of descriptors
+	restTill  atomic.Int64   // ns: accepting pauses until then, without descriptors
 }
 
 // listener is one listening address.
@@ -72,7 +72,7 @@ func New(opt engine.Options) (*Engine, error) {
 // clock returns nanoseconds since the engine was made, from 1 on.
 func (e *Engine) clock() int64 { return int64(time.Since(e.epoch)) + 1 }
 
-// rest keeps the listeners from accepting until a time.
+// rest pauses accepting until a time.
 func (e *Engine) rest(until int64) {
 	for was := e.restTill.Load(); was < until && !e.restTill.CompareAndSwap(was, until); {
 		was = e.restTill.Load()
@@ -150,8 +150,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 	return nil
 }
 
-// reopen puts a listener into the place of one whose interface has moved. mu is
-// held.
+// reopen replaces a listener whose interface has another index. mu is held.
 func (e *Engine) reopen(key core.ListenKey, old *listener) {
 	if e.closed || e.isDrained() {
 		return

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peek waits until bytes, an end or an error wait to be read from c, takes
-// nothing, and returns the error. A read deadline ends the wait.
+// peek waits until c has bytes, an end or an error to read. It consumes nothing and
+// returns the error. A read deadline ends the wait.
 func peek(c net.Conn) error {
 	raw, err := c.(syscall.Conn).SyscallConn()
 	if err != nil {

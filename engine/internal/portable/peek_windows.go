@@ -5,11 +5,11 @@ import (
 	"syscall"
 )
 
-// peek would watch a client for a reset without reading; this system's sockets
-// tell it to a reader only, so that the connect goes on and ends after it.
+// peek does nothing: on this system only a reader learns of a reset. So the connect
+// continues, and the session ends after it.
 func peek(net.Conn) error { return nil }
 
-// hasUnread cannot be told here.
+// hasUnread cannot be known on this system.
 func hasUnread(net.Conn) bool { return false }
 
 // keepUrgent makes urgent bytes of c stay in their place in the stream

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// unsentBytes cannot be told on this system.
+// unsentBytes cannot be known on this system.
 func unsentBytes(*net.TCPConn) (n int, known bool) { return 0, false }
 
 // setUnacked does nothing: this is for Linux.
 func setUnacked(*net.TCPConn, time.Duration) {}
 
-// boundQueue does nothing: this system's own bound has to do.
+// boundQueue does nothing: the system's own bound applies.
 func boundQueue(*net.TCPConn) {}

@@ -19,8 +19,8 @@ import (
 	"github.com/txlb/txlb/splice"
 )
 
-// session is one client with its backend. Its goroutine is run; the second
-// direction has one of its own.
+// session is one client with its backend. It has the goroutine run, and a second
+// one for the other direction.
 type session struct {
 	e         *Engine
 	id        uint64
@@ -86,8 +86,8 @@ func (s *session) run() {
 	}
 }
 
-// end makes the session end; the first reason is the one that counts, and end
-// tells whether this was it. Any goroutine may call it.
+// end ends the session. Only the first reason counts; end tells whether this was
+// the first. Any goroutine may call it.
 func (s *session) end(how core.Termination) (first bool) {
 	s.endOnce.Do(func() {
 		s.how = how
@@ -97,9 +97,9 @@ func (s *session) end(how core.Termination) (first bool) {
 	return first
 }
 
-// refuse tells the client that there is no host for it, and throws away what
-// it sends until it has ended too, for a moment: closing over unread bytes
-// would reset the connection.
+// refuse closes a client without a host. For a moment it discards what the client
+// sends, until the client has ended too: closing with unread bytes would reset the
+// connection.
 func (s *session) refuse(why core.Refusal) {
 	defer context.AfterFunc(s.ctx, func() { _ = s.ends[client].SetDeadline(time.Unix(1, 0)) })()
 	_ = s.ends[client].(writeCloser).CloseWrite()
@@ -148,8 +148,8 @@ func (s *session) admit() (admitted bool) {
 	return false
 }
 
-// dial connects to the session's host, at most until a time, and tells the admission
-// what became of it.
+// dial connects to the session's host, at most until a time, and reports the
+// outcome to the admission.
 func (s *session) dial(until int64) core.Step {
 	host, within := s.admission.Host, time.Duration(0)
 	if until != core.Never {
@@ -303,7 +303,7 @@ func (s *session) moved(i, n int) {
 
 func (s *session) touch() { s.active.Store(int64(time.Since(s.started))) }
 
-// left returns how long the session may still be silent.
+// left returns how much longer the session may be silent.
 func (s *session) left() time.Duration {
 	t := &s.svc.Route.Load().Timeouts
 	d := t.Idle
@@ -316,9 +316,9 @@ func (s *session) left() time.Duration {
 	return time.Duration(s.active.Load()) + d - time.Since(s.started)
 }
 
-// conclude passes a reset on: the side that is left gets one too, but only
-// behind the bytes that it has not acknowledged yet. Where the system cannot
-// tell whether it has, the bytes win and the side gets a plain end.
+// conclude passes a reset on: the other side gets one too, after it has
+// acknowledged the bytes that were sent to it. If the system cannot tell whether it
+// has, the bytes matter more and that side gets a plain end.
 func (s *session) conclude() {
 	c, b := s.failed[client].Load(), s.failed[backend].Load()
 	if !c && !b {

@@ -16,7 +16,7 @@ type watch struct {
 	excused bool        // it went off late, and waits for what has come meanwhile
 }
 
-// tolerated is how late a watch may go off without anything being wrong.
+// tolerated is how late a watch may go off in normal operation.
 const tolerated = 20 * time.Millisecond
 
 func (w *watch) start(s *session) {
@@ -34,9 +34,9 @@ func (w *watch) stop() {
 	w.timer = nil
 }
 
-// reset makes the watch go off when the session has been silent for too long, as
-// its activity and its time-outs are now. It returns false if the watch does not
-// run: the session has no backend yet, or has ended.
+// reset sets the watch again by the session's current activity and timeouts. It
+// returns false if the watch does not run: the session has no backend yet, or has
+// ended.
 func (w *watch) reset(s *session) (runs bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -51,9 +51,9 @@ func (w *watch) set(left time.Duration) {
 	}
 }
 
-// goOff is called by the timer. If it is late, the process may have stood still:
-// what has come meanwhile is not read yet, and the goroutines that would read it
-// get as long as the watch was late, a second at most.
+// goOff is called by the timer. If it is late, the process may have stood still,
+// and what has come meanwhile is not read yet. The goroutines that read it then get
+// as much time as the watch was late, a second at most.
 func (w *watch) goOff(s *session) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,7 +1,7 @@
 // Package console shows the runtime verbs at a terminal: a prompt
-// ([Terminal.Shell]), a live view ([Terminal.Top]) and the form of results
-// ([Render], [Run], [Script]). It reads and writes the bytes of a terminal, whatever
-// carries them; commands go to an [Executor].
+// ([Terminal.Shell]), a live view ([Terminal.Top]) and formatted results ([Render],
+// [Run], [Script]). It reads and writes the bytes of a terminal, over any
+// connection; commands go to an [Executor].
 //
 // It has a few commands of its own: top, quit and exit. With the flag --json, the
 // answer of a command is one JSON object on one line: {"text", "data",

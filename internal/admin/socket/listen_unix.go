@@ -176,7 +176,7 @@ func free(path string) error {
 	case err == nil:
 		_ = c.Close()
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil // whoever made it is gone
+		return nil // its owner has exited
 	}
 	return errors.New("it is in use by another process; stop that, or choose another path")
 }

@@ -1,5 +1,5 @@
-// Package users knows who may give commands: it checks passwords and keys, slows
-// down who guesses, and says which role a caller has. See [Users].
+// Package users knows who may give commands: it checks passwords and keys,
+// throttles guessing, and returns the role of a caller. See [Users].
 package users
 
 import (
@@ -88,9 +88,9 @@ type limit struct {
 	longest time.Duration // after a failure; the first wait is a second, and each is twice the last
 }
 
-// Limits of the logins of one user from one source, of one source whoever they are
-// for, and of one user wherever they come from. The last one is short, so that
-// strangers cannot keep somebody out for long.
+// Limits of failed logins: of one user from one source, of one source with any
+// names, and of one user from any source. The last one is short, so that strangers
+// cannot lock a user out for long.
 var (
 	pairLimit   = limit{5, time.Minute}
 	sourceLimit = limit{20, time.Minute}
@@ -132,12 +132,12 @@ type Users struct {
 }
 
 // login stands for a name, a password, the hash that it was tried on, and the
-// source. Who reads it in memory cannot try passwords on it without the secret,
-// and it is worth nothing once the hash has changed.
+// source. Without the secret, nobody who reads it in memory can try passwords on
+// it. It is worthless once the hash has changed.
 type login [sha256.Size]byte
 
-// flight is a login that is being tried. When done is closed, ok tells whether
-// it is good, unless err says that nobody has found out.
+// flight is a login that is being tried. When done is closed, ok tells whether it
+// is good, unless err says that this could not be found out.
 type flight struct {
 	done chan struct{}
 	ok   bool

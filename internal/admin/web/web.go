@@ -137,7 +137,7 @@ func (p *Page) Serve(ctx context.Context) error {
 	leave, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	if httpServer.Shutdown(leave) != nil {
-		_ = httpServer.Close() // whoever is left had his time
+		_ = httpServer.Close() // requests that are left have had their time
 	}
 	if err == nil {
 		<-ended

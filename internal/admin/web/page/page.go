@@ -1,5 +1,5 @@
-// Package page turns one reading of what runs into HTML. It does no HTTP and
-// knows no passwords.
+// Package page turns one reading of the running state into HTML. It does no HTTP
+// and knows no passwords.
 //
 // The server makes one [Feed], and sends what [Feed.Next] returns once a second to
 // every live page, as the event "figures" of /api/v1/events. All links are relative.
