@@ -308,25 +308,10 @@ func statusField(t *testing.T, pid int, field string) int {
 	return 0
 }
 
-// answering listens on a free port of this machine and has talk to each client,
-// until the test ends.
+// answering is server on a port that no outgoing connection gets when it is closed.
 func answering(t *testing.T, talk func(net.Conn)) (address string) {
 	t.Helper()
-	ln := listenFree(t)
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				talk(c)
-				_ = c.Close()
-			}()
-		}
-	}()
-	return ln.Addr().String()
+	return serveOn(t, listenFree(t), talk)
 }
 
 // repeat sends back what comes.

@@ -33,13 +33,7 @@ const life = 8 * time.Minute
 // waited for it.
 func Network(t *testing.T) bool {
 	t.Helper()
-	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if os.Getuid() != 0 {
-		attr.Cloneflags |= syscall.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	if !inside(t, attr) {
+	if !inside(t, namespace(syscall.CLONE_NEWNET)) {
 		return false
 	}
 	if err := loopbackUp(); err != nil {
@@ -53,19 +47,24 @@ func Network(t *testing.T) bool {
 // waited for it.
 func Mounts(t *testing.T) bool {
 	t.Helper()
-	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	if os.Getuid() != 0 {
-		attr.Cloneflags |= syscall.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	if !inside(t, attr) {
+	if !inside(t, namespace(syscall.CLONE_NEWNS)) {
 		return false
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		t.Fatal(err)
 	}
 	return true
+}
+
+// namespace is a process in a namespace of its own, in which it may do everything.
+func namespace(kind uintptr) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Cloneflags: kind}
+	if os.Getuid() != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	return attr
 }
 
 // LocalPorts makes the kernel give connections the local ports from low to high,
