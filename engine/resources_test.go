@@ -107,6 +107,7 @@ func TestB10StalledReadersCostBoundedMemory(t *testing.T) {
 // p99 returns the 99th percentile of 300 round trips to an echo.
 func p99(p *enginetest.Peer) time.Duration {
 	clock := testkit.NewClock(p.T)
+	defer clock.Stop()
 	var times []time.Duration
 	for i := range 300 {
 		start := clock.Now()
@@ -169,6 +170,7 @@ func noBusyLoop(t *testing.T, opt setup) {
 		start := cpuTime(t)
 		<-time.NewTimer(window).C
 		if used[i] = cpuTime(t) - start; used[i] <= window/100 {
+			t.Logf("processor time in each window: %v", used[:i+1])
 			return
 		}
 	}

@@ -269,6 +269,7 @@ func (a *actor) readSome(buf []byte) (int, error) {
 // stall waits until the other side has sent something and for a while no more.
 func (a *actor) stall() {
 	clock := testkit.NewClock(a.T)
+	defer clock.Stop()
 	last, since := int64(-1), clock.Now()
 	testkit.Eventually(a.T, "the sender stands still", func() bool {
 		if n := a.sent[1-a.side].Load(); n != last {

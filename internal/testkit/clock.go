@@ -16,13 +16,14 @@ type Clock struct {
 	began time.Time
 	woke  time.Time     // when it last looked
 	still time.Duration // how long it stood still before that
+	stop  func()
 }
 
 // clockTick is how often a clock looks. What it is late with is time in which the
 // process did not run.
 const clockTick = 5 * time.Millisecond
 
-// NewClock returns a clock that runs until the end of the test.
+// NewClock returns a clock that runs until Stop, or the end of the test.
 func NewClock(t testing.TB) *Clock {
 	now := time.Now()
 	c := &Clock{began: now, woke: now}
@@ -40,12 +41,17 @@ func NewClock(t testing.TB) *Clock {
 			}
 		}
 	}()
-	t.Cleanup(func() {
+	c.stop = sync.OnceFunc(func() {
 		close(stop)
 		<-ended
 	})
+	t.Cleanup(c.stop)
 	return c
 }
+
+// Stop ends the work of a clock, which costs a little of a processor: where that is
+// measured, no clock may run.
+func (c *Clock) Stop() { c.stop() }
 
 func (c *Clock) look(tick *time.Timer) {
 	c.mu.Lock()

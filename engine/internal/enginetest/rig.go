@@ -315,6 +315,7 @@ func Reachable(kind, bound string) []string {
 func (r *Rig) Standstill() {
 	r.T.Helper()
 	clock := testkit.NewClock(r.T)
+	defer clock.Stop()
 	last, since := uint64(0), clock.Now()
 	testkit.Eventually(r.T, "the streams stand still", func() bool {
 		if n := r.Stats().Out; n != last {
