@@ -367,19 +367,54 @@ func (s *bystanders) ping() {
 }
 
 // chorus makes all of them say a word before it hears the first.
-func (s *bystanders) chorus() {
-	s.t.Helper()
+func (s *bystanders) chorus() error {
 	for _, c := range s.conns {
 		_ = c.SetDeadline(time.Now().Add(patience))
 		if _, err := c.Write([]byte("word")); err != nil {
-			s.t.Fatal(err)
+			return err
 		}
 	}
 	for _, c := range s.conns {
 		if _, err := io.ReadFull(c, make([]byte, len("word"))); err != nil {
-			s.t.Fatal(err)
+			return err
 		}
 	}
+	return nil
+}
+
+func (s *bystanders) close() {
+	for _, c := range s.conns {
+		_ = c.Close()
+	}
+}
+
+// fresh opens sessions, all of which have been heard within half of the idle time since
+// a moment that it returns. Where the machine is busy it takes longer to open them: so
+// those that are open speak now and then, and if some have rightly ended, all begin anew.
+func (b *balancer) fresh(n int, idle time.Duration) (all *bystanders, since time.Time) {
+	b.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		all, since = b.bystanders(0), time.Now()
+		for {
+			if len(all.conns) < n {
+				all.conns = append(all.conns, b.bystanders(n/10).conns...)
+			}
+			began := time.Now()
+			if err := all.chorus(); err != nil {
+				if silent := time.Since(since); silent < idle {
+					b.t.Fatalf("a session ended after %v at most: %v", silent, err)
+				}
+				break
+			}
+			since = began
+			if len(all.conns) >= n && time.Since(since) < idle/2 {
+				return all, since
+			}
+		}
+		all.close()
+	}
+	b.t.Fatalf("this machine cannot hear %d clients within %v", n, idle/2)
+	return nil, since
 }
 
 // finish moves a stream over each to its end.
