@@ -86,6 +86,13 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
+// forget drops what was written so far.
+func (o *output) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Reset()
+}
+
 // run starts a program, which is killed at the end of the test.
 func run(t *testing.T, name string, args ...string) *process {
 	t.Helper()
