@@ -529,3 +529,22 @@ func TestOneReadForTheLastBytesAndTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// A send that fails has the rest read without an event that could have told of an urgent
+// byte in it.
+func TestB65UrgentByteBeforeAFailedSend(t *testing.T) {
+	g := newTheatre([]byte{2, 3})
+	g.accept()
+	c, b := g.k.sockets[0], g.k.sockets[1]
+	b.answer(0)
+	g.turn(g.due(2))
+	c.farSend(10)
+	events := g.due(2)
+	b.farUrgent()
+	g.k.fault, g.k.strikes = lateReset, 1
+	g.turn(events)
+	g.turn(nil)
+	if b.taken != 1 || len(g.k.wrong) > 0 {
+		t.Errorf("%d bytes were read of the backend, want 1: %v", b.taken, g.k.wrong)
+	}
+}

@@ -167,6 +167,9 @@ func (l *loop) sent(op *sendOp) {
 	f, dst := &s.flows[i], &s.ends[1-i]
 	f.sending = false
 	f.onWrite(dst, n, len(p), op.errno)
+	if dst.is(reset) {
+		l.readOn(dst)
+	}
 	f.corked = op.last && n == len(p) // else the rest pushes
 	if n > 0 {
 		l.moved(s, i, n)
@@ -264,6 +267,9 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 			l.tune(dst)
 			n, st, err := f.pipe.Drain(int(dst.fd))
 			f.onDrain(dst, n, st, err)
+			if err != nil {
+				l.readOn(dst)
+			}
 			if n > 0 {
 				moved += n
 				l.moved(s, i, n)
