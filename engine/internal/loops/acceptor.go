@@ -86,8 +86,8 @@ func (a *acceptor) unlisten(sh *shard, told func()) {
 	}
 	a.unwatch(sh)
 	sh.leaving = true
-	// The queue has room for so many. Whoever comes to it meanwhile is served as
-	// long as that lasts, so that a crowd cannot keep the listener from closing.
+	// The queue has room for so many. Clients that come meanwhile are served too, up to
+	// this number, so that a crowd cannot keep the listener from closing.
 	sh.left = a.backlog + 1
 	a.census.leaving()
 	a.serveQueue(sh)
@@ -106,8 +106,8 @@ func (a *acceptor) serveQueue(sh *shard) {
 	}
 	switch {
 	case why == noRoom:
-		// Whoever comes now could not be served for a while: better not let him in.
-		// For who is in the queue this changes nothing.
+		// Clients that come now could not be served for a while, so the kernel lets
+		// none in. For those in the queue this changes nothing.
 		_ = unix.Listen(int(sh.fd), 0)
 		sh.held = true
 		sh.tell()
@@ -140,7 +140,7 @@ func (a *acceptor) closeShard(sh *shard) {
 	sh.tell()
 }
 
-// closeAll closes all shards, whatever waits in their queues.
+// closeAll closes all shards and resets the clients in their queues.
 func (a *acceptor) closeAll() {
 	for _, sh := range a.shards {
 		if sh != nil {
@@ -155,7 +155,7 @@ type stop uint8
 const (
 	enough     stop = iota // it has made all the accepts that it should
 	queueEmpty             // no connection waits
-	noRoom                 // no session, descriptor or memory is to be had: the listeners rest
+	noRoom                 // the limit of sessions, descriptors or memory is reached: the listeners rest
 	faulty                 // one accept after the other fails: this listener rests
 )
 

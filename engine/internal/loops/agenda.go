@@ -20,8 +20,8 @@ func (a *agenda) add(s *session) {
 
 func (a *agenda) empty() bool { return len(a.ready) == 0 }
 
-// take returns the list and begins the next. Whoever works through it calls begun for
-// each session, which may be added again from then on.
+// take returns the list and begins the next. The caller calls begun for each session;
+// from then on it may be added again.
 func (a *agenda) take() []*session {
 	a.taken, a.ready = a.ready, a.taken[:0]
 	return a.taken

@@ -3,7 +3,7 @@
 package loops
 
 // A batch is what a turn has read and is about to send. The bytes lie in its arena, or
-// where a flow holds them; nothing of them may be touched until they are sent.
+// where a flow holds them. They must not be changed until they are sent.
 type batch struct {
 	ops   []sendOp
 	arena []byte

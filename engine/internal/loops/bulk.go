@@ -3,7 +3,8 @@
 package loops
 
 // bulk are the flows that wait for their turn to splice, in order. Together they move a
-// budget of bytes a turn, less while small messages pass: those never wait long.
+// budget of bytes a turn, and less while small messages pass, so that those do not wait
+// long.
 type bulk struct {
 	line    []turnRef
 	served  int // of the line, in this turn

@@ -5,7 +5,7 @@ package loops
 import "sync/atomic"
 
 // A census counts the sessions of all loops, and the sockets of listeners that leave. It
-// keeps the limit of sessions and tells a drain when nobody is left. Any goroutine may
+// keeps the limit of sessions and tells a drain when none is left. Any goroutine may
 // call its methods.
 type census struct {
 	limit    int64         // of sessions; 0: none

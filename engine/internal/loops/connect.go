@@ -113,7 +113,7 @@ func (l *loop) connectEvent(s *session, events uint32) {
 	l.follow(s, s.Answered(l.now, l.unlessSelf(s, errno)))
 }
 
-// unlessSelf returns ECONNREFUSED for a connection that was made to itself: nobody
+// unlessSelf returns ECONNREFUSED for a connection that was made to itself: no program
 // listens there. Other answers stay as they are.
 func (l *loop) unlessSelf(s *session, errno syscall.Errno) syscall.Errno {
 	if fd, to := s.ends[backend].fd, s.Host.Addr().IP(); errno == 0 && l.eng.isLocalPort(to.Port()) && connect.Self(l.sys.localAddr(fd), to) {

@@ -243,7 +243,7 @@ func (e *Engine) startListeners(fresh []*listener) error {
 // there is no room for more sessions it does not wait: the loops go on as room
 // comes.
 func (e *Engine) stopListener(ln *listener) {
-	ln.file.Remove() // first, so that nobody comes any more
+	ln.file.Remove() // first, so that no more clients come
 	var wg sync.WaitGroup
 	for i, l := range e.loops {
 		wg.Add(1)

@@ -16,7 +16,7 @@ import (
 type end struct {
 	fd    int32 // -1: none
 	flags flags
-	port  uint16 // on our side, once somebody has asked; 0: not known
+	port  uint16 // on our side, once it was needed; 0: not known
 }
 
 type flags uint16
@@ -72,8 +72,8 @@ func (e *end) hint(events uint32) {
 		e.set(urgent | readable)
 	}
 	if events&unix.EPOLLERR != 0 {
-		// A reset is reported once: whoever sees it first has to remember it,
-		// because after that recv gives the rest and then a plain 0.
+		// A reset is reported once. It has to be remembered, because after that recv
+		// gives the rest and then a plain 0.
 		e.set(reset | broken)
 	}
 }
@@ -200,7 +200,7 @@ func (f *flow) onFill(src *end, n int, st splice.Status, err error) {
 	f.burst = min(f.burst+int32(n), maxWindow)
 	switch {
 	case err == unix.EINVAL || err == unix.ENOMEM:
-		f.mode = copying // splice's own trouble, not the socket's
+		f.mode = copying // the fault is splice's, not the socket's
 	case err != nil:
 		// The error is taken off the socket with this; recv gives what came
 		// before it, and then an end that must not be taken for a clean one.

@@ -21,9 +21,9 @@ func (b *inbox) submit(f func()) {
 	b.poll.ring()
 }
 
-// run runs the tasks that are there, if the bell rang. One that comes meanwhile, as the
-// next step of a walk does, rings again and has to wait for the next batch: what was put
-// down before hush has its length counted by then.
+// run runs the tasks that are there, if the bell rang. A task that comes meanwhile, such
+// as the next step of a walk, rings again and waits for the next turn. hush comes first,
+// so that no task is missed by Length and left without a ring.
 func (b *inbox) run() {
 	if !b.rung {
 		return

@@ -69,8 +69,8 @@ func hasIPv6() bool {
 	return true
 }
 
-// openListener opens the sockets of an address. With alone, a port that
-// somebody else listens on is refused: SO_REUSEPORT would share it silently.
+// openListener opens the sockets of an address. With alone, a port on which another
+// program listens is refused: SO_REUSEPORT would share it silently.
 func openListener(key core.ListenKey, how listening, loops, backlog int, alone bool) (*listener, error) {
 	a, err := core.ParseListen(key.Listen)
 	if err != nil {

@@ -88,9 +88,9 @@ func (l *loop) run() {
 		idle := l.idle()
 		if busy || !idle {
 			if !l.bulk.empty() && l.bulk.amongSmall(l.now) {
-				// Beside small messages, bulk leaves the processor to whoever
-				// answers them: a loop that never sleeps would be taken for a
-				// program that has no hurry, and they would wait with it.
+				// Beside small messages, bulk leaves the processor to the programs
+				// that answer them. The kernel makes a loop that never sleeps wait
+				// longer, and the small messages would wait with it.
 				schedYield()
 			}
 			events = l.poll.ready()

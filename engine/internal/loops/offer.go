@@ -2,16 +2,15 @@
 
 package loops
 
-// offer decides when a loop that has nothing to do offers its processor to
-// others (sched_yield(2)) before it sleeps. Where programs share a processor
-// with the loop and bring it new work as soon as they run, neither sleeps nor
-// has to be woken then. It pays only while there is no end of work: a loop that
-// sleeps often is woken sooner than its turn would come. An offer without effect is
-// not repeated for some chances, and one that took long not for many.
+// offer decides when a loop that has nothing to do offers its processor to others
+// (sched_yield(2)) before it sleeps: once it has been awake for offerAfter, less often
+// after an offer that found no work, and rarely after a slow one. Programs that share the
+// processor can then bring new work before the loop sleeps and has to be woken. A loop
+// that sleeps often is woken sooner than its turn would come, so it makes no offers.
 type offer struct {
-	awake int64 // ns: when the loop last woke
-	skip  int   // chances to let pass
-	vain  int   // offers without effect in a row
+	awake   int64 // ns: when the loop last woke
+	skip    int   // chances to let pass
+	useless int   // offers in a row that found no work
 }
 
 func (o *offer) due(now int64) bool {
@@ -31,9 +30,9 @@ func (o *offer) made(took int64, found bool) {
 	case took > longOffer:
 		o.skip = offerLater
 	case found:
-		o.vain = 0
+		o.useless = 0
 	default:
-		o.skip = 1 << min(o.vain, offerLess)
-		o.vain++
+		o.skip = 1 << min(o.useless, offerLess)
+		o.useless++
 	}
 }

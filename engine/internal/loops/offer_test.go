@@ -4,8 +4,8 @@ package loops
 
 import "testing"
 
-// A loop offers its processor only while it is long awake; offers in vain and
-// long ones become rare.
+// A loop offers its processor only while it is long awake; offers that find no
+// work and slow ones become rare.
 func TestOffer(t *testing.T) {
 	made := func(o *offer, took int64, found bool) (chances int) {
 		for !o.due(o.awake + offerAfter) {
@@ -29,7 +29,7 @@ func TestOffer(t *testing.T) {
 	want := 0
 	for i := range offerLess + 3 {
 		if n := made(&o, 1000, false); n != want {
-			t.Errorf("%d chances passed after %d offers in vain, want %d", n, i, want)
+			t.Errorf("%d chances passed after %d useless offers, want %d", n, i, want)
 		}
 		want = 1 << min(i, offerLess)
 	}

@@ -348,7 +348,7 @@ func (s *session) limit() int64 {
 }
 
 // expectBy makes the session's timer go off no later than its limit. A later
-// limit costs nothing: the timer goes off early and is set anew.
+// limit costs nothing: the timer goes off early and is set again.
 func (l *loop) expectBy(s *session) {
 	when := s.limit()
 	if !s.ends[backend].is(tuned) {

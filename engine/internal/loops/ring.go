@@ -14,7 +14,7 @@ import (
 // A ring makes many operations of a turn in one system call (io_uring(7)). It
 // belongs to one loop. Each operation completes before the call returns: every
 // socket is non-blocking, a send says MSG_DONTWAIT, a socket has nothing to flush
-// when it is closed, and nobody else has the loop's epoll instance. So nothing is
+// when it is closed, and no other thread uses the loop's epoll instance. So nothing is
 // ever in flight, and a buffer may be used again at once.
 //
 // For sends it saves less the calls than the switches between them: a send wakes

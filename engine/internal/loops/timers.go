@@ -101,7 +101,7 @@ func (l *loop) onTimer(t *timer, now int64) {
 }
 
 // retime makes the sessions of some services look at their time-outs, which have
-// changed. A timer that goes off too early is set anew anyhow; one that would go
+// changed. A timer that goes off too early is set again anyway; one that would go
 // off too late is not. The value of a service is true if the kernel's have changed
 // too. retime does not wait; any goroutine may call it.
 func (l *loop) retime(services map[*core.Service]bool) {
