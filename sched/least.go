@@ -7,12 +7,15 @@ const (
 	// sample is how many random ones they look at beyond that.
 	sample = 8
 	// contended is how often they look again when another loop was faster,
-	// before they take the best they saw anyway.
-	contended = 16
+	// before they take the best they saw anyway. Each time at least one loop has
+	// got its host, so 64 loops that pick at the same moment all get the best.
+	contended = 64
 )
 
 // least takes the host with the least sessions for its weight; of equals, the
-// one that was unused the longest. leastc is the same with equal weights.
+// one that was unused the longest. leastc is the same with equal weights. A loop
+// whose host another has just taken takes any of equals, by the number of its pick:
+// the loops would all take the same one again, and only one would get it.
 type least struct {
 	tier
 	seed   uint64
@@ -44,16 +47,10 @@ func newWeightedLeast(members []Member, c *cursor, seed uint64) chooser {
 func (l *least) choose(tried *Tried) *Host {
 	var best *Host
 	var n uint64
-	for range contended {
+	for lost := range contended {
 		var active uint64
 		n = l.cursor.next()
-		if len(l.places) <= lookAtAll {
-			best, active = leastOf(l.places, tried)
-		} else {
-			var drawn [sample]place
-			l.draw(&drawn, n)
-			best, active = leastOf(drawn[:], tried)
-		}
+		best, active = l.look(n, lost, tried)
 		if best == nil {
 			return l.from(n%uint64(len(l.hosts)), n, tried)
 		}
@@ -67,20 +64,39 @@ func (l *least) choose(tried *Tried) *Host {
 	return best
 }
 
+// look returns the best host for pick n, which was lost to other loops so often, and how
+// many sessions the host has.
+func (l *least) look(n uint64, lost int, tried *Tried) (best *Host, active uint64) {
+	switch {
+	case len(l.places) > lookAtAll:
+		var drawn [sample]place
+		l.draw(&drawn, n)
+		return leastOf(drawn[:], 0, false, tried)
+	case lost > 0:
+		return leastOf(l.places, int(n%uint64(len(l.places))), true, tried)
+	}
+	return leastOf(l.places, 0, false, tried)
+}
+
 // leastOf returns the best of the places' hosts that are free, nil without one,
-// and how many sessions it had when it was seen.
-func leastOf(places []place, tried *Tried) (*Host, uint64) {
+// and how many sessions it had when it was seen. Of equals it takes the first from place
+// number from on, or the one unused the longest.
+func leastOf(places []place, from int, first bool, tried *Tried) (*Host, uint64) {
 	var best *place
 	active, weight, used := uint64(1), uint64(0), uint64(0) // a session for no weight: more than any host has
-	for i := range places {
-		p := &places[i]
+	next := from
+	for range places {
+		p := &places[next]
+		if next++; next == len(places) {
+			next = 0
+		}
 		if !free(p.host, tried) {
 			continue
 		}
 		_, a := p.host.load()
 		// a/p.weight against active/weight, without a division.
 		mine, theirs := a*weight, active*p.weight
-		if mine > theirs {
+		if mine > theirs || first && mine == theirs {
 			continue
 		}
 		u := p.host.lastUse.Load()

@@ -3,22 +3,35 @@ package sched
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // Times counts how long connects and sessions of a group took. The hosts of the
 // group share it, so that it outlives each of them. All methods may be called
 // from any goroutine; the zero Times is ready.
 type Times struct {
-	// Loops that write at the same time write to different cache lines.
-	shards [timesShards]timesShard
+	// Loops that write at the same time write to different cache lines. A shard is made when
+	// somebody first writes to it: most machines have few loops, and there are many groups.
+	shards [timesShards]atomic.Pointer[timesShard]
 }
 
-const timesShards = 8
+const timesShards = 64
 
+// timesShard fills whole lines, and is aligned to lines by the allocator.
 type timesShard struct {
 	connect histogram
 	session histogram
-	_       [cacheLine]byte
+	_       [cacheLine - 2*unsafe.Sizeof(histogram{})%cacheLine]byte
+}
+
+// shard returns the shard of that number.
+func (t *Times) shard(n int) *timesShard {
+	p := &t.shards[n%timesShards]
+	if s := p.Load(); s != nil {
+		return s
+	}
+	p.CompareAndSwap(nil, new(timesShard))
+	return p.Load()
 }
 
 // histogram counts times by bucket: those up to the bound of the same number,
@@ -55,12 +68,12 @@ func (h *histogram) add(d time.Duration, bounds *[len(connectBounds)]time.Durati
 // Connected counts a connect that succeeded after d. shard is any number that
 // differs between those who write at the same time, such as that of a loop.
 func (t *Times) Connected(shard int, d time.Duration) {
-	t.shards[shard%timesShards].connect.add(d, &connectBounds)
+	t.shard(shard).connect.add(d, &connectBounds)
 }
 
 // Ended counts a session that had a backend and ended d after its client came.
 func (t *Times) Ended(shard int, d time.Duration) {
-	t.shards[shard%timesShards].session.add(d, &sessionBounds)
+	t.shard(shard).session.add(d, &sessionBounds)
 }
 
 // Histogram is what was counted of one kind of time.
@@ -91,7 +104,11 @@ func (t *Times) Sessions() Histogram {
 func (t *Times) read(bounds *[len(connectBounds)]time.Duration, of func(*timesShard) *histogram) Histogram {
 	h := Histogram{Bounds: append([]time.Duration(nil), bounds[:]...), Counts: make([]uint64, len(bounds)+1)}
 	for i := range t.shards {
-		part := of(&t.shards[i])
+		s := t.shards[i].Load()
+		if s == nil {
+			continue
+		}
+		part := of(s)
 		for b := range part.counts {
 			h.Counts[b] += part.counts[b].Load()
 		}
