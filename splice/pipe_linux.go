@@ -34,6 +34,8 @@ type Pipe struct {
 	r, w int // file descriptors: the end that drains, the end that fills
 	size int // capacity in bytes, as the kernel granted it
 	held int // bytes filled and not yet drained
+
+	_ [32]byte // a cache line of its own: pipes of other loops lie beside it
 }
 
 // flags of every splice call. SPLICE_F_MORE is never among them: it corks the

@@ -4,6 +4,7 @@ package loops
 
 import (
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -70,11 +71,27 @@ func assemble(e *Engine, index int, p *poller, sys kernel) *loop {
 		batch: newBatch(), inbox: newInbox(p), waste: make([]byte, readSize), poll: p, done: make(chan struct{}),
 	}
 	l.timers.fire = l.onTimer
+	l.agenda = agenda{ready: onLines[*session](), taken: onLines[*session]()}
+	l.bulk.line = onLines[turnRef]()
+	l.acks = acks{owing: onLines[turnRef](), owed: onLines[turnRef]()}
+	l.ledger.dirty = onLines[*session]()
+	l.leftovers = leftovers{watches: onLines[watchOp](), fds: onLines[int32](), sessions: onLines[*session]()}
 	l.acceptor = acceptor{
 		poll: p, census: e.census, inbox: &l.inbox, timers: &l.timers, now: &l.now,
 		backlog: e.opt.Backlog, accepts: &l.count.accepts, open: l.place,
 	}
 	return l
+}
+
+// cacheLine is the size of a cache line in bytes, or a multiple of it.
+const cacheLine = 64
+
+// onLines returns an empty list that shares no cache line with anything else: from 512
+// bytes on, the sizes in which Go allocates are multiples of a line. Short lists of
+// different loops would lie side by side, and every loop writes its own in each turn.
+func onLines[T any]() []T {
+	var one T
+	return make([]T, 0, 512/unsafe.Sizeof(one))
 }
 
 // run is the loop's goroutine. It ends after a task has set quit.

@@ -35,6 +35,12 @@ type ring struct {
 	mustWait bool            // an operation did not complete at once: never again
 }
 
+// ringLines is a ring that fills its cache lines.
+type ringLines struct {
+	ring
+	_ [cacheLine - unsafe.Sizeof(ring{})%cacheLine]byte
+}
+
 // ringSize is how many operations one call makes at most.
 const ringSize = 256
 
@@ -107,7 +113,8 @@ func newRing(old bool) (*ring, error) {
 	if errno != 0 {
 		return nil, fmt.Errorf("io_uring_setup: %w", errno)
 	}
-	r := &ring{fd: int(fd)}
+	r := &new(ringLines).ring
+	r.fd = int(fd)
 	unix.CloseOnExec(r.fd)
 	if _, errno := r.enter(0, 0, 0); errno != 0 { // a filter of system calls may forbid only this
 		r.close()
