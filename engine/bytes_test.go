@@ -286,6 +286,11 @@ func (w *watch) onTime(want time.Duration) {
 	if took < want {
 		w.t.Errorf("the time-out of %v came early, after %v", want, took)
 	}
+	// When a loop has stood still, its timers wait until what has come meanwhile is taken
+	// in (behaviour 66).
+	if took-ran > 500*time.Millisecond {
+		ran -= time.Second
+	}
 	if late := ran - want; late > want/10+100*time.Millisecond+250*time.Millisecond {
 		w.t.Errorf("the time-out of %v came after %v, in which the process ran for %v", want, took, ran)
 	}
