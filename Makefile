@@ -78,6 +78,8 @@ fuzz: ## fuzz the parsers and the sessions for a minute each
 	$(GO) test ./internal/admin/console -run '^$$' -fuzz FuzzKeys -fuzztime 60s
 	$(GO) test ./internal/admin/socket -run '^$$' -fuzz FuzzLine -fuzztime 60s
 	$(GO) test ./internal/admin/control -run '^$$' -fuzz FuzzRequest -fuzztime 60s
+	$(GO) test ./internal/convert -run '^$$' -fuzz FuzzHAProxy -fuzztime 60s
+	$(GO) test ./internal/convert -run '^$$' -fuzz FuzzNginx -fuzztime 60s
 
 .PHONY: pictures
 pictures: ## take the pictures of the admin page in docs/images, with chromium

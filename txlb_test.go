@@ -27,7 +27,7 @@ var update = flag.Bool("update", false, "write the table of rooms in docs/archit
 // tests of a room may import more.
 var rooms = map[string][]string{
 	"":                           {"config", "engine", "internal/director", "internal/logs", "sched"},
-	"cmd/txlb":                   {"config", "config/changes", "config/document", "engine", "engine/native", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/users", "internal/admin/web", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "internal/status", "internal/words", "sched", "splice", "internal/guard"},
+	"cmd/txlb":                   {"config", "config/changes", "config/document", "engine", "engine/native", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/users", "internal/admin/web", "internal/convert", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "internal/status", "internal/words", "sched", "splice", "internal/guard"},
 	"config":                     {"config/internal/address", "config/internal/charset", "config/internal/tree", "internal/words", "sched"},
 	"config/changes":             {"config", "config/internal/address", "config/internal/tree", "internal/words"},
 	"config/document":            {"config", "config/changes", "config/internal/charset", "config/internal/tree"},
@@ -51,6 +51,7 @@ var rooms = map[string][]string{
 	"internal/admin/ssh":         {"internal/admin", "internal/admin/console", "internal/words", "internal/admin/users", "internal/guard"},
 	"internal/director":          {"config", "config/changes", "config/document", "engine", "internal/health", "sched"},
 	"internal/connect":           {},
+	"internal/convert":           {"config"},
 	"internal/guard":             {},
 	"internal/health":            {"internal/connect", "internal/zone", "sched"},
 	"internal/words":             {},

@@ -100,6 +100,7 @@ func commands() []command {
 		{"demo", "", "run a demo: three small web servers behind 127.0.0.1:8080", plainly(demoCommand)},
 		{"check", "", "check a configuration, its files and its permissions", checkCommand},
 		{"diff", "OLD NEW", "print the runtime commands that turn configuration OLD into NEW", plainly(diffCommand)},
+		{"convert", "haproxy|nginx FILE", "print a configuration made of one of HAProxy or nginx", plainly(convertCommand)},
 		{"ctl", "WORDS…", "send runtime commands to a running txlb; without WORDS, those of standard input", ctlCommand},
 		{"top", "", "show a live view of a running txlb in the terminal", topCommand},
 		{"passwd", "", "read a password and print its hash for <user password=\"…\">", plainly(passwdCommand)},
@@ -277,6 +278,7 @@ func (cmd command) usage(w io.Writer) {
 var moreHelp = map[string]string{
 	"ctl":        "For the runtime commands: txlb ctl help",
 	"completion": completionHelp,
+	"convert":    convertHelp,
 }
 
 // dashed writes the name of a flag: one dash before a letter, two before a word.

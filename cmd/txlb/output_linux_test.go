@@ -35,6 +35,9 @@ func TestFailedWriteIsAnError(t *testing.T) {
 		"demo":  {{args: []string{"demo"}, status: 1, says: full}},
 		"check": {{args: []string{"check", "-c", file}, status: 1, says: full}, {args: []string{"check", "-c", "/none"}, status: 2, says: full}},
 		"diff":  {{args: []string{"diff", file, other}, status: 2, says: full}},
+		"convert": {
+			{args: []string{"convert", "haproxy", "-"}, in: "listen a\n bind :1\n server b 127.0.0.1:2\n", status: 1, says: full},
+		},
 		"ctl": {
 			{args: []string{"ctl", "-s", socket, "show", "config"}, status: 1, says: full},
 			{args: []string{"ctl", "-s", socket, "--json", "show", "config"}, status: 1, says: full},
