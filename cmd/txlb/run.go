@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -273,20 +274,39 @@ type follower struct {
 	engine  engine.Engine
 	told    map[engine.Listener]bool // listeners that the log has told of
 	refused map[string]bool          // facilities that the log has told of
+	seen    *config.Config           // the one that was followed last
 }
 
 // run follows until ctx ends.
 func (f *follower) run(ctx context.Context, dir *director.Director) {
 	for {
 		state := dir.State()
-		f.listeners()
-		f.logs(state.Config.Logging) // may wait for a file, which delays nothing else
+		f.follow(state.Config)
 		select {
 		case <-ctx.Done():
 			return
 		case <-state.Replaced():
 		}
 	}
+}
+
+// follow applies one configuration. Most states differ in a host's health or weight:
+// with thousands of services, listing what the engine has costs more than such a
+// change does.
+func (f *follower) follow(c *config.Config) {
+	if f.seen == nil || !sameListeners(f.seen, c) {
+		f.listeners()
+	}
+	f.seen = c
+	f.logs(c.Logging) // may wait for a file, which delays nothing else
+}
+
+// sameListeners tells whether the same services listen on the same addresses. A
+// service that a change leaves alone is shared.
+func sameListeners(a, b *config.Config) bool {
+	return a == b || slices.EqualFunc(a.Services, b.Services, func(s, t *config.Service) bool {
+		return s == t || s.Name == t.Name && slices.Equal(s.Listen, t.Listen)
+	})
 }
 
 // listeners logs those that have come or gone.
