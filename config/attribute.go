@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -350,6 +351,22 @@ func word(choices ...string) values[string] {
 	}
 }
 
+// orOff is a choice of which "" is one, written off.
+func orOff(choices ...string) values[string] {
+	v := word(append([]string{"off"}, choices...)...)
+	return values[string]{
+		kind: TypeChoice, choices: v.choices,
+		parse: func(s string) (string, error) {
+			if s == "off" {
+				return "", nil
+			}
+			return v.parse(s)
+		},
+		format: func(s string) string { return cmp.Or(s, "off") },
+		check:  func(s string) error { return v.check(cmp.Or(s, "off")) },
+	}
+}
+
 // either is a choice of two, of which yes stands for true.
 func either(no, yes string) values[bool] {
 	v := word(no, yes)
@@ -393,6 +410,18 @@ var allowedNetworks = values[Networks]{kind: TypeOther, parse: parseNetworks, fo
 
 // proxies are the networks of proxies whose X-Forwarded headers count.
 var proxies = values[[]string]{kind: TypeOther, parse: parseProxies, format: fieldList.format}
+
+// proxySources are the networks of those whose PROXY headers count. "" names none.
+var proxySources = values[Networks]{
+	kind: TypeOther, parse: parseProxySources, format: func(n Networks) string { return string(n) },
+	check: func(n Networks) error {
+		is, err := parseProxySources(string(n))
+		if err == nil && is != n {
+			err = fmt.Errorf("%q has to be written %q", string(n), string(is))
+		}
+		return err
+	},
+}
 
 // bytesAsText is bytes, with escapes for those that are not printable.
 var bytesAsText = values[string]{

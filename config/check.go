@@ -94,6 +94,10 @@ func (k *checker) service(s *Service) {
 		if ip, lacks := lacksZone(l.Address); lacks {
 			k.warn(l.Pos.Line, "service %q listens on %s, a link-local address without its interface; want one such as [%s%%eth0]", s.Name, ip, ip)
 		}
+		k.values(l.Pos.Line, "listen", &l)
+		if !k.broken[s] {
+			k.proxies(&l)
+		}
 	}
 	groups := map[string]bool{}
 	var enabled []*Group
@@ -140,6 +144,23 @@ func (k *checker) group(s *Service, g *Group) {
 		k.warn(line, "group %q of service %q is empty: its clients will be rejected", g.Name, s.Name)
 	case weights == 0:
 		k.warn(line, "every host of group %q has weight 0: its clients will be rejected", g.Name)
+	}
+}
+
+// proxies checks whose PROXY headers a listener takes.
+func (k *checker) proxies(l *Listen) {
+	line, unix := l.Pos.Line, strings.HasPrefix(l.Address, "unix:")
+	switch {
+	case l.ProxyProtocol == "" && l.ProxyFrom != "":
+		k.warn(line, "<listen proxyFrom> means nothing without proxyProtocol=\"accept\" or \"require\"")
+	case unix && l.ProxyFrom != "":
+		k.fail(line, "<listen proxyFrom>: %s is a UNIX socket, whose clients have no address; leave it out, with proxyProtocol=\"require\"", l.Address)
+	case unix && l.ProxyProtocol == "accept":
+		k.fail(line, "<listen proxyProtocol>: %s is a UNIX socket, whose clients have no address to accept a header from; write \"require\"", l.Address)
+	case l.ProxyProtocol == "accept" && l.ProxyFrom == "":
+		k.fail(line, "<listen proxyProtocol=\"accept\"> needs proxyFrom: the addresses or networks of the proxies, such as 10.0.0.0/8")
+	case l.ProxyProtocol == "require" && l.ProxyFrom == "" && !unix:
+		k.warn(line, "<listen proxyProtocol=\"require\"> on %s without proxyFrom: anybody who can connect may claim any address; name the proxies", l.Address)
 	}
 }
 

@@ -61,7 +61,7 @@ func TestAncestorsConfigsLoad(t *testing.T) {
 		"tx: enabled group":              tx.Services[0].Enabled().Name == "first" && tx.Services[0].Enabled().Scheduler == "weightr",
 		"tx: weights":                    tx.Services[0].Groups[0].Hosts[2].Weight == 20 && tx.Services[0].Groups[1].Hosts[0].Weight == 1,
 		"tx: unnamed hosts are numbered": tx.Services[0].Groups[1].Hosts[1].Name == "host.1" && tx.Services[0].Groups[1].Hosts[2].Name == "host.2",
-		"tx: default time-outs":          tx.Services[0].Timeouts == Timeouts{5 * time.Second, 30 * time.Second, time.Hour, AsIdle, 0, time.Minute},
+		"tx: default time-outs":          tx.Services[0].Timeouts == Timeouts{5 * time.Second, 30 * time.Second, time.Hour, AsIdle, 0, time.Minute, 5 * time.Second},
 		"tx: admin":                      tx.Admin.Web.Listen == "*:17000" && tx.Admin.Web.Enable && !tx.Admin.Web.Secure && tx.Admin.SSH.Enable && tx.Admin.Users[0].Access == "full",
 		"tx: manager":                    tx.Manager.HostCheck == Check{500 * time.Second, true} && !tx.Manager.Heartbeat.Enable,
 		"saved: True and False":          saved.Services[0].Enabled().Name == "first" && !saved.Services[0].Groups[1].Enabled,
@@ -101,14 +101,14 @@ func TestNewElements(t *testing.T) {
 	c := parse(t, `<config>
 	<engine loops="3" ring="off" steer="cpu" splice="never" pipeSize="128KiB" pipeMemory="2GiB" maxSessions="500" backlog="77" drain="2m"/>
 	<service name="a">
-		<listen ip="[::1]:80"/><listen ip="unix:/run/a.sock"/>
-		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m"/>
+		<listen ip="[::1]:80" proxyProtocol="accept" proxyFrom="10.0.0.0/8, ::ffff:192.0.2.7"/><listen ip="unix:/run/a.sock" proxyProtocol="require"/>
+		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m" hello="3s"/>
 		<limits tries="3"/>
 		<group name="g" scheduler="p2c" allDown="refuse" start="down" maxFails="5" failWindow="1m" maxEjected="50">
 			<check type="expect" interval="5s" fastInterval="500ms" downInterval="10s" rise="4" fall="5" timeout="1500ms"
 				port="" path="/" host="" status="200-399" send="PING\r\n\x00" expect="a\\b\tü"/>
 			<host name="h" ip="unix:/run/b.sock" weight="0" backup="on" state="maint" slowStart="90s"/>
-			<host name="i" ip="db_1.example.:5432" state="drain" resolve="2m"/>
+			<host name="i" ip="db_1.example.:5432" state="drain" resolve="2m" proxyProtocol="v2"/>
 			<host name="j" ip="_pg._TCP.example." resolve="0"/>
 		</group>
 	</service>
@@ -134,8 +134,8 @@ func TestNewElements(t *testing.T) {
 	want.Control.Socket = "run/control"
 	want.Services = []*Service{{
 		Name:     "a",
-		Listen:   []Listen{{Address: "[::1]:80"}, {Address: "unix:/run/a.sock"}},
-		Timeouts: Timeouts{500 * time.Millisecond, 0, 5 * time.Minute, 90 * time.Minute, 0, time.Minute},
+		Listen:   []Listen{{Address: "[::1]:80", ProxyProtocol: "accept", ProxyFrom: "10.0.0.0/8 192.0.2.7/32"}, {Address: "unix:/run/a.sock", ProxyProtocol: "require"}},
+		Timeouts: Timeouts{500 * time.Millisecond, 0, 5 * time.Minute, 90 * time.Minute, 0, time.Minute, 3 * time.Second},
 		Limits:   Limits{3},
 		Groups: []*Group{{
 			Name: "g", Scheduler: "p2c", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute, MaxEjected: 50,
@@ -146,7 +146,7 @@ func TestNewElements(t *testing.T) {
 			},
 			Hosts: []*Host{
 				{Name: "h", Address: "unix:/run/b.sock", Weight: 0, Backup: true, State: "maint", SlowStart: 90 * time.Second, Resolve: 30 * time.Second},
-				{Name: "i", Address: "db_1.example.:5432", Weight: 1, State: "drain", Resolve: 2 * time.Minute},
+				{Name: "i", Address: "db_1.example.:5432", Weight: 1, State: "drain", Resolve: 2 * time.Minute, ProxyProtocol: "v2"},
 				{Name: "j", Address: "_pg._TCP.example.", Weight: 1, State: "ready"},
 			},
 		}},
@@ -305,6 +305,8 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		}
 		s := NewService(word("s", "t").Draw(t, "service"))
 		s.Listen = []Listen{{Address: word(":80", "unix:/a b").Draw(t, "listen")}}
+		s.Listen[0].ProxyProtocol = word("", "accept", "require").Draw(t, "proxyProtocol")
+		s.Listen[0].ProxyFrom = Networks(word("", "10.0.0.0/8", "192.0.2.7/32 2001:db8::/32").Draw(t, "proxyFrom"))
 		s.Timeouts.Idle, s.Limits.Tries = duration.Draw(t, "idle"), number(0, 4).Draw(t, "tries")
 		g := NewGroup(word("g").Draw(t, "group"))
 		g.Scheduler, g.Enabled, g.AllDown = word("rand", "leastc").Draw(t, "scheduler"), rapid.SampledFrom([]bool{true, true, false}).Draw(t, "enabled"), word("refuse", "try").Draw(t, "allDown")

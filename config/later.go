@@ -12,14 +12,11 @@ var laterAttributes = [...]struct {
 	element, name string
 	harmless      []string
 }{
-	{"listen", "proxyProtocol", []string{"off"}},
-	{"listen", "proxyFrom", []string{""}},
 	{"timeouts", "queue", []string{"5s"}},
 	{"limits", "sessions", []string{"0"}},
 	{"limits", "perClient", []string{"0"}},
 	{"limits", "rate", []string{"0"}},
 	{"host", "maxSessions", []string{"0"}},
-	{"host", "proxyProtocol", []string{"off"}},
 	{"logging", "access", []string{""}},
 	{"logging", "accessFormat", []string{"tcplog"}},
 }

@@ -61,9 +61,11 @@ type Service struct {
 
 // Listen is <listen>.
 type Listen struct {
-	Address  string // host:port, [v6]:port, *:port, :port or unix:/path
-	FreeBind bool   // no interface has to have the address
-	Pos      Pos
+	Address       string   // host:port, [v6]:port, *:port, :port or unix:/path
+	FreeBind      bool     // no interface has to have the address
+	ProxyProtocol string   // whose clients say by a PROXY header who they are: accept, require; "": none
+	ProxyFrom     Networks // the proxies whose headers count; "": none are named
+	Pos           Pos
 }
 
 // Timeouts is <timeouts>; 0 means none.
@@ -72,6 +74,7 @@ type Timeouts struct {
 	HalfClosed           time.Duration // or AsIdle
 	Unacked              time.Duration // TCP_USER_TIMEOUT of both sides
 	KeepAlive            time.Duration // without a byte, before TCP asks whether the peer is there
+	Hello                time.Duration // for what a client has to say before a host is chosen
 }
 
 // AsIdle is the half-closed timeout of a service that names none: it is Idle,
@@ -125,7 +128,10 @@ type Host struct {
 	// resolved once.
 	Resolve time.Duration
 	Source  string // IP address that connections to the host come from; "": the kernel's choice
-	Pos     Pos
+	// ProxyProtocol is which PROXY header goes ahead of each stream to the host: v1,
+	// v2; "": none.
+	ProxyProtocol string
+	Pos           Pos
 }
 
 // Admin is <admin>.

@@ -3,10 +3,11 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
-// What <web names> and <web trustedProxies> may say.
+// What <web names>, <web trustedProxies> and <listen proxyFrom> may say.
 
 // IsDNSName tells whether a name can be that of a host.
 func IsDNSName(s string) bool {
@@ -43,6 +44,21 @@ func (a *AdminListen) Proxies() []netip.Prefix {
 		}
 	}
 	return all
+}
+
+// parseProxySources reads the networks of <listen proxyFrom>.
+func parseProxySources(s string) (Networks, error) {
+	if strings.TrimSpace(s) == "" {
+		return "", nil
+	}
+	list, err := parseNetworks(s)
+	if err != nil {
+		return "", err
+	}
+	if list == "" || slices.ContainsFunc(list.Prefixes(), func(p netip.Prefix) bool { return p.Bits() == 0 }) {
+		return "", fmt.Errorf("%q has every address: anybody could claim to be anybody; name the proxies", s)
+	}
+	return list, nil
 }
 
 // parseProxies reads addresses and networks. A network of every address is an

@@ -100,6 +100,7 @@ type ServiceStats struct {
 	Sessions        uint64            // sessions ever accepted
 	In, Out         uint64            // bytes from and to clients
 	Redispatches    uint64            // connects to another host than the first
+	ProxyHeaders    uint64            // sessions that began with a right PROXY header
 	Refused         map[string]uint64 // sessions closed without a host, by reason
 	Ended           map[string]uint64 // sessions ended, by HAProxy's two-letter termination
 	ConnectFailures map[string]uint64 // failed connects, by reason

@@ -16,7 +16,7 @@ type SessionInfo struct {
 	ID      uint64
 	Service string
 	Host    *sched.Host    // nil while the client has none
-	Client  netip.AddrPort // not valid for a UNIX socket, or when the client has gone
+	Client  netip.AddrPort // as a PROXY header says, if there was one; not valid for a UNIX socket, or when the client has gone
 	Local   netip.AddrPort // our own address toward the backend; not valid for a UNIX socket, or without a backend
 	Started time.Time
 	Idle    time.Duration // since the last byte, end or change of phase

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/txlb/txlb/sched"
@@ -18,14 +19,30 @@ type Service struct {
 	Route  *Route
 
 	// ListenOptions are those of addresses in Listen that have others than the
-	// default. They hold for a listener from when it is opened.
+	// default. FreeBind holds for a listener from when it is opened.
 	ListenOptions map[string]ListenOptions
 }
 
 // ListenOptions is how to listen on one address.
 type ListenOptions struct {
 	FreeBind bool // no interface has to have the address (IP_FREEBIND); Linux only
+
+	// Proxy says which connections begin with a PROXY header that tells who the client
+	// is, and ProxyFrom whose word counts; none: everybody's. These two may change:
+	// new connections obey.
+	Proxy     ProxyHeaders
+	ProxyFrom []netip.Prefix
 }
+
+// ProxyHeaders says of which connections a PROXY header is asked. One without a right
+// header within [Timeouts].Hello is closed.
+type ProxyHeaders uint8
+
+const (
+	ProxyOff     ProxyHeaders = iota // none
+	ProxyAccept                      // those from ListenOptions.ProxyFrom
+	ProxyRequire                     // all; those from elsewhere than ProxyFrom are closed
+)
 
 // Route is what a session needs to find a backend. It is immutable. Load it once
 // per use: one load, one generation.
@@ -44,5 +61,6 @@ type Timeouts struct {
 	Idle       time.Duration // no byte in either direction
 	HalfClosed time.Duration // one side has ended, and no byte from the other
 	Unacked    time.Duration // sent bytes wait for a peer's acknowledgement (TCP_USER_TIMEOUT); Linux only
+	Hello      time.Duration // what a client says before a host is chosen: a PROXY header
 	KeepAlive  time.Duration // a silent peer is asked whether it is there; if not, it is gone after twice that
 }

@@ -35,6 +35,7 @@ type identity struct {
 	addr   Addr
 	times  *Times
 	source atomic.Pointer[netip.Addr] // nil: none; changes as seldom as the configuration
+	proxy  atomic.Uint32              // ProxyProtocol; changes as seldom
 }
 
 // counters are all that Pick and Release touch. Sessions now are picks less ended,
@@ -84,6 +85,13 @@ func (h *Host) SetSource(a netip.Addr) {
 		h.source.Store(&a)
 	}
 }
+
+// ProxyProtocol returns the version of the PROXY header that goes ahead of each stream
+// to the host; 0: none does.
+func (h *Host) ProxyProtocol() int { return int(h.proxy.Load()) }
+
+// SetProxyProtocol sets what [Host.ProxyProtocol] returns: 0, 1 or 2.
+func (h *Host) SetProxyProtocol(version int) { h.proxy.Store(uint32(version)) }
 
 // Times returns where the times of the host's connects and sessions are counted.
 func (h *Host) Times() *Times { return h.times }

@@ -426,17 +426,22 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 		p := engine.Service{Name: s.Config.Name, Route: r.plan}
 		for _, l := range s.Config.Listen {
 			p.Listen = append(p.Listen, l.Address)
-			if l.FreeBind {
+			if l.FreeBind || l.ProxyProtocol != "" {
 				if p.ListenOptions == nil {
 					p.ListenOptions = map[string]engine.ListenOptions{}
 				}
-				p.ListenOptions[l.Address] = engine.ListenOptions{FreeBind: true}
+				p.ListenOptions[l.Address] = engine.ListenOptions{
+					FreeBind: l.FreeBind, Proxy: proxyHeaders[l.ProxyProtocol], ProxyFrom: l.ProxyFrom.Prefixes(),
+				}
 			}
 		}
 		plan.Services = append(plan.Services, p)
 	}
 	return routes, plan, nil
 }
+
+// proxyHeaders are what <listen proxyProtocol> may say.
+var proxyHeaders = map[string]engine.ProxyHeaders{"accept": engine.ProxyAccept, "require": engine.ProxyRequire}
 
 // newRoute builds the route of a service. A table continues where its predecessor
 // was.
@@ -446,7 +451,7 @@ func newRoute(s *Service, before *route) (*route, error) {
 		Timeouts: engine.Timeouts{
 			Connect: c.Timeouts.Connect, Total: c.Timeouts.Total,
 			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.WhenHalfClosed(),
-			Unacked: c.Timeouts.Unacked, KeepAlive: c.Timeouts.KeepAlive,
+			Unacked: c.Timeouts.Unacked, KeepAlive: c.Timeouts.KeepAlive, Hello: c.Timeouts.Hello,
 		},
 		Tries: c.Limits.Tries,
 	}}

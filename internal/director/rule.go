@@ -84,9 +84,12 @@ func (r *rule) every(up, changing, allDown bool) time.Duration {
 // whole timeout to answer.
 func (r *rule) of(host *sched.Host, addr sched.Addr, up, allDown bool) health.Probe {
 	p := r.probe
-	p.Addr, p.Source = addr, host.Source()
+	p.Addr, p.Source, p.Proxy = addr, host.Source(), host.ProxyProtocol()
 	if r.port != 0 && addr.Path() == "" {
 		p.Addr = sched.TCPAddr(netip.AddrPortFrom(addr.IP().Addr(), r.port))
+		if p.Addr != addr {
+			p.Proxy = 0 // what answers there is another server, as HAProxy has it
+		}
 	}
 	// Not the fast interval: with that a host far away would seem down as soon
 	// as it had failed once.

@@ -170,10 +170,14 @@ func (t *Target) settle(g *Group, h *config.Host) {
 	t.Host.SetFailLimit(g.Config.MaxFails, g.Config.FailWindow)
 	source, _ := netip.ParseAddr(h.Source) // "" is none; the model has been checked
 	t.Host.SetSource(source.Unmap())
+	t.Host.SetProxyProtocol(proxyVersions[h.ProxyProtocol])
 	if s := t.Status(); s.Fall != g.rule.fall || s.Rise != g.rule.rise {
 		t.restate(func(*Status) {})
 	}
 }
+
+// proxyVersions are what <host proxyProtocol> may say.
+var proxyVersions = map[string]int{"v1": 1, "v2": 2}
 
 // hostName returns the DNS name in a host's address, "" if there is none, and
 // the address otherwise. The name of SRV records has no port.

@@ -19,7 +19,7 @@ import (
 // Connect makes many TCP probes together and calls report with the index and
 // the result of each as it ends, from the calling goroutine. It returns when
 // all have ended; when ctx ends first, the others are reported as given up.
-// Only the address and the time-outs of a probe count.
+// Only the address, the PROXY header and the timeouts of a probe count.
 //
 // It does not use the runtime's dialer, which registers every socket, allocates for
 // it and wakes a goroutine for it. Instead, the sockets of a batch have their own
@@ -116,10 +116,20 @@ func (b *batch) connect(i int) {
 // connected is the result of a connect that has succeeded. It asks whether the
 // connection was made to itself, which is one system call in twenty.
 func connected(fd int, p *Probe) Result {
-	if p.Addr.Path() == "" && connect.Self(localAddr(fd), p.Addr.IP()) {
+	if p.Addr.Path() != "" {
+		p.preface(fd)
+	} else if connect.Self(localAddr(fd), p.Addr.IP()) {
 		return p.connectFailed(syscall.ECONNREFUSED)
 	}
 	return Result{Code: L4OK}
+}
+
+// preface sends what a host on a UNIX socket expects first. One of TCP gets nothing:
+// it never has the connection, see openSocket.
+func (p *Probe) preface(fd int) {
+	if p.Proxy != 0 {
+		_ = unix.Sendto(fd, p.header(nil, netip.AddrPort{}), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	}
 }
 
 // localAddr returns the local address of a TCP socket.
@@ -290,9 +300,11 @@ func (b *batch) askAgain() {
 		if errno == syscall.EAGAIN {
 			continue
 		}
-		r := Result{Code: L4OK}
-		if errno != 0 {
-			r = b.probes[a.probe].connectFailed(errno)
+		var r Result
+		if p := &b.probes[a.probe]; errno != 0 {
+			r = p.connectFailed(errno)
+		} else {
+			r = connected(a.fd, p)
 		}
 		r.Took = time.Since(a.begun)
 		b.end(a, r)

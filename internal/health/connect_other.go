@@ -10,7 +10,7 @@ import (
 // Connect makes many TCP probes together and calls report with the index and
 // the result of each as it ends, from one goroutine at a time. It returns when
 // all have ended; when ctx ends first, the others are reported as given up.
-// Only the address and the time-outs of a probe count.
+// Only the address, the PROXY header and the timeouts of a probe count.
 func Connect(ctx context.Context, probes []Probe, report func(i int, r Result)) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/internal/proxyproto"
 	"github.com/txlb/txlb/internal/zone"
 	"github.com/txlb/txlb/sched"
 )
@@ -48,7 +49,12 @@ type Probe struct {
 	Addr sched.Addr
 	// Source is the address to connect from; not valid if the kernel is to choose.
 	Source netip.Addr
-	Type   Type
+	// Proxy is the version of the PROXY header that the host expects first; 0: none.
+	// Version 2 says that the connection is the prober's own. Version 1 has no word for
+	// that which every host takes, and tells the addresses of the connection, as
+	// HAProxy's checks do.
+	Proxy int
+	Type  Type
 	// Timeout bounds the probe as a whole. Connect bounds the connect within it;
 	// 0 means that nothing else does.
 	Timeout, Connect time.Duration
@@ -153,8 +159,12 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 	if conn == nil {
 		return r
 	}
-	defer reset(conn) // the connection itself
+	defer reset(conn) // the connection itself, which other kinds of net.Conn wrap below
+	if p.Proxy != 0 {
+		conn = &prefaced{Conn: conn, header: p.header(nil, localOf(conn))}
+	}
 	if p.Type == TCP {
+		_, _ = conn.Write(nil) // that the host has taken the connection is enough
 		return Result{Code: L4OK}
 	}
 	if err := conn.SetDeadline(begun.Add(p.Timeout)); err != nil {
@@ -174,6 +184,51 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 		return greet(conn, p)
 	}
 	return await(conn, p)
+}
+
+// header appends what the host expects first. local is our side of the connection.
+func (p *Probe) header(b []byte, local netip.AddrPort) []byte {
+	if p.Proxy == int(proxyproto.V1) {
+		return proxyproto.Append(b, proxyproto.V1, local, p.Addr.IP())
+	}
+	if p.Proxy == int(proxyproto.V2) {
+		return proxyproto.AppendLocal(b)
+	}
+	return b
+}
+
+// localOf returns our address of a connection, not valid for a UNIX socket.
+func localOf(conn net.Conn) netip.AddrPort {
+	if tcp, ok := conn.LocalAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// prefaced is a connection whose first write, or the first read if that comes before
+// it, sends a header ahead.
+type prefaced struct {
+	net.Conn
+	header []byte
+}
+
+func (c *prefaced) Write(p []byte) (int, error) {
+	if c.header == nil {
+		return c.Conn.Write(p)
+	}
+	ahead := len(c.header)
+	n, err := c.Conn.Write(append(c.header, p...))
+	c.header = nil
+	return max(n-ahead, 0), err
+}
+
+func (c *prefaced) Read(p []byte) (int, error) {
+	if c.header != nil {
+		if _, err := c.Write(nil); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Read(p)
 }
 
 // lastLook is a connection that reads once more after its deadline. After the

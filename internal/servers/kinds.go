@@ -27,6 +27,21 @@ fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
 `, s.Dir, http))
 }
 
+// NginxStream is Nginx with a section stream, of the module in [StreamModule], instead
+// of http.
+func (s *Server) NginxStream(stream string) error {
+	s.Argv = []string{debian.Path("nginx"), "-c", s.in("nginx.conf"), "-p", s.Dir, "-e", "stderr"}
+	return s.write("nginx.conf", fmt.Sprintf(`load_module %[3]s; daemon off; master_process off; pid %[1]s/pid; error_log stderr;
+events { worker_connections 2048; }
+stream {
+%[2]s
+}
+`, s.Dir, stream, StreamModule))
+}
+
+// StreamModule is where Debian keeps nginx's module for TCP.
+const StreamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
 // HAProxy makes the server a HAProxy with a configuration.
 func (s *Server) HAProxy(config string) error {
 	s.Argv = []string{debian.Path("haproxy"), "-db", "-f", s.in("haproxy.cfg")}

@@ -90,4 +90,9 @@ var ServiceCounters = []Counter[Service]{
 		Help:  "Connects to another host after one failed",
 		Value: func(s *Service) uint64 { return s.Stats.Redispatches },
 	},
+	{
+		Metric: "txlb_proxy_headers_total", Key: "proxy_headers", Label: "PROXY headers",
+		Help:  "Sessions that began with a right PROXY header",
+		Value: func(s *Service) uint64 { return s.Stats.ProxyHeaders },
+	},
 }

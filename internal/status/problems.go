@@ -146,8 +146,12 @@ func (r *Reading) judgeService(s *Service) {
 	}
 	for _, rejection := range r.Rejections {
 		if rejection.Service == name {
+			level := Critical
+			if strings.HasPrefix(rejection.Reason, "proxy_") { // who knocks at the wrong door is no trouble of the service
+				level = Warning
+			}
 			add(Problem{
-				Level: Critical, Remedy: remedies[rejection.Reason],
+				Level: level, Remedy: remedies[rejection.Reason],
 				Text: fmt.Sprintf("Service %s rejected %s in the last seconds: %s", quoted(name), counted(int(rejection.Clients), "client", "clients"),
 					cmp.Or(reasons[rejection.Reason], rejection.Reason)),
 			})
@@ -168,9 +172,26 @@ func (r *Reading) judgeService(s *Service) {
 var reasons = map[string]string{
 	"no_group": "it has no group", "no_host": "no host answered",
 	"resource": "no descriptor, memory or local port was free", "timeout": "the total connect timeout was reached",
+	"proxy_source":    "they came from elsewhere than the proxies of proxyFrom",
+	"proxy_timeout":   "they sent no PROXY header in time",
+	"proxy_end":       "they ended before their PROXY header was whole",
+	"proxy_signature": "they sent no PROXY header",
+	"proxy_version":   "their PROXY header was malformed (version)",
+	"proxy_family":    "their PROXY header was malformed (family)",
+	"proxy_address":   "their PROXY header was malformed (address)",
+	"proxy_length":    "their PROXY header was malformed (length)",
+	"proxy_tlv":       "their PROXY header was malformed (TLV)",
+	"proxy_checksum":  "their PROXY header was malformed (checksum)",
 }
 
-var remedies = map[string]string{"resource": "raise the limit of open files (LimitNOFILE) or net.ipv4.ip_local_port_range"}
+var remedies = map[string]string{
+	"resource":        "raise the limit of open files (LimitNOFILE) or net.ipv4.ip_local_port_range",
+	"proxy_source":    "add the proxy to <listen proxyFrom>",
+	"proxy_timeout":   proxyRemedy,
+	"proxy_signature": proxyRemedy,
+}
+
+const proxyRemedy = "switch the PROXY protocol on at the proxy (send-proxy, proxy_protocol on), or off at <listen>"
 
 // judge tells what is wrong with a group, and sets the levels of its hosts.
 func (g *Group) judge(service string) (list []Problem) {

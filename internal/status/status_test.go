@@ -76,6 +76,7 @@ func TestProblems(t *testing.T) {
 		"draining":        {web, nil, Facts{Draining: true}, Critical, "txlb is draining: new clients are refused", ""},
 		"at the limit":    {web, nil, Facts{SessionsLimit: 7, Snapshot: engine.Snapshot{Services: map[string]engine.ServiceStats{"web": {Active: 7}}}}, Critical, "The limit of 7 sessions is reached: new clients wait", "raise <engine maxSessions>"},
 		"below the limit": {web, nil, Facts{SessionsLimit: 8, Snapshot: engine.Snapshot{Services: map[string]engine.ServiceStats{"web": {Active: 7}}}}, Notice, "Draining: 1 host", ""},
+		"no header":       {web, nil, Facts{Rejections: []director.Rejection{{Service: "web", Reason: "proxy_signature", Clients: 1}}}, Warning, "Service web rejected 1 client in the last seconds: they sent no PROXY header", "switch the PROXY protocol on at the proxy"},
 		"no descriptors":  {web, nil, Facts{Rejections: []director.Rejection{{Service: "web", Reason: "resource", Clients: 3}}}, Critical, "Service web rejected 3 clients in the last seconds: no descriptor, memory or local port was free", "raise the limit of open files"},
 		"a bad file":      {web, nil, Facts{HasFile: true, ReloadFailed: true}, Warning, "The last reload failed: the previous configuration is still running", "run txlb check"},
 	} {

@@ -17,13 +17,13 @@ type ListenKey struct {
 	nth     int    // only with port 0: which of the service's equal ones
 }
 
-// OwnersOf returns the listeners that the plan asks for, each with the name of its
-// service. It rejects a plan that names a service or an address twice, or lacks a
-// route.
-func OwnersOf(p engine.Plan) (map[ListenKey]string, error) {
+// OwnersOf returns the listeners that the plan asks for, each with its service. It
+// rejects a plan that names a service or an address twice, or lacks a route.
+func OwnersOf(p engine.Plan) (map[ListenKey]*engine.Service, error) {
 	services := map[string]bool{}
-	owner := map[ListenKey]string{}
-	for _, s := range p.Services {
+	owner := map[ListenKey]*engine.Service{}
+	for i := range p.Services {
+		s := &p.Services[i]
 		if services[s.Name] {
 			return nil, fmt.Errorf("engine: service %q is in the plan twice", s.Name)
 		}
@@ -42,21 +42,12 @@ func OwnersOf(p engine.Plan) (map[ListenKey]string, error) {
 				}
 			}
 			if other, taken := owner[key]; taken {
-				return nil, fmt.Errorf("engine: services %q and %q both listen on %s", other, s.Name, listen)
+				return nil, fmt.Errorf("engine: services %q and %q both listen on %s", other.Name, s.Name, listen)
 			}
-			owner[key] = s.Name
+			owner[key] = s
 		}
 	}
 	return owner, nil
-}
-
-// ByName returns the services of a plan by their names.
-func ByName(p engine.Plan) map[string]*engine.Service {
-	services := make(map[string]*engine.Service, len(p.Services))
-	for i := range p.Services {
-		services[p.Services[i].Name] = &p.Services[i]
-	}
-	return services
 }
 
 // ListenAddr is a listening address taken apart.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -23,6 +24,8 @@ import (
 //
 // Decisions that come before the choice of a host (access, routing, queueing)
 // belong into Next, as states before looking.
+// The first of these is the PROXY header, if the listener asks for one: everything else
+// depends on who the client is.
 type Admission struct {
 	Svc     *Service
 	gate    *Gate
@@ -32,6 +35,14 @@ type Admission struct {
 	era     uint32      // of the host, when the connect began
 	state   admissionState
 	Why     Refusal // once refused
+	Origin  *Origin // what a PROXY header has said; nil: there was none, or it said nothing
+}
+
+// Origin is what a PROXY header has said of a session.
+type Origin struct {
+	Client netip.AddrPort
+	To     netip.AddrPort // what the client has connected to
+	next   *Origin        // free, of Attempts
 }
 
 // admissionState is how far a session has come on its way to a host.
@@ -39,6 +50,8 @@ type admissionState uint8
 
 const (
 	over       admissionState = iota // the session has ended, or has not begun
+	unheard                          // its PROXY header has not come, or not as a whole
+	unwelcome                        // a header is required, and it comes from where none counts
 	looking                          // it has no host
 	picked                           // it has a host that has not been asked yet
 	asked                            // the host has not answered
@@ -50,15 +63,19 @@ const (
 // Attempt is the part of an admission that is needed only while the session can
 // still go to another host.
 type Attempt struct {
-	from  sched.Addr
+	from  sched.Addr // the client
 	tried sched.Tried
+	since int64    // ns: when the session began to look for a host
 	began int64    // ns: the connect under way
 	heard bool     // a host failed by its own fault, so not every failure was local
 	next  *Attempt // free, of Attempts
 }
 
-// Attempts keeps attempts that are free. It belongs to one goroutine.
-type Attempts struct{ free *Attempt }
+// Attempts keeps attempts and origins that are free. It belongs to one goroutine.
+type Attempts struct {
+	free    *Attempt
+	origins *Origin
+}
 
 // attemptsAtOnce is how many attempts are allocated together: 4 KiB.
 const attemptsAtOnce = 24
@@ -89,6 +106,24 @@ func (l *Attempts) Put(a *Attempt) {
 	}
 }
 
+// origin returns an origin that is free.
+func (l *Attempts) origin() *Origin {
+	o := l.origins
+	if o == nil {
+		return new(Origin)
+	}
+	l.origins, o.next = o.next, nil
+	return o
+}
+
+// PutOrigin takes an origin back, or nothing.
+func (l *Attempts) PutOrigin(o *Origin) {
+	if o != nil {
+		o.next = l.origins
+		l.origins = o
+	}
+}
+
 // Gate is what the admissions of one loop have in common.
 type Gate struct {
 	Index  int                  // of their counters
@@ -103,6 +138,7 @@ const (
 	Nothing Action = iota // go on waiting as before, or the session has ended
 	Connect               // connect to Host, then call Answered, or NoSocket
 	Again                 // connect the same socket to Host again, then call Answered
+	Hear                  // call Heard when the client has sent more, or Deadline at Until
 	Wait                  // call Answered when Host has answered, or Deadline at Until
 	Rest                  // there is no descriptor: stop accepting, and call Deadline at Until
 	Retry                 // close the host's socket, then call Next, now or later
@@ -114,16 +150,16 @@ const (
 type Step struct {
 	Do    Action
 	Why   Refusal // Refuse
-	Until int64   // ns, Wait and Rest; Never: there is no limit
+	Until int64   // ns, Hear, Wait and Rest; Never: there is no limit
 }
 
 // Never is a time that does not come.
 const Never = math.MaxInt64
 
-// Begin counts a session of svc that was accepted from an address.
-func (a *Admission) Begin(g *Gate, svc *Service, t *Attempt, from sched.Addr, now int64) {
-	*a = Admission{Svc: svc, gate: g, attempt: t, Started: now, state: looking}
-	t.from = from
+// Begin counts a session that was accepted from an address.
+func (a *Admission) Begin(g *Gate, e *Entry, t *Attempt, from sched.Addr, now int64) {
+	*a = Admission{Svc: e.Svc, gate: g, attempt: t, Started: now, state: e.first(from)}
+	t.from, t.since = from, now
 	a.Count().sessions.Add(1)
 	a.Count().active.Add(1)
 }
@@ -131,9 +167,15 @@ func (a *Admission) Begin(g *Gate, svc *Service, t *Attempt, from sched.Addr, no
 // Count returns the counters of the session's service.
 func (a *Admission) Count() *Counters { return &a.Svc.Counts[a.gate.Index] }
 
-// Next looks for a host.
+// Next asks for the client's header, or looks for a host.
 func (a *Admission) Next(now int64) Step {
-	if a.state != looking {
+	switch a.state {
+	case unheard:
+		return a.awaitHeader()
+	case unwelcome:
+		return a.refuse(proxySource)
+	case looking:
+	default:
 		return Step{}
 	}
 	host, why := a.pick(now)
@@ -247,6 +289,11 @@ func (a *Admission) NoRoom() Step {
 // Deadline reports that the time of a step is up.
 func (a *Admission) Deadline(now int64) Step {
 	switch a.state {
+	case unheard:
+		if now < a.helloLimit() { // the route has changed
+			return a.awaitHeader()
+		}
+		return a.refuse(proxyTimeout)
 	case looking: // it has waited for a descriptor
 		return Step{Do: Retry}
 	case asked, queueFull:
@@ -268,6 +315,9 @@ func (a *Admission) Deadline(now int64) Step {
 
 // Retimed reports that the route has other timeouts.
 func (a *Admission) Retimed() Step {
+	if a.state == unheard {
+		return a.awaitHeader()
+	}
 	if a.state != asked { // a full queue is asked again soon, and the others wait for no host
 		return Step{}
 	}
@@ -275,7 +325,9 @@ func (a *Admission) Retimed() Step {
 }
 
 // totalLimit returns when the time for all connects of the session is over.
-func (a *Admission) totalLimit(r *engine.Route) int64 { return after(a.Started, r.Timeouts.Total) }
+func (a *Admission) totalLimit(r *engine.Route) int64 {
+	return after(a.attempt.since, r.Timeouts.Total)
+}
 
 // hostLimit returns when the host has had its full time to answer. Before that, a
 // connect that takes too long is not the host's fault.

@@ -3,12 +3,14 @@ package core
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/proxyproto"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -54,6 +56,7 @@ type desk struct {
 	now       int64
 	gate      Gate
 	svc       *Service
+	entries   []*Entry
 	hosts     []*sched.Host
 	tables    []*sched.Table // the first has all hosts, the last is none
 	guests    []*guest       // all sessions that there were
@@ -61,6 +64,8 @@ type desk struct {
 	ended     [terminations]uint64
 	failed    uint64 // failed connects
 	connected uint64
+	headers   uint64
+	free      Attempts
 	reported  int
 	log       []string
 	wrong     string
@@ -71,6 +76,11 @@ type guest struct {
 	Admission
 	id    int
 	step  Step
+	from  sched.Addr
+	says  []byte // ahead of all else, and how much of it has come
+	said  int
+	size  int            // of the header in it, -1 where it is malformed or cut off
+	is    netip.AddrPort // whom the header names
 	asked map[*sched.Host]bool
 	tries int  // hosts asked
 	heard bool // one that was asked has failed by its own fault
@@ -119,6 +129,12 @@ func playAdmissions(script []byte) string {
 		d.tables = append(d.tables, table)
 	}
 	d.tables = append(d.tables, nil)
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, o := range []engine.ListenOptions{
+		{}, {}, {Proxy: engine.ProxyAccept, ProxyFrom: trusted}, {Proxy: engine.ProxyRequire, ProxyFrom: trusted}, {Proxy: engine.ProxyRequire},
+	} {
+		d.entries = append(d.entries, newEntry(d.svc, o))
+	}
 	d.reroute(d.next())
 	for len(d.script) > 0 && d.wrong == "" {
 		d.do(d.next())
@@ -139,6 +155,9 @@ func (d *desk) reroute(how int) {
 	}
 	if how&32 != 0 {
 		r.Timeouts.Total = 5 * time.Second
+	}
+	if how&64 != 0 {
+		r.Timeouts.Hello = time.Second
 	}
 	if how < 128 { // mostly all hosts
 		r.Table = d.tables[0]
@@ -168,7 +187,7 @@ func (d *desk) do(op int) {
 	case 0, 1:
 		d.proceed(g)
 	case 2: // the timer, perhaps early
-		if g.step.Do == Wait || g.step.Do == Rest {
+		if g.step.Do == Hear || g.step.Do == Wait || g.step.Do == Rest {
 			if op >= 128 && g.step.Until != Never {
 				d.now = max(d.now, g.step.Until)
 			}
@@ -233,7 +252,7 @@ func (d *desk) expire(g *guest) {
 			d.fail("session %d: a host is blamed that has not had its time", g.id)
 		}
 	}
-	if step.Do == Wait && step.Until <= d.now {
+	if (step.Do == Hear || step.Do == Wait) && step.Until <= d.now {
 		d.fail("session %d: waits until %d, it is %d", g.id, step.Until, d.now)
 	}
 	d.follow(g, step)
@@ -252,17 +271,44 @@ func (d *desk) tell(g *guest, how int) {
 	d.follow(g, g.NoSocket(d.now, errno))
 }
 
+// The addresses that clients of the desk come from, and those that headers name.
+var (
+	deskClients = [...]string{"10.1.2.3:1", "192.0.2.1:2", ""}
+	deskNames   = [...]string{"198.51.100.7:7", "[2001:db8::7]:7"}
+)
+
 func (d *desk) arrive() {
 	g := &guest{id: len(d.guests), asked: map[*sched.Host]bool{}}
 	d.guests = append(d.guests, g)
-	d.say("session %d", g.id)
-	g.Begin(&d.gate, d.svc, new(Attempt), sched.Addr{}, d.now)
+	if from := deskClients[d.next()%len(deskClients)]; from != "" {
+		g.from = sched.TCPAddr(netip.MustParseAddrPort(from))
+	}
+	how := d.next()
+	g.is = netip.MustParseAddrPort(deskNames[how%2])
+	if how&2 != 0 {
+		g.is = netip.AddrPort{}
+	}
+	g.says = proxyproto.Append(nil, proxyproto.Version(1+how>>2%2), g.is, netip.MustParseAddrPort(deskNames[how%2]))
+	switch g.size = len(g.says); how >> 3 % 8 {
+	case 0:
+		g.says, g.size = g.says[:g.size/2], -1
+	case 1:
+		g.says, g.size = []byte("GET / HTTP/1.1\r\n"), -1
+	default:
+		g.says = append(g.says, "behind it"...)
+	}
+	entry := d.entries[d.next()%len(d.entries)]
+	d.say("session %d from %v says %q, entry %+v", g.id, g.from, g.says, entry)
+	g.Begin(&d.gate, entry, new(Attempt), g.from, d.now)
 	d.follow(g, g.Admission.Next(d.now))
 }
 
 // proceed does what the last step of a session asks for.
 func (d *desk) proceed(g *guest) {
 	switch g.step.Do {
+	case Hear:
+		g.said = min(g.said+1+d.next()%30, len(g.says))
+		d.hear(g, g.said == len(g.says) && d.next()%2 == 0)
 	case Connect, Again, Wait:
 		errno := errnos[d.next()%len(errnos)]
 		if g.step.Do == Wait && (g.state == queueFull || errno == syscall.EINPROGRESS || errno == syscall.EAGAIN) {
@@ -285,6 +331,35 @@ func (d *desk) proceed(g *guest) {
 	case Retry:
 		d.follow(g, g.Admission.Next(d.now))
 	}
+}
+
+// hear tells what a client has said so far.
+func (d *desk) hear(g *guest, ended bool) {
+	d.say("session %d has said %d bytes, ended: %v", g.id, g.said, ended)
+	size, step := g.Heard(d.now, g.says[:g.said], ended, &d.free)
+	client := netip.AddrPort{}
+	if g.Origin != nil {
+		client = g.Origin.Client
+	}
+	switch {
+	case step.Do == Hear:
+		if size <= g.said || ended || g.said == len(g.says) && g.size >= 0 || g.size >= 0 && size > g.size {
+			d.fail("session %d: %d bytes of %q have come and it waits for %d", g.id, g.said, g.says, size)
+		}
+	case step.Do == Refuse && step.Why.OfHeader():
+		if size != 0 || g.size >= 0 && (!ended || g.said >= g.size) || client.IsValid() {
+			d.fail("session %d: refused for %v, ended: %v", g.id, step.Why, ended)
+		}
+	default:
+		d.headers++
+		if size != g.size || g.said < size || client != g.is {
+			d.fail("session %d: a header of %d bytes from %v, want %d from %v", g.id, size, client, g.size, g.is)
+		}
+		if g.is.IsValid() {
+			g.from = sched.TCPAddr(g.is)
+		}
+	}
+	d.follow(g, step)
 }
 
 // follow takes in a step and looks whether it may come now.
@@ -311,12 +386,15 @@ func (d *desk) follow(g *guest, step Step) {
 		if g.asked[g.Host] {
 			d.fail("session %d: %s is asked twice", g.id, g.Host.Name())
 		}
+		if g.attempt.from != g.from {
+			d.fail("session %d: the client is %v, want %v", g.id, g.attempt.from, g.from)
+		}
 		g.asked[g.Host] = true
 		g.tries++
 		if route.Tries > 0 && g.tries > route.Tries {
 			d.fail("session %d: %d tries of %d", g.id, g.tries, route.Tries)
 		}
-		if total := int64(route.Timeouts.Total); total > 0 && d.now-g.Started >= total {
+		if total := int64(route.Timeouts.Total); total > 0 && d.now-g.attempt.since >= total {
 			d.fail("session %d: a connect begins after the time for all", g.id)
 		}
 	case Retry:
@@ -325,6 +403,9 @@ func (d *desk) follow(g *guest, step Step) {
 		}
 	case Refuse:
 		d.refused[step.Why]++
+		if late := int64(route.Timeouts.Hello); step.Why == proxyTimeout && (late == 0 || d.now-g.Started < late) {
+			d.fail("session %d: it has not had its time to say who it is", g.id)
+		}
 		if g.tries > 0 && step.Why == noHost && !g.heard || g.heard && step.Why == OutOfResource && !g.lost {
 			d.fail("session %d: refused for %v, heard of a host: %v", g.id, step.Why, g.heard)
 		}
@@ -387,6 +468,9 @@ func (d *desk) check() {
 	if failed != d.failed {
 		d.fail("%d failed connects are counted, there were %d", failed, d.failed)
 	}
+	if n := c.proxied.Load(); n != d.headers {
+		d.fail("%d headers are counted, there were %d", n, d.headers)
+	}
 	if n := c.sessions.Load(); n != uint64(len(d.guests)) || c.active.Load() != active || n != ended+uint64(active) {
 		d.fail("%d sessions counted, %d active and %d ended; there were %d, %d are there", n, c.active.Load(), ended, len(d.guests), active)
 	}
@@ -398,6 +482,8 @@ func (d *desk) close() {
 	for _, g := range d.guests {
 		for range 4*len(d.hosts) + 10 {
 			switch g.step.Do {
+			case Hear:
+				d.hear(g, true)
 			case Connect, Again:
 				d.failed++
 				g.heard = true
@@ -423,7 +509,9 @@ func (d *desk) close() {
 	}
 	d.check()
 	for _, g := range d.guests {
+		_, heard := g.Heard(d.now, g.says, true, &d.free)
 		for _, step := range []Step{
+			heard,
 			g.Admission.Next(d.now), g.Answered(d.now, 0), g.NoSocket(d.now, syscall.EMFILE), g.NoRoom(),
 			g.Deadline(d.now), g.Retimed(), g.Dropped(d.now),
 		} {
@@ -442,17 +530,29 @@ func TestAdmissionAllocatesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.svc.Route.Store(&engine.Route{Table: table, Timeouts: engine.Timeouts{Connect: time.Second, Total: time.Minute}})
-	var a Admission
-	var free Attempts
-	if n := testing.AllocsPerRun(100, func() {
-		a.Begin(&d.gate, d.svc, free.Get(), sched.Addr{}, d.now)
-		if a.Next(d.now).Do != Connect || a.Answered(d.now, syscall.EINPROGRESS).Do != Wait || a.Answered(d.now, 0).Do != Relay {
-			t.Fatal("the steps are others")
+	header := proxyproto.Append(nil, proxyproto.V2, netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:2"))
+	for _, proxied := range []bool{false, true} {
+		entry := newEntry(d.svc, engine.ListenOptions{})
+		if proxied {
+			entry = newEntry(d.svc, engine.ListenOptions{Proxy: engine.ProxyRequire})
 		}
-		free.Put(a.Settle())
-		a.End(d.now, Normal)
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
+		var a Admission
+		var free Attempts
+		if n := testing.AllocsPerRun(100, func() {
+			a.Begin(&d.gate, entry, free.Get(), sched.Addr{}, d.now)
+			step := a.Next(d.now)
+			if proxied {
+				_, step = a.Heard(d.now, header, false, &free)
+			}
+			if step.Do != Connect || a.Answered(d.now, syscall.EINPROGRESS).Do != Wait || a.Answered(d.now, 0).Do != Relay {
+				t.Fatal("the steps are others")
+			}
+			free.Put(a.Settle())
+			free.PutOrigin(a.Origin)
+			a.End(d.now, Normal)
+		}); n != 0 {
+			t.Errorf("%v allocations, with a header: %v", n, proxied)
+		}
 	}
 }
 
@@ -465,10 +565,11 @@ func BenchmarkAdmission(b *testing.B) {
 	svc.Route.Store(&engine.Route{Table: table, Timeouts: engine.Timeouts{Connect: time.Second, Total: time.Minute}})
 	var a Admission
 	var g Gate
+	entry := newEntry(svc, engine.ListenOptions{})
 	var free Attempts
 	b.ReportAllocs()
 	for b.Loop() {
-		a.Begin(&g, svc, free.Get(), sched.Addr{}, 1)
+		a.Begin(&g, entry, free.Get(), sched.Addr{}, 1)
 		a.Next(1)
 		a.Answered(1, syscall.EINPROGRESS)
 		a.Answered(1, 0)

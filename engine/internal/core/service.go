@@ -2,6 +2,7 @@ package core
 
 import (
 	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/txlb/txlb/engine"
@@ -13,6 +14,8 @@ type Service struct {
 	Name   string
 	Route  atomic.Pointer[engine.Route]
 	Counts []Counters // one for each gate
+
+	proxies atomic.Bool // a listener has asked for PROXY headers, now or before
 }
 
 func newService(name string, gates int) *Service {
@@ -27,7 +30,7 @@ func (s *Service) stats() engine.ServiceStats {
 		ConnectFailures: map[string]uint64{},
 	}
 	for i := range s.Counts {
-		s.Counts[i].addTo(&sum)
+		s.Counts[i].addTo(&sum, s.proxies.Load())
 	}
 	return sum
 }
@@ -59,6 +62,15 @@ func (s *Serving[L]) Next(p engine.Plan, gates int) *Serving[L] {
 		next.Services[planned.Name] = svc
 	}
 	return next
+}
+
+// Entry returns the entry of a listener: the one that it had, if that is right.
+func (s *Serving[L]) Entry(had *Entry, of *engine.Service, key ListenKey) *Entry {
+	svc, o := s.Services[of.Name], of.ListenOptions[key.Listen]
+	if had != nil && had.Svc == svc && had.proxy == o.Proxy && slices.Equal(had.from, o.ProxyFrom) {
+		return had
+	}
+	return newEntry(svc, o)
 }
 
 // Reroute publishes the routes of a plan. It returns the services whose timeouts

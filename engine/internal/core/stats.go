@@ -6,6 +6,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/internal/proxyproto"
 )
 
 // Termination tells how a session ended, in HAProxy's two letters: who ended
@@ -24,34 +25,62 @@ const (
 	connectTime                      // sC: the time for all connects ran out
 	noResource                       // RC: no descriptor, memory or local port
 	Killed                           // KD: closed by an operator or at the end of a drain
+	denied                           // PR: its PROXY header was malformed, or must not come from there
+	helloEnded                       // CR: the client ended before its PROXY header was whole
+	helloTimeout                     // cR: the header was not whole in time
 	terminations
 )
 
 // String gives the two letters.
 func (t Termination) String() string {
-	return [terminations]string{"--", "CD", "SD", "cD", "sD", "CC", "SC", "sC", "RC", "KD"}[t]
+	return [terminations]string{"--", "CD", "SD", "cD", "sD", "CC", "SC", "sC", "RC", "KD", "PR", "CR", "cR"}[t]
 }
 
 // Refusal tells why a client was closed without a host.
 type Refusal uint8
 
 const (
-	noGroup       Refusal = iota // the service has no enabled group
-	noHost                       // no host was left to try
-	OutOfResource                // no descriptor, memory or local port
-	outOfTime                    // the time for all connects ran out
-	refusals
+	noGroup        Refusal = iota // the service has no enabled group
+	noHost                        // no host was left to try
+	OutOfResource                 // no descriptor, memory or local port
+	outOfTime                     // the time for all connects ran out
+	proxySource                   // a PROXY header is required, and this client's does not count
+	proxyTimeout                  // the header was not whole in time
+	proxyEnd                      // the client ended before it was whole
+	proxyMalformed                // the first of the reasons why it is malformed, in the order of package proxyproto
+
+	refusals = proxyMalformed + Refusal(proxyproto.NumStates-proxyproto.BadSignature)
 )
+
+// malformed is the reason for a header that is.
+func malformed(s proxyproto.State) Refusal {
+	return proxyMalformed + Refusal(s-proxyproto.BadSignature)
+}
 
 // String names the reason in metrics and logs.
 func (r Refusal) String() string {
-	return [refusals]string{"no_group", "no_host", "resource", "timeout"}[r]
+	return [refusals]string{
+		"no_group", "no_host", "resource", "timeout", "proxy_source", "proxy_timeout", "proxy_end",
+		"proxy_signature", "proxy_version", "proxy_family", "proxy_address", "proxy_length", "proxy_tlv", "proxy_checksum",
+	}[r]
 }
 
 // Termination is how a session ends that was refused.
 func (r Refusal) Termination() Termination {
-	return [refusals]Termination{noServer, noServer, noResource, connectTime}[r]
+	if r.OfHeader() {
+		switch r {
+		case proxyTimeout:
+			return helloTimeout
+		case proxyEnd:
+			return helloEnded
+		}
+		return denied
+	}
+	return [proxySource]Termination{noServer, noServer, noResource, connectTime}[r]
 }
+
+// OfHeader tells whether the PROXY header is the reason.
+func (r Refusal) OfHeader() bool { return r >= proxySource }
 
 // connectFailure groups what connect(2) can answer.
 type connectFailure uint8
@@ -97,20 +126,26 @@ type Counters struct {
 	sessions     atomic.Uint64
 	In, Out      atomic.Uint64
 	redispatches atomic.Uint64
+	proxied      atomic.Uint64 // PROXY headers taken in
 	refused      [refusals]atomic.Uint64
 	failed       [connectFailures]atomic.Uint64
 	ended        [terminations]atomic.Uint64
 	_            [64]byte
 }
 
-// addTo adds the counts to a service's sum.
-func (c *Counters) addTo(s *engine.ServiceStats) {
+// addTo adds the counts to a service's sum. Those of PROXY headers that were not right
+// are left out where none are asked for: they would be most of the service's metrics.
+func (c *Counters) addTo(s *engine.ServiceStats, proxies bool) {
 	s.Active += c.active.Load()
 	s.Sessions += c.sessions.Load()
 	s.In += c.In.Load()
 	s.Out += c.Out.Load()
 	s.Redispatches += c.redispatches.Load()
+	s.ProxyHeaders += c.proxied.Load()
 	for i := range c.refused {
+		if Refusal(i).OfHeader() && !proxies {
+			break
+		}
 		s.Refused[Refusal(i).String()] += c.refused[i].Load()
 	}
 	for i := range c.failed {

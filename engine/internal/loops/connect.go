@@ -14,11 +14,11 @@ import (
 )
 
 // open makes a session of an accepted connection. The engine has counted it.
-func (l *loop) open(fd int32, from sched.Addr, svc *core.Service) {
+func (l *loop) open(fd int32, from sched.Addr, entry *core.Entry) {
 	s, t := l.table.get()
 	s.phase = connecting
 	s.active = l.now
-	s.Begin(&l.gate, svc, t, from, l.now)
+	s.Begin(&l.gate, entry, t, from, l.now)
 	// The listener has handed its options down.
 	s.ends[client] = end{fd: fd, flags: writable | nodelay | tuned | inline}
 	if !from.IsValid() {
@@ -54,7 +54,7 @@ func (l *loop) follow(s *session, step core.Step) {
 			l.acceptor.pause(core.PauseFor)
 			l.timers.set(&s.timer, step.Until)
 			return
-		case core.Wait:
+		case core.Hear, core.Wait:
 			if step.Until != core.Never {
 				l.timers.set(&s.timer, step.Until)
 			}
@@ -70,6 +70,32 @@ func (l *loop) follow(s *session, step core.Step) {
 			return
 		}
 	}
+}
+
+// hear takes in what a client has said that has no host yet. It looks at the bytes
+// without taking them, and then takes the header alone: what stands behind it stays in
+// the kernel, for the flow that comes.
+func (l *loop) hear(s *session) {
+	e := &s.ends[client]
+	n, errno := l.sys.peek(e.fd, l.waste[:core.MaxHeader])
+	switch {
+	case errno == unix.EAGAIN:
+		return
+	case errno != 0:
+		l.end(s, s.Left())
+		return
+	}
+	s.active = l.now
+	size, step := s.Heard(l.now, l.waste[:n], n == 0 || e.is(hungUp), &l.table.tries)
+	for step.Do != core.Hear && size > 0 {
+		n, errno := l.sys.recv(e.fd, l.waste[:size])
+		if errno != 0 || n == 0 { // it was there a moment ago
+			l.end(s, core.ClientGone)
+			return
+		}
+		size -= n
+	}
+	l.follow(s, step)
 }
 
 // connect starts to connect to the session's host.
@@ -134,6 +160,7 @@ func (l *loop) establish(s *session) {
 		}
 		l.acks.owe(s)
 	}
+	s.flows[client].header = s.Host.ProxyProtocol() != 0
 	if l.eng.opt.Splice == engine.SpliceAlways {
 		s.flows[0].splice()
 		s.flows[1].splice()
@@ -152,7 +179,13 @@ func (l *loop) failOver(s *session) bool {
 	}
 	l.sys.resetOnClose(s.ends[backend].fd) // it has not had the client's end
 	l.dropBackend(s)
-	s.flows[client].done = false // what was shut down is another socket now
+	s.flows[client].done = false            // what was shut down is another socket now
+	if f := &s.flows[client]; f.ahead > 0 { // the next host gets a header of its own
+		if f.taken += int32(f.ahead); int(f.taken) == len(f.held) {
+			l.letGoHeld(f)
+		}
+		f.ahead = 0
+	}
 	s.phase = connecting
 	l.follow(s, step)
 	return true
@@ -168,11 +201,11 @@ func (l *loop) dropBackend(s *session) {
 }
 
 // refuse closes a client that gets no host. Where descriptors are short it is
-// closed at once; else it gets an end, and what it sends is thrown away until
+// closed at once, and so is one that does not say who it is as it should; else it gets an end, and what it sends is thrown away until
 // it has ended too, for a moment: closing over unread bytes would reset the
 // connection.
 func (l *loop) refuse(s *session, why core.Refusal) {
-	if why == core.OutOfResource {
+	if why == core.OutOfResource || why.OfHeader() {
 		l.end(s, why.Termination())
 		return
 	}

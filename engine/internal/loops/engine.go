@@ -134,7 +134,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 	e.learnLocalPorts() // an operator may have changed them
 	was := e.serving.Load()
 	next := was.Next(p, len(e.loops))
-	fresh, err := e.openListeners(p, owner, was, next)
+	fresh, err := e.openListeners(owner, was, next)
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 		}
 	}
 	for _, ln := range fresh {
-		ln.svc.Store(next.Services[owner[ln.key]])
+		ln.entry.Store(next.Entry(nil, owner[ln.key], ln.key))
 	}
 	if err := e.startListeners(fresh); err != nil {
 		for _, ln := range fresh {
@@ -161,9 +161,9 @@ func (e *Engine) Apply(p engine.Plan) error {
 		}
 	}
 	for key, ln := range next.Listeners {
-		svc := next.Services[owner[key]]
-		ln.svc.Store(svc)
-		ln.keep(core.KeptBy(svc.Route.Load()))
+		entry := next.Entry(ln.entry.Load(), owner[key], key)
+		ln.entry.Store(entry)
+		ln.keep(core.KeptBy(entry.Svc.Route.Load()))
 	}
 	e.serving.Store(next)
 	e.zones.Follow(fresh, &e.mu, &e.serving, e.reopen)
@@ -177,10 +177,9 @@ func (e *Engine) Apply(p engine.Plan) error {
 
 // openListeners fills next.listeners with those that stay and those that are
 // new, and returns the new ones. On error it has opened none.
-func (e *Engine) openListeners(p engine.Plan, owner map[core.ListenKey]string, was, next *core.Serving[*listener]) ([]*listener, error) {
+func (e *Engine) openListeners(owner map[core.ListenKey]*engine.Service, was, next *core.Serving[*listener]) ([]*listener, error) {
 	var fresh []*listener
 	var problems []error
-	var services map[string]*engine.Service // made for the first listener that is new
 	goingPorts := map[string]bool{}
 	e.going = slices.DeleteFunc(e.going, func(ln *listener) bool { return ln.open.Load() == 0 })
 	for _, ln := range e.going {
@@ -191,21 +190,17 @@ func (e *Engine) openListeners(p engine.Plan, owner map[core.ListenKey]string, w
 			goingPorts[ln.port()] = true
 		}
 	}
-	for key, name := range owner {
+	for key, s := range owner {
 		if ln := was.Listeners[key]; ln != nil {
 			next.Listeners[key] = ln
 			continue
 		}
 		// A listener of ours that is about to go must not make its successor
 		// on the same port look taken.
-		if services == nil {
-			services = core.ByName(p)
-		}
-		s := services[name]
 		how := listening{s.ListenOptions[key.Listen], core.KeptBy(s.Route), e.opt.Steer}
 		ln, err := openListener(key, how, len(e.loops), e.opt.Backlog, !goingPorts[key.Port()])
 		if err != nil {
-			problems = append(problems, fmt.Errorf("service %q: %w", name, err))
+			problems = append(problems, fmt.Errorf("service %q: %w", s.Name, err))
 			continue
 		}
 		fresh = append(fresh, ln)
@@ -266,7 +261,7 @@ func (e *Engine) reopen(key core.ListenKey, old *listener) {
 		return
 	}
 	ln.key = key
-	ln.svc.Store(old.svc.Load())
+	ln.entry.Store(old.entry.Load())
 	if e.startListeners([]*listener{ln}) != nil {
 		e.stopListener(ln)
 		return
@@ -344,7 +339,7 @@ func (e *Engine) Close() error {
 func (e *Engine) Listeners() []engine.Listener {
 	var list []engine.Listener
 	for key, ln := range e.serving.Load().Listeners {
-		list = append(list, engine.Listener{Service: ln.svc.Load().Name, Listen: key.Listen, Addr: ln.bound})
+		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: ln.bound})
 	}
 	return list
 }

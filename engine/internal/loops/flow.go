@@ -36,6 +36,7 @@ const (
 	tuned                        // keep-alive and the send queue's limit are set
 	unixSocket                   // not TCP: a short read does not mean drained
 	answered                     // a backend whose first bytes after ours were read
+	headed                       // a PROXY header was sent to it
 )
 
 // unixEnd is set on a UNIX socket from the start: it has none of TCP's options.
@@ -96,6 +97,8 @@ type flow struct {
 	queued   bool  // waits for its turn to splice
 	corked   bool  // the last bytes wait in the kernel for an end that is to follow
 	done     bool  // nothing will move any more
+	header   bool  // a PROXY header goes ahead of the first byte
+	ahead    uint8 // bytes of it that stand before those held, or in the batch
 }
 
 // mode is how a flow moves bytes.
@@ -111,6 +114,7 @@ type step uint8
 
 const (
 	wait   step = iota // nothing until an event comes
+	greet              // send the PROXY header, with what can be read
 	read               // recv from the source, then tell onRead
 	write              // send what is held, then tell onWrite
 	fill               // splice from the source into the pipe, then tell onFill
@@ -130,6 +134,11 @@ func (f *flow) next(src, dst *end) step {
 		return wait
 	case dst.is(broken):
 		return finish
+	case f.header:
+		if dst.is(writable) {
+			return greet
+		}
+		return wait
 	case len(f.held) > 0:
 		if dst.is(writable) {
 			return write

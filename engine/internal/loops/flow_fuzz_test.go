@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/internal/proxyproto"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -76,6 +78,7 @@ type theatre struct {
 	l       *loop
 	e       *Engine
 	svc     *core.Service
+	entries [2]*core.Entry // without a PROXY header, and with one
 	hosts   []*sched.Host
 	script  []byte
 	patient bool // no session may be ended by a time-out
@@ -106,7 +109,7 @@ func playScript(script []byte) (wrong string) {
 }
 
 func newTheatre(script []byte) *theatre {
-	k := &sim{sessions: map[[2]int32]*simSession{}}
+	k := &sim{sessions: map[[2]int32]*simSession{}, wants: map[sched.Addr]int{}}
 	e := &Engine{epoch: time.Now(), sustained: readSize, census: newCensus(0)}
 	l := assemble(e, 0, nil, k)
 	k.loop = l
@@ -123,6 +126,11 @@ func newTheatre(script []byte) *theatre {
 	var members []sched.Member
 	for i := range 3 {
 		h := sched.NewHost(fmt.Sprint("h", i), simAddr(i))
+		if how&8 != 0 { // versions 0 to 2, each host another
+			v := (i + how>>4) % 3
+			h.SetProxyProtocol(v)
+			k.wants[h.Addr()] = v
+		}
 		g.hosts = append(g.hosts, h)
 		members = append(members, sched.Member{Host: h, Weight: 1})
 	}
@@ -132,9 +140,13 @@ func newTheatre(script []byte) *theatre {
 	}
 	route := &engine.Route{Table: table}
 	if !g.patient {
-		route.Timeouts = engine.Timeouts{Connect: 2 * time.Second, Total: 5 * time.Second, Idle: 8 * time.Second, HalfClosed: 4 * time.Second}
+		route.Timeouts = engine.Timeouts{Connect: 2 * time.Second, Total: 5 * time.Second, Idle: 8 * time.Second, HalfClosed: 4 * time.Second, Hello: time.Second}
 	}
 	g.svc.Route.Store(route)
+	serving := core.Serving[int]{Services: map[string]*core.Service{"web": g.svc}}
+	for i := range g.entries {
+		g.entries[i] = serving.Entry(nil, &engine.Service{Name: "web", ListenOptions: map[string]engine.ListenOptions{"": {Proxy: engine.ProxyHeaders(2 * i)}}}, core.ListenKey{})
+	}
 	return g
 }
 
@@ -233,12 +245,28 @@ func (g *theatre) accept() {
 	if s.unix {
 		from = sched.Addr{}
 	}
-	g.say("socket %d: a client, UNIX %v, connects go by %d", s.id, s.unix, k.backends)
+	entry := g.entries[0]
+	if how := k.backends; how%3 == 1 {
+		entry = g.entries[1]
+		is := simPort(500 + s.id).IP()
+		if how&16 != 0 {
+			is = netip.AddrPort{}
+		}
+		s.intro = proxyproto.Append(nil, proxyproto.Version(1+how>>5%2), is, simPort(600+s.id).IP())
+		switch s.whole = how>>2%4 > 0; {
+		case s.whole:
+		case how&64 == 0:
+			s.intro = []byte("PROXY WHO\r\n")
+		default:
+			s.intro = append(s.intro[:len(s.intro)/2], '!')
+		}
+	}
+	g.say("socket %d: a client, UNIX %v, connects go by %d, says %q", s.id, s.unix, k.backends, s.intro)
 	for _, h := range g.hosts {
 		h.MarkUp()
 	}
 	g.e.census.sessions.Add(1)
-	g.l.open(int32(s.id+fdBase), from, g.svc)
+	g.l.open(int32(s.id+fdBase), from, entry)
 	g.l.sweep()
 }
 
@@ -300,6 +328,9 @@ func (g *theatre) settle() {
 // asleep looks for work that a sleeping loop has left.
 func (g *theatre) asleep() {
 	g.l.table.each(func(s *session) {
+		if c := g.socket(s, client); s.Hears() && (c.said == len(c.intro) && c.whole || c.fin || c.dead) {
+			g.k.fail("asleep: socket %d has said who it is", c.id)
+		}
 		if s.phase == refusing || s.ends[backend].fd < 0 {
 			return // refused, or waiting for a descriptor
 		}

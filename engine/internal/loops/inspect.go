@@ -135,7 +135,7 @@ func (l *loop) visit(f func(*session) bool, done func()) {
 func (l *loop) info(s *session) engine.SessionInfo {
 	i := engine.SessionInfo{
 		ID: l.idOf(s), Service: s.Svc.Name, Host: s.Host,
-		Client:  l.sys.peerAddr(s.ends[client].fd),
+		Client:  l.clientAddr(s),
 		Started: l.eng.epoch.Add(time.Duration(s.Started)),
 		Idle:    time.Duration(max(l.now-s.active, 0)),
 		In:      s.in, Out: s.out,
@@ -144,6 +144,14 @@ func (l *loop) info(s *session) engine.SessionInfo {
 		i.Local = l.sys.localAddr(b)
 	}
 	return i
+}
+
+// clientAddr returns who the client is.
+func (l *loop) clientAddr(s *session) netip.AddrPort {
+	if s.Origin != nil {
+		return s.Origin.Client
+	}
+	return l.sys.peerAddr(s.ends[client].fd)
 }
 
 // An ID holds the generation of the slot in its upper half, below it the loop,

@@ -26,6 +26,8 @@ type kernel interface {
 	// UNIX socket.
 	connectAgain(fd int32, to sched.Addr) syscall.Errno
 	recv(fd int32, p []byte) (int, syscall.Errno)
+	// peek is recv, but takes nothing.
+	peek(fd int32, p []byte) (int, syscall.Errno)
 	// send makes every send of a batch and puts the answers into it.
 	send(batch []sendOp)
 	shutdownWrite(fd int32)
@@ -97,6 +99,7 @@ func (k linux) shut() {
 }
 
 func (linux) recv(fd int32, p []byte) (int, syscall.Errno) { return recv(fd, p) }
+func (linux) peek(fd int32, p []byte) (int, syscall.Errno) { return peek(fd, p) }
 
 func (k linux) send(batch []sendOp) {
 	if k.ring != nil && len(batch) >= k.ringFrom {

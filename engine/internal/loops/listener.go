@@ -24,12 +24,12 @@ type listener struct {
 	core.BoundZone
 	key    core.ListenKey
 	how    listening
-	bound  string                       // the address with its port
-	svc    atomic.Pointer[core.Service] // whose sessions it accepts
-	fds    []int32                      // one for each loop
-	shards []*shard                     // once the loops have them
-	file   core.SocketFile              // of a UNIX socket
-	open   atomic.Int32                 // shards that loops have, those that leave included
+	bound  string                     // the address with its port
+	entry  atomic.Pointer[core.Entry] // for the sessions that it accepts
+	fds    []int32                    // one for each loop
+	shards []*shard                   // once the loops have them
+	file   core.SocketFile            // of a UNIX socket
+	open   atomic.Int32               // shards that loops have, those that leave included
 
 	unsteered error // why the kernel does not steer its clients as it should; nil: it does, or should not
 }

@@ -216,7 +216,9 @@ func (l *loop) sessionEvent(ev *unix.EpollEvent) {
 		case side == backend:
 			l.connectEvent(s, ev.Events)
 		case e.is(reset):
-			l.end(s, core.ClientGone)
+			l.end(s, s.Left())
+		case s.Hears():
+			l.hear(s)
 		}
 	case refusing:
 		l.discard(s)

@@ -11,15 +11,15 @@ import (
 // another that has fewer. A UNIX socket has one queue, and the kernel wakes the
 // same loop for it each time.
 func (l *loop) place(fd int32, from sched.Addr, sh *shard) {
-	svc := sh.svc.Load()
+	entry := sh.entry.Load()
 	if sh.file.Path != "" {
 		if to := l.lighter(); to != nil {
 			to.count.active.Add(1) // it counts from now on, so that a burst is spread
-			to.take(arrival{fd, from, svc})
+			to.take(arrival{fd, from, entry})
 			return
 		}
 	}
-	l.open(fd, from, svc)
+	l.open(fd, from, entry)
 }
 
 // lighter returns another loop that has fewer sessions than this one, or nil. It
@@ -39,15 +39,15 @@ func (l *loop) lighter() *loop {
 
 // arrival is a connection that another loop has accepted, and counted.
 type arrival struct {
-	fd   int32
-	from sched.Addr
-	svc  *core.Service
+	fd    int32
+	from  sched.Addr
+	entry *core.Entry
 }
 
 // take makes the loop open a session. Any loop may call it.
 func (l *loop) take(a arrival) {
 	l.inbox.submit(func() {
 		l.count.active.Add(-1) // open counts it
-		l.open(a.fd, a.from, a.svc)
+		l.open(a.fd, a.from, a.entry)
 	})
 }

@@ -3,6 +3,9 @@
 package loops
 
 import (
+	"net/netip"
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/engine/internal/core"
@@ -19,8 +22,10 @@ func (l *loop) drive(s *session) {
 		for again := true; again; {
 			again = false
 			switch f.next(src, dst) {
+			case greet:
+				again = !l.greet(s)
 			case read:
-				again = !l.receive(s, i)
+				again = !l.receive(s, i, 0)
 			case write:
 				l.batch.add(s, i, f.held[f.taken:], false)
 			case fill, drain:
@@ -82,11 +87,34 @@ func (s *session) mayFailOver() bool {
 		!s.flows[client].sending && !s.flows[backend].done
 }
 
+// greet queues the PROXY header for the host, together with what the client has sent
+// so far. It returns false if nothing is queued: the host wants no header any more, or
+// the header stands before the bytes that a host before has not taken.
+func (l *loop) greet(s *session) bool {
+	f := &s.flows[client]
+	f.header = false
+	header := s.Header(l.batch.room()[:0], func() netip.AddrPort { return l.sys.localAddr(s.ends[client].fd) })
+	n := len(header)
+	f.ahead = uint8(n)
+	if len(f.held) > 0 {
+		both := slices.Concat(header, f.held[f.taken:]) // seldom, so it need not be of the pool
+		l.letGoHeld(f)
+		f.held = both
+		return false
+	}
+	if n == 0 || f.next(&s.ends[client], &s.ends[backend]) == read && l.receive(s, client, n) {
+		return n > 0
+	}
+	l.batch.addRead(s, client, n, false)
+	return true
+}
+
 // receive reads once from the source of flow i into the arena and queues the
-// send. It returns false when nothing came.
-func (l *loop) receive(s *session, i int) bool {
+// send, of the bytes ahead that are in the arena too. It returns false when
+// nothing came.
+func (l *loop) receive(s *session, i, ahead int) bool {
 	f, src := &s.flows[i], &s.ends[i]
-	room := l.batch.room()
+	room := l.batch.room()[ahead:]
 	total := 0
 	for {
 		n, errno := l.sys.recv(src.fd, room[total:])
@@ -116,7 +144,7 @@ func (l *loop) receive(s *session, i int) bool {
 	}
 	// An end that is known already is passed on with the last bytes: they wait
 	// in the kernel for the shutdown or close that settle does next.
-	l.batch.addRead(s, i, total, src.is(ended) && !src.is(reset))
+	l.batch.addRead(s, i, ahead+total, src.is(ended) && !src.is(reset))
 	return true
 }
 
@@ -171,15 +199,22 @@ func (l *loop) sent(op *sendOp) {
 		l.readOn(dst)
 	}
 	f.corked = op.last && n == len(p) // else the rest pushes
-	if n > 0 {
-		l.moved(s, i, n)
-		l.count.copied.Add(uint64(n))
+	if dst.is(broken) {
+		l.readOn(dst) // what it sent before is read without an event
+	}
+	streamed := n
+	if f.ahead > 0 {
+		streamed -= l.headed(f, dst, n)
+	}
+	if streamed > 0 {
+		l.moved(s, i, streamed)
+		l.count.copied.Add(uint64(streamed))
 	}
 	switch {
 	case f.held != nil:
 		f.taken += int32(n)
 		if int(f.taken) == len(f.held) {
-			l.letGo(f)
+			l.letGoHeld(f)
 		}
 	case n < len(p) && (!dst.is(broken) || !s.Settled()):
 		f.held = l.spares.hold(p[n:])
@@ -188,13 +223,26 @@ func (l *loop) sent(op *sendOp) {
 	l.goOn(s, i)
 }
 
+// headed takes in that a send of n bytes began with a PROXY header, or the rest of it,
+// and returns how many bytes were of that. They are not the stream's: the session may
+// still go to another host.
+func (l *loop) headed(f *flow, dst *end, n int) int {
+	n = min(n, int(f.ahead))
+	f.ahead -= uint8(n)
+	if n > 0 {
+		dst.set(headed)
+		dst.clear(owesAck)
+	}
+	return n
+}
+
 // goOn makes sure that a flow which can move is moved in the next turn.
 func (l *loop) goOn(s *session, i int) {
 	if s.phase != established {
 		return
 	}
 	switch s.flows[i].next(&s.ends[i], &s.ends[1-i]) {
-	case read, write:
+	case greet, read, write:
 		l.agenda.add(s)
 	case fill, drain:
 		l.bulk.add(s, i)
@@ -290,14 +338,19 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 
 // letGo gives the flow's buffer and pipe back.
 func (l *loop) letGo(f *flow) {
-	if f.held != nil {
-		l.spares.put(f.held)
-		f.held, f.taken = nil, 0
-	}
+	l.letGoHeld(f)
 	if f.pipe != nil {
 		l.sys.takeBack(f.pipe)
 		f.pipe = nil
 		l.count.pipes.Store(int64(l.sys.pipes()))
+	}
+}
+
+// letGoHeld gives the flow's buffer back.
+func (l *loop) letGoHeld(f *flow) {
+	if f.held != nil {
+		l.spares.put(f.held)
+		f.held, f.taken = nil, 0
 	}
 }
 
@@ -319,7 +372,7 @@ func (l *loop) heard(s *session) {
 	if e.is(sentOnce) {
 		e.set(answered)
 	}
-	if e.is(sentOnce|owesAck) && !e.is(hungUp|ended|reset) {
+	if e.is(sentOnce|owesAck|headed) && !e.is(hungUp|ended|reset) {
 		e.clear(owesAck)
 		_ = l.sys.setInt(e.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
 	}
@@ -328,7 +381,7 @@ func (l *loop) heard(s *session) {
 // tune sets TCP_NODELAY before the second send to a backend: Nagle's algorithm
 // never holds the first one back, and many sessions need no second.
 func (l *loop) tune(dst *end) {
-	if dst.flags&(sentOnce|nodelay) == sentOnce {
+	if dst.is(sentOnce|headed) && !dst.is(nodelay) {
 		dst.set(nodelay)
 		_ = l.sys.setInt(dst.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
@@ -402,7 +455,7 @@ func (l *loop) conclude(s *session) {
 		l.end(s, core.ClientAborted)
 	case c || b:
 		if b && s.out == 0 {
-			s.ResetEarly(sched.TCPAddr(l.sys.peerAddr(s.ends[client].fd)))
+			s.ResetEarly(sched.TCPAddr(l.clientAddr(s)))
 		}
 		s.phase = lingering
 		s.active = l.now

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/internal/proxyproto"
 	"github.com/txlb/txlb/sched"
 	"github.com/txlb/txlb/splice"
 )
@@ -33,6 +34,8 @@ type sim struct {
 	blame    int   // failed connects that the loop has learnt of and that are a host's fault
 	roomy    bool  // the queues of UNIX sockets have room
 	wrong    []string
+
+	wants map[sched.Addr]int // which hosts get a PROXY header, and of which version
 }
 
 // fault is what goes wrong with one call.
@@ -85,6 +88,13 @@ type simSocket struct {
 	passed  int           // the place behind a descriptor that was passed, -1 for none
 	dead    bool          // reset
 	err     syscall.Errno // pending
+
+	intro  []byte // what a client says ahead of its stream, which the loop takes off alone
+	whole  bool   // it is a header, and no more
+	said   int    // how much of it has arrived
+	heard  int    // how much of that the loop has taken
+	wants  int    // the version of the header that a backend gets first
+	header []byte // what has come of it
 
 	hurt       bool // a send failed that a real kernel would rarely fail
 	put        int  // bytes that the loop has sent, ever
@@ -160,7 +170,7 @@ func (s *simSocket) events() uint32 {
 	switch {
 	case s.connecting:
 		return 0
-	case s.arrived > s.taken || s.fin || s.dead:
+	case s.arrived > s.taken || s.said > s.heard || s.fin || s.dead:
 		mask |= unix.EPOLLIN
 	}
 	if s.fin || s.dead {
@@ -201,12 +211,14 @@ func (s *simSocket) farSend(n int) {
 	if s.fin || s.dead || s.gotReset || s.closed || s.connecting {
 		return
 	}
-	s.arrived += min(n, 300<<10-(s.arrived-s.taken)) // a receive window
+	say := min(n, len(s.intro)-s.said)
+	s.said += say
+	s.arrived += min(n-say, 300<<10-(s.arrived-s.taken)) // a receive window
 	s.wakeUp()
 }
 
 func (s *simSocket) farUrgent() {
-	if s.fin || s.dead || s.closed || s.connecting || s.mark >= 0 {
+	if s.fin || s.dead || s.closed || s.connecting || s.mark >= 0 || s.said < len(s.intro) {
 		return
 	}
 	s.mark = s.arrived
@@ -312,6 +324,7 @@ func (k *sim) connectTo(to sched.Addr, _ netip.Addr) (int32, syscall.Errno) {
 func (k *sim) connectAgain(fd int32, to sched.Addr) syscall.Errno {
 	s := k.open(fd, "connect")
 	s.unix = to.Path() != ""
+	s.wants = k.wants[to]
 	how := k.backends
 	k.backends = (how*7 + 1) % 31
 	switch {
@@ -340,6 +353,14 @@ func (k *sim) recv(fd int32, p []byte) (int, syscall.Errno) {
 			k.fail("a read of socket %d skips the urgent byte at %d", s.id, s.taken)
 		}
 	}
+	if s.heard < len(s.intro) {
+		if s.said < len(s.intro) || !s.whole {
+			k.fail("the loop takes %d bytes of socket %d before its header is there", len(p), s.id)
+		}
+		n := copy(p, s.intro[s.heard:s.said])
+		s.heard += n
+		return n, 0
+	}
 	s.reads++
 	n, errno := s.arriving(len(p))
 	copy(p[:n], stream(s.id, s.taken, n))
@@ -348,6 +369,17 @@ func (k *sim) recv(fd int32, p []byte) (int, syscall.Errno) {
 		s.finRead = true // see tcp_recvmsg: a read goes on to the FIN
 	}
 	return n, errno
+}
+
+func (k *sim) peek(fd int32, p []byte) (int, syscall.Errno) {
+	s := k.open(fd, "peek")
+	said := copy(p, s.intro[s.heard:s.said])
+	n, errno := s.arriving(len(p) - said)
+	copy(p[said:], stream(s.id, s.taken, n))
+	if said > 0 {
+		errno = 0
+	}
+	return said + n, errno
 }
 
 // arriving returns how many of at most limit bytes can be taken.
@@ -446,10 +478,45 @@ func (k *sim) arrive(s *simSocket, p []byte) {
 		k.fail("%d bytes sent to socket %d, which has no other side", len(p), s.id)
 		return
 	}
+	if p = k.greeted(s, p); len(p) == 0 {
+		return
+	}
 	if s.put+len(p) > src.taken || !bytes.Equal(p, stream(src.id, s.put, len(p))) {
 		k.fail("bytes %d to %d sent to socket %d are not those of socket %d", s.put, s.put+len(p), s.id, src.id)
 	}
 	s.put += len(p)
+}
+
+// greeted checks the PROXY header that a backend gets first, and returns what of p comes
+// behind it.
+func (k *sim) greeted(s *simSocket, p []byte) []byte {
+	if s.side != backend || s.wants == 0 {
+		return p
+	}
+	had := len(s.header)
+	s.header = append(s.header, p...)
+	h, size, state := proxyproto.Parse(s.header)
+	if state == proxyproto.Short {
+		return nil
+	}
+	var from, to netip.AddrPort
+	switch c := s.session.client; {
+	case c.whole:
+		is, _, _ := proxyproto.Parse(c.intro)
+		from, to = is.Source, is.Destination
+	}
+	if from.IsValid() || state != proxyproto.Whole {
+		if state != proxyproto.Whole || h.Source != from || h.Destination != to {
+			k.fail("socket %d gets the header %q: %v, want one from %v to %v", s.id, s.header, state, from, to)
+		}
+	} else if c := s.session.client; h.Local != c.unix || !c.unix && (h.Source != simPort(c.id).IP() || h.Destination != simPort(c.id).IP()) {
+		k.fail("socket %d gets the header %q, the client is socket %d", s.id, s.header, c.id)
+	}
+	if int(h.Version) != s.wants {
+		k.fail("socket %d gets the header %q, it wants version %d", s.id, s.header, s.wants)
+	}
+	s.wants = 0
+	return p[size-had:]
 }
 
 // refused tells whether a socket's session has been refused: what the client
@@ -464,6 +531,8 @@ func (k *sim) shutdownWrite(fd int32) {
 	src := k.source(s)
 	switch {
 	case k.refused(s):
+	case s.side == backend && s.wants != 0:
+		k.fail("shutdown of socket %d, which has had no header", s.id)
 	case src == nil || s.put != src.taken:
 		k.fail("shutdown of socket %d over bytes on the way", s.id)
 	case !src.finRead:
@@ -524,7 +593,7 @@ func (k *sim) close(fd int32) {
 		return
 	}
 	// Closing over unread bytes resets the connection too.
-	if s.resetLater || s.arrived > s.taken {
+	if s.resetLater || s.arrived > s.taken || s.said > s.heard {
 		s.gotReset = true
 		s.put = s.got // what is queued is dropped
 	} else {
@@ -566,6 +635,9 @@ func (p *simPipe) Held() int { return p.held }
 
 func (p *simPipe) Fill(fd, limit int) (int, splice.Status, error) {
 	s := p.k.open(int32(fd), "splice")
+	if s.heard < len(s.intro) {
+		p.k.fail("the loop splices the header of socket %d", s.id)
+	}
 	if p.k.strike(badFill) {
 		return 0, splice.OK, unix.ENOMEM
 	}

@@ -21,10 +21,17 @@ import (
 // so none of them waits and the scheduler need not be told. Each answers with
 // the errno itself, which costs no allocation.
 
-func recv(fd int32, p []byte) (int, syscall.Errno) {
+func recv(fd int32, p []byte) (int, syscall.Errno) { return recvAs(fd, p, unix.MSG_DONTWAIT) }
+
+// peek is recv, but takes nothing.
+func peek(fd int32, p []byte) (int, syscall.Errno) {
+	return recvAs(fd, p, unix.MSG_DONTWAIT|unix.MSG_PEEK)
+}
+
+func recvAs(fd int32, p []byte, flags uintptr) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags, 0, 0)
 		if errno == 0 {
 			return int(n), 0
 		}

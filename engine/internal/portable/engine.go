@@ -48,10 +48,10 @@ type Engine struct {
 type listener struct {
 	net.Listener
 	core.BoundZone
-	opt  engine.ListenOptions
-	file core.SocketFile // of a UNIX socket
-	svc  atomic.Pointer[core.Service]
-	stop chan struct{} // closed before the Listener is
+	opt   engine.ListenOptions
+	file  core.SocketFile // of a UNIX socket
+	entry atomic.Pointer[core.Entry]
+	stop  chan struct{} // closed before the Listener is
 }
 
 // New returns an engine that serves nothing yet.
@@ -95,17 +95,16 @@ func (e *Engine) Apply(p engine.Plan) error {
 	}
 	was := e.serving.Load()
 	next := was.Next(p, 1)
-	services := core.ByName(p)
 	var fresh []*listener
 	var problems []error
-	for key, name := range owner {
+	for key, s := range owner {
 		if ln := was.Listeners[key]; ln != nil {
 			next.Listeners[key] = ln
 			continue
 		}
-		ln, err := openListener(key.Listen, services[name].ListenOptions[key.Listen])
+		ln, err := openListener(key.Listen, s.ListenOptions[key.Listen])
 		if err != nil {
-			problems = append(problems, fmt.Errorf("service %q: %w", name, err))
+			problems = append(problems, fmt.Errorf("service %q: %w", s.Name, err))
 			continue
 		}
 		fresh = append(fresh, ln)
@@ -121,6 +120,9 @@ func (e *Engine) Apply(p engine.Plan) error {
 	if len(retimed) > 0 {
 		e.live.Range(func(_, s any) bool {
 			one := s.(*session)
+			if _, concerned := retimed[one.svc]; concerned {
+				one.hearing.wake()
+			}
 			if keep, concerned := retimed[one.svc]; concerned && one.watch.reset(one) && keep {
 				for _, c := range one.ends {
 					k := core.KeptBy(one.svc.Route.Load())
@@ -134,7 +136,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 		})
 	}
 	for key, ln := range next.Listeners {
-		ln.svc.Store(next.Services[owner[key]])
+		ln.entry.Store(next.Entry(ln.entry.Load(), owner[key], key))
 	}
 	e.serving.Store(next)
 	for _, ln := range fresh {
@@ -159,7 +161,7 @@ func (e *Engine) reopen(key core.ListenKey, old *listener) {
 	if err != nil {
 		return
 	}
-	ln.svc.Store(old.svc.Load())
+	ln.entry.Store(old.entry.Load())
 	e.serving.Store(e.serving.Load().With(key, ln))
 	e.accepting.Add(1)
 	go e.acceptFrom(ln)
@@ -245,7 +247,7 @@ func (e *Engine) acceptFrom(ln *listener) {
 				waits = true // it is the last, and served when there is room
 			}
 		}
-		s := newSession(e, ln.svc.Load(), conn)
+		s := newSession(e, ln.entry.Load(), conn)
 		s.waits = waits
 		e.live.Store(s.id, s)
 		e.running.Add(1)
@@ -329,7 +331,7 @@ func (e *Engine) Listeners() []engine.Listener {
 		if ln.Addr().Network() == "unix" {
 			addr = "unix:" + addr
 		}
-		list = append(list, engine.Listener{Service: ln.svc.Load().Name, Listen: key.Listen, Addr: addr})
+		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: addr})
 	}
 	return list
 }

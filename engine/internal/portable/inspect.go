@@ -59,7 +59,7 @@ func (e *Engine) EndSession(id uint64) (ended bool) {
 // info describes a session.
 func (s *session) info() engine.SessionInfo {
 	i := engine.SessionInfo{
-		ID: s.id, Service: s.svc.Name, Host: s.host.Load(), Client: endpoint(s.ends[client].RemoteAddr()),
+		ID: s.id, Service: s.svc.Name, Host: s.host.Load(), Client: s.client(),
 		Started: s.started, Idle: max(time.Since(s.started)-time.Duration(s.active.Load()), 0),
 		In: s.in.Load(), Out: s.out.Load(),
 	}

@@ -3,10 +3,12 @@ package portable
 import (
 	"context"
 	"errors"
+	"io"
 	"math"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,8 +27,10 @@ type session struct {
 	e         *Engine
 	id        uint64
 	svc       *core.Service
-	waits     bool                       // for room: it has none yet
-	admission core.Admission             // of the goroutine alone
+	waits     bool                        // for room: it has none yet
+	admission core.Admission              // of the goroutine alone
+	origin    atomic.Pointer[core.Origin] // the admission's, for others to read
+	hearing   hearing
 	host      atomic.Pointer[sched.Host] // the admission's, for others to read
 	started   time.Time
 	ends      [2]net.Conn                    // client, backend
@@ -48,11 +52,11 @@ const (
 	backend = 1
 )
 
-func newSession(e *Engine, svc *core.Service, conn net.Conn) *session {
-	s := &session{e: e, id: e.ids.Add(1), svc: svc, started: time.Now()}
+func newSession(e *Engine, entry *core.Entry, conn net.Conn) *session {
+	s := &session{e: e, id: e.ids.Add(1), svc: entry.Svc, started: time.Now()}
 	s.ends[client] = conn
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.admission.Begin(&e.gate, svc, new(core.Attempt), addrFrom(conn.RemoteAddr()), e.clock())
+	s.admission.Begin(&e.gate, entry, new(core.Attempt), addrFrom(conn.RemoteAddr()), e.clock())
 	return s
 }
 
@@ -101,6 +105,10 @@ func (s *session) end(how core.Termination) (first bool) {
 // sends, until the client has ended too: closing with unread bytes would reset the
 // connection.
 func (s *session) refuse(why core.Refusal) {
+	if why.OfHeader() { // it does not say who it is as it should
+		s.end(why.Termination())
+		return
+	}
 	defer context.AfterFunc(s.ctx, func() { _ = s.ends[client].SetDeadline(time.Unix(1, 0)) })()
 	_ = s.ends[client].(writeCloser).CloseWrite()
 	_ = s.ends[client].SetDeadline(time.Now().Add(time.Second))
@@ -119,8 +127,11 @@ type writeCloser interface{ CloseWrite() error }
 // admit finds a host for the client and connects to it. It returns false if there is
 // none, or if the session was ended meanwhile. Nothing is read from the client.
 func (s *session) admit() (admitted bool) {
-	defer s.watchClient()()
 	step := s.admission.Next(s.e.clock())
+	if step.Do == core.Hear {
+		step = s.hear(step)
+	}
+	defer s.watchClient()()
 	for s.ctx.Err() == nil {
 		s.host.Store(s.admission.Host)
 		now := s.e.clock()
@@ -139,6 +150,7 @@ func (s *session) admit() (admitted bool) {
 		case core.Retry:
 			step = s.admission.Next(now)
 		case core.Relay:
+			s.greet()
 			s.admission.Settle()
 			return true
 		default:
@@ -146,6 +158,86 @@ func (s *session) admit() (admitted bool) {
 		}
 	}
 	return false
+}
+
+// hearing lets others wake the goroutine that waits for a client's header, and nobody
+// else who reads from the client.
+type hearing struct {
+	mu   sync.Mutex
+	conn net.Conn // nil: nobody waits
+}
+
+func (h *hearing) set(c net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.conn = c
+}
+
+// wake makes the goroutine look at its timeout again.
+func (h *hearing) wake() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.conn != nil {
+		_ = h.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// hear reads the client's header, to its last byte and no further.
+func (s *session) hear(step core.Step) core.Step {
+	defer context.AfterFunc(s.ctx, func() { _ = s.ends[client].SetDeadline(time.Unix(1, 0)) })()
+	defer func() { _ = s.ends[client].SetReadDeadline(time.Time{}) }()
+	s.hearing.set(s.ends[client])
+	defer s.hearing.set(nil) // before the deadline is taken back
+	var b []byte
+	excused := false // its time is over, and what has come meanwhile is looked at
+	for need := 1; step.Do == core.Hear; {
+		if step.Until != core.Never {
+			left := time.Duration(step.Until - s.e.clock())
+			if excused {
+				left = tolerated
+			}
+			_ = s.ends[client].SetReadDeadline(time.Now().Add(left))
+		}
+		if s.ctx.Err() != nil {
+			break
+		}
+		had := len(b)
+		b = slices.Grow(b, need-had)
+		n, err := s.ends[client].Read(b[had:need])
+		b = b[:had+n]
+		switch {
+		case isTimeout(err) && !excused && hasUnread(s.ends[client]):
+			excused = true
+			continue
+		case isTimeout(err):
+			excused = false
+			step = s.admission.Deadline(s.e.clock())
+			continue
+		case err != nil && err != io.EOF:
+			s.end(s.admission.Left())
+			return core.Step{}
+		}
+		need, step = s.admission.Heard(s.e.clock(), b, err != nil, new(core.Attempts))
+	}
+	s.origin.Store(s.admission.Origin)
+	return step
+}
+
+// greet sends the host the PROXY header that it expects. If it cannot be sent, the
+// session will find out.
+func (s *session) greet() {
+	header := s.admission.Header(nil, func() netip.AddrPort { return endpoint(s.ends[client].LocalAddr()) })
+	if len(header) > 0 {
+		_, _ = s.ends[backend].Write(header)
+	}
+}
+
+// client returns who the client is.
+func (s *session) client() netip.AddrPort {
+	if o := s.origin.Load(); o != nil {
+		return o.Client
+	}
+	return endpoint(s.ends[client].RemoteAddr())
 }
 
 // dial connects to the session's host, at most until a time, and reports the
@@ -326,7 +418,7 @@ func (s *session) conclude() {
 		return
 	}
 	if b && !c && s.out.Load() == 0 {
-		s.admission.ResetEarly(addrFrom(s.ends[client].RemoteAddr()))
+		s.admission.ResetEarly(sched.TCPAddr(s.client()))
 	}
 	how, left := core.ClientAborted, s.ends[backend]
 	if b {

@@ -1,0 +1,121 @@
+package core
+
+import (
+	"net/netip"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/proxyproto"
+	"github.com/txlb/txlb/sched"
+)
+
+// MaxHeader is how many bytes of what a client has sent Heard has to see at most.
+const MaxHeader = proxyproto.MaxHeader
+
+// Entry is what a listener has for the sessions that it accepts. It is immutable.
+type Entry struct {
+	Svc   *Service
+	proxy engine.ProxyHeaders
+	from  []netip.Prefix
+}
+
+func newEntry(svc *Service, o engine.ListenOptions) *Entry {
+	if o.Proxy != engine.ProxyOff {
+		svc.proxies.Store(true)
+	}
+	return &Entry{svc, o.Proxy, o.ProxyFrom}
+}
+
+// first returns the state in which a session from an address begins.
+func (e *Entry) first(from sched.Addr) admissionState {
+	switch {
+	case e.proxy == engine.ProxyOff:
+		return looking
+	case e.trusts(from):
+		return unheard
+	case e.proxy == engine.ProxyRequire:
+		return unwelcome
+	}
+	return looking
+}
+
+// trusts tells whether the word of an address counts.
+func (e *Entry) trusts(from sched.Addr) bool {
+	if len(e.from) == 0 {
+		return e.proxy == engine.ProxyRequire
+	}
+	ip := from.IP().Addr().WithZone("")
+	for _, p := range e.from {
+		if p.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// Hears tells whether the session waits for what its client says.
+func (a *Admission) Hears() bool { return a.state == unheard }
+
+// Heard takes in what the client has sent: the first MaxHeader bytes, or fewer if no
+// more have come. ended says that no more will come. With the step Hear, size is how
+// many bytes there have to be at least. Else the first size bytes are not the stream's:
+// they have to be off it before the step is carried out.
+func (a *Admission) Heard(now int64, b []byte, ended bool, free *Attempts) (size int, step Step) {
+	if a.state != unheard {
+		return 0, Step{}
+	}
+	h, size, state := proxyproto.Parse(b)
+	switch {
+	case state == proxyproto.Short && ended:
+		return 0, a.refuse(proxyEnd)
+	case state == proxyproto.Short:
+		return size, a.awaitHeader()
+	case state != proxyproto.Whole:
+		return 0, a.refuse(malformed(state))
+	}
+	if h.Source.IsValid() {
+		a.Origin = free.origin()
+		a.Origin.Client, a.Origin.To = h.Source, h.Destination
+		a.attempt.from = sched.TCPAddr(h.Source)
+	}
+	a.Count().proxied.Add(1)
+	a.state, a.attempt.since = looking, now
+	return size, a.Next(now)
+}
+
+// awaitHeader waits for the rest of the client's header.
+func (a *Admission) awaitHeader() Step { return Step{Do: Hear, Until: a.helloLimit()} }
+
+// helloLimit returns when the client has had its time to say who it is.
+func (a *Admission) helloLimit() int64 {
+	return after(a.Started, a.Svc.Route.Load().Timeouts.Hello)
+}
+
+// Left is how a session ends whose client has reset the connection before it had a host.
+func (a *Admission) Left() Termination {
+	if a.state == unheard {
+		return helloEnded
+	}
+	return ClientGone
+}
+
+// Header appends the PROXY header for the session's host to b: nothing, if it gets
+// none. No byte of the session may have moved yet. local returns the address that the
+// client has connected to, as the kernel has it.
+func (a *Admission) Header(b []byte, local func() netip.AddrPort) []byte {
+	v := proxyproto.Version(a.Host.ProxyProtocol())
+	if v == proxyproto.Off || a.attempt == nil {
+		return b
+	}
+	if a.Origin != nil {
+		return proxyproto.Append(b, v, a.Origin.Client, a.Origin.To)
+	}
+	var to netip.AddrPort
+	from := a.attempt.from.IP()
+	if from.IsValid() {
+		to = local()
+	}
+	return proxyproto.Append(b, v, from, to)
+}
+
+// MaxHeaderOut is how many bytes Header appends at most.
+const MaxHeaderOut = proxyproto.MaxAppend
