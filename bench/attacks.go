@@ -40,13 +40,13 @@ type stranger func(ctx context.Context, v *victim)
 
 func attackLoad(name, title string, strangers int, attack stranger) workload {
 	const rate = 1000
-	figs := append([]figure{{name: attackFigure, title: "p50 under attack / beside it", proxy: true, of: noted(attackFigure)}}, percentiles()...)
+	figs := []figure{{name: attackFigure, title: "p50 under attack / beside it", proxy: true, of: noted(attackFigure)}}
 	return workload{
 		name: name, title: title, unit: "request",
 		how: fmt.Sprintf("open loop of %d small requests a second over %d connections, through a txlb whose admin is attacked, and beside one", rate, lanes),
 		// The peer only passes on to the backend: the two programs that are compared
 		// have the same way to it.
-		backend: web, admin: true, longer: 2, figures: figs,
+		backend: web, alone: true, once: true, longer: 2, around: 4 * time.Second, group: attacked, rounds: fewest, figures: figs,
 		run: func(ctx context.Context, t *trial) error {
 			dir, err := os.MkdirTemp("", "txlb-bench")
 			if err != nil {
@@ -80,7 +80,7 @@ func attackLoad(name, title string, strangers int, attack stranger) workload {
 				if err != nil {
 					return err
 				}
-				p50s[i], failed = t.noted[p50], failed+t.failed
+				p50s[i], failed = t.noted["p50"], failed+t.failed
 			}
 			t.failed = failed
 			t.note(attackFigure, p50s[0]/p50s[1])

@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -82,7 +84,7 @@ const longestRun = 6 * time.Hour
 // pages are the static files of the web backend, by path. 18 KB is the page
 // of the original project's own measurements.
 func pages() map[string]int {
-	return map[string]int{"small": 100, "18k": 18 << 10, "1m": 1 << 20}
+	return map[string]int{"small": 100, "18k": 18 << 10, "64m": 64 << 20}
 }
 
 // webConfig is nginx as a web server with nothing but files; /empty is a
@@ -150,7 +152,6 @@ func probeWeb(address string) error {
 // the rest of it.
 const (
 	opDown = 'D' // send without end
-	opUp   = 'U' // read without end
 	opEcho = 'E' // send back what comes, this byte included
 )
 
@@ -189,7 +190,7 @@ func echo(conn net.Conn) error {
 
 // The roles that this program plays as a process of its own.
 const (
-	roleProxy   = "role-proxy"   // LISTEN TARGET, once or more
+	roleProxy   = "role-proxy"   // THREADS, then LISTEN TARGET, once or more
 	roleStreams = "role-streams" // LISTEN
 	roleLoad    = "role-load"
 	roleSteps   = "role-steps" // CORE
@@ -203,11 +204,16 @@ func playRole(args []string) (status int, played bool) {
 	}
 	var err error
 	switch role, args := args[0], args[1:]; {
-	case role == roleProxy && len(args) > 0 && len(args)%2 == 0:
+	case role == roleProxy && len(args) > 1 && len(args)%2 == 1:
+		var threads int
+		if threads, err = strconv.Atoi(args[0]); err != nil {
+			break
+		}
+		runtime.GOMAXPROCS(threads)
 		asked := make(chan os.Signal, 1)
 		signal.Notify(asked, syscall.SIGUSR1)
 		go reportAllocations(asked, os.Stderr)
-		for ; len(args) > 2; args = args[2:] {
+		for args = args[1:]; len(args) > 2; args = args[2:] {
 			go playProxy(args[0], args[1]) // what it lacks the load notices
 		}
 		err = playProxy(args[0], args[1])
@@ -290,12 +296,6 @@ func stream(c net.Conn, zeros []byte) {
 	case opDown:
 		for {
 			if _, err := c.Write(zeros); err != nil {
-				return
-			}
-		}
-	case opUp:
-		for buf := make([]byte, block); ; {
-			if _, err := c.Read(buf); err != nil {
 				return
 			}
 		}

@@ -3,10 +3,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,37 +19,52 @@ import (
 // mebibyte is the unit of bulk work.
 const mebibyte = 1 << 20
 
-// bulkLoad moves bytes one way over a number of streams.
-func bulkLoad(count int, op byte) workload {
-	w := workload{
-		name: fmt.Sprintf("bulk%d", count), title: fmt.Sprintf("Bulk, streams to the client: %d", count), unit: "MiB",
-		how: "endless streams, a window in their middle", backend: streams, brief: ramp, figures: figures("MiB", "MiB"),
-		run: func(ctx context.Context, t *trial) error { return bulk(ctx, t, count, op) },
-	}
-	if op == opUp {
-		w.name += "-up"
-		w.title = fmt.Sprintf("Bulk, streams to the backend: %d", count)
-	}
+// bulkRamp is how long streams run before they are measured.
+const bulkRamp = 200 * time.Millisecond
+
+// bulkLoad moves endless streams that the backend writes.
+func bulkLoad(count int) workload {
+	w := bulk("bulk", count, streams, readStream)
+	w.title, w.how = fmt.Sprintf("Streams that a program writes: %d", count), "endless streams of write(2), a window in their middle"
+	w.group = bulks
 	return w
 }
 
-// bulk measures a window in the middle of endless streams, so that neither
+// fileLoad moves files that a web server sends with sendfile(2). They come in
+// fragments of 4 KiB, each of which takes one of the slots of a pipe, so that a pipe
+// holds less of a file than of a stream that is written.
+func fileLoad(count int) workload {
+	w := bulk("file", count, web, readFiles)
+	w.title, w.how = fmt.Sprintf("Files that nginx sends by sendfile: %d", count), "files of 64 MiB one after the other, a window in their middle"
+	w.group = files
+	return w
+}
+
+// bulk is a workload of a number of streams to the client.
+func bulk(name string, count int, backend string, read reader) workload {
+	return workload{
+		name: fmt.Sprintf("%s%d", name, count), unit: "MiB", backend: backend, with: []string{spliced}, controls: []string{usualControl, "bbr"},
+		figures: figures("MiB", "MiB"), run: func(ctx context.Context, t *trial) error { return runBulk(ctx, t, count, read) },
+	}
+}
+
+// runBulk measures a window in the middle of new streams, so that neither
 // what is in buffers at its ends nor the start-up counts.
-func bulk(ctx context.Context, t *trial, count int, op byte) error {
-	s, err := startStreams(t.addr, count, op)
+func runBulk(ctx context.Context, t *trial, count int, read reader) error {
+	s, err := startStreams(t.addr, count, read)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	if err := pause(ctx, ramp); err != nil {
+	if err := pause(ctx, bulkRamp); err != nil {
 		return err
 	}
 	var before, after int64
-	err = t.measure(func() error {
+	err = t.measure(func() (time.Duration, error) {
 		before = s.moved.Load()
 		err := pause(ctx, t.length)
 		after = s.moved.Load()
-		return err
+		return 0, err
 	})
 	t.units, t.failed = float64(after-before)/mebibyte, int(s.failed.Load())
 	if err == nil && t.units == 0 {
@@ -54,6 +72,10 @@ func bulk(ctx context.Context, t *trial, count int, op byte) error {
 	}
 	return err
 }
+
+// reader asks for bytes over a connection and reads and counts them until it
+// fails. It never returns nil: there is no end.
+type reader func(c net.Conn, moved *atomic.Int64) error
 
 // streamSet is a number of streams under way.
 type streamSet struct {
@@ -63,8 +85,8 @@ type streamSet struct {
 	moved, failed atomic.Int64  // bytes, streams
 }
 
-// startStreams opens streams of one kind and keeps them busy until close.
-func startStreams(address string, count int, op byte) (*streamSet, error) {
+// startStreams opens streams and keeps them busy until close.
+func startStreams(address string, count int, read reader) (*streamSet, error) {
 	s := &streamSet{stop: make(chan struct{})}
 	for range count {
 		c, err := net.DialTimeout("tcp", address, 5*time.Second)
@@ -73,13 +95,13 @@ func startStreams(address string, count int, op byte) (*streamSet, error) {
 			return nil, err
 		}
 		s.conns = append(s.conns, c)
-		s.work.Go(func() { s.keepBusy(c, op) })
+		s.work.Go(func() { s.keepBusy(c, read) })
 	}
 	return s, nil
 }
 
-func (s *streamSet) keepBusy(c net.Conn, op byte) {
-	err := move(c, op, &s.moved)
+func (s *streamSet) keepBusy(c net.Conn, read reader) {
+	err := read(c, &s.moved)
 	select {
 	case <-s.stop:
 	default:
@@ -153,20 +175,41 @@ func quiet(ctx context.Context) error {
 	return err
 }
 
-// move reads or writes c until it fails, and counts the bytes. It never
-// returns nil: a stream has no end.
-func move(c net.Conn, op byte, moved *atomic.Int64) error {
-	if _, err := c.Write([]byte{op}); err != nil {
+// readStream reads what the streams backend writes.
+func readStream(c net.Conn, moved *atomic.Int64) error {
+	if _, err := c.Write([]byte{opDown}); err != nil {
 		return err
 	}
-	step := c.Read
-	if op == opUp {
-		step = c.Write
-	}
 	for buf := make([]byte, block); ; {
-		n, err := step(buf)
+		n, err := c.Read(buf)
 		moved.Add(int64(n))
 		if err != nil {
+			return err
+		}
+	}
+}
+
+// readFiles reads one large file of the web backend after the other.
+func readFiles(c net.Conn, moved *atomic.Int64) error {
+	buf, r := make([]byte, block), bufio.NewReaderSize(c, 4096)
+	for {
+		if _, err := io.WriteString(c, "GET /64m HTTP/1.1\r\nHost: bench\r\n\r\n"); err != nil {
+			return err
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("status %s: want 200", resp.Status)
+		}
+		// The buffer of r is small, so that most is read into buf at once.
+		for err == nil {
+			var n int
+			n, err = resp.Body.Read(buf)
+			moved.Add(int64(n))
+		}
+		if !errors.Is(err, io.EOF) {
 			return err
 		}
 	}

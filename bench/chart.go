@@ -5,8 +5,10 @@ package main
 import (
 	"fmt"
 	"html"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -18,13 +20,9 @@ type chart struct {
 
 func charts() []chart {
 	return []chart{
-		{"short", "Short connections: CPU time of the proxy, µs per connection", cpu, []string{"short0", "short18k", "short1m"}},
-		{"keep", "Kept-alive connections: CPU time of the proxy, µs per request", cpu, []string{"keep1", "keep64", "keep1000", "keep18k-1", "keep18k-64", "keep18k-1000"}},
-		{"rate", "Kept-alive and short connections: throughput per second", rate, []string{"short18k", "keep64", "keep1000", "keep18k-64"}},
-		{"bulk", "Bulk: CPU time of the proxy, µs per MiB", cpu, []string{"bulk1", "bulk4", "bulk64", "bulk1-up", "bulk4-up", "bulk64-up"}},
-		{"latency", "Small requests, open loop: p99 in µs", p99, []string{"rate5k", "rate10k", "rate16k", "mixed", "stalled"}},
-		{"memory", "Idle sessions: resident KiB per session", grown, []string{"idle"}},
-		{"protocols", "Real protocols: CPU time of the proxy, µs per transaction or request", cpu, []string{"pgbench", "redis-p1", "redis-p64"}},
+		{"work", "CPU time of the proxy, µs per connection, request or transaction (two threads)", cpu, []string{"short18k", "keep64", "keep1000", "keep18k", "pgbench", "redis-p1"}},
+		{"bulk", "Bulk: CPU time of the proxy, µs per MiB (two threads, cubic)", cpu, []string{"bulk1", "bulk4", "bulk64", "file1", "file4", "file64"}},
+		{"latency", "Small requests at fixed rates: added to the p99, µs (two threads)", added99, []string{"rate5k", "rate10k", "rate16k"}},
 	}
 }
 
@@ -64,19 +62,17 @@ type panel struct {
 
 type bar struct {
 	name string
-	spread
+	interval
 }
 
-func panelOf(c chart, w workload, rec *record) panel {
-	p := panel{title: w.title + " (" + w.name + ")"}
-	for _, f := range w.figures {
-		if f.name != c.figure {
-			continue
-		}
-		for _, peer := range rec.peers() {
-			if s := rec.spread(w, f, peer.name); s.rounds > 0 {
-				p.bars = append(p.bars, bar{peer.name, s})
-				p.most = max(p.most, s.high)
+func panelOf(f figure, c comparison, rec *record) panel {
+	p := panel{title: c.title + " (" + c.name + ")"}
+	for _, peer := range rec.peers() {
+		if in := rec.interval(c, f, peer.name); in.n > 0 && !(f.proxy && peer.argv == nil) {
+			p.bars = append(p.bars, bar{peer.name, in})
+			p.most = max(p.most, in.middle)
+			if !math.IsInf(in.high, 0) {
+				p.most = max(p.most, in.high)
 			}
 		}
 	}
@@ -95,19 +91,21 @@ const (
 )
 
 // draw returns a chart as SVG, "" if there is nothing to draw. The bars are
-// medians, the lines reach from the least to the greatest round.
+// medians, the lines their intervals.
 func draw(c chart, rec *record) string {
 	var panels []panel
 	height := headHeight
-	for _, name := range c.workloads {
-		for _, w := range rec.workloads() {
-			if w.name != name {
-				continue
-			}
-			if p := panelOf(c, w, rec); p.most > 0 {
-				panels = append(panels, p)
-				height += panelGap + rowHeight*len(p.bars)
-			}
+	for _, of := range rec.comparisons() {
+		if !slices.Contains(c.workloads, of.name) || of.threads != 2 || of.control != usualControl {
+			continue
+		}
+		f, ok := of.figureOf(c.figure)
+		if !ok {
+			continue
+		}
+		if p := panelOf(f, of, rec); p.most > 0 {
+			panels = append(panels, p)
+			height += panelGap + rowHeight*len(p.bars)
 		}
 	}
 	if len(panels) == 0 {
@@ -147,11 +145,13 @@ func drawPanel(b *strings.Builder, p panel, y int) {
 		}
 		middle := y + barHeight/2
 		fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, labelWidth-8, middle+5, html.EscapeString(bar.name))
-		fmt.Fprintf(b, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d"/>`, class, labelWidth, y, max(1, at(bar.median)-labelWidth), barHeight)
-		if bar.rounds > 1 {
-			fmt.Fprintf(b, `<line class="range" x1="%.1f" x2="%.1f" y1="%d" y2="%[3]d"/>`, at(bar.low), at(bar.high), middle)
+		fmt.Fprintf(b, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d"/>`, class, labelWidth, y, max(1, at(bar.middle)-labelWidth), barHeight)
+		end := bar.middle
+		if !math.IsInf(bar.low, 0) && !math.IsInf(bar.high, 0) {
+			end = max(end, bar.high)
+			fmt.Fprintf(b, `<line class="range" x1="%.1f" x2="%.1f" y1="%d" y2="%[3]d"/>`, at(max(0, bar.low)), at(bar.high), middle)
 		}
-		fmt.Fprintf(b, `<text x="%.1f" y="%d">%s</text>`+"\n", at(max(bar.median, bar.high))+8, middle+5, html.EscapeString(bar.spread.String()))
+		fmt.Fprintf(b, `<text x="%.1f" y="%d">%s</text>`+"\n", at(max(0, end))+8, middle+5, html.EscapeString(short(bar.middle)))
 		y += rowHeight
 	}
 }

@@ -58,10 +58,7 @@ func countedWork() []counted {
 }
 
 // bigPage is a file of 64 MiB.
-const (
-	bigPage     = "64m"
-	bigPageSize = 64 << 20
-)
+const bigPage = "64m"
 
 // counter is a figure that is counted. A check fails if it grows by more than a
 // part of what is expected and, beyond that, by more than some of its unit: clocks
@@ -168,17 +165,13 @@ func countsCommand(ctx context.Context, args []string, stdout, progress io.Write
 			*rounds = 3
 		}
 	}
-	if os.Getenv(countsNetwork) == "" {
+	if !inNetwork() {
 		// What is missing is installed here: there is no way out of that network.
 		installed := slices.DeleteFunc(countedNeeds(programs), func(name string) bool { return name == "txlb" })
 		if _, _, err := provide(ctx, installed, "", progress); err != nil {
 			return fail(1, err)
 		}
-		status, err := inOwnNetwork(ctx, append([]string{"counts"}, args...), stdout, progress)
-		if err != nil {
-			return fail(1, err)
-		}
-		return status
+		return fail(1, enterNetwork(append([]string{"counts"}, args...)))
 	}
 	all, err := countAll(ctx, works, programs, *rounds, progress)
 	if err != nil {

@@ -111,7 +111,7 @@ func (s *stepper) prepare() error {
 	if s.Page != "" {
 		head := "GET /" + s.Page + " HTTP/1.1\r\nHost: " + s.Address + "\r\n"
 		if s.Closing {
-			head += closing + "\r\n"
+			head += closeHeader + "\r\n"
 		}
 		s.request = []byte(head + "\r\n")
 		if s.Closing {

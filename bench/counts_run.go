@@ -25,12 +25,28 @@ import (
 	"github.com/txlb/txlb/internal/servers"
 )
 
-// countedPeers are the programs whose work is counted.
+// countedPeers are the programs whose work is counted, each with a number of threads.
 func countedPeers() []peer {
-	return slices.DeleteFunc(peers(), func(p peer) bool {
-		return !slices.Contains([]string{plain, "haproxy-1", "nginx", "go", "txlb-1", "txlb-2"}, p.name)
-	})
+	pinned := func(as, name string, threads int) peer {
+		all := peers()
+		p := all[slices.IndexFunc(all, func(p peer) bool { return p.name == name })]
+		p.name = as
+		config, argv := p.config, p.argv
+		if config != nil {
+			p.config = func(at place) string { at.threads = threads; return config(at) }
+		}
+		p.argv = func(at place) []string { at.threads = threads; return argv(at) }
+		return p
+	}
+	return []peer{
+		pinned("haproxy", plain, 2), pinned("haproxy-1", plain, 1), pinned("nginx", "nginx", 2), pinned("go", "go", 2),
+		pinned("txlb-1", ours, 1), pinned("txlb-2", ours, 2),
+	}
 }
+
+// countsControl is the congestion control under which everything is counted: no clock
+// drives it, and every network may have it.
+const countsControl = "reno"
 
 // countedNeeds returns the programs that counting needs.
 func countedNeeds(programs []peer) []string {
@@ -49,10 +65,13 @@ type countingRig struct {
 }
 
 // countAll counts all works of all programs. It runs in a network of its own, see
-// [inOwnNetwork].
+// [enterNetwork].
 func countAll(ctx context.Context, works []counted, programs []peer, rounds int, progress io.Writer) (all []*count, err error) {
 	defer holdThread()()
-	if err := settleCountsNetwork(); err != nil {
+	if err := settleNetwork(); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(controlFile, []byte(countsControl), 0o644); err != nil {
 		return nil, err
 	}
 	r := countingRig{rig: &rig{progress: progress, backends: map[string]*backend{}, ports: map[string][]string{}}}
@@ -77,13 +96,6 @@ func countAll(ctx context.Context, works []counted, programs []peer, rounds int,
 	}
 	defer r.stopBackends()
 	if err := r.startBackends(ctx, &results{}); err != nil {
-		return nil, err
-	}
-	big := filepath.Join(r.dir, "pages", bigPage)
-	if err := os.WriteFile(big, nil, 0o644); err != nil {
-		return nil, err
-	}
-	if err := os.Truncate(big, bigPageSize); err != nil {
 		return nil, err
 	}
 	if r.core, err = lastCore(); err != nil {
@@ -131,7 +143,7 @@ func (r countingRig) countPeer(ctx context.Context, p peer, works []counted, got
 		if len(some) == 0 {
 			return nil
 		}
-		s, err := r.startPeer(ctx, p, both, routes, "")
+		s, err := r.startPeer(ctx, p, comparison{workload: both}, routes)
 		if err != nil {
 			return err
 		}

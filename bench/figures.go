@@ -14,16 +14,20 @@ type figure struct {
 	more     bool   // more is better
 	compared bool   // shown as a ratio too
 	proxy    bool   // of the proxy alone: direct has none
+	above    bool   // what it is more than with no proxy in the same round
+	exact    bool   // counted, not timed: it repeats
 	of       func(sample) float64
 }
 
 // The names of figures that goals speak of.
 const (
-	cpu   = "cpu"
-	rate  = "rate"
-	busy  = "busy"
-	segs  = "segments"
-	grown = "memory"
+	cpu     = "cpu"
+	rate    = "rate"
+	segs    = "segments"
+	grown   = "memory"
+	p99     = "p99"
+	added99 = "added-p99"
+	beside  = "beside" // throughput of the streams beside small requests
 )
 
 // figures returns those of work that flows, counted in a unit with this plural.
@@ -38,22 +42,26 @@ func figures(unit, units string) []figure {
 			of: func(s sample) float64 { return s.units / s.time.Seconds() },
 		},
 		{
-			name: busy, title: "whole machine, µs per " + unit, compared: true,
+			name: "machine", title: "whole machine, µs per " + unit, compared: true,
 			of: func(s sample) float64 { return micros(s.busy) / s.units },
 		},
 		{
-			name: segs, title: "TCP segments per " + unit,
+			name: segs, title: "TCP segments per " + unit, compared: true,
 			of: func(s sample) float64 { return float64(s.segments) / s.units },
 		},
-		{name: "calls", title: "system calls per " + unit, proxy: true, of: noted("calls")},
 		{
 			name: "switches", title: "context switches per " + unit, proxy: true,
 			of: func(s sample) float64 { return float64(s.switches) / s.units },
 		},
+		{name: "wait", title: "waiting for a core, µs per " + unit, proxy: true, of: waited},
 	}
 }
 
-// latencyFigures returns those of requests at a fixed rate.
+// waited returns how long the threads of a proxy could run and did not, for a unit.
+func waited(s sample) float64 { return micros(s.wait) / s.units }
+
+// latencyFigures returns those of requests at a fixed rate. What a program adds to
+// the mean is the wait for a core, of which the program can do little, and the rest.
 func latencyFigures() []figure {
 	flow := figures("request", "requests")
 	for i := range flow {
@@ -61,37 +69,40 @@ func latencyFigures() []figure {
 			flow[i].compared = false // it is given
 		}
 	}
-	return append(percentiles(), flow...)
-}
-
-func percentiles() []figure {
-	return []figure{
-		{name: p50, title: "p50, µs", compared: true, of: noted(p50)},
-		{name: p99, title: "p99, µs", compared: true, of: noted(p99)},
-		{name: p999, title: "p99.9, µs", compared: true, of: noted(p999)},
-		{name: "late", title: "no reply 5 s after the end", of: noted("late")},
-	}
+	mean := noted("mean")
+	return append(flow,
+		figure{name: "p50", title: "p50, µs", of: noted("p50")},
+		figure{name: p99, title: "p99, µs", of: noted(p99)},
+		figure{name: "added-p50", title: "added to the p50, µs", compared: true, proxy: true, above: true, of: noted("p50")},
+		figure{name: added99, title: "added to the p99, µs", compared: true, proxy: true, above: true, of: noted(p99)},
+		figure{name: "added-mean", title: "added to the mean, µs", proxy: true, above: true, of: mean},
+		figure{name: "inside", title: "added in the program, µs", proxy: true, above: true, of: func(s sample) float64 { return mean(s) - waited(s) }},
+	)
 }
 
 // besideFigures returns those of small requests beside streams: a peer may
 // not win by starving them.
 func besideFigures() []figure {
-	return append(percentiles(), figure{name: "stream", title: "MiB per second beside", more: true, compared: true, of: noted("stream")})
+	return []figure{
+		{name: "p50", title: "p50, µs", compared: true, of: noted("p50")},
+		{name: p99, title: "p99, µs", compared: true, of: noted(p99)},
+		{name: beside, title: "MiB per second beside", more: true, compared: true, of: noted(beside)},
+	}
 }
 
 // stalledFigures returns those of small requests beside stalled readers.
 func stalledFigures() []figure {
 	return append(latencyFigures(),
 		figure{name: grown, title: "resident KiB per reader", proxy: true, of: noted(grown)},
-		figure{name: "held", title: "MiB less available on the machine", of: noted("held")},
-		figure{name: "sessions", title: "readers", more: true, of: noted("sessions")},
+		figure{name: "held", title: "machine, KiB per reader", proxy: true, of: noted("held")},
+		figure{name: "readers", title: "readers", more: true, proxy: true, of: noted("readers")},
 	)
 }
 
 // memory returns the figures of idle sessions.
 func memory() []figure {
 	return []figure{
-		{name: grown, title: "resident KiB per session", compared: true, proxy: true, of: noted(grown)},
+		{name: grown, title: "resident KiB per session", compared: true, proxy: true, exact: true, of: noted(grown)},
 		{name: "sessions", title: "sessions", more: true, of: noted("sessions")},
 	}
 }

@@ -2,116 +2,118 @@
 
 package main
 
-import (
-	"strconv"
-	"strings"
-)
+import "fmt"
 
-// goal is a bound that txlb, as it starts by itself, has to keep to.
+// goal is a bound that txlb, as it starts by itself, has to keep to with as many
+// threads as the peer that it is held against.
 type goal struct {
-	workload, figure string
-	against          string // peer, or bestRival; "" for the figure itself
-	bound            float64
+	work    string // a group of workloads or the name of one
+	figure  string
+	against string // installed or tuned peers, every one, the name of one; "" for the figure itself
+	bound   float64
 }
 
-// bestRival stands for the best of nginx and of HAProxy in all settings: what
-// a sceptic would choose.
-const bestRival = "best"
+// What goals hold txlb against, beside names of peers.
+const (
+	asInstalled = "as installed"
+	asTuned     = "tuned"
+	every       = "each"
+)
 
-// goals returns them as ratios of medians on two cores. Figures of which more
-// is better have to reach their bound, the others may not exceed it. What one
-// Pick may take is measured by "make micro".
+// goals returns them. Figures of which more is better have to reach their bound,
+// the others may not exceed it.
 func goals() []goal {
 	return []goal{
-		{"short18k", cpu, bestRival, 0.70},
-		{"short18k", rate, bestRival, 1.15},
-		{"short18k", busy, bestRival, 0.85},
+		{string(flows), cpu, asInstalled, 0.70},
+		{string(flows), cpu, asTuned, 0.80},
+		{string(flows), rate, every, 1.05},
+		{string(bulks), cpu, asInstalled, 0.70},
+		{string(bulks), cpu, spliced, 0.45},
+		{string(bulks), rate, every, 1.05},
+		{string(files), cpu, asInstalled, 0.70},
+		{string(files), cpu, spliced, 0.75},
+		{string(files), rate, every, 1.05},
+		{string(rates), cpu, every, 1.00},
+		{string(rates), added99, every, 1.00},
 		{"short18k", segs, plain, 0.88},
-		{"keep64", cpu, bestRival, 0.70},
-		{"keep64", rate, bestRival, 1.08},
-		{"keep64", busy, bestRival, 0.90},
-		{"keep1000", cpu, bestRival, 0.70},
-		{"keep1000", rate, bestRival, 1.08},
-		{"keep18k-64", cpu, bestRival, 0.75},
-		{"keep18k-64", rate, bestRival, 1.15},
-		{"bulk4", cpu, spliced, 0.45},
-		{"bulk4", cpu, plain, 0.25},
-		{"bulk4", rate, bestRival, 1.00},
-		{"bulk64", cpu, spliced, 0.45},
-		{"bulk64", cpu, plain, 0.25},
-		{"bulk64", rate, bestRival, 1.00},
-		{"rate5k", cpu, bestRival, 1.00},
-		{"rate5k", p99, bestRival, 1.00},
-		{"rate10k", cpu, bestRival, 0.90},
-		{"rate10k", p99, bestRival, 1.00},
-		{"rate16k", cpu, bestRival, 0.80},
-		{"rate16k", p99, bestRival, 1.00},
-		{"mixed", p99, plain, 1.00},
-		{"stalled", p99, plain, 1.00},
-		{"idle", grown, "", 1.00},
-		{"short18k-idle", "beside", "", 1.05},
-		{"attacked-keys", attackFigure, "", 2},
-		{"attacked-requests", attackFigure, "", 2},
-		{"attacked-metrics", attackFigure, "", 2},
-		{"attacked-idle", attackFigure, "", 2},
+		{"mixed", p99, asInstalled, 1.00},
+		{"stalled", added99, asInstalled, 1.00},
+		{"idle", grown, "", 0.40},
+		{string(attacked), attackFigure, "", 2},
 	}
 }
 
-// verdict is how far a goal is reached.
-type verdict struct {
-	goal
-	figure figure
-	got    spread // none if it was not measured
-	met    bool
+// String says what has to be true.
+func (g goal) String() string {
+	for _, w := range workloads() {
+		for _, f := range w.figures {
+			if f.name == g.figure && g.holds(w) {
+				sign := "≤"
+				if f.more {
+					sign = "≥"
+				}
+				s := fmt.Sprintf("%s: %s %s %.2f", g.work, f.name, sign, g.bound)
+				if g.against != "" {
+					s += " of " + g.against
+				}
+				return s
+			}
+		}
+	}
+	return g.work
 }
 
-// verdicts judges the goals that can be judged.
-func verdicts(m measured, of []workload) []verdict {
-	var all []verdict
+// holds reports whether a goal is about a workload, and holdsAgainst about a peer.
+func (g goal) holds(w workload) bool {
+	return g.work == w.name || g.work == string(w.group)
+}
+
+func (g goal) holdsAgainst(p peer) bool {
+	switch g.against {
+	case asInstalled:
+		return p.role == installed
+	case asTuned:
+		return p.role == tuned
+	case every:
+		return p.rival()
+	}
+	return p.name == g.against
+}
+
+// judged is what has become of a goal in one comparison with one peer.
+type judged struct {
+	goal
+	setting
+	figure  figure
+	against string // the peer; "" for none
+	got     interval
+	verdict verdict
+}
+
+// verdicts judges the goals of a comparison by all slices that there are.
+func (rec *record) verdicts(c comparison) []judged {
+	var all []judged
 	for _, g := range goals() {
-		for _, w := range of {
-			for _, f := range w.figures {
-				if w.name != g.workload || f.name != g.figure {
-					continue
-				}
-				v := verdict{goal: g, figure: f}
-				switch against := g.against; against {
-				case "":
-					v.got = m.spread(w, f, ours)
-				case bestRival:
-					v.got = m.ratio(w, f, ours, m.best(w, f))
-				default:
-					v.got = m.ratio(w, f, ours, against)
-				}
-				v.met = v.got.median <= g.bound
-				if f.more {
-					v.met = v.got.median >= g.bound
-				}
-				if v.got.rounds > 0 {
-					all = append(all, v)
+		if !g.holds(c.workload) {
+			continue
+		}
+		for _, f := range c.figures {
+			if f.name != g.figure {
+				continue
+			}
+			judge := func(against string, got interval) {
+				all = append(all, judged{g, c.setting, f, against, got, got.against(g.bound, f.more)})
+			}
+			if g.against == "" {
+				judge("", rec.interval(c, f, ours))
+				continue
+			}
+			for _, p := range peers() {
+				if g.holdsAgainst(p) && rec.has(c, p.name) {
+					judge(p.name, rec.ratio(c, f, ours, p.name))
 				}
 			}
 		}
 	}
 	return all
-}
-
-// verdictRows returns a table of verdicts, its header first; nil if there are none.
-func verdictRows(all []verdict, met, missed string) [][]string {
-	if len(all) == 0 {
-		return nil
-	}
-	rows := [][]string{{"work", "figure", "against", "goal", "txlb", "rounds", ""}}
-	for _, v := range all {
-		sign, word := "≤ ", met
-		if v.figure.more {
-			sign = "≥ "
-		}
-		if !v.met {
-			word = missed
-		}
-		name, _, _ := strings.Cut(v.figure.title, ", µs")
-		rows = append(rows, []string{v.workload, name, orElse(v.against, "–"), sign + short(v.bound), v.got.String(), strconv.Itoa(v.got.rounds), word})
-	}
-	return rows
 }

@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// idleLoad holds as many sessions as fit.
+// idleLoad holds as many sessions as fit. Memory that a program has had once it may
+// keep, so each measurement has a new program.
 func idleLoad() workload {
 	return workload{
 		name: "idle", title: "Idle sessions", unit: "session", how: "as many sessions as fit, silent after one small message each",
-		backend: streams, quick: true, figures: memory(), proxied: true, run: idle,
+		backend: streams, rounds: 1, once: true, figures: memory(), proxied: true, run: idle,
 	}
 }
 
@@ -29,10 +30,10 @@ func idle(ctx context.Context, t *trial) error {
 	}
 	var s sessions
 	defer s.close()
-	err = t.measure(func() error {
+	err = t.measure(func() (time.Duration, error) {
 		s.open(ctx, t.addr, t.sessions)
 		// Long enough for whatever a peer does a moment after the last byte.
-		return pause(ctx, 500*time.Millisecond)
+		return 0, pause(ctx, 500*time.Millisecond)
 	})
 	if err != nil {
 		return err
@@ -46,41 +47,9 @@ func idle(ctx context.Context, t *trial) error {
 		return errors.New("no session could be opened")
 	}
 	// Memory may shrink: a collector has run. That is a growth of nothing.
-	t.note("memory", float64(max(after, before)-before)/1024/t.units)
+	t.note(grown, float64(max(after, before)-before)/1024/t.units)
 	t.note("sessions", t.units)
 	return nil
-}
-
-// besideIdleLoad compares what a connection costs with idle sessions beside it
-// to what it costs without, through the same process.
-func besideIdleLoad() workload {
-	const most = 8000
-	figs := append([]figure{{
-		name: "beside", title: "proxy CPU with idle sessions / without", compared: true, proxy: true, of: noted("beside"),
-	}}, figures("connection", "connections")...)
-	return workload{
-		name: "short18k-idle", title: "Short connections, 18 KB reply, beside 8,000 idle sessions", unit: "connection",
-		how:     "wrk -t2 -c64 -H '" + closing + "', without and then with the sessions; fewer where they do not fit",
-		backend: web, beside: streams, proxied: true, needs: []string{"wrk"},
-		figures: append(figs, figure{name: "sessions", title: "sessions", more: true, of: noted("sessions")}),
-		run: func(ctx context.Context, t *trial) error {
-			short := func() error { return runWrk(ctx, t, t.addr, "18k", lanes, closing) }
-			if err := short(); err != nil {
-				return err
-			}
-			without, failed := float64(t.cpu)/t.units, t.failed
-			var s sessions
-			defer s.close()
-			s.open(ctx, t.besideAddr, min(most, t.sessions))
-			if err := short(); err != nil {
-				return err
-			}
-			t.failed += failed + s.failed
-			t.note("beside", float64(t.cpu)/t.units/without)
-			t.note("sessions", float64(len(s.conns)))
-			return nil
-		},
-	}
 }
 
 // sessions are connections that are open and silent.

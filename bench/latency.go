@@ -58,6 +58,9 @@ func (l *loader) measure() (outcome, error) {
 	return o, l.from.Decode(&o)
 }
 
+// used returns the CPU time of the process so far.
+func (l *loader) used() (time.Duration, error) { return processTime(l.cmd.Process.Pid) }
+
 // finish ends the process and adds what it said to err.
 func (l *loader) finish(err error) error {
 	_ = l.shut() // it ends anyway when there is no more to read
@@ -67,77 +70,54 @@ func (l *loader) finish(err error) error {
 	return nil
 }
 
-// latency is the part of a workload that sends small requests at a fixed
-// rate while the trial is measured. Its units are the requests answered.
-func latency(ctx context.Context, t *trial, lanes int, rate float64, beside ...func(while time.Duration)) error {
+// runLoad measures one run of a generator. Its units are the requests answered.
+func runLoad(ctx context.Context, t *trial, o order) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.length+time.Minute)
 	defer cancel()
-	l, err := startLoader(ctx, t.programs["bench"], order{t.addr, lanes, rate, t.length})
+	o.Length = t.length
+	l, err := startLoader(ctx, t.programs["bench"], o)
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
-	var o outcome
-	err = t.measure(func() error {
-		var err error
-		o, err = l.measure()
-		return err
+	var got outcome
+	err = t.measure(func() (time.Duration, error) {
+		before, err := l.used()
+		if err != nil {
+			return 0, err
+		}
+		if got, err = l.measure(); err != nil {
+			return 0, err
+		}
+		after, err := l.used()
+		return after - before, err
 	})
-	for _, f := range beside {
-		f(t.time)
-	}
 	if err = l.finish(err); err != nil {
-		return err
+		return got, err
 	}
-	t.load += l.cmd.ProcessState.UserTime() + l.cmd.ProcessState.SystemTime()
-	if o.Answered == 0 {
-		return errors.New("no request was answered")
+	if got.Answered == 0 {
+		return got, errors.New("no request was answered")
 	}
-	t.units, t.failed = float64(o.Answered), o.Failed
-	t.note(p50, micros(o.P50))
-	t.note(p99, micros(o.P99))
-	t.note(p999, micros(o.P999))
-	t.note("late", float64(o.Late))
-	return nil
+	t.units, t.failed = float64(got.Answered), got.Failed+got.Late
+	return got, nil
 }
 
-// The latencies that are reported, by name of the figure.
-const p50, p99, p999 = "p50", "p99", "p99.9"
+// latency measures small requests at a fixed rate.
+func latency(ctx context.Context, t *trial, lanes int, rate float64) error {
+	o, err := runLoad(ctx, t, order{Address: t.addr, Page: "small", Lanes: lanes, Rate: rate})
+	t.note("p50", micros(o.P50))
+	t.note(p99, micros(o.P99))
+	t.note("mean", micros(o.Mean))
+	return err
+}
 
 // rateLoad sends small requests at a fixed rate.
-func rateLoad(rate int, quick bool) workload {
+func rateLoad(rate int) workload {
 	return workload{
 		name: fmt.Sprintf("rate%dk", rate/1000), title: fmt.Sprintf("Small requests at a fixed rate, %s a second", short(float64(rate))), unit: "request",
 		how:     fmt.Sprintf("open loop over %d kept-alive connections, reply of 100 bytes, latency from the intended time", lanes),
-		backend: web, quick: quick, longer: 2, brief: 500 * time.Millisecond, figures: latencyFigures(),
+		backend: web, group: rates, with: []string{direct, large}, figures: latencyFigures(),
 		run: func(ctx context.Context, t *trial) error { return latency(ctx, t, lanes, float64(rate)) },
 	}
-}
-
-// shareLoad sends small requests at a share of what the slowest peer can do.
-func shareLoad(percent int) workload {
-	return workload{
-		name: fmt.Sprintf("share%d", percent), title: fmt.Sprintf("Small requests at %d %% of what the slowest peer can do", percent), unit: "request",
-		how:     fmt.Sprintf("open loop over %d kept-alive connections, latency from the intended time", lanes),
-		backend: web, minor: true, ofSlowest: true, longer: 2, brief: 500 * time.Millisecond, figures: latencyFigures(),
-		run: func(ctx context.Context, t *trial) error {
-			return latency(ctx, t, lanes, t.slowest*float64(percent)/100)
-		},
-	}
-}
-
-// capacity returns how many small requests a second can be answered at
-// address when each connection sends as soon as it can.
-func capacity(ctx context.Context, bench, address string) (float64, error) {
-	const moment = 400 * time.Millisecond
-	l, err := startLoader(ctx, bench, order{address, lanes, 0, moment})
-	if err != nil {
-		return 0, err
-	}
-	o, err := l.measure()
-	if err = l.finish(err); err != nil {
-		return 0, err
-	}
-	return float64(o.Answered) / moment.Seconds(), nil
 }
 
 // mixedLoad sends small requests over a few connections while streams fill
@@ -147,20 +127,19 @@ func mixedLoad() workload {
 	return workload{
 		name: "mixed", title: fmt.Sprintf("%d small connections beside %d bulk streams", few, count), unit: "request",
 		how:     fmt.Sprintf("open loop of %d small requests a second; the streams go to the client", rate),
-		backend: web, beside: streams, longer: 3, figures: besideFigures(),
+		backend: web, beside: streams, with: []string{spliced}, once: true, longer: 3, figures: besideFigures(),
 		run: func(ctx context.Context, t *trial) error {
-			s, err := startStreams(t.besideAddr, count, opDown)
+			s, err := startStreams(t.besideAddr, count, readStream)
 			if err != nil {
 				return err
 			}
 			defer s.close()
-			if err := pause(ctx, ramp); err != nil {
+			if err := pause(ctx, bulkRamp); err != nil {
 				return err
 			}
-			before := s.moved.Load()
-			err = latency(ctx, t, few, rate, func(took time.Duration) {
-				t.note("stream", float64(s.moved.Load()-before)/mebibyte/took.Seconds())
-			})
+			began, before := time.Now(), s.moved.Load()
+			err = latency(ctx, t, few, rate)
+			t.note(beside, float64(s.moved.Load()-before)/mebibyte/time.Since(began).Seconds())
 			t.failed += int(s.failed.Load())
 			return err
 		},
@@ -170,39 +149,43 @@ func mixedLoad() workload {
 // stalledLoad sends small requests beside readers that have asked for an
 // endless stream and do not read.
 func stalledLoad() workload {
-	const most, rate = 1000, 5000
+	const most, rate = 200, 5000
 	return workload{
-		name: "stalled", title: "Small requests beside 1,000 stalled readers", unit: "request",
+		name: "stalled", title: fmt.Sprintf("Small requests beside %d stalled readers", most), unit: "request",
 		how:     fmt.Sprintf("open loop of %d small requests a second over %d connections; fewer readers where memory is short", rate, lanes),
-		backend: web, beside: streams, proxied: true, longer: 2, figures: stalledFigures(),
-		run: func(ctx context.Context, t *trial) error {
+		backend: web, beside: streams, with: []string{direct, spliced}, once: true, figures: stalledFigures(),
+		hold: func(ctx context.Context, t *trial) (func(), error) {
 			free, err := available()
 			if err != nil {
-				return err
+				return nil, err
 			}
 			before, err := resident(t.peer)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			// A reader holds up to the largest buffers of four sockets.
-			const each = 12 * mebibyte
+			// A reader holds up to the largest buffers of four sockets, and other
+			// peers want to have theirs.
+			const each = 5 * 12 * mebibyte
 			s, err := startStalled(ctx, t.besideAddr, min(t.sessions, most, max(1, free/each)))
 			if err != nil {
-				return err
+				return nil, err
 			}
-			defer s.close()
 			after, err := resident(t.peer)
 			if err != nil {
-				return err
+				s.close()
+				return nil, err
 			}
 			left, err := available()
 			if err != nil {
-				return err
+				s.close()
+				return nil, err
 			}
-			t.note("memory", float64(max(after, before)-before)/1024/float64(len(s.conns)))
-			t.note("held", float64(max(free, left)-left)/mebibyte)
-			t.note("sessions", float64(len(s.conns)))
-			return latency(ctx, t, lanes, rate)
+			n := float64(len(s.conns))
+			t.held = map[string]float64{
+				grown: float64(max(after, before)-before) / 1024 / n, "held": float64(max(free, left)-left) / 1024 / n, "readers": n,
+			}
+			return s.close, nil
 		},
+		run: func(ctx context.Context, t *trial) error { return latency(ctx, t, lanes, rate) },
 	}
 }

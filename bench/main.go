@@ -1,25 +1,29 @@
 //go:build linux
 
-// Command bench measures txlb beside its peers: no proxy, HAProxy in four
-// settings, nginx's stream module and a plain Go proxy. All of them run on loopback, one at a time, under the same load
-// and in the same run; what counts is the CPU time of the proxy for one unit
-// of work and its ratio to the others, for absolute times are not stable.
+// Command bench measures txlb beside its peers: HAProxy in three settings, nginx's
+// stream module and no proxy. All of them run on loopback, under the same load, with
+// the same number of threads and the same congestion control.
 //
-//	go run ./bench -only short18k,keep64                    two figures, as a table
-//	go run ./bench -only keep64 -peers txlb,haproxy,txlb-1  three peers alone
-//	make bench                                              everything, as a document with data
-//	go run ./bench -from bench/data -out BENCHMARKS.md      that document again, without measuring
-//	go run ./bench counts                                   system calls, segments, switches, bytes, memory
-//	go run ./bench counts -check bench/expected.tsv         has any of them grown?
+// The programs of a comparison run at the same time and take turns: each works for a
+// slice of 0.3 s. Figures are compared slice by slice, and a verdict is given only
+// where an interval is on one side of the goal (stats.go).
+//
+//	go run ./bench -only short18k,keep64                     two workloads, as a table
+//	go run ./bench -only keep64 -peers txlb,haproxy          two peers alone
+//	go run ./bench -only keep64 -peers txlb,other -other old two builds of txlb
+//	make bench                                               everything, as a document with data
+//	go run ./bench -from bench/data -out BENCHMARKS.md       that document again, without measuring
+//	go run ./bench counts                                    system calls, segments, switches, bytes, memory
+//	go run ./bench counts -check bench/expected.tsv          has any of them grown?
 //
 // A workload is an entry in workloads (workloads.go), a peer one in peers
 // (peers.go), a figure one in figures (figures.go), a goal one in goals
 // (goals.go).
 //
 // Limits: Linux only, for it reads /proc. The load, the backends and the peer
-// share the machine's cores, as they do for every peer alike. What other
-// programs do meanwhile disturbs the figures; its share is shown. System calls
-// are counted for root alone.
+// share the machine's cores, as they do for every peer alike. What other programs
+// do meanwhile disturbs the figures; its share is shown. Root alone can have a
+// network of its own; others measure under the machine's congestion control.
 package main
 
 import (
@@ -32,6 +36,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -42,16 +47,19 @@ type options struct {
 	args      []string // as typed
 	workloads []workload
 	peers     []peer
-	asked     bool // for these peers by name: variants are measured everywhere
-	rounds    int  // 0: more where a goal hangs on it than elsewhere
+	asked     bool     // for these peers by name
+	threads   []int    // none: one and two
+	controls  []string // none: as the workloads say
+	rounds    int      // of a visit
 	length    time.Duration
-	sessions  int // idle ones; 0: as many as the file limit allows
+	time      time.Duration // for everything
+	sessions  int           // idle ones; 0: as many as the file limit allows
 	quick     bool
-	calls     bool   // count system calls
+	other     string // another txlb; "": none
 	out       string // file for the report; "": a table on standard output
 	charts    string // folder for charts; "": none
-	data      string // folder for all figures and settings; "": none
-	from      string // folder to take the figures from instead of measuring; "": measure
+	data      string // folder for all slices and settings; "": none
+	from      string // folder to take the slices from instead of measuring; "": measure
 }
 
 func main() {
@@ -64,9 +72,35 @@ func main() {
 		stop()
 		os.Exit(status)
 	}
+	if err := ownNetwork(ctx, os.Args[1:], os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
 	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
+}
+
+// ownNetwork brings this process into a network of its own if args ask for
+// measurements. What they need is fetched and built before: out there is no other
+// network. It returns an error if this network has to do.
+func ownNetwork(ctx context.Context, args []string, progress io.Writer) error {
+	if inNetwork() {
+		return settleNetwork()
+	}
+	opt, err := parseArgs(args, io.Discard)
+	if err != nil || opt.from != "" || os.Getuid() != 0 {
+		return nil // run says what is wrong
+	}
+	dir, err := os.MkdirTemp("", "txlb-bench-")
+	if err != nil {
+		return err
+	}
+	r := &rig{options: opt}
+	_, _, err = provide(ctx, r.needed(), dir, progress)
+	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+		return err
+	}
+	return enterNetwork(args)
 }
 
 // run is the command: it returns the exit status, 0 only if everything that
@@ -114,46 +148,69 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) int {
 func parseArgs(args []string, usage io.Writer) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(usage)
-	var only, with string
+	var only, with, threads, controls string
 	opt := options{args: args}
-	flags.BoolVar(&opt.quick, "quick", false, "fewer workloads, one round of one second each: under two minutes")
+	flags.BoolVar(&opt.quick, "quick", false, "fewer workloads, two threads, one visit: two minutes")
 	flags.StringVar(&only, "only", "", "workload `NAMES`, separated by commas: "+names(workloads()))
 	flags.StringVar(&with, "peers", "", "peer `NAMES`, separated by commas: "+names(peers()))
-	flags.IntVar(&opt.rounds, "rounds", 0, "how often each peer is measured (default 3, and 2 where no goal hangs on it)")
-	flags.DurationVar(&opt.length, "length", time.Second, "length of one measurement, whole seconds")
+	flags.StringVar(&threads, "threads", "", "`NUMBERS` of threads, separated by commas (default 1,2)")
+	flags.StringVar(&controls, "control", "", "congestion control `NAMES`, separated by commas (default cubic, and bbr for bulk)")
+	flags.IntVar(&opt.rounds, "rounds", usualRounds, "slices of each peer in one visit to a comparison")
+	flags.DurationVar(&opt.length, "length", 300*time.Millisecond, "length of a slice")
+	flags.DurationVar(&opt.time, "time", 24*time.Minute, "time for everything; what is undecided is visited again until then")
 	flags.IntVar(&opt.sessions, "sessions", 0, "idle sessions (default: as many as the file limit allows)")
-	flags.BoolVar(&opt.calls, "calls", true, "count system calls, in a short pass of its own")
+	flags.StringVar(&opt.other, "other", "", "`FILE` of another build of txlb: it is the peer named other")
 	flags.StringVar(&opt.out, "out", "", "`FILE` for a report in Markdown (default: a table on standard output)")
 	flags.StringVar(&opt.charts, "charts", "", "`FOLDER` for charts (default: none)")
-	flags.StringVar(&opt.data, "data", "", "`FOLDER` for all figures and settings (default: none)")
-	flags.StringVar(&opt.from, "from", "", "write report and charts from the figures in `FOLDER`, without measuring")
+	flags.StringVar(&opt.data, "data", "", "`FOLDER` for all slices and settings (default: none)")
+	flags.StringVar(&opt.from, "from", "", "write report and charts from the slices in `FOLDER`, without measuring")
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
 	switch {
 	case flags.NArg() > 0:
-		return opt, fmt.Errorf("%q is one word too many", flags.Arg(0))
-	case opt.rounds < 0 || opt.sessions < 0:
+		return opt, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case opt.rounds < 1 || opt.sessions < 0:
 		return opt, errors.New("-rounds and -sessions are numbers above 0")
-	case opt.length < time.Second || opt.length%time.Second != 0:
-		return opt, fmt.Errorf("-length %v: want whole seconds, 1s or more: wrk and ab know no others", opt.length)
+	case opt.length < 50*time.Millisecond:
+		return opt, fmt.Errorf("-length %v is not 50ms or more", opt.length)
 	case opt.from != "" && (opt.out == "" || opt.data != ""):
 		return opt, errors.New("-from needs -out, and goes with -charts alone")
 	}
-	if opt.quick {
-		opt.calls = false
-		opt.rounds = max(1, opt.rounds)
+	for _, n := range strings.FieldsFunc(threads, func(r rune) bool { return r == ',' }) {
+		i, err := strconv.Atoi(n)
+		if err != nil || i != 1 && i != 2 {
+			return opt, fmt.Errorf("-threads: %q is not 1 or 2", n)
+		}
+		opt.threads = append(opt.threads, i)
+	}
+	if controls != "" {
+		opt.controls = strings.Split(controls, ",")
 	}
 	opt.asked = with != ""
 	var err error
 	if opt.workloads, err = choose("-only", only, workloads()); err != nil {
 		return opt, err
 	}
-	if opt.quick && only == "" {
-		opt.workloads = slices.DeleteFunc(opt.workloads, func(w workload) bool { return !w.quick })
+	if only == "" {
+		opt.workloads = slices.DeleteFunc(opt.workloads, func(w workload) bool { return w.asked || opt.quick && !w.quick })
 	}
-	opt.peers, err = choose("-peers", with, peers())
-	return opt, err
+	if opt.quick && threads == "" {
+		opt.threads = []int{2}
+	}
+	if opt.quick && controls == "" {
+		opt.controls = []string{usualControl, currentControl()}
+		if inNetwork() {
+			opt.controls = opt.controls[:1]
+		}
+	}
+	if opt.peers, err = choose("-peers", with, peers()); err != nil {
+		return opt, err
+	}
+	if !opt.asked {
+		opt.peers = slices.DeleteFunc(opt.peers, func(p peer) bool { return p.role == extra && (p.name != other || opt.other == "") })
+	}
+	return opt, nil
 }
 
 func orElse(s, instead string) string {
@@ -163,37 +220,20 @@ func orElse(s, instead string) string {
 	return s
 }
 
-// roundsOf returns how often a workload is measured with each peer.
+// usualRounds is how many slices of each peer a visit has.
+const usualRounds = 8
+
+// roundsOf returns how many slices of each peer a visit to a workload has.
 func (o options) roundsOf(w workload) int {
-	switch {
-	case o.rounds > 0:
-		return o.rounds
-	case w.minor:
-		return 2
+	if w.rounds > 0 {
+		return w.rounds
 	}
-	return 3
+	return o.rounds
 }
 
-// most returns the number of rounds.
-func (o options) most() int {
-	n := 0
-	for _, w := range o.workloads {
-		n = max(n, o.roundsOf(w))
-	}
-	return n
-}
-
-// lengthOf returns how long one measurement of a workload takes.
+// lengthOf returns the length of a slice of a workload.
 func (o options) lengthOf(w workload) time.Duration {
 	return o.length * time.Duration(max(1, w.longer))
-}
-
-// counts reports whether the system calls of a workload are counted.
-func (o options) counts(w workload) bool { return o.calls && w.brief > 0 }
-
-// skips reports whether a workload leaves a peer out.
-func (o options) skips(w workload, p peer) bool {
-	return w.proxied && p.argv == nil || w.admin && !p.admin || p.variant && !o.asked && (o.quick || !w.wide)
 }
 
 // named is what can be chosen on the command line.
@@ -225,7 +265,7 @@ func choose[T named](option, list string, all []T) ([]T, error) {
 // publish writes a table to w, or what the options name: data, charts and the
 // report.
 func publish(opt options, w io.Writer, res *results) error {
-	rec := res.record()
+	rec := &res.record
 	if opt.data != "" {
 		if err := writeData(opt.data, rec, settings(res)); err != nil {
 			return fmt.Errorf("write the data: %w", err)
@@ -248,14 +288,18 @@ func publishRecord(opt options, rec *record, data string) error {
 			return fmt.Errorf("write the charts: %w", err)
 		}
 	}
+	near, counts := "", ""
 	if data != "" {
-		near, err := filepath.Rel(filepath.Dir(opt.out), data)
-		if err != nil {
+		var err error
+		if near, err = filepath.Rel(filepath.Dir(opt.out), data); err != nil {
 			return err
 		}
-		data = filepath.ToSlash(near)
+		near = filepath.ToSlash(near)
+		if counts, err = countsReport(data, near); err != nil {
+			return err
+		}
 	}
-	if err := replace(opt.out, report(rec, images, data)); err != nil {
+	if err := replace(opt.out, report(rec, images, near, counts)); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil

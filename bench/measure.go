@@ -23,26 +23,23 @@ import (
 // that Go runs on.
 const tick = 10 * time.Millisecond
 
-// usage is what one measurement took.
+// usage is what one slice took.
 type usage struct {
 	time     time.Duration
 	cpu      time.Duration // of the peer's processes
+	wait     time.Duration // its threads could run and had no core
 	switches uint64        // of the peer's threads, voluntary or not
-	calls    uint64        // system calls of the peer, where they are counted
 	busy     time.Duration // of all cores together, all programs
-	stolen   time.Duration // wanted by this machine, given to another by its host
-	segments uint64        // TCP segments sent by anybody here
-	known    time.Duration // CPU time of the peer, the backends and the load
+	segments uint64        // TCP segments sent by anybody in this network
+	others   float64       // share of the machine, 0 to 1, that other programs and its host took
 }
 
-// elsewhere returns the share of the machine, 0 to 1, that programs outside
-// the benchmark and the host took away.
-func (u usage) elsewhere() float64 {
-	all := u.time * time.Duration(runtime.NumCPU())
-	if all <= 0 {
-		return 0
-	}
-	return max(0, float64(u.busy+u.stolen-u.known)/float64(all))
+// meter measures what a slice takes. What it reads of the peer and the clock lies
+// next to the work, the rest around it.
+type meter struct {
+	peer     *servers.Server // nil for none
+	backends []*servers.Server
+	before   counters
 }
 
 // counters is one reading of everything that usage is a difference of.
@@ -57,44 +54,64 @@ type counters struct {
 
 // effort is what the processes of one server have used so far.
 type effort struct {
-	cpu      time.Duration
-	switches map[int]uint64 // by thread
+	cpu     time.Duration
+	threads map[int]thread
+}
+
+// thread is what the kernel forgets when one ends.
+type thread struct {
+	switches uint64
+	wait     time.Duration
 }
 
 // machine is the first line of /proc/stat, in ticks.
 type machine struct{ busy, stolen uint64 }
 
-// read takes a reading; peer may be nil.
-func read(peer *servers.Server, backends []*servers.Server) (counters, error) {
-	var c counters
-	var err error
-	if c.peer, err = effortOf(peer); err != nil {
-		return c, err
+func (m *meter) start() error {
+	m.before = counters{}
+	err := m.around(&m.before)
+	if err == nil {
+		m.before.peer, err = effortOf(m.peer)
 	}
-	for _, b := range backends {
+	m.before.at = time.Now()
+	return err
+}
+
+// stop returns the reading at the end.
+func (m *meter) stop() (counters, error) {
+	after := counters{at: time.Now()}
+	var err error
+	if after.peer, err = effortOf(m.peer); err == nil {
+		err = m.around(&after)
+	}
+	return after, err
+}
+
+// around reads all but the peer.
+func (m *meter) around(c *counters) error {
+	for _, b := range m.backends {
 		t, err := cpuTime(b)
 		if err != nil {
-			return c, err
+			return err
 		}
 		c.backends += t
 	}
-	var own syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
-		return c, fmt.Errorf("getrusage: %w", err)
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} { // children: load programs that have ended
+		var own syscall.Rusage
+		if err := syscall.Getrusage(who, &own); err != nil {
+			return fmt.Errorf("getrusage: %w", err)
+		}
+		c.self += time.Duration(own.Utime.Nano() + own.Stime.Nano())
 	}
-	c.self = time.Duration(own.Utime.Nano() + own.Stime.Nano())
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return c, err
+		return err
 	}
 	if c.machine, err = parseStat(string(stat)); err != nil {
-		return c, err
+		return err
 	}
-	if c.segments, err = segments(); err != nil {
-		return c, err
-	}
-	c.at = time.Now()
-	return c, nil
+	c.segments, err = segments()
+	return err
 }
 
 // since returns what happened from the reading a to the reading c.
@@ -103,28 +120,34 @@ func (c counters) since(a counters) (usage, error) {
 	if cpu < 0 {
 		return usage{}, errors.New("a process of the peer ended while it was measured, and its CPU time is lost")
 	}
-	return usage{
-		time: c.at.Sub(a.at), cpu: cpu, switches: switched(a.peer.switches, c.peer.switches),
+	u := usage{
+		time: c.at.Sub(a.at), cpu: cpu,
 		busy:     time.Duration(c.machine.busy-a.machine.busy) * tick,
-		stolen:   time.Duration(c.machine.stolen-a.machine.stolen) * tick,
 		segments: c.segments - a.segments,
-		known:    cpu + max(0, c.backends-a.backends) + c.self - a.self,
-	}, nil
+	}
+	for id, now := range c.peer.threads {
+		was := a.peer.threads[id] // zero for a new thread
+		u.switches += now.switches - was.switches
+		u.wait += now.wait - was.wait
+	}
+	return u, nil
 }
 
-// switched adds up the context switches between two readings. A thread that
-// ended in between took its count with it: the kernel keeps none of it.
-func switched(before, after map[int]uint64) uint64 {
-	var sum uint64
-	for id, n := range after {
-		sum += n - before[id] // zero for a new thread
+// othersOf returns the share of the machine that was not taken by the peer, the
+// backends, this program and a load program.
+func othersOf(a, c counters, load time.Duration) float64 {
+	all := c.at.Sub(a.at) * time.Duration(runtime.NumCPU())
+	taken := time.Duration(c.machine.busy+c.machine.stolen-a.machine.busy-a.machine.stolen) * tick
+	known := c.peer.cpu - a.peer.cpu + max(0, c.backends-a.backends) + c.self - a.self + load
+	if all <= 0 {
+		return 0
 	}
-	return sum
+	return min(1, max(0, float64(taken-known)/float64(all)))
 }
 
 // effortOf reads what a server has used; nothing for nil.
 func effortOf(s *servers.Server) (effort, error) {
-	e := effort{switches: map[int]uint64{}}
+	e := effort{threads: map[int]thread{}}
 	if s == nil {
 		return e, nil
 	}
@@ -141,18 +164,44 @@ func effortOf(s *servers.Server) (effort, error) {
 		if err != nil {
 			return e, err
 		}
-		text, err := os.ReadFile(dir + "/status")
+		t, err := threadIn(dir)
 		if gone(err) {
 			continue
 		}
 		if err != nil {
 			return e, err
 		}
-		if e.switches[id], err = parseSwitches(string(text)); err != nil {
-			return e, err
-		}
+		e.threads[id] = t
 	}
 	return e, nil
+}
+
+// threadIn reads the folder below /proc of a thread.
+func threadIn(dir string) (thread, error) {
+	var t thread
+	status, err := os.ReadFile(dir + "/status")
+	if err != nil {
+		return t, err
+	}
+	schedstat, err := os.ReadFile(dir + "/schedstat")
+	if err != nil {
+		return t, err
+	}
+	if t.switches, err = parseSwitches(string(status)); err != nil {
+		return t, err
+	}
+	t.wait, err = parseWait(string(schedstat))
+	return t, err
+}
+
+// parseWait reads the second number of schedstat: nanoseconds on a run queue.
+func parseWait(s string) (time.Duration, error) {
+	f := strings.Fields(s)
+	if len(f) != 3 {
+		return 0, fmt.Errorf("schedstat: want three numbers, got %q", s)
+	}
+	n, err := strconv.ParseInt(f[1], 10, 64)
+	return time.Duration(n), err
 }
 
 // taskDirs returns the folders below /proc of all threads of processes.

@@ -13,13 +13,14 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// generator asks a web server for one small page over kept-alive connections.
-// At a fixed rate it is an open loop: when a request is to be sent is fixed
+// generator asks a web server for one page, over kept-alive connections or with a
+// new one for each request. At a fixed rate it is an open loop: when a request is to be sent is fixed
 // before the first one is, and its latency runs from that moment to the last
 // byte of the reply, whether or not it could be sent in time. A server that
 // stops for a moment is charged for all requests that should have been
@@ -32,6 +33,8 @@ type generator struct {
 	epoll   int
 	lanes   []lane
 	idle    []int // lanes without a request, the one that waits longest first
+	to      unix.SockaddrInet4
+	closing bool // a connection for each request
 	request []byte
 	reply   int // bytes of every reply
 	head    []byte
@@ -46,18 +49,26 @@ type lane struct {
 	fd   int
 	due  time.Duration // when its request was to be sent
 	left int           // bytes of the reply still to come
+	wait bool          // the connection is not there yet
 }
 
 // patience is how long after its time the last request may take.
 const patience = 5 * time.Second
 
-// newGenerator opens connections to address. What every reply looks like is
-// learnt from a first one.
-func newGenerator(address string, lanes int, page string) (*generator, error) {
+// closeHeader asks for a connection for each request.
+const closeHeader = "Connection: close"
+
+// newGenerator opens connections to address, unless it opens one for each request.
+// What every reply looks like is learnt from a first one.
+func newGenerator(address string, lanes int, page string, closing bool) (*generator, error) {
 	g := &generator{
-		epoll: -1, head: []byte("HTTP/1.1 200"), buf: make([]byte, 64<<10),
-		request: []byte("GET /" + page + " HTTP/1.1\r\nHost: " + address + "\r\n\r\n"),
+		epoll: -1, head: []byte("HTTP/1.1 20"), buf: make([]byte, 64<<10), closing: closing,
+		request: []byte("GET /" + page + " HTTP/1.1\r\nHost: " + address + "\r\n"),
 	}
+	if closing {
+		g.request = append(g.request, closeHeader+"\r\n"...)
+	}
+	g.request = append(g.request, "\r\n"...)
 	var err error
 	if g.reply, err = learn(address, g.request); err != nil {
 		return nil, fmt.Errorf("first request: %w", err)
@@ -66,16 +77,19 @@ func newGenerator(address string, lanes int, page string) (*generator, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.to.Port = to.Port
+	copy(g.to.Addr[:], to.IP.To4())
 	if g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	for i := range lanes {
-		fd, err := g.connect(to, i)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("connection %d: %w", i+1, err), g.close())
-		}
-		g.lanes = append(g.lanes, lane{fd: fd})
+		g.lanes = append(g.lanes, lane{fd: -1})
 		g.idle = append(g.idle, i)
+		if !closing {
+			if err := g.connect(i); err != nil {
+				return nil, errors.Join(fmt.Errorf("connection %d: %w", i+1, err), g.close())
+			}
+		}
 	}
 	return g, nil
 }
@@ -102,8 +116,8 @@ func learn(address string, request []byte) (int, error) {
 		return 0, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK || resp.ContentLength < 0 {
-		return 0, fmt.Errorf("status %s, length %d: want 200 and a length", resp.Status, resp.ContentLength)
+	if resp.StatusCode/10 != 20 || resp.ContentLength < 0 {
+		return 0, fmt.Errorf("status %s, length %d: want 200 or 204 and a length", resp.Status, resp.ContentLength)
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		return 0, err
@@ -122,29 +136,32 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// connect opens lane number i.
-func (g *generator) connect(to *net.TCPAddr, i int) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// connect opens lane number i. It does not wait for the connection.
+func (g *generator) connect(i int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return -1, err
+		return err
 	}
-	var at unix.SockaddrInet4
-	at.Port = to.Port
-	copy(at.Addr[:], to.IP.To4())
-	err = unix.Connect(fd, &at)
-	if err == nil {
+	err = unix.Connect(fd, &g.to)
+	wait := errors.Is(err, unix.EINPROGRESS)
+	if wait {
+		err = nil
+	}
+	if err == nil && !g.closing {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 	if err == nil {
-		err = unix.SetNonblock(fd, true)
-	}
-	if err == nil {
-		err = unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)})
+		events := uint32(unix.EPOLLIN)
+		if wait {
+			events = unix.EPOLLOUT
+		}
+		err = unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(i)})
 	}
 	if err != nil {
-		return -1, errors.Join(err, unix.Close(fd))
+		return errors.Join(err, unix.Close(fd))
 	}
-	return fd, nil
+	g.lanes[i].fd, g.lanes[i].wait = fd, wait
+	return nil
 }
 
 // close ends all connections.
@@ -171,7 +188,7 @@ func (g *generator) drop(i int) error {
 // it had waited until then.
 type outcome struct {
 	Answered, Late, Failed int
-	P50, P99, P999         time.Duration
+	Mean, P50, P99         time.Duration
 	Slowest                time.Duration
 }
 
@@ -241,12 +258,16 @@ func (g *generator) giveUp(start time.Time, sent, total int, dueAt func(int) tim
 }
 
 // outcome summarises a run.
-func (g *generator) outcome() outcome {
-	sorted := sortedDurations(g.latencies)
-	return outcome{
-		Answered: len(sorted), Failed: g.failed,
-		P50: percentile(sorted, 50), P99: percentile(sorted, 99), P999: percentile(sorted, 99.9), Slowest: percentile(sorted, 100),
+func (g *generator) outcome() outcome { return outcomeOf(g.latencies, g.failed) }
+
+func outcomeOf(latencies []time.Duration, failed int) outcome {
+	sorted := sortedDurations(latencies)
+	o := outcome{Answered: len(sorted), Failed: failed, P50: percentile(sorted, 50), P99: percentile(sorted, 99), Slowest: percentile(sorted, 100)}
+	for _, l := range sorted {
+		o.Mean += l
 	}
+	o.Mean /= time.Duration(max(1, len(sorted)))
+	return o
 }
 
 // send gives the next idle lane a request. One that fails is a failed request
@@ -256,13 +277,31 @@ func (g *generator) send(due time.Duration) error {
 	g.idle = g.idle[1:]
 	l := &g.lanes[i]
 	l.due, l.left = due, g.reply
-	// A small request always fits into the empty buffer of a socket.
-	if n, err := unix.Write(l.fd, g.request); err != nil || n != len(g.request) {
-		g.failed++
-		l.left = 0
-		return g.drop(i)
+	if g.closing {
+		if err := g.connect(i); err != nil {
+			return g.fail(i)
+		}
+	}
+	if l.wait {
+		return nil // receive sends it
+	}
+	return g.write(i)
+}
+
+// write sends the request of lane i. A small one always fits into the empty buffer
+// of a socket.
+func (g *generator) write(i int) error {
+	if n, err := unix.Write(g.lanes[i].fd, g.request); err != nil || n != len(g.request) {
+		return g.fail(i)
 	}
 	return nil
+}
+
+// fail counts the request of lane i as failed and drops the lane.
+func (g *generator) fail(i int) error {
+	g.failed++
+	g.lanes[i].left = 0
+	return g.drop(i)
 }
 
 // wait returns when a reply is there or the time is over. The events stay
@@ -289,6 +328,17 @@ func (g *generator) receive(start time.Time) error {
 		if l.fd < 0 {
 			continue
 		}
+		if l.wait {
+			l.wait = false
+			err := unix.EpollCtl(g.epoll, unix.EPOLL_CTL_MOD, l.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: e.Fd})
+			if err == nil && l.left > 0 {
+				err = g.write(i)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		n, err := unix.Read(l.fd, g.buf)
 		if errors.Is(err, unix.EAGAIN) {
 			continue
@@ -300,12 +350,12 @@ func (g *generator) receive(start time.Time) error {
 		if wrong {
 			// An idle lane that ends costs a request only when it is used.
 			if l.left > 0 {
-				g.failed++
-				l.left = 0
+				err = g.fail(i)
 			} else {
 				g.idle = without(g.idle, i)
+				err = g.drop(i)
 			}
-			if err := g.drop(i); err != nil {
+			if err != nil {
 				return err
 			}
 			continue
@@ -313,6 +363,11 @@ func (g *generator) receive(start time.Time) error {
 		if l.left -= n; l.left == 0 {
 			g.latencies = append(g.latencies, time.Since(start)-l.due)
 			g.idle = append(g.idle, i)
+			if g.closing {
+				if err := g.drop(i); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil
@@ -329,26 +384,22 @@ func without(list []int, x int) []int {
 }
 
 // ramp is how long a load runs before anything is measured.
-const ramp = 300 * time.Millisecond
+const ramp = 100 * time.Millisecond
 
 // order is what a process that plays roleLoad is to do.
 type order struct {
-	Address string
-	Lanes   int
-	Rate    float64
-	Length  time.Duration
+	Address, Page string
+	Lanes         int
+	Threads       int  // that share the lanes; 0 is 1
+	Closing       bool // a connection for each request
+	Rate          float64
+	Length        time.Duration
 }
 
 // loadProcess is the process of a generator. It has one of its own, because
 // neither a collector nor the goroutines of another load may be in its way.
 func loadProcess(in io.Reader, out io.Writer) error {
 	debug.SetGCPercent(-1)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	// The kernel may be 50 µs late to wake a thread that does not object.
-	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("timer slack: %w", err)
-	}
 	return playLoad(in, out)
 }
 
@@ -360,13 +411,23 @@ func playLoad(in io.Reader, out io.Writer) error {
 	if err := from.Decode(&o); err != nil {
 		return fmt.Errorf("read the order: %w", err)
 	}
-	g, err := newGenerator(o.Address, o.Lanes, "small")
-	if err != nil {
-		return err
+	var all []*generator
+	defer func() {
+		for _, g := range all {
+			_ = g.close() // it has done its work
+		}
+	}()
+	for i := range max(1, o.Threads) {
+		share := (o.Lanes + i) / max(1, o.Threads)
+		g, err := newGenerator(o.Address, share, o.Page, o.Closing)
+		if err != nil {
+			return err
+		}
+		all = append(all, g)
 	}
-	warm, err := g.run(o.Rate, ramp)
+	warm, err := runTogether(all, o.Rate, ramp)
 	if err != nil || warm.Failed+warm.Late > 0 {
-		return errors.Join(fmt.Errorf("%d requests failed and %d had no answer before the measurement", warm.Failed, warm.Late), err, g.close())
+		return errors.Join(fmt.Errorf("%d requests failed and %d had no answer before the measurement", warm.Failed, warm.Late), err)
 	}
 	if err := to.Encode("ready"); err != nil {
 		return err
@@ -375,9 +436,37 @@ func playLoad(in io.Reader, out io.Writer) error {
 	if err := from.Decode(&word); err != nil {
 		return fmt.Errorf("wait for the word to go: %w", err)
 	}
-	result, err := g.run(o.Rate, o.Length)
-	if err = errors.Join(err, g.close()); err != nil {
+	result, err := runTogether(all, o.Rate, o.Length)
+	if err != nil {
 		return err
 	}
 	return to.Encode(result)
+}
+
+// runTogether runs generators at the same time, each on a thread of its own.
+func runTogether(all []*generator, rate float64, length time.Duration) (outcome, error) {
+	late, errs := make([]int, len(all)), make([]error, len(all))
+	var running sync.WaitGroup
+	for i, g := range all {
+		running.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			// The kernel may be 50 µs late to wake a thread that does not object.
+			if errs[i] = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); errs[i] != nil {
+				return
+			}
+			var o outcome
+			o, errs[i] = g.run(rate/float64(len(all)), length)
+			late[i] = o.Late
+		})
+	}
+	running.Wait()
+	var latencies []time.Duration
+	failed, unanswered := 0, 0
+	for i, g := range all {
+		latencies, failed, unanswered = append(latencies, g.latencies...), failed+g.failed, unanswered+late[i]
+	}
+	o := outcomeOf(latencies, failed)
+	o.Late, o.Answered = unanswered, o.Answered-unanswered
+	return o, errors.Join(errs...)
 }

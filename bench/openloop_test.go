@@ -5,13 +5,14 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ const fine = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 // of the answers.
 func generate(t *testing.T, address string, lanes int, rate float64, length time.Duration) (outcome, []time.Duration) {
 	t.Helper()
-	g, err := newGenerator(address, lanes, "small")
+	g, err := newGenerator(address, lanes, "small", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +88,7 @@ func TestLatencyOfAKnownDelay(t *testing.T) {
 	address := slowServer(t, fine, func(int) time.Duration { return delay })
 	testkit.BestOf(t, 10, func() error {
 		o, _ := generate(t, address, 4, 40, 500*time.Millisecond)
-		if o.Answered != 20 || o.Failed+o.Late != 0 || o.P50 < delay || o.P50 > 10*delay || o.P99 < o.P50 || o.Slowest < o.P999 {
+		if o.Answered != 20 || o.Failed+o.Late != 0 || o.P50 < delay || o.P50 > 10*delay || o.P99 < o.P50 || o.Slowest < o.P99 || o.Mean < delay {
 			return fmt.Errorf("%+v: want 20 answers after %v each", o, delay)
 		}
 		return nil
@@ -141,6 +142,56 @@ func TestClosedLoop(t *testing.T) {
 	})
 }
 
+// A connection for each request: each is new, carries one request that says so, and
+// is closed.
+func TestConnectionForEachRequest(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	var accepted, wrong atomic.Int64
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			all.Go(func() {
+				defer c.Close()
+				r := bufio.NewReader(c)
+				req, err := http.ReadRequest(r)
+				if err != nil || !req.Close {
+					wrong.Add(1)
+					return
+				}
+				_, _ = io.WriteString(c, fine)
+				if _, err := r.ReadByte(); err == nil {
+					wrong.Add(1)
+				}
+			})
+		}
+	})
+	defer func() { l.Close(); all.Wait() }()
+	testkit.BestOf(t, 5, func() error {
+		before := accepted.Load()
+		g, err := newGenerator(l.Addr().String(), 3, "small", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := g.run(0, 100*time.Millisecond)
+		if err := errors.Join(err, g.close()); err != nil {
+			t.Error(err)
+		}
+		// One more is for learning what a reply looks like.
+		if n := accepted.Load() - before; o.Answered < 3 || o.Failed+o.Late != 0 || n != int64(o.Answered)+1 || wrong.Load() != 0 {
+			return fmt.Errorf("%+v over %d connections, %d of them wrong", o, n, wrong.Load())
+		}
+		return nil
+	})
+}
+
 // Wrong answers and lost connections fail; they are no quick answers.
 func TestWrongAnswersFail(t *testing.T) {
 	n := 0
@@ -172,7 +223,7 @@ func TestWrongAnswersFail(t *testing.T) {
 		}
 	})
 	defer func() { l.Close(); all.Wait() }()
-	g, err := newGenerator(l.Addr().String(), 3, "small")
+	g, err := newGenerator(l.Addr().String(), 3, "small", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +234,7 @@ func TestWrongAnswersFail(t *testing.T) {
 	if err := g.close(); err != nil || g.failed != 3 || len(g.latencies) != 0 {
 		t.Errorf("failed %d, answered %d, %v; want 3 and none", g.failed, len(g.latencies), err)
 	}
-	if _, err := newGenerator("127.0.0.1:1", 1, "small"); err == nil {
+	if _, err := newGenerator("127.0.0.1:1", 1, "small", false); err == nil {
 		t.Error("nobody listens, and nobody said so")
 	}
 }
@@ -195,7 +246,7 @@ func TestLoaderProcess(t *testing.T) {
 	in, words := io.Pipe()
 	go func() {
 		to := json.NewEncoder(words)
-		_ = to.Encode(order{address, 2, 200, 100 * time.Millisecond})
+		_ = to.Encode(order{Address: address, Page: "small", Lanes: 3, Threads: 2, Rate: 200, Length: 100 * time.Millisecond})
 		_ = to.Encode("go")
 	}()
 	if err := playLoad(in, &out); err != nil {
@@ -209,8 +260,5 @@ func TestLoaderProcess(t *testing.T) {
 	}
 	if err := from.Decode(&o); err != nil || o.Answered != 20 {
 		t.Errorf("outcome %+v, %v", o, err)
-	}
-	if _, err := capacity(context.Background(), "/nonexistent", address); err == nil {
-		t.Error("no program, no error")
 	}
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"os"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 
@@ -28,12 +27,8 @@ func TestLoadPrograms(t *testing.T) {
 		parse func(string) (tally, error)
 		want  tally
 	}{
-		{"wrk.txt", parseWrk, tally{done: 18590}},
-		{"wrk-errors.txt", parseWrk, tally{done: 14965, wrong: 7483, failed: 7482}},
-		{"ab.txt", parseAb, tally{done: 15233}},
-		{"pgbench.txt", parsePgbench, tally{done: 32214}},
-		{"redis.txt", func(out string) (tally, error) { return parseRedis(out, 2000) }, tally{done: 2000}},
-		{"ab-errors.txt", parseAb, tally{done: 1000, wrong: 22}},
+		{"pgbench.txt", parsePgbench, tally{done: 32214, perSecond: 33030.243374}},
+		{"redis.txt", func(out string) (tally, error) { return parseRedis(out, 2000) }, tally{done: 2000, perSecond: 95238.09}},
 	} {
 		got, err := test.parse(sampleOf(t, test.file))
 		if err != nil || got != test.want {
@@ -41,15 +36,10 @@ func TestLoadPrograms(t *testing.T) {
 		}
 	}
 	redis := func(out string) (tally, error) { return parseRedis(out, 1) }
-	for _, parse := range []func(string) (tally, error){parseWrk, parseAb, parsePgbench, redis} {
+	for _, parse := range []func(string) (tally, error){parsePgbench, redis} {
 		if got, err := parse("unable to connect to 127.0.0.1:28112 Connection refused"); err == nil {
 			t.Errorf("no report at all gives %+v", got)
 		}
-	}
-	// A line of errors that cannot be read must not count as none.
-	broken := strings.Replace(sampleOf(t, "wrk-errors.txt"), "timeout 0", "", 1)
-	if got, err := parseWrk(broken); err == nil {
-		t.Errorf("a broken line of errors gives %+v", got)
 	}
 }
 
@@ -64,6 +54,9 @@ func TestKernelCounters(t *testing.T) {
 	if got, err := parseSwitches("Name:\tcat\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t35\n"); err != nil || got != 42 {
 		t.Errorf("switches: %v, %v", got, err)
 	}
+	if got, err := parseWait("123 456 7\n"); err != nil || got != 456 {
+		t.Errorf("schedstat: %v, %v", got, err)
+	}
 	if got, err := parseRollup(sampleOf(t, "smaps_rollup.txt")); err != nil || got != 1700<<10 {
 		t.Errorf("smaps_rollup: %v, %v", got, err)
 	}
@@ -77,7 +70,7 @@ func TestKernelCounters(t *testing.T) {
 	for name, err := range map[string]error{
 		"stat of a process": second(parseProcess("1 (sh) S 2")), "meminfo": second(parseAvailable("MemFree: 1 kB")), "switches": second(parseSwitches("voluntary_ctxt_switches: 1\n")),
 		"smaps_rollup": second(parseRollup("Pss: 1 kB\n")), "stat": second(parseStat("cpu 1 2 3\n")),
-		"snmp": second(parseSegments("Tcp: InSegs\nTcp: 4\n")),
+		"snmp": second(parseSegments("Tcp: InSegs\nTcp: 4\n")), "schedstat": second(parseWait("1 x 3")),
 	} {
 		if err == nil {
 			t.Errorf("%s: nonsense was read", name)
@@ -87,10 +80,11 @@ func TestKernelCounters(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-func TestSwitchesOfNewAndEndedThreads(t *testing.T) {
-	before := map[int]uint64{1: 1, 2: 2, 4: 9}
-	if n := switched(before, map[int]uint64{1: 4, 2: 2, 3: 5}); n != 8 {
-		t.Errorf("got %d, want 8: a new thread counts from nothing, one that ended not at all", n)
+func TestNewAndEndedThreads(t *testing.T) {
+	before := counters{peer: effort{threads: map[int]thread{1: {1, 10}, 2: {2, 20}, 4: {9, 90}}}}
+	after := counters{peer: effort{threads: map[int]thread{1: {4, 11}, 2: {2, 20}, 3: {5, 50}}}}
+	if u, err := after.since(before); err != nil || u.switches != 8 || u.wait != 51 {
+		t.Errorf("%+v, %v: a new thread counts from nothing, one that ended not at all", u, err)
 	}
 }
 
@@ -138,19 +132,22 @@ func threadTime(t *testing.T) time.Duration {
 
 // The counters that are parsed from samples exist on this machine too.
 func TestReadingsGrow(t *testing.T) {
-	before, err := read(nil, nil)
-	if err != nil {
+	var m meter
+	if err := m.start(); err != nil {
 		t.Fatal(err)
 	}
 	runtime.LockOSThread() // burn looks at the clock of one thread
 	defer runtime.UnlockOSThread()
 	burn(t, 60*time.Millisecond)
-	after, err := read(nil, nil)
+	after, err := m.stop()
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := after.since(before)
-	if err != nil || u.busy < 2*tick || u.known < 2*tick || u.time < 60*time.Millisecond {
+	u, err := after.since(m.before)
+	if err != nil || u.busy < 2*tick || after.self-m.before.self < 2*tick || u.time < 60*time.Millisecond {
 		t.Errorf("60 ms of work gave %+v, %v", u, err)
+	}
+	if all := othersOf(m.before, after, 0); all < 0 || all > 1 {
+		t.Errorf("others took %v of the machine", all)
 	}
 }

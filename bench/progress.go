@@ -8,81 +8,71 @@ import (
 	"time"
 )
 
-// forecast says how far a run is.
+// forecast says how long visits take: it learns from those that are made.
 type forecast struct {
-	total, made int
-	expected    time.Duration // of all measurements
-	spent       time.Duration // what those that are made should have taken
-	opt         options
-	began       time.Time
+	opt             options
+	once            time.Duration // a visit to each comparison
+	guessed, needed time.Duration
 }
 
-func newForecast(o options) *forecast {
-	f := &forecast{opt: o, began: time.Now()}
-	for _, w := range o.workloads {
-		for _, p := range o.peers {
-			if !o.skips(w, p) {
-				n := o.roundsOf(w)
-				f.total += n
-				f.expected += time.Duration(n)*f.one(w) + f.calls(w)
-			}
-		}
+func newForecast(o options, all []comparison) *forecast {
+	f := &forecast{opt: o}
+	r := rig{options: o}
+	for _, c := range all {
+		f.once += f.guess(c, len(r.contestants(c.workload)))
 	}
+	f.once = f.once.Round(time.Second)
 	return f
 }
 
-// one returns how long a measurement should take, everything included.
-func (f *forecast) one(w workload) time.Duration {
-	const around = 750 * time.Millisecond // start, warm-up, end
-	return f.opt.lengthOf(w) + around
+// guess returns how long a visit should take.
+func (f *forecast) guess(c comparison, peers int) time.Duration {
+	const start, around = 400 * time.Millisecond, 150 * time.Millisecond // of a peer, of a slice
+	return time.Duration(peers) * (start + time.Duration(f.opt.roundsOf(c.workload))*(f.opt.lengthOf(c.workload)+max(around, c.around)))
 }
 
-// calls returns how long counting system calls takes, once for each peer.
-func (f *forecast) calls(w workload) time.Duration {
-	if !f.opt.counts(w) {
-		return 0
+// takes returns how long a visit will take, if it is as slow as those before.
+func (f *forecast) takes(c comparison, peers int) time.Duration {
+	g := f.guess(c, peers)
+	if f.guessed > 0 {
+		g = time.Duration(float64(g) * float64(f.needed) / float64(f.guessed))
 	}
-	return w.brief + ramp/2
+	return g
 }
 
-// whole is the time that everything should take.
-func (f *forecast) whole() time.Duration { return f.expected.Round(time.Second) }
-
-// done counts a measurement.
-func (f *forecast) done(w workload) {
-	f.made++
-	// The counting, spread evenly over the rounds.
-	f.spent += f.one(w) + f.calls(w)/time.Duration(f.opt.roundsOf(w))
+func (f *forecast) visited(c comparison, peers int, took time.Duration) {
+	f.guessed += f.guess(c, peers)
+	f.needed += took
 }
 
-// String says how many measurements are made and how long the rest takes, if
-// it is as slow as they were.
-func (f *forecast) String() string {
-	left := f.expected - f.spent
-	if f.spent > 0 {
-		left = time.Duration(float64(left) * float64(time.Since(f.began)) / float64(f.spent))
-	}
-	return fmt.Sprintf("[%d/%d, %v left]", f.made, f.total, max(0, left).Round(time.Second))
-}
-
-// progressLine says in one line what a measurement gave.
-func progressLine(w workload, p peer, s sample, rounds int) string {
+// progressLine says in one line what is known of a comparison.
+func progressLine(res *results, c comparison) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d/%d %-13s %-14s", s.round+1, rounds, w.name, p.name)
-	for _, f := range w.figures {
-		if f.compared && !(f.proxy && p.argv == nil) {
-			fmt.Fprintf(&b, " %s %s", f.name, short(f.of(s)))
+	b.WriteString(c.label() + ":")
+	for _, j := range res.verdicts(c) {
+		fmt.Fprintf(&b, " %s", j.figure.name)
+		if j.against != "" {
+			b.WriteString("/" + j.against)
+		}
+		fmt.Fprintf(&b, " %s %s;", j.got, j.verdict)
+	}
+	if share := res.others(c); share >= disturbing {
+		fmt.Fprintf(&b, " other programs took %.0f %% of the machine", 100*share)
+	}
+	return strings.TrimRight(b.String(), ":;")
+}
+
+// others returns the share of the machine that other programs took in the slices of
+// a comparison.
+func (rec *record) others(c comparison) float64 {
+	var shares []float64
+	for _, s := range rec.samples {
+		if s.setting == c.setting {
+			shares = append(shares, s.others)
 		}
 	}
-	if share := s.elsewhere(); share >= disturbing {
-		fmt.Fprintf(&b, ", other programs took %.0f %% of the machine", 100*share)
-	}
-	if s.failed > 0 {
-		fmt.Fprintf(&b, ", FAILED: %d", s.failed)
-	}
-	return b.String()
+	return median(shares)
 }
 
-// disturbing is from what share of the machine on others are mentioned while
-// the bench runs.
+// disturbing is from what share of the machine on others are mentioned.
 const disturbing = 0.05

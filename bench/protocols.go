@@ -21,30 +21,31 @@ import (
 // clients is how many connections they keep busy.
 const clients = 16
 
-// sqlLoad selects single rows over kept connections.
+// sqlLoad selects single rows over kept connections. Programs of this kind take a
+// number of requests: about what takes as long as a slice.
 func sqlLoad() workload {
+	const perSecond = 32_000
 	return workload{
 		name: "pgbench", title: "PostgreSQL, one row a query", unit: "transaction", how: fmt.Sprintf("pgbench -S -M prepared -c %d -j 2", clients), backend: sql,
-		minor: true, brief: time.Second, figures: figures("transaction", "transactions"),
+		group: flows, with: []string{large}, figures: figures("transaction", "transactions"),
 		run: func(ctx context.Context, t *trial) error {
 			host, port, err := net.SplitHostPort(t.addr)
 			if err != nil {
 				return err
 			}
+			n := max(1, int(perSecond*t.length.Seconds())/clients)
 			return programLoad(ctx, t, parsePgbench, servers.InPostgreSQL("pgbench"), "-h", host, "-p", port, "-U", sqlUser,
-				"-S", "-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", "2", "-T", seconds(t.length), "postgres")
+				"-S", "-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", "2", "-t", strconv.Itoa(n), "postgres")
 		},
 	}
 }
 
 // redisLoad sets a key with a number of requests under way on each connection.
-// redis-benchmark takes a number of requests, not a time: about what would
-// take as long here without a proxy.
 func redisLoad(pipeline, perSecond int) workload {
 	return workload{
 		name: fmt.Sprintf("redis-p%d", pipeline), title: fmt.Sprintf("Redis, %d requests at a time", pipeline), unit: "request",
 		how: fmt.Sprintf("redis-benchmark -t set -d 64 -c %d -P %d", clients, pipeline), backend: redis, needs: []string{"redis-benchmark"},
-		minor: true, brief: 300 * time.Millisecond, figures: figures("request", "requests"),
+		group: flows, with: []string{large}, figures: figures("request", "requests"),
 		run: func(ctx context.Context, t *trial) error {
 			host, port, err := net.SplitHostPort(t.addr)
 			if err != nil {
@@ -65,6 +66,9 @@ func parsePgbench(out string) (tally, error) {
 	if t.done, err = number(out, `transactions actually processed: (\d+)`); err != nil {
 		return t, err
 	}
+	if t.perSecond, err = decimal(out, `tps = ([\d.]+) \(without initial`); err != nil {
+		return t, err
+	}
 	// Before PostgreSQL 15 a failure ended the client, and pgbench said so.
 	if strings.Contains(out, "failed transactions:") {
 		t.failed, err = number(out, `failed transactions: (\d+)`)
@@ -78,13 +82,14 @@ func parsePgbench(out string) (tally, error) {
 // parseRedis reads what redis-benchmark says of n requests. It ends with an
 // error unless all of them were answered.
 func parseRedis(out string, n int) (tally, error) {
-	if _, err := number(out, `(?m)^"SET[^"]*","(\d+)`); err != nil {
+	perSecond, err := decimal(out, `(?m)^"SET[^"]*","([\d.]+)`)
+	if err != nil {
 		return tally{}, err
 	}
 	if strings.Contains(out, "Error") || strings.Contains(out, "WARNING: Could not") {
 		return tally{}, fmt.Errorf("its output speaks of an error: %s", strings.TrimSpace(out))
 	}
-	return tally{done: n}, nil
+	return tally{done: n, perSecond: perSecond}, nil
 }
 
 // sqlUser owns the database.

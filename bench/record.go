@@ -3,9 +3,9 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,19 +14,12 @@ import (
 	"time"
 )
 
-// record is what a run found, in the form in which it is kept. The report and
-// the charts are made from a record alone, so they can be written again without
+// record is what a run found, in the form in which it is kept: every slice. Report
+// and charts are made from a record alone, so they can be written again without
 // measuring (-from).
 type record struct {
-	facts []fact // in order; names may repeat
-	rows  []row
-}
-
-// row is a figure of a peer or, with against, its ratio to another peer or to
-// the best rival.
-type row struct {
-	workload, peer, figure, against string
-	spread
+	facts   []fact // in order; names may repeat
+	samples []sample
 }
 
 // Names of facts that the report speaks of.
@@ -34,88 +27,145 @@ const (
 	factCommand = "Command"
 	factBegan   = "Began"
 	factTook    = "Took"
-	factLength  = "Length of one measurement"
+	factSlice   = "Length of a slice"
 	factTrouble = "Trouble"
-)
-
-// Figures of a record that no workload has: what failed, and the share of the
-// machine that other programs took, in percent.
-const (
-	failures  = "failed"
-	elsewhere = "elsewhere"
 )
 
 // The files of a folder of data.
 const (
-	recordFile   = "figures.tsv"
+	recordFile   = "slices.tsv"
 	settingsFile = "settings.md"
 )
 
-// measured is what can be asked of results and of a record.
-type measured interface {
-	spread(w workload, f figure, peer string) spread
-	ratio(w workload, f figure, peer, reference string) spread
-	best(w workload, f figure) string
-}
-
-// record returns what is kept of results.
-func (r *results) record() *record {
-	rec := &record{facts: append([]fact{
-		{factCommand, strings.Join(append([]string{"go run ./bench"}, r.args...), " ")},
-		{factBegan, r.began.UTC().Format("2006-01-02 15:04 UTC")},
-		{factTook, r.took.Round(time.Second).String()},
-		{factLength, r.length.String()},
-	}, r.facts...)}
-	for _, line := range trouble(r) {
-		rec.facts = append(rec.facts, fact{factTrouble, line})
-	}
-	for _, w := range r.workloads {
-		var others []float64
-		for _, p := range r.peers {
-			var failed []float64
-			for _, s := range r.samples {
-				if s.workload == w.name && s.peer == p.name {
-					failed = append(failed, float64(s.failed))
-					others = append(others, 100*s.elsewhere())
-				}
+// comparisons returns those that the record is about, in the order of the report.
+func (rec *record) comparisons() []comparison {
+	var all []comparison
+	for _, w := range workloads() {
+		var found []setting
+		for _, s := range rec.samples {
+			if s.workload == w.name && !slices.Contains(found, s.setting) {
+				found = append(found, s.setting)
 			}
-			if len(failed) == 0 {
-				continue
-			}
-			for _, f := range w.figures {
-				if f.proxy && p.argv == nil {
-					continue
-				}
-				rec.add(row{w.name, p.name, f.name, "", r.spread(w, f, p.name)})
-				for _, against := range r.references(w, f, p) {
-					rec.add(row{w.name, p.name, f.name, against, r.ratio(w, f, p.name, orElse(strings.TrimPrefix(against, bestRival), r.best(w, f)))})
-				}
-			}
-			rec.add(row{w.name, p.name, failures, "", spreadOf(failed)})
 		}
-		rec.add(row{w.name, "", elsewhere, "", spreadOf(others)})
-	}
-	return rec
-}
-
-// references returns what a figure of a peer is compared with.
-func (r *results) references(w workload, f figure, p peer) []string {
-	var all []string
-	if f.compared {
-		all = append(all, bestRival, plain)
-	}
-	for _, g := range goals() {
-		if p.name == ours && g.workload == w.name && g.figure == f.name && g.against != "" && !slices.Contains(all, g.against) {
-			all = append(all, g.against)
+		slices.SortFunc(found, func(a, b setting) int {
+			usual := map[string]int{usualControl: -1}
+			return cmp.Or(cmp.Compare(usual[a.control], usual[b.control]), cmp.Compare(a.control, b.control), cmp.Compare(a.threads, b.threads))
+		})
+		for _, s := range found {
+			all = append(all, comparison{w, s})
 		}
 	}
 	return all
 }
 
-func (rec *record) add(r row) {
-	if r.rounds > 0 {
-		rec.rows = append(rec.rows, r)
+// peers returns those that the record is about.
+func (rec *record) peers() []peer {
+	return slices.DeleteFunc(peers(), func(p peer) bool {
+		return !slices.ContainsFunc(rec.samples, func(s sample) bool { return s.peer == p.name })
+	})
+}
+
+func (rec *record) has(c comparison, peer string) bool {
+	return slices.ContainsFunc(rec.samples, func(s sample) bool { return s.setting == c.setting && s.peer == peer })
+}
+
+// turn is a round of a visit. Slices of one turn lie next to each other in time.
+type turn struct{ visit, round int }
+
+// values returns a figure of a peer by turn.
+func (rec *record) values(c comparison, f figure, peer string) map[turn]float64 {
+	v, without := map[turn]float64{}, map[turn]float64{}
+	for _, s := range rec.samples {
+		if s.setting != c.setting {
+			continue
+		}
+		at := turn{s.visit, s.round}
+		if s.peer == direct {
+			without[at] = f.of(s)
+		}
+		if s.peer == peer {
+			v[at] = f.of(s)
+		}
 	}
+	for at, x := range v {
+		if f.above {
+			below, ok := without[at]
+			if x -= below; !ok {
+				delete(v, at)
+				continue
+			}
+			v[at] = x
+		}
+		if x != x {
+			delete(v, at)
+		}
+	}
+	return v
+}
+
+// turnsOf returns the turns of values in order: what is drawn by chance from a
+// sample depends on its order.
+func turnsOf(v map[turn]float64) []turn {
+	var all []turn
+	for at := range v {
+		all = append(all, at)
+	}
+	slices.SortFunc(all, func(a, b turn) int { return cmp.Or(cmp.Compare(a.visit, b.visit), cmp.Compare(a.round, b.round)) })
+	return all
+}
+
+// interval estimates a figure of a peer.
+func (rec *record) interval(c comparison, f figure, peer string) interval {
+	v := rec.values(c, f, peer)
+	var list []float64
+	for _, at := range turnsOf(v) {
+		list = append(list, v[at])
+	}
+	if f.exact {
+		return extremes(list)
+	}
+	return bootstrap(list, median)
+}
+
+// middle is the estimate alone.
+func (rec *record) middle(c comparison, f figure, peer string) float64 {
+	var list []float64
+	for _, x := range rec.values(c, f, peer) {
+		list = append(list, x)
+	}
+	return median(list)
+}
+
+// ratio estimates a figure of one peer as a part of another's, turn by turn, so that
+// a machine that is slower for a while does not blur it.
+func (rec *record) ratio(c comparison, f figure, peer, reference string) interval {
+	v, base := rec.values(c, f, peer), rec.values(c, f, reference)
+	var pairs []pair
+	for _, at := range turnsOf(v) {
+		if b, ok := base[at]; ok {
+			pairs = append(pairs, pair{v[at], b})
+		}
+	}
+	switch {
+	case f.exact:
+		var list []float64
+		for _, p := range pairs {
+			list = append(list, p.ours/p.other)
+		}
+		return extremes(list)
+	case f.above:
+		return ratioOfMedians(pairs)
+	}
+	return medianOfRatios(pairs)
+}
+
+// failed adds up the failures of all slices.
+func (rec *record) failed() int {
+	n := 0
+	for _, s := range rec.samples {
+		n += s.failed
+	}
+	return n
 }
 
 // fact returns the values of a fact.
@@ -129,50 +179,13 @@ func (rec *record) fact(name string) []string {
 	return values
 }
 
-func (rec *record) find(workload, peer, figure, against string) spread {
-	for _, r := range rec.rows {
-		if r.workload == workload && r.peer == peer && r.figure == figure && r.against == against {
-			return r.spread
-		}
-	}
-	return spread{}
-}
-
-func (rec *record) spread(w workload, f figure, peer string) spread {
-	return rec.find(w.name, peer, f.name, "")
-}
-
-// ratio returns a ratio that was kept.
-func (rec *record) ratio(w workload, f figure, peer, reference string) spread {
-	s := rec.find(w.name, peer, f.name, reference)
-	if s.rounds == 0 && reference == rec.best(w, f) {
-		s = rec.find(w.name, peer, f.name, bestRival)
-	}
-	return s
-}
-
-func (rec *record) best(w workload, f figure) string { return bestOf(rec, rec.peers(), w, f) }
-
-// workloads and peers return those that the record is about.
-func (rec *record) workloads() []workload {
-	return slices.DeleteFunc(workloads(), func(w workload) bool {
-		return !slices.ContainsFunc(rec.rows, func(r row) bool { return r.workload == w.name })
-	})
-}
-
-func (rec *record) peers() []peer {
-	return slices.DeleteFunc(peers(), func(p peer) bool {
-		return !slices.ContainsFunc(rec.rows, func(r row) bool { return r.peer == p.name })
-	})
-}
-
-const recordHeader = `# Every figure of every peer: the median of the rounds, the least and the greatest.
-# With "against" it is the ratio to that peer, or to the best of HAProxy and nginx; ratios are formed
-# within each round. "-" stands for what is not known. Written by "make bench".
+const recordHeader = `# Every slice of every program. Times are in seconds (length) and microseconds of CPU: of the program, waiting for a
+# core in its threads, busy of the whole machine. "others" is the share of the machine that other programs took.
+# Written by "make bench".
 `
 
 // columns of a record's file.
-const columns = "workload\tpeer\tfigure\tagainst\trounds\tmedian\tleast\tgreatest"
+const columns = "workload\tthreads\tcontrol\tpeer\tvisit\tround\tunits\tfailed\tlength\tcpu\twait\tbusy\tswitches\tsegments\tothers\tnotes"
 
 // text is the record as a file: facts as comments, then a table with tabs.
 func (rec *record) text() string {
@@ -182,20 +195,23 @@ func (rec *record) text() string {
 		fmt.Fprintf(&b, "# %s: %s\n", f.name, f.value)
 	}
 	b.WriteString(columns + "\n")
-	for _, r := range rec.rows {
-		fmt.Fprintf(&b, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
-			r.workload, orElse(r.peer, "-"), r.figure, orElse(r.against, "-"), r.rounds, digits(r.median), digits(r.low), digits(r.high))
+	for _, s := range rec.samples {
+		fmt.Fprintf(&b, "%s\t%d\t%s\t%s\t%d\t%d\t%g\t%d\t%.6f\t%.3f\t%.3f\t%.0f\t%d\t%d\t%.3f\t", s.workload, s.threads, s.control, s.peer, s.visit, s.round,
+			s.units, s.failed, s.time.Seconds(), micros(s.cpu), micros(s.wait), micros(s.busy), s.switches, s.segments, s.others)
+		var names []string
+		for name := range s.noted {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for i, name := range names {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			fmt.Fprintf(&b, "%s=%.6g", name, s.noted[name])
+		}
+		b.WriteByte('\n')
 	}
 	return b.String()
-}
-
-// digits writes eight of a number.
-func digits(x float64) string {
-	if math.IsNaN(x) {
-		return "-"
-	}
-	rounded, _ := strconv.ParseFloat(strconv.FormatFloat(x, 'g', 8, 64), 64) // of what was just written
-	return strconv.FormatFloat(rounded, 'f', -1, 64)
 }
 
 // parseRecord reads what text writes.
@@ -219,41 +235,47 @@ func parseRecord(text string) (*record, error) {
 			table = true
 			continue
 		}
-		r, err := parseRow(strings.Split(line, "\t"))
+		s, err := parseSlice(strings.Split(line, "\t"))
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		rec.rows = append(rec.rows, r)
+		rec.samples = append(rec.samples, s)
 	}
-	if len(rec.rows) == 0 {
-		return nil, errors.New("there are no figures")
+	if len(rec.samples) == 0 {
+		return nil, errors.New("there are no slices")
 	}
 	return rec, nil
 }
 
-func parseRow(cells []string) (row, error) {
+func parseSlice(cells []string) (sample, error) {
 	if want := strings.Count(columns, "\t") + 1; len(cells) != want {
-		return row{}, fmt.Errorf("want %d columns with a tab between them, got %d", want, len(cells))
+		return sample{}, fmt.Errorf("want %d columns with a tab between them, got %d", want, len(cells))
 	}
-	for i := range cells[:4] {
-		if cells[i] == "-" {
-			cells[i] = ""
+	var failed error
+	value := func(i int) float64 {
+		x, err := strconv.ParseFloat(cells[i], 64)
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("column %d: %q is not a number", i+1, cells[i]))
 		}
+		return x
 	}
-	r := row{workload: cells[0], peer: cells[1], figure: cells[2], against: cells[3]}
-	var err error
-	if r.rounds, err = strconv.Atoi(cells[4]); err != nil || r.rounds < 1 {
-		return row{}, fmt.Errorf("rounds: %q is not a number above 0", cells[4])
+	of := func(i int, unit time.Duration) time.Duration { return time.Duration(value(i) * float64(unit)) }
+	s := sample{
+		setting: setting{cells[0], int(value(1)), cells[2]}, peer: cells[3], visit: int(value(4)), round: int(value(5)), units: value(6), failed: int(value(7)),
+		usage: usage{
+			time: of(8, time.Second), cpu: of(9, time.Microsecond), wait: of(10, time.Microsecond), busy: of(11, time.Microsecond),
+			switches: uint64(value(12)), segments: uint64(value(13)), others: value(14),
+		},
 	}
-	for i, to := range []*float64{&r.median, &r.low, &r.high} {
-		if *to = math.NaN(); cells[5+i] == "-" {
-			continue
+	for _, note := range strings.Fields(cells[15]) {
+		name, text, _ := strings.Cut(note, "=")
+		x, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return s, fmt.Errorf("note %q: want NAME=NUMBER", note)
 		}
-		if *to, err = strconv.ParseFloat(cells[5+i], 64); err != nil {
-			return row{}, fmt.Errorf("%q is not a number", cells[5+i])
-		}
+		s.note(name, x)
 	}
-	return r, nil
+	return s, failed
 }
 
 // readRecord reads the record of a folder.

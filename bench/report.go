@@ -5,12 +5,14 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // report writes a record as Markdown of at most 120 lines, with charts. data is
-// where all figures are, as a path from the report; "" if they are not kept.
-func report(rec *record, images []image, data string) string {
+// where all slices are, as a path from the report; "" if they are not kept. counts
+// is the part about what is counted.
+func report(rec *record, images []image, data, counts string) string {
 	var b strings.Builder
 	first := func(name string) string { return orElse(strings.Join(rec.fact(name), ", "), "unknown") }
 	fmt.Fprintf(&b, `# Benchmarks
@@ -19,27 +21,22 @@ Measured on %s, in %s, by this command:
 
     %s
 
-Load, backend and one proxy at a time run on one machine over loopback. The proxy is started afresh
-and warmed up for each measurement of %s. Each round has another order of the peers.
-
-- Version: %s, on kernel %s.
-`, first(factBegan), first(factTook), first(factCommand), first(factLength), first("txlb"), first("Kernel"))
+txlb %s on kernel %s. Network: %s.
+`, first(factBegan), first(factTook), first(factCommand), first("txlb"), first("Kernel"), first("Network"))
 	if data != "" {
-		fmt.Fprintf(&b, `- Every figure of every peer: [%s](%[2]s/%[1]s).
-- Machine, versions and the configuration of each peer: [%[3]s](%[2]s/%[3]s).
-- What was tried, and what limits txlb: [docs/design](docs/design/README.md).
-`, recordFile, data, settingsFile)
+		fmt.Fprintf(&b, "[Every slice](%[1]s/%[2]s); [machine, versions, configurations](%[1]s/%[3]s); [method](docs/design/measuring.md).\n", data, recordFile, settingsFile)
 	}
 	b.WriteString(`
-How to read the tables:
-
-- **Only ratios count.** Absolute times change with machine and day. A ratio is formed within
-  each round. Tables show the median of the rounds, and in parentheses the least and the greatest.
-- *Best* is the best of nginx and of HAProxy in four settings.
-- *CPU* is the time of all threads of the proxy for one unit of work, named in the column *per*.
-  *Machine* includes the load and the backend, so it shows work that only moved there.
-- Latency counts from the moment when a request was due (open loop), so a proxy that pauses is
-  charged for everything that had to wait.
+- **Equal conditions.** In a row all programs have the same number of threads (` + "`loops`, `nbthread`,\n  `worker_processes`" + `) and the same congestion control: cubic, and bbr where the row says so.
+  HAProxy and nginx are as installed; *64k* is HAProxy with ` + "`tune.bufsize 65536`" + `, *splice* HAProxy with
+  ` + "`option splice-request` and `splice-response`" + `.
+- **Ratios with intervals.** The programs of a row run at the same time and take turns, each for a slice of
+  ` + first(factSlice) + `. A cell is the ratio txlb / peer: the interval of its median over pairs of slices, by bootstrap. The
+  first line of a row is one thread, the second two.
+- **Verdicts.** ✓ ahead: the whole interval reaches the goal. ✗ behind: none of it does. ? undecided, after up to
+  5 looks. The interval of each look is one of 99 %: a verdict is wrong in at most 5 % of cases.
+- *CPU* is the time of all threads of the proxy for a unit of work. Latency counts from the moment when a
+  request was due (open loop). *Added* is what is left without that of no proxy in the same turn.
 
 `)
 	if lines := rec.fact(factTrouble); len(lines) > 0 {
@@ -49,8 +46,20 @@ How to read the tables:
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString(summary(rec))
-	b.WriteString(goalsMet(rec))
+	var all []judged
+	for _, c := range rec.comparisons() {
+		all = append(all, rec.verdicts(c)...)
+	}
+	section := func(title string, rows [][]string) {
+		if len(rows) > 1 {
+			b.WriteString("## " + title + "\n\n" + table(rows))
+		}
+	}
+	section("Goals", goalRows(all))
+	b.WriteString(counts)
+	section("Work", rec.workRows(all))
+	section("Added latency", rec.latencyRows(all))
+	section("More", rec.otherRows(all))
 	for _, i := range images {
 		fmt.Fprintf(&b, "![%s](%s)\n", i.title, i.path)
 	}
@@ -58,14 +67,25 @@ How to read the tables:
 }
 
 // mostTroubles bounds the list of problems in a report.
-const mostTroubles = 5
+const mostTroubles = 3
 
 // trouble says it in lines.
 func trouble(r *results) []string {
 	var lines []string
-	for _, s := range r.samples {
-		if s.failed > 0 {
-			lines = append(lines, fmt.Sprintf("**%d of %s failed** in round %d of %s with %s", s.failed, short(s.units+float64(s.failed)), s.round+1, s.workload, s.peer))
+	for _, c := range r.comparisons() {
+		failed := map[string]int{}
+		for _, s := range r.samples {
+			if s.setting == c.setting {
+				failed[s.peer] += s.failed
+			}
+		}
+		for _, p := range r.record.peers() {
+			if n := failed[p.name]; n > 0 {
+				lines = append(lines, fmt.Sprintf("**%d failed** in %s with %s", n, c.label(), p.name))
+			}
+		}
+		if share := r.others(c); share >= 2*disturbing {
+			lines = append(lines, fmt.Sprintf("other programs took %.0f %% of the machine during %s", 100*share, c.label()))
 		}
 	}
 	for _, line := range r.broken {
@@ -74,68 +94,177 @@ func trouble(r *results) []string {
 	return append(lines, r.leftOut...)
 }
 
-// goalsMet is the table of goals, "" if none was measured.
-func goalsMet(rec *record) string {
-	all := verdicts(rec, rec.workloads())
-	rows := verdictRows(all, "met", "**not met**")
-	if rows == nil {
-		return ""
-	}
-	met := 0
-	for _, v := range all {
-		if v.met {
-			met++
+// goalRows counts the verdicts of each goal.
+func goalRows(all []judged) [][]string {
+	rows := [][]string{{"goal", string(ahead), string(behind), string(undecided)}}
+	total := map[verdict]int{}
+	for _, g := range goals() {
+		count, n := map[verdict]int{}, 0
+		for _, j := range all {
+			if j.goal == g {
+				count[j.verdict]++
+				total[j.verdict]++
+				n++
+			}
+		}
+		if n > 0 {
+			rows = append(rows, []string{g.String(), strconv.Itoa(count[ahead]), strconv.Itoa(count[behind]), strconv.Itoa(count[undecided])})
 		}
 	}
-	return fmt.Sprintf("## Goals\n\n%d of %d are met. Without \"against\" the figure itself counts.\n\n%s", met, len(all), table(rows))
+	return append(rows, []string{"all", strconv.Itoa(total[ahead]), strconv.Itoa(total[behind]), strconv.Itoa(total[undecided])})
 }
 
-// summary has a row for each workload: txlb and its ratio to the best rival.
-func summary(rec *record) string {
-	kinds := []struct {
-		title   string
-		figures []string // the first that a workload has
-	}{{"CPU, µs", []string{cpu}}, {"throughput, per s", []string{rate, "stream"}}, {"p99, µs", []string{p99}}, {"machine, µs", []string{busy}}}
-	header := []string{"work", "per"}
-	for _, k := range kinds {
-		header = append(header, k.title, "/ best")
+// marks are how the report writes verdicts.
+var marks = map[verdict]string{ahead: " ✓", behind: " ✗", undecided: " ?"}
+
+// rivals returns the peers that have a column.
+func (rec *record) rivals() []peer {
+	return slices.DeleteFunc(rec.peers(), func(p peer) bool { return !p.rival() })
+}
+
+// short names of peers, for columns.
+func column(p peer) string { return strings.TrimPrefix(p.name, plain+"-") }
+
+// figureOf returns a figure of a workload.
+func (w workload) figureOf(name string) (figure, bool) {
+	for _, f := range w.figures {
+		if f.name == name {
+			return f, true
+		}
+	}
+	return figure{}, false
+}
+
+// ratioCell is the ratio to a peer with the mark of its verdict.
+func (rec *record) ratioCell(all []judged, c comparison, name, peer string) string {
+	for _, j := range all {
+		if j.setting == c.setting && j.figure.name == name && j.against == peer {
+			return j.got.String() + marks[j.verdict]
+		}
+	}
+	if f, ok := c.figureOf(name); ok && f.compared && rec.has(c, peer) {
+		return rec.ratio(c, f, ours, peer).String()
+	}
+	return "–"
+}
+
+// middleCell is the median of a figure of a peer.
+func (rec *record) middleCell(c comparison, name, peer string) string {
+	if f, ok := c.figureOf(name); ok {
+		return short(rec.middle(c, f, peer))
+	}
+	return "–"
+}
+
+// workRows has a row for each comparison of work that flows or has a rate: CPU time
+// and throughput of txlb, and their ratios to each peer.
+func (rec *record) workRows(all []judged) [][]string {
+	peers := rec.rivals()
+	header := []string{"work", "threads", "CPU, µs"}
+	for _, p := range peers {
+		header = append(header, "/ "+column(p))
+	}
+	header = append(header, "per s")
+	for _, p := range peers {
+		header = append(header, "/ "+column(p))
 	}
 	rows := [][]string{header}
-	for _, w := range rec.workloads() {
-		row, any := []string{w.title + " (`" + w.name + "`)", w.unit}, false
-		for _, k := range kinds {
-			value, ratio := "–", "–"
-			for _, name := range k.figures {
-				i := slices.IndexFunc(w.figures, func(f figure) bool { return f.name == name })
-				if i < 0 || value != "–" {
-					continue
-				}
-				mine := rec.spread(w, w.figures[i], ours)
-				value, any = median(mine), any || mine.rounds > 0
-				if name == "stream" {
-					value += " MiB"
-				}
-				if w.figures[i].compared {
-					ratio = rec.find(w.name, ours, name, bestRival).String()
+	for _, c := range rec.comparisons() {
+		if !slices.Contains([]group{flows, bulks, files, rates}, c.group) || !rec.has(c, ours) {
+			continue
+		}
+		row := []string{c.rowTitle(), strconv.Itoa(c.threads), rec.middleCell(c, cpu, ours)}
+		for _, p := range peers {
+			row = append(row, rec.ratioCell(all, c, cpu, p.name))
+		}
+		row = append(row, rec.middleCell(c, rate, ours))
+		for _, p := range peers {
+			row = append(row, rec.ratioCell(all, c, rate, p.name))
+		}
+		rows = append(rows, row)
+	}
+	return joined(rows)
+}
+
+// joined puts rows with the same first cell into one, whose cells have a line for
+// each.
+func joined(rows [][]string) [][]string {
+	var all [][]string
+	for _, row := range rows {
+		if last := len(all) - 1; last >= 0 && all[last][0] == row[0] {
+			for i := 1; i < len(row); i++ {
+				all[last][i] += "<br>" + row[i]
+			}
+			continue
+		}
+		all = append(all, row)
+	}
+	return all
+}
+
+func (c comparison) rowTitle() string {
+	if c.control == usualControl {
+		return c.title
+	}
+	return c.title + ", " + c.control
+}
+
+// latencyRows has what each program adds to the latency of requests at a fixed rate.
+func (rec *record) latencyRows(all []judged) [][]string {
+	peers := rec.rivals()
+	header := []string{"added p99, µs (mean: waiting for a core + in the program)", "threads", "p99 without proxy", ours}
+	for _, p := range peers {
+		header = append(header, column(p), "txlb / it")
+	}
+	rows := [][]string{header}
+	for _, c := range rec.comparisons() {
+		if _, ok := c.figureOf(added99); !ok || !rec.has(c, ours) {
+			continue
+		}
+		cell := func(peer string) string {
+			if !rec.has(c, peer) {
+				return "–"
+			}
+			return fmt.Sprintf("%s (%s + %s)", rec.middleCell(c, added99, peer), rec.middleCell(c, "wait", peer), rec.middleCell(c, "inside", peer))
+		}
+		row := []string{c.rowTitle(), strconv.Itoa(c.threads), rec.middleCell(c, p99, direct), cell(ours)}
+		for _, p := range peers {
+			row = append(row, cell(p.name), rec.ratioCell(all, c, added99, p.name))
+		}
+		rows = append(rows, row)
+	}
+	return joined(rows)
+}
+
+// otherRows has the goals that the other tables do not show.
+func (rec *record) otherRows(all []judged) [][]string {
+	peers := rec.rivals()
+	header := []string{"work", "threads", ours}
+	for _, p := range peers {
+		header = append(header, "/ "+column(p))
+	}
+	rows := [][]string{header}
+	for _, c := range rec.comparisons() {
+		for _, f := range c.figures {
+			goal := slices.ContainsFunc(all, func(j judged) bool { return j.setting == c.setting && j.figure.name == f.name })
+			shown := f.name == beside || goal && !slices.Contains([]string{cpu, rate, added99}, f.name)
+			if !shown || !rec.has(c, ours) {
+				continue
+			}
+			mine := short(rec.middle(c, f, ours))
+			for _, j := range all {
+				if j.setting == c.setting && j.figure.name == f.name && j.against == "" {
+					mine += marks[j.verdict]
 				}
 			}
-			row = append(row, value, ratio)
-		}
-		if any {
+			row := []string{c.rowTitle() + ": " + f.title, strconv.Itoa(c.threads), mine}
+			for _, p := range peers {
+				row = append(row, rec.ratioCell(all, c, f.name, p.name))
+			}
 			rows = append(rows, row)
 		}
 	}
-	if len(rows) == 1 {
-		return ""
-	}
-	return "## txlb against the best\n\n" + table(rows)
-}
-
-func median(s spread) string {
-	if s.rounds == 0 {
-		return "–"
-	}
-	return short(s.median)
+	return joined(rows)
 }
 
 // table writes rows, the first of which is the header. All columns but the
@@ -159,18 +288,22 @@ func settings(r *results) string {
 	for _, f := range r.facts {
 		fmt.Fprintf(&b, "- %s: %s\n", f.name, f.value)
 	}
-	b.WriteString("\nLoad: wrk with 2 threads, ab, pgbench, redis-benchmark, and programs of the bench for the fixed rates, bulk and idle sessions. Backends:\n")
+	b.WriteString("\nLoad: programs of the bench, pgbench and redis-benchmark. Backends:\n\n")
 	for _, k := range kinds() {
 		if slices.ContainsFunc(r.workloads, func(w workload) bool { return slices.Contains(w.kinds(), k.name) }) {
-			fmt.Fprintf(&b, "%s (%s); ", k.name, k.about)
+			fmt.Fprintf(&b, "- %s: %s\n", k.name, k.about)
 		}
 	}
-	b.WriteString("the peers listen and connect on 127.0.0.1,\nwith a second listener of the same kind where two kinds of work are measured together. What their configurations do not say is at its default:\n\n")
+	b.WriteString("\nWorkloads:\n\n")
+	for _, w := range r.workloads {
+		fmt.Fprintf(&b, "- %s: %s; %s\n", w.name, w.title, w.how)
+	}
+	b.WriteString("\nThe peers listen and connect on 127.0.0.1. They are shown with one thread. What their configurations do\nnot say is at its default:\n\n")
 	example := place{
-		programs: map[string]string{"nginx-stream": "ngx_stream_module.so"}, files: r.files,
+		programs: map[string]string{"nginx-stream": "ngx_stream_module.so"}, files: r.files, threads: 1,
 		routes: []route{{"127.0.0.1:LISTEN", "127.0.0.1:BACKEND"}},
 	}
-	for _, p := range r.peers {
+	for _, p := range r.options.peers {
 		fmt.Fprintf(&b, "**%s**: %s.\n\n", p.name, p.about)
 		if p.config != nil {
 			fmt.Fprintf(&b, "```\n%s```\n\n", p.config(example))

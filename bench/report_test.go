@@ -4,81 +4,101 @@ package main
 
 import (
 	"encoding/xml"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-func TestSpread(t *testing.T) {
-	for want, values := range map[string][]float64{
-		"–": nil, "3.00": {3}, "2.00 (1.00–9.00)": {9, 1, 2}, "2.50 (1.00–4.00)": {4, 1, 2, 3},
-	} {
-		if got := spreadOf(values).String(); got != want {
-			t.Errorf("%v gives %s, want %s", values, got, want)
-		}
-	}
-}
-
-func TestShort(t *testing.T) {
-	for want, x := range map[string]float64{
-		"0.00": 0, "0.65": 0.654, "9.99": 9.99, "10.0": 9.997, "66.1": 66.14, "100": 99.96, "9,843": 9843.4, "1,234,567": 1234567, "-1,200": -1200,
-	} {
-		if got := short(x); got != want {
-			t.Errorf("%v gives %s, want %s", x, got, want)
-		}
-	}
-}
-
-// made returns results of two rounds of one workload. The machine was half as
-// fast in the second; txlb took 0.8 and 0.6 of what HAProxy took.
+// made returns results of eight turns of one workload, each on a machine that was
+// slower than in the one before; txlb took 0.6 of what HAProxy took, and 0.3 of what
+// nginx took.
 func made() *results {
-	w := wrkLoad("short18k", "Short connections", "18k", lanes, closing)
-	r := &results{options: options{workloads: []workload{w}, rounds: 2, length: time.Second, args: []string{"-quick"}}}
-	for _, p := range peers() {
-		if p.name == plain || p.name == "nginx" || p.name == ours || p.name == "direct" {
-			r.peers = append(r.peers, p)
+	w := pick(nil, workloads(), "short18k")[0]
+	r := &results{options: options{workloads: []workload{w}, rounds: 8, length: time.Second, args: []string{"-quick"}}}
+	for round := range 8 {
+		for peer, part := range map[string]time.Duration{ours: 60, plain: 100, "nginx": 200} {
+			const units = 1000
+			r.samples = append(r.samples, sample{
+				setting: setting{w.name, 2, usualControl}, peer: peer, round: round, units: units,
+				usage: usage{
+					time: time.Second, cpu: time.Duration(round+1) * units * part * time.Microsecond, wait: units * time.Microsecond,
+					busy: time.Second, segments: 19_000, switches: 500,
+				},
+			})
 		}
 	}
-	add := func(peer string, round int, micros time.Duration) {
-		const units = 1000
-		r.samples = append(r.samples, sample{
-			workload: w.name, peer: peer, round: round, units: units,
-			usage: usage{time: time.Second, cpu: units * micros * time.Microsecond, busy: time.Second, known: time.Second, segments: 19_000, switches: 500},
-		})
+	slices.SortFunc(r.samples, func(a, b sample) int { return strings.Compare(a.peer, b.peer) })
+	for _, p := range peers() {
+		if r.has(r.comparisons()[0], p.name) {
+			r.options.peers = append(r.options.peers, p)
+		}
 	}
-	for round, micros := range []time.Duration{100, 200} {
-		add("direct", round, 0)
-		add(plain, round, micros)
-		add("nginx", round, micros*2)
-	}
-	add(ours, 0, 80)
-	add(ours, 1, 120)
+	r.facts = []fact{{factCommand, "go run ./bench -quick"}, {"Kernel", "6.18: x"}}
 	return r
 }
 
-func TestRatiosAreFormedWithinARound(t *testing.T) {
+func TestRatiosAreFormedTurnByTurn(t *testing.T) {
 	r := made()
-	w, f := r.workloads[0], r.workloads[0].figures[0]
-	if got := r.ratio(w, f, ours, plain).String(); got != "0.70 (0.60–0.80)" {
-		t.Errorf("ratio %s, want 0.70 (0.60–0.80)", got)
+	c := r.comparisons()[0]
+	f, _ := c.figureOf(cpu)
+	if got := r.ratio(c, f, ours, plain); got.String() != "0.60" || got.n != 8 {
+		t.Errorf("ratio %+v, want 0.60 in each of 8 turns", got)
 	}
-	if got := r.best(w, f); got != plain {
-		t.Errorf("the best rival is %q, want %s: direct and txlb are none", got, plain)
+	r.samples[len(r.samples)-1].round = 99 // a turn in which the other had no slice
+	if got := r.ratio(c, f, ours, plain); got.n != 7 {
+		t.Errorf("%d pairs, want 7", got.n)
+	}
+}
+
+// What a program adds is what it has more than no proxy in the same turn.
+func TestAddedLatency(t *testing.T) {
+	w := pick(nil, workloads(), "rate5k")[0]
+	rec := &record{}
+	c := comparison{w, setting{w.name, 1, usualControl}}
+	for round := range 8 {
+		floor := float64(1000 * round)
+		for peer, more := range map[string]float64{direct: 0, ours: 50, plain: 100} {
+			s := sample{setting: c.setting, peer: peer, round: round, units: 1000, usage: usage{wait: 10 * time.Millisecond}}
+			s.note(p99, floor+more)
+			s.note("mean", floor+more)
+			rec.samples = append(rec.samples, s)
+		}
+	}
+	added, _ := c.figureOf(added99)
+	inside, _ := c.figureOf("inside")
+	if got := rec.interval(c, added, ours); got.String() != "50.0" {
+		t.Errorf("added %v, want 50", got)
+	}
+	if got := rec.ratio(c, added, ours, plain); got.String() != "0.50" {
+		t.Errorf("ratio %v, want 0.50", got)
+	}
+	// Each unit waited 10 µs for a core, without a proxy as well: there is none to
+	// wait then.
+	for i := range rec.samples {
+		if rec.samples[i].peer == direct {
+			rec.samples[i].wait = 0
+		}
+	}
+	if got := rec.interval(c, inside, ours); got.String() != "40.0" {
+		t.Errorf("in the program %v, want 40", got)
 	}
 }
 
 func TestReport(t *testing.T) {
-	text := report(made().record(), nil, "bench/data")
+	text := report(&made().record, nil, "bench/data", "")
 	for _, want := range []string{
 		"\n    go run ./bench -quick\n",
-		"[figures.tsv](bench/data/figures.tsv)",
-		"| Short connections, 18 KB reply (`short18k`) | connection | 100 | 0.70 (0.60–0.80) | 1,000 | 1.00 (1.00–1.00) | – | – | 1,000 | 1.00 (1.00–1.00) |",
-		"| short18k | proxy CPU | best | ≤ 0.70 | 0.70 (0.60–0.80) | 2 | met |",
-		"| short18k | TCP segments per connection | haproxy | ≤ 0.88 | 1.00 (1.00–1.00) | 2 | **not met** |",
+		"[Every slice](bench/data/slices.tsv)",
+		"| work | threads | CPU, µs | / haproxy | / nginx | per s | / haproxy | / nginx |",
+		"| Short connections, 18 KB reply | 2 | 270 | 0.60 ✓ | 0.30 ✓ | 1,000 | 1.00 ✗ | 1.00 ✗ |",
+		"| requests: cpu ≤ 0.70 of as installed | 2 | 0 | 0 |",
+		"| requests: rate ≥ 1.05 of each | 0 | 2 | 0 |",
+		"| all | 2 | 3 | 0 |",
+		"| Short connections, 18 KB reply: TCP segments per connection | 2 | 19.0 | 1.00 ✗ | 1.00 |",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
@@ -87,79 +107,102 @@ func TestReport(t *testing.T) {
 	if strings.Contains(text, "Problems") {
 		t.Error("the report complains of nothing")
 	}
-	for _, want := range []string{"server backend 127.0.0.1:BACKEND", "- Kernel: 6.18"} {
-		r := made()
-		r.facts = []fact{{"Kernel", "6.18"}}
-		if text := settings(r); !strings.Contains(text, want) {
+	for _, want := range []string{"server backend 127.0.0.1:BACKEND", "- Kernel: 6.18", "nbthread 1", `loops="1"`, "worker_processes 1"} {
+		if text := settings(made()); !strings.Contains(text, want) {
 			t.Errorf("the settings lack %q:\n%s", want, text)
 		}
 	}
 }
 
-// A report of everything, with all that can go wrong, is one that is read.
-func TestReportIsShort(t *testing.T) {
+// full returns a record of everything, as a run of the default options leaves it.
+func full() *record {
 	rec := &record{}
-	for _, w := range workloads() {
-		for _, p := range peers() {
-			for _, f := range w.figures {
-				for _, against := range []string{"", bestRival, plain, spliced} {
-					rec.add(row{w.name, p.name, f.name, against, spreadOf([]float64{1, 2, 3})})
+	r := rig{options: options{workloads: workloads(), peers: slices.DeleteFunc(peers(), func(p peer) bool { return p.role == extra })}}
+	for _, w := range r.workloads {
+		controls := w.controls
+		if controls == nil {
+			controls = []string{usualControl}
+		}
+		for _, control := range controls {
+			for threads := 1; threads <= 2; threads++ {
+				if w.asked || w.once && threads == 1 {
+					continue
+				}
+				for _, p := range r.contestants(w) {
+					for round := range 2 {
+						s := sample{setting: setting{w.name, threads, control}, peer: p.name, round: round, units: 1, usage: usage{time: time.Second, cpu: time.Second, segments: 1}}
+						for _, name := range []string{"p50", p99, "mean", grown, beside, attackFigure} {
+							s.note(name, 2)
+						}
+						rec.samples = append(rec.samples, s)
+					}
 				}
 			}
 		}
 	}
+	return rec
+}
+
+// A report of everything, with all that can go wrong, is one that is read.
+func TestReportIsShort(t *testing.T) {
+	rec := full()
 	for range 20 {
 		rec.facts = append(rec.facts, fact{factTrouble, "no luck"})
 	}
 	dir := t.TempDir()
 	images, err := writeCharts(options{out: filepath.Join(dir, "B.md"), charts: filepath.Join(dir, "charts")}, rec)
-	if err != nil || len(images) != len(charts()) {
+	if err != nil || len(images) != len(charts())-1 { // nothing is added to the latency of no proxy
 		t.Fatalf("charts %v, %v", images, err)
 	}
-	text := report(rec, images, "bench/data")
+	text := report(rec, images, "bench/data", strings.Repeat("\n", 18))
 	if n := strings.Count(text, "\n"); n > 120 {
 		t.Errorf("%d lines:\n%s", n, text)
 	}
-	rows := 0
+	cells := 0
 	for i, line := range strings.Split(text, "\n") {
-		if strings.HasPrefix(line, "| ") {
-			if rows++; strings.Count(line, "|") != 11 && strings.Count(line, "|") != 8 {
-				t.Errorf("line %d has a wrong number of cells: %s", i+1, line)
-			}
+		switch n := strings.Count(line, "|"); {
+		case n == 0:
+			cells = 0
+		case cells == 0:
+			cells = n
+		case n != cells:
+			t.Errorf("line %d has a wrong number of cells: %s", i+1, line)
 		}
 	}
-	if rows < len(goals())+len(workloads()) {
-		t.Errorf("%d rows", rows)
+	for _, g := range goals() {
+		if !strings.Contains(text, "| "+g.String()+" |") {
+			t.Errorf("the report lacks the goal %s", g)
+		}
 	}
 }
 
 // What is kept of a run says what the run said.
 func TestRecordIsWhole(t *testing.T) {
 	r := made()
-	r.facts = []fact{{"Kernel", "6.18: x"}}
 	r.samples[0].failed = 2
-	rec := r.record()
+	r.samples[0].note(p99, 12.5)
+	rec := &r.record
 	again, err := parseRecord(rec.text())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, b := report(rec, nil, "d"), report(again, nil, "d"); a != b {
+	if a, b := report(rec, nil, "d", ""), report(again, nil, "d", ""); a != b {
 		t.Errorf("the report from the file differs:\n%s\n%s", a, b)
 	}
 	if a, b := rec.text(), again.text(); a != b {
 		t.Errorf("written again it differs:\n%s\n%s", a, b)
 	}
-	a, b := verdictRows(verdicts(r, r.workloads), "", ""), verdictRows(verdicts(again, again.workloads()), "", "")
-	if fmt.Sprint(a) != fmt.Sprint(b) {
-		t.Errorf("goals %v\nwant %v", b, a)
+	if again.failed() != 2 || again.samples[0].noted[p99] != 12.5 {
+		t.Errorf("%+v", again.samples[0])
 	}
-	for _, bad := range []string{
-		"", "x\n", columns + "\n", columns + "\na\tb\n",
-		columns + "\nw\tp\tcpu\t-\t0\t1\t1\t1\n", columns + "\nw\tp\tcpu\t-\t1\tx\t1\t1\n",
-	} {
+	good := "w\t1\tcubic\tp\t0\t0\t1\t0\t1\t1\t1\t1\t1\t1\t0\t"
+	for _, bad := range []string{"", "x\n", columns + "\n", columns + "\na\tb\n", columns + "\n" + strings.Replace(good, "\t1\t", "\tx\t", 1) + "\n", columns + "\n" + good + "p99=x\n"} {
 		if _, err := parseRecord(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
+	}
+	if _, err := parseRecord(columns + "\n" + good + "\n"); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -189,22 +232,24 @@ func TestPublishAndFrom(t *testing.T) {
 func TestReportIsLoudAboutTrouble(t *testing.T) {
 	r := made()
 	r.samples[1].failed = 3
-	r.broken = []string{"round 1, keep, nginx: nginx has ended"}
+	r.samples[1].peer = plain
+	r.broken = []string{"visit 1, keep, nginx: nginx has ended"}
 	r.leftOut = []string{"peer go is left out: no compiler"}
+	r.closing()
 	for i := range r.samples {
 		if r.samples[i].peer == ours {
 			r.samples[i].cpu *= 4
 		}
 	}
-	text := report(r.record(), nil, "")
+	text := report(&r.record, nil, "", "")
 	for _, want := range []string{
-		"**3 of 1,003 failed** in round 1 of short18k with haproxy",
-		"**could not be measured**: round 1, keep, nginx: nginx has ended",
+		"**3 failed** in short18k, 2 threads with haproxy",
+		"**could not be measured**: visit 1, keep, nginx: nginx has ended",
 		"peer go is left out: no compiler",
-		"2.80 (2.40–3.20) | 2 | **not met** |",
+		"| 2.40 ✗ |",
 	} {
 		if !strings.Contains(text, want) {
-			t.Errorf("the report lacks %q", want)
+			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
 	}
 	if r.failed() != 3 {
@@ -212,35 +257,13 @@ func TestReportIsLoudAboutTrouble(t *testing.T) {
 	}
 }
 
-func TestPercentile(t *testing.T) {
-	var d []time.Duration
-	for i := range 1000 {
-		d = append(d, time.Duration(1000-i))
-	}
-	sorted := sortedDurations(d)
-	for _, test := range []struct {
-		p    float64
-		want time.Duration
-	}{{0, 1}, {0.1, 1}, {50, 500}, {99, 990}, {99.9, 999}, {99.95, 1000}, {100, 1000}} {
-		if got := percentile(sorted, test.p); got != test.want {
-			t.Errorf("p%v of 1 to 1000 is %d, want %d", test.p, got, test.want)
-		}
-	}
-	if got := percentile(nil, 99); got != 0 {
-		t.Errorf("p99 of nothing is %v", got)
-	}
-	if got := percentile(sorted[:1], 50); got != 1 {
-		t.Errorf("p50 of one value is %v", got)
-	}
-}
-
 func TestCompactTable(t *testing.T) {
 	text := compact(made())
 	for _, want := range []string{
-		"short18k: wrk -t2 -c64 -H 'Connection: close'; per connection\n",
-		"peer     cpu     ×   rate     ×   busy     ×  segments  calls  switches  ±%  n\n",
-		"txlb     100  0.70  1,000  1.00  1,000  1.00      19.0      –      0.50  20  2\n",
-		"proxy CPU     best  ≤ 0.70  0.70 (0.60–0.80)       2  met\n",
+		"short18k, 2 threads: 64 connections at a time, a new one for each request; per connection\n",
+		"peer     cpu     ×   rate     ×  machine     ×  segments     ×  switches  wait  n\n",
+		"haproxy  450  0.60  1,000  1.00    1,000  1.00      19.0  1.00      0.50  1.00  8\n",
+		"short18k, 2 threads       cpu  haproxy  ≤ 0.70  0.60  8  ahead\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the table lacks %q:\n%s", want, text)
@@ -251,11 +274,11 @@ func TestCompactTable(t *testing.T) {
 func TestCharts(t *testing.T) {
 	r := made()
 	dir := t.TempDir()
-	images, err := writeCharts(options{out: filepath.Join(dir, "B.md"), charts: filepath.Join(dir, "a", "charts")}, r.record())
-	if err != nil || len(images) != 2 || images[0].path != "a/charts/short.svg" {
+	images, err := writeCharts(options{out: filepath.Join(dir, "B.md"), charts: filepath.Join(dir, "a", "charts")}, &r.record)
+	if err != nil || len(images) != 1 || images[0].path != "a/charts/work.svg" {
 		t.Fatalf("charts %v, %v", images, err)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "a", "charts", "short.svg"))
+	text, err := os.ReadFile(filepath.Join(dir, "a", "charts", "work.svg"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,22 +288,18 @@ func TestCharts(t *testing.T) {
 	if n := strings.Count(string(text), "<rect class=\"ours\""); n != 1 || strings.Count(string(text), "direct") > 0 {
 		t.Errorf("%d bars of txlb, or direct where it has no figure:\n%s", n, text)
 	}
-	if !strings.Contains(report(r.record(), images, ""), "](a/charts/short.svg)") {
+	if !strings.Contains(report(&r.record, images, "", ""), "](a/charts/work.svg)") {
 		t.Error("the report does not show its charts")
 	}
 }
 
 // Every chart and goal names what there is.
 func TestNamesOfWorkloads(t *testing.T) {
-	has := func(workload, figure string) bool {
-		for _, w := range workloads() {
-			for _, f := range w.figures {
-				if w.name == workload && f.name == figure {
-					return true
-				}
-			}
-		}
-		return false
+	has := func(name, figure string) bool {
+		return slices.ContainsFunc(workloads(), func(w workload) bool {
+			_, ok := w.figureOf(figure)
+			return w.name == name && ok
+		})
 	}
 	for _, c := range charts() {
 		for _, w := range c.workloads {
@@ -290,8 +309,39 @@ func TestNamesOfWorkloads(t *testing.T) {
 		}
 	}
 	for _, g := range goals() {
-		if !has(g.workload, g.figure) {
-			t.Errorf("goal: there is no %s of %s", g.figure, g.workload)
+		found := false
+		for _, w := range workloads() {
+			if !g.holds(w) {
+				continue
+			}
+			found = true
+			if !has(w.name, g.figure) {
+				t.Errorf("goal: there is no %s of %s", g.figure, w.name)
+			}
 		}
+		if !found || g.against != "" && !slices.ContainsFunc(peers(), g.holdsAgainst) {
+			t.Errorf("goal %s holds for nothing", g)
+		}
+	}
+}
+
+// What is visited again: txlb, no proxy, and those whose verdicts are open.
+func TestUndecidedIsVisitedAgain(t *testing.T) {
+	res := made()
+	r := &rig{options: options{workloads: res.workloads, peers: peers()}}
+	c := res.comparisons()[0]
+	if got := names(r.open(res, c, 0)); got != "txlb, haproxy, nginx, haproxy-64k, haproxy-splice" {
+		t.Errorf("first: %s", got)
+	}
+	if got := r.open(res, c, 1); len(got) != 0 {
+		t.Errorf("all is decided, but %s is visited", names(got))
+	}
+	for i, s := range res.samples {
+		if s.peer == "nginx" && s.round%2 == 0 {
+			res.samples[i].cpu /= 4
+		}
+	}
+	if got := names(r.open(res, c, 1)); got != "txlb, nginx" {
+		t.Errorf("then: %s, want txlb and nginx: HAProxy is decided", got)
 	}
 }

@@ -4,42 +4,166 @@ package main
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// spread is what several rounds gave.
-type spread struct {
-	median, low, high float64
-	rounds            int
+// How verdicts are made. A comparison is looked at after each visit, and visited
+// no more than looks times. Every look has an interval of this confidence, so that
+// all of them together are wrong in no more than 5 % of cases (Bonferroni), however
+// they depend on each other.
+const (
+	looks      = 5
+	confidence = 1 - 0.05/looks
+	fewest     = 6 // pairs; of fewer no interval is formed
+	resamples  = 2000
+)
+
+// interval is an estimate and the bounds of what it may be.
+type interval struct {
+	middle, low, high float64
+	n                 int // slices or pairs of slices that it was made of
 }
 
-// spreadOf summarises values; the zero spread stands for none.
-func spreadOf(values []float64) spread {
-	n := len(values)
+// nothing is the interval of no data.
+func nothing() interval {
+	return interval{middle: math.NaN(), low: math.Inf(-1), high: math.Inf(1)}
+}
+
+// bootstrap estimates something of a sample and, from samples drawn of it with
+// replacement, an interval of it. The estimate may reorder what it is given. It is
+// a function of its arguments alone: the draws have a fixed seed. A draw whose
+// estimate is no number counts at both ends.
+func bootstrap[T any](sample []T, estimate func([]T) float64) interval {
+	n := len(sample)
 	if n == 0 {
-		return spread{}
+		return nothing()
 	}
-	v := slices.Sorted(slices.Values(values))
-	return spread{median: (v[(n-1)/2] + v[n/2]) / 2, low: v[0], high: v[n-1], rounds: n}
+	draw := slices.Clone(sample)
+	in := interval{middle: estimate(draw), low: math.Inf(-1), high: math.Inf(1), n: n}
+	if n < fewest {
+		return in
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	low, high := make([]float64, resamples), make([]float64, resamples)
+	for i := range resamples {
+		for k := range draw {
+			draw[k] = sample[random.IntN(n)]
+		}
+		e := estimate(draw)
+		low[i], high[i] = e, e
+		if math.IsNaN(e) {
+			low[i], high[i] = math.Inf(-1), math.Inf(1)
+		}
+	}
+	slices.Sort(low)
+	slices.Sort(high)
+	cut := int(tail(n) * resamples)
+	in.low, in.high = low[cut], high[resamples-1-cut]
+	return in
 }
 
-// String gives the median and, after several rounds, the extremes.
-func (s spread) String() string {
-	switch {
-	case s.rounds == 0:
-		return "–"
-	case s.rounds == 1 || math.IsNaN(s.low):
-		return short(s.median)
+// tail returns the share of draws to leave out at each end. Percentiles of few
+// values lie too close together: with n values they have to be taken as far out as
+// Student's distribution has it ("expanded percentiles", T. Hesterberg, What
+// Teachers Should Know about the Bootstrap, 2015).
+func tail(n int) float64 {
+	const z = 2.5758 // of the normal distribution, for 99 %
+	v := float64(n - 1)
+	// Student's quantile by the first three terms of its expansion in 1/v.
+	t := z + (z*z*z+z)/(4*v) + (5*math.Pow(z, 5)+16*z*z*z+3*z)/(96*v*v)
+	t *= math.Sqrt(float64(n) / v)
+	return math.Erfc(t/math.Sqrt2) / 2
+}
+
+// pair is what two programs took in one round.
+type pair struct{ ours, other float64 }
+
+// medianOfRatios is the usual comparison. A slice that something has disturbed
+// moves a ratio of sums as far as it is long; the median it moves by one place.
+func medianOfRatios(pairs []pair) interval {
+	var ratios []float64
+	for _, p := range pairs {
+		if r := p.ours / p.other; !math.IsNaN(r) && !math.IsInf(r, 0) {
+			ratios = append(ratios, r)
+		}
 	}
-	return short(s.median) + " (" + short(s.low) + "–" + short(s.high) + ")"
+	return bootstrap(ratios, median)
+}
+
+// ratioOfMedians compares what may be zero or less in a slice, so that the slice
+// has no ratio: what is left of a latency without that of no proxy.
+func ratioOfMedians(pairs []pair) interval {
+	a, b := make([]float64, len(pairs)), make([]float64, len(pairs))
+	return bootstrap(pairs, func(draw []pair) float64 {
+		for i, p := range draw {
+			a[i], b[i] = p.ours, p.other
+		}
+		if other := median(b); other > 0 {
+			return median(a) / other
+		}
+		return math.NaN()
+	})
+}
+
+// extremes is the interval of what is counted, not timed: it repeats, or nearly.
+func extremes(values []float64) interval {
+	if len(values) == 0 {
+		return nothing()
+	}
+	return interval{median(slices.Clone(values)), slices.Min(values), slices.Max(values), len(values)}
+}
+
+// median sorts the values; no number if there are none.
+func median(v []float64) float64 {
+	n := len(v)
+	if n == 0 {
+		return math.NaN()
+	}
+	slices.Sort(v)
+	return (v[(n-1)/2] + v[n/2]) / 2
+}
+
+// verdict is what an interval says about a bound.
+type verdict string
+
+const (
+	ahead     verdict = "ahead"     // the goal is reached
+	behind    verdict = "behind"    // it is missed
+	undecided verdict = "undecided" // the interval contains the bound
+)
+
+// against holds an interval against a bound, which what counts may not exceed or,
+// where more is better, has to reach.
+func (in interval) against(bound float64, more bool) verdict {
+	switch {
+	case more && in.low >= bound, !more && in.high <= bound:
+		return ahead
+	case more && in.high < bound, !more && in.low > bound:
+		return behind
+	}
+	return undecided
+}
+
+// String writes the bounds, or the estimate where there are none.
+func (in interval) String() string {
+	switch {
+	case in.n == 0:
+		return "–"
+	case math.IsInf(in.low, 0) || math.IsInf(in.high, 0), in.low == in.high:
+		return short(in.middle)
+	}
+	return short(in.low) + "–" + short(in.high)
 }
 
 // short writes three digits, or all that stand before the point, with commas.
 func short(x float64) string {
 	switch a := math.Abs(x); {
+	case math.IsNaN(x):
+		return "–"
 	case a < 9.995:
 		return strconv.FormatFloat(x, 'f', 2, 64)
 	case a < 99.95:
@@ -75,62 +199,4 @@ func percentile(sorted []time.Duration, p float64) time.Duration {
 	// in binary, from being the last.
 	rank := int(math.Ceil(p*float64(n)/100 - 1e-9))
 	return sorted[min(n, max(1, rank))-1]
-}
-
-// values returns a figure of one workload and peer by round, where it was
-// measured.
-func (r *results) values(w workload, f figure, peer string) map[int]float64 {
-	v := map[int]float64{}
-	for _, s := range r.samples {
-		if s.workload == w.name && s.peer == peer {
-			if x := f.of(s); !math.IsNaN(x) {
-				v[s.round] = x
-			}
-		}
-	}
-	return v
-}
-
-// spread returns the spread of a figure over the rounds.
-func (r *results) spread(w workload, f figure, peer string) spread {
-	var list []float64
-	for _, v := range r.values(w, f, peer) {
-		list = append(list, v)
-	}
-	return spreadOf(list)
-}
-
-// ratio returns the spread of the ratio of two peers, formed within each
-// round, so that a machine that is slower in one round than in another does
-// not blur it.
-func (r *results) ratio(w workload, f figure, peer, reference string) spread {
-	var list []float64
-	base := r.values(w, f, reference)
-	for round, v := range r.values(w, f, peer) {
-		if b, ok := base[round]; ok && b != 0 {
-			list = append(list, v/b)
-		}
-	}
-	return spreadOf(list)
-}
-
-func (r *results) best(w workload, f figure) string { return bestOf(r, r.peers, w, f) }
-
-// bestOf returns the rival with the best median of a figure, "" if no rival was
-// measured.
-func bestOf(m measured, peers []peer, w workload, f figure) string {
-	name, best := "", 0.0
-	for _, p := range peers {
-		if !p.rival {
-			continue
-		}
-		s := m.spread(w, f, p.name)
-		if s.rounds == 0 {
-			continue
-		}
-		if name == "" || f.more && s.median > best || !f.more && s.median < best {
-			name, best = p.name, s.median
-		}
-	}
-	return name
 }

@@ -4,24 +4,37 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// compact is the report for a terminal: one table for each workload, with the
-// ratio to the best rival behind each median, and what has become of the
-// goals.
+// compact is the report for a terminal: one table for each comparison, with the
+// ratio of txlb to each peer, and what has become of the goals.
 func compact(r *results) string {
 	var b strings.Builder
-	for _, w := range r.workloads {
-		rows := compactRows(r, w)
-		if len(rows) < 2 {
-			continue
-		}
-		fmt.Fprintf(&b, "%s: %s; per %s\n\n%s\n", w.name, w.how, w.unit, aligned(rows))
+	subject := ours
+	if !slices.ContainsFunc(r.options.peers, func(p peer) bool { return p.name == ours }) {
+		subject = r.options.peers[0].name
 	}
-	b.WriteString("× is the ratio to the best of HAProxy and nginx. Medians; ±% is half the distance of the extremes, of the first figure.\n\n")
-	if rows := verdictRows(verdicts(r, r.workloads), "met", "MISSED"); rows != nil {
+	for _, c := range r.comparisons() {
+		if rows := r.compactRows(c, subject); len(rows) > 1 {
+			fmt.Fprintf(&b, "%s: %s; per %s\n\n%s\n", c.label(), c.how, c.unit, aligned(rows))
+		}
+	}
+	fmt.Fprintf(&b, "Medians of n slices. Behind them the ratio %s / peer: its interval of %.0f %%.\n\n", subject, 100*confidence)
+	rows := [][]string{{"work", "figure", "against", "goal", "txlb", "n", ""}}
+	for _, c := range r.comparisons() {
+		for _, j := range r.verdicts(c) {
+			sign := "≤ "
+			if j.figure.more {
+				sign = "≥ "
+			}
+			rows = append(rows, []string{c.label(), j.figure.name, orElse(j.against, "–"), sign + short(j.bound), j.got.String(), strconv.Itoa(j.got.n), string(j.verdict)})
+		}
+	}
+	if len(rows) > 1 {
 		b.WriteString(aligned(rows) + "\n")
 	}
 	for _, line := range trouble(r) {
@@ -30,39 +43,36 @@ func compact(r *results) string {
 	return b.String()
 }
 
-// compactRows is the table of one workload, its header first.
-func compactRows(r *results, w workload) [][]string {
+// compactRows is the table of one comparison, its header first.
+func (rec *record) compactRows(c comparison, subject string) [][]string {
 	header := []string{"peer"}
-	for _, f := range w.figures {
+	for _, f := range c.figures {
 		header = append(header, f.name)
 		if f.compared {
 			header = append(header, "×")
 		}
 	}
-	rows := [][]string{append(header, "±%", "n")}
-	for _, p := range r.peers {
-		row, rounds, wide := []string{p.name}, 0, 0.0
-		for _, f := range w.figures {
-			s := r.spread(w, f, p.name)
-			if f.proxy && p.argv == nil {
-				s = spread{}
-			}
-			row = append(row, median(s))
-			if f.compared {
-				times := "–"
-				if s.rounds > 0 {
-					times = median(r.ratio(w, f, p.name, r.best(w, f)))
+	rows := [][]string{append(header, "n")}
+	for _, p := range rec.peers() {
+		if !rec.has(c, p.name) {
+			continue
+		}
+		row, n := []string{p.name}, 0
+		for _, f := range c.figures {
+			value, times := "–", "–"
+			if !f.proxy || p.argv != nil {
+				value = short(rec.middle(c, f, p.name))
+				n = max(n, len(rec.values(c, f, p.name)))
+				if p.name != subject {
+					times = rec.ratio(c, f, subject, p.name).String()
 				}
+			}
+			row = append(row, value)
+			if f.compared {
 				row = append(row, times)
 			}
-			// The first figure is what the workload is about.
-			if rounds == 0 && s.rounds > 0 {
-				rounds, wide = s.rounds, 50*(s.high-s.low)/max(s.median, 1e-9)
-			}
 		}
-		if rounds > 0 {
-			rows = append(rows, append(row, fmt.Sprintf("%.0f", wide), fmt.Sprint(rounds)))
-		}
+		rows = append(rows, append(row, strconv.Itoa(n)))
 	}
 	return rows
 }

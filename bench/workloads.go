@@ -5,11 +5,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
-// workload is one kind of work. Its run drives the trial and records what was
-// done; what that took is measured by the trial.
+// workload is one kind of work. Its run makes one slice of the trial and records
+// what was done; what that took is measured by the trial.
 type workload struct {
 	name    string
 	title   string
@@ -18,18 +19,35 @@ type workload struct {
 	backend string // what stands behind the peer: a kind of backend
 	beside  string // what stands behind its second listener; "" for none
 
-	quick     bool          // part of the quick run
-	wide      bool          // with the variants of txlb too
-	minor     bool          // no goal hangs on it: fewer rounds
-	proxied   bool          // makes no sense without a proxy
-	admin     bool          // needs an admin page, so it is for txlb alone
-	ofSlowest bool          // needs to know what the slowest peer can do
-	longer    int           // times the usual length; 0 is 1
-	brief     time.Duration // length for counting system calls; 0: they are not
-	needs     []string
-	figures   []figure
-	run       func(context.Context, *trial) error
+	group    group
+	with     []string      // peers beside txlb and what is as installed
+	controls []string      // congestion controls; nil is the usual one
+	quick    bool          // part of the quick run
+	once     bool          // with two threads only
+	asked    bool          // only if asked for by name
+	proxied  bool          // makes no sense without a proxy
+	alone    bool          // is about txlb alone
+	rounds   int           // of a visit, where it is not the usual number
+	longer   int           // times the usual length; 0 is 1
+	around   time.Duration // what a slice takes beside, if it is much
+	needs    []string
+	figures  []figure
+	// hold makes what stays beside all slices of a peer, and ends it; may be nil.
+	hold func(context.Context, *trial) (release func(), err error)
+	run  func(context.Context, *trial) error
 }
+
+// group is a kind of workload that goals speak of.
+type group string
+
+const (
+	flows    group = "requests" // and transactions, as fast as they go
+	bulks    group = "streams"
+	files    group = "files"
+	rates    group = "rates"
+	attacked group = "attacked"
+	others   group = ""
+)
 
 func (w workload) key() string { return w.name }
 
@@ -41,43 +59,45 @@ func (w workload) kinds() []string {
 	return []string{w.backend, w.beside}
 }
 
+// label names a comparison.
+func (c comparison) label() string {
+	l := fmt.Sprintf("%s, %d threads", c.setting.workload, c.threads)
+	if c.threads == 1 {
+		l = c.setting.workload + ", 1 thread"
+	}
+	if c.control != usualControl {
+		l += ", " + c.control
+	}
+	return l
+}
+
 // workloads returns all of them in the order of the report.
 func workloads() []workload {
 	quick := func(w workload) workload { w.quick = true; return w }
-	wide := func(w workload) workload { w.wide = true; return w }
-	minor := func(w workload) workload { w.minor = true; return w }
-	return append([]workload{
-		quick(wide(wrkLoad("short18k", "Short connections, 18 KB reply", "18k", lanes, closing))),
-		minor(wrkLoad("short0", "Short connections, reply without a body", "empty", lanes, closing)),
-		minor(wrkLoad("short1m", "Short connections, 1 MiB reply", "1m", lanes, closing)),
-		abLoad("short18k-ab", "Short connections, 18 KB reply, with ab", "18k"),
-		abLoad("short0-ab", "Short connections, reply without a body, with ab", "empty"),
-		abLoad("short1m-ab", "Short connections, 1 MiB reply, with ab", "1m"),
-		minor(wrkLoad("keep1", "One kept-alive connection, reply of 100 bytes", "small", 1)),
-		quick(wide(wrkLoad("keep64", "64 kept-alive connections, reply of 100 bytes", "small", lanes))),
-		wrkLoad("keep1000", "1,000 kept-alive connections, reply of 100 bytes", "small", 1000),
-		minor(wrkLoad("keep18k-1", "One kept-alive connection, 18 KB reply", "18k", 1)),
-		quick(wide(wrkLoad("keep18k-64", "64 kept-alive connections, 18 KB reply", "18k", lanes))),
-		minor(wrkLoad("keep18k-1000", "1,000 kept-alive connections, 18 KB reply", "18k", 1000)),
-		minor(bulkLoad(1, opDown)),
-		wide(bulkLoad(4, opDown)),
-		quick(wide(bulkLoad(64, opDown))),
-		minor(bulkLoad(1, opUp)),
-		minor(bulkLoad(4, opUp)),
-		minor(bulkLoad(64, opUp)),
-		rateLoad(5000, false),
-		rateLoad(10_000, true),
-		rateLoad(16_000, false),
-		shareLoad(50),
-		shareLoad(80),
-		mixedLoad(),
-		stalledLoad(),
-		idleLoad(),
-		besideIdleLoad(),
+	large := func(w workload) workload { w.with = append(w.with, spliced); return w } // replies large enough to splice
+	all := []workload{
+		quick(large(flowLoad("short18k", "Short connections, 18 KB reply", "18k", lanes, true))),
+		flowLoad("short0", "Short connections, reply without a body", "empty", lanes, true),
+		quick(flowLoad("keep64", "64 kept-alive connections, reply of 100 bytes", "small", lanes, false)),
+		flowLoad("keep1000", "1,000 kept-alive connections, reply of 100 bytes", "small", 1000, false),
+		large(flowLoad("keep18k", "64 kept-alive connections, 18 KB reply", "18k", lanes, false)),
 		sqlLoad(),
 		redisLoad(1, 50_000),
 		redisLoad(64, 1_000_000),
-	}, attacks()...)
+		bulkLoad(1),
+		bulkLoad(4),
+		quick(bulkLoad(64)),
+		fileLoad(1),
+		fileLoad(4),
+		quick(fileLoad(64)),
+		rateLoad(5000),
+		quick(rateLoad(10_000)),
+		rateLoad(16_000),
+		mixedLoad(),
+		stalledLoad(),
+		quick(idleLoad()),
+	}
+	return append(all, attacks()...)
 }
 
 // pause waits, unless ctx ends first.
