@@ -231,8 +231,10 @@ func (t *trial) stop() {
 	}
 }
 
-// slice makes one.
+// slice makes one, in a minute at most.
 func (t *trial) slice(ctx context.Context, c comparison) (sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute+10*t.length)
+	defer cancel()
 	t.sample = sample{setting: c.setting}
 	for name, v := range t.held {
 		t.note(name, v)
