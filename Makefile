@@ -108,9 +108,13 @@ bench-check: ## does txlb ask more of the kernel than bench/expected.tsv says? A
 counts: ## count system calls, segments, switches, bytes and memory of txlb and its peers, as root; writes bench/data
 	$(GO) run ./bench counts -data bench/data
 
+.PHONY: growth
+growth: ## cost of a connection and a change with 1 to 10,000 hosts, services, listeners, sessions, as root; writes bench/data and docs/charts
+	$(GO) run ./bench growth -data bench/data -charts docs/charts
+
 .PHONY: micro
-micro: ## micro-benchmarks of the scheduler tables and the parts of the engine
-	$(GO) test -run '^$$' -bench . -benchmem ./sched ./engine/... ./config/...
+micro: ## micro-benchmarks of schedulers, engine, configuration, changes and checks
+	$(GO) test -run '^$$' -bench . -benchmem ./sched ./engine/... ./config/... ./internal/director ./internal/health
 
 .PHONY: install
 install: build ## install the program, a sample config and the systemd unit (PREFIX, DESTDIR)

@@ -337,7 +337,7 @@ func allocations(ctx context.Context, p peer, s *servers.Server, metrics string)
 
 // metric reads one number of the metrics.
 func metric(ctx context.Context, addr, name string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
 	if err != nil {

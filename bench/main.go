@@ -14,6 +14,7 @@
 //	make bench                                               everything, as a document with data
 //	go run ./bench -from bench/data -out BENCHMARKS.md       that document again, without measuring
 //	go run ./bench counts                                    system calls, segments, switches, bytes, memory
+//	go run ./bench growth                                    1 to 10,000 hosts, services, listeners, sessions
 //	go run ./bench counts -check bench/expected.tsv          has any of them grown?
 //
 // A workload is an entry in workloads (workloads.go), a peer one in peers
@@ -67,15 +68,17 @@ func main() {
 		os.Exit(status)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if len(os.Args) > 1 && os.Args[1] == "counts" {
-		status := countsCommand(ctx, os.Args[2:], os.Stdout, os.Stderr)
-		stop()
-		os.Exit(status)
+	args := os.Args[1:]
+	command, named := commands()[append(args, "")[0]]
+	if named {
+		args = args[1:]
+	} else {
+		command = run
+		if err := ownNetwork(ctx, args, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
 	}
-	if err := ownNetwork(ctx, os.Args[1:], os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-	}
-	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	status := command(ctx, args, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
 }
@@ -101,6 +104,11 @@ func ownNetwork(ctx context.Context, args []string, progress io.Writer) error {
 		return err
 	}
 	return enterNetwork(args)
+}
+
+// commands are those with a name; without one it is run.
+func commands() map[string]func(ctx context.Context, args []string, stdout, progress io.Writer) int {
+	return map[string]func(context.Context, []string, io.Writer, io.Writer) int{"counts": countsCommand, "growth": growthCommand}
 }
 
 // run is the command: it returns the exit status, 0 only if everything that
