@@ -43,13 +43,14 @@ var rooms = map[string][]string{
 	"engine/internal/loops":      {"engine", "engine/internal/core", "internal/connect", "internal/zone", "sched", "splice"},
 	"engine/internal/portable":   {"engine", "engine/internal/core", "internal/connect", "internal/zone", "sched", "splice"},
 	"engine/internal/enginetest": {"engine", "internal/testkit", "sched"},
+	"internal/acl":               {},
 	"internal/admin":             {"config", "config/changes", "engine", "internal/director", "internal/passwd", "internal/status", "internal/words", "sched", "internal/admin/users", "internal/logs", "internal/guard"},
 	"internal/admin/users":       {"config", "internal/passwd", "internal/logs", "internal/guard"},
 	"internal/admin/control":     {"engine", "internal/guard"},
 	"internal/admin/socket":      {"config", "engine", "internal/admin", "internal/director", "internal/health", "internal/status", "internal/words", "sched", "internal/admin/users", "internal/guard"},
 	"internal/admin/console":     {"config", "internal/admin", "internal/status", "internal/words", "sched"},
 	"internal/admin/ssh":         {"internal/admin", "internal/admin/console", "internal/words", "internal/admin/users", "internal/guard"},
-	"internal/director":          {"config", "config/changes", "config/document", "engine", "internal/health", "sched"},
+	"internal/director":          {"config", "config/changes", "config/document", "engine", "internal/acl", "internal/health", "sched"},
 	"internal/connect":           {},
 	"internal/convert":           {"config"},
 	"internal/guard":             {},
@@ -79,6 +80,7 @@ var outside = map[string][]string{
 	"github.com/VictoriaMetrics/metrics": {"internal/metrics"},
 	"github.com/coreos/go-systemd/v22":   {"cmd/txlb"},
 	"github.com/go-crypt/x":              {"internal/passwd"},
+	"github.com/gaissmai/bart":           {"internal/acl"},
 	"golang.org/x/crypto/cryptobyte":     {"internal/health"},
 	"golang.org/x/crypto/ssh":            {"internal/admin/ssh"},
 	"github.com/cilium/ebpf":             {"bench"},
@@ -247,7 +249,7 @@ func testedBehaviours(t *testing.T) map[int]string {
 // of: a small tree that one person can read is a goal of its own.
 func TestDependenciesStayFew(t *testing.T) {
 	want := []string{
-		"github.com/VictoriaMetrics/metrics", "github.com/beevik/etree", "github.com/coreos/go-systemd/v22", "github.com/go-crypt/x",
+		"github.com/VictoriaMetrics/metrics", "github.com/beevik/etree", "github.com/coreos/go-systemd/v22", "github.com/gaissmai/bart", "github.com/go-crypt/x",
 		"github.com/panjf2000/gnet/v2", "github.com/valyala/fastrand", "github.com/valyala/histogram", "golang.org/x/crypto", "golang.org/x/sys", "golang.org/x/term",
 	}
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./cmd/txlb").Output()

@@ -408,6 +408,23 @@ var hostNames = values[[]string]{kind: TypeOther, parse: parseHostNames, format:
 // allowedNetworks are networks or addresses with spaces between them, * for all.
 var allowedNetworks = values[Networks]{kind: TypeOther, parse: parseNetworks, format: Networks.String}
 
+// accessNetworks are those of a rule of <access>; "" is none.
+var accessNetworks = named("", "", values[string]{
+	kind: TypeOther, format: plain.format, check: checkAccessNetworks,
+	parse: func(s string) (string, error) {
+		n, err := parseNetworks(s)
+		if err != nil {
+			return "", err
+		}
+		return n.String(), nil
+	},
+})
+
+func checkAccessNetworks(s string) error {
+	_, err := parseNetworks(s)
+	return err
+}
+
 // proxies are the networks of proxies whose X-Forwarded headers count.
 var proxies = values[[]string]{kind: TypeOther, parse: parseProxies, format: fieldList.format}
 

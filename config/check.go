@@ -99,6 +99,7 @@ func (k *checker) service(s *Service) {
 			k.proxies(&l)
 		}
 	}
+	k.access(s)
 	groups := map[string]bool{}
 	var enabled []*Group
 	for _, g := range s.Groups {
@@ -113,6 +114,26 @@ func (k *checker) service(s *Service) {
 		k.fail(enabled[1].Pos.Line, "service %q has two enabled groups, %q and %q; one takes the clients", s.Name, enabled[0].Name, enabled[1].Name)
 	case len(enabled) == 0 && len(s.Groups) > 0 && !k.broken[s]:
 		k.fail(line, "service %q has no enabled group; add enable=\"true\" to the one that should take the clients", s.Name)
+	}
+}
+
+// access checks the rules about who may connect.
+func (k *checker) access(s *Service) {
+	denies := len(s.Access) == 0
+	for i := range s.Access {
+		r := &s.Access[i]
+		k.values(r.Pos.Line, r.tag(), r)
+		if (r.Nets == "") == (r.File == "") {
+			k.fail(r.Pos.Line, "<%s> needs net or file, and not both: <%[1]s net=\"10.0.0.0/8\"/>", r.tag())
+		}
+		denies = denies || r.Deny
+		if r.Nets == "*" && i+1 < len(s.Access) {
+			k.warn(s.Access[i+1].Pos.Line, "service %q: this rule and those after it are never reached: <%s net=\"*\"> matches every address", s.Name, r.tag())
+			break
+		}
+	}
+	if !denies {
+		k.warn(s.Access[0].Pos.Line, "service %q: <access> only allows, and who matches no rule is allowed as well; end it with <deny net=\"*\"/>", s.Name)
 	}
 }
 

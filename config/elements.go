@@ -68,6 +68,7 @@ func (r *reader) service(e *etree.Element) *Service {
 			}, false},
 			child{"timeouts", r.leaf(&s.Timeouts, nil), true},
 			child{"limits", r.leaf(&s.Limits, nil), true},
+			child{"access", func(e *etree.Element) { r.access(e, s) }, true},
 			child{"group", func(e *etree.Element) {
 				g := r.group(e)
 				s.Groups = append(s.Groups, g)
@@ -83,6 +84,23 @@ func (r *reader) service(e *etree.Element) *Service {
 		r.enable(s, enable, said)
 	})
 	return s
+}
+
+// access reads the rules of <access>, in their order.
+func (r *reader) access(e *etree.Element, s *Service) {
+	rule := func(deny bool) func(*etree.Element) {
+		return func(e *etree.Element) {
+			a := AccessRule{Deny: deny, Pos: Pos{r.lines[e]}}
+			before := r.errors
+			r.attributes(e, &a)
+			r.children(e)
+			if r.errors == before {
+				s.Access = append(s.Access, a)
+			}
+		}
+	}
+	r.attributes(e, nil)
+	r.children(e, child{"allow", rule(false), false}, child{"deny", rule(true), false})
 }
 
 // enable works out which group is enabled, from <group enable>, from

@@ -21,12 +21,6 @@ var laterAttributes = [...]struct {
 	{"logging", "accessFormat", []string{"tcplog"}},
 }
 
-// laterElements are the elements of features that do not exist yet, each with its
-// parent.
-var laterElements = [...]struct{ parent, name string }{
-	{"service", "access"},
-}
-
 // laterAttribute tells whether an attribute is one of a later version, and
 // what it may say in this one.
 func laterAttribute(element, name string) (harmless []string, later bool) {
@@ -36,16 +30,6 @@ func laterAttribute(element, name string) (harmless []string, later bool) {
 		}
 	}
 	return nil, false
-}
-
-// laterElement tells whether an element is one of a later version.
-func laterElement(parent, name string) bool {
-	for _, l := range laterElements {
-		if l.parent == parent && l.name == name {
-			return true
-		}
-	}
-	return false
 }
 
 // laterScheduler tells whether a scheduler is one of a later version.

@@ -55,8 +55,25 @@ type Service struct {
 	Listen   []Listen
 	Timeouts Timeouts
 	Limits   Limits
+	Access   []AccessRule // who may connect: the first rule that matches decides
 	Groups   []*Group
 	Pos      Pos
+}
+
+// AccessRule is an <allow> or a <deny> of <access>. It has networks or a file of them.
+type AccessRule struct {
+	Deny bool
+	Nets string // networks with spaces between them, * for every address; "": File has them
+	File string // with one network a line, as ParseNetworkList reads it
+	Pos  Pos
+}
+
+// tag is the name of its element.
+func (r *AccessRule) tag() string {
+	if r.Deny {
+		return "deny"
+	}
+	return "allow"
 }
 
 // Listen is <listen>.
@@ -261,6 +278,7 @@ func (a *AdminListen) clone() *AdminListen {
 func (s *Service) clone() *Service {
 	t := *s
 	t.Listen = append([]Listen(nil), s.Listen...)
+	t.Access = slices.Clone(s.Access)
 	t.Groups = cloneAll(s.Groups, func(g *Group) *Group {
 		h := *g
 		h.Check = clone(g.Check)

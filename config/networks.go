@@ -51,6 +51,38 @@ func parseNetworks(s string) (Networks, error) {
 	return Networks(strings.Join(list, " ")), nil
 }
 
+// maxListFile bounds a file of networks, in bytes.
+const maxListFile = 16 << 20
+
+// ParseNetworkList reads the text of a file of networks: one a line, of CIDR or an
+// address; blank lines and what follows a # are ignored. name stands for the file in
+// the problems.
+func ParseNetworkList(name string, text []byte) (list []netip.Prefix, problems Problems) {
+	r := report{file: name}
+	if len(text) > maxListFile {
+		r.fail(0, "the file is larger than %d MiB", maxListFile>>20)
+		return nil, r.told()
+	}
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		p, err := parseNetwork(line)
+		if err != nil {
+			r.fail(n, "%v", err)
+			continue
+		}
+		list = append(list, p)
+	}
+	if len(r.problems) > 0 {
+		return nil, r.told()
+	}
+	return list, nil
+}
+
 // parseNetwork reads a network or an address, which is a network of one.
 func parseNetwork(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {

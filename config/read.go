@@ -116,8 +116,6 @@ func (r *reader) children(e *etree.Element, known ...child) {
 			r.fail(r.lines[c], "a second <%s> in <%s>; one is allowed", tag, e.Tag)
 		case i >= 0:
 			known[i].read(c)
-		case laterElement(e.Tag, tag):
-			r.fail(r.lines[c], "<%s> is not supported by this version yet; leave it out", tag)
 		case len(known) == 0:
 			r.fail(r.lines[c], "<%s> cannot contain elements; remove <%s>", e.Tag, tag)
 		default:

@@ -92,6 +92,8 @@ var schema = table(
 		row("tries", func(l *Limits) *int { return &l.Tries }, integer(0, maxTries), 0,
 			"how many hosts txlb tries for one client, the first included; 0: each host that is up once, then at most three that are down", runtime),
 	),
+	of("allow", accessRows()...),
+	of("deny", accessRows()...),
 	of("group",
 		row("name", func(g *Group) *string { return &g.Name }, identifier, "", "unique within the service", required),
 		row("scheduler", func(g *Group) *string { return &g.Scheduler }, scheduler, "leastc",
@@ -230,6 +232,16 @@ var schema = table(
 		row("audit", func(l *Logging) *string { return &l.Audit }, filePath, "", "file or FIFO for logins, refusals, commands and reads of secrets, as JSON lines; none if left out"),
 	),
 )
+
+// accessRows makes the rows of a rule of <access>.
+func accessRows() []Attribute {
+	return []Attribute{
+		row("net", func(r *AccessRule) *string { return &r.Nets }, accessNetworks, "",
+			"networks (CIDR) and addresses, separated by spaces; `*`: every address"),
+		row("file", func(r *AccessRule) *string { return &r.File }, filePath, "",
+			"file with one network a line, instead of `net`; blank lines and what follows a # are ignored"),
+	}
+}
 
 // allowHelp is what allow means wherever it is.
 const allowHelp = "networks (CIDR) and addresses that may connect, separated by spaces; all others are reset before TLS or SSH begins. A change is for new connections"

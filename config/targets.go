@@ -110,6 +110,9 @@ func (c *Config) each(but *Config, f func(naming)) {
 		for i := range s.Listen {
 			of(at, "listen", &s.Listen[i])
 		}
+		for i := range s.Access {
+			of(at, s.Access[i].tag(), &s.Access[i])
+		}
 		for i, g := range s.Groups {
 			at := naming{service: s.Name, group: g.Name}
 			var hosts []*Host

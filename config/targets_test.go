@@ -68,6 +68,7 @@ func TestNamedLooksAtEveryElement(t *testing.T) {
 	c := New()
 	s := NewService("s")
 	s.Listen = []Listen{{}}
+	s.Access = []AccessRule{{}, {Deny: true}}
 	g := NewGroup("g")
 	g.Check, g.Hosts = NewHealthCheck(), []*Host{NewHost("h", "")}
 	s.Groups = []*Group{g}

@@ -61,6 +61,12 @@ func (s *Service) write(root *tree.Node) {
 	}
 	addUnlessDefault(e, "timeouts", &s.Timeouts)
 	addUnlessDefault(e, "limits", &s.Limits)
+	if len(s.Access) > 0 {
+		access := addEmpty(e, "access")
+		for i := range s.Access {
+			add(access, s.Access[i].tag(), &s.Access[i])
+		}
+	}
 	for _, g := range s.Groups {
 		group := add(e, "group", g)
 		if g.Check != nil {

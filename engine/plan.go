@@ -52,6 +52,10 @@ type Route struct {
 	// Tries is how many connects one session makes at most, the first included.
 	// 0: each host that is up once, then at most three that are down.
 	Tries int
+	// Denied tells whether clients of an address are rejected before a host is chosen;
+	// nil: none are. The loops call it, so it must not wait, lock or allocate. Clients of
+	// UNIX listeners have no address, and are not asked about.
+	Denied func(client netip.Addr) bool
 }
 
 // Timeouts of a session; 0 means none.

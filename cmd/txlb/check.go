@@ -60,6 +60,7 @@ func surroundings(path string, doc *document.File) config.Problems {
 	l.interfaces(cfg, stateDir(doc))
 	l.listeners(cfg)
 	l.checks(cfg)
+	l.lists(cfg)
 	l.names(cfg)
 	for who, file := range map[string]string{"<logging file>": cfg.Logging.File, "<logging audit>": cfg.Logging.Audit} {
 		if file != "" {
@@ -212,6 +213,14 @@ func (l *lookout) checks(cfg *config.Config) {
 }
 
 // names looks up the names of hosts.
+// lists checks the files of networks, whose problems name the files themselves.
+func (l *lookout) lists(cfg *config.Config) {
+	err := director.CheckLists(cfg)
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		l.found = append(l.found, problems...)
+	}
+}
+
 func (l *lookout) names(cfg *config.Config) {
 	for h, err := range director.Unresolved(cfg) {
 		l.warn(h.Pos, "host %q: %v; it is not used until the name resolves", h.Name, err)

@@ -16,7 +16,7 @@ func Share(now, was *config.Config) {
 			shareAll(g.Hosts, was.Hosts, hostName, func(h, was *config.Host) bool { return *h == *was })
 			return g.Pos == was.Pos && equal(g, was)
 		})
-		return s.Pos == was.Pos && slices.Equal(s.Listen, was.Listen) && equal(s, was)
+		return s.Pos == was.Pos && slices.Equal(s.Listen, was.Listen) && slices.Equal(s.Access, was.Access) && equal(s, was)
 	})
 }
 

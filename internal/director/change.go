@@ -18,6 +18,7 @@ type pending struct {
 	config *config.Config
 	work   func() edits
 	names  names            // that it uses
+	lists  lists            // of its access rules
 	source *source          // where they are looked up
 	late   <-chan time.Time // when it has waited for long enough
 	waited bool
@@ -54,6 +55,15 @@ func (d *Director) change(r request) {
 		return
 	}
 	p := d.pending
+	fresh := d.lists
+	if r.change.lists != nil {
+		fresh, _ = r.change.lists.settled(d.lists)
+	}
+	var err error
+	if p.lists, err = readLists(p.config, fresh); err != nil {
+		d.drop(err)
+		return
+	}
 	p.work = between(d.config, p.config)
 	p.late = time.After(longestWait)
 	d.prepare()
@@ -110,8 +120,11 @@ func (d *Director) finish() {
 		d.answer(d.State().Generation, false)
 		return
 	}
+	was := d.lists
+	d.lists = p.lists
 	generation, err := d.adopt(p.config, d.State().Generation+1)
 	if err != nil {
+		d.lists = was
 		d.drop(err)
 		return
 	}

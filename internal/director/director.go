@@ -83,6 +83,8 @@ type Change struct {
 	Generation uint64          // if not 0: refused with a *MovedError unless it is this one that runs
 	DryRun     bool            // do all but make the change
 	Edits      *[]changes.Edit // if not nil: where to tell what the change did, or would do
+
+	lists lists // files of networks that were read for it; others it names are read, if they are new
 }
 
 // Director is the control plane. See the package comment.
@@ -116,6 +118,7 @@ type Director struct {
 	moved     map[string]bool // names that the state is behind of; true: in their addresses
 	source    *source         // where names are looked up
 	routes    map[string]*route
+	lists     lists           // of access rules, as they were last read
 	dirty     bool            // a plan is due
 	touched   map[string]bool // services whose hosts have changed since tellUsable
 	// touchedAll is whether all may have.
@@ -149,6 +152,7 @@ type answer struct {
 // route is what the engine was last given for a service.
 type route struct {
 	of    *Service
+	who   *access // who may connect; nil: everybody
 	group string
 	table *sched.Table
 	plan  *engine.Route
@@ -195,6 +199,10 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		ramping:    map[*Target]bool{},
 	}
 	cfg = cfg.Clone()
+	var err error
+	if d.lists, err = readLists(cfg, nil); err != nil {
+		return nil, err
+	}
 	d.started = cfg
 	d.files.doc.Store(opt.Document)
 	d.source = newSource(&cfg.DNS, opt.Resolver)
@@ -416,9 +424,16 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 	var plan engine.Plan
 	for _, s := range state.Services {
 		r := d.routes[s.Config.Name]
-		if r == nil || r.dirty || all && r.of != s {
+		var who *access
+		if r != nil {
+			who = r.who
+		}
+		if r == nil || all {
+			who = accessOf(s.Config, d.lists, who)
+		}
+		if r == nil || r.dirty || all && (r.of != s || r.who != who) {
 			var err error
-			if r, err = newRoute(s, r); err != nil {
+			if r, err = newRoute(s, who, r); err != nil {
 				return nil, plan, fmt.Errorf("service %q: %w", s.Config.Name, err)
 			}
 		}
@@ -445,9 +460,9 @@ var proxyHeaders = map[string]engine.ProxyHeaders{"accept": engine.ProxyAccept, 
 
 // newRoute builds the route of a service. A table continues where its predecessor
 // was.
-func newRoute(s *Service, before *route) (*route, error) {
+func newRoute(s *Service, who *access, before *route) (*route, error) {
 	c := s.Config
-	r := &route{of: s, plan: &engine.Route{
+	r := &route{of: s, who: who, plan: &engine.Route{
 		Timeouts: engine.Timeouts{
 			Connect: c.Timeouts.Connect, Total: c.Timeouts.Total,
 			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.WhenHalfClosed(),
@@ -455,6 +470,9 @@ func newRoute(s *Service, before *route) (*route, error) {
 		},
 		Tries: c.Limits.Tries,
 	}}
+	if who != nil {
+		r.plan.Denied = who.list.Denied
+	}
 	for _, g := range s.Groups {
 		if !g.Config.Enabled {
 			continue

@@ -53,14 +53,18 @@ type Reloaded struct {
 	Lost       []changes.Edit  // changes made at run time that the file overrules
 	Restart    []changes.Edit  // what the file says and a running process cannot take up
 	Warnings   config.Problems // of the file
+	Lists      []string        // files of networks that say something else than before
 }
 
 // String gives one line per edit, each with a word in front that says what became
 // of the edit.
 func (r Reloaded) String() string {
 	var b strings.Builder
-	if len(r.Changed) == 0 {
+	if len(r.Changed)+len(r.Lists) == 0 {
 		b.WriteString("nothing has changed\n")
+	}
+	for _, path := range r.Lists {
+		fmt.Fprintf(&b, "list changed: %s\n", path)
 	}
 	for _, part := range []struct {
 		word  string
@@ -110,13 +114,16 @@ func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequ
 		return answer, nil, problems
 	}
 	answer.Warnings = problems
+	files, err := readLists(doc.Config, nil)
+	if err != nil {
+		return answer, nil, err
+	}
 	verb := "reload"
 	if r.Discard {
 		verb = "reload --discard"
 	}
-	var err error
 	answer.Generation, err = d.Do(ctx, Change{
-		By: r.By, From: r.From, Verb: verb, Generation: r.Generation, DryRun: r.DryRun, Edits: &answer.Changed,
+		By: r.By, From: r.From, Verb: verb, Generation: r.Generation, DryRun: r.DryRun, Edits: &answer.Changed, lists: files,
 		Apply: func(running *config.Config) error {
 			m := changes.Merged{Config: doc.Config.Clone()}
 			if r.Discard {
@@ -128,7 +135,8 @@ func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequ
 				}
 			}
 			answer.Kept, answer.Lost, answer.Restart = m.Kept, m.Lost, needRestart(d.started, m.Config)
-			if changes.Same(running, m.Config) {
+			_, answer.Lists = files.settled(d.lists)
+			if changes.Same(running, m.Config) && len(answer.Lists) == 0 {
 				return errSame
 			}
 			*running = *m.Config
@@ -179,6 +187,9 @@ func (d *Director) logReload(path string, r Reloaded) {
 				d.log.Info(part.text, "edit", e.Done())
 			}
 		}
+	}
+	for _, list := range r.Lists {
+		d.log.Info("list of networks changed", "file", list)
 	}
 	d.log.Info("reloaded", "file", path, "generation", r.Generation, "changed", len(r.Changed),
 		"kept", len(r.Kept), "lost", len(r.Lost), "restart", len(r.Restart))

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// deniedReason is the engine's word for clients that an access rule rejects.
+const deniedReason = "access"
+
 const (
 	// tellRejected is the least time between two lines of the log about clients
 	// of one service that are rejected for one reason.
@@ -52,7 +55,7 @@ func (r *rejected) recent(now time.Time) uint64 {
 }
 
 // Rejections returns which clients were rejected in the last five to ten seconds,
-// as far as Run has seen it. Any goroutine may call it.
+// as far as Run has seen it, but for those that access rules deny. Any goroutine may call it.
 func (d *Director) Rejections() []Rejection {
 	if list := d.recent.Load(); list != nil {
 		return *list
@@ -76,7 +79,7 @@ func (d *Director) tellRejections(now time.Time) {
 			*r = rejected{at: r.at}
 		}
 		r.count, r.seen = count, now
-		if n := r.recent(now); n > 0 {
+		if n := r.recent(now); n > 0 && reason != deniedReason {
 			recent = append(recent, Rejection{service, reason, n})
 		}
 		if r.count == r.told || now.Sub(r.at) < tellRejected {
@@ -87,6 +90,10 @@ func (d *Director) tellRejections(now time.Time) {
 		if lines++; lines > maxRejected {
 			services[service] = true
 			clients += n
+			return
+		}
+		if reason == deniedReason { // as the configuration wants it
+			d.log.Info("clients rejected", "service", service, "reason", reason, "clients", n)
 			return
 		}
 		d.log.Warn("clients rejected", "service", service, "reason", reason, "clients", n)

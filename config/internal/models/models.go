@@ -119,6 +119,10 @@ func Draw(t *rapid.T, label string) *config.Config {
 				s.Listen = append(s.Listen, config.Listen{Address: a})
 			}
 		}
+		s.Access = append([]config.AccessRule(nil), rapid.SliceOfN(rapid.SampledFrom([]config.AccessRule{
+			{Nets: "10.0.0.0/8 2001:db8::/32"}, {Nets: "192.0.2.7/32"}, {Deny: true, Nets: "10.1.0.0/16"}, {Deny: true, Nets: "*"},
+			{File: "/lists/friends"}, {Deny: true, File: "/lists/foes"},
+		}), 0, 3).Draw(t, "access")...)
 		if len(s.Listen) == 0 {
 			continue
 		}

@@ -46,7 +46,7 @@ func KeyOf(tag string) string {
 // element. Others, such as <web>, have a meaning by being present.
 func EverThere(tag string) bool {
 	switch tag {
-	case "engine", "timeouts", "limits", "admin", "manager", "hostCheck", "configCheck", "heartbeat", "dns", "control", "logging":
+	case "engine", "timeouts", "limits", "access", "admin", "manager", "hostCheck", "configCheck", "heartbeat", "dns", "control", "logging":
 		return true
 	}
 	return false
@@ -202,12 +202,13 @@ func (n *Node) Bare() *Node {
 	return &Node{Tag: n.Tag, Key: n.Key, Text: n.Text, Attrs: slices.Clone(n.Attrs)}
 }
 
-// List returns the kids without a key if their order matters: if a tag occurs more
-// than once, as in <access>.
+// List returns the kids without a key, and whether their order says something: in
+// <access>, and if a tag is among them more than once.
 func (n *Node) List() (kids []*Node, ordered bool) {
 	if n == nil {
 		return nil, false
 	}
+	ordered = n.Tag == "access"
 	seen := map[string]bool{}
 	for _, k := range n.Kids {
 		if KeyOf(k.Tag) == "" {

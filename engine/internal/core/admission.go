@@ -178,11 +178,25 @@ func (a *Admission) Next(now int64) Step {
 	default:
 		return Step{}
 	}
+	if a.denied() {
+		return a.refuse(AccessDenied)
+	}
 	host, why := a.pick(now)
 	if host == nil {
 		return a.refuse(why)
 	}
 	return a.ask(host, now)
+}
+
+// denied tells whether an access rule rejects the client. Whoever has been let in as
+// far as a host stays in.
+func (a *Admission) denied() bool {
+	route := a.Svc.Route.Load()
+	if route.Denied == nil || a.attempt.tried.Len() > 0 {
+		return false
+	}
+	ip := a.attempt.from.IP().Addr()
+	return ip.IsValid() && route.Denied(ip)
 }
 
 // pick picks a host that the session has not tried, if it may try another.

@@ -44,6 +44,7 @@ const (
 	noHost                        // no host was left to try
 	OutOfResource                 // no descriptor, memory or local port
 	outOfTime                     // the time for all connects ran out
+	AccessDenied                  // by an access rule
 	proxySource                   // a PROXY header is required, and this client's does not count
 	proxyTimeout                  // the header was not whole in time
 	proxyEnd                      // the client ended before it was whole
@@ -60,7 +61,7 @@ func malformed(s proxyproto.State) Refusal {
 // String names the reason in metrics and logs.
 func (r Refusal) String() string {
 	return [refusals]string{
-		"no_group", "no_host", "resource", "timeout", "proxy_source", "proxy_timeout", "proxy_end",
+		"no_group", "no_host", "resource", "timeout", "access", "proxy_source", "proxy_timeout", "proxy_end",
 		"proxy_signature", "proxy_version", "proxy_family", "proxy_address", "proxy_length", "proxy_tlv", "proxy_checksum",
 	}[r]
 }
@@ -76,7 +77,7 @@ func (r Refusal) Termination() Termination {
 		}
 		return denied
 	}
-	return [proxySource]Termination{noServer, noServer, noResource, connectTime}[r]
+	return [proxySource]Termination{noServer, noServer, noResource, connectTime, denied}[r]
 }
 
 // OfHeader tells whether the PROXY header is the reason.

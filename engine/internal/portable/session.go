@@ -101,11 +101,14 @@ func (s *session) end(how core.Termination) (first bool) {
 	return first
 }
 
-// refuse closes a client without a host. For a moment it discards what the client
-// sends, until the client has ended too: closing with unread bytes would reset the
-// connection.
+// refuse closes a client without a host. A client that an access rule denies is reset.
+// For a moment it discards what any other sends, until the client has ended too:
+// closing with unread bytes would reset the connection.
 func (s *session) refuse(why core.Refusal) {
-	if why.OfHeader() { // it does not say who it is as it should
+	if c, ok := s.ends[client].(*net.TCPConn); ok && why == core.AccessDenied {
+		_ = c.SetLinger(0)
+	}
+	if why == core.AccessDenied || why.OfHeader() { // or it does not say who it is as it should
 		s.end(why.Termination())
 		return
 	}
