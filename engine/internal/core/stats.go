@@ -25,7 +25,7 @@ const (
 	connectTime                      // sC: the time for all connects ran out
 	noResource                       // RC: no descriptor, memory or local port
 	Killed                           // KD: closed by an operator or at the end of a drain
-	denied                           // PR: its PROXY header was malformed, or must not come from there
+	denied                           // PR: its PROXY header was malformed or must not come from there, or an access rule rejects it
 	helloEnded                       // CR: the client ended before its PROXY header was whole
 	helloTimeout                     // cR: the header was not whole in time
 	terminations
