@@ -49,6 +49,11 @@ func cutUnix(address string) (path string, ok bool) {
 // of both. A rejected client costs no host, and is counted; new rules are for new
 // clients.
 func TestB89AccessRules(t *testing.T) {
+	probe, err := net.Listen("tcp", "[::1]:0")
+	ipv6 := err == nil // a machine may be without
+	if ipv6 {
+		_ = probe.Close()
+	}
 	eachMode(t, func(t *testing.T, opt setup) {
 		rules := acl.New([]acl.Rule{
 			{Nets: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}},
@@ -71,7 +76,7 @@ func TestB89AccessRules(t *testing.T) {
 				from, to string
 				want     bool
 			}{{"127.0.0.1", "127.0.0.1", false}, {"127.0.0.2", "127.0.0.1", true}, {"::1", "::1", true}} {
-				if c.from == "::1" && l.Listen != "*:0" {
+				if c.from == "::1" && (l.Listen != "*:0" || !ipv6) {
 					continue
 				}
 				if got := rejected(t, c.from, net.JoinHostPort(c.to, port)); got != c.want {
