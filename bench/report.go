@@ -21,7 +21,7 @@ Measured on %s, in %s, by this command:
 
     %s
 
-txlb %s on kernel %s. Network: %s.
+%s on kernel %s. Network: %s.
 `, first(factBegan), first(factTook), first(factCommand), first("txlb"), first("Kernel"), first("Network"))
 	if data != "" {
 		fmt.Fprintf(&b, "[Every slice](%[1]s/%[2]s); [machine, versions, configurations](%[1]s/%[3]s); [method](docs/design/measuring.md).\n", data, recordFile, settingsFile)
