@@ -109,12 +109,15 @@ func ratioOfMedians(pairs []pair) interval {
 	})
 }
 
-// extremes is the interval of what is counted, not timed: it repeats, or nearly.
+// extremes is the interval of what is counted, not timed: it repeats, or nearly. Of
+// fewer than three values none is formed.
 func extremes(values []float64) interval {
-	if len(values) == 0 {
-		return nothing()
+	in := nothing()
+	in.middle, in.n = median(slices.Clone(values)), len(values)
+	if in.n >= 3 {
+		in.low, in.high = slices.Min(values), slices.Max(values)
 	}
-	return interval{median(slices.Clone(values)), slices.Min(values), slices.Max(values), len(values)}
+	return in
 }
 
 // median sorts the values; no number if there are none.

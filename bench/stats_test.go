@@ -134,7 +134,10 @@ func TestFewSlicesDecideNothing(t *testing.T) {
 			t.Errorf("%d slices: %+v", n, in)
 		}
 	}
-	if in := extremes([]float64{0.38, 0.36}); in.against(0.4, false) != ahead || in.String() != "0.36–0.38" {
+	if in := extremes([]float64{0.38, 0.36}); in.against(0.4, false) != undecided || in.n != 2 {
+		t.Errorf("two counts: %v", in)
+	}
+	if in := extremes([]float64{0.38, 0.36, 0.37}); in.against(0.4, false) != ahead || in.String() != "0.36–0.38" {
 		t.Errorf("counts: %v", in)
 	}
 	if nothing().String() != "–" || (interval{middle: 2, low: math.Inf(-1), high: math.Inf(1), n: 1}).String() != "2.00" {
