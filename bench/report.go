@@ -27,9 +27,9 @@ Measured on %s, in %s, by this command:
 		fmt.Fprintf(&b, "[Every slice](%[1]s/%[2]s); [machine, versions, configurations](%[1]s/%[3]s); [method](docs/design/measuring.md).\n", data, recordFile, settingsFile)
 	}
 	b.WriteString(`
-- **Equal conditions.** In a row all programs have the same number of threads (` + "`loops`, `nbthread`,\n  `worker_processes`" + `) and the same congestion control: cubic, and bbr where the row says so.
-  HAProxy and nginx are as installed; *64k* is HAProxy with ` + "`tune.bufsize 65536`" + `, *splice* HAProxy with
-  ` + "`option splice-request` and `splice-response`" + `.
+- **Equal conditions.** In a row all programs have as many threads and the same congestion control: cubic, or bbr
+  where the row says so. HAProxy and nginx are as installed. *64k* is HAProxy with ` + "`tune.bufsize 65536`" + `,
+  *splice* HAProxy with ` + "`option splice-request` and `splice-response`" + `.
 - **Ratios with intervals.** The programs of a row run at the same time and take turns, each for a slice of
   ` + first(factSlice) + `. A cell is the ratio txlb / peer: the interval of its median over pairs of slices, by bootstrap. The
   first line of a row is one thread, the second two.

@@ -154,7 +154,7 @@ func TestReportIsShort(t *testing.T) {
 	if err != nil || len(images) != len(charts())-1 { // nothing is added to the latency of no proxy
 		t.Fatalf("charts %v, %v", images, err)
 	}
-	text := report(rec, images, "bench/data", strings.Repeat("\n", 18))
+	text := report(rec, images, "bench/data", strings.Repeat("\n", 19))
 	if n := strings.Count(text, "\n"); n > 120 {
 		t.Errorf("%d lines:\n%s", n, text)
 	}
