@@ -52,7 +52,7 @@ var rooms = map[string][]string{
 	"internal/admin/ssh":         {"internal/admin", "internal/admin/console", "internal/words", "internal/admin/users", "internal/guard"},
 	"internal/director":          {"config", "config/changes", "config/document", "engine", "internal/acl", "internal/health", "sched"},
 	"internal/connect":           {},
-	"internal/convert":           {"config"},
+	"internal/convert":           {"config", "sched"},
 	"internal/guard":             {},
 	"internal/health":            {"internal/connect", "internal/proxyproto", "internal/zone", "sched"},
 	"internal/words":             {},

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/sched"
 )
 
 var update = flag.Bool("update", false, "write testdata and the tables of docs/migrating.md")
@@ -279,7 +280,8 @@ func tableOfSchedulers() string {
 	var b strings.Builder
 	b.WriteString("| balance | equal weights | other weights | remark |\n|---|---|---|---|\n")
 	for _, s := range schedulers {
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.theirs, s.plain, s.weighted, s.say)
+		weighted, _ := sched.Weighted(s.ours)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.theirs, s.ours, weighted, s.say)
 	}
 	return b.String()
 }

@@ -351,16 +351,16 @@ func (h *haFile) longer(n *node, attribute string, a, b, instead setting) {
 	h.set(n, attribute, a.value, a.at)
 }
 
-// schedulers says what the words of balance become: where weights are equal, and
-// where they are not.
-var schedulers = []struct{ theirs, plain, weighted, say string }{
-	{"roundrobin", "roundr", "weightrr", "also without `balance`"},
-	{"static-rr", "roundr", "weightrr", ""},
-	{"leastconn", "leastc", "weightlc", ""},
-	{"random", "p2c", "p2c", "`random(1)`: weightr"},
-	{"source", "maglev", "maglev", "a consistent hash of the client's address"},
-	{"hash src", "maglev", "maglev", "the same"},
-	{"first", "leastc", "weightlc", "no equivalent: hosts are not filled one after the other"},
+// schedulers says what the words of balance become where weights are equal. Where they
+// are not, it is the weighted form (sched.Weighted).
+var schedulers = []struct{ theirs, ours, say string }{
+	{"roundrobin", "roundr", "also without `balance`"},
+	{"static-rr", "roundr", ""},
+	{"leastconn", "leastc", ""},
+	{"random", "p2c", "`random(1)`: weightr"},
+	{"source", "maglev", "a consistent hash of the client's address"},
+	{"hash src", "maglev", "the same"},
+	{"first", "leastc", "no equivalent: hosts are not filled one after the other"},
 }
 
 // group makes a group of a backend.
@@ -633,14 +633,14 @@ func (b *haBackend) scheduler() {
 	if name == "hash" && len(p.balanceAt) > 1 && p.balanceAt[1] == "src" {
 		name = "hash src"
 	}
-	wanted, instead := "", scheduler(b.group, "leastc", "weightlc")
+	wanted, instead := "", scheduler(b.group, "leastc")
 	for _, s := range schedulers {
 		if s.theirs == name {
-			wanted = scheduler(b.group, s.plain, s.weighted)
+			wanted = scheduler(b.group, s.ours)
 		}
 	}
 	if p.balance.value == "random(1)" {
-		wanted = scheduler(b.group, "rand", "weightr")
+		wanted = scheduler(b.group, "rand")
 	}
 	if wanted == "" || name == "first" {
 		b.note(b.group, at, "no equivalent; %s instead", instead)
@@ -654,7 +654,7 @@ func (b *haBackend) scheduler() {
 	if strings.HasSuffix(wanted, ",sticky") {
 		instead = strings.TrimSuffix(wanted, ",sticky")
 		if !b.has("group", "scheduler", instead) {
-			instead = scheduler(b.group, "leastc", "weightlc")
+			instead = scheduler(b.group, "leastc")
 		}
 		at = p.stick.on
 	}

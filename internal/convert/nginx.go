@@ -681,16 +681,16 @@ func (s *ngScope) group(service *node, to string, enable bool, at place, used ma
 			r.do(&u, l)
 		}
 	}
-	plain := scheduler(g, "roundr", "weightrr")
+	plain := scheduler(g, "roundr")
 	switch u.method.value {
 	case "":
 		u.method = setting{plain, at}
 	case "leastc":
-		u.method.value = scheduler(g, "leastc", "weightlc")
+		u.method.value = scheduler(g, "leastc")
 	case "rand":
-		u.method.value = scheduler(g, "rand", "weightr")
+		u.method.value = scheduler(g, "rand")
 	}
-	instead := scheduler(g, "leastc", "weightlc")
+	instead := scheduler(g, "leastc")
 	s.n.choose(g, u.method.at, u.method.value, instead)
 	if s.health != nil {
 		u.healthCheck()
@@ -712,7 +712,7 @@ func ngMethod(scheduler string) func(*ngUpstream, *ngLine) {
 // ngUpstreamRows is what may stand in upstream.
 var ngUpstreamRows = []row[func(*ngUpstream, *ngLine)]{
 	{name: "server", to: "host ip", do: (*ngUpstream).host},
-	{name: "least_conn", to: "group scheduler", say: "`leastc`, with weights `weightlc`; without a method `roundr`, with weights `weightrr`", do: ngMethod("leastc")},
+	{name: "least_conn", to: "group scheduler", say: "`leastc`, without a method `roundr`; with weights their weighted forms", do: ngMethod("leastc")},
 	{name: "random", to: "group scheduler", say: "`rand`, with weights `weightr`; `random two`: `p2c`", do: func(u *ngUpstream, l *ngLine) {
 		u.method = setting{"rand", l.place}
 		if firstOf(l.args) == "two" {

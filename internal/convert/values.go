@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/txlb/txlb/sched"
 )
 
 // timeUnits are those of HAProxy and nginx, the longest first.
@@ -187,9 +189,9 @@ func uniqueName(name string, taken map[string]bool) string {
 	return free
 }
 
-// scheduler returns the one of two that suits the weights of hosts: where all are
-// equal, the plain one.
-func scheduler(group *node, plain, weighted string) string {
+// scheduler returns the form of a scheduler that suits the weights of hosts: where all
+// are equal, the plain one.
+func scheduler(group *node, plain string) string {
 	weight := ""
 	for _, h := range group.kids {
 		if h.tag != "host" || h.get("backup") == "true" {
@@ -200,6 +202,7 @@ func scheduler(group *node, plain, weighted string) string {
 			w = "1"
 		}
 		if weight != "" && w != weight {
+			weighted, _ := sched.Weighted(plain)
 			return weighted
 		}
 		weight = w
