@@ -16,6 +16,7 @@ type Clock struct {
 	began time.Time
 	woke  time.Time     // when it last looked
 	still time.Duration // how long it stood still before that
+	ended bool          // it looks no more, so it goes on with the time of day
 	stop  func()
 }
 
@@ -24,7 +25,9 @@ type Clock struct {
 // a clock must not stand still for what only waits for its turn.
 const clockTick = 50 * time.Millisecond
 
-// NewClock returns a clock that runs until Stop, or the end of the test.
+// NewClock returns a clock that runs until Stop, or the end of the test. From then on it
+// goes on with the time of day: helpers of a test may still wait by it while the test is
+// cleaned up.
 func NewClock(t testing.TB) *Clock {
 	now := time.Now()
 	c := &Clock{began: now, woke: now}
@@ -45,6 +48,10 @@ func NewClock(t testing.TB) *Clock {
 	c.stop = sync.OnceFunc(func() {
 		close(stop)
 		<-ended
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.still += c.late(time.Now())
+		c.ended = true
 	})
 	t.Cleanup(c.stop)
 	return c
@@ -64,7 +71,12 @@ func (c *Clock) look(tick *time.Timer) {
 }
 
 // late returns for how long the process has not run since the last look.
-func (c *Clock) late(now time.Time) time.Duration { return max(0, now.Sub(c.woke)-clockTick) }
+func (c *Clock) late(now time.Time) time.Duration {
+	if c.ended {
+		return 0
+	}
+	return max(0, now.Sub(c.woke)-clockTick)
+}
 
 // Now returns how long the process has run since the clock was made.
 func (c *Clock) Now() time.Duration {

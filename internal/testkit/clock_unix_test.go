@@ -20,3 +20,11 @@ func TestClock(t *testing.T) {
 		t.Errorf("stopped for a second: %v went by, and %v on the clock", took, ran)
 	}
 }
+
+// What waits by a stopped clock does not wait for ever.
+func TestClockGoesOnAfterStop(t *testing.T) {
+	c := NewClock(t)
+	c.Stop()
+	began := c.Now()
+	Eventually(t, "the clock goes on", func() bool { return c.Since(began) > 3*clockTick })
+}
