@@ -99,7 +99,6 @@ func (l *loop) run() {
 	defer close(l.done)
 	busy := false
 	rescheduled := int64(0)
-	var offer offer
 	for !l.quit {
 		var events []unix.EpollEvent
 		idle := l.idle()
@@ -111,18 +110,12 @@ func (l *loop) run() {
 				schedYield()
 			}
 			events = l.poll.ready()
-			if len(events) == 0 && idle && offer.due(l.now) {
-				schedYield()
-				events = l.poll.ready()
-				offer.made(l.eng.clock()-l.now, len(events) > 0)
-			}
 		}
 		if len(events) == 0 && idle {
 			l.acks.payAll(l.sys)
 			l.tally(l.eng.clock())
 			events = l.poll.wait()
 			l.tallied = l.eng.clock()
-			offer.awake = l.tallied
 		}
 		busy = len(events) > 0
 		l.now = l.eng.clock()

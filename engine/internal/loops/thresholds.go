@@ -71,7 +71,7 @@ const (
 	retriesPerTurn = 16
 )
 
-// When a loop sleeps, yields and moves.
+// When a loop yields.
 const (
 	// rescheduleEvery is how long a loop runs before it goes through the scheduler. A
 	// goroutine that has not for 10 ms is taken for one that hogs its processor: the
@@ -79,18 +79,6 @@ const (
 	// system call, and never comes to rest itself. 64 kept-alive connections take 7.4
 	// instead of 8.3 µs a request; 6 or 8 ms are no different (go-scheduler.md).
 	rescheduleEvery = int64(4 * time.Millisecond)
-	// offerAfter is how long a loop is awake before it makes offers, in ns. With 50 µs: 0.80
-	// instead of 0.85 of the best CPU; with 150 µs: p99 of 16,000 requests/s 1.6 instead of
-	// 0.97 of the best peer (go-scheduler.md).
-	offerAfter = 300e3
-	// longOffer is how long a turn and an offer may take, in ns. Longer ones mean that
-	// others have enough to do: an offer costs a time slice then.
-	longOffer = 2e6
-	// offerLess bounds the doubling of how many chances pass after an offer without effect: at most
-	// 4. With 64, short connections took 0.78 of the best peer's CPU instead of 0.73.
-	offerLess = 2
-	// offerLater is how many chances pass after a long offer.
-	offerLater = 1000
 )
 
 // How long things may take.
