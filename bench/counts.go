@@ -101,7 +101,7 @@ const (
 	splicedCounter     = "spliced"     // KiB through pipes, each way
 	allocationsCounter = "allocations" // objects on Go's heap
 	residentCounter    = "resident"    // KiB
-	cpuCounter         = "cpu"         // µs, with the cost of counting: no verdict hangs on it
+	cpuCounter         = "cpu"         // µs, including what counting costs: never judged
 )
 
 const countsAbout = `A program asks the kernel for so much per unit of work. Everything runs on one core, the load works in
@@ -340,7 +340,7 @@ func countsTables(all []*count, draw func([][]string) string) string {
 			}
 			rows = append(rows, row)
 			if len(c.names) > 0 {
-				calls += "- " + c.program + ": " + c.byName() + "\n"
+				calls += item(c.program, c.byName())
 			}
 		}
 		fmt.Fprintf(&b, "## %s: %s, per %s\n\n%s\n%s\n", w.name, w.title, w.unit, strings.TrimRight(draw(rows), "\n")+"\n", calls)

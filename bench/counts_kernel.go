@@ -188,15 +188,21 @@ const done = "done"
 
 // ofMember ends the program unless the current process counts.
 func (k *kernelCounter) ofMember() asm.Instructions {
-	return asm.Instructions{
+	return append(asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.FnGetCurrentPidTgid.Call(),
 		asm.Mov.Reg(asm.R7, asm.R0),
 		asm.RSh.Imm(asm.R0, 32),
 		asm.StoreMem(asm.RFP, -4, asm.R0, asm.Word),
-		asm.LoadMapPtr(asm.R1, k.maps[membersMap].FD()),
+	}, k.find(membersMap, -4)...)
+}
+
+// find points R0 to the value whose key is at RFP+at, and ends the program without one.
+func (k *kernelCounter) find(name string, at int32) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMapPtr(asm.R1, k.maps[name].FD()),
 		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -4),
+		asm.Add.Imm(asm.R2, at),
 		asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, done),
 	}
@@ -204,14 +210,7 @@ func (k *kernelCounter) ofMember() asm.Instructions {
 
 // add adds R8 to the counter whose index is the word at RFP-4.
 func (k *kernelCounter) add(counter string) asm.Instructions {
-	return asm.Instructions{
-		asm.LoadMapPtr(asm.R1, k.maps[counter].FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -4),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, done),
-		asm.StoreXAdd(asm.R0, asm.R8, asm.DWord),
-	}
+	return append(k.find(counter, -4), asm.StoreXAdd(asm.R0, asm.R8, asm.DWord))
 }
 
 func assembled(parts ...asm.Instructions) asm.Instructions {
@@ -277,11 +276,7 @@ func (k *kernelCounter) atWakeup(field map[string]int16) asm.Instructions {
 	return assembled(asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R1, field["pid"], asm.Word),
 		asm.StoreMem(asm.RFP, -4, asm.R1, asm.Word),
-		asm.LoadMapPtr(asm.R1, k.maps[threadsMap].FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -4),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, done),
+	}, k.find(threadsMap, -4), asm.Instructions{
 		asm.StoreImm(asm.RFP, -4, wakeups, asm.Word),
 		asm.Mov.Imm(asm.R8, 1),
 	}, k.add(schedMap))
@@ -308,11 +303,7 @@ func (k *kernelCounter) atComplete(field map[string]int16) asm.Instructions {
 	return assembled(k.ofMember(), asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R6, field["req"], asm.DWord),
 		asm.StoreMem(asm.RFP, -16, asm.R1, asm.DWord),
-		asm.LoadMapPtr(asm.R1, k.maps[inflightMap].FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -16),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, done),
+	}, k.find(inflightMap, -16), asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
 		asm.StoreMem(asm.RFP, -4, asm.R1, asm.Word),
 		asm.LoadMem(asm.R8, asm.R6, field["res"], asm.Word),

@@ -104,25 +104,31 @@ func TestCountsAreKept(t *testing.T) {
 	}
 }
 
-// The kernel counts what a program is known to do: the streams backend reads a
-// message and sends it back.
-func TestKernelCounter(t *testing.T) {
+// streamsBackend runs the streams backend until the end of the test.
+func streamsBackend(t *testing.T) (s *servers.Server, addr string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr, err := servers.FreeAddr()
+	addr, err = servers.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := serve(t.Context(), time.Minute, t.TempDir(), "streams", []string{self, roleStreams, addr})
+	s, err = serve(t.Context(), time.Minute, t.TempDir(), "streams", []string{self, roleStreams, addr})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Stop()
+	t.Cleanup(func() { s.Stop() })
 	if err := s.Await(t.Context(), func() error { return probeStreams(addr) }); err != nil {
 		t.Fatal(err)
 	}
+	return s, addr
+}
+
+// The kernel counts what a program is known to do: the streams backend reads a
+// message and sends it back.
+func TestKernelCounter(t *testing.T) {
+	s, addr := streamsBackend(t)
 	pids, err := members(s.Group())
 	if err != nil {
 		t.Fatal(err)
@@ -170,22 +176,7 @@ func TestKernelCounter(t *testing.T) {
 
 // The load in steps through the plain Go proxy, in all its kinds.
 func TestSteps(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr, err := servers.FreeAddr()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := serve(t.Context(), time.Minute, t.TempDir(), "streams", []string{self, roleStreams, addr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Stop()
-	if err := s.Await(t.Context(), func() error { return probeStreams(addr) }); err != nil {
-		t.Fatal(err)
-	}
+	_, addr := streamsBackend(t)
 	in, out := strings.NewReader(`{"Address":"`+addr+`","Lanes":2,"Warm":1,"Count":1} "go" "end"`), new(bytes.Buffer)
 	if err := playSteps(in, out); err != nil || !strings.Contains(out.String(), `"Bytes":8388608`) {
 		t.Errorf("%v, %s", err, out)

@@ -94,8 +94,13 @@ func build(ctx context.Context, p program, dir string) (string, error) {
 	// is used again.
 	argv := []string{"go", "build", "-o", path}
 	// Outside a checkout the program says that it does not know its version.
-	if id, err := command(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
-		argv = append(argv, "-ldflags", "-X main.version="+strings.TrimSpace(string(id)))
+	if id, err := command(ctx, "git", "describe", "--always").Output(); err == nil {
+		version := strings.TrimSpace(string(id))
+		// Data and reports that the bench itself has written change no program.
+		if command(ctx, "git", "diff", "--quiet", "HEAD", "--", ":(top)*.go", ":(top)go.*").Run() != nil {
+			version += "-dirty"
+		}
+		argv = append(argv, "-ldflags", "-X main.version="+version)
 	}
 	out, err := command(ctx, append(argv, p.source)...).CombinedOutput()
 	if err != nil {

@@ -286,17 +286,17 @@ func settings(r *results) string {
 	var b strings.Builder
 	b.WriteString("# Machine, versions and settings of the benchmarks\n\nWritten by `make bench`.\n\n")
 	for _, f := range r.facts {
-		fmt.Fprintf(&b, "- %s: %s\n", f.name, f.value)
+		b.WriteString(item(f.name, f.value))
 	}
 	b.WriteString("\nLoad: programs of the bench, pgbench and redis-benchmark. Backends:\n\n")
 	for _, k := range kinds() {
 		if slices.ContainsFunc(r.workloads, func(w workload) bool { return slices.Contains(w.kinds(), k.name) }) {
-			fmt.Fprintf(&b, "- %s: %s\n", k.name, k.about)
+			b.WriteString(item(k.name, k.about))
 		}
 	}
 	b.WriteString("\nWorkloads:\n\n")
 	for _, w := range r.workloads {
-		fmt.Fprintf(&b, "- %s: %s; %s\n", w.name, w.title, w.how)
+		b.WriteString(item(w.name, w.title+"; "+w.how))
 	}
 	b.WriteString("\nThe peers listen and connect on 127.0.0.1. They are shown with one thread. What their configurations do\nnot say is at its default:\n\n")
 	example := place{

@@ -36,7 +36,7 @@ func nothing() interval {
 // bootstrap estimates something of a sample and, from samples drawn of it with
 // replacement, an interval of it. The estimate may reorder what it is given. It is
 // a function of its arguments alone: the draws have a fixed seed. A draw whose
-// estimate is no number counts at both ends.
+// estimate is NaN widens the interval at both ends.
 func bootstrap[T any](sample []T, estimate func([]T) float64) interval {
 	n := len(sample)
 	if n == 0 {

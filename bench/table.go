@@ -107,3 +107,17 @@ func aligned(rows [][]string) string {
 	}
 	return b.String()
 }
+
+// item is one of a Markdown list, in lines of at most 100 columns.
+func item(name, text string) string {
+	all := "- " + name + ":"
+	at := utf8.RuneCountInString(all)
+	for _, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		if at+1+n > 100 {
+			all, at = all+"\n ", 1
+		}
+		all, at = all+" "+word, at+1+n
+	}
+	return all + "\n"
+}

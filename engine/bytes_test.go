@@ -275,7 +275,7 @@ func startWatch(t *testing.T) *watch {
 	return &watch{t, time.Now(), clock, clock.Now()}
 }
 
-// restart begins anew.
+// restart begins again.
 func (w *watch) restart() { w.began, w.ran = time.Now(), w.clock.Now() }
 
 // onTime checks a time-out: never early, and late by at most 10 % and 100 ms

@@ -25,7 +25,7 @@ func TestHealthAndCounters(t *testing.T) {
 }
 
 // Only so many failures within the window take a host down, however they are
-// spread, and a host that has come back begins anew.
+// spread, and a host that has come back begins again.
 func TestFailLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHost("a", Addr{})
@@ -46,7 +46,7 @@ func TestFailLimit(t *testing.T) {
 		}
 		h.MarkUp()
 		if first, second, third := h.Fail(), h.Fail(), h.Fail(); first || second || !third {
-			t.Error("a host that has come back does not begin anew")
+			t.Error("a host that has come back does not begin again")
 		}
 		h.MarkUp()
 		h.SetFailLimit(0, time.Second)

@@ -60,6 +60,6 @@ func TestResetEarly(t *testing.T) {
 		}
 	}
 	if h.ResetEarly(h.Era(), a) || h.ResetEarly(h.Era(), b) || !h.ResetEarly(h.Era(), c) {
-		t.Error("a host that has come back does not begin anew")
+		t.Error("a host that has come back does not begin again")
 	}
 }

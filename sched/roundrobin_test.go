@@ -22,7 +22,7 @@ func TestB36RoundRobinExact(t *testing.T) {
 }
 
 // Round robin goes on with the host behind the one picked last, whichever hosts
-// go down, come back, leave or join, and before the table is built anew as after.
+// go down, come back, leave or join, and before the table is built again as after.
 // Where the host picked last has left the table, the one before it counts.
 func TestB36RoundRobinKeepsItsPlace(t *testing.T) {
 	for _, scheduler := range []string{"roundr", "weightrr"} {
@@ -47,7 +47,7 @@ func TestB36RoundRobinKeepsItsPlace(t *testing.T) {
 			}
 			for range 60 {
 				switch rapid.IntRange(0, 5).Draw(rt, "change") {
-				case 0: // one goes down, and the table is not built anew yet
+				case 0: // one goes down, and the table is not built again yet
 					rapid.SampledFrom(all).Draw(rt, "down").Host.MarkDown()
 				case 1:
 					rapid.SampledFrom(all).Draw(rt, "up").Host.MarkUp()

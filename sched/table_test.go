@@ -436,7 +436,7 @@ func TestB71SessionCostsInProportionToItsHosts(t *testing.T) {
 	}
 }
 
-// A walk begins anew with a new table, and yet no host is tried twice.
+// A walk begins again with a new table, and yet no host is tried twice.
 func TestB23EachHostOnceOverTableSwaps(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := equal(40)

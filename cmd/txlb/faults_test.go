@@ -390,7 +390,7 @@ func (s *bystanders) close() {
 
 // fresh opens sessions, all of which have been heard within half of the idle time since
 // a moment that it returns. Where the machine is busy it takes longer to open them: so
-// those that are open speak now and then, and if some have rightly ended, all begin anew.
+// those that are open speak now and then, and if some have rightly ended, all begin again.
 func (b *balancer) fresh(n int, idle time.Duration) (all *bystanders, since time.Time) {
 	b.t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); {

@@ -118,7 +118,7 @@ func follow(t *testing.T, p *fakeSurface) (*director.Director, *front) {
 }
 
 // A surface that starts sees one configuration, whatever runs meanwhile, and
-// the newer one afterwards; one that it has to be started anew for is seen by
+// the newer one afterwards; one that it has to be started again for is seen by
 // the next start alone.
 func TestSurfaceIsOfOneConfiguration(t *testing.T) {
 	p := newFakeSurface()
@@ -127,7 +127,7 @@ func TestSurfaceIsOfOneConfiguration(t *testing.T) {
 	edit(t, dir, func(c *config.Config) { c.Admin.Web.Certificate, c.Admin.Web.Key = "two", "two" })
 	eventually(t, "what runs is followed", func() bool { return first().Admin.Web.Certificate == "two" })
 
-	// While a change has it started anew, the next one comes.
+	// While a change has it started again, the next one comes.
 	p.during = func(current func() *config.Config) {
 		before := current()
 		edit(t, dir, func(c *config.Config) { c.Admin.Web.Certificate, c.Admin.Web.Key = "four", "four" })

@@ -79,7 +79,7 @@ func TestGolden(t *testing.T) {
 			}
 			want, err := os.ReadFile(golden)
 			if err != nil || string(want) != string(r.Document) {
-				t.Errorf("%s: %v; go test ./internal/convert -update writes it anew:\n%s", golden, err, r.Document)
+				t.Errorf("%s: %v; go test ./internal/convert -update writes it again:\n%s", golden, err, r.Document)
 			}
 		}
 	}

@@ -189,6 +189,26 @@ func uniqueName(name string, taken map[string]bool) string {
 	return free
 }
 
+// portsOf returns the ports of PORT or LOW-HIGH, or says why there are none.
+func portsOf(s string) (list []string, why string) {
+	low, high, isRange := strings.Cut(s, "-")
+	if !isRange {
+		high = low
+	}
+	a, errA := strconv.Atoi(low)
+	b, errB := strconv.Atoi(high)
+	switch {
+	case errA != nil || errB != nil || a < 1 || b > 65535 || a > b:
+		return nil, fmt.Sprintf("%q is not a port to listen on", s)
+	case b-a >= maxPorts:
+		return nil, fmt.Sprintf("more than %d ports", maxPorts)
+	}
+	for ; a <= b; a++ {
+		list = append(list, strconv.Itoa(a))
+	}
+	return list, ""
+}
+
 // scheduler returns the form of a scheduler that suits the weights of hosts: where all
 // are equal, the plain one.
 func scheduler(group *node, plain string) string {

@@ -69,7 +69,7 @@ func accessListsFollowReloads(t *testing.T) {
 	do(t, d, weight(0, 7))
 	expect("another weight", "198.51.100.8")
 	if d.routes["web"].who != list1 {
-		t.Error("the list was made anew for a weight")
+		t.Error("the list was made again for a weight")
 	}
 
 	writeFile(t, list, "198.51.100.8\n192.0.2.1/24\nnobody\n")

@@ -76,7 +76,7 @@ func TestB45RiseAndFallAreExact(t *testing.T) {
 			step(true, usual, true, "3/4")
 			step(true, fast, true, "2/4")
 			step(true, fast, true, "1/4")
-			step(false, fast, true, "") // one success in between begins anew
+			step(false, fast, true, "") // one success in between begins again
 			step(true, usual, true, "3/4")
 			step(true, fast, true, "2/4")
 			step(true, fast, true, "1/4")

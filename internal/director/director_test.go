@@ -158,7 +158,7 @@ func TestHeartbeatTakesOutAtTheThirdFailure(t *testing.T) {
 		if b.Status().Up || b.Host.Up() {
 			t.Error("still in after three failures")
 		}
-		// A success in between starts the count anew.
+		// A success in between starts the count again.
 		a := target(t, d, "g", "a", 0)
 		for range 6 {
 			w.set(w.dead, "10.0.0.1:80", true)
@@ -279,7 +279,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("hosts %s", names)
 		}
 		if target(t, d, "g", "a", 0) != a {
-			t.Error("a target was made anew")
+			t.Error("a target was made again")
 		}
 		if g := d.State().Generation; g != 1 {
 			t.Errorf("generation %d: a name that resolves is no change of the configuration", g)

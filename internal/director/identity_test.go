@@ -125,7 +125,7 @@ func TestB68HealthIsForgottenAndCountersAreNot(t *testing.T) {
 }
 
 // An operator gives a host another address: its counters and sessions stay the
-// host's, its health starts anew, also if it is an address that it had before.
+// host's, its health starts again, also if it is an address that it had before.
 func TestB68AddressOfAnOperator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -129,7 +129,7 @@ func TestSlowStartsShareTables(t *testing.T) {
 	})
 }
 
-// It begins when a host has come back from maintenance too, begins anew when
+// It begins when a host has come back from maintenance too, begins again when
 // the host goes down in between, and ends when the configuration says so.
 func TestSlowStartBeginsAndEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

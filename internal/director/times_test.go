@@ -35,7 +35,7 @@ func TestTimesOutliveHosts(t *testing.T) {
 			}
 			g := group(0)
 			if g.Times != times {
-				t.Errorf("after %s the group counts anew", name)
+				t.Errorf("after %s the group counts again", name)
 			}
 			for _, h := range g.Hosts {
 				for _, target := range h.Targets {

@@ -15,7 +15,7 @@ import (
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 // Everything that was written is in one of the files, whole, whenever the file
-// is moved away and opened anew.
+// is moved away and opened again.
 func TestReopenLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")

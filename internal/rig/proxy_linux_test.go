@@ -208,7 +208,7 @@ func TestB62HeadersFollowTheConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r.Addr("web") != addr {
-			t.Errorf("the listener was opened anew: %s, %s", addr, r.Addr("web"))
+			t.Errorf("the listener was opened again: %s, %s", addr, r.Addr("web"))
 		}
 		p, err := net.DialTimeout("tcp", addr, testkit.Patience)
 		if err != nil {

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -44,40 +44,25 @@ func TestFreePortsOfOtherProcesses(t *testing.T) {
 	}
 	const each = 400 // most of what a process takes at once
 	if os.Getenv("TXLB_PORTS") != "" {
+		var ports []string
 		for range each {
 			port, err := FreePort()
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Println("port", port)
+			ports = append(ports, fmt.Sprint(port))
 		}
+		fmt.Println(strings.Join(ports, " "))
 		_, _ = os.Stdin.Read(make([]byte, 1)) // until the others are done
 		return
 	}
 	seen := map[string]bool{}
 	for range 4 {
-		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), "TXLB_PORTS=1")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
+		ports := strings.Fields(Other(t, t.Name(), "TXLB_PORTS"))
+		if len(ports) != each {
+			t.Fatalf("%d ports, want %d: %q", len(ports), each, ports)
 		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = in.Close()
-			_ = cmd.Wait()
-		})
-		for range each {
-			var port string
-			if _, err := fmt.Fscanf(out, "port %s\n", &port); err != nil {
-				t.Fatal(err)
-			}
+		for _, port := range ports {
 			if seen[port] {
 				t.Errorf("port %s is given to two processes", port)
 			}

@@ -115,7 +115,7 @@ func (p *tab) eval(expression string) string {
 	return fmt.Sprint(v)
 }
 
-// until waits for an expression to come true. While the page is loaded anew it
+// until waits for an expression to come true. While the page is loaded again it
 // is not.
 func (p *tab) until(what, expression string) (after time.Duration) {
 	p.t.Helper()
@@ -132,7 +132,7 @@ func (p *tab) until(what, expression string) (after time.Duration) {
 	}
 }
 
-// holds tells whether an expression is true. While the page is loaded anew it is not.
+// holds tells whether an expression is true. While the page is loaded again it is not.
 func (p *tab) holds(expression string) bool {
 	ok, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
 	return err == nil && ok
@@ -524,10 +524,10 @@ func testRestart(t *testing.T, b *browser) {
 	again("test")
 	p.says("#connection.back", "txlb was restarted. Live again.")
 	if p.eval("window.before") != "true" {
-		t.Error("the page was loaded anew though the version is the same")
+		t.Error("the page was loaded again though the version is the same")
 	}
 	again("test 2")
-	p.until("the page is loaded anew for another version", "!window.before && document.documentElement.dataset.version === 'test 2'")
+	p.until("the page is loaded again for another version", "!window.before && document.documentElement.dataset.version === 'test 2'")
 	p.until("and live", "document.querySelector('.charts canvas')")
 }
 

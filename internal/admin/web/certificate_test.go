@@ -76,7 +76,7 @@ func TestOwnCertificateIsMadeAndKept(t *testing.T) {
 	if err != nil || !again.Equal(cert) {
 		t.Errorf("the second start shows another one: %v", err)
 	}
-	// For another name it is made anew, and so is one that others could read.
+	// For another name it is made again, and so is one that others could read.
 	other, err := newRig(t, twoHosts, secure, func(o *Options) { o.Listen = "lb2.example:7000" }).shown(nil)
 	if err != nil || other.Equal(cert) || other.VerifyHostname("lb2.example") != nil {
 		t.Errorf("for another name: %v", err)
