@@ -23,9 +23,8 @@ import (
 // after a refusal comes only the end, and nothing after the end.
 //
 // Decisions that come before the choice of a host (access, routing, queueing)
-// belong into Next, as states before looking.
-// The first of these is the PROXY header, if the listener asks for one: everything else
-// depends on who the client is.
+// belong into Next, as states before looking. The first is the PROXY header, if the
+// listener asks for one: all others depend on who the client is.
 type Admission struct {
 	Svc     *Service
 	gate    *Gate
@@ -188,8 +187,8 @@ func (a *Admission) Next(now int64) Step {
 	return a.ask(host, now)
 }
 
-// denied tells whether an access rule rejects the client. Whoever has been let in as
-// far as a host stays in.
+// denied tells whether an access rule rejects the client. A client that was let in
+// as far as a host stays in.
 func (a *Admission) denied() bool {
 	route := a.Svc.Route.Load()
 	if route.Denied == nil || a.attempt.tried.Len() > 0 {
