@@ -66,20 +66,15 @@ QEMU ?= qemu-aarch64-static
 QEMU_CANNOT = ^(TestLoopbackIsNotPaced|TestZones|TestB69FirstAnswerOfTwoWrites)$$
 
 .PHONY: fuzz
-fuzz: ## fuzz the parsers and the sessions for a minute each
-	$(GO) test ./config -run '^$$' -fuzz FuzzParse -fuzztime 60s
-	$(GO) test ./internal/words -run '^$$' -fuzz FuzzParse -fuzztime 60s
-	$(GO) test ./internal/words -run '^$$' -fuzz FuzzQuote -fuzztime 60s
-	$(GO) test ./internal/passwd -run '^$$' -fuzz FuzzVerify -fuzztime 60s
-	$(GO) test ./internal/proxyproto -run '^$$' -fuzz FuzzParse -fuzztime 60s
-	$(GO) test ./internal/proxyproto -run '^$$' -fuzz FuzzAppend -fuzztime 60s
-	$(GO) test ./engine/internal/loops -run '^$$' -fuzz FuzzSessions -fuzztime 60s
-	$(GO) test ./engine/internal/core -run '^$$' -fuzz FuzzAdmission -fuzztime 60s
-	$(GO) test ./internal/admin/console -run '^$$' -fuzz FuzzKeys -fuzztime 60s
-	$(GO) test ./internal/admin/socket -run '^$$' -fuzz FuzzLine -fuzztime 60s
-	$(GO) test ./internal/admin/control -run '^$$' -fuzz FuzzRequest -fuzztime 60s
-	$(GO) test ./internal/convert -run '^$$' -fuzz FuzzHAProxy -fuzztime 60s
-	$(GO) test ./internal/convert -run '^$$' -fuzz FuzzNginx -fuzztime 60s
+fuzz: ## fuzz every parser and state machine for a minute each
+	$(foreach f,$(FUZZ),$(call fuzz-one,$(subst :, ,$(f))))
+
+# Every function Fuzz… of the tests, as FOLDER:NAME.
+FUZZ = $(sort $(shell grep -rE --include='*_test.go' '^func Fuzz' . | sed -E 's|^(.*)/[^/]*:func (Fuzz[A-Za-z0-9]+).*|\1:\2|'))
+define fuzz-one
+$(GO) test $(word 1,$(1)) -run '^$$' -fuzz '^$(word 2,$(1))$$' -fuzztime 60s
+
+endef
 
 .PHONY: pictures
 pictures: ## take the pictures of the admin page in docs/images, with chromium

@@ -284,3 +284,41 @@ func list(t *testing.T, goos string) []pkg {
 		pkgs = append(pkgs, p)
 	}
 }
+
+// make fuzz runs every fuzz function, each alone in its package.
+func TestMakeFuzzRunsEveryFuzzFunction(t *testing.T) {
+	if _, err := exec.LookPath("make"); err != nil {
+		t.Skip("make is not here")
+	}
+	out, err := exec.Command("make", "--no-print-directory", "-n", "fuzz").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	function := regexp.MustCompile(`(?m)^func (Fuzz\w*)\(f \*testing\.F\)`)
+	err = filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		for _, m := range function.FindAllStringSubmatch(string(text), -1) {
+			want = append(want, "./"+filepath.ToSlash(filepath.Dir(file))+" -run '^$' -fuzz '^"+m[1]+"$'")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	command := regexp.MustCompile(`^\S+ test (.+) -fuzztime 60s$`)
+	for line := range strings.Lines(string(out)) {
+		if m := command.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+			got = append(got, m[1])
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if len(want) < 10 || !slices.Equal(got, want) {
+		t.Errorf("make fuzz runs\n%s\nand not\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
