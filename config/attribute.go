@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -498,6 +499,14 @@ var controlSocket = values[string]{
 		return s, nil
 	},
 }
+
+// zoneName names the place of a node or a host.
+var zoneName = checked(TypeText, func(s string) error {
+	if s != "" && !words.Plain(s) {
+		return fmt.Errorf("%q is not a zone; use 1 to 64 letters, digits and _ . : -", s)
+	}
+	return nil
+})
 
 // sourceAddress is an address of this machine to connect from.
 var sourceAddress = values[string]{

@@ -55,6 +55,7 @@ func (k *checker) config(c *Config) {
 	k.starts(c)
 	if k.checked == nil { // warnings are only for a full check
 		k.loops(c)
+		k.zones(c)
 	}
 	k.admin(&c.Admin)
 	for _, task := range []string{"hostCheck", "configCheck", "heartbeat"} {
@@ -312,6 +313,41 @@ func (k *checker) dns(c *DNS) {
 		seen[server] = true
 	}
 }
+
+// zones warns of zones that have no effect.
+func (k *checker) zones(c *Config) {
+	var first *Host // that has one
+	var names []string
+	for _, s := range c.Services {
+		for _, g := range s.Groups {
+			for _, h := range g.Hosts {
+				switch {
+				case h.Zone == "":
+					continue
+				case h.Zone == c.Engine.Zone:
+					return
+				case first == nil:
+					first = h
+				}
+				if !slices.Contains(names, h.Zone) && len(names) < maxNamed {
+					names = append(names, h.Zone)
+				}
+			}
+		}
+	}
+	switch {
+	case first == nil && c.Engine.Zone != "":
+		k.warn(0, "<engine zone=%q> means nothing: no host has a zone", c.Engine.Zone)
+	case first == nil:
+	case c.Engine.Zone == "":
+		k.warn(first.Pos.Line, "<host zone> means nothing without <engine zone>, which says where this node is")
+	default:
+		k.warn(0, "no host is in <engine zone=%q>; hosts are in %s", c.Engine.Zone, strings.Join(names, ", "))
+	}
+}
+
+// maxNamed is how many names a warning lists.
+const maxNamed = 8
 
 // starts checks that hosts which wait for a check get one.
 func (k *checker) starts(c *Config) {

@@ -122,7 +122,7 @@ func TestNewElements(t *testing.T) {
 	<logging level="debug" format="json" audit="/a"/>
 </config>`)
 	want := New()
-	want.Engine = Engine{3, "off", "cpu", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute}
+	want.Engine = Engine{3, "off", "cpu", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute, ""}
 	want.Logging = Logging{"", "debug", "json", "/a"}
 	want.DNS.Servers = []string{"10.0.0.1", "[::1]:5353", "fe80::1%eth0", "[::2]"}
 	want.Admin = Admin{
@@ -277,7 +277,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 			c.Root = word("config", "pdconfig").Draw(t, "root")
 			c.Engine = Engine{
 				number(0, 3).Draw(t, "loops"), word("auto", "off").Draw(t, "ring"), word("off", "cpu").Draw(t, "steer"), word("auto", "always", "never").Draw(t, "splice"), int64(number(1<<20).Draw(t, "pipeSize")),
-				int64(number(1<<20).Draw(t, "pipeMemory")), number(0, 9).Draw(t, "maxSessions"), number(77).Draw(t, "backlog"), duration.Draw(t, "drain"),
+				int64(number(1<<20).Draw(t, "pipeMemory")), number(0, 9).Draw(t, "maxSessions"), number(77).Draw(t, "backlog"), duration.Draw(t, "drain"), word("", "east").Draw(t, "zone"),
 			}
 		case 1:
 			c.Manager = Manager{HostCheck: check.Draw(t, "hostCheck"), Heartbeat: check.Draw(t, "heartbeat"), ConfigCheck: check.Draw(t, "configCheck"), Backups: number(0, 3).Draw(t, "backups")}

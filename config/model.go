@@ -47,6 +47,7 @@ type Engine struct {
 	MaxSessions int           // 0: auto, what RLIMIT_NOFILE allows
 	Backlog     int           //
 	Drain       time.Duration // bounds SIGTERM
+	Zone        string        // where this node is; "": no host is nearer than others
 }
 
 // Service is <service>.
@@ -148,8 +149,12 @@ type Host struct {
 	// ProxyProtocol is which PROXY header goes ahead of each stream to the host: v1,
 	// v2; "": none.
 	ProxyProtocol string
+	Zone          string // where the host is; "": near every node
 	Pos           Pos
 }
+
+// Far tells whether the host is in another zone than a node.
+func (h *Host) Far(node string) bool { return node != "" && h.Zone != "" && h.Zone != node }
 
 // Admin is <admin>.
 type Admin struct {

@@ -11,7 +11,7 @@ func TestB39LeastConnectionsDoNotHerd(t *testing.T) {
 		for _, ahead := range []int{0, 16, 100} { // sessions that all but the first host have at first
 			for _, hosts := range []int{2, 4, 10, 64} {
 				m := equal(hosts)
-				l := table(t, Policy{Scheduler: scheduler}, m).primary.(*least)
+				l := table(t, Policy{Scheduler: scheduler}, m).first.(*least)
 				for _, other := range m[1:] {
 					for range ahead {
 						other.Host.take(l.cursor.next())

@@ -51,6 +51,7 @@ type Member struct {
 	Host   *Host
 	Weight int  // 0 to MaxWeight; 0 takes no new session
 	Backup bool // picked only when no other host is left
+	Far    bool // in another zone: picked only when no near host of its kind is left
 }
 
 // Policy says how a table chooses.
@@ -86,12 +87,12 @@ type walk struct {
 	left  int // how many hosts of the stage are left
 }
 
+// stage is the index of a tier, whose hosts that are up are looked at, or one of two
+// that come after all tiers.
 type stage uint8
 
 const (
-	primariesUp stage = iota + 1
-	backupsUp
-	anyHost
+	anyHost stage = maxTiers + iota
 	walked
 )
 
@@ -166,18 +167,43 @@ func (t *Tried) add(h *Host, v Verdict) (*Host, Verdict) {
 
 // Table is an immutable choice of hosts.
 type Table struct {
-	// primary and backup choose among the hosts that were up when the table was built;
-	// nil if there was none.
-	primary, backup chooser
-	// hosts are all that have a weight, backups last; primaries are the first
-	// of them.
-	hosts     []*Host
-	primaries int
-	refuse    bool
-	// turns number the picks of primary, of backup and of scan, each with its own
-	// counter: with a shared counter, a tier might see only every second number and so
-	// only every second host.
-	turns [3]cursor
+	// first is the chooser of the first rank; nil if none of its hosts was up.
+	first chooser
+	// ranks are the tiers that have hosts, in order of preference.
+	ranks []rank
+	// hosts are all that have a weight, rank by rank.
+	hosts  []*Host
+	refuse bool
+	// turns number the picks of scan.
+	turns *cursor
+}
+
+// rank is a tier of the table: its hosts are picked when none is left in the ranks
+// before it.
+type rank struct {
+	hosts []*Host
+	// chooser chooses among those that were up when the table was built; nil if there
+	// was none.
+	chooser chooser
+	// turns number its picks. With a counter that is shared, a rank might see only every
+	// second number and so only every second host.
+	turns *cursor
+}
+
+// maxTiers is how many ranks a table has at most: near and far primaries, then near
+// and far backups.
+const maxTiers = 4
+
+// tierOf returns the place of a member in the order of preference.
+func (m *Member) tierOf() int {
+	n := 0
+	if m.Backup {
+		n = 2
+	}
+	if m.Far {
+		n++
+	}
+	return n
 }
 
 // chooser picks among the hosts of one tier. The host is up, not in tried, and
@@ -210,10 +236,13 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 	}
 	t := &Table{refuse: p.Refuse, hosts: make([]*Host, 0, len(members))}
 	start := p.Start
-	var up [2][]Member
-	for tier, backup := range []bool{false, true} {
-		for _, m := range members {
-			if m.Backup != backup || m.Weight == 0 {
+	var up [maxTiers][]Member // of the ranks
+	for tier := range maxTiers {
+		from := len(t.hosts)
+		var alive []Member
+		for i := range members {
+			m := &members[i]
+			if m.Weight == 0 || m.tierOf() != tier {
 				continue
 			}
 			t.hosts = append(t.hosts, m.Host)
@@ -222,28 +251,35 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 			// catch up.
 			start = max(start, m.Host.lastUse.Load())
 			if m.Host.Up() {
-				if up[tier] == nil {
-					up[tier] = make([]Member, 0, len(members))
+				if alive == nil {
+					alive = make([]Member, 0, len(members))
 				}
-				up[tier] = append(up[tier], m)
+				alive = append(alive, *m)
 			}
 		}
-		if !backup {
-			t.primaries = len(t.hosts)
+		if len(t.hosts) > from {
+			up[len(t.ranks)] = alive
+			t.ranks = append(t.ranks, rank{hosts: t.hosts[from:len(t.hosts):len(t.hosts)]})
 		}
-	}
-	for i := range t.turns {
-		t.turns[i].n.Store(start)
 	}
 	seed := p.Seed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	if len(up[0]) > 0 {
-		t.primary = how.build(up[0], &t.turns[0], seed)
+	turns := make([]cursor, len(t.ranks)+1)
+	for i := range turns {
+		turns[i].n.Store(start)
 	}
-	if len(up[1]) > 0 {
-		t.backup = how.build(up[1], &t.turns[1], seed)
+	t.turns = &turns[len(t.ranks)]
+	for i := range t.ranks {
+		r := &t.ranks[i]
+		r.turns = &turns[i]
+		if len(up[i]) > 0 {
+			r.chooser = how.build(up[i], r.turns, seed)
+		}
+	}
+	if len(t.ranks) > 0 {
+		t.first = t.ranks[0].chooser
 	}
 	return t, nil
 }
@@ -269,9 +305,9 @@ func check(members []Member) error {
 // Next returns where the successor of the table should Start, so that a
 // rebuilt table does not begin at the first host again.
 func (t *Table) Next() uint64 {
-	next := uint64(0)
-	for i := range t.turns {
-		next = max(next, t.turns[i].n.Load())
+	next := t.turns.n.Load()
+	for i := range t.ranks {
+		next = max(next, t.ranks[i].turns.n.Load())
 	}
 	return next
 }
@@ -280,8 +316,8 @@ func (t *Table) Next() uint64 {
 // it to tried, which must not be nil. Every Pick that returned a host needs
 // one Release.
 //
-// Hosts that are up come first, then backups that are up. When no host of the table
-// is up, backups included, those that are down are tried as a last resort, each
+// Hosts that are up come first, those of the own zone before those of others, then
+// backups that are up, in the same order. When no host of the table is up, backups included, those that are down are tried as a last resort, each
 // once, unless the policy refuses that. While any host is up, one that is down is
 // not picked, even if this session has tried all that are up: a session whose hosts
 // have all failed just now has marked them down itself, so it continues with the
@@ -294,8 +330,8 @@ func (t *Table) Next() uint64 {
 // then comes up is left to the next session.
 func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 	// Fast path: the scheduler's choice among the hosts that were up.
-	if t.primary != nil && tried.n < first {
-		if h := t.primary.choose(tried); h != nil {
+	if t.first != nil && tried.n < first {
+		if h := t.first.choose(tried); h != nil {
 			return tried.add(h, Picked)
 		}
 	}
@@ -308,22 +344,26 @@ func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 	if tried.n >= first {
 		return t.goOn(tried)
 	}
-	h, up := t.scan(t.hosts[:t.primaries], tried) // came back since the build
-	if h == nil && t.backup != nil {
-		h = t.backup.choose(tried)
-	}
-	if h == nil {
-		var backupUp bool
-		h, backupUp = t.scan(t.hosts[t.primaries:], tried)
-		up = up || backupUp
-	}
-	if h != nil {
-		return tried.add(h, Picked)
+	up := false
+	for i := range t.ranks {
+		r := &t.ranks[i]
+		var h *Host
+		if i > 0 && r.chooser != nil { // the first has been asked
+			h = r.chooser.choose(tried)
+		}
+		if h == nil {
+			var some bool
+			h, some = t.scan(r.hosts, tried) // came back since the build
+			up = up || some
+		}
+		if h != nil {
+			return tried.add(h, Picked)
+		}
 	}
 	if up || t.refuse || len(t.hosts) == 0 {
 		return nil, None
 	}
-	n := t.turns[2].next()
+	n := t.turns.next()
 	i := int(n % uint64(len(t.hosts)))
 	for range t.hosts {
 		if h := t.hosts[i]; !tried.Has(h) {
@@ -353,7 +393,7 @@ func (t *Table) scan(hosts []*Host, tried *Tried) (h *Host, up bool) {
 	if left == 0 {
 		return nil, up
 	}
-	n := t.turns[2].next()
+	n := t.turns.next()
 	skip := n % left
 	for _, other := range hosts {
 		if !free(other, tried) {
@@ -377,15 +417,12 @@ func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 	w := &tried.walk
 	if w.table != t {
 		*w = walk{table: t}
-		w.enter(primariesUp, t.primaries, t)
+		w.enterRank(0, t, tried)
 	}
 	for w.stage != walked {
 		hosts := t.hosts
-		switch w.stage {
-		case primariesUp:
-			hosts = t.hosts[:t.primaries]
-		case backupsUp:
-			hosts = t.hosts[t.primaries:]
+		if w.stage < anyHost {
+			hosts = t.ranks[w.stage].hosts
 		}
 		for w.left > 0 {
 			if w.at >= len(hosts) {
@@ -398,33 +435,39 @@ func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 			if tried.Has(h) || !up && w.stage != anyHost {
 				continue
 			}
-			h.take(t.turns[2].next())
+			h.take(t.turns.next())
 			if up {
 				return tried.add(h, Picked)
 			}
 			return tried.add(h, LastResort)
 		}
-		switch w.stage {
-		case primariesUp:
-			w.enter(backupsUp, len(t.hosts)-t.primaries, t)
-		case backupsUp:
-			if t.refuse || t.anyUp(tried) {
-				w.stage = walked
-				break
-			}
-			w.enter(anyHost, len(t.hosts), t)
-		case anyHost:
+		switch {
+		case w.stage < anyHost:
+			w.enterRank(w.stage+1, t, tried)
+		default:
 			w.stage = walked
 		}
 	}
 	return nil, None
 }
 
+// enterRank starts the walk through a rank, or what comes after the last one.
+func (w *walk) enterRank(i stage, t *Table, tried *Tried) {
+	switch {
+	case int(i) < len(t.ranks):
+		w.enter(i, len(t.ranks[i].hosts), t)
+	case t.refuse || t.anyUp(tried):
+		w.stage = walked
+	default:
+		w.enter(anyHost, len(t.hosts), t)
+	}
+}
+
 // enter starts a stage of n hosts, each time at another host.
 func (w *walk) enter(s stage, n int, t *Table) {
 	w.stage, w.at, w.left = s, 0, n
 	if n > 0 {
-		w.at = int(t.turns[2].next() % uint64(n))
+		w.at = int(t.turns.next() % uint64(n))
 	}
 }
 

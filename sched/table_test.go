@@ -59,7 +59,7 @@ func TestTiersFollowTheRules(t *testing.T) {
 		m := equal(n)
 		flip := func(label string) bool { return rapid.IntRange(0, 2).Draw(rt, label) == 0 }
 		for i := range m {
-			m[i].Backup = flip("backup")
+			m[i].Backup, m[i].Far = flip("backup"), flip("far")
 			if flip("weight 0") {
 				m[i].Weight = 0
 			}
@@ -87,26 +87,28 @@ func TestTiersFollowTheRules(t *testing.T) {
 				if tried.Has(m.Host) {
 					continue
 				}
-				class := 2
+				class := 4 // a last resort
 				if m.Host.Up() {
 					class = 0
 					if m.Backup {
-						class = 1
+						class = 2
+					}
+					if m.Far {
+						class++
 					}
 				}
 				classes[class] = append(classes[class], m.Host)
 			}
 			var allowed []*Host
-			want := Picked
-			switch {
-			case len(classes[0]) > 0:
-				allowed = classes[0]
-			case len(classes[1]) > 0:
-				allowed = classes[1]
-			case anyUp || p.Refuse || len(classes[2]) == 0:
-				want = None
-			default:
-				allowed, want = classes[2], LastResort
+			want := None
+			for class := range 4 {
+				if len(classes[class]) > 0 {
+					allowed, want = classes[class], Picked
+					break
+				}
+			}
+			if want == None && !anyUp && !p.Refuse && len(classes[4]) > 0 {
+				allowed, want = classes[4], LastResort
 			}
 			h, v := tab.Pick(Addr{}, &tried)
 			if v != want || (h == nil) != (want == None) || h != nil && !slices.Contains(allowed, h) {
@@ -120,6 +122,51 @@ func TestTiersFollowTheRules(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Clients go to the hosts of their own zone while one of them is up, then to those of
+// others, then to backups of the own zone and last to other backups; and they go back
+// with the next table.
+func TestB90OwnZoneFirst(t *testing.T) {
+	for _, scheduler := range Names() {
+		m := equal(8)
+		for i := range m {
+			m[i].Far, m[i].Backup = i%2 == 1, i >= 4
+		}
+		p := Policy{Scheduler: scheduler, Seed: 7}
+		order := [][]int{{0, 2}, {1, 3}, {4, 6}, {5, 7}}
+		expect := func(tab *Table, tier []int, when string) {
+			t.Helper()
+			for range 100 {
+				var tried Tried
+				h, v := tab.Pick(Addr{}, &tried)
+				if v != Picked || h != m[tier[0]].Host && h != m[tier[1]].Host {
+					t.Fatalf("%s, %s: picked %v with verdict %v, want one of %v", scheduler, when, h, v, tier)
+				}
+				h.Release(0, 0)
+			}
+		}
+		whole := table(t, p, m)
+		for i, tier := range order {
+			expect(whole, tier, "table from when all were up")
+			expect(table(t, p, m), tier, "table of now")
+			if i < len(order)-1 {
+				for _, at := range tier {
+					m[at].Host.MarkDown()
+				}
+			}
+		}
+		down := table(t, p, m)
+		m[order[0][0]].Host.MarkUp()
+		for range 100 { // it has come back since the table was built
+			var tried Tried
+			h, _ := down.Pick(Addr{}, &tried)
+			if h != m[order[0][0]].Host {
+				t.Fatalf("%s: picked %v, while a host of the own zone is up", scheduler, h)
+			}
+			h.Release(0, 0)
+		}
+	}
 }
 
 // Tables are swapped and health moves while sessions pick: none gets a host
@@ -275,6 +322,11 @@ func TestEveryTierIsFair(t *testing.T) {
 				m[i].Backup = true
 			}
 		}
+		far := func(m []Member) {
+			for i := range m {
+				m[i].Far = true
+			}
+		}
 		for name, prepare := range map[string]func(m []Member) (*Table, Verdict){
 			"backups": func(m []Member) (*Table, Verdict) {
 				backups(m[1:])
@@ -283,6 +335,17 @@ func TestEveryTierIsFair(t *testing.T) {
 			},
 			"backups, down after the build": func(m []Member) (*Table, Verdict) {
 				backups(m[1:])
+				tab := table(t, p, m)
+				down(m[:1])
+				return tab, Picked
+			},
+			"far": func(m []Member) (*Table, Verdict) {
+				far(m[1:])
+				down(m[:1])
+				return table(t, p, m), Picked
+			},
+			"far, down after the build": func(m []Member) (*Table, Verdict) {
+				far(m[1:])
 				tab := table(t, p, m)
 				down(m[:1])
 				return tab, Picked
@@ -448,7 +511,7 @@ func TestB23EachHostOnceOverTableSwaps(t *testing.T) {
 			if tab == nil || rapid.IntRange(0, 3).Draw(rt, "swap") == 0 {
 				some := rapid.Permutation(m).Draw(rt, "members")[:rapid.IntRange(1, len(m)).Draw(rt, "size")]
 				for i := range some {
-					some[i].Backup = rapid.Bool().Draw(rt, "backup")
+					some[i].Backup, some[i].Far = rapid.Bool().Draw(rt, "backup"), rapid.Bool().Draw(rt, "far")
 				}
 				tab = table(t, p, some)
 			}

@@ -70,6 +70,7 @@ type HostInfo struct {
 	State    string            `json:"state"`
 	Weight   int               `json:"weight"`
 	Backup   bool              `json:"backup"`
+	Zone     string            `json:"zone,omitempty"`
 	Settings map[string]string `json:"settings"` // every attribute that setHost knows
 	Up       bool              `json:"up"`       // one of its addresses is
 	Health   string            `json:"health"`   // up, part (some addresses), down, none (no address), maint
@@ -205,6 +206,9 @@ func (k *call) showHosts() (Result, error) {
 				if i.Backup {
 					state += ",backup"
 				}
+				if i.Zone != "" {
+					state += ",zone=" + i.Zone
+				}
 				cells := []any{i.Service, where, i.Name, i.Address, state, health, i.Weight}
 				for n := range status.HostCounters {
 					cells = append(cells, i.Counters[status.HostCounters[n].Key])
@@ -221,7 +225,7 @@ func (k *call) showHosts() (Result, error) {
 func hostInfo(s *status.Service, g *status.Group, h *status.Host) HostInfo {
 	i := HostInfo{
 		Service: s.Config.Name, Group: g.Config.Name, Enabled: g.Config.Enabled, Name: h.Config.Name,
-		Address: h.Config.Address, State: h.Config.State, Weight: h.Config.Weight, Backup: h.Config.Backup,
+		Address: h.Config.Address, State: h.Config.State, Weight: h.Config.Weight, Backup: h.Config.Backup, Zone: h.Config.Zone,
 		Settings: map[string]string{},
 		Up:       h.Stats.Up, Health: h.Health.String(), Problem: h.Problem, Targets: []TargetInfo{},
 		Counters: counters(&h.Stats),

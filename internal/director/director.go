@@ -433,7 +433,7 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 		}
 		if r == nil || r.dirty || all && (r.of != s || r.who != who) {
 			var err error
-			if r, err = newRoute(s, who, r); err != nil {
+			if r, err = newRoute(s, d.started.Engine.Zone, who, r); err != nil {
 				return nil, plan, fmt.Errorf("service %q: %w", s.Config.Name, err)
 			}
 		}
@@ -458,9 +458,9 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 // proxyHeaders are what <listen proxyProtocol> may say.
 var proxyHeaders = map[string]engine.ProxyHeaders{"accept": engine.ProxyAccept, "require": engine.ProxyRequire}
 
-// newRoute builds the route of a service. A table continues where its predecessor
-// was.
-func newRoute(s *Service, who *access, before *route) (*route, error) {
+// newRoute builds the route of a service for a node of a zone. A table continues where
+// its predecessor was.
+func newRoute(s *Service, zone string, who *access, before *route) (*route, error) {
 	c := s.Config
 	r := &route{of: s, who: who, plan: &engine.Route{
 		Timeouts: engine.Timeouts{
@@ -491,7 +491,9 @@ func newRoute(s *Service, who *access, before *route) (*route, error) {
 				if t.waiting && g.Config.StartDown {
 					continue // not even as a last resort
 				}
-				members = append(members, sched.Member{Host: t.Host, Weight: weight(h.Shares[i], t), Backup: h.Shares[i].Backup})
+				members = append(members, sched.Member{
+					Host: t.Host, Weight: weight(h.Shares[i], t), Backup: h.Shares[i].Backup, Far: h.Config.Far(zone),
+				})
 			}
 		}
 		table, err := sched.NewTable(policy, members)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -20,6 +21,39 @@ import (
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
+
+// The director gives the table the zones, also after a verb has changed one.
+func TestB90ZonesReachTheTable(t *testing.T) {
+	for node, want := range map[string][2]string{"": {"abc", "abc"}, "east": {"ac", "abc"}, "west": {"bc", "c"}, "north": {"c", "c"}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			d := start(t, w, `<config><engine zone="`+node+`"/><service name="s"><listen ip="*:80"/><group name="g" scheduler="roundr" enable="true">
+				<host name="a" ip="10.0.0.1:80" zone="east"/><host name="b" ip="10.0.0.2:80" zone="west"/>
+				<host name="c" ip="10.0.0.3:80"/></group></service></config>`)
+			firsts := func() string {
+				seen := map[string]bool{}
+				for range 3 {
+					var tried sched.Tried
+					h, _ := w.lastPlan().Services[0].Route.Table.Pick(sched.Addr{}, &tried)
+					h.Release(0, 0)
+					seen[h.Name()] = true
+				}
+				return strings.Join(slices.Sorted(maps.Keys(seen)), "")
+			}
+			before := firsts()
+			_, err := d.Do(t.Context(), Change{Apply: func(c *config.Config) error {
+				c.Services[0].Groups[0].Hosts[1].Zone = "east"
+				return nil
+			}})
+			if after := firsts(); err != nil || before != want[0] || after != want[1] {
+				t.Errorf("node in %q: clients went to %s, and after the change to %s (%v); want %v", node, before, after, err, want)
+			}
+			if names, _ := w.picks(); names != "abc" {
+				t.Errorf("node in %q: of all hosts, a session can reach %s", node, names)
+			}
+		})
+	}
+}
 
 func TestFailedHostLeavesAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -141,6 +141,12 @@ func hosts(x *text, r *status.Reading) {
 	}
 	each("txlb_host_weight", "gauge", "Weight of the host", func(h *status.Host) float64 { return float64(h.Config.Weight) })
 	each("txlb_host_state", "gauge", "Administrative state: 0 ready, 1 drain, 2 maint", func(h *status.Host) float64 { return float64(stateNumber(h.Config.State)) })
+	x.kind("txlb_host_zone_info", "gauge", "1: the host is in this zone; hosts without a zone have none")
+	for i, h := range lines {
+		if h.Config.Zone != "" {
+			x.sample("txlb_host_zone_info", 1, append(slices.Clip(labels[i]), "zone", h.Config.Zone)...)
+		}
+	}
 	each("txlb_host_addresses", "gauge", "Addresses of the host", func(h *status.Host) float64 { return float64(len(h.Targets)) })
 	each("txlb_host_name_failing", "gauge", "1: the host's name does not resolve", func(h *status.Host) float64 { return truth(h.Problem != "") })
 	each("txlb_host_up", "gauge", "1: the host is up (at least one of its addresses)", func(h *status.Host) float64 { return truth(h.Stats.Up) })

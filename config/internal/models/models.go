@@ -136,6 +136,7 @@ func Draw(t *rapid.T, label string) *config.Config {
 				h := parseHost(t, name, rapid.SampledFrom([]string{"h:1", "h:2", "unix:/s t"}).Draw(t, "ip"))
 				h.Weight = rapid.IntRange(0, 1).Draw(t, "weight")
 				h.Backup = rapid.Bool().Draw(t, "backup")
+				h.Zone = rapid.SampledFrom([]string{"", "east", "west"}).Draw(t, "zone")
 				h.SlowStart = rapid.SampledFrom([]time.Duration{0, 0, 90 * time.Second}).Draw(t, "slow start")
 				h.Resolve = rapid.SampledFrom([]time.Duration{30 * time.Second, 0, time.Hour}).Draw(t, "resolve")
 				h.State = rapid.SampledFrom(config.Find("host", "state").Choices).Draw(t, "state")

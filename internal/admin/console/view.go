@@ -131,6 +131,9 @@ func (v *view) rows() []*row {
 		if h.Backup {
 			r.state += ",backup"
 		}
+		if h.Zone != "" {
+			r.state += "," + h.Zone
+		}
 		if !h.Enabled {
 			r.state += ",off"
 		}

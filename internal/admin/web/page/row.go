@@ -15,7 +15,7 @@ func row(s *status.Service, g *status.Group, h *status.Host) HostRow {
 	c := h.Config
 	r := HostRow{
 		ID: hostID(s.Config.Name, g.Config.Name, c.Name), Service: s.Config.Name, Group: g.Config.Name, Name: c.Name,
-		Address: c.Address, State: c.State, Weight: c.Weight, Backup: c.Backup,
+		Address: c.Address, State: c.State, Weight: c.Weight, Backup: c.Backup, Zone: c.Zone,
 		Health: h.Health.String(), Reason: h.Reason, Since: h.Since, Level: h.Level, Figures: hostFigures(h),
 	}
 	if h.Check != nil {

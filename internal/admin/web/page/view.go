@@ -116,6 +116,7 @@ type HostRow struct {
 	State    string // ready, drain, maint
 	Weight   int
 	Backup   bool
+	Zone     string // "": near every node
 	Level    Level
 	Health   string // up, down, part (some addresses), maint (not checked), none (no address)
 	Reason   string // why it is not up, or what is wrong with its name
