@@ -52,6 +52,7 @@ type Options struct {
 	PipeMemory  int64      // bytes that all pipes together may hold; 0: 256 MiB
 	MaxSessions int        // sessions at once; 0: no limit. At the limit, accepting pauses
 	Backlog     int        // of each listener; 0: 4096
+	Recorder    *Recorder  // takes records of sessions that end; nil: nobody does
 }
 
 // Failure reports that a failed connect took a host from up to down or, with

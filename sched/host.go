@@ -123,6 +123,12 @@ func (h *Host) load() (picks, active uint64) {
 	return picks, picks - ended
 }
 
+// Sessions returns how many sessions the host has now.
+func (h *Host) Sessions() int64 {
+	_, active := h.load()
+	return int64(active)
+}
+
 // take counts a session that pick number n gives to the host.
 func (h *Host) take(n uint64) {
 	h.picks.Add(1)

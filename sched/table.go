@@ -56,6 +56,7 @@ type Member struct {
 
 // Policy says how a table chooses.
 type Policy struct {
+	Group     string // the group's name, for logs
 	Scheduler string // a name or alias, see Names; "" is leastc
 	Refuse    bool   // no last resort when every host is down (allDown="refuse")
 	Seed      uint64 // of all that is random; the same seed gives the same sequence, 0 one of its own each time
@@ -173,6 +174,7 @@ type Table struct {
 	ranks []rank
 	// hosts are all that have a weight, rank by rank.
 	hosts  []*Host
+	group  string
 	refuse bool
 	// turns number the picks of scan.
 	turns *cursor
@@ -234,7 +236,7 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 	if err := check(members); err != nil {
 		return nil, err
 	}
-	t := &Table{refuse: p.Refuse, hosts: make([]*Host, 0, len(members))}
+	t := &Table{group: p.Group, refuse: p.Refuse, hosts: make([]*Host, 0, len(members))}
 	start := p.Start
 	var up [maxTiers][]Member // of the ranks
 	for tier := range maxTiers {
@@ -300,6 +302,17 @@ func check(members []Member) error {
 		listed[m.Host] = true
 	}
 	return nil
+}
+
+// Group returns the name of the group whose table this is.
+func (t *Table) Group() string { return t.group }
+
+// Sessions returns how many sessions the hosts of the table have now.
+func (t *Table) Sessions() (n int64) {
+	for _, h := range t.hosts {
+		n += h.Sessions()
+	}
+	return n
 }
 
 // Next returns where the successor of the table should Start, so that a

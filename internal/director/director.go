@@ -478,7 +478,7 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 			continue
 		}
 		scheduler, weight := g.shares()
-		policy := sched.Policy{Scheduler: scheduler, Refuse: g.Config.AllDown == "refuse", Seed: rand.Uint64()}
+		policy := sched.Policy{Group: g.Config.Name, Scheduler: scheduler, Refuse: g.Config.AllDown == "refuse", Seed: rand.Uint64()}
 		if before != nil && before.group == g.Config.Name && before.table != nil {
 			policy.Start = before.table.Next()
 		}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/netip"
 	"syscall"
 	"time"
 
@@ -34,14 +33,7 @@ type Admission struct {
 	era     uint32      // of the host, when the connect began
 	state   admissionState
 	Why     Refusal // once refused
-	Origin  *Origin // what a PROXY header has said; nil: there was none, or it said nothing
-}
-
-// Origin is what a PROXY header has said of a session.
-type Origin struct {
-	Client netip.AddrPort
-	To     netip.AddrPort // what the client has connected to
-	next   *Origin        // free, of Attempts
+	notes   *Notes  // nil: there is nothing to note
 }
 
 // admissionState is how far a session has come on its way to a host.
@@ -70,10 +62,10 @@ type Attempt struct {
 	next  *Attempt // free, of Attempts
 }
 
-// Attempts keeps attempts and origins that are free. It belongs to one goroutine.
+// Attempts keeps attempts and notes that are free. It belongs to one goroutine.
 type Attempts struct {
-	free    *Attempt
-	origins *Origin
+	free  *Attempt
+	notes *Notes
 }
 
 // attemptsAtOnce is how many attempts are allocated together: 4 KiB.
@@ -105,28 +97,12 @@ func (l *Attempts) Put(a *Attempt) {
 	}
 }
 
-// origin returns an origin that is free.
-func (l *Attempts) origin() *Origin {
-	o := l.origins
-	if o == nil {
-		return new(Origin)
-	}
-	l.origins, o.next = o.next, nil
-	return o
-}
-
-// PutOrigin takes an origin back, or nothing.
-func (l *Attempts) PutOrigin(o *Origin) {
-	if o != nil {
-		o.next = l.origins
-		l.origins = o
-	}
-}
-
 // Gate is what the admissions of one loop have in common.
 type Gate struct {
 	Index  int                  // of their counters
 	Report func(engine.Failure) // hands a failure to the director; it never waits
+	Log    *engine.Lane         // takes records of sessions that end; nil: nobody does
+	Active func() int64         // sessions of the engine, for the records
 }
 
 // Action is what a session needs next. The engine reports the outcome with
@@ -201,6 +177,7 @@ func (a *Admission) denied() bool {
 // pick picks a host that the session has not tried, if it may try another.
 func (a *Admission) pick(now int64) (host *sched.Host, why Refusal) {
 	route, tried := a.Svc.Route.Load(), &a.attempt.tried
+	a.noteTable(route.Table)
 	switch {
 	case route.Table == nil:
 		return nil, noGroup
@@ -241,6 +218,7 @@ func (a *Admission) ask(host *sched.Host, now int64) Step {
 	a.Host, a.era = host, host.Era()
 	a.attempt.began = now
 	a.state = picked
+	a.notePick(now)
 	return Step{Do: Connect}
 }
 
@@ -252,6 +230,7 @@ func (a *Admission) Answered(now int64, errno syscall.Errno) Step {
 	switch {
 	case errno == 0:
 		a.state = admitted
+		a.noteConnected(now)
 		a.Host.Connected(a.gate.Index, time.Duration(now-a.attempt.began))
 		return Step{Do: Relay}
 	case errno == syscall.EINPROGRESS:
@@ -437,12 +416,14 @@ func (a *Admission) End(now int64, how Termination) {
 	if a.state == over {
 		return
 	}
+	how = a.endingOf(how)
 	if a.Host != nil {
 		if a.state == admitted {
 			a.Host.Times().Ended(a.gate.Index, time.Duration(now-a.Started))
 		}
 		a.leave()
 	}
+	a.record(now, how)
 	a.state = over
 	a.Count().ended[how].Add(1)
 	a.Count().active.Add(-1)

@@ -338,8 +338,8 @@ func (d *desk) hear(g *guest, ended bool) {
 	d.say("session %d has said %d bytes, ended: %v", g.id, g.said, ended)
 	size, step := g.Heard(d.now, g.says[:g.said], ended, &d.free)
 	client := netip.AddrPort{}
-	if g.Origin != nil {
-		client = g.Origin.Client
+	if o := g.Origin(); o != nil {
+		client = o.Client
 	}
 	switch {
 	case step.Do == Hear:
@@ -424,6 +424,7 @@ func (d *desk) follow(g *guest, step Step) {
 
 func (d *desk) end(g *guest, how Termination) {
 	if !g.gone {
+		how = g.endingOf(how)
 		d.say("session %d ends: %v", g.id, how)
 		d.ended[how]++
 	}
@@ -531,7 +532,13 @@ func TestAdmissionAllocatesNothing(t *testing.T) {
 	}
 	d.svc.Route.Store(&engine.Route{Table: table, Timeouts: engine.Timeouts{Connect: time.Second, Total: time.Minute}})
 	header := proxyproto.Append(nil, proxyproto.V2, netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:2"))
-	for _, proxied := range []bool{false, true} {
+	for i := range 4 {
+		proxied, recorded := i%2 == 1, i/2 == 1
+		if recorded {
+			rec := engine.NewRecorder()
+			rec.Switch(true)
+			d.gate.Log, d.gate.Active = rec.Attach(1, time.Now())[0], func() int64 { return 1 }
+		}
 		entry := newEntry(d.svc, engine.ListenOptions{})
 		if proxied {
 			entry = newEntry(d.svc, engine.ListenOptions{Proxy: engine.ProxyRequire})
@@ -540,6 +547,9 @@ func TestAdmissionAllocatesNothing(t *testing.T) {
 		var free Attempts
 		if n := testing.AllocsPerRun(100, func() {
 			a.Begin(&d.gate, entry, free.Get(), sched.Addr{}, d.now)
+			if recorded {
+				a.Record(&free, netip.AddrPort{})
+			}
 			step := a.Next(d.now)
 			if proxied {
 				_, step = a.Heard(d.now, header, false, &free)
@@ -548,15 +558,21 @@ func TestAdmissionAllocatesNothing(t *testing.T) {
 				t.Fatal("the steps are others")
 			}
 			free.Put(a.Settle())
-			free.PutOrigin(a.Origin)
 			a.End(d.now, Normal)
+			free.PutNotes(&a)
 		}); n != 0 {
-			t.Errorf("%v allocations, with a header: %v", n, proxied)
+			t.Errorf("%v allocations, with a header: %v, recorded: %v", n, proxied, recorded)
 		}
 	}
 }
 
 func BenchmarkAdmission(b *testing.B) {
+	for name, recorded := range map[string]bool{"plain": false, "recorded": true} {
+		b.Run(name, func(b *testing.B) { benchmarkAdmission(b, recorded) })
+	}
+}
+
+func benchmarkAdmission(b *testing.B, recorded bool) {
 	svc := newService("web", 1)
 	table, err := sched.NewTable(sched.Policy{}, []sched.Member{{Host: sched.NewHost("h", sched.UnixAddr("/nowhere")), Weight: 1}})
 	if err != nil {
@@ -565,15 +581,27 @@ func BenchmarkAdmission(b *testing.B) {
 	svc.Route.Store(&engine.Route{Table: table, Timeouts: engine.Timeouts{Connect: time.Second, Total: time.Minute}})
 	var a Admission
 	var g Gate
+	rec := engine.NewRecorder()
+	if recorded {
+		rec.Switch(true)
+		g.Log, g.Active = rec.Attach(1, time.Now())[0], func() int64 { return 1 }
+	}
 	entry := newEntry(svc, engine.ListenOptions{})
 	var free Attempts
 	b.ReportAllocs()
-	for b.Loop() {
+	for n := 0; b.Loop(); n++ {
 		a.Begin(&g, entry, free.Get(), sched.Addr{}, 1)
+		if recorded {
+			a.Record(&free, netip.AddrPort{})
+		}
 		a.Next(1)
 		a.Answered(1, syscall.EINPROGRESS)
 		a.Answered(1, 0)
 		free.Put(a.Settle())
 		a.End(2, Normal)
+		free.PutNotes(&a)
+		if n%1000 == 999 {
+			rec.Take(func(*engine.Record) {})
+		}
 	}
 }

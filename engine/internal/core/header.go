@@ -73,8 +73,7 @@ func (a *Admission) Heard(now int64, b []byte, ended bool, free *Attempts) (size
 		return 0, a.refuse(malformed(state))
 	}
 	if h.Source.IsValid() {
-		a.Origin = free.origin()
-		a.Origin.Client, a.Origin.To = h.Source, h.Destination
+		a.noteHeader(free, h.Source, h.Destination)
 		a.attempt.from = sched.TCPAddr(h.Source)
 	}
 	a.Count().proxied.Add(1)
@@ -106,8 +105,8 @@ func (a *Admission) Header(b []byte, local func() netip.AddrPort) []byte {
 	if v == proxyproto.Off || a.attempt == nil {
 		return b
 	}
-	if a.Origin != nil {
-		return proxyproto.Append(b, v, a.Origin.Client, a.Origin.To)
+	if o := a.Origin(); o != nil {
+		return proxyproto.Append(b, v, o.Client, o.To)
 	}
 	var to netip.AddrPort
 	from := a.attempt.from.IP()

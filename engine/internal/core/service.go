@@ -35,6 +35,16 @@ func (s *Service) stats() engine.ServiceStats {
 	return sum
 }
 
+// Elsewhere implements [engine.Elsewhere].
+func (s *Service) Elsewhere(gate int) (n int64) {
+	for i := range s.Counts {
+		if i != gate {
+			n += s.Counts[i].active.Load()
+		}
+	}
+	return n
+}
+
 // refused returns how many clients were refused for one reason.
 func (s *Service) refused(why Refusal) (n uint64) {
 	for i := range s.Counts {

@@ -15,25 +15,27 @@ import (
 type Termination uint8
 
 const (
-	Normal        Termination = iota // --: both sides ended
-	ClientAborted                    // CD: the client reset the connection
-	ServerAborted                    // SD: the backend reset it
-	ClientTimeout                    // cD: idle, or half closed and the client silent
-	ServerTimeout                    // sD: half closed and the backend silent
-	ClientGone                       // CC: the client reset it while a backend was connected
-	noServer                         // SC: no host answered
-	connectTime                      // sC: the time for all connects ran out
-	noResource                       // RC: no descriptor, memory or local port
-	Killed                           // KD: closed by an operator or at the end of a drain
-	denied                           // PR: its PROXY header was malformed or must not come from there, or an access rule rejects it
-	helloEnded                       // CR: the client ended before its PROXY header was whole
-	helloTimeout                     // cR: the header was not whole in time
+	Normal           Termination = iota // --: both sides ended
+	ClientAborted                       // CD: the client reset the connection
+	ServerAborted                       // SD: the backend reset it
+	ClientTimeout                       // cD: idle, or half closed and the client silent
+	ServerTimeout                       // sD: half closed and the backend silent
+	ClientGone                          // CC: the client reset it while a backend was connected
+	noServer                            // SC: no host answered
+	connectTime                         // sC: the time for all connects ran out
+	noResource                          // RC: no descriptor, memory or local port
+	Killed                              // KD: closed by an operator or at the end of a drain
+	killedConnecting                    // KC: likewise, while it waited for a host
+	killedUnheard                       // KR: likewise, before its PROXY header was whole
+	denied                              // PR: its PROXY header was malformed or must not come from there, or an access rule rejects it
+	helloEnded                          // CR: the client ended before its PROXY header was whole
+	helloTimeout                        // cR: the header was not whole in time
 	terminations
 )
 
 // String gives the two letters.
 func (t Termination) String() string {
-	return [terminations]string{"--", "CD", "SD", "cD", "sD", "CC", "SC", "sC", "RC", "KD", "PR", "CR", "cR"}[t]
+	return [terminations]string{"--", "CD", "SD", "cD", "sD", "CC", "SC", "sC", "RC", "KD", "KC", "KR", "PR", "CR", "cR"}[t]
 }
 
 // Refusal tells why a client was closed without a host.

@@ -29,6 +29,9 @@ func (c *census) admit() bool {
 	return true
 }
 
+// active returns how many sessions there are.
+func (c *census) active() int64 { return c.sessions.Load() }
+
 // hasRoom tells whether another session would be admitted.
 func (c *census) hasRoom() bool { return c.limit == 0 || c.sessions.Load() < c.limit }
 

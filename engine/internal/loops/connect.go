@@ -19,6 +19,9 @@ func (l *loop) open(fd int32, from sched.Addr, entry *core.Entry) {
 	s.phase = connecting
 	s.active = l.now
 	s.Begin(&l.gate, entry, t, from, l.now)
+	if l.gate.Log.On() {
+		s.Record(&l.table.tries, from.IP())
+	}
 	// The listener has handed its options down.
 	s.ends[client] = end{fd: fd, flags: writable | nodelay | tuned | inline}
 	if !from.IsValid() {

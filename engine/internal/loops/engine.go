@@ -92,6 +92,11 @@ func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
 		}
 		e.loops = append(e.loops, l)
 	}
+	if opt.Recorder != nil {
+		for i, lane := range opt.Recorder.Attach(len(e.loops), e.epoch.Add(-1)) {
+			e.loops[i].gate.Log = lane
+		}
+	}
 	for _, l := range e.loops {
 		go l.run()
 	}

@@ -148,8 +148,8 @@ func (l *loop) info(s *session) engine.SessionInfo {
 
 // clientAddr returns who the client is.
 func (l *loop) clientAddr(s *session) netip.AddrPort {
-	if s.Origin != nil {
-		return s.Origin.Client
+	if o := s.Origin(); o != nil {
+		return o.Client
 	}
 	return l.sys.peerAddr(s.ends[client].fd)
 }

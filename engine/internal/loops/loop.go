@@ -67,7 +67,7 @@ func newLoop(e *Engine, index int, pipes *splice.Budget) (*loop, error) {
 // assemble makes a loop that waits on p and whose sessions live on sys.
 func assemble(e *Engine, index int, p *poller, sys kernel) *loop {
 	l := &loop{
-		index: index, eng: e, sys: sys, gate: core.Gate{Index: index, Report: e.failures.Report},
+		index: index, eng: e, sys: sys, gate: core.Gate{Index: index, Report: e.failures.Report, Active: e.census.active},
 		batch: newBatch(), inbox: newInbox(p), waste: make([]byte, readSize), poll: p, done: make(chan struct{}),
 	}
 	l.timers.fire = l.onTimer
@@ -242,10 +242,21 @@ func (l *loop) end(s *session, how core.Termination) {
 	for i := range s.flows {
 		l.letGo(&s.flows[i])
 	}
+	if l.gate.Log.On() {
+		l.record(s)
+	}
 	s.Admission.End(l.now, how)
 	l.count.active.Add(-1)
 	s.phase = vacant
 	l.leftovers.addSession(s)
+}
+
+// record notes what the record of a session that ends still needs.
+func (l *loop) record(s *session) {
+	if !s.Recorded() { // it is older than the log
+		s.Record(&l.table.tries, l.sys.peerAddr(s.ends[client].fd))
+	}
+	s.Moved(s.in, s.out)
 }
 
 // cutsOff tells whether side i is cut off from the rest of its stream if the

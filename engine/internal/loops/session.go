@@ -91,7 +91,7 @@ func (t *sessionTable) takeBack(s *session) { t.tries.Put(s.Admission.Settle()) 
 // generation and are dropped.
 func (t *sessionTable) put(s *session) {
 	t.settle(s)
-	t.tries.PutOrigin(s.Origin)
+	t.tries.PutNotes(&s.Admission)
 	s.generation++
 	s.flows = [2]flow{}
 	s.Admission = core.Admission{}

@@ -41,6 +41,8 @@ type Engine struct {
 	running   sync.WaitGroup // sessions
 	live      sync.Map       // *session by its ID
 	ids       atomic.Uint64  // given out
+	sessions  atomic.Int64   // now
+	ending    sync.Mutex     // held by a session that ends: their records go into one lane
 	restTill  atomic.Int64   // ns: accepting pauses until then, without descriptors
 }
 
@@ -61,7 +63,10 @@ func New(opt engine.Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{opt: opt, epoch: time.Now(), failures: core.NewReports(), drained: make(chan struct{})}
-	e.gate = core.Gate{Report: e.failures.Report}
+	e.gate = core.Gate{Report: e.failures.Report, Active: e.sessions.Load}
+	if opt.Recorder != nil {
+		e.gate.Log = opt.Recorder.Attach(1, e.epoch.Add(-1))[0]
+	}
 	if opt.MaxSessions > 0 {
 		e.room = make(chan struct{}, opt.MaxSessions)
 	}
@@ -249,6 +254,7 @@ func (e *Engine) acceptFrom(ln *listener) {
 		}
 		s := newSession(e, ln.entry.Load(), conn)
 		s.waits = waits
+		e.sessions.Add(1)
 		e.live.Store(s.id, s)
 		e.running.Add(1)
 		go s.run()

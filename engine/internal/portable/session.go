@@ -56,7 +56,11 @@ func newSession(e *Engine, entry *core.Entry, conn net.Conn) *session {
 	s := &session{e: e, id: e.ids.Add(1), svc: entry.Svc, started: time.Now()}
 	s.ends[client] = conn
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.admission.Begin(&e.gate, entry, new(core.Attempt), addrFrom(conn.RemoteAddr()), e.clock())
+	from := addrFrom(conn.RemoteAddr())
+	s.admission.Begin(&e.gate, entry, new(core.Attempt), from, e.clock())
+	if e.gate.Log.On() {
+		s.admission.Record(new(core.Attempts), from.IP())
+	}
 	return s
 }
 
@@ -83,11 +87,26 @@ func (s *session) run() {
 			_ = c.Close()
 		}
 	}
-	s.admission.End(s.e.clock(), s.how)
+	s.conclusion()
 	s.e.live.Delete(s.id)
+	s.e.sessions.Add(-1)
 	if roomy {
 		<-s.e.room
 	}
+}
+
+// conclusion ends the session's admission. The records of all sessions go into one
+// lane, which has one writer.
+func (s *session) conclusion() {
+	s.e.ending.Lock()
+	defer s.e.ending.Unlock()
+	if s.e.gate.Log.On() {
+		if !s.admission.Recorded() { // it is older than the log
+			s.admission.Record(new(core.Attempts), endpoint(s.ends[client].RemoteAddr()))
+		}
+		s.admission.Moved(s.in.Load(), s.out.Load())
+	}
+	s.admission.End(s.e.clock(), s.how)
 }
 
 // end ends the session. Only the first reason counts; end tells whether this was
@@ -222,7 +241,7 @@ func (s *session) hear(step core.Step) core.Step {
 		}
 		need, step = s.admission.Heard(s.e.clock(), b, err != nil, new(core.Attempts))
 	}
-	s.origin.Store(s.admission.Origin)
+	s.origin.Store(s.admission.Origin())
 	return step
 }
 

@@ -1,0 +1,138 @@
+package core
+
+import (
+	"net/netip"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/sched"
+)
+
+// Notes are what only some sessions have: what a PROXY header has said, and, while
+// sessions are recorded, what their records will say.
+type Notes struct {
+	origin Origin
+	headed bool // origin is what a header has said
+
+	recorded  bool // from here on: what the record will say
+	client    netip.AddrPort
+	table     *sched.Table
+	host      *sched.Host // the last that was asked
+	picked    int64       // ns
+	connected int64       // ns
+	retries   int
+	in, out   uint64
+
+	next *Notes // free, of Attempts
+}
+
+// Origin is what a PROXY header has said of a session.
+type Origin struct {
+	Client netip.AddrPort
+	To     netip.AddrPort // what the client has connected to
+}
+
+// Origin returns what a PROXY header has said; nil: there was none, or it said nothing.
+func (a *Admission) Origin() *Origin {
+	if a.notes == nil || !a.notes.headed {
+		return nil
+	}
+	return &a.notes.origin
+}
+
+// PutNotes takes the session's notes back, if it has some.
+func (l *Attempts) PutNotes(a *Admission) {
+	if n := a.notes; n != nil {
+		*n = Notes{next: l.notes}
+		l.notes, a.notes = n, nil
+	}
+}
+
+// note returns the session's notes, blank ones if it had none.
+func (a *Admission) note(free *Attempts) *Notes {
+	if a.notes == nil {
+		a.notes = free.notes
+		if a.notes == nil {
+			a.notes = new(Notes)
+		}
+		free.notes, a.notes.next = a.notes.next, nil
+	}
+	return a.notes
+}
+
+func (a *Admission) noteHeader(free *Attempts, client, to netip.AddrPort) {
+	n := a.note(free)
+	n.origin, n.headed = Origin{client, to}, true
+}
+
+// Recorded tells whether the session has noted what its record needs.
+func (a *Admission) Recorded() bool { return a.notes != nil && a.notes.recorded }
+
+// Record makes the session note what its record will say. client is the address that
+// it was accepted from.
+func (a *Admission) Record(free *Attempts, client netip.AddrPort) {
+	n := a.note(free)
+	n.recorded, n.client, n.host = true, Unmapped(client), a.Host
+}
+
+// Moved notes how many bytes have come from the client and gone to it.
+func (a *Admission) Moved(in, out uint64) { a.notes.in, a.notes.out = in, out }
+
+func (a *Admission) noteTable(t *sched.Table) {
+	if a.notes != nil {
+		a.notes.table = t
+	}
+}
+
+// notePick notes that the session's host was picked.
+func (a *Admission) notePick(now int64) {
+	if n := a.notes; n != nil {
+		n.host, n.picked, n.connected = a.Host, now, 0
+		n.retries = max(a.attempt.tried.Len()-1, 0)
+	}
+}
+
+func (a *Admission) noteConnected(now int64) {
+	if a.notes != nil {
+		a.notes.connected = now
+	}
+}
+
+// endingOf says more exactly how a session ends that was killed: what it was doing.
+func (a *Admission) endingOf(how Termination) Termination {
+	switch {
+	case how != Killed || a.state == admitted:
+		return how
+	case a.state == turnedAway: // it only waits for the client to close
+		return a.Why.Termination()
+	case a.state == unheard:
+		return killedUnheard
+	}
+	return killedConnecting
+}
+
+// record hands the session's record over, if sessions are recorded. The session is
+// off its host's count, and still on all others.
+func (a *Admission) record(now int64, how Termination) {
+	if !a.Recorded() {
+		return
+	}
+	a.gate.Log.Put(func(r *engine.Record) {
+		n := a.notes
+		r.Service, r.Table, r.Host = a.Svc.Name, n.table, n.host
+		r.Client, r.Proxied = n.client, n.headed
+		if n.headed {
+			r.Client = Unmapped(n.origin.Client)
+		}
+		r.Accepted, r.Picked, r.Connected, r.Ended = a.Started, n.picked, n.connected, now
+		r.In, r.Out, r.Retries = n.in, n.out, n.retries
+		r.How, r.Why = how.String(), ""
+		if a.state == turnedAway {
+			r.Why = a.Why.String()
+		}
+		r.Sessions, r.OnHost = a.gate.Active(), 0
+		if n.host != nil {
+			r.OnHost = n.host.Sessions()
+		}
+		r.CountService(a.Count().active.Load(), a.gate.Index, a.Svc)
+	})
+}
