@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/txlb/txlb/bench/internal/floor"
 	"github.com/txlb/txlb/internal/servers"
 )
 
@@ -191,6 +192,7 @@ func echo(conn net.Conn) error {
 // The roles that this program plays as a process of its own.
 const (
 	roleProxy   = "role-proxy"   // THREADS, then LISTEN TARGET, once or more
+	roleBare    = "role-bare"    // WAY THREADS, then LISTEN TARGET, once or more
 	roleStreams = "role-streams" // LISTEN
 	roleLoad    = "role-load"
 	roleSteps   = "role-steps" // CORE
@@ -217,6 +219,8 @@ func playRole(args []string) (status int, played bool) {
 			go playProxy(args[0], args[1]) // what it lacks the load notices
 		}
 		err = playProxy(args[0], args[1])
+	case role == roleBare && len(args) > 3 && len(args)%2 == 0:
+		err = playBare(args)
 	case role == roleStreams && len(args) == 1:
 		err = listen(args[0], streamer())
 	case role == roleLoad && len(args) == 0:
@@ -247,6 +251,29 @@ func listen(address string, handle func(net.Conn)) error {
 		}
 		go handle(c)
 	}
+}
+
+// playBare is the relay of package floor, in a process that the runtime does not
+// interrupt.
+func playBare(args []string) error {
+	const calm = "GODEBUG=asyncpreemptoff=1"
+	if os.Getenv("GODEBUG") != strings.TrimPrefix(calm, "GODEBUG=") {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GODEBUG=") })
+		return fmt.Errorf("start again: %w", syscall.Exec(self, os.Args, append(env, calm)))
+	}
+	threads, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	var routes []floor.Route
+	for pair := range slices.Chunk(args[2:], 2) {
+		routes = append(routes, floor.Route{Listen: pair[0], Target: pair[1]})
+	}
+	return floor.Run(floor.Way(args[0]), threads, routes)
 }
 
 func playProxy(address, target string) error {

@@ -87,13 +87,16 @@ func (r *rig) contestants(w workload) []peer {
 			return false
 		case w.alone:
 			return p.role != subject
+		case p.role == bare:
+			return !slices.Contains(p.of, w.group)
 		}
 		return p.role != subject && p.role != installed && !slices.Contains(w.with, p.name)
 	})
 }
 
 // open returns the peers that a comparison needs in a visit: all in the first, and
-// then those whose verdicts are open, with txlb and, for latencies, no proxy.
+// then those whose verdicts are open, with txlb, the bare relays and, for latencies, no
+// proxy.
 func (r *rig) open(res *results, c comparison, visit int) []peer {
 	all := r.contestants(c.workload)
 	if visit == 0 {
@@ -108,7 +111,7 @@ func (r *rig) open(res *results, c comparison, visit int) []peer {
 	if len(names) == 0 {
 		return nil
 	}
-	return slices.DeleteFunc(all, func(p peer) bool { return !names[p.name] && p.role != subject && p.role != floor })
+	return slices.DeleteFunc(all, func(p peer) bool { return !names[p.name] && p.role != subject && p.role != unproxied && p.role != bare })
 }
 
 // inTurn returns the peers in the order of a round, which begins with the peer

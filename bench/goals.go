@@ -88,7 +88,41 @@ type judged struct {
 	against string // the peer; "" for none
 	got     interval
 	verdict verdict
+	floor   interval // of the cheapest bare relay against that peer, where out of reach
 }
+
+// outOfReach tells whether a goal that txlb has not reached is missed by every bare relay
+// that was measured too, and returns what the best of them has. A relay that is no better
+// than txlb itself shows nothing.
+func (rec *record) outOfReach(j judged, c comparison) (interval, bool) {
+	best := nothing()
+	if j.verdict == ahead || j.against == "" {
+		return best, false
+	}
+	for _, p := range peers() {
+		if p.role != bare || !rec.has(c, p.name) {
+			continue
+		}
+		in := rec.ratio(c, j.figure, p.name, j.against)
+		if in.n == 0 || in.against(j.bound, j.figure.more) != behind {
+			return best, false
+		}
+		if best.n == 0 || better(in.middle, best.middle, j.figure.more) {
+			best = in
+		}
+	}
+	return best, best.n > 0 && better(best.middle, j.got.middle, j.figure.more)
+}
+
+// says is the verdict in words.
+func (j judged) says() string {
+	if j.verdict == outOfReach {
+		return fmt.Sprintf("%s: the bare relay has %s", j.verdict, j.floor)
+	}
+	return string(j.verdict)
+}
+
+func better(a, b float64, more bool) bool { return more && a > b || !more && a < b }
 
 // verdicts judges the goals of a comparison by all slices that there are.
 func (rec *record) verdicts(c comparison) []judged {
@@ -102,7 +136,11 @@ func (rec *record) verdicts(c comparison) []judged {
 				continue
 			}
 			judge := func(against string, got interval) {
-				all = append(all, judged{g, c.setting, f, against, got, got.against(g.bound, f.more)})
+				j := judged{goal: g, setting: c.setting, figure: f, against: against, got: got, verdict: got.against(g.bound, f.more)}
+				if floor, out := rec.outOfReach(j, c); out {
+					j.verdict, j.floor = outOfReach, floor
+				}
+				all = append(all, j)
 			}
 			if g.against == "" {
 				judge("", rec.interval(c, f, ours))

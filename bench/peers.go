@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/txlb/txlb/bench/internal/floor"
 )
 
 // peer is one way from the client to the backend.
@@ -16,6 +18,7 @@ type peer struct {
 	needs []string // programs, as in programs (programs.go)
 	fds   int      // open files for an idle session, 2 if not said
 	admin bool     // it has admin interfaces
+	of    []group  // work of which it is the floor
 	// config returns the configuration file, nil for a peer without one;
 	// argv its command line, nil for no process at all.
 	config func(place) string
@@ -27,7 +30,8 @@ type role int
 
 const (
 	extra     role = iota // measured only if asked for by name
-	floor                 // no proxy: what is left of a latency without one
+	unproxied             // no proxy: what is left of a latency without one
+	bare                  // a relay without features: what the kernel asks of any proxy
 	subject               // txlb, as it starts by itself
 	installed             // a rival as Debian or its authors set it
 	tuned                 // a rival with larger buffers, or spliced
@@ -58,7 +62,7 @@ const ours, direct, plain, spliced, large, other = "txlb", "direct", "haproxy", 
 // it.
 func peers() []peer {
 	return []peer{
-		{name: direct, about: "no proxy: the load goes to the backend", role: floor},
+		{name: direct, about: "no proxy: the load goes to the backend", role: unproxied},
 		txlb(ours, "as it starts by itself", ""),
 		haproxy(plain, "as installed", installed, 2, "", ""),
 		{
@@ -69,6 +73,9 @@ func peers() []peer {
 		},
 		haproxy(large, "with tune.bufsize 65536", tuned, 2, "    tune.bufsize 65536\n", ""),
 		haproxy(spliced, "with splice-request and splice-response", tuned, 3, "", "    option splice-request\n    option splice-response\n"),
+		relay("bare", floor.Copy, "recv, then send", flows, rates),
+		relay("bare-ring", floor.Ring, "all sends, registrations and closes of a turn in one call of io_uring", flows),
+		relay("bare-splice", floor.Splice, "splice through a pipe", bulks, files),
 		{
 			name: "go", about: "a plain Go proxy: two goroutines with io.Copy a connection",
 			fds: 6, // io.Copy holds a pipe for each direction while it waits
@@ -101,6 +108,20 @@ func txlb(name, about, engine string) peer {
 		p.role = subject
 	}
 	return p
+}
+
+// relay is the relay of package floor.
+func relay(name string, way floor.Way, about string, of ...group) peer {
+	return peer{
+		name: name, about: "a relay that does no more than it has to: " + about, role: bare, of: of,
+		argv: func(p place) []string {
+			argv := []string{p.programs["bench"], roleBare, string(way), strconv.Itoa(p.threads)}
+			for _, r := range p.routes {
+				argv = append(argv, r.listen, r.target)
+			}
+			return argv
+		},
+	}
 }
 
 // haproxy is HAProxy in TCP mode, with lines more in its global section and among

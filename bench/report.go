@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,13 +31,13 @@ Measured on %s, in %s, by this command:
 - **Equal conditions.** In a row all programs have as many threads and the same congestion control: cubic, or bbr
   where the row says so. HAProxy and nginx are as installed. *64k* is HAProxy with ` + "`tune.bufsize 65536`" + `,
   *splice* HAProxy with ` + "`option splice-request` and `splice-response`" + `.
-- **Ratios with intervals.** The programs of a row run at the same time and take turns, each for a slice of
-  ` + first(factSlice) + `. A cell is the ratio txlb / peer: the interval of its median over pairs of slices, by bootstrap. The
-  first line of a row is one thread, the second two.
-- **Verdicts.** ✓ ahead: the whole interval reaches the goal. ✗ behind: none of it does. ? undecided, after up to
-  5 looks. The interval of each look is one of 99 %: a verdict is wrong in at most 5 % of cases.
-- *CPU* is the time of all threads of the proxy for a unit of work. Latency counts from the moment when a
-  request was due (open loop). *Added* is what is left without that of no proxy in the same turn.
+- **Ratios with intervals.** The programs of a row take turns, each for a slice of ` + first(factSlice) + `. A cell is the ratio txlb / peer:
+  the interval of its median over pairs of slices, by bootstrap. A row's first line is one thread, the second two.
+- **Verdicts.** ✓ ahead: the whole interval reaches the goal. ✗ behind: none of it does. ? undecided, after up to 5
+  looks, each with an interval of 99 %: a verdict is wrong in at most 5 % of cases. ○ out of reach: *bare*, the best
+  of the relays that do no more than they have to (bench/internal/floor), misses it too, by the ratio behind the mark.
+- *CPU* is the time of all threads of the proxy for a unit of work. Latency counts from when a request was due
+  (open loop). *Added* is what is left without that of no proxy in the same turn.
 
 `)
 	if lines := rec.fact(factTrouble); len(lines) > 0 {
@@ -96,7 +97,7 @@ func trouble(r *results) []string {
 
 // goalRows counts the verdicts of each goal.
 func goalRows(all []judged) [][]string {
-	rows := [][]string{{"goal", string(ahead), string(behind), string(undecided)}}
+	rows := [][]string{{"goal", string(ahead), string(behind), string(undecided), string(outOfReach)}}
 	total := map[verdict]int{}
 	for _, g := range goals() {
 		count, n := map[verdict]int{}, 0
@@ -108,18 +109,38 @@ func goalRows(all []judged) [][]string {
 			}
 		}
 		if n > 0 {
-			rows = append(rows, []string{g.String(), strconv.Itoa(count[ahead]), strconv.Itoa(count[behind]), strconv.Itoa(count[undecided])})
+			rows = append(rows, []string{g.String(), strconv.Itoa(count[ahead]), strconv.Itoa(count[behind]), strconv.Itoa(count[undecided]), strconv.Itoa(count[outOfReach])})
 		}
 	}
-	return append(rows, []string{"all", strconv.Itoa(total[ahead]), strconv.Itoa(total[behind]), strconv.Itoa(total[undecided])})
+	return append(rows, []string{"all", strconv.Itoa(total[ahead]), strconv.Itoa(total[behind]), strconv.Itoa(total[undecided]), strconv.Itoa(total[outOfReach])})
 }
 
 // marks are how the report writes verdicts.
-var marks = map[verdict]string{ahead: " ✓", behind: " ✗", undecided: " ?"}
+var marks = map[verdict]string{ahead: " ✓", behind: " ✗", undecided: " ?", outOfReach: " ○"}
 
 // rivals returns the peers that have a column.
 func (rec *record) rivals() []peer {
 	return slices.DeleteFunc(rec.peers(), func(p peer) bool { return !p.rival() })
+}
+
+// bareCell is the ratio of txlb to the bare relay that is best in a figure.
+func (rec *record) bareCell(c comparison, name string) string {
+	f, ok := c.figureOf(name)
+	if !ok || !f.compared {
+		return "–"
+	}
+	best, at := math.NaN(), ""
+	for _, p := range rec.peers() {
+		if p.role == bare && rec.has(c, p.name) {
+			if m := rec.middle(c, f, p.name); at == "" || better(m, best, f.more) {
+				best, at = m, p.name
+			}
+		}
+	}
+	if at == "" {
+		return "–"
+	}
+	return rec.ratio(c, f, ours, at).String()
 }
 
 // short names of peers, for columns.
@@ -139,7 +160,11 @@ func (w workload) figureOf(name string) (figure, bool) {
 func (rec *record) ratioCell(all []judged, c comparison, name, peer string) string {
 	for _, j := range all {
 		if j.setting == c.setting && j.figure.name == name && j.against == peer {
-			return j.got.String() + marks[j.verdict]
+			cell := j.got.String() + marks[j.verdict]
+			if j.verdict == outOfReach {
+				cell += " bare " + j.floor.String()
+			}
+			return cell
 		}
 	}
 	if f, ok := c.figureOf(name); ok && f.compared && rec.has(c, peer) {
@@ -164,6 +189,10 @@ func (rec *record) workRows(all []judged) [][]string {
 	for _, p := range peers {
 		header = append(header, "/ "+column(p))
 	}
+	floor := slices.ContainsFunc(rec.peers(), func(p peer) bool { return p.role == bare })
+	if floor {
+		header = append(header, "/ bare")
+	}
 	header = append(header, "per s")
 	for _, p := range peers {
 		header = append(header, "/ "+column(p))
@@ -176,6 +205,9 @@ func (rec *record) workRows(all []judged) [][]string {
 		row := []string{c.rowTitle(), strconv.Itoa(c.threads), rec.middleCell(c, cpu, ours)}
 		for _, p := range peers {
 			row = append(row, rec.ratioCell(all, c, cpu, p.name))
+		}
+		if floor {
+			row = append(row, rec.bareCell(c, cpu))
 		}
 		row = append(row, rec.middleCell(c, rate, ours))
 		for _, p := range peers {

@@ -114,6 +114,49 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// A goal that the bare relays miss too is out of reach, if txlb has not reached it.
+func TestOutOfReach(t *testing.T) {
+	// Each slice takes so much CPU: of HAProxy 100, of txlb and each bare relay as said.
+	for name, test := range map[string]struct {
+		ours time.Duration
+		bare map[string]time.Duration
+		want string
+	}{
+		"behind, and one relay reaches the goal": {80, map[string]time.Duration{"bare": 90, "bare-ring": 60}, "behind"},
+		"behind, and no relay reaches it":        {80, map[string]time.Duration{"bare": 78, "bare-ring": 74}, "out of reach: the bare relay has 0.74"},
+		"behind, and no relay was measured":      {80, nil, "behind"},
+		"behind, and ahead of all relays":        {72, map[string]time.Duration{"bare": 78, "bare-ring": 74}, "behind"},
+		"ahead":                                  {60, map[string]time.Duration{"bare": 78}, "ahead"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := made()
+			c := r.comparisons()[0]
+			for i := range r.samples {
+				if s := &r.samples[i]; s.peer == ours {
+					s.cpu = s.cpu / 60 * test.ours
+				}
+			}
+			for peer, part := range test.bare {
+				for _, s := range r.samples[:8] { // of HAProxy
+					s.peer, s.cpu = peer, s.cpu/100*part
+					r.samples = append(r.samples, s)
+				}
+			}
+			if r.samples[0].peer != plain {
+				t.Fatalf("the first slices are of %s", r.samples[0].peer)
+			}
+			for _, j := range r.verdicts(c) {
+				if j.figure.name == cpu && j.against == plain && j.says() != test.want {
+					t.Errorf("%s, want %s", j.says(), test.want)
+				}
+			}
+			if text := report(&r.record, nil, "", ""); test.want[0] == 'o' && !strings.Contains(text, "| 0.80 ○ bare 0.74 |") {
+				t.Errorf("the report does not say it:\n%s", text)
+			}
+		})
+	}
+}
+
 // full returns a record of everything, as a run of the default options leaves it.
 func full() *record {
 	rec := &record{}
@@ -325,12 +368,12 @@ func TestNamesOfWorkloads(t *testing.T) {
 	}
 }
 
-// What is visited again: txlb, no proxy, and those whose verdicts are open.
+// What is visited again: txlb, the bare relays, no proxy, and those whose verdicts are open.
 func TestUndecidedIsVisitedAgain(t *testing.T) {
 	res := made()
 	r := &rig{options: options{workloads: res.workloads, peers: peers()}}
 	c := res.comparisons()[0]
-	if got := names(r.open(res, c, 0)); got != "txlb, haproxy, nginx, haproxy-64k, haproxy-splice" {
+	if got := names(r.open(res, c, 0)); got != "txlb, haproxy, nginx, haproxy-64k, haproxy-splice, bare, bare-ring" {
 		t.Errorf("first: %s", got)
 	}
 	if got := r.open(res, c, 1); len(got) != 0 {
@@ -341,7 +384,7 @@ func TestUndecidedIsVisitedAgain(t *testing.T) {
 			res.samples[i].cpu /= 4
 		}
 	}
-	if got := names(r.open(res, c, 1)); got != "txlb, nginx" {
-		t.Errorf("then: %s, want txlb and nginx: HAProxy is decided", got)
+	if got := names(r.open(res, c, 1)); got != "txlb, nginx, bare, bare-ring" {
+		t.Errorf("then: %s, want txlb, nginx and the bare relays: HAProxy is decided", got)
 	}
 }

@@ -137,6 +137,9 @@ const (
 	ahead     verdict = "ahead"     // the goal is reached
 	behind    verdict = "behind"    // it is missed
 	undecided verdict = "undecided" // the interval contains the bound
+	// outOfReach is behind or undecided where the bare relay is behind: no proxy that
+	// works as these do can reach the goal on this kernel.
+	outOfReach verdict = "out of reach"
 )
 
 // against holds an interval against a bound, which what counts may not exceed or,

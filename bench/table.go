@@ -31,7 +31,7 @@ func compact(r *results) string {
 			if j.figure.more {
 				sign = "≥ "
 			}
-			rows = append(rows, []string{c.label(), j.figure.name, orElse(j.against, "–"), sign + short(j.bound), j.got.String(), strconv.Itoa(j.got.n), string(j.verdict)})
+			rows = append(rows, []string{c.label(), j.figure.name, orElse(j.against, "–"), sign + short(j.bound), j.got.String(), strconv.Itoa(j.got.n), j.says()})
 		}
 	}
 	if len(rows) > 1 {

@@ -86,14 +86,14 @@ type watchOp struct {
 type linux struct {
 	*poller
 	pool     *splice.Pool
-	ring     *ring // nil: none
-	ringFrom int   // for batches from this size on
+	ring     ring // without a Ring: none
+	ringFrom int  // for batches from this size on
 }
 
 func (k linux) shut() {
 	k.pool.Close()
-	if k.ring != nil {
-		k.ring.close()
+	if k.ring.Ring != nil {
+		k.ring.Close()
 	}
 	k.poller.close()
 }
@@ -102,7 +102,7 @@ func (linux) recv(fd int32, p []byte) (int, syscall.Errno) { return recv(fd, p) 
 func (linux) peek(fd int32, p []byte) (int, syscall.Errno) { return peek(fd, p) }
 
 func (k linux) send(batch []sendOp) {
-	if k.ring != nil && len(batch) >= k.ringFrom {
+	if k.ring.Ring != nil && len(batch) >= k.ringFrom {
 		batch = batch[k.ring.send(batch):]
 	}
 	for i := range batch {
@@ -117,7 +117,7 @@ func (linux) connectTo(to sched.Addr, source netip.Addr) (int32, syscall.Errno) 
 
 func (k linux) tidy(watches []watchOp, fds []int32) {
 	made := 0
-	if k.ring != nil && len(watches)+len(fds) >= k.ringFrom {
+	if k.ring.Ring != nil && len(watches)+len(fds) >= k.ringFrom {
 		made = k.ring.tidy(k.ep, watches, fds)
 		fds = fds[max(made-len(watches), 0):]
 	}

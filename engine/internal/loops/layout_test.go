@@ -122,8 +122,8 @@ func TestLoopsShareNoLine(t *testing.T) {
 		for _, p := range pipes {
 			k.pool.Put(p)
 		}
-		if k.ring != nil {
-			own("ring", unsafe.Pointer(k.ring), unsafe.Sizeof(*k.ring))
+		if k.ring.Ring != nil {
+			own("ring", unsafe.Pointer(k.ring.Ring), unsafe.Sizeof(*k.ring.Ring))
 		}
 		for range 8 { // attempts that are free
 			a := l.table.tries.Get()

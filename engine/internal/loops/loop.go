@@ -10,6 +10,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/core"
+	"github.com/txlb/txlb/internal/uring"
 	"github.com/txlb/txlb/splice"
 )
 
@@ -57,7 +58,7 @@ func newLoop(e *Engine, index int, pipes *splice.Budget) (*loop, error) {
 	}
 	k := linux{poller: p, pool: splice.NewPool(e.opt.PipeSize, pipes), ringFrom: e.tuning.RingFrom}
 	if e.opt.Ring == engine.RingAuto {
-		if k.ring, err = newRing(e.tuning.OldRing); err != nil {
+		if k.ring.Ring, err = uring.New(e.tuning.OldRing); err != nil {
 			e.ring = engine.Facility{Name: engine.IOUring, Why: err.Error(), Refused: true}
 		}
 	}

@@ -9,11 +9,13 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/txlb/txlb/internal/uring"
 )
 
 // tidyKernels are the ways in which the end of a turn is done.
 func tidyKernels(t *testing.T, test func(t *testing.T, k linux)) {
-	with := func(t *testing.T, r *ring) {
+	with := func(t *testing.T, r ring) {
 		p, err := newPoller()
 		if err != nil {
 			t.Fatal(err)
@@ -21,7 +23,7 @@ func tidyKernels(t *testing.T, test func(t *testing.T, k linux)) {
 		defer p.close()
 		test(t, linux{poller: p, ring: r, ringFrom: 1})
 	}
-	t.Run("plain", func(t *testing.T) { with(t, nil) })
+	t.Run("plain", func(t *testing.T) { with(t, ring{}) })
 	eachRing(t, with)
 }
 
@@ -29,7 +31,7 @@ func tidyKernels(t *testing.T, test func(t *testing.T, k linux)) {
 // descriptors, however many there are.
 func TestTidy(t *testing.T) {
 	tidyKernels(t, func(t *testing.T, k linux) {
-		for _, n := range []int{1, 3, ringSize - 1, ringSize + 1} {
+		for _, n := range []int{1, 3, uring.Size - 1, uring.Size + 1} {
 			near, far := make([]int32, n), make([]int32, n)
 			watches := make([]watchOp, n)
 			for i := range near {
@@ -71,7 +73,7 @@ func TestTidy(t *testing.T) {
 				t.Errorf("closed sockets have events: %v", events)
 			}
 		}
-		if k.ring != nil && k.ring.mustWait {
+		if k.ring.Ring != nil && k.ring.Late() {
 			t.Error("an operation was late")
 		}
 	})
@@ -81,7 +83,7 @@ func TestTidy(t *testing.T) {
 // thread: the median, because other programs disturb it.
 func BenchmarkTidy(b *testing.B) {
 	for _, n := range []int{2, 8, 32} {
-		for name, from := range map[string]int{"ring": 1, "plain": ringSize} {
+		for name, from := range map[string]int{"ring": 1, "plain": uring.Size} {
 			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
 				runtime.LockOSThread()
 				defer runtime.UnlockOSThread()
@@ -90,12 +92,12 @@ func BenchmarkTidy(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer p.close()
-				r, err := newRing(false)
+				r, err := uring.New(false)
 				if err != nil {
 					b.Skip(err)
 				}
-				defer r.close()
-				k := linux{poller: p, ring: r, ringFrom: from}
+				defer r.Close()
+				k := linux{poller: p, ring: ring{r}, ringFrom: from}
 				var took []int64
 				for b.Loop() {
 					fds, watches := make([]int32, n), make([]watchOp, n)
