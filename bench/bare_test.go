@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 // The bare relays pass on every byte and every end, in whatever way they move them.
 func TestBareRelays(t *testing.T) {
 	for _, p := range peers() {
-		if p.role != bare {
+		if !strings.HasPrefix(p.name, "bare") {
 			continue
 		}
 		t.Run(p.name, func(t *testing.T) {

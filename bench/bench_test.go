@@ -185,7 +185,7 @@ func TestMissingProgramsLeaveOut(t *testing.T) {
 	r := &rig{options: options{workloads: workloads(), peers: peers()}, progress: io.Discard}
 	res := &results{}
 	r.leaveOut(map[string]string{"haproxy": "not there", "redis-benchmark": "not there", "txlb": "does not build", other: "not there"}, res)
-	if got := names(r.peers); got != "direct, nginx, go" {
+	if got := names(r.peers); got != "direct, nginx, bare, bare-plain, bare-splice, go" {
 		t.Errorf("peers left: %s", got)
 	}
 	if got := names(r.workloads); strings.Contains(got, "redis") || !strings.Contains(got, "short18k") {
@@ -202,7 +202,7 @@ func TestArguments(t *testing.T) {
 		t.Errorf("got %+v, %v", opt, err)
 	}
 	quick, err := parseArgs([]string{"-quick"}, io.Discard)
-	if err != nil || fmt.Sprint(quick.threads) != "[2]" || len(quick.workloads) >= len(workloads()) || names(quick.peers) != "direct, txlb, haproxy, nginx, haproxy-64k, haproxy-splice" {
+	if err != nil || fmt.Sprint(quick.threads) != "[2]" || len(quick.workloads) >= len(workloads()) || names(quick.peers) != "direct, txlb, haproxy, nginx, haproxy-64k, haproxy-splice, bare, bare-splice" {
 		t.Errorf("quick: %s, %s, %v", names(quick.workloads), names(quick.peers), err)
 	}
 	for _, bad := range []string{"-only=fast", "-peers=envoy", "-rounds=-1", "-length=1ms", "-threads=3", "-sessions=-5", "word", "-nonsense"} {

@@ -40,6 +40,7 @@ func countedPeers() []peer {
 	}
 	return []peer{
 		pinned("haproxy", plain, 2), pinned("haproxy-1", plain, 1), pinned("nginx", "nginx", 2), pinned("go", "go", 2),
+		pinned("bare", "bare", 1), pinned("bare", "bare-splice", 1), // the second for bulk
 		pinned("txlb-1", ours, 1), pinned("txlb-2", ours, 2),
 	}
 }
@@ -108,6 +109,9 @@ func countAll(ctx context.Context, works []counted, programs []peer, rounds int,
 	}
 	for round := range rounds {
 		for _, p := range programs {
+			works := slices.DeleteFunc(slices.Clone(works), func(w counted) bool {
+				return p.role == bare && slices.Contains(p.of, bulks) != (w.unit == "MiB")
+			})
 			err := r.countPeer(ctx, p, works, func(w counted, values, names map[string]float64) {
 				all = remember(all, w.name, p.name, values, names)
 				fmt.Fprintf(progress, "round %d of %d: %s, %s: %s\n", round+1, rounds, w.name, p.name, brief(w, values))

@@ -35,7 +35,7 @@ Measured on %s, in %s, by this command:
   the interval of its median over pairs of slices, by bootstrap. A row's first line is one thread, the second two.
 - **Verdicts.** ✓ ahead: the whole interval reaches the goal. ✗ behind: none of it does. ? undecided, after up to 5
   looks, each with an interval of 99 %: a verdict is wrong in at most 5 % of cases. ○ out of reach: *bare*, the best
-  of the relays that do no more than they have to (bench/internal/floor), misses it too, by the ratio behind the mark.
+  of two relays that do no more than they have to (bench/internal/floor), misses it too, by the ratio behind the mark.
 - *CPU* is the time of all threads of the proxy for a unit of work. Latency counts from when a request was due
   (open loop). *Added* is what is left without that of no proxy in the same turn.
 

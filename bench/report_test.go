@@ -122,10 +122,10 @@ func TestOutOfReach(t *testing.T) {
 		bare map[string]time.Duration
 		want string
 	}{
-		"behind, and one relay reaches the goal": {80, map[string]time.Duration{"bare": 90, "bare-ring": 60}, "behind"},
-		"behind, and no relay reaches it":        {80, map[string]time.Duration{"bare": 78, "bare-ring": 74}, "out of reach: the bare relay has 0.74"},
+		"behind, and one relay reaches the goal": {80, map[string]time.Duration{"bare": 90, "bare-splice": 60}, "behind"},
+		"behind, and no relay reaches it":        {80, map[string]time.Duration{"bare": 78, "bare-splice": 74}, "out of reach: the bare relay has 0.74"},
 		"behind, and no relay was measured":      {80, nil, "behind"},
-		"behind, and ahead of all relays":        {72, map[string]time.Duration{"bare": 78, "bare-ring": 74}, "behind"},
+		"behind, and ahead of all relays":        {72, map[string]time.Duration{"bare": 78, "bare-splice": 74}, "behind"},
 		"ahead":                                  {60, map[string]time.Duration{"bare": 78}, "ahead"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -373,7 +373,7 @@ func TestUndecidedIsVisitedAgain(t *testing.T) {
 	res := made()
 	r := &rig{options: options{workloads: res.workloads, peers: peers()}}
 	c := res.comparisons()[0]
-	if got := names(r.open(res, c, 0)); got != "txlb, haproxy, nginx, haproxy-64k, haproxy-splice, bare, bare-ring" {
+	if got := names(r.open(res, c, 0)); got != "txlb, haproxy, nginx, haproxy-64k, haproxy-splice, bare" {
 		t.Errorf("first: %s", got)
 	}
 	if got := r.open(res, c, 1); len(got) != 0 {
@@ -384,7 +384,7 @@ func TestUndecidedIsVisitedAgain(t *testing.T) {
 			res.samples[i].cpu /= 4
 		}
 	}
-	if got := names(r.open(res, c, 1)); got != "txlb, nginx, bare, bare-ring" {
+	if got := names(r.open(res, c, 1)); got != "txlb, nginx, bare" {
 		t.Errorf("then: %s, want txlb, nginx and the bare relays: HAProxy is decided", got)
 	}
 }

@@ -54,7 +54,8 @@ const (
 	roomSize  = 64 << 10 // of one recv
 	arenaSize = 4 * roomSize
 	pipeSize  = 1 << 20
-	ringFrom  = 4 // sends from which on the ring is used, as in txlb
+	burst     = 32 // accepts of an event at most
+	ringFrom  = 4  // sends from which on the ring is used, as in txlb
 	// watched is what a socket is registered for, once.
 	watched = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 )
@@ -211,7 +212,11 @@ func (r *relay) event(fd int32, events uint32) {
 	s := &r.sides[fd]
 	switch s.kind {
 	case listener:
-		r.accept(fd)
+		for range burst { // what is left is reported again
+			if !r.accept(fd) {
+				break
+			}
+		}
 	case socket:
 		if events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 {
 			s.fin = true
@@ -226,16 +231,16 @@ func (r *relay) event(fd int32, events uint32) {
 	}
 }
 
-// accept takes one connection: what is left is reported again.
-func (r *relay) accept(from int32) {
+// accept takes one connection, if there is one.
+func (r *relay) accept(from int32) bool {
 	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(from), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
-		return
+		return false
 	}
 	client := int32(n)
 	if n, _, errno = unix.RawSyscall(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); errno != 0 {
 		r.closes = append(r.closes, client)
-		return
+		return true
 	}
 	backend := int32(n)
 	// The request carries the acknowledgement of the handshake.
@@ -245,10 +250,11 @@ func (r *relay) accept(from int32) {
 	to := &r.sides[from].target
 	if _, _, errno = unix.RawSyscall(unix.SYS_CONNECT, n, uintptr(unsafe.Pointer(to)), unix.SizeofSockaddrInet4); errno != 0 && errno != unix.EINPROGRESS {
 		r.closes = append(r.closes, client, backend)
-		return
+		return true
 	}
 	r.pair(client, backend)
 	r.pair(backend, client)
+	return true
 }
 
 func (r *relay) pair(fd, other int32) {
