@@ -61,7 +61,7 @@ func TestAncestorsConfigsLoad(t *testing.T) {
 		"tx: enabled group":              tx.Services[0].Enabled().Name == "first" && tx.Services[0].Enabled().Scheduler == "weightr",
 		"tx: weights":                    tx.Services[0].Groups[0].Hosts[2].Weight == 20 && tx.Services[0].Groups[1].Hosts[0].Weight == 1,
 		"tx: unnamed hosts are numbered": tx.Services[0].Groups[1].Hosts[1].Name == "host.1" && tx.Services[0].Groups[1].Hosts[2].Name == "host.2",
-		"tx: default time-outs":          tx.Services[0].Timeouts == Timeouts{5 * time.Second, 30 * time.Second, time.Hour, AsIdle, 0, time.Minute, 5 * time.Second},
+		"tx: default time-outs":          tx.Services[0].Timeouts == Timeouts{Connect: 5 * time.Second, Total: 30 * time.Second, Idle: time.Hour, HalfClosed: AsIdle, KeepAlive: time.Minute, Hello: 5 * time.Second},
 		"tx: admin":                      tx.Admin.Web.Listen == "*:17000" && tx.Admin.Web.Enable && !tx.Admin.Web.Secure && tx.Admin.SSH.Enable && tx.Admin.Users[0].Access == "full",
 		"tx: manager":                    tx.Manager.HostCheck == Check{500 * time.Second, true} && !tx.Manager.Heartbeat.Enable,
 		"saved: True and False":          saved.Services[0].Enabled().Name == "first" && !saved.Services[0].Groups[1].Enabled,
@@ -135,7 +135,7 @@ func TestNewElements(t *testing.T) {
 	want.Services = []*Service{{
 		Name:     "a",
 		Listen:   []Listen{{Address: "[::1]:80", ProxyProtocol: "accept", ProxyFrom: "10.0.0.0/8 192.0.2.7/32"}, {Address: "unix:/run/a.sock", ProxyProtocol: "require"}},
-		Timeouts: Timeouts{500 * time.Millisecond, 0, 5 * time.Minute, 90 * time.Minute, 0, time.Minute, 3 * time.Second},
+		Timeouts: Timeouts{Connect: 500 * time.Millisecond, Idle: 5 * time.Minute, HalfClosed: 90 * time.Minute, KeepAlive: time.Minute, Hello: 3 * time.Second},
 		Limits:   Limits{3},
 		Groups: []*Group{{
 			Name: "g", Scheduler: "p2c", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute, MaxEjected: 50,

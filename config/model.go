@@ -93,6 +93,7 @@ type Timeouts struct {
 	Unacked              time.Duration // TCP_USER_TIMEOUT of both sides
 	KeepAlive            time.Duration // without a byte, before TCP asks whether the peer is there
 	Hello                time.Duration // for what a client has to say before a host is chosen
+	MaxAge               time.Duration // of a session
 }
 
 // AsIdle is the half-closed timeout of a service that names none: it is Idle,
@@ -127,9 +128,12 @@ type Group struct {
 	// MaxEjected is the percentage of the hosts that may be ejected at once because
 	// they reset their clients; 0: none, else at least one.
 	MaxEjected int
-	Check      *HealthCheck // nil: <manager> says how hosts are probed
-	Hosts      []*Host
-	Pos        Pos
+	// EndWhenDown ends the sessions of a host when it is marked down, and EndBackups
+	// those of backups when a host that is none is up again.
+	EndWhenDown, EndBackups bool
+	Check                   *HealthCheck // nil: <manager> says how hosts are probed
+	Hosts                   []*Host
+	Pos                     Pos
 }
 
 // Host is <host>.

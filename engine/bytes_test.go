@@ -236,7 +236,7 @@ func TestB13HalfClosedTimeout(t *testing.T) {
 			c.Fin()
 			c.Expect([]byte("half an ans"))
 			<-ended
-			if n := r.E.EndSessions(func(string, *sched.Host) bool { return true }); n != 1 {
+			if n := r.E.EndSessions(engine.ByOperator, all); n != 1 {
 				t.Errorf("%d sessions ended, want 1", n)
 			}
 			c.ExpectReset()

@@ -157,13 +157,14 @@ type Engine interface {
 	// address on our side, which is what the backend sees as its peer. There may be
 	// several: the kernel uses a port again for connections to other addresses.
 	FindByLocal(local netip.AddrPort) []SessionInfo
-	// EndSessions ends the sessions that which picks out, as an operator's kill, and
-	// returns how many those were; for which see Sessions. Where bytes are on the way
-	// to a side, that side gets a reset. On Linux the sessions have ended when it
-	// returns, on the portable engine they have been told to. It does not wait for a
-	// change or a drain.
-	EndSessions(which func(service string, host *sched.Host) bool) int
-	// EndSession ends one session as EndSessions does. It returns false if there is
+	// EndSessions ends the sessions that which picks out and returns how many those
+	// were; why is what counters and logs say of them. For which see Sessions. Where
+	// bytes are on the way to a side, that side gets a reset. On Linux the sessions have
+	// ended when it returns, on the portable engine they have been told to. A loop ends a
+	// few at a time and turns to its other clients in between. EndSessions does not wait
+	// for a change or a drain.
+	EndSessions(why Ending, which func(Candidate) bool) int
+	// EndSession ends one session as an operator's kill. It returns false if there is
 	// none with that ID any more.
 	EndSession(id uint64) (ended bool)
 }

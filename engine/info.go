@@ -7,6 +7,35 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
+// Ending is why sessions are ended that could go on.
+type Ending uint8
+
+const (
+	ByOperator   Ending = iota // an operator or the end of a drain: termination KD
+	HostDown                   // their host was marked down: DD
+	BackupUnused               // a host is up again that theirs stood in for: UD
+)
+
+// Candidate is a session that may be ended, see [Engine.EndSessions].
+type Candidate struct {
+	ID      uint64 // as SessionInfo has it
+	Service string
+	Host    *sched.Host // nil while the client has none
+	// Connected tells that the host has answered: what is not connected can still go to
+	// another host.
+	Connected bool
+	// Era is the host's when the session began to connect, see [sched.Host.Era], and
+	// WasDown tells that the host was down then: a last resort.
+	Era     uint32
+	WasDown bool
+}
+
+// Before tells whether the session began before its host was marked down in an era.
+func (c Candidate) Before(era uint32) bool {
+	ago := int32(era - c.Era) // eras come round
+	return ago > 0 || ago == 0 && !c.WasDown
+}
+
 // SessionInfo is one session as it was when its loop was asked.
 type SessionInfo struct {
 	// ID names the session to [Engine.EndSession]. No other session of this

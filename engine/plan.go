@@ -66,5 +66,6 @@ type Timeouts struct {
 	HalfClosed time.Duration // one side has ended, and no byte from the other
 	Unacked    time.Duration // sent bytes wait for a peer's acknowledgement (TCP_USER_TIMEOUT); Linux only
 	Hello      time.Duration // what a client says before a host is chosen: a PROXY header
+	MaxAge     time.Duration // of a session, from its accept on; each ends up to a tenth earlier, at random
 	KeepAlive  time.Duration // a silent peer is asked whether it is there; if not, it is gone after twice that
 }

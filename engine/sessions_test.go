@@ -26,11 +26,11 @@ func TestEndSessionsOfOneHost(t *testing.T) {
 			c.Expect([]byte("x"))
 			clients = append(clients, c)
 		}
-		if n := r.E.EndSessions(func(service string, _ *sched.Host) bool { return service != "web" }); n != 0 {
+		if n := r.E.EndSessions(engine.ByOperator, func(c engine.Candidate) bool { return c.Service != "web" }); n != 0 {
 			t.Errorf("%d sessions of no service ended", n)
 		}
 		doomed := r.Hosts[0]
-		if n := r.E.EndSessions(func(service string, h *sched.Host) bool { return service == "web" && h == doomed }); n != 4 {
+		if n := r.E.EndSessions(engine.ByOperator, func(c engine.Candidate) bool { return c.Service == "web" && c.Host == doomed }); n != 4 {
 			t.Errorf("%d sessions ended, want 4", n)
 		}
 		testkit.Eventually(t, "the host is free", func() bool { return doomed.Stats().Active == 0 })
@@ -41,7 +41,7 @@ func TestEndSessionsOfOneHost(t *testing.T) {
 		if n := r.Stats().Ended["KD"]; n != 4 {
 			t.Errorf("%d sessions are counted as killed", n)
 		}
-		if n := r.E.EndSessions(func(string, *sched.Host) bool { return true }); n != 4 {
+		if n := r.E.EndSessions(engine.ByOperator, all); n != 4 {
 			t.Errorf("%d of the others ended, want 4", n)
 		}
 		for _, c := range clients {
@@ -57,7 +57,7 @@ func TestEndSessionsLoseNoBytesSilently(t *testing.T) {
 		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) { _, _ = p.Write(make([]byte, 32<<20)) }))
 		c := r.Dial()
 		r.Standstill()
-		if n := r.E.EndSessions(func(string, *sched.Host) bool { return true }); n != 1 {
+		if n := r.E.EndSessions(engine.ByOperator, all); n != 1 {
 			t.Errorf("%d sessions ended", n)
 		}
 		c.ExpectReset()
@@ -73,11 +73,14 @@ func TestEndSessionsAfterClose(t *testing.T) {
 		if err := e.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if n := e.EndSessions(func(string, *sched.Host) bool { return true }); n != 0 {
+		if n := e.EndSessions(engine.ByOperator, all); n != 0 {
 			t.Errorf("%d sessions ended", n)
 		}
 	})
 }
+
+// all picks out all sessions to be ended.
+func all(engine.Candidate) bool { return true }
 
 // everyone picks out all sessions.
 func everyone(string, *sched.Host) bool { return true }
@@ -300,7 +303,7 @@ func TestSessionsWhileDrainingAndAfterClose(t *testing.T) {
 		if len(list) != 3 || len(r.E.FindByLocal(list[0].Local)) != 1 || !r.E.EndSession(list[0].ID) {
 			t.Errorf("while draining: %+v", list)
 		}
-		if n := r.E.EndSessions(everyone); n != 2 && n != 3 { // portable: the first may be about to end
+		if n := r.E.EndSessions(engine.ByOperator, all); n != 2 && n != 3 { // portable: the first may be about to end
 			t.Errorf("%d sessions ended, want 2", n)
 		}
 		if err := <-drained; err != nil {

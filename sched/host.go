@@ -110,6 +110,12 @@ func (h *Host) Up() bool { return h.health.Load()&isDown == 0 }
 // isDown is the last bit of Host.health; the era is in the others.
 const isDown = 1
 
+// Standing returns Era and Up of one moment.
+func (h *Host) Standing() (era uint32, up bool) {
+	health := h.health.Load()
+	return health >> 1, health&isDown == 0
+}
+
 // Era counts how often the host has come back. What began in one era says nothing
 // about the host in the next.
 func (h *Host) Era() uint32 { return h.health.Load() >> 1 }

@@ -95,7 +95,7 @@ func (a *Admin) endSessions(hosts map[*sched.Host]bool) int {
 	if len(hosts) == 0 {
 		return 0
 	}
-	return a.opt.Engine.EndSessions(func(_ string, h *sched.Host) bool { return hosts[h] })
+	return a.opt.Engine.EndSessions(engine.ByOperator, func(c engine.Candidate) bool { return hosts[c.Host] })
 }
 
 func (k *call) shutdownSessions() (Result, error) {
@@ -118,7 +118,7 @@ func (k *call) shutdownSessions() (Result, error) {
 	}
 	var n int
 	if whole {
-		n = k.admin.opt.Engine.EndSessions(func(s string, _ *sched.Host) bool { return s == service })
+		n = k.admin.opt.Engine.EndSessions(engine.ByOperator, func(c engine.Candidate) bool { return c.Service == service })
 	} else {
 		n = k.admin.endSessions(hosts)
 	}

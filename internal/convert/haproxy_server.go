@@ -93,9 +93,13 @@ var haServerOptions = []row[haServerDo]{
 			b.set(b.group, "onMarkedDown", "shutdown", o.at)
 		}
 	}},
+	{name: "on-marked-up", args: 1, to: "group onMarkedUp", say: "`shutdown-backup-sessions`: `shutdown`, for all hosts of the group", do: func(b *haBackend, _ *node, o haOption) {
+		if firstOf(o.args) == "shutdown-backup-sessions" {
+			b.set(b.group, "onMarkedUp", "shutdown", o.at)
+		}
+	}},
 	{name: "tcp-ut", args: 1, to: "timeouts unacked", say: "of `bind` alone"},
 	{name: "addr", args: 1, say: "no equivalent: checks go to the address of the host"},
-	{name: "on-marked-up", args: 1, say: "no equivalent: sessions on backups go on"},
 	{name: "agent-check", say: "no equivalent: set weights by commands"},
 	{name: "agent-port", args: 1, say: "no equivalent: set weights by commands"},
 	{name: "agent-addr", args: 1, say: "no equivalent: set weights by commands"},

@@ -54,6 +54,7 @@ type Engine interface {
 	Apply(engine.Plan) error
 	Failures() <-chan engine.Failure
 	Refused(yield func(service, reason string, clients uint64))
+	EndSessions(why engine.Ending, which func(engine.Candidate) bool) int
 }
 
 // Options are what a Director may be given.
@@ -130,6 +131,7 @@ type Director struct {
 	swept      time.Time                   // when startProbes last went through the hosts
 	stoodAt    time.Time                   // when a probe last ended too late to prove anything
 	due        []dueProbe                  // what it found, kept for its room
+	endings    endings
 	ramping    map[*Target]bool
 	ramped     time.Time // when ramp last went through them
 
@@ -197,6 +199,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		usability:  map[groupKey]*usability{},
 		rejections: map[rejection]*rejected{},
 		ramping:    map[*Target]bool{},
+		endings:    endings{walked: make(chan walk, 1)},
 	}
 	cfg = cfg.Clone()
 	var err error
@@ -289,6 +292,8 @@ func (d *Director) Run(ctx context.Context) error {
 			d.judge(r)
 		case l := <-d.looked:
 			d.resolved(l)
+		case w := <-d.endings.walked:
+			d.wentThrough(w)
 		case <-scan.C:
 			// Reports come first: they have the better reason.
 			d.drain()
@@ -303,6 +308,7 @@ func (d *Director) Run(ctx context.Context) error {
 		now := time.Now()
 		nextStep := d.ramp(now)
 		d.publishPlan()
+		d.endDue() // the new tables no longer have these hosts
 		wake.Reset(min(d.startLookups(ctx, now), d.startProbes(ctx, now), nextStep))
 	}
 }
@@ -313,6 +319,7 @@ func (d *Director) await() {
 		<-d.probed
 		d.probing--
 	}
+	d.awaitWalk()
 	for _, n := range d.names {
 		for n.looking {
 			l := <-d.looked
@@ -465,7 +472,7 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 	r := &route{of: s, who: who, plan: &engine.Route{
 		Timeouts: engine.Timeouts{
 			Connect: c.Timeouts.Connect, Total: c.Timeouts.Total,
-			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.WhenHalfClosed(),
+			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.WhenHalfClosed(), MaxAge: c.Timeouts.MaxAge,
 			Unacked: c.Timeouts.Unacked, KeepAlive: c.Timeouts.KeepAlive, Hello: c.Timeouts.Hello,
 		},
 		Tries: c.Limits.Tries,

@@ -135,6 +135,7 @@ func (d *Director) down(t *Target, reason string, more ...any) {
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = false, reason, now })
 	d.changed(t.key.service)
 	d.touched[t.key.service] = true
+	d.markedDown(t)
 	d.noteHost("host down", t, reason)
 	d.log.Warn("host down", append([]any{"service", t.key.service, "group", t.key.group, "host", t.key.host,
 		"addr", t.key.addr.String(), "reason", reason}, more...)...)
@@ -153,6 +154,7 @@ func (d *Director) up(t *Target) {
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = true, "", now })
 	d.changed(t.key.service)
 	d.touched[t.key.service] = true
+	d.markedUp(t)
 	d.noteHost("host up", t, "after "+now.Sub(was.Since).Round(time.Millisecond).String())
 	d.log.Info("host up", "service", t.key.service, "group", t.key.group, "host", t.key.host,
 		"addr", t.key.addr.String(), "down_for", now.Sub(was.Since).Round(time.Millisecond).String())

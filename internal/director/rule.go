@@ -10,8 +10,8 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// rule is how the hosts of a group are probed and what the results mean: what
-// <check> says or, without one, <manager>.
+// rule is how the hosts of a group are probed, what the results mean and what follows:
+// what <check> and <group> say or, without a <check>, <manager>.
 type rule struct {
 	own   bool         // the group has a <check>
 	probe health.Probe // but for the address and the time to connect
@@ -21,9 +21,18 @@ type rule struct {
 	// How often: usually, while a host is on its way up or down, and while it
 	// is down; 0 for never.
 	usual, fast, down time.Duration
+
+	endWhenDown, endBackups bool // whose sessions end when a host goes down or comes up
 }
 
 func newRule(m *config.Manager, g *config.Group) *rule {
+	r := checkRule(m, g)
+	r.endWhenDown, r.endBackups = g.EndWhenDown, g.EndBackups
+	return r
+}
+
+// checkRule returns how hosts are probed and what that means.
+func checkRule(m *config.Manager, g *config.Group) *rule {
 	if g.Check == nil {
 		r := &rule{probe: health.Probe{Type: health.TCP, Timeout: probeTimeout}, rise: 1, fall: heartbeatFall}
 		if m.Heartbeat.Enable {

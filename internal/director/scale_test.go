@@ -35,6 +35,8 @@ func (still) Apply(engine.Plan) error                              { return nil 
 func (still) Failures() <-chan engine.Failure                      { return nil }
 func (still) Refused(func(service, reason string, clients uint64)) {}
 
+func (still) EndSessions(engine.Ending, func(engine.Candidate) bool) int { return 0 }
+
 // eachScale runs a benchmark with many services and with many hosts.
 func eachScale(b *testing.B, run func(b *testing.B, c *config.Config)) {
 	for _, scale := range []struct {

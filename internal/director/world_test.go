@@ -36,6 +36,9 @@ type world struct {
 	asked    map[string][]time.Time  // look-ups of addresses, by name
 	dnsTakes time.Duration           // that a look-up takes
 	refused  map[rejection]uint64    // clients
+	sessions []engine.Candidate      // open
+	ended    []ended                 // sessions, in this order
+	walks    int                     // calls of EndSessions
 	log      testkit.Log
 }
 
@@ -55,6 +58,28 @@ func (w *world) Apply(p engine.Plan) error {
 	}
 	w.plans = append(w.plans, p)
 	return nil
+}
+
+// EndSessions ends those of w.sessions.
+func (w *world) EndSessions(why engine.Ending, which func(engine.Candidate) bool) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	had := len(w.sessions)
+	w.sessions = slices.DeleteFunc(w.sessions, func(c engine.Candidate) bool {
+		gone := which(c)
+		if gone {
+			w.ended = append(w.ended, ended{why, c.ID})
+		}
+		return gone
+	})
+	w.walks++
+	return had - len(w.sessions)
+}
+
+// ended is a session that was ended.
+type ended struct {
+	why engine.Ending
+	id  uint64
 }
 
 func (w *world) Refused(yield func(service, reason string, clients uint64)) {

@@ -120,3 +120,5 @@ type Idle struct{}
 func (Idle) Apply(engine.Plan) error                              { return nil }
 func (Idle) Failures() <-chan engine.Failure                      { return nil }
 func (Idle) Refused(func(service, reason string, clients uint64)) {}
+
+func (Idle) EndSessions(engine.Ending, func(engine.Candidate) bool) int { return 0 }

@@ -33,6 +33,7 @@ type Admission struct {
 	era     uint32      // of the host, when the connect began
 	state   admissionState
 	Why     Refusal // once refused
+	wasDown bool    // the host, when the connect began: it was a last resort
 	notes   *Notes  // nil: there is nothing to note
 }
 
@@ -215,7 +216,8 @@ func (a *Admission) noHost() Refusal {
 
 // ask makes a host that was picked the session's own.
 func (a *Admission) ask(host *sched.Host, now int64) Step {
-	a.Host, a.era = host, host.Era()
+	era, up := host.Standing()
+	a.Host, a.era, a.wasDown = host, era, !up
 	a.attempt.began = now
 	a.state = picked
 	a.notePick(now)
@@ -394,6 +396,14 @@ var errResets = errors.New("it reset three clients in a row, each from another a
 func (a *Admission) ResetEarly(client sched.Addr) {
 	if a.Host.ResetEarly(a.era, client) {
 		a.gate.Report(engine.Failure{Host: a.Host, Err: errResets, Suspect: true})
+	}
+}
+
+// Candidate describes the session, whose ID the engine knows, to those who end
+// sessions.
+func (a *Admission) Candidate(id uint64) engine.Candidate {
+	return engine.Candidate{
+		ID: id, Service: a.Svc.Name, Host: a.Host, Connected: a.state == admitted, Era: a.era, WasDown: a.wasDown,
 	}
 }
 

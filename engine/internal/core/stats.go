@@ -30,12 +30,20 @@ const (
 	denied                              // PR: its PROXY header was malformed or must not come from there, or an access rule rejects it
 	helloEnded                          // CR: the client ended before its PROXY header was whole
 	helloTimeout                        // cR: the header was not whole in time
+	hostDown                            // DD: its host was marked down, and the group wants its sessions ended then
+	backupUnused                        // UD: it was on a backup host, and another host is up again
+	Aged                                // PD: it has reached the greatest age of sessions
 	terminations
 )
 
 // String gives the two letters.
 func (t Termination) String() string {
-	return [terminations]string{"--", "CD", "SD", "cD", "sD", "CC", "SC", "sC", "RC", "KD", "KC", "KR", "PR", "CR", "cR"}[t]
+	return [terminations]string{"--", "CD", "SD", "cD", "sD", "CC", "SC", "sC", "RC", "KD", "KC", "KR", "PR", "CR", "cR", "DD", "UD", "PD"}[t]
+}
+
+// TerminationOf is how a session ends that is ended for a reason.
+func TerminationOf(why engine.Ending) Termination {
+	return [...]Termination{Killed, hostDown, backupUnused}[why]
 }
 
 // Refusal tells why a client was closed without a host.

@@ -54,11 +54,12 @@ func (e *Engine) FindByLocal(local netip.AddrPort) []engine.SessionInfo {
 
 // EndSessions implements [engine.Engine]. The loops call which at
 // the same moment, and wait for it.
-func (e *Engine) EndSessions(which func(service string, host *sched.Host) bool) int {
+func (e *Engine) EndSessions(why engine.Ending, which func(engine.Candidate) bool) int {
+	how := core.TerminationOf(why)
 	var ended atomic.Int64
 	e.walk(func(l *loop, s *session) bool {
-		if which(s.Svc.Name, s.Host) {
-			l.end(s, core.Killed)
+		if which(s.Candidate(l.idOf(s))) {
+			l.end(s, how)
 			ended.Add(1)
 		}
 		return true

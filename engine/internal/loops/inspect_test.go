@@ -9,7 +9,6 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/testkit"
-	"github.com/txlb/txlb/sched"
 )
 
 // Between the steps in which it looks through its sessions, a loop serves its
@@ -28,7 +27,7 @@ func TestAskingHoldsUpNobody(t *testing.T) {
 	}
 	testkit.Eventually(t, "all are there", func() bool { return r.Stats().Active == sessions })
 	looked, served := 0, 0
-	n := r.E.EndSessions(func(string, *sched.Host) bool { // on the loop
+	n := r.E.EndSessions(engine.ByOperator, func(engine.Candidate) bool { // on the loop
 		switch looked++; {
 		case looked == 1:
 			last.Send([]byte("x"))

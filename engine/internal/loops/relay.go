@@ -388,7 +388,10 @@ func (l *loop) tune(dst *end) {
 }
 
 // limit returns when an established session is to be ended if nothing happens.
-func (s *session) limit() int64 {
+func (s *session) limit() int64 { return min(s.silenceLimit(), s.AgeLimit(s.slot)) }
+
+// silenceLimit returns when a session has been silent for too long.
+func (s *session) silenceLimit() int64 {
 	t := &s.Svc.Route.Load().Timeouts
 	d := t.Idle
 	if s.flows[0].done != s.flows[1].done {
@@ -402,8 +405,9 @@ func (s *session) limit() int64 {
 
 // expectBy makes the session's timer go off no later than its limit. A later
 // limit costs nothing: the timer goes off early and is set again.
-func (l *loop) expectBy(s *session) {
-	when := s.limit()
+func (l *loop) expectBy(s *session) { l.expect(s, s.limit()) }
+
+func (l *loop) expect(s *session, when int64) {
 	if !s.ends[backend].is(tuned) {
 		when = min(when, s.Started+tuneAfter)
 	}
@@ -425,8 +429,12 @@ func (l *loop) deadline(s *session, now int64) {
 			}
 		}
 	}
-	if s.limit() > now {
+	switch {
+	case s.limit() > now:
 		l.expectBy(s)
+		return
+	case s.AgeLimit(s.slot) <= now:
+		l.end(s, core.Aged)
 		return
 	}
 	if s.ready || s.flows[0].queued || s.flows[1].queued {

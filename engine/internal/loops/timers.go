@@ -120,7 +120,7 @@ func (l *loop) retime(services map[*core.Service]bool) {
 func (l *loop) look(s *session) {
 	switch {
 	case s.phase == established:
-		l.expectBy(s)
+		l.expect(s, min(s.silenceLimit(), s.LateAgeLimit(s.slot, l.now)))
 	case s.phase == connecting:
 		l.follow(s, s.Retimed())
 	}

@@ -128,7 +128,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 			if _, concerned := retimed[one.svc]; concerned {
 				one.hearing.wake()
 			}
-			if keep, concerned := retimed[one.svc]; concerned && one.watch.reset(one) && keep {
+			if keep, concerned := retimed[one.svc]; concerned && one.watch.retime(one) && keep {
 				for _, c := range one.ends {
 					k := core.KeptBy(one.svc.Route.Load())
 					if tcp, ok := c.(*net.TCPConn); ok {

@@ -14,7 +14,7 @@ import (
 func (e *Engine) Sessions(most int, which func(service string, host *sched.Host) bool) []engine.SessionInfo {
 	var list []engine.SessionInfo
 	e.live.Range(func(_, value any) bool {
-		if s := value.(*session); which(s.svc.Name, s.host.Load()) {
+		if s := value.(*session); which(s.svc.Name, s.host()) {
 			list = append(list, s.info())
 		}
 		return most == 0 || len(list) < most
@@ -38,11 +38,11 @@ func (e *Engine) FindByLocal(local netip.AddrPort) []engine.SessionInfo {
 }
 
 // EndSessions implements [engine.Engine].
-func (e *Engine) EndSessions(which func(service string, host *sched.Host) bool) int {
-	ended := 0
+func (e *Engine) EndSessions(why engine.Ending, which func(engine.Candidate) bool) int {
+	ended, how := 0, core.TerminationOf(why)
 	e.live.Range(func(_, value any) bool {
 		s := value.(*session)
-		if which(s.svc.Name, s.host.Load()) && s.end(core.Killed) {
+		if which(*s.shown.Load()) && s.end(how) {
 			ended++
 		}
 		return true
@@ -59,7 +59,7 @@ func (e *Engine) EndSession(id uint64) (ended bool) {
 // info describes a session.
 func (s *session) info() engine.SessionInfo {
 	i := engine.SessionInfo{
-		ID: s.id, Service: s.svc.Name, Host: s.host.Load(), Client: s.client(),
+		ID: s.id, Service: s.svc.Name, Host: s.host(), Client: s.client(),
 		Started: s.started, Idle: max(time.Since(s.started)-time.Duration(s.active.Load()), 0),
 		In: s.in.Load(), Out: s.out.Load(),
 	}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/core"
 	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/internal/zone"
@@ -31,7 +32,7 @@ type session struct {
 	admission core.Admission              // of the goroutine alone
 	origin    atomic.Pointer[core.Origin] // the admission's, for others to read
 	hearing   hearing
-	host      atomic.Pointer[sched.Host] // the admission's, for others to read
+	shown     atomic.Pointer[engine.Candidate] // the admission, for others to read
 	started   time.Time
 	ends      [2]net.Conn                    // client, backend
 	local     atomic.Pointer[netip.AddrPort] // of ends[backend], once it is there
@@ -61,8 +62,18 @@ func newSession(e *Engine, entry *core.Entry, conn net.Conn) *session {
 	if e.gate.Log.On() {
 		s.admission.Record(new(core.Attempts), from.IP())
 	}
+	s.show()
 	return s
 }
+
+// show lets others see how far the admission is.
+func (s *session) show() {
+	c := s.admission.Candidate(s.id)
+	s.shown.Store(&c)
+}
+
+// host returns the session's host, nil while it has none.
+func (s *session) host() *sched.Host { return s.shown.Load().Host }
 
 // run takes the session from the accept to its end.
 func (s *session) run() {
@@ -155,7 +166,7 @@ func (s *session) admit() (admitted bool) {
 	}
 	defer s.watchClient()()
 	for s.ctx.Err() == nil {
-		s.host.Store(s.admission.Host)
+		s.show()
 		now := s.e.clock()
 		switch step.Do {
 		case core.Connect:
@@ -402,14 +413,14 @@ func (s *session) pump(i int) {
 func (s *session) moved(i, n int) {
 	s.touch()
 	if i == client {
-		s.host.Load().AddBytes(uint64(n), 0)
+		s.host().AddBytes(uint64(n), 0)
 		s.svc.Counts[0].In.Add(uint64(n))
 		s.in.Add(uint64(n))
 	} else {
 		if s.out.Load() == 0 {
-			s.host.Load().Answered()
+			s.host().Answered()
 		}
-		s.host.Load().AddBytes(0, uint64(n))
+		s.host().AddBytes(0, uint64(n))
 		s.svc.Counts[0].Out.Add(uint64(n))
 		s.out.Add(uint64(n))
 	}
@@ -417,8 +428,21 @@ func (s *session) moved(i, n int) {
 
 func (s *session) touch() { s.active.Store(int64(time.Since(s.started))) }
 
-// left returns how much longer the session may be silent.
+// left returns how much longer the session may go on if nothing happens.
 func (s *session) left() time.Duration {
+	return min(s.silence(), s.until(s.admission.AgeLimit(int32(s.id))))
+}
+
+// until returns how long it is until a time on the engine's clock.
+func (s *session) until(when int64) time.Duration {
+	if when == core.Never {
+		return math.MaxInt64
+	}
+	return time.Duration(when - s.e.clock())
+}
+
+// silence returns how much longer the session may be silent.
+func (s *session) silence() time.Duration {
 	t := &s.svc.Route.Load().Timeouts
 	d := t.Idle
 	if s.over[0].Load() != s.over[1].Load() {
@@ -436,7 +460,7 @@ func (s *session) left() time.Duration {
 func (s *session) conclude() {
 	c, b := s.failed[client].Load(), s.failed[backend].Load()
 	if !c && !b {
-		s.host.Load().Answered() // it ended the session as it should, without a byte perhaps
+		s.host().Answered() // it ended the session as it should, without a byte perhaps
 		return
 	}
 	if b && !c && s.out.Load() == 0 {

@@ -44,6 +44,14 @@ func (w *watch) reset(s *session) (runs bool) {
 	return w.timer != nil
 }
 
+// retime is reset when the timeouts have changed.
+func (w *watch) retime(s *session) (runs bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.set(min(s.silence(), s.until(s.admission.LateAgeLimit(int32(s.id), s.e.clock()))))
+	return w.timer != nil
+}
+
 func (w *watch) set(left time.Duration) {
 	if w.timer != nil {
 		w.due = time.Now().Add(left)
@@ -60,6 +68,10 @@ func (w *watch) goOff(s *session) {
 	if left := s.left(); left > 0 {
 		w.excused = false
 		w.set(left)
+		return
+	}
+	if s.until(s.admission.AgeLimit(int32(s.id))) <= 0 {
+		s.end(core.Aged)
 		return
 	}
 	if late := time.Since(w.due); late > tolerated && !w.excused {
