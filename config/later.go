@@ -13,9 +13,6 @@ var laterAttributes = [...]struct {
 	harmless      []string
 }{
 	{"timeouts", "queue", []string{"5s"}},
-	{"limits", "sessions", []string{"0"}},
-	{"limits", "perClient", []string{"0"}},
-	{"limits", "rate", []string{"0"}},
 	{"host", "maxSessions", []string{"0"}},
 	{"logging", "access", []string{""}},
 	{"logging", "accessFormat", []string{"tcplog"}},

@@ -110,7 +110,11 @@ func (t *Timeouts) WhenHalfClosed() time.Duration {
 
 // Limits is <limits>.
 type Limits struct {
-	Tries int // connects of one session, the first included; 0: each host that is up, then three that are down
+	Sessions      int // at once; 0, here and below: no limit
+	PerClient     int // at once of one client
+	Rate          int // new sessions a second
+	PerClientRate int // of one client
+	Tries         int // connects of one session, the first included; 0: each host that is up, then three that are down
 }
 
 // Group is <group>. Exactly one group of a service is enabled, if it has any; Check

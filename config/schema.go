@@ -35,6 +35,7 @@ const (
 	maxMaxSessions = 10_000_000
 	maxBacklog     = 65535
 	maxTries       = 10_000
+	maxRate        = 1_000_000
 	maxBackups     = 10_000
 )
 
@@ -93,6 +94,14 @@ var schema = table(
 			"how old a session may become, see [Ending sessions](#ending-sessions); each ends up to a tenth earlier, at random", runtime),
 	),
 	of("limits",
+		row("sessions", func(l *Limits) *int { return &l.Sessions }, integer(0, maxMaxSessions), 0,
+			"sessions of the service at once; 0: no limit. Clients above it are reset, see [Limits](#limits-of-services-and-clients)", runtime),
+		row("perClient", func(l *Limits) *int { return &l.PerClient }, integer(0, maxMaxSessions), 0,
+			"sessions of one client at once: of an IPv4 address, or of the /64 of an IPv6 address; 0: no limit", runtime),
+		row("rate", func(l *Limits) *int { return &l.Rate }, integer(0, maxRate), 0,
+			"new sessions a second: as many at once, and then one more each 1/`rate` s; 0: no limit", runtime),
+		row("perClientRate", func(l *Limits) *int { return &l.PerClientRate }, integer(0, maxRate), 0,
+			"new sessions a second of one client; 0: no limit", runtime),
 		row("tries", func(l *Limits) *int { return &l.Tries }, integer(0, maxTries), 0,
 			"how many hosts txlb tries for one client, the first included; 0: each host that is up once, then at most three that are down", runtime),
 	),

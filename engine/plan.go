@@ -52,10 +52,21 @@ type Route struct {
 	// Tries is how many connects one session makes at most, the first included.
 	// 0: each host that is up once, then at most three that are down.
 	Tries int
+	// Limits are those of the service; nil: none. A session that they do not allow is
+	// reset before a host is chosen.
+	Limits *Limits
 	// Denied tells whether clients of an address are rejected before a host is chosen;
 	// nil: none are. The loops call it, so it must not wait, lock or allocate. Clients of
 	// UNIX listeners have no address, and are not asked about.
 	Denied func(client netip.Addr) bool
+}
+
+// Limits of a service; 0 means none. They hold for all loops together. A client is an IPv4
+// address or the /64 of an IPv6 address, as a PROXY header names it if there is one;
+// clients of UNIX listeners have none and are not counted one by one.
+type Limits struct {
+	Sessions, PerClient int // at once
+	Rate, PerClientRate int // that begin a second: a token bucket that holds those of one second
 }
 
 // Timeouts of a session; 0 means none.

@@ -475,7 +475,8 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.WhenHalfClosed(), MaxAge: c.Timeouts.MaxAge,
 			Unacked: c.Timeouts.Unacked, KeepAlive: c.Timeouts.KeepAlive, Hello: c.Timeouts.Hello,
 		},
-		Tries: c.Limits.Tries,
+		Tries:  c.Limits.Tries,
+		Limits: limitsOf(&c.Limits),
 	}}
 	if who != nil {
 		r.plan.Denied = who.list.Denied
@@ -510,6 +511,15 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 		r.group, r.table, r.plan.Table = g.Config.Name, table, table
 	}
 	return r, nil
+}
+
+// limitsOf returns the limits of a service, nil if it has none.
+func limitsOf(c *config.Limits) *engine.Limits {
+	l := engine.Limits{Sessions: c.Sessions, PerClient: c.PerClient, Rate: c.Rate, PerClientRate: c.PerClientRate}
+	if l == (engine.Limits{}) {
+		return nil
+	}
+	return &l
 }
 
 // publishPlan gives the engine new tables if health has changed.

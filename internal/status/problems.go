@@ -147,8 +147,11 @@ func (r *Reading) judgeService(s *Service) {
 	for _, rejection := range r.Rejections {
 		if rejection.Service == name {
 			level := Critical
-			if strings.HasPrefix(rejection.Reason, "proxy_") { // who knocks at the wrong door is no trouble of the service
+			switch {
+			case strings.HasPrefix(rejection.Reason, "proxy_"): // who knocks at the wrong door is no trouble of the service
 				level = Warning
+			case strings.HasPrefix(rejection.Reason, "limit_client"): // as the configuration wants it
+				level = Notice
 			}
 			add(Problem{
 				Level: level, Remedy: remedies[rejection.Reason],
@@ -172,23 +175,33 @@ func (r *Reading) judgeService(s *Service) {
 var reasons = map[string]string{
 	"no_group": "it has no group", "no_host": "no host answered",
 	"resource": "no descriptor, memory or local port was free", "timeout": "the total connect timeout was reached",
-	"proxy_source":    "they came from elsewhere than the proxies of proxyFrom",
-	"proxy_timeout":   "they sent no PROXY header in time",
-	"proxy_end":       "they ended before their PROXY header was whole",
-	"proxy_signature": "they sent no PROXY header",
-	"proxy_version":   "their PROXY header was malformed (version)",
-	"proxy_family":    "their PROXY header was malformed (family)",
-	"proxy_address":   "their PROXY header was malformed (address)",
-	"proxy_length":    "their PROXY header was malformed (length)",
-	"proxy_tlv":       "their PROXY header was malformed (TLV)",
-	"proxy_checksum":  "their PROXY header was malformed (checksum)",
+	"limit_sessions":    "it has as many sessions as <limits sessions> allows",
+	"limit_rate":        "more came in a second than <limits rate> allows",
+	"limit_client":      "they have as many sessions as <limits perClient> allows",
+	"limit_client_rate": "they came more often than <limits perClientRate> allows",
+	"clients_full":      "more clients have sessions than can be counted",
+	"proxy_source":      "they came from elsewhere than the proxies of proxyFrom",
+	"proxy_timeout":     "they sent no PROXY header in time",
+	"proxy_end":         "they ended before their PROXY header was whole",
+	"proxy_signature":   "they sent no PROXY header",
+	"proxy_version":     "their PROXY header was malformed (version)",
+	"proxy_family":      "their PROXY header was malformed (family)",
+	"proxy_address":     "their PROXY header was malformed (address)",
+	"proxy_length":      "their PROXY header was malformed (length)",
+	"proxy_tlv":         "their PROXY header was malformed (TLV)",
+	"proxy_checksum":    "their PROXY header was malformed (checksum)",
 }
 
 var remedies = map[string]string{
-	"resource":        "raise the limit of open files (LimitNOFILE) or net.ipv4.ip_local_port_range",
-	"proxy_source":    "add the proxy to <listen proxyFrom>",
-	"proxy_timeout":   proxyRemedy,
-	"proxy_signature": proxyRemedy,
+	"resource":          "raise the limit of open files (LimitNOFILE) or net.ipv4.ip_local_port_range",
+	"limit_sessions":    "setService sessions=N, or close sessions",
+	"limit_rate":        "setService rate=N",
+	"limit_client":      "if they are right, such as many people behind one address: setService perClient=N",
+	"limit_client_rate": "if they are right: setService perClientRate=N",
+	"clients_full":      "setService sessions=N below 1048576, or perClient=0 perClientRate=0",
+	"proxy_source":      "add the proxy to <listen proxyFrom>",
+	"proxy_timeout":     proxyRemedy,
+	"proxy_signature":   proxyRemedy,
 }
 
 const proxyRemedy = "switch the PROXY protocol on at the proxy (send-proxy, proxy_protocol on), or off at <listen>"

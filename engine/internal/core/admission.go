@@ -34,6 +34,7 @@ type Admission struct {
 	state   admissionState
 	Why     Refusal // once refused
 	wasDown bool    // the host, when the connect began: it was a last resort
+	counted bool    // against the limits of its service
 	notes   *Notes  // nil: there is nothing to note
 }
 
@@ -104,6 +105,15 @@ type Gate struct {
 	Report func(engine.Failure) // hands a failure to the director; it never waits
 	Log    *engine.Lane         // takes records of sessions that end; nil: nobody does
 	Active func() int64         // sessions of the engine, for the records
+	Free   *Attempts            // of the loop's goroutine; nil: there is none such
+}
+
+// free returns where free notes are.
+func (g *Gate) free() *Attempts {
+	if g.Free == nil {
+		return new(Attempts)
+	}
+	return g.Free
 }
 
 // Action is what a session needs next. The engine reports the outcome with
@@ -156,6 +166,11 @@ func (a *Admission) Next(now int64) Step {
 	}
 	if a.denied() {
 		return a.refuse(AccessDenied)
+	}
+	if a.Svc.limits.mode.Load() != 0 {
+		if ok, why := a.within(now); !ok {
+			return a.refuse(why)
+		}
 	}
 	host, why := a.pick(now)
 	if host == nil {
@@ -434,6 +449,9 @@ func (a *Admission) End(now int64, how Termination) {
 		a.leave()
 	}
 	a.record(now, how)
+	if a.counted {
+		a.uncount(now)
+	}
 	a.state = over
 	a.Count().ended[how].Add(1)
 	a.Count().active.Add(-1)

@@ -162,8 +162,17 @@ func (d *desk) reroute(how int) {
 	if how < 128 { // mostly all hosts
 		r.Table = d.tables[0]
 	}
-	d.say("route: %d hosts, tries %d, %+v", how%4, r.Tries, r.Timeouts)
+	if how%8 > 2 {
+		r.Limits = &engine.Limits{Sessions: how % 5, PerClient: how / 8 % 4, Rate: how / 16 % 6, PerClientRate: how / 32 % 4}
+	}
+	d.say("route: %d hosts, tries %d, %+v, limits %+v", how%4, r.Tries, r.Timeouts, r.Limits)
+	if d.svc.count(modeOf(r.Limits)) {
+		for _, g := range d.guests {
+			g.Recount(g.from.IP)
+		}
+	}
 	d.svc.Route.Store(r)
+	d.svc.countNoMore(r.Limits)
 	for _, g := range d.guests {
 		if step := g.Retimed(); step.Do != Nothing {
 			d.follow(g, step)
@@ -403,6 +412,7 @@ func (d *desk) follow(g *guest, step Step) {
 		}
 	case Refuse:
 		d.refused[step.Why]++
+		d.judgeLimit(g, step.Why, route.Limits)
 		if late := int64(route.Timeouts.Hello); step.Why == proxyTimeout && (late == 0 || d.now-g.Started < late) {
 			d.fail("session %d: it has not had its time to say who it is", g.id)
 		}
@@ -449,6 +459,7 @@ func (d *desk) check() {
 			d.fail("host %s counts %d sessions, %d have it", h.Name(), n, holds[h])
 		}
 	}
+	d.checkLimits()
 	c := &d.svc.Counts[0]
 	ended := uint64(0)
 	for how := range terminations {

@@ -16,6 +16,7 @@ type Service struct {
 	Counts []Counters // one for each gate
 
 	proxies atomic.Bool // a listener has asked for PROXY headers, now or before
+	limits  limiter
 }
 
 func newService(name string, gates int) *Service {
@@ -30,7 +31,7 @@ func (s *Service) stats() engine.ServiceStats {
 		ConnectFailures: map[string]uint64{},
 	}
 	for i := range s.Counts {
-		s.Counts[i].addTo(&sum, s.proxies.Load())
+		s.Counts[i].addTo(&sum, s.proxies.Load(), s.limits.mode.Load() != 0)
 	}
 	return sum
 }
@@ -89,7 +90,9 @@ func (s *Serving[L]) Reroute(p engine.Plan) (retimed map[*Service]bool) {
 	retimed = map[*Service]bool{}
 	for i := range p.Services {
 		svc, route := s.Services[p.Services[i].Name], p.Services[i].Route
-		if before := svc.Route.Swap(route); before != nil && before.Timeouts != route.Timeouts {
+		before := svc.Route.Swap(route)
+		svc.countNoMore(route.Limits)
+		if before != nil && before.Timeouts != route.Timeouts {
 			retimed[svc] = KeptBy(before) != KeptBy(route)
 		}
 	}

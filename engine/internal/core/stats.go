@@ -27,7 +27,7 @@ const (
 	Killed                              // KD: closed by an operator or at the end of a drain
 	killedConnecting                    // KC: likewise, while it waited for a host
 	killedUnheard                       // KR: likewise, before its PROXY header was whole
-	denied                              // PR: its PROXY header was malformed or must not come from there, or an access rule rejects it
+	denied                              // PR: its PROXY header was malformed or must not come from there, or an access rule or a limit rejects it
 	helloEnded                          // CR: the client ended before its PROXY header was whole
 	helloTimeout                        // cR: the header was not whole in time
 	hostDown                            // DD: its host was marked down, and the group wants its sessions ended then
@@ -50,15 +50,20 @@ func TerminationOf(why engine.Ending) Termination {
 type Refusal uint8
 
 const (
-	noGroup        Refusal = iota // the service has no enabled group
-	noHost                        // no host was left to try
-	OutOfResource                 // no descriptor, memory or local port
-	outOfTime                     // the time for all connects ran out
-	AccessDenied                  // by an access rule
-	proxySource                   // a PROXY header is required, and this client's does not count
-	proxyTimeout                  // the header was not whole in time
-	proxyEnd                      // the client ended before it was whole
-	proxyMalformed                // the first of the reasons why it is malformed, in the order of package proxyproto
+	noGroup         Refusal = iota // the service has no enabled group
+	noHost                         // no host was left to try
+	OutOfResource                  // no descriptor, memory or local port
+	outOfTime                      // the time for all connects ran out
+	AccessDenied                   // by an access rule
+	limitSessions                  // the service has as many sessions as it may
+	limitRate                      // as many have begun in the last second as may
+	limitClient                    // the client has as many sessions as it may
+	limitClientRate                // as many of the client have begun in the last second as may
+	clientsFull                    // more clients have sessions than can be counted
+	proxySource                    // a PROXY header is required, and this client's does not count
+	proxyTimeout                   // the header was not whole in time
+	proxyEnd                       // the client ended before it was whole
+	proxyMalformed                 // the first of the reasons why it is malformed, in the order of package proxyproto
 
 	refusals = proxyMalformed + Refusal(proxyproto.NumStates-proxyproto.BadSignature)
 )
@@ -71,7 +76,8 @@ func malformed(s proxyproto.State) Refusal {
 // String names the reason in metrics and logs.
 func (r Refusal) String() string {
 	return [refusals]string{
-		"no_group", "no_host", "resource", "timeout", "access", "proxy_source", "proxy_timeout", "proxy_end",
+		"no_group", "no_host", "resource", "timeout", "access",
+		"limit_sessions", "limit_rate", "limit_client", "limit_client_rate", "clients_full", "proxy_source", "proxy_timeout", "proxy_end",
 		"proxy_signature", "proxy_version", "proxy_family", "proxy_address", "proxy_length", "proxy_tlv", "proxy_checksum",
 	}[r]
 }
@@ -87,8 +93,16 @@ func (r Refusal) Termination() Termination {
 		}
 		return denied
 	}
-	return [proxySource]Termination{noServer, noServer, noResource, connectTime, denied}[r]
+	return [proxySource]Termination{
+		noServer, noServer, noResource, connectTime, denied, denied, denied, denied, denied, denied,
+	}[r]
 }
+
+// OfLimits tells whether a limit of the service or the client is the reason.
+func (r Refusal) OfLimits() bool { return r >= limitSessions && r <= clientsFull }
+
+// Resets tells whether the client is reset: that costs least, and says most.
+func (r Refusal) Resets() bool { return r == AccessDenied || r.OfLimits() }
 
 // OfHeader tells whether the PROXY header is the reason.
 func (r Refusal) OfHeader() bool { return r >= proxySource }
@@ -145,8 +159,9 @@ type Counters struct {
 }
 
 // addTo adds the counts to a service's sum. Those of PROXY headers that were not right
-// are left out where none are asked for: they would be most of the service's metrics.
-func (c *Counters) addTo(s *engine.ServiceStats, proxies bool) {
+// are left out where none are asked for, and those of limits where there were none: they
+// would be most of the service's metrics.
+func (c *Counters) addTo(s *engine.ServiceStats, proxies, limits bool) {
 	s.Active += c.active.Load()
 	s.Sessions += c.sessions.Load()
 	s.In += c.In.Load()
@@ -157,7 +172,11 @@ func (c *Counters) addTo(s *engine.ServiceStats, proxies bool) {
 		if Refusal(i).OfHeader() && !proxies {
 			break
 		}
-		s.Refused[Refusal(i).String()] += c.refused[i].Load()
+		n := c.refused[i].Load()
+		if Refusal(i).OfLimits() && !limits && n == 0 {
+			continue
+		}
+		s.Refused[Refusal(i).String()] += n
 	}
 	for i := range c.failed {
 		s.ConnectFailures[connectFailure(i).String()] += c.failed[i].Load()

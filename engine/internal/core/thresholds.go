@@ -21,6 +21,13 @@ const (
 	// in ns. It bounds how late a client is served after one is free; ten tries a
 	// second cost nothing.
 	PauseFor = int64(100 * time.Millisecond)
+	// maxClients is how many clients of one service are counted against perClient and
+	// perClientRate: 32 MiB, and 512 KiB for the 1<<clientBits lists. So many have sessions or
+	// have had one in the last second.
+	maxClients = 1 << 20
+	clientBits = 16
+	// tidyAtOnce bounds the work of a session that finds the table full.
+	tidyAtOnce = 64
 	// MaxLinger bounds the wait for the last bytes before a reset.
 	MaxLinger = 30 * time.Second
 	// NotSent is TCP_NOTSENT_LOWAT: how many bytes may wait in the kernel that TCP has not

@@ -205,14 +205,14 @@ func (l *loop) dropBackend(s *session) {
 
 // refuse closes a client that gets no host. Where descriptors are short it is
 // closed at once, and so is one that does not say who it is as it should. One that may
-// not come in is reset. Any other gets an end, and what it sends is thrown away until
+// not come in, by a rule or a limit, is reset. Any other gets an end, and what it sends is thrown away until
 // it has ended too, for a moment: closing over unread bytes would reset the
 // connection.
 func (l *loop) refuse(s *session, why core.Refusal) {
-	if why == core.AccessDenied {
+	if why.Resets() {
 		l.sys.resetOnClose(s.ends[client].fd)
 	}
-	if why == core.AccessDenied || why == core.OutOfResource || why.OfHeader() {
+	if why.Resets() || why == core.OutOfResource || why.OfHeader() {
 		l.end(s, why.Termination())
 		return
 	}

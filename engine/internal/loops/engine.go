@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"runtime"
 	"slices"
 	"sync"
@@ -142,6 +143,14 @@ func (e *Engine) Apply(p engine.Plan) error {
 	fresh, err := e.openListeners(owner, was, next)
 	if err != nil {
 		return err
+	}
+	if uncounted := next.Expect(p); uncounted != nil {
+		e.walk(func(l *loop, s *session) bool {
+			if uncounted[s.Svc] {
+				s.Recount(func() netip.AddrPort { return l.clientAddr(s) })
+			}
+			return true
+		})
 	}
 	// What is new is complete before a client can reach it, and what is there
 	// stays as it is until nothing can fail any more.

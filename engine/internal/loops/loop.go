@@ -71,6 +71,7 @@ func assemble(e *Engine, index int, p *poller, sys kernel) *loop {
 		index: index, eng: e, sys: sys, gate: core.Gate{Index: index, Report: e.failures.Report, Active: e.census.active},
 		batch: newBatch(), inbox: newInbox(p), waste: make([]byte, readSize), poll: p, done: make(chan struct{}),
 	}
+	l.gate.Free = &l.table.tries
 	l.timers.fire = l.onTimer
 	l.agenda = agenda{ready: onLines[*session](), taken: onLines[*session]()}
 	l.bulk.line = onLines[turnRef]()

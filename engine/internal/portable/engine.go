@@ -121,6 +121,17 @@ func (e *Engine) Apply(p engine.Plan) error {
 		}
 		return errors.Join(problems...)
 	}
+	if uncounted := next.Expect(p); uncounted != nil {
+		e.live.Range(func(_, s any) bool {
+			if one := s.(*session); uncounted[one.svc] {
+				one.with(func(a *core.Admission, _ int64) core.Step {
+					a.Recount(one.client)
+					return core.Step{}
+				})
+			}
+			return true
+		})
+	}
 	retimed := next.Reroute(p)
 	if len(retimed) > 0 {
 		e.live.Range(func(_, s any) bool {

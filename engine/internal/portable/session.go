@@ -29,7 +29,8 @@ type session struct {
 	id        uint64
 	svc       *core.Service
 	waits     bool                        // for room: it has none yet
-	admission core.Admission              // of the goroutine alone
+	mu        sync.Mutex                  // of the admission
+	admission core.Admission              // of the goroutine, but for Recount
 	origin    atomic.Pointer[core.Origin] // the admission's, for others to read
 	hearing   hearing
 	shown     atomic.Pointer[engine.Candidate] // the admission, for others to read
@@ -111,13 +112,28 @@ func (s *session) run() {
 func (s *session) conclusion() {
 	s.e.ending.Lock()
 	defer s.e.ending.Unlock()
-	if s.e.gate.Log.On() {
-		if !s.admission.Recorded() { // it is older than the log
-			s.admission.Record(new(core.Attempts), endpoint(s.ends[client].RemoteAddr()))
+	s.with(func(a *core.Admission, now int64) core.Step {
+		if s.e.gate.Log.On() {
+			if !a.Recorded() { // it is older than the log
+				a.Record(new(core.Attempts), endpoint(s.ends[client].RemoteAddr()))
+			}
+			a.Moved(s.in.Load(), s.out.Load())
 		}
-		s.admission.Moved(s.in.Load(), s.out.Load())
-	}
-	s.admission.End(s.e.clock(), s.how)
+		a.End(now, s.how)
+		return core.Step{}
+	})
+}
+
+// with calls f with the session's admission and the time.
+func (s *session) with(f func(a *core.Admission, now int64) core.Step) core.Step {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return f(&s.admission, s.e.clock())
+}
+
+// answered tells the admission what connect(2) has answered.
+func (s *session) answered(errno syscall.Errno) core.Step {
+	return s.with(func(a *core.Admission, now int64) core.Step { return a.Answered(now, errno) })
 }
 
 // end ends the session. Only the first reason counts; end tells whether this was
@@ -131,14 +147,15 @@ func (s *session) end(how core.Termination) (first bool) {
 	return first
 }
 
-// refuse closes a client without a host. A client that an access rule denies is reset.
+// refuse closes a client without a host. A client that an access rule or a limit rejects is
+// reset.
 // For a moment it discards what any other sends, until the client has ended too:
 // closing with unread bytes would reset the connection.
 func (s *session) refuse(why core.Refusal) {
-	if c, ok := s.ends[client].(*net.TCPConn); ok && why == core.AccessDenied {
+	if c, ok := s.ends[client].(*net.TCPConn); ok && why.Resets() {
 		_ = c.SetLinger(0)
 	}
-	if why == core.AccessDenied || why.OfHeader() { // or it does not say who it is as it should
+	if why.Resets() || why.OfHeader() { // or it does not say who it is as it should
 		s.end(why.Termination())
 		return
 	}
@@ -160,7 +177,7 @@ type writeCloser interface{ CloseWrite() error }
 // admit finds a host for the client and connects to it. It returns false if there is
 // none, or if the session was ended meanwhile. Nothing is read from the client.
 func (s *session) admit() (admitted bool) {
-	step := s.admission.Next(s.e.clock())
+	step := s.with((*core.Admission).Next)
 	if step.Do == core.Hear {
 		step = s.hear(step)
 	}
@@ -170,7 +187,7 @@ func (s *session) admit() (admitted bool) {
 		now := s.e.clock()
 		switch step.Do {
 		case core.Connect:
-			step = s.admission.Answered(now, syscall.EINPROGRESS)
+			step = s.answered(syscall.EINPROGRESS)
 		case core.Wait:
 			step = s.dial(step.Until)
 		case core.Rest:
@@ -179,12 +196,15 @@ func (s *session) admit() (admitted bool) {
 			case <-time.After(time.Duration(step.Until - now)):
 			case <-s.ctx.Done():
 			}
-			step = s.admission.Deadline(s.e.clock())
+			step = s.with((*core.Admission).Deadline)
 		case core.Retry:
-			step = s.admission.Next(now)
+			step = s.with((*core.Admission).Next)
 		case core.Relay:
 			s.greet()
-			s.admission.Settle()
+			s.with(func(a *core.Admission, _ int64) core.Step {
+				a.Settle()
+				return core.Step{}
+			})
 			return true
 		default:
 			return false
@@ -244,22 +264,32 @@ func (s *session) hear(step core.Step) core.Step {
 			continue
 		case isTimeout(err):
 			excused = false
-			step = s.admission.Deadline(s.e.clock())
+			step = s.with((*core.Admission).Deadline)
 			continue
 		case err != nil && err != io.EOF:
 			s.end(s.admission.Left())
 			return core.Step{}
 		}
-		need, step = s.admission.Heard(s.e.clock(), b, err != nil, new(core.Attempts))
+		step = s.with(func(a *core.Admission, now int64) (next core.Step) {
+			need, next = a.Heard(now, b, err != nil, new(core.Attempts))
+			return next
+		})
 	}
-	s.origin.Store(s.admission.Origin())
+	s.with(func(a *core.Admission, _ int64) core.Step {
+		s.origin.Store(a.Origin())
+		return core.Step{}
+	})
 	return step
 }
 
 // greet sends the host the PROXY header that it expects. If it cannot be sent, the
 // session will find out.
 func (s *session) greet() {
-	header := s.admission.Header(nil, func() netip.AddrPort { return endpoint(s.ends[client].LocalAddr()) })
+	var header []byte
+	s.with(func(a *core.Admission, _ int64) core.Step {
+		header = a.Header(nil, func() netip.AddrPort { return endpoint(s.ends[client].LocalAddr()) })
+		return core.Step{}
+	})
 	if len(header) > 0 {
 		_, _ = s.ends[backend].Write(header)
 	}
@@ -281,7 +311,6 @@ func (s *session) dial(until int64) core.Step {
 		within = time.Duration(max(until-s.e.clock(), 1))
 	}
 	conn, err := dialHost(s.ctx, host, within)
-	now := s.e.clock()
 	errno, told := errors.AsType[syscall.Errno](err)
 	switch {
 	case err == nil:
@@ -289,18 +318,18 @@ func (s *session) dial(until int64) core.Step {
 		s.ends[backend] = conn
 		local := endpoint(conn.LocalAddr())
 		s.local.Store(&local)
-		return s.admission.Answered(now, 0)
+		return s.answered(0)
 	case s.ctx.Err() != nil:
 		return core.Step{}
 	case !told && isTimeout(err):
-		return s.admission.Deadline(now)
+		return s.with((*core.Admission).Deadline)
 	case !told:
 		errno = syscall.EINVAL
 	}
 	if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Syscall == "socket" {
-		return s.admission.NoSocket(now, errno)
+		return s.with(func(a *core.Admission, now int64) core.Step { return a.NoSocket(now, errno) })
 	}
-	return s.admission.Answered(now, errno)
+	return s.answered(errno)
 }
 
 func isTimeout(err error) bool {

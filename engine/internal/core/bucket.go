@@ -1,0 +1,71 @@
+package core
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+)
+
+// bucket is a token bucket that holds the tokens of one second: so many sessions may
+// begin at once, and one more each time a token is refilled. It is one number, so all
+// loops share it without a lock.
+//
+// With a rate of r, the tokens of all time lie at the times ceil(k/r) seconds, for every
+// whole k. A session takes the next token behind those taken, and behind now; it may
+// take tokens of the coming second, which is what a full bucket is. So r tokens are there
+// in each second, exactly, however r divides it, and a new rate goes on where the old one was.
+type bucket struct {
+	taken atomic.Int64 // ns: the token that was taken last
+}
+
+const second = int64(time.Second)
+
+// take takes a token, if there is one.
+func (b *bucket) take(rate int, now int64) bool {
+	for {
+		was := b.taken.Load()
+		token := tokenAfter(max(was, now), rate)
+		if token > now+second {
+			return false
+		}
+		if b.taken.CompareAndSwap(was, token) {
+			return true
+		}
+	}
+}
+
+// giveBack gives a token back.
+func (b *bucket) giveBack(rate int) {
+	for {
+		was := b.taken.Load()
+		if b.taken.CompareAndSwap(was, tokenBefore(was, rate)) {
+			return
+		}
+	}
+}
+
+// full tells whether all tokens are there: the bucket is then as good as a new one.
+func (b *bucket) full(now int64) bool { return b.taken.Load() <= now }
+
+// tokenAfter returns the first token after a time.
+func tokenAfter(t int64, rate int) int64 { return tokenAt(tokensUntil(t, rate)+1, rate) }
+
+// tokenBefore returns the last token before one.
+func tokenBefore(token int64, rate int) int64 { return tokenAt(tokensUntil(token, rate)-1, rate) }
+
+// tokensUntil returns the number of the last token up to a time.
+func tokensUntil(t int64, rate int) uint64 {
+	high, low := bits.Mul64(uint64(t), uint64(rate))
+	n, _ := bits.Div64(high, low, uint64(second))
+	return n
+}
+
+// tokenAt returns the time of a token.
+func tokenAt(n uint64, rate int) int64 {
+	high, low := bits.Mul64(n, uint64(second))
+	t, rest := bits.Div64(high, low, uint64(rate))
+	if rest > 0 {
+		t++
+	}
+	return int64(t)
+}
