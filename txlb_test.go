@@ -27,7 +27,7 @@ var update = flag.Bool("update", false, "write the table of rooms in docs/archit
 // tests of a room may import more.
 var rooms = map[string][]string{
 	"":                           {"config", "engine", "internal/director", "internal/logs", "sched"},
-	"cmd/txlb":                   {"config", "config/changes", "config/document", "engine", "engine/native", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/users", "internal/admin/web", "internal/convert", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "internal/status", "internal/words", "sched", "splice", "internal/guard"},
+	"cmd/txlb":                   {"config", "config/changes", "config/document", "engine", "engine/native", "internal/accesslog", "internal/admin", "internal/admin/console", "internal/admin/control", "internal/admin/socket", "internal/admin/ssh", "internal/admin/users", "internal/admin/web", "internal/convert", "internal/director", "internal/health", "internal/logs", "internal/metrics", "internal/passwd", "internal/status", "internal/words", "sched", "splice", "internal/guard"},
 	"config":                     {"config/internal/address", "config/internal/charset", "config/internal/tree", "internal/words", "sched"},
 	"config/changes":             {"config", "config/internal/address", "config/internal/tree", "internal/words"},
 	"config/document":            {"config", "config/changes", "config/internal/charset", "config/internal/tree"},
@@ -60,6 +60,7 @@ var rooms = map[string][]string{
 	"internal/proxyproto":        {},
 	"internal/uring":             {},
 	"internal/logs":              {},
+	"internal/accesslog":         {"engine", "internal/logs", "sched"},
 	"internal/debian":            {},
 	"internal/servers":           {"internal/debian"},
 	"internal/testkit":           {"internal/servers"},

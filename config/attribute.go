@@ -214,6 +214,9 @@ var plain = values[string]{
 // filePath names a file.
 var filePath = checked(TypeFile, plain.check)
 
+// accessTarget says where the access log goes.
+var accessTarget = checked(TypeFile, checkAccessTarget)
+
 // identifier is the name of a service, a group, a host or a user, which is
 // checked together with its neighbours.
 var identifier = checked(TypeText, nil)

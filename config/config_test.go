@@ -119,11 +119,11 @@ func TestNewElements(t *testing.T) {
 	<control socket="run/control"/>
 	<dns servers="10.0.0.1
 		[::1]:5353 fe80::1%eth0 [::2]"/>
-	<logging level="debug" format="json" audit="/a"/>
+	<logging level="debug" format="json" audit="/a" access="/b" accessFormat="json"/>
 </config>`)
 	want := New()
 	want.Engine = Engine{3, "off", "cpu", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute, ""}
-	want.Logging = Logging{"", "debug", "json", "/a"}
+	want.Logging = Logging{Level: "debug", Format: "json", Audit: "/a", Access: "/b", AccessFormat: "json"}
 	want.DNS.Servers = []string{"10.0.0.1", "[::1]:5353", "fe80::1%eth0", "[::2]"}
 	want.Admin = Admin{
 		Web: &AdminListen{Listen: "localhost:7000", Enable: true, Secure: true, Refresh: 10 * time.Second, Certificate: "/c", Key: "/k", Readyz: "any",
@@ -282,7 +282,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		case 1:
 			c.Manager = Manager{HostCheck: check.Draw(t, "hostCheck"), Heartbeat: check.Draw(t, "heartbeat"), ConfigCheck: check.Draw(t, "configCheck"), Backups: number(0, 3).Draw(t, "backups")}
 			c.DNS.Servers = rapid.SliceOfN(word("10.0.0.1", "[::1]:5353", "::1%eth0", "::1%a b"), 0, 3).Draw(t, "servers")
-			c.Logging = Logging{word("", "/var/log/x").Draw(t, "file"), word("debug", "warn").Draw(t, "level"), word("text", "json").Draw(t, "format"), word("", "/var/log/audit").Draw(t, "audit")}
+			c.Logging = Logging{word("", "/var/log/x").Draw(t, "file"), word("debug", "warn").Draw(t, "level"), word("text", "json").Draw(t, "format"), word("", "/var/log/audit").Draw(t, "audit"), word("", "stderr", "/var/log/access").Draw(t, "access"), word("tcplog", "json").Draw(t, "accessFormat")}
 		case 2:
 			c.Admin.Metrics = word("", "localhost:9107").Draw(t, "metrics")
 			c.Admin.Web = &AdminListen{Listen: word("localhost:7000", "*:1").Draw(t, "web"), Enable: true, Secure: rapid.Bool().Draw(t, "secure"), Refresh: duration.Draw(t, "refresh"), Certificate: word("", "/c").Draw(t, "certificate")}

@@ -14,8 +14,6 @@ var laterAttributes = [...]struct {
 }{
 	{"timeouts", "queue", []string{"5s"}},
 	{"host", "maxSessions", []string{"0"}},
-	{"logging", "access", []string{""}},
-	{"logging", "accessFormat", []string{"tcplog"}},
 }
 
 // laterAttribute tells whether an attribute is one of a later version, and

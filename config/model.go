@@ -247,6 +247,9 @@ type Logging struct {
 	Level  string // debug, info, warn, error
 	Format string // text, json
 	Audit  string // file of who did what; "": none
+
+	Access       string // where a line for each session goes; "": nowhere
+	AccessFormat string // tcplog, json
 }
 
 // Pos is where in a file something stands; the zero Pos is nowhere.

@@ -249,6 +249,10 @@ var schema = table(
 		row("level", func(l *Logging) *string { return &l.Level }, word("debug", "info", "warn", "error"), "info", "what is logged"),
 		row("format", func(l *Logging) *string { return &l.Format }, word("text", "json"), "text", "format of the log lines"),
 		row("audit", func(l *Logging) *string { return &l.Audit }, filePath, "", "file or FIFO for logins, refusals, commands and reads of secrets, as JSON lines; none if left out"),
+		row("access", func(l *Logging) *string { return &l.Access }, accessTarget, "",
+			"where a line for each session that has ended goes: a file or FIFO, `stderr`, `journal`, `syslog:udp:HOST:PORT`, `syslog:tcp:HOST:PORT` or `syslog:unix:PATH`; nowhere if left out, see [Access log](operations.md#access-log)"),
+		row("accessFormat", func(l *Logging) *string { return &l.AccessFormat }, word("tcplog", "json"), "tcplog",
+			"`tcplog`: as HAProxy writes it; `json`: one object a line"),
 	),
 )
 

@@ -30,7 +30,7 @@ var terminations = []Termination{
 	{"sD", "ended by a timeout: the client had closed its side, and the host said nothing for the time of `halfClosed`", "Look at why the host is silent, or raise <timeouts halfClosed>."},
 	{"CC", "ended because the client reset the connection while a host was being connected", "The client did not want to wait. Look at the connect times of the hosts."},
 	{"SC", "was rejected: no host accepted the connection", "Look at `txlb ctl show hosts`: all hosts are down or refuse connections."},
-	{"sC", "was rejected: no host answered before the time for connects was over", "Look at the network to the hosts, and at <timeouts connect> and <timeouts total>."},
+	{"sC", "was rejected: no host answered in time", "Look at the network to the hosts, and at <timeouts connect> and <timeouts total>."},
 	{"RC", "was rejected: the machine had no descriptor, memory or local port left to connect with", "Raise LimitNOFILE, or look at the local ports (ip_local_port_range)."},
 	{"KD", "was ended by an operator, or at the end of a drain", ""},
 	{"KC", "was ended by an operator, or at the end of a drain, while it waited for a host", ""},

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/accesslog"
 	"github.com/txlb/txlb/internal/logs"
 )
 
@@ -14,6 +16,9 @@ type logbook struct {
 	log   *slog.Logger
 	audit *slog.Logger
 	tail  *logs.Tail
+
+	records *engine.Recorder // of sessions, for access
+	access  *accesslog.Log
 
 	handler   *logs.Switch
 	file      *logs.Writer
@@ -30,6 +35,12 @@ func openLogbook(is config.Logging) (*logbook, error) {
 	if b.handler, err = logs.NewSwitch(file, is.Level, is.Format); err == nil {
 		b.auditFile, err = logs.OpenAudit(is.Audit)
 	}
+	b.records = engine.NewRecorder()
+	if err == nil {
+		if b.access, err = accesslog.Open(b.records, is.Access, is.AccessFormat); err != nil {
+			_ = b.auditFile.Close()
+		}
+	}
 	if err != nil {
 		_ = file.Close() // nothing was written
 		return nil, err
@@ -42,12 +53,15 @@ func openLogbook(is config.Logging) (*logbook, error) {
 // close writes what is left, as far as that takes no longer than a second, and
 // closes the files. Nobody is left to tell what was lost.
 func (b *logbook) close() {
+	_ = b.access.Close()
 	_ = b.auditFile.Close()
 	_ = b.file.Close()
 }
 
 // reopen opens the files again.
-func (b *logbook) reopen() error { return errors.Join(b.file.Reopen(), b.auditFile.Reopen()) }
+func (b *logbook) reopen() error {
+	return errors.Join(b.file.Reopen(), b.auditFile.Reopen(), b.access.Reopen())
+}
 
 // reopenFor is reopen for a signal. It closes done at its end.
 func (b *logbook) reopenFor(s os.Signal, done chan<- struct{}) {
@@ -82,6 +96,11 @@ func (b *logbook) follow(was, to config.Logging) {
 			b.log.Error(failed, "err", err)
 		}
 	}
+	if to.Access != was.Access || to.AccessFormat != was.AccessFormat {
+		if err := b.access.Change(to.Access, to.AccessFormat); err != nil {
+			b.log.Error("cannot change the access log, it stays as it was", "err", err)
+		}
+	}
 	if to.Level != was.Level || to.Format != was.Format {
 		if err := b.handler.Set(to.Level, to.Format); err != nil {
 			b.log.Error("cannot change the log level or format", "err", err)
@@ -90,4 +109,10 @@ func (b *logbook) follow(was, to config.Logging) {
 }
 
 // stats are what the writers say of themselves.
-func (b *logbook) stats() []logs.Stats { return []logs.Stats{b.file.Stats(), b.auditFile.Stats()} }
+func (b *logbook) stats() []logs.Stats {
+	all := []logs.Stats{b.file.Stats(), b.auditFile.Stats()}
+	if access, on := b.access.Stats(); on {
+		all = append(all, access)
+	}
+	return all
+}

@@ -89,6 +89,7 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	// straight to standard error.
 	slog.SetDefault(logs.Strangers(log))
 	opt, limits := engineOptions(cfg, log)
+	opt.Recorder = book.records
 	eng, err := native.New(opt)
 	if err != nil {
 		return err

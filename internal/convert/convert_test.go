@@ -23,7 +23,7 @@ var later = []string{
 	"listen proxyProtocol", "listen proxyFrom", "listen interface", "listen fastOpen", "listen deferAccept", "listen mptcp",
 	"timeouts queue", "timeouts hello",
 	"group stickySize", "group stickyFor", "host maxSessions", "host proxyProtocol", "engine grace",
-	"logging access", "logging accessFormat", "route sni", "route alpn", "route net", "route percent", "route group",
+	"route sni", "route alpn", "route net", "route percent", "route group",
 	"allow net", "allow file", "deny net", "deny file", "host source client", "group scheduler maglev", "group scheduler ewma",
 }
 

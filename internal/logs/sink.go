@@ -12,11 +12,11 @@ const mode = 0o640
 // sink is where lines go. Its goroutine alone waits for the system.
 type sink struct {
 	path    string
-	file    *os.File // nil: nothing is written, for it is off or absent
-	absent  bool     // nobody reads the FIFO
-	shared  bool     // standard error or output, which stay open
-	journal bool     // systemd's journal reads it
-	regular bool     // an ordinary file
+	file    io.WriteCloser // nil: nothing is written, for it is off or absent
+	absent  bool           // nobody reads the FIFO
+	shared  bool           // standard error or output, which stay open
+	journal bool           // systemd's journal reads it
+	lasting bool           // a write that failed is tried again on it: a file, or a server
 	in      chan []byte
 	out     chan written
 }
@@ -28,7 +28,7 @@ type written struct {
 }
 
 // newSink makes a sink and starts its goroutine; end or leave ends it.
-func newSink(file *os.File, path string) *sink {
+func newSink(file io.WriteCloser, path string) *sink {
 	s := &sink{path: path, file: file, in: make(chan []byte, 1), out: make(chan written, 1)}
 	if file != nil {
 		go s.run()
@@ -69,6 +69,14 @@ func openSink(path string) (*sink, error) {
 		s.shared, s.journal = true, isJournal(std)
 		return s, nil
 	}
+	if server, is, err := openRemote(path); is {
+		if err != nil {
+			return nil, err
+		}
+		s := newSink(server, path)
+		s.lasting = true
+		return s, nil
+	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|withoutWaiting, mode)
 	if err != nil {
 		if info, bad := os.Stat(path); bad == nil && info.Mode()&os.ModeNamedPipe != 0 && errors.Is(err, noReader) {
@@ -80,7 +88,7 @@ func openSink(path string) (*sink, error) {
 	}
 	info, err := file.Stat()
 	s := newSink(file, path)
-	s.regular = err == nil && info.Mode().IsRegular()
+	s.lasting = err == nil && info.Mode().IsRegular()
 	return s, nil
 }
 

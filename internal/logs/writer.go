@@ -79,7 +79,7 @@ func (g gap) record(message string) slog.Record {
 
 // Stats are what a Writer has to say of itself.
 type Stats struct {
-	Name    string    // log or audit
+	Name    string    // log, audit or access
 	Path    string    // "": standard error
 	Dropped uint64    // lines, ever
 	Last    time.Time // when the last line was dropped; zero: none was
@@ -97,6 +97,9 @@ func Open(path string) (*Writer, error) { return newWriter("log", path, false) }
 // empty path it throws everything away.
 func OpenAudit(path string) (*Writer, error) { return newWriter("audit", path, true) }
 
+// OpenAccess starts the writer of the access log at path; see [OpenAudit].
+func OpenAccess(path string) (*Writer, error) { return newWriter("access", path, true) }
+
 func newWriter(name, path string, off bool) (*Writer, error) {
 	w := &Writer{
 		name: name, off: off, path: path,
@@ -112,6 +115,14 @@ func newWriter(name, path string, off bool) (*Writer, error) {
 	return w, nil
 }
 
+// title is what the writer is called in a sentence.
+func (w *Writer) title() string {
+	if w.name == "access" {
+		return "access log"
+	}
+	return w.name
+}
+
 // open opens a sink.
 func (w *Writer) open(path string) (*sink, error) {
 	if path == "" && w.off {
@@ -119,7 +130,7 @@ func (w *Writer) open(path string) (*sink, error) {
 	}
 	s, err := openSink(path)
 	if err != nil {
-		return nil, fmt.Errorf("open the %s: %w", w.name, err)
+		return nil, fmt.Errorf("open the %s: %w", w.title(), err)
 	}
 	return s, nil
 }
@@ -239,7 +250,7 @@ func (w *Writer) Move(path string) error {
 			return err
 		}
 	case <-late.C:
-		return fmt.Errorf("open the %s: %s takes longer than %v; it is used when it is open", w.name, path, patience)
+		return fmt.Errorf("open the %s: %s takes longer than %v; it is used when it is open", w.title(), path, patience)
 	}
 	// The old sink gets the time to finish, so that a caller may take its file away.
 	late.Reset(patience)
@@ -295,7 +306,7 @@ func (w *Writer) Close() error {
 		w.next = nil
 	}
 	if w.gap.lines > 0 {
-		return fmt.Errorf("the %s lost %d lines: %s", w.name, w.gap.lines, w.gap.reason)
+		return fmt.Errorf("the %s lost %d lines: %s", w.title(), w.gap.lines, w.gap.reason)
 	}
 	return nil
 }
@@ -377,13 +388,14 @@ func (r *runner) fail(err error) {
 }
 
 // again tries a sink that has failed: a FIFO or a device is reopened, which
-// does not wait, and others are written to again.
+// does not wait, and others are written to again. A server is connected to by that write,
+// which knows when it may.
 func (r *runner) again() {
 	if !r.resting {
 		return // it was too late to stop the timer
 	}
 	r.resting = false
-	if r.sink.shared || r.sink.regular {
+	if r.sink.shared || r.sink.lasting {
 		return
 	}
 	next, err := r.w.open(r.sink.path)

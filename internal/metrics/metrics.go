@@ -237,7 +237,7 @@ func process(x *text, r *status.Reading) {
 		one("txlb_fd_limit", "gauge", "Limit of open files", float64(r.FDLimit))
 	}
 	if len(r.Logs) > 0 {
-		x.kind("txlb_log_dropped_total", "counter", "Lines that the log or the audit file did not take")
+		x.kind("txlb_log_dropped_total", "counter", "Lines that the log, the audit file or the access log did not take")
 		for _, l := range r.Logs {
 			x.sample("txlb_log_dropped_total", float64(l.Dropped), "log", l.Name)
 		}

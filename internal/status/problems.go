@@ -116,8 +116,11 @@ const lostFor = time.Hour
 // judgeLog tells whether a log is written, and whether lines of it were lost.
 func (r *Reading) judgeLog(l logs.Stats) {
 	name, lost := "The log", ""
-	if l.Name == "audit" {
+	switch l.Name {
+	case "audit":
 		name = "The audit file"
+	case "access":
+		name = "The access log"
 	}
 	if l.Dropped > 0 {
 		lost = counted(int(l.Dropped), "line was dropped", "lines were dropped")

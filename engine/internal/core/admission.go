@@ -61,6 +61,7 @@ type Attempt struct {
 	since int64    // ns: when the session began to look for a host
 	began int64    // ns: the connect under way
 	heard bool     // a host failed by its own fault, so not every failure was local
+	late  bool     // the last host did not answer in time
 	next  *Attempt // free, of Attempts
 }
 
@@ -93,7 +94,7 @@ func (l *Attempts) Put(a *Attempt) {
 	if a != nil {
 		a.from = sched.Addr{}
 		a.tried.Reset()
-		a.heard = false
+		a.heard, a.late = false, false
 		a.next = l.free
 		l.free = a
 	}
@@ -361,6 +362,7 @@ func (a *Admission) fail(errno syscall.Errno) Step {
 	host, why := a.Host, classify(errno)
 	a.Count().failed[why].Add(1)
 	a.attempt.heard = a.attempt.heard || why != local
+	a.attempt.late = why == timedOut
 	if why != local && host.FailIn(a.era) {
 		a.gate.Report(engine.Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), connect.Reason(errno, host.Source()))})
 	}

@@ -99,13 +99,16 @@ func (a *Admission) noteConnected(now int64) {
 	}
 }
 
-// endingOf says more exactly how a session ends that was killed: what it was doing.
+// endingOf says more exactly how a session ends: what one was doing that was killed, and
+// whether the last host refused or did not answer.
 func (a *Admission) endingOf(how Termination) Termination {
 	switch {
+	case how == noServer && a.attempt != nil && a.attempt.late:
+		return connectTime
 	case how != Killed || a.state == admitted:
 		return how
 	case a.state == turnedAway: // it only waits for the client to close
-		return a.Why.Termination()
+		return a.endingOf(a.Why.Termination())
 	case a.state == unheard:
 		return killedUnheard
 	}

@@ -22,7 +22,7 @@ const (
 	ServerTimeout                       // sD: half closed and the backend silent
 	ClientGone                          // CC: the client reset it while a backend was connected
 	noServer                            // SC: no host answered
-	connectTime                         // sC: the time for all connects ran out
+	connectTime                         // sC: the last host did not answer in time, or the time for all connects ran out
 	noResource                          // RC: no descriptor, memory or local port
 	Killed                              // KD: closed by an operator or at the end of a drain
 	killedConnecting                    // KC: likewise, while it waited for a host
