@@ -503,6 +503,17 @@ var controlSocket = values[string]{
 	},
 }
 
+// interfaceName is an interface of this machine. It need not be there yet.
+var interfaceName = checked(TypeText, func(s string) error {
+	if len(s) > maxInterface || strings.ContainsAny(s, "/ \t\n") || s == "." || s == ".." || !printable(s) {
+		return fmt.Errorf("%q is not an interface; a name has at most %d letters without spaces and slashes, such as eth0", s, maxInterface)
+	}
+	return nil
+})
+
+// maxInterface is IFNAMSIZ without the byte that ends the name.
+const maxInterface = 15
+
 // zoneName names the place of a node or a host.
 var zoneName = checked(TypeText, func(s string) error {
 	if s != "" && !words.Plain(s) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/txlb/txlb/config/internal/address"
@@ -29,9 +30,7 @@ func (k *checker) listeners(c *Config) {
 			if l.Address != "" || !k.broken[s] {
 				add(who, l.Address, l.Pos.Line)
 			}
-			if l.FreeBind && strings.HasPrefix(l.Address, "unix:") {
-				k.fail(l.Pos.Line, "<listen freeBind>: %s is a UNIX socket, which needs no interface; leave it out", l.Address)
-			}
+			k.listenOptions(s, &l)
 		}
 	}
 	if c.Admin.Metrics != "" {
@@ -50,6 +49,36 @@ func (k *checker) listeners(c *Config) {
 	}
 	if path := c.Control.Socket; checkSocketPath(path) == nil {
 		add("<control socket>", "unix:"+path, c.Control.Pos.Line)
+	}
+}
+
+// listenOptions checks what a listener asks of the kernel.
+func (k *checker) listenOptions(s *Service, l *Listen) {
+	line := l.Pos.Line
+	if strings.HasPrefix(l.Address, "unix:") {
+		for _, o := range []struct {
+			name string
+			on   bool
+			what string
+		}{
+			{"freeBind", l.FreeBind, "needs no interface"},
+			{"interface", l.Interface != "", "has no interface"},
+			{"deferAccept", l.DeferAccept, "has no handshake"},
+			{"fastOpen", l.FastOpen, "has no handshake"},
+			{"mptcp", l.MPTCP, "has one path"},
+		} {
+			if o.on {
+				k.fail(line, "<listen %s>: %s is a UNIX socket, which %s; leave it out", o.name, l.Address, o.what)
+			}
+		}
+		return
+	}
+	host, _ := address.Split(l.Address)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() != "" && l.Interface != "" && ip.Zone() != l.Interface {
+		k.fail(line, "<listen interface>: %q is another interface than that of %s; leave it out", l.Interface, l.Address)
+	}
+	if l.MPTCP && s.Timeouts.Unacked > 0 {
+		k.warn(line, "<timeouts unacked> does not hold for clients that use Multipath TCP, which %s allows", l.Address)
 	}
 }
 

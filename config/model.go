@@ -81,6 +81,10 @@ func (r *AccessRule) tag() string {
 type Listen struct {
 	Address       string   // host:port, [v6]:port, *:port, :port or unix:/path
 	FreeBind      bool     // no interface has to have the address
+	Interface     string   // whose connections it takes; "": of all
+	DeferAccept   bool     // a client waits in the kernel until it has said something
+	FastOpen      bool     // clients may send data with the first segment
+	MPTCP         bool     // clients may use several paths
 	ProxyProtocol string   // whose clients say by a PROXY header who they are: accept, require; "": none
 	ProxyFrom     Networks // the proxies whose headers count; "": none are named
 	Pos           Pos

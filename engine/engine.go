@@ -70,6 +70,7 @@ type Listener struct {
 	Service string
 	Listen  string // as the plan says it
 	Addr    string // as it is bound, with the port that a 0 became
+	MPTCP   bool   // clients may use Multipath TCP
 }
 
 // Snapshot holds the engine's counters at about one moment.
@@ -102,6 +103,7 @@ type ServiceStats struct {
 	In, Out         uint64            // bytes from and to clients
 	Redispatches    uint64            // connects to another host than the first
 	ProxyHeaders    uint64            // sessions that began with a right PROXY header
+	MPTCP           uint64            // sessions whose client used Multipath TCP
 	Refused         map[string]uint64 // sessions closed without a host, by reason
 	Ended           map[string]uint64 // sessions ended, by HAProxy's two-letter termination
 	ConnectFailures map[string]uint64 // failed connects, by reason

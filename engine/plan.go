@@ -19,13 +19,21 @@ type Service struct {
 	Route  *Route
 
 	// ListenOptions are those of addresses in Listen that have others than the
-	// default. FreeBind holds for a listener from when it is opened.
+	// default.
 	ListenOptions map[string]ListenOptions
 }
 
 // ListenOptions is how to listen on one address.
 type ListenOptions struct {
-	FreeBind bool // no interface has to have the address (IP_FREEBIND); Linux only
+	// What follows is for TCP on Linux. FreeBind holds for a listener from when it is
+	// opened. DeferAccept and FastOpen may change. With another Interface or MPTCP, new
+	// sockets take the place of the old ones, which serve their queues first; the
+	// portable engine refuses that change.
+	FreeBind    bool   // no interface has to have the address (IP_FREEBIND)
+	Interface   string // only connections that come in by it, and their answers go out by it (SO_BINDTODEVICE); "": by any
+	DeferAccept bool   // a connection is accepted when its first byte has come, or after a minute (TCP_DEFER_ACCEPT)
+	FastOpen    bool   // data may come with the first segment (TCP_FASTOPEN)
+	MPTCP       bool   // clients may use several paths (IPPROTO_MPTCP); others get plain TCP
 
 	// Proxy says which connections begin with a PROXY header that tells who the client
 	// is, and ProxyFrom whose word counts; none: everybody's. These two may change:

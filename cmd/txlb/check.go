@@ -12,12 +12,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/config/document"
+	"github.com/txlb/txlb/engine/native"
 	"github.com/txlb/txlb/internal/admin/web"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/health"
@@ -108,7 +110,7 @@ func (l *lookout) interfaces(cfg *config.Config, state string) {
 		if path, ok := strings.CutPrefix(s.address(cfg), "unix:"); ok {
 			l.socketPath(s.name, path, at)
 		} else {
-			l.address("<"+s.name+">", s.address(cfg), false, at)
+			l.address("<"+s.name+">", s.address(cfg), at)
 		}
 	}
 	if w := cfg.Admin.Web; w != nil && w.Enable && w.Certificate != "" {
@@ -172,19 +174,45 @@ func (l *lookout) canCreate(who, file string, at config.Pos) {
 // listeners checks the addresses that services listen on.
 func (l *lookout) listeners(cfg *config.Config) {
 	for _, s := range cfg.Services {
-		for _, listen := range s.Listen {
-			if !strings.HasPrefix(listen.Address, "unix:") {
-				l.address(fmt.Sprintf("<listen> of service %q", s.Name), listen.Address, listen.FreeBind, listen.Pos)
+		for i := range s.Listen {
+			if listen := &s.Listen[i]; !strings.HasPrefix(listen.Address, "unix:") {
+				l.listener(s.Name, listen)
 			}
 		}
 	}
 }
 
+// listener warns of a listener that could not be opened now, and of options that have no
+// effect.
+func (l *lookout) listener(service string, c *config.Listen) {
+	who := fmt.Sprintf("<listen> of service %q", service)
+	host, _, err := net.SplitHostPort(c.Address)
+	options, _ := director.ListenOptions(c)
+	if err == nil {
+		err = native.CheckListen(c.Address, options)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		l.warn(c.Pos, "%s: no interface of this machine has the address %s", who, host)
+	default:
+		l.warn(c.Pos, "%s: cannot %v", who, err)
+	}
+	if !c.FastOpen {
+		return
+	}
+	const setting, forListeners = "net.ipv4.tcp_fastopen", 2
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(setting, ".", "/"))
+	if bits, wrong := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && wrong == nil && bits&forListeners == 0 {
+		l.warn(c.Pos, "%s: fastOpen has no effect while %s is %d; set it to %d, bit 2 is for listeners", who, setting, bits, bits|forListeners)
+	}
+}
+
 // address warns of an address that this machine does not have. It does not check
 // whether the port is free, because txlb may be running.
-func (l *lookout) address(who, listen string, free bool, at config.Pos) {
+func (l *lookout) address(who, listen string, at config.Pos) {
 	host, _, err := net.SplitHostPort(listen)
-	if err != nil || host == "*" || free {
+	if err != nil || host == "*" {
 		return
 	}
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))

@@ -316,16 +316,24 @@ func (f *follower) listeners() {
 	for _, l := range f.engine.Listeners() {
 		now[l] = true
 		if !f.told[l] {
-			f.log.Info("listening", "service", l.Service, "addr", l.Addr)
+			f.log.Info("listening", append([]any{"service", l.Service, "addr", l.Addr}, ofMPTCP(l)...)...)
 		}
 	}
 	for l := range f.told {
 		if !now[l] {
-			f.log.Info("stopped listening", "service", l.Service, "addr", l.Addr)
+			f.log.Info("stopped listening", append([]any{"service", l.Service, "addr", l.Addr}, ofMPTCP(l)...)...)
 		}
 	}
 	f.told = now
 	f.facilities()
+}
+
+// ofMPTCP is what the log says of a listener that is for MPTCP too.
+func ofMPTCP(l engine.Listener) []any {
+	if l.MPTCP {
+		return []any{"mptcp", true}
+	}
+	return nil
 }
 
 // facilities logs those that the kernel refuses, each once.

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write testdata and the tables of docs/m
 // later are rows of the schema that the golden files do without, whether the schema
 // has them or not.
 var later = []string{
-	"listen proxyProtocol", "listen proxyFrom", "listen interface", "listen fastOpen", "listen deferAccept", "listen mptcp",
+	"listen proxyProtocol", "listen proxyFrom",
 	"timeouts queue", "timeouts hello",
 	"group stickySize", "group stickyFor", "host maxSessions", "host proxyProtocol", "engine grace",
 	"route sni", "route alpn", "route net", "route percent", "route group",

@@ -448,18 +448,24 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 		p := engine.Service{Name: s.Config.Name, Route: r.plan}
 		for _, l := range s.Config.Listen {
 			p.Listen = append(p.Listen, l.Address)
-			if l.FreeBind || l.ProxyProtocol != "" {
+			if o, some := ListenOptions(&l); some {
 				if p.ListenOptions == nil {
 					p.ListenOptions = map[string]engine.ListenOptions{}
 				}
-				p.ListenOptions[l.Address] = engine.ListenOptions{
-					FreeBind: l.FreeBind, Proxy: proxyHeaders[l.ProxyProtocol], ProxyFrom: l.ProxyFrom.Prefixes(),
-				}
+				p.ListenOptions[l.Address] = o
 			}
 		}
 		plan.Services = append(plan.Services, p)
 	}
 	return routes, plan, nil
+}
+
+// ListenOptions returns those of a listener, and whether it has some.
+func ListenOptions(l *config.Listen) (o engine.ListenOptions, some bool) {
+	return engine.ListenOptions{
+		FreeBind: l.FreeBind, Interface: l.Interface, DeferAccept: l.DeferAccept, FastOpen: l.FastOpen, MPTCP: l.MPTCP,
+		Proxy: proxyHeaders[l.ProxyProtocol], ProxyFrom: l.ProxyFrom.Prefixes(),
+	}, *l != config.Listen{Address: l.Address, Pos: l.Pos}
 }
 
 // proxyHeaders are what <listen proxyProtocol> may say.

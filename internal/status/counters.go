@@ -95,4 +95,9 @@ var ServiceCounters = []Counter[Service]{
 		Help:  "Sessions that began with a right PROXY header",
 		Value: func(s *Service) uint64 { return s.Stats.ProxyHeaders },
 	},
+	{
+		Metric: "txlb_mptcp_sessions_total", Key: "mptcp_sessions", Label: "MPTCP",
+		Help:  "Sessions whose client used Multipath TCP",
+		Value: func(s *Service) uint64 { return s.Stats.MPTCP },
+	},
 }

@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/txlb/txlb/engine"
 )
 
 // ClearStale removes the file of a UNIX socket that nobody listens on any more. It
@@ -60,6 +62,11 @@ func (f SocketFile) Remove() {
 	if info, err := os.Lstat(f.Path); err == nil && os.SameFile(info, f.info) {
 		_ = os.Remove(f.Path)
 	}
+}
+
+// NewSockets tells whether a listener with other options needs other sockets.
+func NewSockets(a, b engine.ListenOptions) bool {
+	return a.Interface != b.Interface || a.MPTCP != b.MPTCP
 }
 
 // ListenError adds what to do about the two usual errors.

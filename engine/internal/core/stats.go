@@ -152,6 +152,7 @@ type Counters struct {
 	In, Out      atomic.Uint64
 	redispatches atomic.Uint64
 	proxied      atomic.Uint64 // PROXY headers taken in
+	Multipath    atomic.Uint64 // clients that used MPTCP
 	refused      [refusals]atomic.Uint64
 	failed       [connectFailures]atomic.Uint64
 	ended        [terminations]atomic.Uint64
@@ -168,6 +169,7 @@ func (c *Counters) addTo(s *engine.ServiceStats, proxies, limits bool) {
 	s.Out += c.Out.Load()
 	s.Redispatches += c.redispatches.Load()
 	s.ProxyHeaders += c.proxied.Load()
+	s.MPTCP += c.Multipath.Load()
 	for i := range c.refused {
 		if Refusal(i).OfHeader() && !proxies {
 			break

@@ -1,27 +1,37 @@
 package core
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/txlb/txlb/internal/zone"
 )
 
 // BoundZone is the interface that a listening socket is bound to, because its
-// address has a zone. An interface that goes and comes back has another index, and
+// address has a zone or its options name one. An interface that goes and comes back has another index, and
 // the socket hears nothing of it.
 type BoundZone struct {
-	name  string // "" without a zone
+	name  string // "" without one
 	index int
 }
 
-// InZone returns the interface of an address, and the address by its number.
-func InZone(host string) (z BoundZone, numbered string, err error) {
+// InZone returns the interface of an address, and the address by its number. device is
+// the interface that [engine.ListenOptions] asks for, "" without.
+func InZone(host, device string) (z BoundZone, numbered string, err error) {
+	if device != "" {
+		i, err := net.InterfaceByName(device)
+		if err != nil {
+			return z, host, fmt.Errorf("there is no interface %q: %w", device, syscall.ENODEV)
+		}
+		z = BoundZone{device, i.Index}
+	}
 	ip, err := netip.ParseAddr(host)
 	if err != nil || ip.Zone() == "" {
 		return z, host, nil // a name, or every address
@@ -33,7 +43,7 @@ func InZone(host string) (z BoundZone, numbered string, err error) {
 	return z, ip.WithZone(strconv.Itoa(z.index)).String(), nil
 }
 
-// Zoned tells whether there is a zone.
+// Zoned tells whether there is an interface.
 func (z BoundZone) Zoned() bool { return z.name != "" }
 
 // Moved tells whether the interface is there under another index.
@@ -58,7 +68,7 @@ type ZoneFollower[L zoned] struct {
 	done sync.WaitGroup
 }
 
-// Follow starts to look every second, with the first listener that has a zone; until
+// Follow starts to look every second, with the first listener of an interface; until
 // then it does nothing. It calls reopen for each served listener whose interface has
 // moved, again and again until another listener is served in its place. mu is held by
 // the caller, and while reopen runs.
@@ -99,6 +109,12 @@ func (f *ZoneFollower[L]) End() {
 		close(f.stop)
 		f.done.Wait()
 	}
+}
+
+// FreePort returns the address of a listener with port 0.
+func FreePort(listen string) (string, error) {
+	a, err := ParseListen(listen)
+	return net.JoinHostPort(a.Host, "0"), err
 }
 
 // SamePort returns the address that reopens a listener on the port it is bound to, also

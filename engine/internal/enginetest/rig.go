@@ -40,6 +40,12 @@ var TestTimeouts = engine.Timeouts{Connect: testkit.Patience, Total: 2 * testkit
 // brings one.
 func Start(t *testing.T, e engine.Engine, route engine.Route, backends ...sched.Addr) *Rig {
 	t.Helper()
+	return StartWith(t, e, route, nil, backends...)
+}
+
+// StartWith is Start with options of the listener, which is 127.0.0.1:0.
+func StartWith(t *testing.T, e engine.Engine, route engine.Route, options map[string]engine.ListenOptions, backends ...sched.Addr) *Rig {
+	t.Helper()
 	r := &Rig{T: t, E: e}
 	t.Cleanup(func() {
 		if err := e.Close(); err != nil {
@@ -58,7 +64,7 @@ func Start(t *testing.T, e engine.Engine, route engine.Route, backends ...sched.
 		route.Table = r.Table(sched.Policy{Scheduler: "roundr"}, backends...)
 	}
 	r.Route = &route
-	r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.Route})
+	r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.Route, ListenOptions: options})
 	r.Addr = e.Listeners()[0].Addr
 	return r
 }

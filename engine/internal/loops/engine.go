@@ -168,6 +168,12 @@ func (e *Engine) Apply(p engine.Plan) error {
 		}
 		return err
 	}
+	if err := e.retuneListeners(owner, was, next); err != nil {
+		for _, ln := range fresh {
+			e.stopListener(ln)
+		}
+		return err
+	}
 	retimed := next.Reroute(p)
 	if len(retimed) > 0 {
 		for _, l := range e.loops {
@@ -182,7 +188,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 	e.serving.Store(next)
 	e.zones.Follow(fresh, &e.mu, &e.serving, e.reopen)
 	for key, ln := range was.Listeners {
-		if next.Listeners[key] == nil {
+		if next.Listeners[key] != ln {
 			e.stopListener(ln)
 		}
 	}
@@ -205,14 +211,15 @@ func (e *Engine) openListeners(owner map[core.ListenKey]*engine.Service, was, ne
 		}
 	}
 	for key, s := range owner {
-		if ln := was.Listeners[key]; ln != nil {
-			next.Listeners[key] = ln
+		how := listening{s.ListenOptions[key.Listen], core.KeptBy(s.Route), e.opt.Steer}
+		old := was.Listeners[key]
+		if old != nil && !core.NewSockets(old.how.ListenOptions, how.ListenOptions) {
+			next.Listeners[key] = old
 			continue
 		}
 		// A listener of ours that is about to go must not make its successor
 		// on the same port look taken.
-		how := listening{s.ListenOptions[key.Listen], core.KeptBy(s.Route), e.opt.Steer}
-		ln, err := openListener(key, how, len(e.loops), e.opt.Backlog, !goingPorts[key.Port()])
+		ln, err := e.openInPlace(key, old, how, old == nil && !goingPorts[key.Port()])
 		if err != nil {
 			problems = append(problems, fmt.Errorf("service %q: %w", s.Name, err))
 			continue
@@ -227,6 +234,39 @@ func (e *Engine) openListeners(owner map[core.ListenKey]*engine.Service, was, ne
 		return nil, errors.Join(problems...)
 	}
 	return fresh, nil
+}
+
+// openInPlace opens a listener, on the port of the one whose place it takes, if there is
+// one.
+func (e *Engine) openInPlace(key core.ListenKey, old *listener, how listening, alone bool) (*listener, error) {
+	at := key
+	if old != nil {
+		at = core.ListenKey{Listen: core.SamePort(key, old.bound)}
+	}
+	ln, err := openListener(at, how, len(e.loops), e.opt.Backlog, alone)
+	if err == nil {
+		ln.key = key
+	}
+	return ln, err
+}
+
+// retuneListeners gives those that stay their options. On error none has changed.
+func (e *Engine) retuneListeners(owner map[core.ListenKey]*engine.Service, was, next *core.Serving[*listener]) error {
+	undo := map[*listener]engine.ListenOptions{}
+	for key, ln := range next.Listeners {
+		if was.Listeners[key] != ln {
+			continue
+		}
+		before := ln.how.ListenOptions
+		if err := ln.retune(owner[key].ListenOptions[key.Listen], e.opt.Backlog); err != nil {
+			for ln, before := range undo {
+				_ = ln.retune(before, e.opt.Backlog)
+			}
+			return fmt.Errorf("service %q: %w", owner[key].Name, err)
+		}
+		undo[ln] = before
+	}
+	return nil
 }
 
 // startListeners hands new listeners to the loops.
@@ -270,11 +310,10 @@ func (e *Engine) reopen(key core.ListenKey, old *listener) {
 	if e.closed || e.census.draining.Load() {
 		return
 	}
-	ln, err := openListener(core.ListenKey{Listen: core.SamePort(key, old.bound)}, old.how, len(e.loops), e.opt.Backlog, false)
+	ln, err := e.openInPlace(key, old, old.how, false)
 	if err != nil {
 		return
 	}
-	ln.key = key
 	ln.entry.Store(old.entry.Load())
 	if e.startListeners([]*listener{ln}) != nil {
 		e.stopListener(ln)
@@ -353,7 +392,7 @@ func (e *Engine) Close() error {
 func (e *Engine) Listeners() []engine.Listener {
 	var list []engine.Listener
 	for key, ln := range e.serving.Load().Listeners {
-		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: ln.bound})
+		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: ln.bound, MPTCP: ln.multipath})
 	}
 	return list
 }

@@ -31,6 +31,7 @@ type listener struct {
 	file   core.SocketFile            // of a UNIX socket
 	open   atomic.Int32               // shards that loops have, those that leave included
 
+	multipath bool  // it is for MPTCP; constant, so loops may read it
 	unsteered error // why the kernel does not steer its clients as it should; nil: it does, or should not
 }
 
@@ -76,7 +77,7 @@ func openListener(key core.ListenKey, how listening, loops, backlog int, alone b
 	if err != nil {
 		return nil, err
 	}
-	ln := &listener{key: key, how: how}
+	ln := &listener{key: key, how: how, multipath: how.MPTCP}
 	if a.Path != "" {
 		err = ln.openUnix(a.Path, loops, backlog)
 	} else {
@@ -85,7 +86,7 @@ func openListener(key core.ListenKey, how listening, loops, backlog int, alone b
 			network = "tcp4"
 		}
 		address := net.JoinHostPort(zone.Named(a.Host), a.Port)
-		if ln.BoundZone, _, err = core.InZone(a.Host); err != nil {
+		if ln.BoundZone, _, err = core.InZone(a.Host, how.Interface); err != nil {
 			err = core.ListenError(address, err)
 		}
 		if err == nil && alone && a.Port != "0" {
@@ -102,38 +103,94 @@ func openListener(key core.ListenKey, how listening, loops, backlog int, alone b
 	return ln, nil
 }
 
+// CheckListen is native.CheckListen.
+func CheckListen(listen string, o engine.ListenOptions) error {
+	at, err := core.FreePort(listen)
+	if err != nil {
+		return err
+	}
+	ln, err := openListener(core.ListenKey{Listen: at}, listening{ListenOptions: o}, 1, 1, false)
+	if err == nil {
+		ln.close()
+	}
+	return err
+}
+
 // probe binds the address once without SO_REUSEPORT.
 func (ln *listener) probe(network, address string) error {
-	fd, _, err := socket.TCPSocket(network, address, true, ln.tcpOptions(network, address, false), nil)
+	fd, _, err := ln.bind(network, address, false)
 	if err != nil {
 		return core.ListenError(address, err)
 	}
-	return unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.Listen(fd, 1); err != nil {
+		return core.ListenError(address, err)
+	}
+	return nil
+}
+
+// bind opens a socket and binds it.
+func (ln *listener) bind(network, address string, reusePort bool) (fd int, asked *net.TCPAddr, err error) {
+	to, family, asked, only6, err := socket.GetTCPSockAddr(network, address)
+	if err != nil {
+		return -1, nil, err
+	}
+	protocol := unix.IPPROTO_TCP
+	if ln.how.MPTCP {
+		protocol = unix.IPPROTO_MPTCP
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		err = os.NewSyscallError("socket", err)
+		if ln.how.MPTCP {
+			err = core.NoMultipath(err)
+		}
+		return -1, nil, err
+	}
+	for _, o := range ln.tcpOptions(network, address, reusePort, only6 && family == unix.AF_INET6) {
+		if err == nil {
+			err = o.SetSockOpt(fd, o.Opt)
+		}
+	}
+	if err == nil {
+		err = core.BindOptions(fd, ln.how.ListenOptions)
+	}
+	if err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(fd, to))
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, nil, err
+	}
+	return fd, asked, nil
 }
 
 // tcpOptions are set before bind. An address without a host serves IPv4 too,
 // whatever the sysctl bindv6only says.
-func (ln *listener) tcpOptions(network, address string, reusePort bool) []socket.Option[int] {
+func (ln *listener) tcpOptions(network, address string, reusePort, only6 bool) []socket.Option[int] {
 	opts := []socket.Option[int]{{SetSockOpt: socket.SetReuseAddr, Opt: 1}}
 	if reusePort {
 		opts = append(opts, socket.Option[int]{SetSockOpt: socket.SetReuseport, Opt: 1})
 	}
-	if ln.how.FreeBind {
-		opts = append(opts, socket.Option[int]{SetSockOpt: core.SetFreeBind, Opt: 1})
-	}
-	if network == "tcp" && strings.HasPrefix(address, ":") {
+	switch {
+	case network == "tcp" && strings.HasPrefix(address, ":"):
 		opts = append(opts, socket.Option[int]{SetSockOpt: socket.SetIPv6Only, Opt: 0})
+	case only6:
+		opts = append(opts, socket.Option[int]{SetSockOpt: socket.SetIPv6Only, Opt: 1})
 	}
 	return opts
 }
 
 func (ln *listener) openTCP(network, address string, loops, backlog int) error {
 	for range loops {
-		fd, bound, err := socket.TCPSocket(network, address, true, ln.tcpOptions(network, address, true), nil)
+		fd, bound, err := ln.bind(network, address, true)
 		if err != nil {
 			return core.ListenError(address, err)
 		}
 		ln.fds = append(ln.fds, int32(fd))
+		if err := core.QueueOptions(fd, engine.ListenOptions{}, ln.how.ListenOptions, backlog); err != nil {
+			return core.ListenError(address, err)
+		}
 		for _, o := range ln.options() { // handed down to what it accepts
 			if errno := o.set(int32(fd)); errno != 0 {
 				return fmt.Errorf("listen on %s: setsockopt %d/%d: %w", address, o.level, o.name, errno)
@@ -184,7 +241,42 @@ func steer(fd, sockets int) error {
 func (ln *listener) options() []socketOption {
 	k := keepAliveOptions(ln.how.Kept)
 	opts := append(socketOptions[:len(socketOptions):len(socketOptions)], k[:]...)
-	return append(opts, unackedOption(ln.how.Kept), socketOption{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1})
+	if ln.how.MPTCP { // takes no others
+		return opts
+	}
+	return append(opts, unackedOption(ln.how.Kept), inlineOption)
+}
+
+// inlineOption makes urgent bytes stay in the stream.
+var inlineOption = socketOption{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}
+
+// completeClient sets what a listener for MPTCP does not hand down to clients that use
+// plain TCP. It tells whether a client uses MPTCP: then it has no urgent bytes and no
+// time-out for what is not acknowledged, and the rest was handed down.
+func completeClient(fd int32, e *core.Entry) (multipath bool) {
+	if inlineOption.set(fd) != 0 {
+		return true
+	}
+	_ = notSentOption.set(fd)
+	if k := core.KeptBy(e.Svc.Route.Load()); k.Unacked > 0 {
+		_ = unackedOption(k).set(fd)
+	}
+	return false
+}
+
+// retune gives open sockets the options that may change. On error nothing has changed.
+func (ln *listener) retune(o engine.ListenOptions, backlog int) error {
+	was := ln.how.ListenOptions
+	for _, fd := range ln.fds {
+		if err := core.QueueOptions(int(fd), was, o, backlog); err != nil {
+			for _, fd := range ln.fds {
+				_ = core.QueueOptions(int(fd), o, was, backlog)
+			}
+			return core.ListenError(ln.bound, err)
+		}
+	}
+	ln.how.ListenOptions = o
+	return nil
 }
 
 // keep makes the listener hand down other time-outs. Its sockets are open.
@@ -197,17 +289,17 @@ func (ln *listener) keep(k core.Kept) {
 		for _, o := range keepAliveOptions(k) {
 			_ = o.set(fd)
 		}
-		_ = unackedOption(k).set(fd)
+		_ = unackedOption(k).set(fd) // MPTCP has none
 	}
 }
 
 // boundAddress returns where fd listens.
-func boundAddress(fd int, asked net.Addr) (string, error) {
+func boundAddress(fd int, asked *net.TCPAddr) (string, error) {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return "", err
 	}
-	a := *asked.(*net.TCPAddr)
+	a := *asked
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
 		a.Port, a.IP = sa.Port, net.IP(sa.Addr[:])

@@ -12,6 +12,9 @@ import (
 // same loop for it each time.
 func (l *loop) place(fd int32, from sched.Addr, sh *shard) {
 	entry := sh.entry.Load()
+	if sh.multipath && completeClient(fd, entry) {
+		entry.Svc.Counts[l.index].Multipath.Add(1)
+	}
 	if sh.file.Path != "" {
 		if to := l.lighter(); to != nil {
 			to.count.active.Add(1) // it counts from now on, so that a burst is spread

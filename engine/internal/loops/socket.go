@@ -134,8 +134,11 @@ func nameOf(call uintptr, fd int32) netip.AddrPort {
 // them down to the sockets it accepts.
 var socketOptions = [...]socketOption{
 	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, core.NotSent},
+	notSentOption,
 }
+
+// notSentOption bounds what waits in the kernel unsent.
+var notSentOption = socketOption{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, core.NotSent}
 
 type socketOption struct {
 	level, name int

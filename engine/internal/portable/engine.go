@@ -51,6 +51,7 @@ type listener struct {
 	net.Listener
 	core.BoundZone
 	opt   engine.ListenOptions
+	mptcp bool            // as opt says; constant
 	file  core.SocketFile // of a UNIX socket
 	entry atomic.Pointer[core.Entry]
 	stop  chan struct{} // closed before the Listener is
@@ -105,9 +106,12 @@ func (e *Engine) Apply(p engine.Plan) error {
 	for key, s := range owner {
 		if ln := was.Listeners[key]; ln != nil {
 			next.Listeners[key] = ln
+			if core.NewSockets(ln.opt, s.ListenOptions[key.Listen]) {
+				problems = append(problems, fmt.Errorf("service %q: listen on %s: interface and mptcp of an open listener cannot change on this system; delete the listener and add it again", s.Name, key.Listen))
+			}
 			continue
 		}
-		ln, err := openListener(key.Listen, s.ListenOptions[key.Listen])
+		ln, err := openListener(key.Listen, s.ListenOptions[key.Listen], e.opt.Backlog)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("service %q: %w", s.Name, err))
 			continue
@@ -120,6 +124,12 @@ func (e *Engine) Apply(p engine.Plan) error {
 			ln.shut()
 		}
 		return errors.Join(problems...)
+	}
+	if err := e.retune(owner, was, next); err != nil {
+		for _, ln := range fresh {
+			ln.shut()
+		}
+		return err
 	}
 	if uncounted := next.Expect(p); uncounted != nil {
 		e.live.Range(func(_, s any) bool {
@@ -173,7 +183,7 @@ func (e *Engine) reopen(key core.ListenKey, old *listener) {
 	if e.closed || e.isDrained() {
 		return
 	}
-	ln, err := openListener(core.SamePort(key, old.Addr().String()), old.opt)
+	ln, err := openListener(core.SamePort(key, old.Addr().String()), old.opt, e.opt.Backlog)
 	if err != nil {
 		return
 	}
@@ -184,12 +194,44 @@ func (e *Engine) reopen(key core.ListenKey, old *listener) {
 	old.shut()
 }
 
-func openListener(listen string, opt engine.ListenOptions) (*listener, error) {
+// retune gives open listeners the options that may change. On error none has changed.
+func (e *Engine) retune(owner map[core.ListenKey]*engine.Service, was, next *core.Serving[*listener]) error {
+	undo := map[*listener]engine.ListenOptions{}
+	for key, ln := range next.Listeners {
+		if was.Listeners[key] == nil {
+			continue
+		}
+		before := ln.opt
+		if err := ln.retune(before, owner[key].ListenOptions[key.Listen], e.opt.Backlog); err != nil {
+			for ln, before := range undo {
+				_ = ln.retune(ln.opt, before, e.opt.Backlog)
+			}
+			return fmt.Errorf("service %q: %w", owner[key].Name, core.ListenError(key.Listen, err))
+		}
+		undo[ln] = before
+	}
+	return nil
+}
+
+// CheckListen is native.CheckListen.
+func CheckListen(listen string, o engine.ListenOptions) error {
+	at, err := core.FreePort(listen)
+	if err != nil {
+		return err
+	}
+	ln, err := openListener(at, o, 1)
+	if err == nil {
+		ln.shut()
+	}
+	return err
+}
+
+func openListener(listen string, opt engine.ListenOptions, backlog int) (*listener, error) {
 	a, err := core.ParseListen(listen)
 	if err != nil {
 		return nil, err
 	}
-	bound, host, err := core.InZone(a.Host)
+	bound, host, err := core.InZone(a.Host, opt.Interface)
 	if err != nil {
 		return nil, core.ListenError(listen, err)
 	}
@@ -204,16 +246,26 @@ func openListener(listen string, opt engine.ListenOptions) (*listener, error) {
 		network = "tcp4"
 	}
 	var how net.ListenConfig
-	if opt.FreeBind {
-		how.Control = func(_, _ string, c syscall.RawConn) (err error) {
-			return errors.Join(c.Control(func(fd uintptr) { err = core.SetFreeBind(int(fd), 1) }), err)
+	if opt.FreeBind || opt.Interface != "" {
+		how.Control = func(_, _ string, c syscall.RawConn) error {
+			return control(c, func(fd int) error { return core.BindOptions(fd, opt) })
+		}
+	}
+	how.SetMultipathTCP(opt.MPTCP) // the default is that of Go
+	if opt.MPTCP {
+		if err := core.CanMultipath(); err != nil {
+			return nil, core.ListenError(listen, err)
 		}
 	}
 	ln, err := how.Listen(context.Background(), network, address)
 	if err != nil {
 		return nil, core.ListenError(listen, err)
 	}
-	made := &listener{Listener: ln, opt: opt, BoundZone: bound, stop: make(chan struct{})}
+	made := &listener{Listener: ln, opt: opt, mptcp: opt.MPTCP, BoundZone: bound, stop: make(chan struct{})}
+	if err := made.retune(engine.ListenOptions{}, opt, backlog); err != nil {
+		_ = ln.Close()
+		return nil, core.ListenError(listen, err)
+	}
 	if u, ok := ln.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // it would remove whatever has the name
 		if made.file, err = core.OurFile(a.Path); err != nil {
@@ -222,6 +274,30 @@ func openListener(listen string, opt engine.ListenOptions) (*listener, error) {
 		}
 	}
 	return made, nil
+}
+
+// retune gives an open socket the options that may change.
+func (ln *listener) retune(was, opt engine.ListenOptions, backlog int) error {
+	if tcp, ok := ln.Listener.(*net.TCPListener); ok && (was.DeferAccept != opt.DeferAccept || was.FastOpen != opt.FastOpen) {
+		raw, err := tcp.SyscallConn()
+		if err == nil {
+			err = control(raw, func(fd int) error { return core.QueueOptions(fd, was, opt, backlog) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	ln.opt = opt
+	return nil
+}
+
+// control calls f with the descriptor of a socket.
+func control(c syscall.RawConn, f func(fd int) error) error {
+	var failed error
+	if err := c.Control(func(fd uintptr) { failed = f(int(fd)) }); err != nil {
+		return err
+	}
+	return failed
 }
 
 func (ln *listener) shut() {
@@ -266,6 +342,11 @@ func (e *Engine) acceptFrom(ln *listener) {
 		s := newSession(e, ln.entry.Load(), conn)
 		s.waits = waits
 		e.sessions.Add(1)
+		if tcp, ok := conn.(*net.TCPConn); ok && ln.mptcp {
+			if on, _ := tcp.MultipathTCP(); on {
+				s.svc.Counts[0].Multipath.Add(1)
+			}
+		}
 		e.live.Store(s.id, s)
 		e.running.Add(1)
 		go s.run()
@@ -348,7 +429,7 @@ func (e *Engine) Listeners() []engine.Listener {
 		if ln.Addr().Network() == "unix" {
 			addr = "unix:" + addr
 		}
-		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: addr})
+		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: addr, MPTCP: ln.mptcp})
 	}
 	return list
 }
