@@ -60,7 +60,7 @@ var rooms = map[string][]string{
 	"internal/proxyproto":        {},
 	"internal/uring":             {},
 	"internal/logs":              {},
-	"internal/accesslog":         {"engine", "internal/logs", "sched"},
+	"internal/accesslog":         {"engine", "internal/logs", "internal/words", "sched"},
 	"internal/debian":            {},
 	"internal/servers":           {"internal/debian"},
 	"internal/testkit":           {"internal/servers"},

@@ -57,6 +57,7 @@ func TestCompleteCommandsAndFlags(t *testing.T) {
 		{[]string{"con"}, "words", "convert"},
 		{[]string{"convert", ""}, "words", "haproxy nginx"},
 		{[]string{"convert", "nginx", ""}, "files", ""},
+		{[]string{"explain", ""}, "files", ""},
 		{[]string{"ctl", "-"}, "words", "--json --yes -c -s"},
 		{[]string{"ctl", "-s", ""}, "files", ""},
 		{[]string{"ctl", "--json", "-y"}, "words", ""},

@@ -101,6 +101,7 @@ func commands() []command {
 		{"check", "", "check a configuration, its files and its permissions", checkCommand},
 		{"diff", "OLD NEW", "print the runtime commands that turn configuration OLD into NEW", plainly(diffCommand)},
 		{"convert", "haproxy|nginx FILE", "print a configuration made of one of HAProxy or nginx", plainly(convertCommand)},
+		{"explain", "FILE", "say in sentences what the lines of an access log mean", plainly(explainCommand)},
 		{"ctl", "WORDS…", "send runtime commands to a running txlb; without WORDS, those of standard input", ctlCommand},
 		{"top", "", "show a live view of a running txlb in the terminal", topCommand},
 		{"passwd", "", "read a password and print its hash for <user password=\"…\">", plainly(passwdCommand)},
@@ -279,6 +280,7 @@ var moreHelp = map[string]string{
 	"ctl":        "For the runtime commands: txlb ctl help",
 	"completion": completionHelp,
 	"convert":    convertHelp,
+	"explain":    explainHelp,
 }
 
 // dashed writes the name of a flag: one dash before a letter, two before a word.

@@ -38,6 +38,7 @@ func TestFailedWriteIsAnError(t *testing.T) {
 		"convert": {
 			{args: []string{"convert", "haproxy", "-"}, in: "listen a\n bind :1\n server b 127.0.0.1:2\n", status: 1, says: full},
 		},
+		"explain": {{args: []string{"explain", "-"}, in: "127.0.0.1:1 [28/Nov/2026:14:24:03.142] w w.g/a 0/0/3 1 -- 1/1/0/0/0 0/0\n", status: 1, says: full}},
 		"ctl": {
 			{args: []string{"ctl", "-s", socket, "show", "config"}, status: 1, says: full},
 			{args: []string{"ctl", "-s", socket, "--json", "show", "config"}, status: 1, says: full},
