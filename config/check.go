@@ -110,6 +110,7 @@ func (k *checker) service(s *Service) {
 			enabled = append(enabled, g)
 		}
 	}
+	k.routes(s, groups)
 	switch {
 	case len(enabled) > 1:
 		k.fail(enabled[1].Pos.Line, "service %q has two enabled groups, %q and %q; one takes the clients", s.Name, enabled[0].Name, enabled[1].Name)

@@ -69,6 +69,16 @@ func (r *reader) service(e *etree.Element) *Service {
 			child{"timeouts", r.leaf(&s.Timeouts, nil), true},
 			child{"limits", r.leaf(&s.Limits, nil), true},
 			child{"access", func(e *etree.Element) { r.access(e, s) }, true},
+			child{"route", func(e *etree.Element) {
+				route := NewRoute("")
+				route.Pos = Pos{r.lines[e]}
+				before := r.errors
+				r.attributes(e, route)
+				r.children(e)
+				if r.errors == before { // else the check would find more of the same
+					s.Routes = append(s.Routes, *route)
+				}
+			}, false},
 			child{"group", func(e *etree.Element) {
 				g := r.group(e)
 				s.Groups = append(s.Groups, g)

@@ -11,7 +11,7 @@ import (
 	"github.com/txlb/txlb/config/internal/address"
 )
 
-// Loop is a host of an enabled group through which a connection comes back to the
+// Loop is a host through which a connection comes back to the
 // service that it left, again and again: the host is a listener of this process.
 type Loop struct {
 	Service, Group, Host string
@@ -47,7 +47,7 @@ func (l Loop) Same(o Loop) bool {
 	return l.Service == o.Service && l.Group == o.Group && l.Host == o.Host && l.Address == o.Address && l.Listener == o.Listener
 }
 
-// Loops returns the hosts that are part of a loop through enabled groups, those of
+// Loops returns the hosts that are part of a loop through groups that take clients, those of
 // a service in their order. addresses returns the addresses that a host stands for;
 // if it is nil or returns nil, the host's own address counts. A name counts only if
 // a listener has the same name. Hosts that take no clients do not count.
@@ -57,27 +57,33 @@ func (l Loop) Same(o Loop) bool {
 func Loops(c *Config, addresses func(*Host) []string) []Loop {
 	g := newLoopGraph(c)
 	for from, s := range c.Services {
-		group := s.Enabled()
-		if group == nil {
-			continue
-		}
-		for _, h := range group.Hosts {
-			if h.State != "ready" || h.Weight == 0 {
-				continue
-			}
-			var list []string
-			if addresses != nil {
-				list = addresses(h)
-			}
-			if list == nil {
-				g.lead(from, group, h, h.Address)
-			}
-			for _, a := range list {
-				g.lead(from, group, h, a)
+		routed := s.Routed()
+		for _, group := range s.Groups {
+			if group.Enabled || routed[group.Name] {
+				g.leadAll(from, group, addresses)
 			}
 		}
 	}
 	return g.loops()
+}
+
+// leadAll notes where the hosts of a group lead.
+func (g *loopGraph) leadAll(from int, group *Group, addresses func(*Host) []string) {
+	for _, h := range group.Hosts {
+		if h.State != "ready" || h.Weight == 0 {
+			continue
+		}
+		var list []string
+		if addresses != nil {
+			list = addresses(h)
+		}
+		if list == nil {
+			g.lead(from, group, h, h.Address)
+		}
+		for _, a := range list {
+			g.lead(from, group, h, a)
+		}
+	}
 }
 
 // loopGraph has an edge from each service to the services that its hosts lead to.

@@ -67,6 +67,17 @@ func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
 		{frame, `<access><deny net="all"/></access>`, `<deny net>: "all" is not a network; want one such as 10.0.0.0/8`},
 		{frame, `<access order="x"/>`, `<access> has no attribute "order"`},
 		{frame, `<access/><access/>`, `a second <access> in <service>`},
+		{frame, `<route/>`, `c.xml:3: <route> needs the attribute group`},
+		{frame, `<route group="h"/>`, `c.xml:3: <route group="h">: service "a" has no such group; possible: g`},
+		{frame, `<route sni="*db.example" group="g"/>`, `<route sni>: "*db.example" has * in the wrong place`},
+		{frame, `<route sni="a..b" group="g"/>`, `<route sni>: "a..b" is not a host name; want one such as db.example or *.db.example`},
+		{frame, `<route sni="10.0.0.1" group="g"/>`, `<route sni>: "10.0.0.1" is an address; TLS clients send names alone`},
+		{frame, `<route sni="a.b A.B." group="g"/>`, `<route sni>: "A.B." is there twice`},
+		{frame, `<route alpn="h2 h2" group="g"/>`, `<route alpn>: "h2" is there twice`},
+		{frame, `<route net="10.0.0.1/8" group="g"/>`, `<route net>: 10.0.0.1/8 is an address within a network; want 10.0.0.0/8 or 10.0.0.1`},
+		{frame, `<route percent="101" group="g"/>`, `<route percent>: "101" is not between 0 and 100`},
+		{frame, `<route net="10.0.0.0/8" group="g"/><route net="10.0.0.0/8" percent="5" group="g"/>`, `<route>: the one in line 3 has the same conditions and takes all these clients; remove one of them`},
+		{frame, `<route name="x" group="g"/>`, `<route> has no attribute "name"`},
 		{frame, `<group name="g"/>`, `a second group "g"; names are unique`},
 		{frame, `<group/>`, `<group> needs the attribute name`},
 		{frame, `<group name="x" enable="yes"/>`, `service "a" has two enabled groups, "x" and "g"`},
@@ -389,5 +400,14 @@ func TestWarnings(t *testing.T) {
 	c := parse(t, `<config><service name="a"><listen ip=":1"/></service><admin><web listen="*:7000"/><ssh listen="127.0.0.1:2222"/></admin></config>`)
 	if c.Admin.Web.Enable || !c.Admin.SSH.Enable {
 		t.Errorf("page on %v, SSH on %v; want the SSH alone", c.Admin.Web.Enable, c.Admin.SSH.Enable)
+	}
+}
+
+func TestRouteThatIsNeverReached(t *testing.T) {
+	doc := "<config><service name=\"a\"><listen ip=\":1\"/>\n<route net=\"*\" group=\"g\"/>\n<route percent=\"5\" group=\"g\"/><group name=\"g\"><host ip=\"h:1\"/></group></service></config>"
+	_, problems := Parse("c.xml", []byte(doc))
+	want := `c.xml:3: warning: service "a": this route and those after it are never reached: the one in line 2 matches every client`
+	if !strings.Contains(problems.Error(), want) {
+		t.Errorf("said:\n%v\nwant %s", problems, want)
 	}
 }

@@ -57,6 +57,7 @@ type Service struct {
 	Timeouts Timeouts
 	Limits   Limits
 	Access   []AccessRule // who may connect: the first rule that matches decides
+	Routes   []Route      // who has another group than the enabled one: the first that matches decides
 	Groups   []*Group
 	Pos      Pos
 }
@@ -299,6 +300,7 @@ func (s *Service) clone() *Service {
 	t := *s
 	t.Listen = append([]Listen(nil), s.Listen...)
 	t.Access = slices.Clone(s.Access)
+	t.Routes = slices.Clone(s.Routes)
 	t.Groups = cloneAll(s.Groups, func(g *Group) *Group {
 		h := *g
 		h.Check = clone(g.Check)

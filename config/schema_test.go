@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write the tables of docs/configuration.
 func models() map[string]any {
 	return map[string]any{
 		"engine": &Engine{}, "service": &Service{}, "listen": &Listen{}, "timeouts": &Timeouts{}, "limits": &Limits{},
-		"allow": &AccessRule{}, "deny": &AccessRule{Deny: true},
+		"route": &Route{}, "allow": &AccessRule{}, "deny": &AccessRule{Deny: true},
 		"group": &Group{}, "check": &HealthCheck{}, "host": &Host{}, "web": &AdminListen{}, "ssh": &AdminListen{},
 		"socket": &Socket{}, "metrics": &Admin{}, "admin": &Admin{}, "user": &User{}, "hostCheck": &Manager{}, "heartbeat": &Manager{},
 		"configCheck": &Manager{}, "dns": &DNS{}, "control": &Control{}, "logging": &Logging{},

@@ -67,6 +67,9 @@ func (s *Service) write(root *tree.Node) {
 			add(access, s.Access[i].tag(), &s.Access[i])
 		}
 	}
+	for i := range s.Routes {
+		add(e, "route", &s.Routes[i])
+	}
 	for _, g := range s.Groups {
 		group := add(e, "group", g)
 		if g.Check != nil {

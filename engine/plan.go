@@ -67,6 +67,25 @@ type Route struct {
 	// nil: none are. The loops call it, so it must not wait, lock or allocate. Clients of
 	// UNIX listeners have no address, and are not asked about.
 	Denied func(client netip.Addr) bool
+	// Choose tells which group a client goes to that is let in; nil: all go to Table. It
+	// is asked once a session. The loops call it, so it must not wait, lock or allocate,
+	// or keep what it is given.
+	Choose func(Asking) GroupID
+	// Groups are the tables of the groups that Choose may name. A session whose group is
+	// gone before it has a host goes to Table.
+	Groups map[GroupID]*sched.Table
+}
+
+// GroupID is a group of a service for as long as the group exists, whatever becomes of
+// its table. Default is the one that Route.Table is of.
+type GroupID uint32
+
+// Default is the group of clients that no route rule is about.
+const Default GroupID = 0
+
+// Asking is a client, as far as the choice of its group depends on it.
+type Asking struct {
+	Client netip.Addr // IPv4 as such, no zone; not valid: a client of a UNIX listener
 }
 
 // Limits of a service; 0 means none. They hold for all loops together. A client is an IPv4

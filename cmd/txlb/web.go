@@ -102,17 +102,20 @@ func (p parts) ready() error {
 		return errors.New("draining")
 	}
 	state := p.director.State()
-	without := 0
+	without, wholly := 0, 0 // services without a host for some of their clients, and for all
 	for _, s := range state.Services {
 		if !s.Usable() {
 			without++
+		}
+		if !s.UsableInPart() {
+			wholly++
 		}
 	}
 	when := ""
 	if w := state.Config.Admin.Web; w != nil {
 		when = w.Readyz
 	}
-	if when == "any" && without > 0 || when == "all" && without == len(state.Services) {
+	if when == "any" && without > 0 || when == "all" && wholly == len(state.Services) {
 		return fmt.Errorf("%d of %s without a usable host", without, words.Count(len(state.Services), "service"))
 	}
 	return nil

@@ -59,6 +59,7 @@ func (d *differ) service(a, b *tree.Node) {
 		d.verb(fmt.Sprintf("enableGroup %s %s%s", words.QuoteName(name), words.QuoteName(want), force), op{path: at, kind: opSet, name: "enable", text: want})
 		enabled = want
 	}
+	d.routes(at, a, b)
 	for _, g := range b.Of("group") {
 		if was := a.Kid(g.Step()); was != nil {
 			d.deleteHosts(at, was, g, enabled == g.Key)
@@ -104,7 +105,7 @@ func (d *differ) addGroup(at []tree.Step, g *tree.Node, first bool) *tree.Node {
 func bornAs(n *tree.Node) *tree.Node {
 	born := n.Bare()
 	born.Attrs = slices.DeleteFunc(born.Attrs, func(a tree.Attr) bool {
-		return a.Name != tree.KeyOf(n.Tag) && !config.Find(n.Tag, a.Name).Runtime
+		return !tree.IsKey(n.Tag, a.Name) && !config.Find(n.Tag, a.Name).Runtime
 	})
 	return born
 }
@@ -328,7 +329,7 @@ func (d *differ) hostsOf(c *config.Config, service, group string) []*config.Host
 func (d *differ) rest(at []tree.Step, a, b *tree.Node, except ...string) {
 	var names []string
 	for _, name := range tree.Changed(a, b) {
-		isKey := b != nil && name == tree.KeyOf(b.Tag)
+		isKey := b != nil && tree.IsKey(b.Tag, name)
 		if !isKey && !slices.Contains(except, name) && (name != "enable" || b.Tag != "service") {
 			names = append(names, name)
 		}

@@ -69,6 +69,7 @@ type op struct {
 	text string // its value, or the element's new text
 	kids []*tree.Node
 	gone []tree.Step
+	at   int
 }
 
 type opKind uint8
@@ -78,6 +79,7 @@ const (
 	opUnset                 // an attribute
 	opText                  // the text of an element
 	opAdd                   // kids
+	opInsert                // kids, before the at-th of their tag
 	opDelete                // gone
 	opReplace               // all kids without a key, by kids
 	opRename                // the element
@@ -111,6 +113,13 @@ func (o op) apply(root *tree.Node) error {
 				return fmt.Errorf("%s %q already exists", k.Tag, k.Key)
 			}
 			n.Add(k.Clone())
+		}
+	case opInsert:
+		for _, k := range o.kids {
+			if n.Kid(k.Step()) != nil {
+				return fmt.Errorf("the %s is there already", k.Tag)
+			}
+			n.Insert(k.Clone(), o.at)
 		}
 	case opDelete:
 		for _, s := range o.gone {
@@ -166,6 +175,9 @@ func copyPositions(to, from reflect.Value) {
 func nameOf(v reflect.Value) string {
 	for v.Kind() == reflect.Pointer {
 		v = v.Elem()
+	}
+	if r, ok := v.Interface().(config.Route); ok {
+		return r.Conditions()
 	}
 	for _, field := range []string{"Name", "Address"} {
 		if f := v.FieldByName(field); f.IsValid() && f.Kind() == reflect.String {

@@ -1,6 +1,7 @@
 package changes
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/txlb/txlb/config"
@@ -97,7 +98,7 @@ func merge(base, file, running *tree.Node) *tree.Node {
 			n.Kids = append(n.Kids, k.Clone())
 		}
 	}
-	single := func(k *tree.Node) bool { return tree.KeyOf(k.Tag) == "" }
+	single := func(k *tree.Node) bool { return !tree.Keyed(k.Tag) }
 	for _, k := range file.Kids {
 		if ordered && single(k) {
 			continue
@@ -114,7 +115,76 @@ func merge(base, file, running *tree.Node) *tree.Node {
 			n.Add(kid)
 		}
 	}
+	orderRoutes(n, base, file, running)
 	return n
+}
+
+// orderRoutes brings the routes of a merged service in order. That of the file counts
+// if the file has changed it, else that of running. Each route that only the other side
+// has stands behind the one that it follows there.
+func orderRoutes(n, base, file, running *tree.Node) {
+	routes := n.Of("route")
+	if len(routes) < 2 {
+		return
+	}
+	order, other := steps(running), steps(file)
+	if !slices.Equal(common(steps(base), other), common(other, steps(base))) {
+		order, other = other, order
+	}
+	known := map[tree.Step]bool{}
+	for _, s := range order {
+		known[s] = true
+	}
+	behind := map[tree.Step][]tree.Step{} // what only the other side has, by what it follows
+	var last tree.Step
+	for _, s := range other {
+		if !known[s] {
+			behind[last] = append(behind[last], s)
+		} else {
+			last = s
+		}
+	}
+	place := map[tree.Step]int{}
+	put := func(s tree.Step) { place[s] = len(place) }
+	for _, s := range behind[tree.Step{}] {
+		put(s)
+	}
+	for _, s := range order {
+		put(s)
+		for _, o := range behind[s] {
+			put(o)
+		}
+	}
+	slices.SortStableFunc(routes, func(a, b *tree.Node) int { return cmp.Compare(place[a.Step()], place[b.Step()]) })
+	i := 0
+	for j, k := range n.Kids {
+		if k.Tag == "route" {
+			n.Kids[j] = routes[i]
+			i++
+		}
+	}
+}
+
+// steps returns the steps to the routes of a service, in their order.
+func steps(n *tree.Node) (list []tree.Step) {
+	for _, r := range n.Of("route") {
+		list = append(list, r.Step())
+	}
+	return list
+}
+
+// common returns what of a is in b, in the order of a.
+func common(a, b []tree.Step) (list []tree.Step) {
+	in := make(map[tree.Step]bool, len(b))
+	for _, s := range b {
+		in[s] = true
+	}
+	for _, s := range a {
+		if in[s] {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // mergeKid merges an element of which any side may be missing.
@@ -181,6 +251,22 @@ func mend(root, file *tree.Node) {
 			continue
 		}
 		mendEnabled(s, was)
+		mendRoutes(s, was)
+	}
+}
+
+// mendRoutes makes sure that the groups of routes exist: one side has deleted a group
+// to which the other has a new route.
+func mendRoutes(s, file *tree.Node) {
+	for _, r := range s.Of("route") {
+		step := tree.Step{Tag: "group", Key: r.Get("group")}
+		switch g := file.Kid(step); {
+		case s.Kid(step) != nil:
+		case g != nil:
+			s.Add(g.Clone())
+		default:
+			s.Drop(r.Step())
+		}
 	}
 }
 

@@ -16,7 +16,10 @@ func Share(now, was *config.Config) {
 			shareAll(g.Hosts, was.Hosts, hostName, func(h, was *config.Host) bool { return *h == *was })
 			return g.Pos == was.Pos && equal(g, was)
 		})
-		return s.Pos == was.Pos && slices.Equal(s.Listen, was.Listen) && slices.Equal(s.Access, was.Access) && equal(s, was)
+		if slices.Equal(s.Routes, was.Routes) {
+			s.Routes = was.Routes
+		}
+		return s.Pos == was.Pos && slices.Equal(s.Listen, was.Listen) && slices.Equal(s.Access, was.Access) && slices.Equal(s.Routes, was.Routes) && equal(s, was)
 	})
 }
 

@@ -112,9 +112,9 @@ func (w *rewriter) element(p *part, a, b *tree.Node, margin string) {
 	if a.Same(b) {
 		return
 	}
-	if tree.EverThere(b.Tag) || tree.KeyOf(b.Tag) != "" {
+	if tree.EverThere(b.Tag) || tree.Keyed(b.Tag) {
 		for _, name := range tree.Changed(a, b) {
-			if b.Tag == "service" && name == "enable" || name == tree.KeyOf(b.Tag) {
+			if b.Tag == "service" && name == "enable" || tree.IsKey(b.Tag, name) {
 				continue
 			}
 			if value, there := b.Lookup(name); there {
@@ -155,7 +155,7 @@ func (w *rewriter) kids(p *part, a, b *tree.Node, margin string) {
 			tags[k.Tag] = true
 		}
 		for _, e := range p.parts() {
-			if tags[e.tag] && tree.KeyOf(e.tag) == "" {
+			if tags[e.tag] && !tree.Keyed(e.tag) {
 				p.cut(e)
 			}
 		}
@@ -163,8 +163,9 @@ func (w *rewriter) kids(p *part, a, b *tree.Node, margin string) {
 			w.insert(p, k, margin, w.indent)
 		}
 	}
+	w.routes(p, a, b, named, margin)
 	for _, k := range a.Kids {
-		if ordered && tree.KeyOf(k.Tag) == "" || b.Kid(k.Step()) != nil {
+		if ordered && !tree.Keyed(k.Tag) || b.Kid(k.Step()) != nil || k.Tag == "route" {
 			continue
 		}
 		e := named[k.Step()]
@@ -177,7 +178,7 @@ func (w *rewriter) kids(p *part, a, b *tree.Node, margin string) {
 		}
 	}
 	for _, k := range b.Kids {
-		if ordered && tree.KeyOf(k.Tag) == "" {
+		if ordered && !tree.Keyed(k.Tag) || k.Tag == "route" {
 			continue
 		}
 		was := a.Kid(k.Step())
@@ -216,14 +217,15 @@ func (p *part) named() map[tree.Step]*part {
 	found := map[tree.Step]*part{}
 	hosts, seen := 0, map[tree.Step]int{}
 	for _, e := range p.parts() {
-		attr := tree.KeyOf(e.tag)
-		if attr == "" {
+		if !tree.Keyed(e.tag) {
 			if found[tree.Step{Tag: e.tag}] == nil {
 				found[tree.Step{Tag: e.tag}] = e
 			}
 			continue
 		}
-		e.key, _ = e.get(attr)
+		if e.key, _ = e.get(tree.KeyOf(e.tag)); e.tag == "route" {
+			e.key = tree.RouteKey(e.canonical)
+		}
 		if e.tag == "host" {
 			if e.key == "" {
 				e.key = "host." + strconv.Itoa(hosts)
@@ -231,12 +233,46 @@ func (p *part) named() map[tree.Step]*part {
 			hosts++
 		}
 		s := tree.Step{Tag: e.tag, Key: e.key}
-		if seen[s]++; seen[s] > 1 && e.tag == "listen" {
+		if seen[s]++; seen[s] > 1 && tree.MayRepeat(e.tag) {
 			s.Key += "\x00" + strconv.Itoa(seen[s])
 		}
 		found[s] = e
 	}
 	return found
+}
+
+// canonical returns an attribute as the model has it.
+func (p *part) canonical(name string) string {
+	value, there := p.get(name)
+	if !there {
+		return ""
+	}
+	value, _ = config.Find(p.tag, name).Parse(value) // it has been read before
+	return value
+}
+
+// routes applies the changes of a service's routes, whose order matters. Those that
+// need not be moved keep their text.
+func (w *rewriter) routes(p *part, a, b *tree.Node, named map[tree.Step]*part, margin string) {
+	was, is := a.Of("route"), b.Of("route")
+	if len(was)+len(is) == 0 || slices.EqualFunc(was, is, (*tree.Node).Same) {
+		return
+	}
+	stays := tree.Staying(was, is)
+	for _, r := range was {
+		if !stays[r.Step()] {
+			p.cut(named[r.Step()])
+		}
+	}
+	var last *part
+	for _, r := range is {
+		if stays[r.Step()] {
+			last = named[r.Step()]
+			w.element(last, a.Kid(r.Step()), r, p.marginOf(last))
+			continue
+		}
+		last = w.insertAfter(p, last, r, margin, w.indent)
+	}
 }
 
 // written is a node as a document says it: groups tell whether they are

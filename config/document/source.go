@@ -317,6 +317,32 @@ func (s *source) insert(p *part, n *tree.Node, outer, indent string) *part {
 	if alike >= 0 {
 		at = alike
 	}
+	return s.insertAt(p, at, n, outer, indent)
+}
+
+// insertAfter is insert behind one element, or with nil before the first of its tag.
+func (s *source) insertAfter(p, after *part, n *tree.Node, outer, indent string) *part {
+	if after != nil {
+		return s.insertAt(p, slices.IndexFunc(p.items, func(i item) bool { return i.element == after }), n, outer, indent)
+	}
+	first := slices.IndexFunc(p.items, func(i item) bool { return i.element != nil && i.element.tag == n.Tag })
+	if first < 0 {
+		return s.insert(p, n, outer, indent)
+	}
+	inner := p.margin(first)
+	lines := inner != "" || first > 0 && strings.HasSuffix(p.items[first-1].text, "\n")
+	fresh := s.part(n, inner, indent, lines)
+	items := []item{{element: fresh}}
+	if lines {
+		items = append(items, item{text: s.newline + inner})
+	}
+	p.items = slices.Insert(p.items, first, items...)
+	return fresh
+}
+
+// insertAt writes an element into p behind its at-th item, or with -1 as the first
+// element.
+func (s *source) insertAt(p *part, at int, n *tree.Node, outer, indent string) *part {
 	lines := true
 	inner := outer + indent
 	if at >= 0 {

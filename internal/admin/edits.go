@@ -264,6 +264,9 @@ func delGroup(e *edit) error {
 	if g.Enabled {
 		return fmt.Errorf("group %s is active in service %s; enable another group first", show(g.Name), show(s.Name))
 	}
+	if err := routed(s, g); err != nil {
+		return err
+	}
 	s.Groups = slices.DeleteFunc(s.Groups, func(o *config.Group) bool { return o == g })
 	return e.do("delete group %s of service %s with its %s", show(g.Name), show(s.Name), count(len(g.Hosts), "host"))
 }
@@ -288,7 +291,9 @@ func enableGroup(e *edit) error {
 	}
 	was := s.Enabled()
 	was.Enabled, g.Enabled = false, true
-	e.leave(stateGroup(e.state, s.Name, was.Name).Hosts...)
+	if s.RouteTo(was.Name) == 0 { // else it goes on taking clients
+		e.leave(stateGroup(e.state, s.Name, was.Name).Hosts...)
+	}
 	return e.do("make group %[2]s active in service %[1]s instead of %[3]s; %[4]s", show(s.Name), show(g.Name), show(was.Name), e.sessions())
 }
 
@@ -421,9 +426,16 @@ func delHost(e *edit) error {
 			return fmt.Errorf("%d hosts of group %s have the address %s; give one by name: %s", len(names), show(g.Name), want, strings.Join(names, ", "))
 		}
 	}
-	if g.Enabled && len(g.Hosts) == 1 {
+	takes := g.Enabled || s.RouteTo(g.Name) > 0
+	if takes && len(g.Hosts) == 1 {
+		what := "the active group"
+		if !g.Enabled {
+			what = fmt.Sprintf("group %s, to which route %d leads", show(g.Name), s.RouteTo(g.Name))
+		} else {
+			what += " " + show(g.Name)
+		}
 		if !e.args.set("force") {
-			return fmt.Errorf("host %s is the last host of the active group %s; use --force to delete it anyway", show(h.Name), show(g.Name))
+			return fmt.Errorf("host %s is the last host of %s; use --force to delete it anyway", show(h.Name), what)
 		}
 		e.warn("group %s is empty: the clients of service %s will be rejected", show(g.Name), show(s.Name))
 	}
@@ -440,6 +452,9 @@ func delAllHosts(e *edit) error {
 	}
 	if g.Enabled {
 		return fmt.Errorf("group %s is active in service %s; enable another group first", show(g.Name), show(s.Name))
+	}
+	if err := routed(s, g); err != nil {
+		return err
 	}
 	n := len(g.Hosts)
 	if n == 0 {
@@ -480,7 +495,7 @@ func (e *edit) set(change func(*config.Host) []string) error {
 // unserved warns when the clients of a service find no host any more.
 func (e *edit) unserved(s *config.Service, g *config.Group) {
 	takes := func(h *config.Host) bool { return h.State == "ready" && h.Weight > 0 }
-	if g.Enabled && len(g.Hosts) > 0 && !slices.ContainsFunc(g.Hosts, takes) {
+	if (g.Enabled || s.RouteTo(g.Name) > 0) && len(g.Hosts) > 0 && !slices.ContainsFunc(g.Hosts, takes) {
 		e.warn("no host of group %s takes clients: those of service %s will be rejected", show(g.Name), show(s.Name))
 	}
 }

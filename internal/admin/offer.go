@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -202,6 +203,9 @@ func (s *Scene) Value(p *Param) (value string, known bool) {
 	if element := s.element(a.Element); element != nil {
 		return a.Get(element), true
 	}
+	if s.verb.Takes("number") { // something that is there, and not known which
+		return "", false
+	}
 	return a.Default, true
 }
 
@@ -229,6 +233,10 @@ func (s *Scene) element(name string) any {
 		return s.Group.Config
 	case name == "timeouts" && s.Service != nil:
 		return &s.Service.Config.Timeouts
+	case name == "route" && s.Service != nil:
+		if n, _ := strconv.Atoi(s.words["number"]); n > 0 && n <= len(s.Service.Config.Routes) {
+			return &s.Service.Config.Routes[n-1]
+		}
 	case name == "limits" && s.Service != nil:
 		return &s.Service.Config.Limits
 	}
@@ -281,6 +289,13 @@ func (s *Scene) text(text string) string {
 
 func standby(s *Scene) bool { return !s.Group.Config.Enabled }
 
+func hasRoutes(s *Scene) bool { return len(s.Service.Config.Routes) > 0 }
+
+// unused is standby without a route to the group.
+func unused(s *Scene) bool {
+	return !s.Group.Config.Enabled && s.Service.Config.RouteTo(s.Group.Config.Name) == 0
+}
+
 func stateIsNot(state string) func(*Scene) bool {
 	return func(s *Scene) bool { return s.Host.Config.State != state }
 }
@@ -289,7 +304,7 @@ func stateIsNot(state string) func(*Scene) bool {
 
 // withoutHost warns if the clients of a service would miss a host.
 func withoutHost(s *Scene) ([]string, bool) {
-	if !s.Group.Config.Enabled || !s.Host.Serves() {
+	if !s.Group.Takes || !s.Host.Serves() {
 		return nil, false
 	}
 	switch left := s.Group.Serving - 1; {
@@ -303,8 +318,12 @@ func withoutHost(s *Scene) ([]string, bool) {
 
 // withoutLast is withoutHost where the last host of a group may go.
 func withoutLast(s *Scene) ([]string, bool) {
-	if s.Group.Config.Enabled && len(s.Group.Hosts) == 1 {
-		return []string{"It is the last host of the active group: clients will be rejected."}, true
+	if s.Group.Takes && len(s.Group.Hosts) == 1 {
+		what := "It is the last host of the active group: clients will be rejected."
+		if !s.Group.Config.Enabled {
+			what = "It is the last host of the group: clients that routes lead there will be rejected."
+		}
+		return []string{what}, true
 	}
 	return withoutHost(s)
 }

@@ -103,6 +103,11 @@ func required(p Param) Param {
 	return p
 }
 
+func optionOf(p Param) Param {
+	p.Option = true
+	return p
+}
+
 func labelled(label string, p Param) Param {
 	p.Label = label
 	return p

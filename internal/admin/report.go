@@ -64,7 +64,8 @@ type ServiceInfo struct {
 type HostInfo struct {
 	Service  string            `json:"service"`
 	Group    string            `json:"group"`
-	Enabled  bool              `json:"enabled"` // the group takes the clients
+	Enabled  bool              `json:"enabled"` // the group is active
+	Takes    bool              `json:"takes"`   // the group takes clients: it is active, or a route leads to it
 	Name     string            `json:"name"`
 	Address  string            `json:"address"` // as configured
 	State    string            `json:"state"`
@@ -192,7 +193,7 @@ func (k *call) showHosts() (Result, error) {
 				i := hostInfo(s, g, &g.Hosts[l])
 				infos = append(infos, i)
 				where := i.Group
-				if !i.Enabled {
+				if !i.Takes {
 					where += " (off)"
 				}
 				health := "up"
@@ -224,7 +225,7 @@ func (k *call) showHosts() (Result, error) {
 
 func hostInfo(s *status.Service, g *status.Group, h *status.Host) HostInfo {
 	i := HostInfo{
-		Service: s.Config.Name, Group: g.Config.Name, Enabled: g.Config.Enabled, Name: h.Config.Name,
+		Service: s.Config.Name, Group: g.Config.Name, Enabled: g.Config.Enabled, Takes: g.Takes, Name: h.Config.Name,
 		Address: h.Config.Address, State: h.Config.State, Weight: h.Config.Weight, Backup: h.Config.Backup, Zone: h.Config.Zone,
 		Settings: map[string]string{},
 		Up:       h.Stats.Up, Health: h.Health.String(), Problem: h.Problem, Targets: []TargetInfo{},

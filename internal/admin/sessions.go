@@ -78,7 +78,7 @@ func (a *Admin) endDrain(hosts []*sched.Host) {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
 				for t := range h.All() {
-					if g.Config.Enabled && h.Config.State == "ready" {
+					if g.Takes && h.Config.State == "ready" {
 						delete(doomed, t.Host)
 					}
 				}

@@ -58,6 +58,7 @@ func Verbs() []Verb {
 		reads("status", "show state and problems", (*call).status),
 		reads("show services", "list services with their sessions and bytes", (*call).showServices, optional(service())),
 		reads("show hosts", "list hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
+		reads("show routes", "list the routes of services in their order, with the clients that each has had", (*call).showRoutes, optional(service())),
 		reads("show sessions", "list open sessions, oldest first", (*call).showSessions,
 			optional(service()), optional(group()), optional(host()), most(usualSessions, 10_000_000)),
 		reads("show clients", "list clients by open sessions, most first: an IPv4 address or an IPv6 /64 network each", (*call).showClients,
@@ -110,12 +111,25 @@ func Verbs() []Verb {
 			[]Param{service(), group()}, settings("group"))...).
 			offer(Offer{Label: "Change settings"}).
 			undoneBy(setBack("setGroup", "group")),
+		edits("addRoute", "send clients that match to another group than the active one; the first route that matches decides", addRoute, slices.Concat(
+			[]Param{service(), group()}, but("group", settings("route")), []Param{optionOf(routeNumber("at"))})...).
+			offer(Offer{Label: "Add route to this group", Note: "New clients that match come to this group, whichever is active."}),
+		edits("setRoute", "change whom a route sends where; sessions stay", setRoute, slices.Concat(
+			[]Param{service(), labelled("Route", required(routeNumber("number")))}, settings("route"))...).
+			offer(Offer{Label: "Change route", When: hasRoutes}),
+		destructive(edits("delRoute", "delete a route; sessions stay", delRoute, service(), labelled("Route", required(routeNumber("number"))))).
+			offer(Offer{
+				Label: "Delete route", Note: "Sessions continue.",
+				Title: "Delete route {number} of service {service}?",
+				Lines: []string{"New clients that match it go to the next route that they match, else to the active group. Sessions continue."},
+				When:  hasRoutes,
+			}),
 		destructive(edits("delGroup", "delete a standby group", delGroup, service(), group())).
 			offer(Offer{
 				Label: "Delete group", Note: "With its hosts.",
 				Title: "Delete group {group} of service {service}?",
 				Lines: []string{"Its {hosts} will be deleted too. {sessions} on them{finish}."},
-				When:  standby,
+				When:  unused,
 			}),
 		edits("enableGroup", "make a group active: all new clients go to it at once; sessions on the old group finish, at most until drain is over",
 			enableGroup, service(), group(), labelled("Close the other group's sessions after", drain()), force()).
@@ -149,7 +163,7 @@ func Verbs() []Verb {
 				Label: "Delete all its hosts", Note: "The group stays, empty.",
 				Title: "Delete all {hosts} of group {group}?",
 				Lines: []string{"The group stays, empty. {sessions} on them{finish}."},
-				When:  standby,
+				When:  unused,
 			}),
 		edits("setHost", "change weight, state, role or address of a host", setHost, slices.Concat(
 			[]Param{service(), group(), host()}, settings("host"))...).

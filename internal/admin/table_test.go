@@ -19,6 +19,7 @@ var samples = map[string]string{
 	"show diff": "", "show metrics": "", "show events": "", "show log": "", "help": "show hosts",
 	"addService": "new 127.0.0.1:0", "delService": "mail", "addListen": "web 127.0.0.1:0", "delListen": "mail 127.0.0.1:0",
 	"switchPort": "web localhost:0 127.0.0.1:0", "addGroup": "web new p2c allDown=try", "delGroup": "web spare",
+	"addRoute": "mail only percent=5 at=1", "setRoute": "mail 1 percent=7", "delRoute": "mail 1", "show routes": "mail",
 	"enableGroup": "web spare drain=1m --force", "changeScheduler": "web main p2c",
 	"shutdownSession": "1e00400003",
 	"addHost":         "web main new 127.0.0.1:1 weight=3 state=drain backup=yes slowStart=5s resolve=1m", "delHost": "web main a drain=1m --force",

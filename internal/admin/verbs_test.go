@@ -41,6 +41,16 @@ func TestRefusalsSayWhatWouldBeRight(t *testing.T) {
 		"delAllHosts web main":                            "enable another group first",
 		"delGroup web main":                               "enable another group first",
 		"delListen web 127.0.0.1:0":                       "the last address",
+		"addRoute web mian percent=5":                     `did you mean "main"?`,
+		"addRoute web main percent=101":                   `"101" is not between 0 and 100`,
+		"addRoute web main sni=a..b":                      "is not a host name",
+		"addRoute web main at=2":                          `service "web" has 0 routes, so the new one is at most number 1`,
+		"setRoute web 1 percent=5":                        `service "web" has no routes`,
+		"setRoute mail 2 percent=5":                       `service "mail" has no route 2; the last is number 1`,
+		"setRoute mail 1 group=onyl":                      `did you mean "only"?`,
+		"setRoute mail 1":                                 "nothing to set",
+		"addRoute mail only net=192.0.2.0/24":             "has the same conditions and takes all these clients",
+		"delRoute mail":                                   "NUMBER is missing",
 		"delListen web 127.0.0.1:1":                       `did you mean "127.0.0.1:0"?`,
 		"switchPort mail 1":                               "say which",
 		"delUser admin":                                   "the last user with full access",
@@ -69,6 +79,33 @@ func TestPortInUseIsRefused(t *testing.T) {
 	r.refused("addListen web "+a.addr, "in use")
 	r.refused("switchPort web "+a.addr, "in use")
 	r.refused("addService new "+r.addr, "in use") // by this process
+}
+
+// Routes are added, changed, listed and deleted by their place; what they lead to stays.
+func TestRouteVerbs(t *testing.T) {
+	r := newRig(t, plainDoc())
+	for _, step := range [][2]string{
+		{`addRoute web spare percent=5`, `add route 1 to service "web": 5 % of clients to group "spare"`},
+		{`addRoute web spare sni="DB.example *.db.example" at=1`, `add route 1 to service "web": clients with sni="db.example *.db.example" to group "spare"`},
+		{`setRoute web 2 percent=10 net=10.0.0.0/8`, `set route 2 of service "web": net "" -> 10.0.0.0/8, percent 5 -> 10`},
+		{`show routes web`, `web      spare      1      100      0  sni=db.example *.db.example`},
+		{`show diff`, "addRoute web spare sni=\"db.example *.db.example\"\naddRoute web spare net=10.0.0.0/8 percent=10"},
+	} {
+		if text := r.do(step[0]); !strings.Contains(text, step[1]) {
+			t.Errorf("%s: %s\nwant %s", step[0], text, step[1])
+		}
+	}
+	r.refused("delGroup web spare", `route 1 of service "web" leads to group "spare"; delete the route first: delRoute web 1`)
+	r.refused("delAllHosts web spare", `route 1 of service "web" leads to group "spare"`)
+	r.refused("delHost web spare c", `last host of group "spare", to which route 1 leads`, "--force")
+	if text := r.do("addRoute web main; addRoute web main alpn=h2"); !strings.Contains(text, "warning: the route is never reached") {
+		t.Errorf("no warning: %s", text)
+	}
+	r.do("delRoute web 4; delRoute web 1; delRoute web 1; delRoute web 1")
+	if n := len(r.dir.State().Config.Services[0].Routes); n != 0 {
+		t.Errorf("%d routes are left", n)
+	}
+	r.do("delGroup web spare")
 }
 
 func TestTheLastHost(t *testing.T) {

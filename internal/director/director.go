@@ -104,6 +104,7 @@ type Director struct {
 	events  events
 	started *config.Config // what New was given
 	adopted uint64         // counts the calls of adopt
+	groups  engine.GroupID // counts the groups that there have been
 
 	// What follows belongs to New, and then to Run.
 	config    *config.Config
@@ -124,7 +125,7 @@ type Director struct {
 	touched   map[string]bool // services whose hosts have changed since tellUsable
 	// touchedAll is whether all may have.
 	touchedAll bool
-	usability  map[groupKey]*usability // of services, without a group, and of standby groups
+	usability  map[usabilityKey]*usability
 	rejections map[rejection]*rejected
 	recent     atomic.Pointer[[]Rejection] // for Rejections
 	probing    int                         // probes under way
@@ -153,12 +154,11 @@ type answer struct {
 
 // route is what the engine was last given for a service.
 type route struct {
-	of    *Service
-	who   *access // who may connect; nil: everybody
-	group string
-	table *sched.Table
-	plan  *engine.Route
-	dirty bool
+	of     *Service
+	who    *access // who may connect; nil: everybody
+	tables map[engine.GroupID]*sched.Table
+	plan   *engine.Route
+	dirty  bool
 }
 
 const (
@@ -196,7 +196,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		moved:      map[string]bool{},
 		routes:     map[string]*route{},
 		touched:    map[string]bool{},
-		usability:  map[groupKey]*usability{},
+		usability:  map[usabilityKey]*usability{},
 		rejections: map[rejection]*rejected{},
 		ramping:    map[*Target]bool{},
 		endings:    endings{walked: make(chan walk, 1)},
@@ -358,9 +358,11 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 			state.Services = append(state.Services, kept)
 			continue
 		}
-		svc := &Service{Config: s}
+		svc, routed := &Service{Config: s}, s.Routed()
 		for _, g := range s.Groups {
-			group := &Group{Config: g, Times: running.times(s.Name, g.Name), rule: newRule(&cfg.Manager, g)}
+			group := d.group(running.same(s.Name, g.Name), g)
+			group.rule = newRule(&cfg.Manager, g)
+			group.Takes = g.Enabled || routed[g.Name]
 			group.Hosts = make([]*Host, 0, len(g.Hosts))
 			former := running.group(s.Name, g.Name)
 			for i, h := range g.Hosts {
@@ -373,6 +375,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 			}
 			svc.Groups = append(svc.Groups, group)
 		}
+		svc.rules = rulesOf(svc, running.rules(s.Name))
 		state.Services = append(state.Services, svc)
 	}
 	routes, plan, err := d.plan(state, all)
@@ -396,6 +399,16 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	d.reportLeftOut(state)
 	d.tellLoops(state)
 	return generation, nil
+}
+
+// group returns a group with what outlives a change of its configuration. was is the
+// one before, nil without.
+func (d *Director) group(was *Group, g *config.Group) *Group {
+	if was != nil {
+		return &Group{Config: g, Times: was.Times, id: was.id}
+	}
+	d.groups++
+	return &Group{Config: g, Times: new(sched.Times), id: d.groups}
 }
 
 // host returns the targets of a host: those that it had, and new ones. If an
@@ -487,34 +500,26 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 	if who != nil {
 		r.plan.Denied = who.list.Denied
 	}
+	r.tables = make(map[engine.GroupID]*sched.Table, 1)
 	for _, g := range s.Groups {
-		if !g.Config.Enabled {
+		if !g.Takes {
 			continue
 		}
-		scheduler, weight := g.shares()
-		policy := sched.Policy{Group: g.Config.Name, Scheduler: scheduler, Refuse: g.Config.AllDown == "refuse", Seed: rand.Uint64()}
-		if before != nil && before.group == g.Config.Name && before.table != nil {
-			policy.Start = before.table.Next()
+		var was *sched.Table
+		if before != nil {
+			was = before.tables[g.id]
 		}
-		members := make([]sched.Member, 0, len(g.Hosts))
-		for _, h := range g.Hosts {
-			if h.Config.State != "ready" {
-				continue
-			}
-			for i, t := range h.Targets {
-				if t.waiting && g.Config.StartDown {
-					continue // not even as a last resort
-				}
-				members = append(members, sched.Member{
-					Host: t.Host, Weight: weight(h.Shares[i], t), Backup: h.Shares[i].Backup, Far: h.Config.Far(zone),
-				})
-			}
-		}
-		table, err := sched.NewTable(policy, members)
+		table, err := g.table(zone, was)
 		if err != nil {
 			return nil, fmt.Errorf("group %q: %w", g.Config.Name, err)
 		}
-		r.group, r.table, r.plan.Table = g.Config.Name, table, table
+		r.tables[g.id] = table
+		if g.Config.Enabled {
+			r.plan.Table = table
+		}
+	}
+	if s.rules != nil {
+		r.plan.Choose, r.plan.Groups = s.rules.choose, r.tables
 	}
 	return r, nil
 }
@@ -526,6 +531,31 @@ func limitsOf(c *config.Limits) *engine.Limits {
 		return nil
 	}
 	return &l
+}
+
+// table builds the table of a group. It continues where the one before was, if there
+// was one.
+func (g *Group) table(zone string, before *sched.Table) (*sched.Table, error) {
+	scheduler, weight := g.shares()
+	policy := sched.Policy{Group: g.Config.Name, Scheduler: scheduler, Refuse: g.Config.AllDown == "refuse", Seed: rand.Uint64()}
+	if before != nil {
+		policy.Start = before.Next()
+	}
+	members := make([]sched.Member, 0, len(g.Hosts))
+	for _, h := range g.Hosts {
+		if h.Config.State != "ready" {
+			continue
+		}
+		for i, t := range h.Targets {
+			if t.waiting && g.Config.StartDown {
+				continue // not even as a last resort
+			}
+			members = append(members, sched.Member{
+				Host: t.Host, Weight: weight(h.Shares[i], t), Backup: h.Shares[i].Backup, Far: h.Config.Far(zone),
+			})
+		}
+	}
+	return sched.NewTable(policy, members)
 }
 
 // publishPlan gives the engine new tables if health has changed.

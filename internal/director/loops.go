@@ -19,7 +19,7 @@ func (d *Director) tellLoops(state *State) {
 	for _, s := range state.Services {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
-				if h.name == "" || !g.Config.Enabled {
+				if h.name == "" || !g.Takes {
 					continue
 				}
 				addresses := []string{}

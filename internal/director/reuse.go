@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/sched"
 )
 
 // running finds the parts of the running state that a new state can share: those
@@ -34,16 +33,24 @@ func (d *Director) running(cfg *config.Config) *running {
 	return r
 }
 
-// times returns the histograms of a group: those that it had before, if it existed.
-func (r *running) times(service, group string) *sched.Times {
+// same returns the group of that name before, nil if there was none.
+func (r *running) same(service, group string) *Group {
 	if was := r.before[service]; was != nil {
 		for _, g := range was.Groups {
 			if g.Config.Name == group {
-				return g.Times
+				return g
 			}
 		}
 	}
-	return new(sched.Times)
+	return nil
+}
+
+// rules returns the route rules of a service before, nil without.
+func (r *running) rules(service string) *rules {
+	if was := r.before[service]; was != nil {
+		return was.rules
+	}
+	return nil
 }
 
 // whole returns the service of a configuration if it can be kept as it is.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/sched"
 )
@@ -40,6 +41,8 @@ func (d *Director) publish(state *State) {
 type Service struct {
 	Config *config.Service
 	Groups []*Group
+
+	rules *rules // of its routes; nil: none
 }
 
 // Group is a group of hosts, enabled or not.
@@ -47,7 +50,11 @@ type Group struct {
 	Config *config.Group
 	Hosts  []*Host
 	Times  *sched.Times // of all sessions that its hosts have had; outlives them
-	rule   *rule
+	// Takes tells whether new clients may come to it: it is the enabled group, or a
+	// route names it.
+	Takes bool
+	id    engine.GroupID // never Default
+	rule  *rule
 }
 
 // Host is a host of the configuration with the addresses that it stands for. See

@@ -10,20 +10,26 @@ import (
 	"github.com/txlb/txlb/internal/health"
 )
 
-// Usable tells whether the service has a host for its clients: one of the enabled
-// group that is ready, has a weight and is up. Without one clients are rejected,
-// or tried on hosts that are down.
+// Usable tells whether the service has a host for all its clients: one that is ready,
+// has a weight and is up in each group that takes some. Without one clients are
+// rejected, or tried on hosts that are down.
 func (s *Service) Usable() bool {
+	enabled := false
 	for _, g := range s.Groups {
-		if g.Config.Enabled {
-			return g.Usable()
+		if g.Takes && !g.Usable() {
+			return false
 		}
+		enabled = enabled || g.Config.Enabled
 	}
-	return false
+	return enabled
 }
 
-// Usable tells whether clients find a host in the group that is up, once the
-// group is enabled.
+// UsableInPart tells whether the service has a host for some of its clients.
+func (s *Service) UsableInPart() bool {
+	return slices.ContainsFunc(s.Groups, func(g *Group) bool { return g.Takes && g.Usable() })
+}
+
+// Usable tells whether clients that come to the group find a host that is up.
 func (g *Group) Usable() bool {
 	for t := range g.serving() {
 		if t.Host.Up() {
@@ -33,24 +39,30 @@ func (g *Group) Usable() bool {
 	return false
 }
 
-// Stranded is a service that a change leaves without a usable host.
+// Stranded is a service, or a part of its clients, that a change leaves without a
+// usable host.
 type Stranded struct {
-	Service, Group string // Group is the enabled one, "" without
+	Service, Group string // Group is the one of these clients, "" without
+	Routed         bool   // only those clients that routes lead there
 	Down           int    // hosts that should take clients and are down
 	Refuse         bool   // allDown="refuse"
 }
 
 // String says what becomes of the clients.
 func (s Stranded) String() string {
+	whose := fmt.Sprintf("those of service %q", s.Service)
+	if s.Routed {
+		whose = fmt.Sprintf("those that routes of service %q lead there", s.Service)
+	}
 	switch {
 	case s.Group == "":
 		return fmt.Sprintf("service %q has no group for its clients: they will be rejected", s.Service)
 	case s.Down == 0:
-		return fmt.Sprintf("no host of group %q takes clients: those of service %q will be rejected", s.Group, s.Service)
+		return fmt.Sprintf("no host of group %q takes clients: %s will be rejected", s.Group, whose)
 	case s.Refuse:
-		return fmt.Sprintf("every host of group %q that takes clients is down: those of service %q will be rejected", s.Group, s.Service)
+		return fmt.Sprintf("every host of group %q that takes clients is down: %s will be rejected", s.Group, whose)
 	}
-	return fmt.Sprintf("every host of group %q that takes clients is down: those of service %q will be tried on hosts that are down", s.Group, s.Service)
+	return fmt.Sprintf("every host of group %q that takes clients is down: %s will be tried on hosts that are down", s.Group, whose)
 }
 
 // Strands returns the services that have a usable host and would have none with
@@ -64,17 +76,39 @@ func (s *State) Strands(cfg *config.Config) []Stranded {
 	var list []Stranded
 	for _, c := range cfg.Services {
 		was := running[c.Name]
-		if was == nil || !was.Usable() {
+		if was == nil || c == was.Config {
 			continue
 		}
-		g := c.Enabled()
-		if g == nil {
+		if c.Enabled() == nil && was.enabledUsable() {
 			list = append(list, Stranded{Service: c.Name})
-		} else if down, usable := was.would(g); !usable {
-			list = append(list, Stranded{c.Name, g.Name, down, g.AllDown == "refuse"})
+		}
+		routed := c.Routed()
+		for _, g := range c.Groups {
+			if !g.Enabled && !routed[g.Name] || !was.loses(g) {
+				continue
+			}
+			if down, usable := was.would(g); !usable {
+				list = append(list, Stranded{c.Name, g.Name, !g.Enabled, down, g.AllDown == "refuse"})
+			}
 		}
 	}
 	return list
+}
+
+// loses tells whether the clients of a group have a usable host now, where they are.
+// Those of a new route may have had one.
+func (s *Service) loses(g *config.Group) bool {
+	for _, was := range s.Groups {
+		if was.Config.Name == g.Name && was.Takes {
+			return was.Usable()
+		}
+	}
+	return !g.Enabled || s.enabledUsable()
+}
+
+// enabledUsable tells whether the enabled group has a usable host.
+func (s *Service) enabledUsable() bool {
+	return slices.ContainsFunc(s.Groups, func(g *Group) bool { return g.Config.Enabled && g.Usable() })
 }
 
 // would tells whether a group would have a usable host, and how many that should
@@ -111,7 +145,14 @@ func (s *Service) would(g *config.Group) (down int, usable bool) {
 	return down, false
 }
 
-// usability is what was last logged about a service, or about a standby group.
+// usabilityKey is what the log tells of: a group that takes clients or a standby one.
+// The enabled group has no name, so that a switch is not another group.
+type usabilityKey struct {
+	groupKey
+	takes bool
+}
+
+// usability is what was last logged about a group.
 type usability struct {
 	usable bool      // they have a usable host
 	since  time.Time // when that changed
@@ -125,7 +166,7 @@ func (d *Director) tellUsable() {
 	if len(d.touched) == 0 && !d.touchedAll {
 		return
 	}
-	there := make(map[groupKey]bool, len(d.usability))
+	there := make(map[usabilityKey]bool, len(d.usability))
 	for _, s := range d.State().Services {
 		name := s.Config.Name
 		if !d.touchedAll && !d.touched[name] {
@@ -133,42 +174,49 @@ func (d *Director) tellUsable() {
 		}
 		var enabled *Group
 		for _, g := range s.Groups {
-			if g.Config.Enabled {
+			key := usabilityKey{groupKey{name, g.Config.Name}, g.Takes}
+			switch {
+			case g.Config.Enabled:
 				enabled = g
 				continue
+			case g.Takes:
+				d.tellTaking(key, g)
+			default:
+				d.tellStandby(key, g.count())
 			}
-			there[groupKey{name, g.Config.Name}] = true
-			d.tellStandby(groupKey{name, g.Config.Name}, g.count())
+			there[key] = true
 		}
-		there[groupKey{name, ""}] = true
-		d.tellService(name, enabled)
+		key := usabilityKey{groupKey{name, ""}, true}
+		there[key] = true
+		d.tellTaking(key, enabled)
 	}
 	if d.touchedAll {
-		maps.DeleteFunc(d.usability, func(key groupKey, _ *usability) bool { return !there[key] })
+		maps.DeleteFunc(d.usability, func(key usabilityKey, _ *usability) bool { return !there[key] })
 	}
 	clear(d.touched)
 	d.touchedAll = false
 }
 
-// tellService is tellUsable for a service and its enabled group, nil without. A
-// service that has just been added and has no hosts is about to get some.
-func (d *Director) tellService(service string, g *Group) {
+// tellTaking is tellUsable for a group that takes clients, nil where a service has no
+// enabled group. A service that has just been added and has no hosts is about to get
+// some.
+func (d *Director) tellTaking(key usabilityKey, g *Group) {
 	name, n := "", counted{}
 	if g != nil {
 		name, n = g.Config.Name, g.count()
 	}
-	switch lost, found, after := d.stand(groupKey{service, ""}, n, n.up > 0, n.hosts > 0); {
+	switch lost, found, after := d.stand(key, n, n.up > 0, n.hosts > 0); {
 	case lost:
-		d.log.Error("no usable host", "service", service, "group", name,
+		d.log.Error("no usable host", "service", key.service, "group", name,
 			"hosts", n.hosts, "down", n.down, "drain", n.drain, "maint", n.maint, "weight_0", n.weightless)
 	case found:
-		d.log.Info("usable host again", "service", service, "group", name, "after", after)
+		d.log.Info("usable host again", "service", key.service, "group", name, "after", after)
 	}
 }
 
 // tellStandby is tellUsable for a standby group. Hosts in drain there are not
 // reported.
-func (d *Director) tellStandby(key groupKey, n counted) {
+func (d *Director) tellStandby(key usabilityKey, n counted) {
 	switch lost, found, after := d.stand(key, n, n.up > 0 || n.down == 0, n.down > 0); {
 	case lost:
 		d.log.Warn("all hosts of a standby group are down", "service", key.service, "group", key.group, "down", n.down)
@@ -181,7 +229,7 @@ func (d *Director) tellStandby(key groupKey, n counted) {
 // report that the last one was lost, or that there is one again, and after what
 // time. The loss is not reported if there never was a usable host. While hosts wait
 // for their first check, nothing is reported.
-func (d *Director) stand(key groupKey, n counted, usable, tell bool) (lost, found bool, after string) {
+func (d *Director) stand(key usabilityKey, n counted, usable, tell bool) (lost, found bool, after string) {
 	if n.unchecked && n.up == 0 {
 		return false, false, ""
 	}

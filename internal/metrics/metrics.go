@@ -110,12 +110,12 @@ func services(x *text, r *status.Reading) {
 func hosts(x *text, r *status.Reading) {
 	var lines []*status.Host
 	var labels [][]string
-	x.kind("txlb_group_enabled", "gauge", "1: the group is active, it takes the clients of its service")
+	x.kind("txlb_group_enabled", "gauge", "1: the group takes clients: it is active, or a route leads to it")
 	for i := range r.Services {
 		s := &r.Services[i]
 		for j := range s.Groups {
 			g := &s.Groups[j]
-			x.sample("txlb_group_enabled", truth(g.Config.Enabled), "service", s.Config.Name, "group", g.Config.Name)
+			x.sample("txlb_group_enabled", truth(g.Takes), "service", s.Config.Name, "group", g.Config.Name)
 			for k := range g.Hosts {
 				lines = append(lines, &g.Hosts[k])
 				labels = append(labels, []string{"service", s.Config.Name, "group", g.Config.Name, "host", g.Hosts[k].Config.Name})

@@ -214,7 +214,7 @@ func (g *Group) judge(service string) (list []Problem) {
 	where := fmt.Sprintf("of %s / %s", quoted(service), quoted(g.Config.Name))
 	var down, part, named, maint, drain, idle []*Host
 	harm := Notice
-	if g.Config.Enabled {
+	if g.Takes {
 		harm = Warning
 	}
 	for i := range g.Hosts {
@@ -254,7 +254,7 @@ func (g *Group) judge(service string) (list []Problem) {
 		last = "clients are rejected"
 	}
 	switch {
-	case !g.Config.Enabled:
+	case !g.Takes:
 	case len(g.Hosts) == 0:
 		add(nil, Critical, false, fmt.Sprintf("Group %s of service %s is empty: clients are rejected", quoted(g.Config.Name), quoted(service)), "addHost")
 	case g.Serving == 0 && len(down) == 0:
@@ -262,7 +262,7 @@ func (g *Group) judge(service string) (list []Problem) {
 	}
 	switch {
 	case len(down) == 0:
-	case g.Config.Enabled && g.Serving == 0:
+	case g.Takes && g.Serving == 0:
 		which := "Every host " + where
 		if len(down) < len(g.Hosts) {
 			which += " that should take clients"

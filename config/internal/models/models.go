@@ -144,6 +144,7 @@ func Draw(t *rapid.T, label string) *config.Config {
 			}
 			s.Groups = append(s.Groups, g)
 		}
+		s.Routes = drawRoutes(t, s)
 		if len(s.Groups) > 0 {
 			rapid.SampledFrom(s.Groups).Draw(t, "enabled").Enabled = true
 		}
@@ -180,6 +181,28 @@ func Draw(t *rapid.T, label string) *config.Config {
 	return c
 }
 
+// drawRoutes makes routes to the groups of a service.
+func drawRoutes(t *rapid.T, s *config.Service) (list []config.Route) {
+	if len(s.Groups) == 0 {
+		return nil
+	}
+	whole := map[string]bool{}
+	for range rapid.IntRange(0, 4).Draw(t, "routes") {
+		r := config.Route{
+			SNI:     rapid.SampledFrom([]string{"", "db.example", "db.example *.db.example"}).Draw(t, "sni"),
+			ALPN:    rapid.SampledFrom([]string{"", "", "h2 http/1.1"}).Draw(t, "alpn"),
+			Nets:    rapid.SampledFrom([]config.Networks{"", "", "10.0.0.0/8 2001:db8::/32"}).Draw(t, "net"),
+			Percent: rapid.SampledFrom([]int{100, 100, 5, 0}).Draw(t, "percent"),
+			Group:   rapid.SampledFrom(s.Groups).Draw(t, "to").Name,
+		}
+		if c := r.Conditions(); !whole[c] { // else it is an error
+			whole[c] = r.Percent == 100
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
 // parseHost makes a host with the defaults of a document.
 func parseHost(t rapid.TB, name, address string) *config.Host {
 	t.Helper()
@@ -200,7 +223,9 @@ func Mutate(t *rapid.T, c *config.Config) {
 	some := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "which") }
 	port := func() int { return rapid.IntRange(20000, 60000).Draw(t, "port") }
 	s := c.Services[some(len(c.Services))]
-	switch what := rapid.IntRange(0, 17).Draw(t, "what"); what {
+	switch what := rapid.IntRange(0, 18).Draw(t, "what"); what {
+	case 18:
+		s.Routes = drawRoutes(t, s)
 	case 17:
 		for _, u := range c.Admin.Users {
 			u.Keys = drawKeys(t)
@@ -240,7 +265,7 @@ func Mutate(t *rapid.T, c *config.Config) {
 			}
 		}
 	case 8:
-		s.Groups = nil
+		s.Groups, s.Routes = nil, nil
 	case 9, 10, 11, 12:
 		if len(s.Groups) == 0 {
 			return

@@ -31,7 +31,7 @@ type Attr struct{ Name, Value string }
 type Step struct{ Tag, Key string }
 
 // KeyOf returns the attribute that identifies the children of one tag, "" for
-// elements that occur once or whose order matters.
+// elements that occur once or whose order matters, and for routes, see RouteKey.
 func KeyOf(tag string) string {
 	switch tag {
 	case "service", "group", "host", "user":
@@ -40,6 +40,26 @@ func KeyOf(tag string) string {
 		return "ip"
 	}
 	return ""
+}
+
+// Keyed tells whether the children of a tag are told apart by a key.
+func Keyed(tag string) bool { return KeyOf(tag) != "" || tag == "route" }
+
+// IsKey tells whether an attribute is part of an element's key.
+func IsKey(tag, attr string) bool {
+	return attr == KeyOf(tag) || tag == "route" && slices.Contains(routeKey[:], attr)
+}
+
+// routeKey are the attributes that make a route the same one across changes.
+var routeKey = [...]string{"sni", "alpn", "net"}
+
+// RouteKey is the key of a route with these attributes: what a client must have.
+func RouteKey(get func(name string) string) string {
+	key := ""
+	for _, name := range routeKey {
+		key += get(name) + "\x01"
+	}
+	return key
 }
 
 // EverThere tells whether an element without attributes means the same as no
@@ -58,13 +78,15 @@ func (n *Node) SetKeys() {
 	var seen map[Step]int
 	for _, kid := range n.Kids {
 		kid.SetKeys()
-		attr := KeyOf(kid.Tag)
-		if attr == "" {
+		switch attr := KeyOf(kid.Tag); {
+		case attr != "":
+			kid.Key = kid.Get(attr)
+		case kid.Tag == "route":
+			kid.Key = RouteKey(kid.Get)
+		default:
 			continue
 		}
-		kid.Key = kid.Get(attr)
-		// Two listeners may have one address, if its port is 0.
-		if kid.Tag == "listen" {
+		if MayRepeat(kid.Tag) {
 			if seen == nil {
 				seen = map[Step]int{}
 			}
@@ -75,6 +97,10 @@ func (n *Node) SetKeys() {
 		}
 	}
 }
+
+// MayRepeat tells whether several children of a tag may have one key, and are counted:
+// listeners with port 0, and routes of which each takes a part of the clients.
+func MayRepeat(tag string) bool { return tag == "listen" || tag == "route" }
 
 // Step leads to n from its parent.
 func (n *Node) Step() Step { return Step{Tag: n.Tag, Key: n.Key} }
@@ -156,6 +182,28 @@ func (n *Node) Add(k *Node) {
 	}
 }
 
+// Insert adds a child before the n-th of its tag, behind the last if there are not so
+// many.
+func (n *Node) Insert(k *Node, at int) {
+	n.index = nil
+	last := -1
+	for i, other := range n.Kids {
+		if other.Tag != k.Tag {
+			continue
+		}
+		if at == 0 {
+			n.Kids = slices.Insert(n.Kids, i, k)
+			return
+		}
+		at--
+		last = i
+	}
+	if last < 0 {
+		last = len(n.Kids) - 1
+	}
+	n.Kids = slices.Insert(n.Kids, last+1, k)
+}
+
 // Drop removes a child.
 func (n *Node) Drop(s Step) {
 	n.Kids = slices.DeleteFunc(n.Kids, func(k *Node) bool { return k.Step() == s })
@@ -164,7 +212,7 @@ func (n *Node) Drop(s Step) {
 
 // ReplaceList makes copies of kids the children without a key.
 func (n *Node) ReplaceList(kids []*Node) {
-	n.Kids = slices.DeleteFunc(n.Kids, func(k *Node) bool { return KeyOf(k.Tag) == "" })
+	n.Kids = slices.DeleteFunc(n.Kids, func(k *Node) bool { return !Keyed(k.Tag) })
 	n.index = nil
 	for _, k := range kids {
 		n.Kids = append(n.Kids, k.Clone())
@@ -211,7 +259,7 @@ func (n *Node) List() (kids []*Node, ordered bool) {
 	ordered = n.Tag == "access"
 	seen := map[string]bool{}
 	for _, k := range n.Kids {
-		if KeyOf(k.Tag) == "" {
+		if !Keyed(k.Tag) {
 			kids = append(kids, k)
 			ordered = ordered || seen[k.Tag]
 			seen[k.Tag] = true
@@ -234,13 +282,16 @@ func (n *Node) Same(m *Node) bool {
 			return false
 		}
 	}
+	if !slices.EqualFunc(n.Of("route"), m.Of("route"), func(a, b *Node) bool { return a.Key == b.Key }) {
+		return false
+	}
 	mine, ordered := n.List()
 	others, alsoOrdered := m.List()
 	if ordered || alsoOrdered {
 		if !slices.EqualFunc(mine, others, (*Node).Same) {
 			return false
 		}
-		return n.sameKids(m, func(k *Node) bool { return k.Tag != "" && KeyOf(k.Tag) != "" })
+		return n.sameKids(m, func(k *Node) bool { return Keyed(k.Tag) })
 	}
 	return n.sameKids(m, func(*Node) bool { return true })
 }

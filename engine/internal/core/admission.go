@@ -62,6 +62,7 @@ type Attempt struct {
 	began int64    // ns: the connect under way
 	heard bool     // a host failed by its own fault, so not every failure was local
 	late  bool     // the last host did not answer in time
+	group chosen   // where a route rule has sent the session
 	next  *Attempt // free, of Attempts
 }
 
@@ -95,6 +96,7 @@ func (l *Attempts) Put(a *Attempt) {
 		a.from = sched.Addr{}
 		a.tried.Reset()
 		a.heard, a.late = false, false
+		a.group = chosen{}
 		a.next = l.free
 		l.free = a
 	}
@@ -194,16 +196,17 @@ func (a *Admission) denied() bool {
 // pick picks a host that the session has not tried, if it may try another.
 func (a *Admission) pick(now int64) (host *sched.Host, why Refusal) {
 	route, tried := a.Svc.Route.Load(), &a.attempt.tried
-	a.noteTable(route.Table)
+	table := a.table(route)
+	a.noteTable(table)
 	switch {
-	case route.Table == nil:
+	case table == nil:
 		return nil, noGroup
 	case spent(route, tried):
 		return nil, a.noHost()
 	case now >= a.totalLimit(route):
 		return nil, outOfTime
 	}
-	host, _ = route.Table.Pick(a.attempt.from, tried)
+	host, _ = table.Pick(a.attempt.from, tried)
 	if host == nil {
 		return nil, a.noHost()
 	}

@@ -134,7 +134,7 @@ func (v *view) rows() []*row {
 		if h.Zone != "" {
 			r.state += "," + h.Zone
 		}
-		if !h.Enabled {
+		if !h.Takes {
 			r.state += ",off"
 		}
 		if h.State != "ready" {

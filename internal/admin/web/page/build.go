@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/status"
 )
 
@@ -101,6 +102,9 @@ func (v *View) summary() string {
 	return "Healthy"
 }
 
+// shownRoutes is how many routes of a service the page has.
+const shownRoutes = 50
+
 // service works one service out.
 func (v *View) service(s *status.Service, bound map[string][]string) ServiceView {
 	c := s.Config
@@ -112,6 +116,10 @@ func (v *View) service(s *status.Service, bound map[string][]string) ServiceView
 		}
 		one.Listeners = append(one.Listeners, lv)
 	}
+	for i := range c.Routes[:min(len(c.Routes), shownRoutes)] {
+		one.Routes = append(one.Routes, RouteView{i + 1, admin.DescribeRoute(&c.Routes[i])})
+	}
+	one.MoreRoutes = len(c.Routes) - len(one.Routes)
 	for _, enabled := range []bool{true, false} { // the enabled one first
 		for i := range s.Groups {
 			if s.Groups[i].Config.Enabled == enabled {
@@ -141,7 +149,7 @@ func (v *View) fixes(r *status.Reading, service string) (list []link) {
 func (v *View) group(s *status.Service, g *status.Group) GroupView {
 	c := g.Config
 	one := GroupView{
-		ID: groupID(s.Config.Name, c.Name), Name: c.Name, Service: s.Config.Name, Enabled: c.Enabled,
+		ID: groupID(s.Config.Name, c.Name), Name: c.Name, Service: s.Config.Name, Enabled: c.Enabled, Routed: g.Takes && !c.Enabled,
 		Scheduler: c.Scheduler, Check: v.checked(c), Total: len(g.Hosts), Up: g.Up, Level: g.Level, Previous: -1, Next: -1,
 	}
 	rows := make([]HostRow, len(g.Hosts))

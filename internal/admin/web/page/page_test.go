@@ -391,7 +391,12 @@ func TestUndo(t *testing.T) {
 // pages themselves have.
 func TestQuestions(t *testing.T) {
 	d := world(t, strings.Replace(twoGroups, "</config>", `<service name="other"><listen ip="127.0.0.1:0"/></service><admin><user name="boss" password="$1$abcdefgh$hqvCbNwzGGtJDzHd8m2pC1" access="full"/></admin></config>`, 1))
-	set(d, func(s *config.Service) { s.Listen = append(s.Listen, config.Listen{Address: "127.0.0.1:9"}) })
+	set(d, func(s *config.Service) {
+		s.Listen = append(s.Listen, config.Listen{Address: "127.0.0.1:9"})
+		if g := s.Enabled(); g != nil {
+			s.Routes = []config.Route{{Percent: 5, Group: g.Name}}
+		}
+	})
 	p := New()
 	address := regexp.MustCompile(`href="((?:ask|manage)(?:\?[^"]*)?)"`)
 	asked, todo := map[string]bool{}, []string{}

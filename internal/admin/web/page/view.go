@@ -75,12 +75,20 @@ type Problem struct {
 
 // ServiceView is one service.
 type ServiceView struct {
-	ID        string // of its element, and its key in Figures.Services
-	Name      string
-	Level     Level
-	Listeners []ListenerView
-	Groups    []GroupView // the enabled one first
-	Figures   ServiceFigures
+	ID         string // of its element, and its key in Figures.Services
+	Name       string
+	Level      Level
+	Listeners  []ListenerView
+	Routes     []RouteView // the first of them
+	MoreRoutes int         // how many more there are
+	Groups     []GroupView // the enabled one first
+	Figures    ServiceFigures
+}
+
+// RouteView is a route of a service, by its number.
+type RouteView struct {
+	Number int
+	Text   string
 }
 
 // ListenerView is an address that a service listens on.
@@ -95,6 +103,7 @@ type GroupView struct {
 	Name      string
 	Service   string
 	Enabled   bool
+	Routed    bool // not enabled, and a route leads to it
 	Scheduler string
 	Level     Level
 	Check     string // how its hosts are checked, in words
