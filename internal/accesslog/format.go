@@ -67,9 +67,9 @@ func (w *writer) tcplog(b []byte, r *engine.Record, accepted time.Time, groupSes
 	b = appendName(b, r.Service)
 	b = append(b, ' ')
 	b = appendName(b, r.Service)
-	if r.Table != nil {
+	if group(r) != "" {
 		b = append(b, '.')
-		b = appendName(b, r.Table.Group())
+		b = appendName(b, group(r))
 	}
 	b = append(b, '/')
 	if r.Host != nil {
@@ -94,6 +94,14 @@ func (w *writer) tcplog(b []byte, r *engine.Record, accepted time.Time, groupSes
 	}
 	b = strconv.AppendInt(b, int64(r.Retries), 10)
 	return append(b, " 0/0"...)
+}
+
+// group returns the name of the group, "" without one.
+func group(r *engine.Record) string {
+	if r.Table == nil {
+		return ""
+	}
+	return r.Table.Group()
 }
 
 // stages returns how long a session waited for a host, how long this took to answer, and
@@ -163,8 +171,8 @@ func (w *writer) json(b []byte, r *engine.Record, accepted time.Time, groupSessi
 	b = append(b, `,"service":`...)
 	b = appendText(b, r.Service)
 	b = append(b, `,"group":`...)
-	if r.Table != nil {
-		b = appendText(b, r.Table.Group())
+	if name := group(r); name != "" {
+		b = appendText(b, name)
 	} else {
 		b = append(b, "null"...)
 	}

@@ -1,0 +1,233 @@
+package engine_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/enginetest"
+	"github.com/txlb/txlb/internal/accesslog"
+	"github.com/txlb/txlb/internal/testkit"
+	"github.com/txlb/txlb/sched"
+)
+
+// provoked is a session that is made to end in one way.
+type provoked struct {
+	listen engine.ListenOptions
+	route  func(*engine.Route)
+	hosts  []sched.Addr                            // an echo server if left out
+	dial   func(*enginetest.Rig) *enginetest.Peer  // the client, if it is another than usual
+	does   func(*enginetest.Rig, *enginetest.Peer) // what the client does, or what is done to its session
+	check  func(*testing.T, *accesslog.Entry)
+}
+
+// settles waits until a session is connected to its host.
+func settles(r *enginetest.Rig, c *enginetest.Peer) {
+	c.Send([]byte("x"))
+	c.Expect([]byte("x"))
+}
+
+// connects waits until a session has a host that is asked.
+func connects(r *enginetest.Rig) {
+	testkit.Eventually(r.T, "a host is asked", func() bool { return r.Hosts[0].Stats().Active == 1 })
+}
+
+// waits waits until the engine has the session.
+func waits(r *enginetest.Rig) {
+	testkit.Eventually(r.T, "the session is there", func() bool { return r.Stats().Active == 1 })
+}
+
+// stays is a server that says nothing and closes nothing before the test ends.
+func stays(t *testing.T) sched.Addr {
+	over := make(chan struct{})
+	addr := enginetest.BackendServer(t, func(*enginetest.Peer) { <-over })
+	t.Cleanup(func() { close(over) }) // before the server is waited for
+	return addr
+}
+
+// provocations has, for each termination code but RC, a session that ends with it.
+func provocations(t *testing.T) map[string]provoked {
+	hole := silent(t)
+	short := 100 * time.Millisecond
+	refused := func(r *enginetest.Rig, c *enginetest.Peer) { c.ExpectEOF() }
+	return map[string]provoked{
+		"--": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			settles(r, c)
+			c.Fin()
+			c.ExpectEOF()
+		}},
+		"CD": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			settles(r, c)
+			c.Rst()
+		}},
+		"SD": {
+			hosts: []sched.Addr{enginetest.BackendServer(t, func(p *enginetest.Peer) {
+				p.Expect([]byte("x"))
+				p.Send([]byte("x"))
+				p.Expect([]byte("y"))
+				p.Rst()
+			})},
+			does: func(r *enginetest.Rig, c *enginetest.Peer) {
+				settles(r, c)
+				c.Send([]byte("y"))
+				c.ExpectGone()
+			},
+		},
+		"cD": {
+			route: func(r *engine.Route) { r.Timeouts.Idle = short },
+			does:  func(_ *enginetest.Rig, c *enginetest.Peer) { c.ExpectGone() },
+		},
+		"sD": {
+			route: func(r *engine.Route) { r.Timeouts.HalfClosed = short },
+			hosts: []sched.Addr{stays(t)},
+			does: func(_ *enginetest.Rig, c *enginetest.Peer) {
+				c.Send([]byte("x"))
+				c.Fin()
+				c.ExpectGone()
+			},
+		},
+		"CC": {hosts: []sched.Addr{hole}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			connects(r)
+			c.Rst()
+		}},
+		"SC": {hosts: []sched.Addr{enginetest.DeadAddr(t), enginetest.DeadAddr(t)}, does: refused, check: func(t *testing.T, e *accesslog.Entry) {
+			if e.Host == "" || e.Connect != -1 || e.Retries != 1 || !e.Redispatched {
+				t.Errorf("entry %+v", e)
+			}
+		}},
+		"sC": {
+			route: func(r *engine.Route) { r.Timeouts.Connect = short },
+			hosts: []sched.Addr{hole}, does: refused,
+		},
+		"KD": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			settles(r, c)
+			r.E.EndSessions(engine.ByOperator, all)
+			c.ExpectGone()
+		}},
+		"KC": {hosts: []sched.Addr{hole}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			connects(r)
+			r.E.EndSessions(engine.ByOperator, all)
+			c.ExpectGone()
+		}},
+		"KR": {listen: required, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			waits(r)
+			r.E.EndSessions(engine.ByOperator, all)
+			c.ExpectGone()
+		}},
+		"DD": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			settles(r, c)
+			r.E.EndSessions(engine.HostDown, all)
+			c.ExpectGone()
+		}},
+		"UD": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			settles(r, c)
+			r.E.EndSessions(engine.BackupUnused, all)
+			c.ExpectGone()
+		}},
+		"PD": {
+			route: func(r *engine.Route) { r.Timeouts.MaxAge = short },
+			does:  func(_ *enginetest.Rig, c *enginetest.Peer) { c.ExpectGone() },
+		},
+		"PR": {
+			listen: required,
+			does: func(_ *enginetest.Rig, c *enginetest.Peer) {
+				c.Send([]byte("GET / HTTP/1.1\r\n\r\n"))
+				c.ExpectGone()
+			},
+			check: func(t *testing.T, e *accesslog.Entry) {
+				if e.Host != "" || e.Wait != -1 || e.Rejected != "proxy_signature" && e.Rejected != "" {
+					t.Errorf("entry %+v", e)
+				}
+			},
+		},
+		"CR": {listen: required, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			c.Send([]byte("PROXY TCP4 192"))
+			c.Fin()
+			c.ExpectGone()
+		}},
+		"cR": {
+			listen: required,
+			route:  func(r *engine.Route) { r.Timeouts.Hello = short },
+			does:   func(_ *enginetest.Rig, c *enginetest.Peer) { c.ExpectGone() },
+		},
+	}
+}
+
+// Every termination code is provoked over real sockets and read from the access log, in
+// both formats. A code without a row here fails.
+func TestEveryTerminationIsLogged(t *testing.T) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		all := provocations(t)
+		for _, end := range engine.Terminations() {
+			if _, has := all[end.Code]; !has && end.Code != "RC" {
+				t.Errorf("no session is made to end with %s: %s", end.Code, end.Meaning)
+			}
+		}
+		for code, p := range all {
+			for _, format := range []string{"tcplog", "json"} {
+				t.Run(code+" "+format, func(t *testing.T) {
+					t.Parallel()
+					p.provoke(t, opt, code, format)
+				})
+			}
+		}
+	})
+}
+
+// provoke makes the session end and looks at its line.
+func (p provoked) provoke(t *testing.T, opt setup, code, format string) {
+	opt.Recorder = engine.NewRecorder()
+	file := filepath.Join(t.TempDir(), "access.log")
+	log, err := accesslog.Open(opt.Recorder, file, format)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	hosts := p.hosts
+	if hosts == nil {
+		hosts = []sched.Addr{enginetest.BackendServer(t, enginetest.Echo)}
+	}
+	route := engine.Route{Timeouts: enginetest.TestTimeouts}
+	if p.route != nil {
+		p.route(&route)
+	}
+	r := proxied(t, opt, p.listen, route, hosts...)
+	dial := (*enginetest.Rig).Dial
+	if p.dial != nil {
+		dial = p.dial
+	}
+	c := dial(r)
+	client := c.LocalAddr().String()
+	p.does(r, c)
+	_ = c.Close()
+	r.Quiet()
+	var lines []string
+	testkit.Eventually(t, "the session is logged", func() bool {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = strings.Split(strings.TrimSpace(string(text)), "\n")
+		return strings.HasSuffix(string(text), "\n")
+	})
+	e, err := accesslog.ParseLine(lines[0])
+	if err != nil || len(lines) != 1 {
+		t.Fatalf("%v: %q", err, lines)
+	}
+	if e.Termination != code || e.Client != client || e.Service != "web" || e.Total < 0 {
+		t.Errorf("want %s for %s: %s", code, client, lines[0])
+	}
+	if p.check != nil {
+		p.check(t, e)
+	}
+	if n := r.Stats().Ended[code]; n != 1 {
+		t.Errorf("%d sessions are counted as %s", n, code)
+	}
+}
