@@ -392,8 +392,8 @@ func either(no, yes string) values[bool] {
 var scheduler = values[string]{
 	kind: TypeScheduler, parse: ParseScheduler, format: func(s string) string { return s },
 	check: func(s string) error {
-		if !slices.Contains(sched.Names(), s) {
-			return fmt.Errorf("unknown scheduler %q%s", s, suggest(s, sched.Names()))
+		if name, ok := sched.Canonical(s); !ok || name != s {
+			return fmt.Errorf("unknown scheduler %q%s", s, suggest(s, sched.Choices()))
 		}
 		return nil
 	},

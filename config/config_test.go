@@ -104,7 +104,7 @@ func TestNewElements(t *testing.T) {
 		<listen ip="[::1]:80" proxyProtocol="accept" proxyFrom="10.0.0.0/8, ::ffff:192.0.2.7"/><listen ip="unix:/run/a.sock" proxyProtocol="require"/>
 		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m" hello="3s"/>
 		<limits sessions="7" perClient="6" rate="5" perClientRate="4" tries="3"/>
-		<group name="g" scheduler="p2c" allDown="refuse" start="down" maxFails="5" failWindow="1m" maxEjected="50">
+		<group name="g" scheduler="leastconns,sticky" allDown="refuse" start="down" maxFails="5" failWindow="1m" maxEjected="50" stickySize="5" stickyFor="2h">
 			<check type="expect" interval="5s" fastInterval="500ms" downInterval="10s" rise="4" fall="5" timeout="1500ms"
 				port="" path="/" host="" status="200-399" send="PING\r\n\x00" expect="a\\b\tü"/>
 			<host name="h" ip="unix:/run/b.sock" weight="0" backup="on" state="maint" slowStart="90s"/>
@@ -138,7 +138,8 @@ func TestNewElements(t *testing.T) {
 		Timeouts: Timeouts{Connect: 500 * time.Millisecond, Idle: 5 * time.Minute, HalfClosed: 90 * time.Minute, KeepAlive: time.Minute, Hello: 3 * time.Second},
 		Limits:   Limits{7, 6, 5, 4, 3},
 		Groups: []*Group{{
-			Name: "g", Scheduler: "p2c", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute, MaxEjected: 50,
+			Name: "g", Scheduler: "leastc,sticky", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute, MaxEjected: 50,
+			StickySize: 5, StickyFor: 2 * time.Hour,
 			Check: &HealthCheck{
 				Type: "expect", Interval: 5 * time.Second, FastInterval: 500 * time.Millisecond, DownInterval: 10 * time.Second,
 				Rise: 4, Fall: 5, Timeout: 1500 * time.Millisecond, Path: "/", Status: "200-399",
@@ -309,7 +310,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		s.Listen[0].ProxyFrom = Networks(word("", "10.0.0.0/8", "192.0.2.7/32 2001:db8::/32").Draw(t, "proxyFrom"))
 		s.Timeouts.Idle, s.Limits.Tries = duration.Draw(t, "idle"), number(0, 4).Draw(t, "tries")
 		g := NewGroup(word("g").Draw(t, "group"))
-		g.Scheduler, g.Enabled, g.AllDown = word("rand", "leastc").Draw(t, "scheduler"), rapid.SampledFrom([]bool{true, true, false}).Draw(t, "enabled"), word("refuse", "try").Draw(t, "allDown")
+		g.Scheduler, g.Enabled, g.AllDown = word("rand", "leastc,sticky").Draw(t, "scheduler"), rapid.SampledFrom([]bool{true, true, false}).Draw(t, "enabled"), word("refuse", "try").Draw(t, "allDown")
 		g.StartDown = rapid.Bool().Draw(t, "startDown")
 		if rapid.Bool().Draw(t, "checked") {
 			g.Check = healthCheck.Draw(t, "check")

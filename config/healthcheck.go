@@ -16,7 +16,8 @@ const (
 	longestProbe  = 5 * time.Minute
 	maxRounds     = 1000 // rise and fall
 	maxMaxFails   = 1000
-	maxCheckText  = 4096 // send and expect, in bytes
+	maxSticky     = 10_000_000 // half a gigabyte
+	maxCheckText  = 4096       // send and expect, in bytes
 	maxCheckPath  = 2048
 )
 

@@ -1,11 +1,5 @@
 package config
 
-import (
-	"strings"
-
-	"github.com/txlb/txlb/sched"
-)
-
 // laterAttributes are the attributes of features that do not exist yet. One is
 // accepted if its value asks for nothing. Delete its line when the feature exists.
 var laterAttributes = [...]struct {
@@ -25,11 +19,4 @@ func laterAttribute(element, name string) (harmless []string, later bool) {
 		}
 	}
 	return nil, false
-}
-
-// laterScheduler tells whether a scheduler is one of a later version.
-func laterScheduler(name string) bool {
-	base, sticky := strings.CutSuffix(name, ",sticky")
-	_, known := sched.Canonical(base)
-	return base == "maglev" || sticky && known && base != ""
 }

@@ -126,7 +126,7 @@ type Limits struct {
 // makes sure of that.
 type Group struct {
 	Name      string
-	Scheduler string // canonical name, as sched.Names has it
+	Scheduler string // canonical name, one of sched.Choices
 	Enabled   bool
 	AllDown   string // try, refuse
 	StartDown bool   // start="down": a host takes no client before it has passed a check
@@ -140,9 +140,13 @@ type Group struct {
 	// EndWhenDown ends the sessions of a host when it is marked down, and EndBackups
 	// those of backups when a host that is none is up again.
 	EndWhenDown, EndBackups bool
-	Check                   *HealthCheck // nil: <manager> says how hosts are probed
-	Hosts                   []*Host
-	Pos                     Pos
+	// StickySize is how many clients a scheduler with ",sticky" remembers, and StickyFor how
+	// long after their last session.
+	StickySize int
+	StickyFor  time.Duration
+	Check      *HealthCheck // nil: <manager> says how hosts are probed
+	Hosts      []*Host
+	Pos        Pos
 }
 
 // Host is <host>.

@@ -17,16 +17,14 @@ func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }
 // ParseBool reads a boolean in any spelling of txLoadBalancer and PythonDirector.
 func ParseBool(s string) (bool, error) { return parseBool(s) }
 
-// ParseScheduler returns the canonical name of a scheduler or alias.
+// ParseScheduler returns the canonical name of a scheduler or alias, which ",sticky"
+// may follow.
 func ParseScheduler(s string) (string, error) {
 	canonical, ok := sched.Canonical(s)
-	switch {
-	case ok && s != "":
+	if ok && s != "" {
 		return canonical, nil
-	case laterScheduler(s):
-		return "", fmt.Errorf("%q is not supported by this version yet", s)
 	}
-	return "", fmt.Errorf("unknown scheduler %q%s", s, suggest(s, slices.Concat(sched.Names(), sched.Aliases())))
+	return "", fmt.Errorf("unknown scheduler %q%s", s, suggest(s, slices.Concat(sched.Choices(), sched.Aliases())))
 }
 
 // CheckAddress tells what is wrong with an address to connect to, or to listen

@@ -3,6 +3,7 @@ package sched
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 // sizes are how many hosts the benchmarks run with.
@@ -18,10 +19,43 @@ func mixed(n int) []Member {
 }
 
 // session is one pick and its release.
-func session(tab *Table, tried *Tried) {
-	h, _ := tab.Pick(Addr{}, tried)
+func session(tab *Table, tried *Tried) { sessionOf(tab, Addr{}, tried) }
+
+func sessionOf(tab *Table, client Addr, tried *Tried) {
+	h, _ := tab.Pick(client, tried)
 	h.Release(0, 0)
 	tried.Reset()
+}
+
+// clients are those of the benchmarks where it matters who they are.
+var clients = func() (list [1024]Addr) {
+	for i := range list {
+		list[i] = clientOf(i)
+	}
+	return list
+}()
+
+// BenchmarkPickByClient is of the schedulers that look at who the client is. Of a Sticky,
+// it finds clients that are known.
+func BenchmarkPickByClient(b *testing.B) {
+	for _, scheduler := range []string{"maglev", "maglev,sticky", "leastc,sticky", "roundr,sticky"} {
+		for _, n := range sizes {
+			b.Run(fmt.Sprintf("%s/%d", scheduler, n), func(b *testing.B) {
+				p := Policy{Scheduler: scheduler, Seed: 1}
+				if IsSticky(scheduler) {
+					p.Sticky = NewSticky(100_000, time.Hour)
+				}
+				tab := table(b, p, mixed(n))
+				b.ReportAllocs()
+				var tried Tried
+				i := 0
+				for b.Loop() {
+					i++
+					sessionOf(tab, clients[i%len(clients)], &tried)
+				}
+			})
+		}
+	}
 }
 
 func BenchmarkPick(b *testing.B) {
@@ -81,4 +115,28 @@ func BenchmarkNewTable(b *testing.B) {
 			}
 		})
 	}
+	// After a change of health or a step of a slow start, maglev needs no new slots.
+	b.Run("maglev, same slots/10000", func(b *testing.B) {
+		m := mixed(10_000)
+		p := Policy{Scheduler: "maglev"}
+		p.Before = table(b, p, m)
+		for b.Loop() {
+			table(b, p, m)
+		}
+	})
+	for _, n := range []int{100, 655, 1000, 65_536} {
+		b.Run(fmt.Sprintf("maglev/%d", n), func(b *testing.B) {
+			m := mixed(n)
+			for b.Loop() {
+				table(b, Policy{Scheduler: "maglev"}, m)
+			}
+		})
+	}
+	b.Run("leastc,sticky/10000", func(b *testing.B) {
+		m := mixed(10_000)
+		p := Policy{Scheduler: "leastc,sticky", Sticky: NewSticky(100_000, time.Hour)}
+		for b.Loop() {
+			table(b, p, m)
+		}
+	})
 }

@@ -141,6 +141,10 @@ func (h *Host) take(n uint64) {
 	h.lastUse.Store(n + 1)
 }
 
+// untake takes a take back: the session that was given to the host goes to another one,
+// and nobody has asked it.
+func (h *Host) untake() { h.picks.Add(^uint64(0)) }
+
 // takeIf is take, but only if the host has no more sessions than were seen.
 func (h *Host) takeIf(seen, n uint64) bool {
 	picks, active := h.load()

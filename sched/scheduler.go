@@ -1,6 +1,9 @@
 package sched
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // scheduler is one row of the table of schedulers. A new one is a file with its
 // chooser and a row here.
@@ -13,7 +16,7 @@ type scheduler struct {
 	// obeys weights itself.
 	kin string
 	// build makes the chooser of a tier. Members have a weight above 0; there is
-	// at least one.
+	// at least one. nil: a consistent scheduler, which newMaglev makes.
 	build func(members []Member, c *cursor, seed uint64) chooser
 }
 
@@ -38,7 +41,11 @@ var schedulers = [...]scheduler{
 		name: "p2c", build: newTwoChoices, equals: "the first drawn, so by weight",
 		picks: "two random hosts, drawn by weight: the one with fewer sessions for its weight",
 	},
+	{name: "maglev", picks: "the same host for the same client address, in proportion to the weights (consistent hashing)"},
 }
+
+// sticking behind a scheduler's name makes clients come back to their hosts.
+const sticking = ",sticky"
 
 // Names returns the canonical scheduler names, the default first.
 func Names() []string {
@@ -58,20 +65,42 @@ func Aliases() []string {
 	return names
 }
 
-// Canonical returns the canonical name of a scheduler or alias, and whether
-// there is one. Names are matched exactly; "" is the default.
-func Canonical(name string) (string, bool) {
-	if s := find(name); s != nil {
-		return s.name, true
+// Choices returns all that a group's scheduler may be: the canonical names, then the
+// same with ",sticky".
+func Choices() []string {
+	list := Names()
+	for _, name := range list {
+		list = append(list, name+sticking)
 	}
-	return "", false
+	return list
+}
+
+// IsSticky tells whether a scheduler's clients come back to the hosts that they had.
+func IsSticky(name string) bool { return strings.HasSuffix(name, sticking) }
+
+// Canonical returns the canonical name of a scheduler or alias, which ",sticky" may
+// follow, and whether there is one. Names are matched exactly; "" is the default.
+func Canonical(name string) (string, bool) {
+	base, sticky := strings.CutSuffix(name, sticking)
+	s := find(base)
+	switch {
+	case s == nil || sticky && base == "":
+		return "", false
+	case sticky:
+		return s.name + sticking, true
+	}
+	return s.name, true
 }
 
 // Weighted returns the scheduler that does the same as name when all weights are
 // equal, and obeys weights when they are not. If name obeys weights, it is name
 // itself and same is true.
 func Weighted(name string) (weighted string, same bool) {
-	if s := find(name); s != nil && s.kin != "" {
+	base, sticky := strings.CutSuffix(name, sticking)
+	if s := find(base); s != nil && s.kin != "" {
+		if sticky {
+			return s.kin + sticking, false
+		}
 		return s.kin, false
 	}
 	return name, true

@@ -19,6 +19,10 @@
 // the numbers of the old one. Only picks that the old table makes after the new one
 // was built are out of order.
 //
+// Two ways send a client back to the host that it had. The scheduler maglev computes the
+// host from the client's address. With ",sticky" behind a scheduler's name, a [Sticky]
+// remembers whom the scheduler has chosen.
+//
 // Limits: a table holds at most 65,536 hosts. leastc and weightlc are exact up
 // to 64 hosts; beyond that they take the best of eight random ones. A pick that
 // finds no primary host up looks at each host.
@@ -27,6 +31,8 @@ package sched
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync/atomic"
 )
 
@@ -52,15 +58,20 @@ type Member struct {
 	Weight int  // 0 to MaxWeight; 0 takes no new session
 	Backup bool // picked only when no other host is left
 	Far    bool // in another zone: picked only when no near host of its kind is left
+	// Full is what Weight grows to in a slow start; 0: Weight. Schedulers that are
+	// consistent look at it, so that a growing weight moves the clients of its host alone.
+	Full int
 }
 
 // Policy says how a table chooses.
 type Policy struct {
-	Group     string // the group's name, for logs
-	Scheduler string // a name or alias, see Names; "" is leastc
-	Refuse    bool   // no last resort when every host is down (allDown="refuse")
-	Seed      uint64 // of all that is random; the same seed gives the same sequence, 0 one of its own each time
-	Start     uint64 // where to go on: Next of the table before, or 0
+	Group     string  // the group's name, for logs
+	Scheduler string  // a name or alias, see Names, which ",sticky" may follow; "" is leastc
+	Refuse    bool    // no last resort when every host is down (allDown="refuse")
+	Seed      uint64  // of all that is random; the same seed gives the same sequence, 0 one of its own each time
+	Start     uint64  // where to go on: Next of the table before, or 0
+	Before    *Table  // the table before, or nil: what has not changed is shared with it
+	Sticky    *Sticky // whose clients come back to their hosts; needed with ",sticky", else nil
 }
 
 // Tried is what one session knows of the hosts that it has tried. The zero value
@@ -73,6 +84,8 @@ type Tried struct {
 	more       map[*Host]struct{} // beyond the first four; the only thing here that allocates
 	last       *Host              // of these
 	walk       walk
+	client     uint64 // hash of its address, of use to a consistent scheduler alone; 0: none
+	hold       hold   // on what a Sticky knows of the client
 }
 
 // first is how many hosts of a session the scheduler chooses.
@@ -136,8 +149,12 @@ func (t *Tried) Forget() {
 	}
 }
 
-// Reset empties the set and keeps no host or table alive.
+// Reset empties the set and keeps no host or table alive. A hold on the client of a
+// Sticky ends, unless [Tried.Keep] has taken it over.
 func (t *Tried) Reset() {
+	if t.hold.in != nil {
+		t.hold.Leave()
+	}
 	if t.n > first || t.walk.table != nil {
 		*t = Tried{}
 		return
@@ -168,7 +185,8 @@ func (t *Tried) add(h *Host, v Verdict) (*Host, Verdict) {
 
 // Table is an immutable choice of hosts.
 type Table struct {
-	// first is the chooser of the first rank; nil if none of its hosts was up.
+	// first is the chooser of the first rank; nil if none of its hosts was up, or if the
+	// client has a say: then its picks need more than this.
 	first chooser
 	// ranks are the tiers that have hosts, in order of preference.
 	ranks []rank
@@ -178,6 +196,10 @@ type Table struct {
 	refuse bool
 	// turns number the picks of scan.
 	turns *cursor
+	// consistent says that the choosers look at who the client is.
+	consistent bool
+	sticky     *Sticky            // nil: clients do not come back
+	listed     map[*Host]struct{} // hosts, for sticky
 }
 
 // rank is a tier of the table: its hosts are picked when none is left in the ranks
@@ -229,16 +251,23 @@ func (c *cursor) next() uint64 { return c.n.Add(1) - 1 }
 // NewTable builds a table. It refuses an unknown scheduler, too many members,
 // a weight out of range and a host that is listed twice.
 func NewTable(p Policy, members []Member) (*Table, error) {
-	how := find(p.Scheduler)
+	base, sticky := strings.CutSuffix(p.Scheduler, sticking)
+	how := find(base)
 	if how == nil {
 		return nil, fmt.Errorf("unknown scheduler %q; there are %v", p.Scheduler, Names())
+	}
+	if sticky != (p.Sticky != nil) {
+		return nil, fmt.Errorf("scheduler %q: with a Sticky and only then it ends with %q", p.Scheduler, sticking)
 	}
 	if err := check(members); err != nil {
 		return nil, err
 	}
-	t := &Table{group: p.Group, refuse: p.Refuse, hosts: make([]*Host, 0, len(members))}
+	t := &Table{group: p.Group, refuse: p.Refuse, hosts: make([]*Host, 0, len(members)), consistent: how.build == nil, sticky: p.Sticky}
+	if t.consistent {
+		members = slices.SortedFunc(slices.Values(members), compareMembers)
+	}
 	start := p.Start
-	var up [maxTiers][]Member // of the ranks
+	var up [maxTiers][]Member // of the ranks; of a consistent scheduler all
 	for tier := range maxTiers {
 		from := len(t.hosts)
 		var alive []Member
@@ -252,7 +281,7 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 			// not lie ahead of Start: it would count as the longest unused until the numbers
 			// catch up.
 			start = max(start, m.Host.lastUse.Load())
-			if m.Host.Up() {
+			if t.consistent || m.Host.Up() {
 				if alive == nil {
 					alive = make([]Member, 0, len(members))
 				}
@@ -276,11 +305,20 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 	for i := range t.ranks {
 		r := &t.ranks[i]
 		r.turns = &turns[i]
-		if len(up[i]) > 0 {
+		switch {
+		case t.consistent:
+			r.chooser = newMaglev(up[i], r.turns, seed, p.Before.slots())
+		case len(up[i]) > 0:
 			r.chooser = how.build(up[i], r.turns, seed)
 		}
 	}
-	if len(t.ranks) > 0 {
+	switch {
+	case t.sticky != nil:
+		t.listed = make(map[*Host]struct{}, len(t.hosts))
+		for _, h := range t.hosts {
+			t.listed[h] = struct{}{}
+		}
+	case len(t.ranks) > 0 && !t.consistent:
 		t.first = t.ranks[0].chooser
 	}
 	return t, nil
@@ -330,12 +368,16 @@ func (t *Table) Next() uint64 {
 // one Release.
 //
 // Hosts that are up come first, those of the own zone before those of others, then
-// backups that are up, in the same order. When no host of the table is up, backups included, those that are down are tried as a last resort, each
-// once, unless the policy refuses that. While any host is up, one that is down is
-// not picked, even if this session has tried all that are up: a session whose hosts
-// have all failed just now has marked them down itself, so it continues with the
-// last resort. A host of weight 0 is never picked, and its health counts for
-// nothing here. client is for schedulers that look at it.
+// backups that are up, in the same order. When no host of the table is up, backups
+// included, those that are down are tried as a last resort, each once, unless the policy
+// refuses that. While any host is up, one that is down is not picked, even if this
+// session has tried all that are up: a session whose hosts have all failed just now has
+// marked them down itself, so it continues with the last resort. A host of weight 0 is
+// never picked, and its health counts for nothing here.
+//
+// client is who the session belongs to; maglev looks at it, and a Sticky. With a Sticky,
+// a client gets the host that it had, whatever its rank, while that is up and has a
+// weight.
 //
 // The scheduler chooses the first four hosts of a session. After that the session
 // goes through the others in the order of the table, so that all its picks together
@@ -343,7 +385,10 @@ func (t *Table) Next() uint64 {
 // then comes up is left to the next session.
 func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 	// Fast path: the scheduler's choice among the hosts that were up.
-	if t.first != nil && tried.n < first {
+	if t.first == nil {
+		return t.pickFor(client, tried)
+	}
+	if tried.n < first {
 		if h := t.first.choose(tried); h != nil {
 			return tried.add(h, Picked)
 		}
@@ -351,8 +396,24 @@ func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 	return t.pickSlow(tried)
 }
 
+// pickFor is Pick where the client may have a say.
+//
+// It is not inlined: then Pick would keep the client for it in all tables.
+//
+//go:noinline
+func (t *Table) pickFor(client Addr, tried *Tried) (*Host, Verdict) {
+	if t.consistent {
+		tried.client = hashOf(client)
+	}
+	if t.sticky != nil {
+		return t.comeBack(client, tried)
+	}
+	return t.pickSlow(tried)
+}
+
 // pickSlow is used when the scheduler of the first tier has no host left: none is
-// up, or the session has tried them all.
+// up, or the session has tried them all. Where the client has a say, that scheduler has
+// not been asked yet.
 func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 	if tried.n >= first {
 		return t.goOn(tried)
@@ -361,7 +422,7 @@ func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 	for i := range t.ranks {
 		r := &t.ranks[i]
 		var h *Host
-		if i > 0 && r.chooser != nil { // the first has been asked
+		if r.chooser != nil && (i > 0 || t.first == nil) {
 			h = r.chooser.choose(tried)
 		}
 		if h == nil {
@@ -375,6 +436,9 @@ func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 	}
 	if up || t.refuse || len(t.hosts) == 0 {
 		return nil, None
+	}
+	if t.consistent {
+		return t.ownLastResort(tried)
 	}
 	n := t.turns.next()
 	i := int(n % uint64(len(t.hosts)))
@@ -406,8 +470,7 @@ func (t *Table) scan(hosts []*Host, tried *Tried) (h *Host, up bool) {
 	if left == 0 {
 		return nil, up
 	}
-	n := t.turns.next()
-	skip := n % left
+	n, skip := t.turn(tried, left)
 	for _, other := range hosts {
 		if !free(other, tried) {
 			continue
@@ -448,7 +511,8 @@ func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 			if tried.Has(h) || !up && w.stage != anyHost {
 				continue
 			}
-			h.take(t.turns.next())
+			n, _ := t.turn(tried, 1)
+			h.take(n)
 			if up {
 				return tried.add(h, Picked)
 			}
@@ -468,20 +532,31 @@ func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 func (w *walk) enterRank(i stage, t *Table, tried *Tried) {
 	switch {
 	case int(i) < len(t.ranks):
-		w.enter(i, len(t.ranks[i].hosts), t)
+		w.enter(i, len(t.ranks[i].hosts), t, tried)
 	case t.refuse || t.anyUp(tried):
 		w.stage = walked
 	default:
-		w.enter(anyHost, len(t.hosts), t)
+		w.enter(anyHost, len(t.hosts), t, tried)
 	}
 }
 
-// enter starts a stage of n hosts, each time at another host.
-func (w *walk) enter(s stage, n int, t *Table) {
+// enter starts a stage of n hosts, each time at another host, or where the client says.
+func (w *walk) enter(s stage, n int, t *Table, tried *Tried) {
 	w.stage, w.at, w.left = s, 0, n
 	if n > 0 {
-		w.at = int(t.turns.next() % uint64(n))
+		_, at := t.turn(tried, uint64(n))
+		w.at = int(at)
 	}
+}
+
+// turn returns the number of a pick, and which of so many hosts has its turn. With a
+// consistent scheduler the client says which.
+func (t *Table) turn(tried *Tried, hosts uint64) (n, i uint64) {
+	if t.consistent && tried.client != 0 {
+		return 0, tried.client % hosts
+	}
+	n = t.turns.next()
+	return n, n % hosts
 }
 
 // anyUp tells whether a host is up that the session has tried. One that is up

@@ -119,7 +119,7 @@ func (a completer) values(p *Param, named map[string]string) []string {
 	case Bool, Flag:
 		return []string{"yes", "no"}
 	case Scheduler:
-		return sched.Names()
+		return sched.Choices()
 	case VerbName:
 		return a.verbWords("")
 	case Service:

@@ -39,7 +39,7 @@ func drawConfig(t *rapid.T, label string, listen []string) *config.Config {
 		s.Limits.Tries = rapid.SampledFrom([]int{0, 0, 0, 3}).Draw(t, label+" tries")
 		for _, name := range names("groups", 0, 3) {
 			g := config.NewGroup(name)
-			g.Scheduler = oneOf("scheduler", sched.Names()...)
+			g.Scheduler = oneOf("scheduler", sched.Choices()...)
 			g.AllDown = oneOf("allDown", "try", "refuse")
 			g.MaxFails = rapid.SampledFrom([]int{1, 1, 1, 5}).Draw(t, label+" maxFails")
 			for _, name := range names("hosts", 0, 3) {

@@ -55,7 +55,7 @@ func (p *Param) info() ParamInfo {
 	case Choice:
 		i.Values = strings.Join(p.Choices, ", ")
 	case Scheduler:
-		i.Choices = sched.Names()
+		i.Choices = sched.Choices()
 		i.Values = strings.Join(i.Choices, ", ")
 	}
 	if a := p.attribute; a != nil {

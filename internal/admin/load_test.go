@@ -211,7 +211,7 @@ func randomVerb(random *rand.Rand, c *config.Config, backends []string, n int) s
 				return fmt.Sprintf("setHost %s%s state=ready weight=%d", at, g.Hosts[0].Name, 1+random.IntN(100))
 			}
 		case 8:
-			names := sched.Names()
+			names := sched.Choices()
 			return "changeScheduler " + at + names[random.IntN(len(names))]
 		case 9:
 			if len(taking) > 0 {

@@ -45,7 +45,8 @@ type ServiceInfo struct {
 	Listen        []string `json:"listen"` // as bound, with the port that a 0 became
 	Group         string   `json:"group"`  // the enabled one, "" if there is none
 	Scheduler     string   `json:"scheduler"`
-	HostsUp       int      `json:"hosts_up"` // of the enabled group
+	StickyClients int      `json:"sticky_clients,omitempty"` // whom the group remembers, with a scheduler that is sticky
+	HostsUp       int      `json:"hosts_up"`                 // of the enabled group
 	Hosts         int      `json:"hosts"`
 	Sessions      int64    `json:"sessions"`
 	SessionsTotal uint64   `json:"sessions_total"`
@@ -155,6 +156,9 @@ func (k *call) showServices() (Result, error) {
 		}
 		if g := s.Enabled(); g != nil {
 			i.Group, i.Scheduler, i.Hosts, i.HostsUp = g.Config.Name, g.Config.Scheduler, len(g.Hosts), g.Up
+			if g.Sticky != nil {
+				i.StickyClients = g.Sticky.Len()
+			}
 		}
 		infos = append(infos, i)
 		t.row(i.Name, strings.Join(i.Listen, " "), i.Group, i.Scheduler, fmt.Sprintf("%d/%d", i.HostsUp, i.Hosts),

@@ -330,6 +330,35 @@ func (k *call) retryHost() (Result, error) {
 	return Result{Text: fmt.Sprintf("host %s is marked up", show(name))}, nil
 }
 
+// forgotten is the Data of forgetClients.
+type forgotten struct {
+	Clients int `json:"clients"`
+}
+
+func (k *call) forgetClients() (Result, error) {
+	service, targets, err := k.targets()
+	if err != nil {
+		return Result{}, err
+	}
+	g := stateGroup(k.state(), service, k.args.text("group"))
+	if g.Sticky == nil {
+		return Result{Text: fmt.Sprintf("nothing to forget: the scheduler of group %s is %s, which is not sticky", show(g.Config.Name), g.Config.Scheduler), Data: forgotten{}}, nil
+	}
+	do, done := g.Sticky.Forget, "%s forgotten"
+	if k.args.set("dry-run") {
+		do, done = g.Sticky.Count, "would forget %s"
+	}
+	n := 0
+	if k.args.given("name") {
+		for _, t := range targets {
+			n += do(t.Host)
+		}
+	} else {
+		n = do(nil)
+	}
+	return Result{Text: fmt.Sprintf(done, count(n, "client")), Data: forgotten{n}}, nil
+}
+
 // process returns what a verb needs that is about the process.
 func (k *call) process() (Process, error) {
 	if k.admin.opt.Process == nil {

@@ -195,6 +195,14 @@ func Verbs() []Verb {
 				Label: "Mark up now", Note: "Mark it up without waiting for a check; the next failure marks it down again.",
 				When: func(s *Scene) bool { return s.Host.Health == status.Down || s.Host.Health == status.Part },
 			}),
+		destructive(orders("forgetClients", "forget which hosts the clients of a group come back to, or of one host; for schedulers with ,sticky",
+			(*call).forgetClients, service(), group(), optional(host()), generation(), dryRun())).
+			offer(Offer{
+				Label: "Forget clients", Note: "Its clients get a host anew with their next session.",
+				Title: "Forget the clients of {place}?",
+				Lines: []string{"The scheduler chooses a host anew for each of them, with their next session. Sessions continue."},
+				When:  func(s *Scene) bool { return s.Group.Sticky != nil },
+			}),
 		destructive(orders("shutdownSessions", "close the sessions of a service, a group or a host now", (*call).shutdownSessions,
 			service(), optional(group()), optional(host()), generation(), dryRun())).
 			offer(Offer{

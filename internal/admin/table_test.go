@@ -25,7 +25,7 @@ var samples = map[string]string{
 	"addHost":         "web main new 127.0.0.1:1 weight=3 state=drain backup=yes slowStart=5s resolve=1m", "delHost": "web main a drain=1m --force",
 	"delAllHosts": "web spare", "setService": "web idle=5m tries=3", "setGroup": "web main scheduler=rand maxFails=3",
 	"setHost":       "web main a weight=3 state=drain backup=yes slowStart=5s resolve=1m ip=127.0.0.1:1",
-	"hostAdminDown": "web main a", "hostAdminUp": "web main a", "retryHost": "web main a", "shutdownSessions": "web main a",
+	"hostAdminDown": "web main a", "hostAdminUp": "web main a", "retryHost": "web main a", "forgetClients": "web main a", "shutdownSessions": "web main a",
 	"addUser": "new $6$salt$newhash full", "setUser": "looker hash=$6$salt$newhash access=full", "delUser": "looker",
 	"saveConfig": "", "reload": "--discard", "rollback": "2", "closeLog": "", "shutdown": "",
 }

@@ -536,7 +536,7 @@ func TestComplete(t *testing.T) {
 		"setHost web main a st":           "state=",
 		"setHost web main a state=":       "state=drain state=maint state=ready",
 		"setHost web main a state=d":      "state=drain",
-		"changeScheduler web main weight": "weightlc weightr weightrr",
+		"changeScheduler web main weight": "weightlc weightlc,sticky weightr weightr,sticky weightrr weightrr,sticky",
 		"delUser ":                        "--dry-run admin generation= looker",
 		"delListen web ":                  "--dry-run 127.0.0.1:0 generation=",
 		"help sw":                         "switchPort",

@@ -299,6 +299,7 @@ func (d *Director) Run(ctx context.Context) error {
 			d.drain()
 			d.scan()
 			d.forgetDeparted()
+			d.tickSticky(time.Now())
 			d.tellRejections(time.Now())
 		case <-wake.C:
 		}
@@ -385,6 +386,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	if err := d.eng.Apply(plan); err != nil {
 		return 0, err
 	}
+	running.adoptClients(state)
 	d.config, d.routes, d.dirty = cfg, routes, false
 	d.replaceTargets(was, running.mark, targets)
 	d.publish(state)
@@ -405,10 +407,10 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 // one before, nil without.
 func (d *Director) group(was *Group, g *config.Group) *Group {
 	if was != nil {
-		return &Group{Config: g, Times: was.Times, id: was.id}
+		return &Group{Config: g, Times: was.Times, Sticky: stickyOf(g, was), id: was.id}
 	}
 	d.groups++
-	return &Group{Config: g, Times: new(sched.Times), id: d.groups}
+	return &Group{Config: g, Times: new(sched.Times), Sticky: stickyOf(g, nil), id: d.groups}
 }
 
 // host returns the targets of a host: those that it had, and new ones. If an
@@ -536,8 +538,11 @@ func limitsOf(c *config.Limits) *engine.Limits {
 // table builds the table of a group. It continues where the one before was, if there
 // was one.
 func (g *Group) table(zone string, before *sched.Table) (*sched.Table, error) {
-	scheduler, weight := g.shares()
-	policy := sched.Policy{Group: g.Config.Name, Scheduler: scheduler, Refuse: g.Config.AllDown == "refuse", Seed: rand.Uint64()}
+	scheduler, weights := g.shares()
+	policy := sched.Policy{
+		Group: g.Config.Name, Scheduler: scheduler, Refuse: g.Config.AllDown == "refuse", Seed: rand.Uint64(),
+		Before: before, Sticky: g.Sticky,
+	}
 	if before != nil {
 		policy.Start = before.Next()
 	}
@@ -550,8 +555,9 @@ func (g *Group) table(zone string, before *sched.Table) (*sched.Table, error) {
 			if t.waiting && g.Config.StartDown {
 				continue // not even as a last resort
 			}
+			weight, full := weights(h.Shares[i], t)
 			members = append(members, sched.Member{
-				Host: t.Host, Weight: weight(h.Shares[i], t), Backup: h.Shares[i].Backup, Far: h.Config.Far(zone),
+				Host: t.Host, Weight: weight, Full: full, Backup: h.Shares[i].Backup, Far: h.Config.Far(zone),
 			})
 		}
 	}

@@ -67,6 +67,9 @@ func (d *Director) markedUp(t *Target) {
 	}
 	for h := range backups {
 		d.endings.due.backup[h] = true
+		if g.Sticky != nil { // else their clients would come back to them
+			g.Sticky.Forget(h)
+		}
 	}
 }
 

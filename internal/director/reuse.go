@@ -85,12 +85,8 @@ type former struct {
 // group returns the former hosts of a group.
 func (r *running) group(service, group string) *former {
 	f := &former{mark: r.mark, keeps: r.services != nil}
-	if was := r.before[service]; was != nil {
-		for _, g := range was.Groups {
-			if g.Config.Name == group {
-				f.list = g.Hosts
-			}
-		}
+	if g := r.same(service, group); g != nil {
+		f.list = g.Hosts
 	}
 	return f
 }

@@ -65,11 +65,12 @@ func (d *Director) ramp(now time.Time) time.Duration {
 // shares returns how a table chooses among the group's hosts: as configured, unless
 // one of them is in its slow start. Then every weight is multiplied, so that a
 // twentieth of weight 1 is a whole number, and a scheduler without weights is
-// replaced by its weighted relative.
-func (g *Group) shares() (scheduler string, weight func(Share, *Target) int) {
+// replaced by its weighted relative. full is what the weight is when the slow start is
+// over.
+func (g *Group) shares() (scheduler string, weights func(Share, *Target) (weight, full int)) {
 	scheduler = g.Config.Scheduler
 	if !g.ramping() {
-		return scheduler, func(s Share, _ *Target) int { return s.Weight }
+		return scheduler, func(s Share, _ *Target) (weight, full int) { return s.Weight, s.Weight }
 	}
 	scheduler, weighted := sched.Weighted(scheduler)
 	base := func(s Share) int { return s.Weight }
@@ -83,9 +84,9 @@ func (g *Group) shares() (scheduler string, weight func(Share, *Target) int) {
 		}
 	}
 	scale := max(1, min(rampSteps, config.MaxWeight/most))
-	return scheduler, func(s Share, t *Target) int {
-		full := base(s) * scale
-		return (full*max(t.step, 1) + rampSteps - 1) / rampSteps
+	return scheduler, func(s Share, t *Target) (weight, full int) {
+		full = base(s) * scale
+		return (full*max(t.step, 1) + rampSteps - 1) / rampSteps, full
 	}
 }
 

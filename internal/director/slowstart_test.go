@@ -55,6 +55,7 @@ func TestB43SlowStart(t *testing.T) {
 		{"weightrr", 1, 1, true, false}, {"weightrr", 3, 1, true, false}, {"roundr", 1, 1, true, false}, {"roundr", 7, 1, true, false},
 		{"weightlc", 1, 1, false, true}, {"leastc", 1, 1, false, true}, {"leastc", 9, 1, false, true}, {"p2c", 1, 1, false, true},
 		{"rand", 1, 1, false, false}, {"weightr", 60000, 30000, false, false},
+		{"maglev", 3, 1, false, false}, {"roundr,sticky", 1, 1, true, false},
 	} {
 		t.Run(fmt.Sprintf("%s %d to %d", test.scheduler, test.weightA, test.weightB), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

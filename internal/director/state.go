@@ -49,7 +49,8 @@ type Service struct {
 type Group struct {
 	Config *config.Group
 	Hosts  []*Host
-	Times  *sched.Times // of all sessions that its hosts have had; outlives them
+	Times  *sched.Times  // of all sessions that its hosts have had; outlives them
+	Sticky *sched.Sticky // whom its clients come back to; nil: they do not
 	// Takes tells whether new clients may come to it: it is the enabled group, or a
 	// route names it.
 	Takes bool

@@ -24,6 +24,7 @@ func Write(w io.Writer, r *status.Reading) {
 	services(x, r)
 	hosts(x, r)
 	times(x, r.State)
+	sticky(x, r.State)
 	loops(x, r.Snapshot)
 	facilities(x, r.Snapshot)
 	process(x, r)
@@ -150,6 +151,26 @@ func hosts(x *text, r *status.Reading) {
 	each("txlb_host_addresses", "gauge", "Addresses of the host", func(h *status.Host) float64 { return float64(len(h.Targets)) })
 	each("txlb_host_name_failing", "gauge", "1: the host's name does not resolve", func(h *status.Host) float64 { return truth(h.Problem != "") })
 	each("txlb_host_up", "gauge", "1: the host is up (at least one of its addresses)", func(h *status.Host) float64 { return truth(h.Stats.Up) })
+}
+
+// sticky writes how many clients the groups remember that are to.
+func sticky(x *text, state *director.State) {
+	for _, m := range []struct {
+		name, help string
+		of         func(*sched.Sticky) int
+	}{
+		{"txlb_sticky_clients", "Clients that a group remembers, with a scheduler that is sticky", (*sched.Sticky).Len},
+		{"txlb_sticky_size", "Clients that there is room for (stickySize)", (*sched.Sticky).Size},
+	} {
+		x.kind(m.name, "gauge", m.help)
+		for _, svc := range state.Services {
+			for _, g := range svc.Groups {
+				if g.Sticky != nil {
+					x.sample(m.name, float64(m.of(g.Sticky)), "service", svc.Config.Name, "group", g.Config.Name)
+				}
+			}
+		}
+	}
 }
 
 // times writes the histograms of groups.

@@ -130,8 +130,9 @@ func Draw(t *rapid.T, label string) *config.Config {
 		s.Limits.Tries = rapid.IntRange(0, 1).Draw(t, "tries")
 		for _, name := range pick(rapid.IntRange(0, 2).Draw(t, "groups"), "groups") {
 			g := config.NewGroup(name)
-			g.Scheduler = rapid.SampledFrom(sched.Names()[:2]).Draw(t, "scheduler")
+			g.Scheduler = rapid.SampledFrom([]string{"leastc", "roundr", "leastc,sticky"}).Draw(t, "scheduler")
 			g.AllDown = rapid.SampledFrom([]string{"try", "refuse"}).Draw(t, "allDown")
+			g.StickySize = rapid.SampledFrom([]int{100_000, 1}).Draw(t, "stickySize")
 			for _, name := range pick(rapid.IntRange(0, 3).Draw(t, "hosts"), "hosts") {
 				h := parseHost(t, name, rapid.SampledFrom([]string{"h:1", "h:2", "unix:/s t"}).Draw(t, "ip"))
 				h.Weight = rapid.IntRange(0, 1).Draw(t, "weight")
@@ -271,7 +272,7 @@ func Mutate(t *rapid.T, c *config.Config) {
 			return
 		}
 		g := s.Groups[some(len(s.Groups))]
-		g.Scheduler = rapid.SampledFrom(sched.Names()).Draw(t, "scheduler")
+		g.Scheduler = rapid.SampledFrom(sched.Choices()).Draw(t, "scheduler")
 		if what == 9 || len(g.Hosts) == 0 {
 			g.Hosts = append(g.Hosts, parseHost(t, name(), "h:1"))
 			return

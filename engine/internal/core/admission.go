@@ -73,7 +73,7 @@ type Attempts struct {
 }
 
 // attemptsAtOnce is how many attempts are allocated together: 4 KiB.
-const attemptsAtOnce = 24
+const attemptsAtOnce = 20
 
 // Get returns a blank attempt.
 func (l *Attempts) Get() *Attempt {
@@ -90,16 +90,14 @@ func (l *Attempts) Get() *Attempt {
 	return a
 }
 
-// Put takes an attempt back, or nothing.
+// Put takes an attempt back.
 func (l *Attempts) Put(a *Attempt) {
-	if a != nil {
-		a.from = sched.Addr{}
-		a.tried.Reset()
-		a.heard, a.late = false, false
-		a.group = chosen{}
-		a.next = l.free
-		l.free = a
-	}
+	a.from = sched.Addr{}
+	a.tried.Reset()
+	a.heard, a.late = false, false
+	a.group = chosen{}
+	a.next = l.free
+	l.free = a
 }
 
 // Gate is what the admissions of one loop have in common.
@@ -433,12 +431,18 @@ func (a *Admission) Settled() bool { return a.attempt == nil }
 // WaitsForRoom tells whether the host is a UNIX socket whose queue is full.
 func (a *Admission) WaitsForRoom() bool { return a.state == queueFull }
 
-// Settle makes the session stay with its host and returns the attempt, nil if it was
-// returned before.
-func (a *Admission) Settle() *Attempt {
+// Settle makes the session stay with its host. Its attempt goes to those that are free,
+// if it has not before.
+func (a *Admission) Settle(free *Attempts) {
 	t := a.attempt
+	if t == nil {
+		return
+	}
+	if hold, ok := t.tried.Keep(); ok {
+		a.note(free).hold = hold
+	}
 	a.attempt = nil
-	return t
+	free.Put(t)
 }
 
 // End ends the session: it gives the host back and counts.
@@ -456,6 +460,12 @@ func (a *Admission) End(now int64, how Termination) {
 	a.record(now, how)
 	if a.counted {
 		a.uncount(now)
+	}
+	switch {
+	case a.attempt != nil:
+		a.attempt.tried.Reset()
+	case a.notes != nil:
+		a.notes.hold.Leave()
 	}
 	a.state = over
 	a.Count().ended[how].Add(1)

@@ -58,6 +58,7 @@ type desk struct {
 	svc       *Service
 	entries   []*Entry
 	hosts     []*sched.Host
+	sticky    *sched.Sticky
 	tables    []*sched.Table // the first has all hosts, the last is none
 	guests    []*guest       // all sessions that there were
 	refused   [refusals]uint64
@@ -107,7 +108,7 @@ func (d *desk) next() int {
 
 // playAdmissions does what the script says and returns what was wrong.
 func playAdmissions(script []byte) string {
-	d := &desk{script: script, now: 1, svc: newService("web", 1)}
+	d := &desk{script: script, now: 1, svc: newService("web", 1), sticky: sched.NewSticky(1000, time.Minute)}
 	d.gate.Report = func(engine.Failure) { d.reported++ }
 	var members []sched.Member
 	for i := range 6 {
@@ -121,8 +122,12 @@ func playAdmissions(script []byte) string {
 		d.hosts = append(d.hosts, sched.NewHost(fmt.Sprint("h", i), addr))
 		members = append(members, sched.Member{Host: d.hosts[i], Weight: 1, Backup: i == 5})
 	}
-	for _, m := range [][]sched.Member{members, members[:2], members[3:]} {
-		table, err := sched.NewTable(sched.Policy{Scheduler: "roundr", Seed: 1}, m)
+	for i, m := range [][]sched.Member{members, members[:2], members[3:]} {
+		p := sched.Policy{Scheduler: "roundr", Seed: 1}
+		if i != 1 {
+			p.Scheduler, p.Sticky = "roundr,sticky", d.sticky
+		}
+		table, err := sched.NewTable(p, m)
 		if err != nil {
 			panic(err)
 		}
@@ -141,6 +146,12 @@ func playAdmissions(script []byte) string {
 		d.check()
 	}
 	d.close()
+	for range 61 { // clients that have no session are forgotten, and none has
+		d.sticky.Tick(time.Now().Add(time.Hour))
+	}
+	if n := d.sticky.Len(); n != 0 {
+		d.fail("%d clients are still held", n)
+	}
 	if d.wrong != "" {
 		return d.wrong + "\nafter:\n" + strings.Join(d.log, "\n")
 	}
@@ -218,7 +229,7 @@ func (d *desk) do(op int) {
 	case 5: // reset by the host, before the first byte or after it
 		before := g.state == admitted && g.attempt != nil
 		if op < 128 && before {
-			g.Settle()
+			g.Settle(&d.free)
 		}
 		was := g.Host
 		switch step := g.Dropped(d.now); {
@@ -568,7 +579,7 @@ func TestAdmissionAllocatesNothing(t *testing.T) {
 			if step.Do != Connect || a.Answered(d.now, syscall.EINPROGRESS).Do != Wait || a.Answered(d.now, 0).Do != Relay {
 				t.Fatal("the steps are others")
 			}
-			free.Put(a.Settle())
+			a.Settle(&free)
 			a.End(d.now, Normal)
 			free.PutNotes(&a)
 		}); n != 0 {
@@ -608,7 +619,7 @@ func benchmarkAdmission(b *testing.B, recorded bool) {
 		a.Next(1)
 		a.Answered(1, syscall.EINPROGRESS)
 		a.Answered(1, 0)
-		free.Put(a.Settle())
+		a.Settle(&free)
 		a.End(2, Normal)
 		free.PutNotes(&a)
 		if n%1000 == 999 {

@@ -309,7 +309,7 @@ func BenchmarkAdmissionLimits(b *testing.B) {
 					a.Answered(now, syscall.EINPROGRESS)
 					a.Answered(now, 0)
 				}
-				free.Put(a.Settle())
+				a.Settle(&free)
 				a.End(now, Normal)
 				free.PutNotes(&a)
 			}

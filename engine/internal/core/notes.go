@@ -7,11 +7,13 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// Notes are what only some sessions have: what a PROXY header has said, which client
-// they count for against a limit, and, while sessions are recorded, what their records will say.
+// Notes are what only some sessions have: what a PROXY header has said, a hold on what is
+// remembered of their client, which client they count for against a limit, and, while
+// sessions are recorded, what their records will say.
 type Notes struct {
 	origin Origin
-	headed bool // origin is what a header has said
+	headed bool       // origin is what a header has said
+	hold   sched.Hold // of a settled session
 
 	counted *client // which the session is counted for; nil: for none
 

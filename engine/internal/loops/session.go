@@ -85,7 +85,7 @@ func (t *sessionTable) settle(s *session) {
 	}
 }
 
-func (t *sessionTable) takeBack(s *session) { t.tries.Put(s.Admission.Settle()) }
+func (t *sessionTable) takeBack(s *session) { s.Admission.Settle(&t.tries) }
 
 // put frees the slot. Events that still name the session find a newer
 // generation and are dropped.

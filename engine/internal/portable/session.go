@@ -202,7 +202,7 @@ func (s *session) admit() (admitted bool) {
 		case core.Relay:
 			s.greet()
 			s.with(func(a *core.Admission, _ int64) core.Step {
-				a.Settle()
+				a.Settle(new(core.Attempts))
 				return core.Step{}
 			})
 			return true

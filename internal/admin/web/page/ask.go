@@ -241,7 +241,7 @@ func field(p *admin.Param, s *admin.Scene) Field {
 	case admin.Hash:
 		f.Kind, f.Name, f.Hint = "password", "password", "twice; a crypt(3) hash is taken as it is"
 	case admin.Scheduler:
-		f.Kind, f.Choices = "choice", choices(sched.Names())
+		f.Kind, f.Choices = "choice", choices(sched.Choices())
 	}
 	if list := s.Choices(p); list != nil {
 		f.Kind, f.Choices = "choice", choices(list)

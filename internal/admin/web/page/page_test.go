@@ -390,7 +390,7 @@ func TestUndo(t *testing.T) {
 // TestQuestions asks everything that can be asked, by the addresses that the
 // pages themselves have.
 func TestQuestions(t *testing.T) {
-	d := world(t, strings.Replace(twoGroups, "</config>", `<service name="other"><listen ip="127.0.0.1:0"/></service><admin><user name="boss" password="$1$abcdefgh$hqvCbNwzGGtJDzHd8m2pC1" access="full"/></admin></config>`, 1))
+	d := world(t, strings.NewReplacer(`name="blue"`, `name="blue" scheduler="leastc,sticky"`, "</config>", `<service name="other"><listen ip="127.0.0.1:0"/></service><admin><user name="boss" password="$1$abcdefgh$hqvCbNwzGGtJDzHd8m2pC1" access="full"/></admin></config>`).Replace(twoGroups))
 	set(d, func(s *config.Service) {
 		s.Listen = append(s.Listen, config.Listen{Address: "127.0.0.1:9"})
 		if g := s.Enabled(); g != nil {
