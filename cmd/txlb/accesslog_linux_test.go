@@ -274,3 +274,117 @@ func shape(line string) string {
 		return " " + strings.Join(parts, "/") + " "
 	})
 }
+
+// TestAccessLogFollowsTheConfiguration changes target and format by reloads and moves
+// files away, while clients come. Every session has one line.
+func TestAccessLogFollowsTheConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	backend := answering(t, repeat)
+	doc := func(access string) string {
+		return fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="%s"/></group></service><logging %s/></config>`, backend, access)
+	}
+	to := func(file, format string) string {
+		return fmt.Sprintf(`access=%q accessFormat=%q`, filepath.Join(dir, file), format)
+	}
+	config := write(t, doc(to("one", "tcplog")))
+	program, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := run(t, program, "run", "-c", config)
+	p.expect("msg=ready")
+	addr := p.addr("web", 0)
+	stop, sessions := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-stop:
+				sessions <- n
+				return
+			default:
+			}
+			c, err := net.Dial("tcp4", addr)
+			if err != nil {
+				t.Error(err)
+				<-stop
+				sessions <- n
+				return
+			}
+			sends(c, "x")
+			reads(c, 1)
+			_ = c.(*net.TCPConn).CloseWrite()
+			reads(c, -1)
+			_ = c.Close()
+			n++
+		}
+	}()
+	lines := func(file string) (n int) {
+		text, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return bytes.Count(text, []byte("\n"))
+	}
+	grows := func(file string) {
+		t.Helper()
+		was := lines(file)
+		eventually(t, "lines come to "+file, func() bool { return lines(file) > was })
+	}
+	grows("one")
+	for _, next := range []struct{ file, access string }{
+		{"two", to("two", "tcplog")}, {"two", to("two", "json")}, {"three", to("three", "json")}, {"one", to("one", "tcplog")},
+	} {
+		if err := os.WriteFile(config, []byte(doc(next.access)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.signal(syscall.SIGHUP)
+		grows(next.file)
+	}
+	if err := os.Rename(filepath.Join(dir, "one"), filepath.Join(dir, "one.1")); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGUSR1)
+	grows("one")
+	// A file that cannot be opened changes nothing.
+	if err := os.WriteFile(config, []byte(doc(to("none/four", "json"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGHUP)
+	p.expect(`msg="cannot change the access log, it stays as it was" err="open the access log: .*no such file`)
+	grows("one")
+	close(stop)
+	want := <-sessions
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != 0 {
+		t.Fatalf("status %d", status)
+	}
+	got, files := 0, []string{"one", "one.1", "two", "three"}
+	for _, file := range files {
+		got += lines(file)
+		status, out := call(t, "explain", filepath.Join(dir, file))
+		if status != 0 || strings.Count(out, "--: the session ended normally") != lines(file) {
+			t.Errorf("explain of %s: status %d", file, status)
+		}
+	}
+	if got != want {
+		t.Errorf("%d lines of %d sessions", got, want)
+	}
+}
+
+// A full disk stops nobody, is a problem in status, and what is lost is counted.
+func TestAccessLogOnAFullDisk(t *testing.T) {
+	metrics := fmt.Sprint("127.0.0.1:", freePort(t))
+	socket := filepath.Join(socketFolder(t), "s")
+	p := txlb(t, fmt.Sprintf(`<config><service name="none"><listen ip="127.0.0.1:0"/></service>
+<admin><socket path=%q/><metrics listen=%q/></admin><logging access="/dev/full"/></config>`, socket, metrics))
+	comes(t, p)
+	eventually(t, "status says so", func() bool {
+		_, out := call(t, "ctl", "-s", socket, "status")
+		return strings.Contains(out, "The access log has not been written") && strings.Contains(out, "no space left on device")
+	})
+	comes(t, p)
+	if n := metric(t, metrics, `txlb_log_dropped_total{log="access"}`); n != 0 { // they wait
+		t.Errorf("%v lines are dropped", n)
+	}
+}
