@@ -405,6 +405,15 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func TestRoutesThatWaitInVain(t *testing.T) {
+	doc := "<config><service name=\"a\">\n<listen ip=\":3306\"/>\n<route sni=\"x\" group=\"g\"/><group name=\"g\"><host ip=\"h:1\"/></group></service></config>"
+	_, problems := Parse("c.xml", []byte(doc))
+	want := `c.xml:2: warning: service "a" listens on :3306, the port of MySQL, where the server speaks first: the route in line 3 waits for a ClientHello`
+	if !strings.Contains(problems.Error(), want) {
+		t.Errorf("said:\n%v\nwant %s", problems, want)
+	}
+}
+
 func TestRouteThatIsNeverReached(t *testing.T) {
 	doc := "<config><service name=\"a\"><listen ip=\":1\"/>\n<route net=\"*\" group=\"g\"/>\n<route percent=\"5\" group=\"g\"/><group name=\"g\"><host ip=\"h:1\"/></group></service></config>"
 	_, problems := Parse("c.xml", []byte(doc))

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/txlb/txlb/config/internal/address"
 )
 
 // Route is <route>: which clients of a service go to a group that need not be the
@@ -62,6 +64,7 @@ func (s *Service) RouteTo(group string) int {
 
 // routes checks the routes of a service, whose groups have these names.
 func (k *checker) routes(s *Service, groups map[string]bool) {
+	k.hellos(s)
 	var all *Route // takes all clients that come so far
 	told := false
 	whole := map[string]*Route{} // that take all clients with their conditions
@@ -89,6 +92,25 @@ func (k *checker) routes(s *Service, groups map[string]bool) {
 		}
 		if r.Percent == 100 && whole[key] == nil {
 			whole[key] = r
+		}
+	}
+}
+
+// firstWord are ports of protocols in which the server speaks first.
+var firstWord = map[string]string{
+	"21": "FTP", "22": "SSH", "25": "SMTP", "110": "POP3", "143": "IMAP", "587": "SMTP", "3306": "MySQL", "5900": "VNC",
+}
+
+// hellos warns of listeners whose clients would wait in vain for the server to speak.
+func (k *checker) hellos(s *Service) {
+	i := slices.IndexFunc(s.Routes, func(r Route) bool { return r.ByHello() && r.Percent > 0 })
+	if i < 0 {
+		return
+	}
+	for _, l := range s.Listen {
+		_, port := address.Split(l.Address)
+		if protocol := firstWord[port]; protocol != "" && !strings.HasPrefix(l.Address, "unix:") {
+			k.warn(l.Pos.Line, "service %q listens on %s, the port of %s, where the server speaks first: the route in line %d waits for a ClientHello, so each plain client waits for <timeouts hello>", s.Name, l.Address, protocol, s.Routes[i].Pos.Line)
 		}
 	}
 }

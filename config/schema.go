@@ -97,7 +97,7 @@ var schema = table(
 		row("keepAlive", func(t *Timeouts) *time.Duration { return &t.KeepAlive }, or("0", between(minKeepAlive, maxKeepAlive)), 60*time.Second,
 			"how long a peer may be silent before TCP asks whether it is there; 0: never", runtime),
 		row("hello", func(t *Timeouts) *time.Duration { return &t.Hello }, unlimited, 5*time.Second,
-			"time for what a client has to say before txlb chooses a host: the [PROXY header](#proxy-protocol)", runtime),
+			"time for what a client has to say before txlb chooses a host: the [PROXY header](#proxy-protocol), and then the ClientHello, where a [route](#route) asks for it", runtime),
 		row("maxAge", func(t *Timeouts) *time.Duration { return &t.MaxAge }, unlimited, 0,
 			"how old a session may become, see [Ending sessions](#ending-sessions); each ends up to a tenth earlier, at random", runtime),
 	),

@@ -71,6 +71,10 @@ type Route struct {
 	// is asked once a session. The loops call it, so it must not wait, lock or allocate,
 	// or keep what it is given.
 	Choose func(Asking) GroupID
+	// ByHello says that Choose wants to know what the client's TLS asks for, so the
+	// client's hello is waited for, up to Timeouts.Hello. Without one in time, or with
+	// something else, Choose is asked without it. The bytes go to the host as they came.
+	ByHello bool
 	// Groups are the tables of the groups that Choose may name. A session whose group is
 	// gone before it has a host goes to Table.
 	Groups map[GroupID]*sched.Table
@@ -86,6 +90,8 @@ const Default GroupID = 0
 // Asking is a client, as far as the choice of its group depends on it.
 type Asking struct {
 	Client netip.Addr // IPv4 as such, no zone; not valid: a client of a UNIX listener
+	Name   []byte     // server name (SNI) in lower case, empty without one
+	ALPN   []byte     // protocols as TLS lists them, each behind a byte with its length
 }
 
 // Limits of a service; 0 means none. They hold for all loops together. A client is an IPv4
@@ -103,7 +109,7 @@ type Timeouts struct {
 	Idle       time.Duration // no byte in either direction
 	HalfClosed time.Duration // one side has ended, and no byte from the other
 	Unacked    time.Duration // sent bytes wait for a peer's acknowledgement (TCP_USER_TIMEOUT); Linux only
-	Hello      time.Duration // what a client says before a host is chosen: a PROXY header
+	Hello      time.Duration // what a client says before a host is chosen: a PROXY header, then the ClientHello
 	MaxAge     time.Duration // of a session, from its accept on; each ends up to a tenth earlier, at random
 	KeepAlive  time.Duration // a silent peer is asked whether it is there; if not, it is gone after twice that
 }

@@ -1,9 +1,12 @@
 package engine_test
 
 import (
+	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -75,5 +78,158 @@ func TestB85RouteChoosesTheGroup(t *testing.T) {
 		if s := r.Stats(); s.Sessions != 4 || s.Refused["no_host"] != 1 || s.Redispatches != 1 {
 			t.Errorf("counted: %+v", s)
 		}
+	})
+}
+
+// named is a route that sends clients that ask for db.example to a group of its own.
+func named(r *enginetest.Rig, hello time.Duration, backend sched.Addr) *engine.Route {
+	route := *r.Route
+	route.ByHello, route.Timeouts.Hello = true, hello
+	route.Groups = map[engine.GroupID]*sched.Table{1: r.Table(sched.Policy{Scheduler: "roundr"}, backend)}
+	route.Choose = func(a engine.Asking) engine.GroupID {
+		if string(a.Name) == "db.example" {
+			return 1
+		}
+		return engine.Default
+	}
+	return &route
+}
+
+// mirror is a backend that says a word and then all that it has been sent.
+func mirror(t *testing.T, word string) sched.Addr {
+	return enginetest.BackendServer(t, func(p *enginetest.Peer) {
+		p.Send([]byte(word))
+		enginetest.Echo(p)
+	})
+}
+
+// The ClientHello chooses the group, however it comes: whole, byte by byte, in many
+// records, as large as post-quantum keys make it. What is none, or too large, or ends too
+// early gets the active group. All bytes arrive whole and in order.
+func TestB85ClientHelloChooses(t *testing.T) {
+	plain := testkit.ClientHello(t, &tls.Config{ServerName: "DB.example", NextProtos: []string{"x"}})
+	other := testkit.ClientHello(t, &tls.Config{ServerName: "other.example"})
+	behind := enginetest.Payload(100_000, 1)
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, mirror(t, "main"))
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: named(r, testkit.Patience, mirror(t, "db"))})
+		for what, c := range map[string]struct {
+			says [][]byte // one write each
+			want string
+		}{
+			"whole":         {[][]byte{plain, behind}, "db"},
+			"more behind":   {[][]byte{append(bytes.Clone(plain), behind...)}, "db"},
+			"each byte":     {bytes.SplitAfter(plain, nil), "db"},
+			"small records": {[][]byte{testkit.SplitHello(plain, 20), behind}, "db"},
+			"16 KiB":        {[][]byte{testkit.GrowHello(plain, 16<<10), behind}, "db"},
+			"another name":  {[][]byte{other, behind}, "main"},
+			"too large":     {[][]byte{testkit.GrowHello(plain, 24<<10), behind}, "main"},
+			"HTTP":          {[][]byte{[]byte("G"), []byte("ET / HTTP/1.1\r\n\r\n")}, "main"},
+			"cut off":       {[][]byte{plain[:len(plain)/2]}, "main"},
+			"an end":        {nil, "main"},
+		} {
+			p := r.Dial()
+			go func() {
+				for _, b := range c.says {
+					p.Send(b)
+				}
+				p.Fin()
+			}()
+			want := append([]byte(c.want), bytes.Join(c.says, nil)...)
+			if got := p.Rest(); !bytes.Equal(got, want) {
+				t.Errorf("%s: %d bytes, %.20q…; want %d, %.20q…", what, len(got), got, len(want), want)
+			}
+		}
+		r.Quiet()
+		if s := r.Stats(); s.Sessions != 10 || s.Ended["--"] != 10 || s.In != s.Out-uint64(len("db")*5+len("main")*5) {
+			t.Errorf("counted: %+v", s)
+		}
+	})
+}
+
+// A client that says nothing goes to the active group when its time is up, so that a
+// server may speak first; what it says later arrives whole. One that resets the connection
+// before is counted.
+func TestB85LateHello(t *testing.T) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, mirror(t, "main"))
+		route := named(r, time.Hour, mirror(t, "db"))
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: route})
+		gone, late := r.Dial(), r.Dial()
+		late.Send([]byte("\x16\x03"))
+		gone.Rst()
+		testkit.Eventually(t, "the client that resets has ended", func() bool { return r.Stats().Ended["CR"] == 1 })
+		sooner := *route
+		sooner.Timeouts.Hello = 10 * time.Millisecond
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: &sooner})
+		late.Expect([]byte("main\x16\x03"))
+		late.Send([]byte("\x01more"))
+		late.Fin()
+		late.Expect([]byte("\x01more"))
+		late.ExpectEOF()
+		r.Quiet()
+	})
+}
+
+// The stream behind a hello is spliced, from its first byte.
+func TestB85StreamBehindAHelloIsSpliced(t *testing.T) {
+	plain := testkit.ClientHello(t, &tls.Config{ServerName: "db.example"})
+	body := enginetest.Payload(1<<20, 2)
+	eachLoopMode(t, func(t *testing.T, opt setup) {
+		if opt.Options.Splice == engine.SpliceNever {
+			t.Skip("it splices nothing")
+		}
+		r := newRig(t, opt, engine.Route{}, mirror(t, "main"))
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: named(r, testkit.Patience, mirror(t, "db"))})
+		p := r.Dial()
+		go func() {
+			p.Send(plain)
+			p.Send(body)
+			p.Fin()
+		}()
+		if got, want := p.Rest(), slices.Concat([]byte("db"), plain, body); !bytes.Equal(got, want) {
+			t.Errorf("%d bytes, want %d", len(got), len(want))
+		}
+		r.Quiet()
+		var spliced, copied uint64
+		for _, l := range r.E.Snapshot().Loops {
+			spliced, copied = spliced+l.Spliced, copied+l.Copied
+		}
+		if opt.Options.Splice == engine.SpliceAlways && copied > 0 || spliced == 0 {
+			t.Errorf("%d bytes were spliced, %d copied", spliced, copied)
+		}
+	})
+}
+
+// Where a PROXY header comes first, the hello is behind it, and both may come at once.
+func TestB85HelloBehindAProxyHeader(t *testing.T) {
+	plain := testkit.ClientHello(t, &tls.Config{ServerName: "db.example"})
+	header := []byte("PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n")
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, mirror(t, "main"))
+		route := named(r, testkit.Patience, mirror(t, "db"))
+		byName := route.Choose
+		route.Choose = func(a engine.Asking) engine.GroupID {
+			if a.Client != netip.MustParseAddr("192.0.2.1") {
+				return engine.Default
+			}
+			return byName(a)
+		}
+		listen := []string{"127.0.0.1:0"}
+		r.Apply(engine.Service{Name: "web", Listen: listen, Route: route, ListenOptions: map[string]engine.ListenOptions{listen[0]: {Proxy: engine.ProxyRequire}}})
+		whole := append(bytes.Clone(header), plain...)
+		for what, says := range map[string][][]byte{"at once": {whole}, "one by one": {header, plain}, "each byte": bytes.SplitAfter(whole, nil)} {
+			p := r.Dial()
+			go func() {
+				for _, b := range says {
+					p.Send(b)
+				}
+				p.Fin()
+			}()
+			if got, want := p.Rest(), append([]byte("db"), plain...); !bytes.Equal(got, want) {
+				t.Errorf("%s: %d bytes, %.20q…; want %d", what, len(got), got, len(want))
+			}
+		}
+		r.Quiet()
 	})
 }

@@ -39,6 +39,6 @@ var terminations = []Termination{
 	{"PD", "was ended because it was as old as `maxAge` allows", "If the session should have lived, raise <timeouts maxAge>."},
 	{"KR", "was ended by an operator, or at the end of a drain, before its PROXY header had come", ""},
 	{"PR", "was rejected before a host was chosen: by an access rule, by a limit, or for its PROXY header", "Look at <access>, <limits>, and what stands before this listener: it must send a right PROXY header."},
-	{"CR", "ended because the client left before its PROXY header was whole", "Health checks and port scans do this. Else look at the proxy in front."},
+	{"CR", "ended because the client left before its PROXY header or ClientHello was whole", "Health checks and port scans do this. Else look at the proxy in front."},
 	{"cR", "was rejected: its PROXY header was not whole in time", "Clients without a proxy in front say nothing. Look at <listen proxyProtocol>, or raise <timeouts hello>."},
 }

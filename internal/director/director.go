@@ -521,7 +521,7 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 		}
 	}
 	if s.rules != nil {
-		r.plan.Choose, r.plan.Groups = s.rules.choose, r.tables
+		r.plan.Choose, r.plan.Groups, r.plan.ByHello = s.rules.choose, r.tables, s.rules.hello
 	}
 	return r, nil
 }

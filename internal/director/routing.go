@@ -15,6 +15,7 @@ type rules struct {
 	routes []config.Route
 	groups []engine.GroupID // of the routes
 	table  *routing.Table
+	hello  bool // what a client's TLS asks for matters to one of them
 }
 
 // rulesOf returns the rules of a service, nil without any: what before was, if nothing
@@ -31,6 +32,7 @@ func rulesOf(s *Service, before *rules) *rules {
 	r := &rules{routes: list, groups: make([]engine.GroupID, len(list))}
 	for i := range list {
 		r.groups[i] = ids[list[i].Group]
+		r.hello = r.hello || list[i].ByHello() && list[i].Percent > 0
 	}
 	if before != nil && slices.Equal(before.groups, r.groups) && slices.EqualFunc(before.routes, list, sameRoute) {
 		return before
@@ -90,7 +92,7 @@ func ruleOf(r *config.Route) routing.Rule {
 
 // choose is engine.Route.Choose.
 func (r *rules) choose(a engine.Asking) engine.GroupID {
-	if i := r.table.Choose(routing.Client{Addr: a.Client}); i != routing.None {
+	if i := r.table.Choose(routing.Client{Addr: a.Client, Name: a.Name, ALPN: a.ALPN}); i != routing.None {
 		return r.groups[i]
 	}
 	return engine.Default

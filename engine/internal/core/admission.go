@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/clienthello"
 	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/sched"
 )
@@ -44,6 +45,7 @@ type admissionState uint8
 const (
 	over       admissionState = iota // the session has ended, or has not begun
 	unheard                          // its PROXY header has not come, or not as a whole
+	untold                           // what its TLS asks for has not come, or not as a whole
 	unwelcome                        // a header is required, and it comes from where none counts
 	looking                          // it has no host
 	picked                           // it has a host that has not been asked yet
@@ -70,6 +72,7 @@ type Attempt struct {
 type Attempts struct {
 	free  *Attempt
 	notes *Notes
+	hello *clienthello.Room // made for the first one
 }
 
 // attemptsAtOnce is how many attempts are allocated together: 4 KiB.
@@ -138,6 +141,7 @@ type Step struct {
 	Do    Action
 	Why   Refusal // Refuse
 	Until int64   // ns, Hear, Wait and Rest; Never: there is no limit
+	Need  int     // Hear: how many bytes there have to be at least
 }
 
 // Never is a time that does not come.
@@ -158,7 +162,9 @@ func (a *Admission) Count() *Counters { return &a.Svc.Counts[a.gate.Index] }
 func (a *Admission) Next(now int64) Step {
 	switch a.state {
 	case unheard:
-		return a.awaitHeader()
+		return a.awaitHeader(1)
+	case untold:
+		return a.awaitHello(1)
 	case unwelcome:
 		return a.refuse(proxySource)
 	case looking:
@@ -172,6 +178,10 @@ func (a *Admission) Next(now int64) Step {
 		if ok, why := a.within(now); !ok {
 			return a.refuse(why)
 		}
+	}
+	if a.asksFor() {
+		a.state, a.attempt.since = untold, now
+		return a.awaitHello(1)
 	}
 	host, why := a.pick(now)
 	if host == nil {
@@ -302,9 +312,14 @@ func (a *Admission) Deadline(now int64) Step {
 	switch a.state {
 	case unheard:
 		if now < a.helloLimit() { // the route has changed
-			return a.awaitHeader()
+			return a.awaitHeader(1)
 		}
 		return a.refuse(proxyTimeout)
+	case untold:
+		if now < a.helloLimit() {
+			return a.awaitHello(1)
+		}
+		return a.choose(now, clienthello.Hello{})
 	case looking: // it has waited for a descriptor
 		return Step{Do: Retry}
 	case asked, queueFull:
@@ -326,8 +341,11 @@ func (a *Admission) Deadline(now int64) Step {
 
 // Retimed reports that the route has other timeouts.
 func (a *Admission) Retimed() Step {
-	if a.state == unheard {
-		return a.awaitHeader()
+	switch a.state {
+	case unheard:
+		return a.awaitHeader(1)
+	case untold:
+		return a.awaitHello(1)
 	}
 	if a.state != asked { // a full queue is asked again soon, and the others wait for no host
 		return Step{}

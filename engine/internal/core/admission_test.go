@@ -66,6 +66,7 @@ type desk struct {
 	failed    uint64 // failed connects
 	connected uint64
 	headers   uint64
+	chose     int // how often a group was chosen
 	free      Attempts
 	reported  int
 	log       []string
@@ -172,6 +173,15 @@ func (d *desk) reroute(how int) {
 	}
 	if how < 128 { // mostly all hosts
 		r.Table = d.tables[0]
+	}
+	if how%8 == 1 || how%8 == 2 {
+		r.ByHello, r.Groups = true, map[engine.GroupID]*sched.Table{1: d.tables[1]}
+		r.Choose = func(a engine.Asking) engine.GroupID {
+			if d.chose++; string(a.Name) == "db.example" {
+				return 1
+			}
+			return engine.Default
+		}
 	}
 	if how%8 > 2 {
 		r.Limits = &engine.Limits{Sessions: how % 5, PerClient: how / 8 % 4, Rate: how / 16 % 6, PerClientRate: how / 32 % 4}
@@ -314,6 +324,10 @@ func (d *desk) arrive() {
 		g.says, g.size = g.says[:g.size/2], -1
 	case 1:
 		g.says, g.size = []byte("GET / HTTP/1.1\r\n"), -1
+	case 2, 3, 4:
+		g.says = append(g.says, deskHello...)
+	case 5:
+		g.says = append(g.says, deskHello[:len(deskHello)/2]...)
 	default:
 		g.says = append(g.says, "behind it"...)
 	}
@@ -356,15 +370,20 @@ func (d *desk) proceed(g *guest) {
 // hear tells what a client has said so far.
 func (d *desk) hear(g *guest, ended bool) {
 	d.say("session %d has said %d bytes, ended: %v", g.id, g.said, ended)
+	before, chose := g.state, d.chose
 	size, step := g.Heard(d.now, g.says[:g.said], ended, &d.free)
+	if before == untold {
+		d.heardHello(g, step, ended, size, d.chose-chose)
+		return
+	}
 	client := netip.AddrPort{}
 	if o := g.Origin(); o != nil {
 		client = o.Client
 	}
 	switch {
-	case step.Do == Hear:
-		if size <= g.said || ended || g.said == len(g.says) && g.size >= 0 || g.size >= 0 && size > g.size {
-			d.fail("session %d: %d bytes of %q have come and it waits for %d", g.id, g.said, g.says, size)
+	case g.state == unheard:
+		if step.Need <= g.said || size != 0 || ended || g.said == len(g.says) && g.size >= 0 || g.size >= 0 && step.Need > g.size {
+			d.fail("session %d: %d bytes of %q have come and it waits for %d", g.id, g.said, g.says, step.Need)
 		}
 	case step.Do == Refuse && step.Why.OfHeader():
 		if size != 0 || g.size >= 0 && (!ended || g.said >= g.size) || client.IsValid() {
@@ -378,9 +397,38 @@ func (d *desk) hear(g *guest, ended bool) {
 		if g.is.IsValid() {
 			g.from = sched.TCPAddr(g.is)
 		}
+		g.says, g.said = g.says[size:], g.said-size
 	}
 	d.follow(g, step)
 }
+
+// heardHello looks at what came of the beginning of a stream.
+func (d *desk) heardHello(g *guest, step Step, ended bool, take, chose int) {
+	whole := g.said >= len(deskHello) && string(g.says[:len(deskHello)]) == deskHello
+	short := strings.HasPrefix(deskHello, string(g.says[:g.said])) && !whole && !ended
+	waits := g.state == untold
+	switch {
+	case take != 0:
+		d.fail("session %d: %d bytes of its stream are taken", g.id, take)
+	case waits != short || waits && (step.Need <= g.said || step.Need > len(deskHello)):
+		d.fail("session %d: %d bytes of its stream have come, ended: %v, and it waits: %v, for %d", g.id, g.said, ended, waits, step.Need)
+	case chose > 1 || waits && chose > 0:
+		d.fail("session %d: chosen %d times", g.id, chose)
+	case !waits && chose == 1 && (g.attempt.group.id == 1) != whole:
+		d.fail("session %d: group %d after %d bytes", g.id, g.attempt.group.id, g.said)
+	}
+	d.follow(g, step)
+}
+
+// deskHello asks for db.example.
+var deskHello = func() string {
+	name := "db.example"
+	list := "\x00\x00" + string(rune(len(name))) + name
+	ext := "\x00\x00\x00" + string(rune(len(list)+2)) + "\x00" + string(rune(len(list))) + list
+	body := "\x03\x03" + strings.Repeat("r", 32) + "\x00" + "\x00\x02\x13\x01" + "\x01\x00" + "\x00" + string(rune(len(ext))) + ext
+	message := "\x01\x00\x00" + string(rune(len(body))) + body
+	return "\x16\x03\x01\x00" + string(rune(len(message)-9)) + message[:len(message)-9] + "\x16\x03\x01\x00\x09" + message[len(message)-9:]
+}()
 
 // follow takes in a step and looks whether it may come now.
 func (d *desk) follow(g *guest, step Step) {
@@ -435,7 +483,7 @@ func (d *desk) follow(g *guest, step Step) {
 		}
 		if step.Why == noHost && route.Table != nil && route.Tries == 0 {
 			for _, h := range d.hosts[:3] { // hosts that are up and were not asked, if the route has them all
-				if route.Table == d.tables[0] && h.Up() && !g.asked[h] && g.attempt.tried.LastResorts() < lastResorts {
+				if route.Table == d.tables[0] && g.attempt.group.id == engine.Default && h.Up() && !g.asked[h] && g.attempt.tried.LastResorts() < lastResorts {
 					d.fail("session %d: no host, though %s is up and was not asked", g.id, h.Name())
 				}
 			}

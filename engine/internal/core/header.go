@@ -53,14 +53,26 @@ func (e *Entry) trusts(from sched.Addr) bool {
 }
 
 // Hears tells whether the session waits for what its client says.
-func (a *Admission) Hears() bool { return a.state == unheard }
+func (a *Admission) Hears() bool { return a.state == unheard || a.state == untold }
 
-// Heard takes in what the client has sent: the first MaxHeader bytes, or fewer if no
-// more have come. ended says that no more will come. With the step Hear, size is how
-// many bytes there have to be at least. Else the first size bytes are not the stream's:
-// they have to be off it before the step is carried out.
-func (a *Admission) Heard(now int64, b []byte, ended bool, free *Attempts) (size int, step Step) {
-	if a.state != unheard {
+// Listens is how many bytes of what the client has sent Heard has to see at most.
+func (a *Admission) Listens() int {
+	if a.state == untold {
+		return MaxHello
+	}
+	return MaxHeader
+}
+
+// Heard takes in what the client has sent: the first bytes, as many as Listens says, or
+// fewer if no more have come. ended says that no more will come. The first take bytes
+// are not the stream's: they have to be off it before the step is carried out. With the
+// step Hear they have to be looked at again from there.
+func (a *Admission) Heard(now int64, b []byte, ended bool, free *Attempts) (take int, step Step) {
+	switch a.state {
+	case unheard:
+	case untold:
+		return 0, a.heardHello(now, b, ended, free)
+	default:
 		return 0, Step{}
 	}
 	h, size, state := proxyproto.Parse(b)
@@ -68,7 +80,7 @@ func (a *Admission) Heard(now int64, b []byte, ended bool, free *Attempts) (size
 	case state == proxyproto.Short && ended:
 		return 0, a.refuse(proxyEnd)
 	case state == proxyproto.Short:
-		return size, a.awaitHeader()
+		return 0, a.awaitHeader(size)
 	case state != proxyproto.Whole:
 		return 0, a.refuse(malformed(state))
 	}
@@ -82,16 +94,18 @@ func (a *Admission) Heard(now int64, b []byte, ended bool, free *Attempts) (size
 }
 
 // awaitHeader waits for the rest of the client's header.
-func (a *Admission) awaitHeader() Step { return Step{Do: Hear, Until: a.helloLimit()} }
+func (a *Admission) awaitHeader(need int) Step {
+	return Step{Do: Hear, Until: a.helloLimit(), Need: need}
+}
 
-// helloLimit returns when the client has had its time to say who it is.
+// helloLimit returns when the client has had its time for what it has to say.
 func (a *Admission) helloLimit() int64 {
-	return after(a.Started, a.Svc.Route.Load().Timeouts.Hello)
+	return after(a.attempt.since, a.Svc.Route.Load().Timeouts.Hello)
 }
 
 // Left is how a session ends whose client has reset the connection before it had a host.
 func (a *Admission) Left() Termination {
-	if a.state == unheard {
+	if a.Hears() {
 		return helloEnded
 	}
 	return ClientGone

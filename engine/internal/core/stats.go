@@ -28,7 +28,7 @@ const (
 	killedConnecting                    // KC: likewise, while it waited for a host
 	killedUnheard                       // KR: likewise, before its PROXY header was whole
 	denied                              // PR: its PROXY header was malformed or must not come from there, or an access rule or a limit rejects it
-	helloEnded                          // CR: the client ended before its PROXY header was whole
+	helloEnded                          // CR: the client ended before its PROXY header or ClientHello was whole
 	helloTimeout                        // cR: the header was not whole in time
 	hostDown                            // DD: its host was marked down, and the group wants its sessions ended then
 	backupUnused                        // UD: it was on a backup host, and another host is up again

@@ -76,29 +76,43 @@ func (l *loop) follow(s *session, step core.Step) {
 }
 
 // hear takes in what a client has said that has no host yet. It looks at the bytes
-// without taking them, and then takes the header alone: what stands behind it stays in
+// without taking them, and then takes off what is not the stream's: all else stays in
 // the kernel, for the flow that comes.
 func (l *loop) hear(s *session) {
-	e := &s.ends[client]
-	n, errno := l.sys.peek(e.fd, l.waste[:core.MaxHeader])
-	switch {
-	case errno == unix.EAGAIN:
-		return
-	case errno != 0:
-		l.end(s, s.Left())
-		return
-	}
-	s.active = l.now
-	size, step := s.Heard(l.now, l.waste[:n], n == 0 || e.is(hungUp), &l.table.tries)
-	for step.Do != core.Hear && size > 0 {
-		n, errno := l.sys.recv(e.fd, l.waste[:size])
-		if errno != 0 || n == 0 { // it was there a moment ago
-			l.end(s, core.ClientGone)
+	for s.Hears() {
+		e := &s.ends[client]
+		n, errno := l.sys.peek(e.fd, l.waste[:s.Listens()])
+		switch {
+		case errno == unix.EAGAIN:
 			return
+		case errno != 0:
+			l.end(s, s.Left())
+			return
+		}
+		s.active = l.now
+		take, step := s.Heard(l.now, l.waste[:n], n == 0 || e.is(hungUp), &l.table.tries)
+		if !l.takeOff(s, take) {
+			return
+		}
+		l.follow(s, step)
+		if take == 0 { // else no event tells of what is behind it
+			return
+		}
+	}
+}
+
+// takeOff takes bytes off a client's stream that were there a moment ago. It returns
+// false for a client that is gone.
+func (l *loop) takeOff(s *session, size int) bool {
+	for size > 0 {
+		n, errno := l.sys.recv(s.ends[client].fd, l.waste[:size])
+		if errno != 0 || n == 0 {
+			l.end(s, core.ClientGone)
+			return false
 		}
 		size -= n
 	}
-	l.follow(s, step)
+	return true
 }
 
 // connect starts to connect to the session's host.

@@ -33,6 +33,7 @@ type session struct {
 	admission core.Admission              // of the goroutine, but for Recount
 	origin    atomic.Pointer[core.Origin] // the admission's, for others to read
 	hearing   hearing
+	opening   []byte                           // the beginning of the client's stream, if it was read before there was a host
 	shown     atomic.Pointer[engine.Candidate] // the admission, for others to read
 	started   time.Time
 	ends      [2]net.Conn                    // client, backend
@@ -235,13 +236,15 @@ func (h *hearing) wake() {
 	}
 }
 
-// hear reads the client's header, to its last byte and no further.
+// hear reads what the client says before it gets a host: its header, to the last byte
+// and no further, and then the beginning of its stream, which goes to the host first.
 func (s *session) hear(step core.Step) core.Step {
 	defer context.AfterFunc(s.ctx, func() { _ = s.ends[client].SetDeadline(time.Unix(1, 0)) })()
 	defer func() { _ = s.ends[client].SetReadDeadline(time.Time{}) }()
 	s.hearing.set(s.ends[client])
 	defer s.hearing.set(nil) // before the deadline is taken back
 	var b []byte
+	free := new(core.Attempts)
 	excused := false // its time is over, and what has come meanwhile is looked at
 	for need := 1; step.Do == core.Hear; {
 		if step.Until != core.Never {
@@ -270,11 +273,14 @@ func (s *session) hear(step core.Step) core.Step {
 			s.end(s.admission.Left())
 			return core.Step{}
 		}
+		take := 0
 		step = s.with(func(a *core.Admission, now int64) (next core.Step) {
-			need, next = a.Heard(now, b, err != nil, new(core.Attempts))
+			take, next = a.Heard(now, b, err != nil, free)
 			return next
 		})
+		b, need = b[take:], step.Need
 	}
+	s.opening = b
 	s.with(func(a *core.Admission, _ int64) core.Step {
 		s.origin.Store(a.Origin())
 		return core.Step{}
@@ -282,16 +288,21 @@ func (s *session) hear(step core.Step) core.Step {
 	return step
 }
 
-// greet sends the host the PROXY header that it expects. If it cannot be sent, the
-// session will find out.
+// greet sends the host the PROXY header that it expects, and what was read of the
+// client's stream to choose the host by. If they cannot be sent, the session will find
+// out.
 func (s *session) greet() {
 	var header []byte
 	s.with(func(a *core.Admission, _ int64) core.Step {
 		header = a.Header(nil, func() netip.AddrPort { return endpoint(s.ends[client].LocalAddr()) })
 		return core.Step{}
 	})
-	if len(header) > 0 {
-		_, _ = s.ends[backend].Write(header)
+	if first := append(header, s.opening...); len(first) > 0 {
+		_, _ = s.ends[backend].Write(first)
+	}
+	if n := len(s.opening); n > 0 {
+		s.moved(client, n)
+		s.opening = nil
 	}
 }
 
