@@ -66,7 +66,7 @@ var rooms = map[string][]string{
 	"internal/debian":            {},
 	"internal/servers":           {"internal/debian"},
 	"internal/testkit":           {"internal/servers"},
-	"internal/rig":               {"config", "config/document", "engine", "engine/native", "internal/director", "internal/testkit"},
+	"internal/rig":               {"config", "config/document", "engine", "engine/native", "internal/director", "internal/testkit", "sched"},
 	"internal/sandbox":           {},
 	"internal/metrics":           {"engine", "internal/director", "internal/status", "sched", "internal/guard"},
 	"internal/status":            {"config", "config/changes", "engine", "internal/director", "internal/logs", "internal/words", "sched", "internal/guard"},

@@ -44,10 +44,13 @@ type SessionInfo struct {
 	// sessions in the same place.
 	ID      uint64
 	Service string
-	Host    *sched.Host    // nil while the client has none
-	Client  netip.AddrPort // as a PROXY header says, if there was one; not valid for a UNIX socket, or when the client has gone
-	Local   netip.AddrPort // our own address toward the backend; not valid for a UNIX socket, or without a backend
-	Started time.Time
-	Idle    time.Duration // since the last byte, end or change of phase
-	In, Out uint64        // bytes from and to the client
+	Host    *sched.Host // nil while the client has none
+	// Listener is the address that the client has connected to, as host:port or
+	// unix:/path. Of one that listens on all addresses it is the client's choice.
+	Listener string
+	Client   netip.AddrPort // as a PROXY header says, if there was one; not valid for a UNIX socket, or when the client has gone
+	Local    netip.AddrPort // our own address toward the backend; not valid for a UNIX socket, or without a backend
+	Started  time.Time
+	Idle     time.Duration // since the last byte, end or change of phase
+	In, Out  uint64        // bytes from and to the client
 }

@@ -113,7 +113,6 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	text := metrics.NewText(source.Read, source.Guard.Gate())
 	defer sample(source)()
 	adm := newAdmin(dir, eng, source, text, book, shutdown)
-	defer adm.Close()
 	front.tell = func(off []status.Off) { tellSystemd(log, off) }
 	front.open(dir.State().Config, parts{
 		admin: adm, users: users.New(func() []*config.User { return dir.State().Config.Admin.Users }, source.Guard.Gate(), log, book.audit),
@@ -145,7 +144,6 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	log.Info("draining", "at_most", cfg.Engine.Drain.String())
 	stop()
 	running.Wait()
-	adm.Close()
 	leave, cancel := context.WithTimeout(context.Background(), max(cfg.Engine.Drain, time.Millisecond))
 	defer cancel()
 	switch err := eng.Drain(leave); {

@@ -12,8 +12,7 @@
 // nowhere else: not in the log, not in the description of a change, not in an
 // error.
 //
-// Limits: a deadline for draining lives in this process, and as long as the
-// Admin does. Sessions on a host that has been deleted can be ended by its
+// Limits: a deadline for draining lives in this process. Sessions on a host that has been deleted can be ended by its
 // deadline, one by one, or with all sessions of the service, not by its name.
 package admin
 
@@ -75,12 +74,11 @@ type Admin struct {
 	// refusals is log, and strangers the audit file, for what anybody can cause.
 	refusals, strangers *slog.Logger
 
-	verbs  []Verb
-	drains drains
-	rows   int // that show sessions shows at most
+	verbs []Verb
+	rows  int // that show sessions shows at most
 }
 
-// New returns an Admin. Close ends it.
+// New returns an Admin.
 func New(opt Options) *Admin {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
@@ -93,7 +91,7 @@ func New(opt Options) *Admin {
 	}
 	return &Admin{
 		opt: opt, log: opt.Log, refusals: logs.Strangers(opt.Log), strangers: logs.AuditStrangers(opt.Audit),
-		verbs: Verbs(), drains: newDrains(), rows: mostSessions,
+		verbs: Verbs(), rows: mostSessions,
 	}
 }
 
@@ -107,10 +105,6 @@ func (a *Admin) Audit(ctx context.Context, caller users.Caller, event string, at
 	}
 	to.Info(event, append([]any{"by", caller.Name, "from", caller.From, "via", users.Via(ctx)}, attrs...)...)
 }
-
-// Close forgets the deadlines that have not come; their sessions go on. It
-// must be called before the engine drains or closes.
-func (a *Admin) Close() { a.drains.close() }
 
 // callerKey is where a context holds the Caller.
 type callerKey struct{}
@@ -266,7 +260,7 @@ func (k *call) change() (Result, error) {
 	apply := func(c *config.Config) error {
 		// This runs where changes are made, one after the other: what state
 		// returns is what c was copied from.
-		e = &edit{config: c, state: k.state(), args: k.args}
+		e = &edit{config: c, state: k.state(), args: k.args, listeners: k.admin.opt.Engine.Listeners}
 		if err := k.verb.edit(e); err != nil {
 			return err
 		}
@@ -296,13 +290,20 @@ func (k *call) change() (Result, error) {
 		By: k.caller.Name, From: k.caller.From, Verb: k.verb.describe(k.args), Apply: apply, Generation: uint64(want),
 	})
 	switch {
-	case errors.Is(err, errSame):
-		return Result{Text: e.text("")}, nil
-	case err != nil:
+	case err != nil && !errors.Is(err, errSame):
 		return Result{}, err
 	}
 	if deadline, ok := k.args.duration("drain"); ok {
-		k.admin.drain(e.leaving, deadline)
+		e.drain.Within = deadline
+		if err := k.admin.opt.Director.Drain(k.ctx, e.drain); err != nil {
+			return Result{}, err
+		}
+	}
+	if err != nil {
+		if !e.same {
+			k.admin.opt.Director.Note(k.caller.Name, k.caller.From, k.verb.describe(k.args), e.text(""))
+		}
+		return Result{Text: e.text("")}, nil
 	}
 	return Result{Text: fmt.Sprintf("generation %d: %s", generation, e.text("")), Generation: generation}, nil
 }

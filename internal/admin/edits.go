@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/words"
-	"github.com/txlb/txlb/sched"
 )
 
 // edit is one change of the model, while it is made.
@@ -19,10 +19,12 @@ type edit struct {
 	state  *director.State // what runs, and config is a copy of
 	args   args
 
-	did     string        // what was done, as "add …"
-	notes   []string      // what the user should know of it
-	leaving []*sched.Host // hosts whose sessions have to end by the deadline
-	same    bool          // nothing was to be done
+	did   string         // what was done, as "add …"
+	notes []string       // what the user should know of it
+	drain director.Drain // what takes no new sessions any more
+	same  bool           // nothing was to be done
+
+	listeners func() []engine.Listener // that are open
 }
 
 // text tells what was done, or with "would " what would be.
@@ -144,7 +146,10 @@ func delService(e *edit) error {
 		return fmt.Errorf("service %s is the last service; a configuration needs at least one", show(s.Name))
 	}
 	e.config.Services = slices.DeleteFunc(e.config.Services, func(o *config.Service) bool { return o == s })
-	return e.do("delete service %s; its sessions continue", show(s.Name))
+	for _, g := range s.Groups {
+		e.leave(stateGroup(e.state, s.Name, g.Name).Hosts...)
+	}
+	return e.do("delete service %s; %s", show(s.Name), e.sessions("its hosts"))
 }
 
 // sameAddress compares addresses as they are written, but for the case of
@@ -200,7 +205,7 @@ func delListen(e *edit) error {
 	}
 	address := s.Listen[i].Address
 	s.Listen = slices.Delete(s.Listen, i, i+1)
-	return e.do("stop listening on %s for service %s", address, show(s.Name))
+	return e.do("stop listening on %s for service %s%s", address, show(s.Name), e.closes(s, address))
 }
 
 func switchPort(e *edit) error {
@@ -232,7 +237,7 @@ func switchPort(e *edit) error {
 		return e.nothing("service %s listens on %s", show(s.Name), was)
 	}
 	s.Listen[i].Address = address
-	return e.do("listen on %s instead of %s for service %s", address, was, show(s.Name))
+	return e.do("listen on %s instead of %s for service %s%s", address, was, show(s.Name), e.closes(s, was))
 }
 
 func addGroup(e *edit) error {
@@ -268,7 +273,8 @@ func delGroup(e *edit) error {
 		return err
 	}
 	s.Groups = slices.DeleteFunc(s.Groups, func(o *config.Group) bool { return o == g })
-	return e.do("delete group %s of service %s with its %s", show(g.Name), show(s.Name), count(len(g.Hosts), "host"))
+	e.leave(stateGroup(e.state, s.Name, g.Name).Hosts...)
+	return e.do("delete group %s of service %s with its %s; %s", show(g.Name), show(s.Name), count(len(g.Hosts), "host"), e.sessions("them"))
 }
 
 func enableGroup(e *edit) error {
@@ -294,7 +300,7 @@ func enableGroup(e *edit) error {
 	if s.RouteTo(was.Name) == 0 { // else it goes on taking clients
 		e.leave(stateGroup(e.state, s.Name, was.Name).Hosts...)
 	}
-	return e.do("make group %[2]s active in service %[1]s instead of %[3]s; %[4]s", show(s.Name), show(g.Name), show(was.Name), e.sessions())
+	return e.do("make group %[2]s active in service %[1]s instead of %[3]s; %[4]s", show(s.Name), show(g.Name), show(was.Name), e.sessions("it"))
 }
 
 func changeScheduler(e *edit) error {
@@ -442,7 +448,7 @@ func delHost(e *edit) error {
 	e.leave(stateHost(e.state, s.Name, g.Name, h.Name))
 	g.Hosts = slices.DeleteFunc(g.Hosts, func(o *config.Host) bool { return o == h })
 	e.unserved(s, g)
-	return e.do("delete host %s (%s) of group %s of service %s; %s", show(h.Name), h.Address, show(g.Name), show(s.Name), e.sessions())
+	return e.do("delete host %s (%s) of group %s of service %s; %s", show(h.Name), h.Address, show(g.Name), show(s.Name), e.sessions("it"))
 }
 
 func delAllHosts(e *edit) error {
@@ -461,7 +467,8 @@ func delAllHosts(e *edit) error {
 		return e.nothing("group %s of service %s is empty", show(g.Name), show(s.Name))
 	}
 	g.Hosts = nil
-	return e.do("delete all %s of group %s of service %s", count(n, "host"), show(g.Name), show(s.Name))
+	e.leave(stateGroup(e.state, s.Name, g.Name).Hosts...)
+	return e.do("delete all %s of group %s of service %s; %s", count(n, "host"), show(g.Name), show(s.Name), e.sessions("them"))
 }
 
 func setHost(e *edit) error {
@@ -489,7 +496,19 @@ func (e *edit) set(change func(*config.Host) []string) error {
 	if len(changes) > 0 {
 		e.unserved(s, g)
 	}
-	return e.told(fmt.Sprintf("host %s of group %s of service %s", show(h.Name), show(g.Name), show(s.Name)), changes)
+	what := fmt.Sprintf("host %s of group %s of service %s", show(h.Name), show(g.Name), show(s.Name))
+	if !e.args.given("drain") {
+		return e.told(what, changes)
+	}
+	if h.State == "ready" {
+		return fmt.Errorf("drain=%s is for a host that takes no new sessions; add state=drain or state=maint", e.args.text("drain"))
+	}
+	e.leave(stateHost(e.state, s.Name, g.Name, h.Name))
+	if len(changes) == 0 { // it drains already, and gets a deadline
+		_ = e.do("%s is in state %s; %s", what, h.State, e.sessions("it"))
+		return errSame
+	}
+	return e.do("set %s: %s; %s", what, strings.Join(changes, ", "), e.sessions("it"))
 }
 
 // unserved warns when the clients of a service find no host any more.
@@ -504,26 +523,43 @@ func (e *edit) unserved(s *config.Service, g *config.Group) {
 func (e *edit) leave(hosts ...*director.Host) {
 	for _, h := range hosts {
 		for t := range h.All() {
-			e.leaving = append(e.leaving, t.Host)
+			e.drain.Hosts = append(e.drain.Hosts, t.Host)
 		}
 	}
 }
 
 // sessions says what becomes of the sessions of hosts that leave.
-func (e *edit) sessions() string {
+func (e *edit) sessions(on string) string {
 	n := int64(0)
-	for _, h := range e.leaving {
+	for _, h := range e.drain.Hosts {
 		n += h.Stats().Active
 	}
+	return count(int(n), "session") + " on " + on + " " + e.fate()
+}
+
+// fate says what becomes of the sessions of what leaves.
+func (e *edit) fate() string {
 	deadline, ok := e.args.duration("drain")
-	what := count(int(n), "session")
 	switch {
 	case !ok:
-		return what + " on it may finish"
+		return "may finish"
 	case deadline == 0:
-		return what + " on it end now"
+		return "end now"
 	}
-	return fmt.Sprintf("%s on it may finish for %v", what, deadline.Round(time.Millisecond))
+	return fmt.Sprintf("may finish for %v", deadline.Round(time.Millisecond))
+}
+
+// closes notes that a listener closes. If its sessions have a deadline, it says so.
+func (e *edit) closes(s *config.Service, address string) string {
+	if !e.args.given("drain") {
+		return ""
+	}
+	for _, l := range e.listeners() {
+		if l.Service == s.Name && l.Listen == address {
+			e.drain.Listeners = append(e.drain.Listeners, l)
+		}
+	}
+	return "; sessions that came by it " + e.fate()
 }
 
 // count says how many of something there are.

@@ -215,7 +215,6 @@ func TestStoredFileHidesHashes(t *testing.T) {
 func TestWithoutAFile(t *testing.T) {
 	r := newRig(t, plainDoc())
 	a := New(Options{Director: balancer.Hold(t, plainDoc()), Engine: r.eng})
-	defer a.Close()
 	for _, line := range []string{"saveConfig", "saveConfig --dry-run", "reload", "show diff", "show stored"} {
 		if _, err := a.Run(t.Context(), boss, line); !errors.Is(err, director.ErrNoFile) {
 			t.Errorf("%s: %v", line, err)

@@ -130,12 +130,7 @@ func TestDeadlineSparesWhatServesAgain(t *testing.T) {
 		}
 		one, host = r.dial() // on a busy machine the deadline may have come before
 	}
-	eventually(t, "the deadline comes", func() bool {
-		r.a.drains.mu.Lock()
-		defer r.a.drains.mu.Unlock()
-		return len(r.a.drains.timers) == 0
-	})
-	r.a.Close() // waits for it
+	<-time.After(2 * deadline) // what should not happen cannot be waited for
 	if again, err := one.ask(); again != host || err != nil {
 		t.Errorf("the session: %q, %v", again, err)
 	}

@@ -24,7 +24,7 @@ type Offer struct {
 	Note  string   // next to the button: what follows, in one line
 	Title string   // the question; "": the verb is done without one
 	Lines []string // of the question: what follows now
-	// Set are words that the offer gives. An offer with Set has no fields.
+	// Set are words that the offer gives. An offer with Set has the Fields alone.
 	Set []words.Word
 	// Fields are the options to fill in; nil: all that no other offer of the verb
 	// has.
@@ -97,7 +97,7 @@ func (v *Verb) Options(o *Offer, force bool) (list []*Param) {
 		p := &v.Params[i]
 		switch {
 		case p.Name == "generation", p.Name == "dry-run", p.Name == "force" && !force, p.Kind.place():
-		case len(o.Set) > 0, o.Fields != nil && !slices.Contains(o.Fields, p.Name), o.Fields == nil && elsewhere(p.Name):
+		case len(o.Set) > 0 && o.Fields == nil, o.Fields != nil && !slices.Contains(o.Fields, p.Name), o.Fields == nil && elsewhere(p.Name):
 		case o.Title != "" && !p.Option: // the question is about it, or does not ask
 		default:
 			list = append(list, p)
@@ -178,9 +178,9 @@ func NewScene(r *status.Reading, v *Verb, given ...words.Word) (*Scene, error) {
 // Word returns the value that the command has for a parameter, "" for none.
 func (s *Scene) Word(name string) string { return s.words[name] }
 
-// Lacks tells whether a required parameter has no value.
+// Lacks tells whether a required parameter has no value, options apart, which are asked for.
 func (s *Scene) Lacks() bool {
-	return slices.ContainsFunc(s.verb.Params, func(p Param) bool { return p.Required && s.words[p.Name] == "" })
+	return slices.ContainsFunc(s.verb.Params, func(p Param) bool { return p.Required && !p.Option && s.words[p.Name] == "" })
 }
 
 // Place returns the words that name the place.
@@ -326,6 +326,14 @@ func withoutLast(s *Scene) ([]string, bool) {
 		return []string{what}, true
 	}
 	return withoutHost(s)
+}
+
+// nowhereElse warns if the clients of a host would find no other one.
+func nowhereElse(s *Scene) ([]string, bool) {
+	if otherHost(s.State, s.Service.Config.Name, s.Group.Config.Name, s.Host.Config.Name) {
+		return nil, false
+	}
+	return []string{"No other host that takes these clients is up and ready: they are rejected, or come back to this one."}, true
 }
 
 func noneServing(s *Scene) ([]string, bool) {

@@ -54,10 +54,7 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 		c(&opt)
 	}
 	r.a = New(opt)
-	r.stop = sync.OnceFunc(func() {
-		r.a.Close()
-		run.Stop()
-	})
+	r.stop = sync.OnceFunc(run.Stop)
 	t.Cleanup(r.stop)
 	return r
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -13,82 +14,6 @@ import (
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/sched"
 )
-
-// drains are the deadlines of hosts that were taken out.
-type drains struct {
-	mu      *sync.Mutex
-	timers  map[*time.Timer]bool // nil after close
-	running *sync.WaitGroup
-}
-
-func newDrains() drains {
-	return drains{mu: new(sync.Mutex), timers: map[*time.Timer]bool{}, running: new(sync.WaitGroup)}
-}
-
-// close stops the deadlines that have not come and waits for those that have.
-func (d *drains) close() {
-	d.mu.Lock()
-	for t := range d.timers {
-		t.Stop()
-	}
-	d.timers = nil
-	d.mu.Unlock()
-	d.running.Wait()
-}
-
-// drain ends, after a while, the sessions that hosts still have then. A host
-// that takes sessions again by then is left alone.
-func (a *Admin) drain(hosts []*sched.Host, after time.Duration) {
-	if len(hosts) == 0 {
-		return
-	}
-	if after == 0 {
-		a.endDrain(hosts)
-		return
-	}
-	d := &a.drains
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.timers == nil {
-		return
-	}
-	var timer *time.Timer
-	timer = time.AfterFunc(after, func() {
-		d.mu.Lock()
-		waiting := d.timers[timer]
-		delete(d.timers, timer)
-		if waiting {
-			d.running.Add(1)
-		}
-		d.mu.Unlock()
-		if waiting {
-			defer d.running.Done()
-			a.endDrain(hosts)
-		}
-	})
-	d.timers[timer] = true
-}
-
-func (a *Admin) endDrain(hosts []*sched.Host) {
-	doomed := map[*sched.Host]bool{}
-	for _, h := range hosts {
-		doomed[h] = true
-	}
-	for _, s := range a.opt.Director.State().Services {
-		for _, g := range s.Groups {
-			for _, h := range g.Hosts {
-				for t := range h.All() {
-					if g.Takes && h.Config.State == "ready" {
-						delete(doomed, t.Host)
-					}
-				}
-			}
-		}
-	}
-	if n := a.endSessions(doomed); n > 0 {
-		a.log.Info("drain timeout reached", "closed", n)
-	}
-}
 
 // endSessions ends the sessions of hosts.
 func (a *Admin) endSessions(hosts map[*sched.Host]bool) int {
@@ -125,6 +50,74 @@ func (k *call) shutdownSessions() (Result, error) {
 	return Result{Text: count(n, "session") + " closed", Data: ended{n}}, nil
 }
 
+// moveSessions ends a part of a host's sessions. Which ones is drawn by lot, so that they
+// carry about that part of the load, and a client that is hit once is hit again no sooner
+// than others.
+func (k *call) moveSessions() (Result, error) {
+	service, targets, err := k.targets()
+	if err != nil {
+		return Result{}, err
+	}
+	name := k.args.text("name")
+	if !k.args.set("force") && !otherHost(k.state(), service, k.args.text("group"), name) {
+		return Result{}, fmt.Errorf("no other host that takes these clients of service %s is up and ready, so they would find none or come back to host %s; use --force to close the sessions anyway", show(service), show(name))
+	}
+	hosts := map[*sched.Host]bool{}
+	for _, t := range targets {
+		hosts[t.Host] = true
+	}
+	var mu sync.Mutex
+	var ids []uint64
+	k.admin.opt.Engine.EndSessions(engine.ByOperator, func(c engine.Candidate) bool {
+		if c.Connected && hosts[c.Host] {
+			mu.Lock() // seldom waits: a loop looks at a hundred sessions and turns to its clients
+			defer mu.Unlock()
+			ids = append(ids, c.ID)
+		}
+		return false
+	})
+	all := len(ids)
+	percent, _ := k.args.number("percent")
+	n := (all*int(percent) + 99) / 100
+	did := fmt.Sprintf("%d of %s of host %s", n, count(all, "session"), show(name))
+	if k.args.set("dry-run") {
+		return Result{Text: "would close " + did, Data: ended{n}}, nil
+	}
+	rand.Shuffle(all, func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	chosen := make(map[uint64]bool, n)
+	for _, id := range ids[:n] {
+		chosen[id] = true
+	}
+	closed := 0
+	if n > 0 {
+		closed = k.admin.opt.Engine.EndSessions(engine.ByOperator, func(c engine.Candidate) bool { return chosen[c.ID] && hosts[c.Host] })
+	}
+	text := did + " closed"
+	if closed < n {
+		text += fmt.Sprintf("; %d of them had just ended", n-closed)
+	}
+	return Result{Text: text, Data: ended{closed}}, nil
+}
+
+// otherHost tells whether the clients of a host find another one when they connect again:
+// in its group if that takes clients, else in the active one.
+func otherHost(state *director.State, service, group, host string) bool {
+	own := stateGroup(state, service, group)
+	for _, s := range state.Services {
+		for _, g := range s.Groups {
+			if s.Config.Name != service || g != own && (own.Takes || !g.Config.Enabled) {
+				continue
+			}
+			if own.Takes || g != own {
+				return slices.ContainsFunc(g.Hosts, func(h *director.Host) bool {
+					return (g != own || h.Config.Name != host) && h.Config.State == "ready" && h.Config.Weight > 0 && h.Up()
+				})
+			}
+		}
+	}
+	return false
+}
+
 // usualSessions is how many sessions show sessions shows if it is not told, and
 // mostSessions how many it shows at most: an answer is made in memory, about a
 // kilobyte for each.
@@ -141,6 +134,7 @@ type SessionInfo struct {
 	Host    string    `json:"host,omitempty"`    // "" while it has none
 	Address string    `json:"address,omitempty"` // of the host
 	Client  string    `json:"client,omitempty"`  // "" for a UNIX socket
+	To      string    `json:"to,omitempty"`      // the address of ours that the client has connected to
 	Local   string    `json:"local,omitempty"`   // our own address toward the host; "" for a UNIX socket
 	Started time.Time `json:"started"`
 	Age     float64   `json:"age_seconds"`
@@ -188,7 +182,7 @@ func SessionInfos(state *director.State, list []engine.SessionInfo) []SessionInf
 	infos := make([]SessionInfo, 0, len(list))
 	for _, s := range list {
 		i := SessionInfo{
-			ID: FormatSessionID(s.ID), Service: s.Service, Client: address(s.Client), Local: address(s.Local),
+			ID: FormatSessionID(s.ID), Service: s.Service, Client: address(s.Client), To: s.Listener, Local: address(s.Local),
 			Started: s.Started, Age: now.Sub(s.Started).Seconds(), Idle: s.Idle.Seconds(), In: s.In, Out: s.Out,
 		}
 		if s.Host != nil {

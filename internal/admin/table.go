@@ -77,7 +77,7 @@ func Verbs() []Verb {
 			{Name: "name", Aliases: []string{"service"}, Required: true}, labelled("Listens on", listen()),
 		}, settings("listen"))...), "newService").
 			offer(Offer{Label: "Add service", Note: "Then add a group and a host."}),
-		destructive(edits("delService", "close the listeners of a service and delete it; its sessions continue", delService, service())).
+		destructive(edits("delService", "close the listeners of a service and delete it; its sessions finish, at most until drain is over", delService, service(), drain())).
 			offer(Offer{
 				Label: "Delete service", Note: "Its listeners close; sessions finish.",
 				Title: "Delete service {service}?",
@@ -87,7 +87,8 @@ func Verbs() []Verb {
 		edits("addListen", "add a listen address to a service", addListen, slices.Concat(
 			[]Param{service(), listen()}, settings("listen"))...).
 			offer(Offer{Label: "Add listener", Note: "Clients can connect here too."}),
-		destructive(edits("delListen", "close a listener; connections already in its queue are served", delListen, service(), existing("address", "listen", "ip"))).
+		destructive(edits("delListen", "close a listener; connections already in its queue are served; sessions finish, at most until drain is over", delListen,
+			service(), existing("address", "listen", "ip"), drain())).
 			offer(Offer{
 				Label: "Close listener", Note: "Sessions continue.",
 				Title: "Close listener {address} of service {service}?",
@@ -97,7 +98,7 @@ func Verbs() []Verb {
 		edits("switchPort", "move a service to another address, or to another port of the same address", switchPort,
 			service(), Param{
 				Name: "address", Aliases: []string{"listen", "ip", "port"}, Required: true, Label: "To", Help: "an address, or only a port",
-			}, labelled("From", optional(existing("old")))).
+			}, labelled("From", optional(existing("old"))), drain()).
 			offer(Offer{Label: "Move listener", Note: "New clients connect to the new address; sessions continue."}),
 		edits("setService", "change timeouts and limits of a service", setService, slices.Concat(
 			[]Param{service()}, settings("timeouts", "limits"))...).
@@ -124,7 +125,7 @@ func Verbs() []Verb {
 				Lines: []string{"New clients that match it go to the next route that they match, else to the active group. Sessions continue."},
 				When:  hasRoutes,
 			}),
-		destructive(edits("delGroup", "delete a standby group", delGroup, service(), group())).
+		destructive(edits("delGroup", "delete a standby group; its sessions finish, at most until drain is over", delGroup, service(), group(), drain())).
 			offer(Offer{
 				Label: "Delete group", Note: "With its hosts.",
 				Title: "Delete group {group} of service {service}?",
@@ -158,15 +159,15 @@ func Verbs() []Verb {
 				Lines: []string{"It is removed from the configuration. {sessions} on it."},
 				Warn:  withoutLast,
 			}),
-		destructive(edits("delAllHosts", "delete all hosts of a standby group", delAllHosts, service(), group())).
+		destructive(edits("delAllHosts", "delete all hosts of a standby group; their sessions finish, at most until drain is over", delAllHosts, service(), group(), drain())).
 			offer(Offer{
 				Label: "Delete all its hosts", Note: "The group stays, empty.",
 				Title: "Delete all {hosts} of group {group}?",
 				Lines: []string{"The group stays, empty. {sessions} on them{finish}."},
 				When:  unused,
 			}),
-		edits("setHost", "change weight, state, role or address of a host", setHost, slices.Concat(
-			[]Param{service(), group(), host()}, settings("host"))...).
+		edits("setHost", "change weight, state, role or address of a host; drain is for one that takes no new clients", setHost, slices.Concat(
+			[]Param{service(), group(), host()}, settings("host"), []Param{drain()})...).
 			offer(Offer{
 				Label: "Set weight", Note: "Its share of new clients, relative to the other hosts; 0: none.",
 				Fields: []string{"weight"},
@@ -176,10 +177,11 @@ func Verbs() []Verb {
 				Label: "Drain", Note: "No new clients; its sessions finish.",
 				Title: "Drain host {name}?",
 				Lines: []string{"It gets no new clients. {sessions} on it{finish}."},
-				Set:   []words.Word{{Key: "state", Value: "drain"}}, When: stateIsNot("drain"), Warn: withoutHost,
+				Set:   []words.Word{{Key: "state", Value: "drain"}}, Fields: []string{"drain"}, When: stateIsNot("drain"), Warn: withoutHost,
 			}).
 			undoneBy(setBack("setHost", "host")),
-		edits("hostAdminDown", "put a host into maintenance: no new clients, no health checks; sessions continue", hostAdminDown, service(), group(), host()).
+		edits("hostAdminDown", "put a host into maintenance: no new clients, no health checks; sessions finish, at most until drain is over", hostAdminDown,
+			service(), group(), host(), drain()).
 			offer(Offer{
 				Label: "Start maintenance", Note: "No new clients, no health checks; its sessions finish.",
 				Title: "Put host {name} into maintenance?",
@@ -209,6 +211,17 @@ func Verbs() []Verb {
 				Label: "Close all its sessions", Note: "They are closed now.",
 				Title: "Close the sessions of {place} now?",
 				Lines: []string{"{sessions}.{reconnect}"},
+			}),
+		destructive(orders("moveSessions", "close a part of a host's sessions, drawn by lot, so that their clients reconnect to other hosts; rounded up", (*call).moveSessions,
+			service(), group(), host(), Param{
+				Name: "percent", Kind: Number, Option: true, Required: true, Low: 1, High: 100, Label: "Percent of its sessions",
+				Help: "how many of each hundred sessions, from 1 to 100",
+			}, force(), generation(), dryRun())).
+			offer(Offer{
+				Label: "Move sessions", Note: "Some are closed, so that their clients reconnect to other hosts.",
+				Title: "Close a part of the sessions of {place} now?",
+				Lines: []string{"{sessions}. Which ones are closed is drawn by lot. Their clients may reconnect at once."},
+				Warn:  nowhereElse,
 			}),
 		destructive(orders("shutdownSession", "close one session now, by its ID in show sessions", (*call).shutdownSession,
 			Param{Name: "id", Kind: Session, Required: true, Help: "as show sessions has it"})).

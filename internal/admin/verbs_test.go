@@ -538,7 +538,7 @@ func TestComplete(t *testing.T) {
 		"setHost web main a state=d":      "state=drain",
 		"changeScheduler web main weight": "weightlc weightlc,sticky weightr weightr,sticky weightrr weightrr,sticky",
 		"delUser ":                        "--dry-run admin generation= looker",
-		"delListen web ":                  "--dry-run 127.0.0.1:0 generation=",
+		"delListen web ":                  "--dry-run 127.0.0.1:0 drain= generation=",
 		"help sw":                         "switchPort",
 		"nope ":                           "",
 		"delHost nope ":                   "--dry-run --force drain= generation=",

@@ -55,6 +55,8 @@ type Engine interface {
 	Failures() <-chan engine.Failure
 	Refused(yield func(service, reason string, clients uint64))
 	EndSessions(why engine.Ending, which func(engine.Candidate) bool) int
+	Sessions(most int, which func(service string, host *sched.Host) bool) []engine.SessionInfo
+	Listeners() []engine.Listener
 }
 
 // Options are what a Director may be given.
@@ -133,6 +135,8 @@ type Director struct {
 	stoodAt    time.Time                   // when a probe last ended too late to prove anything
 	due        []dueProbe                  // what it found, kept for its room
 	endings    endings
+	leavers    leavers
+	leaving    atomic.Pointer[[]Leaver] // for Leavers
 	ramping    map[*Target]bool
 	ramped     time.Time // when ramp last went through them
 
@@ -200,6 +204,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		rejections: map[rejection]*rejected{},
 		ramping:    map[*Target]bool{},
 		endings:    endings{walked: make(chan walk, 1)},
+		leavers:    leavers{hosts: map[*Target]*Leaver{}},
 	}
 	cfg = cfg.Clone()
 	var err error
@@ -300,6 +305,7 @@ func (d *Director) Run(ctx context.Context) error {
 			d.scan()
 			d.forgetDeparted()
 			d.tickSticky(time.Now())
+			d.forgetLeavers(time.Now())
 			d.tellRejections(time.Now())
 		case <-wake.C:
 		}
@@ -309,8 +315,9 @@ func (d *Director) Run(ctx context.Context) error {
 		now := time.Now()
 		nextStep := d.ramp(now)
 		d.publishPlan()
+		nextClose := d.closeLeavers(now)
 		d.endDue() // the new tables no longer have these hosts
-		wake.Reset(min(d.startLookups(ctx, now), d.startProbes(ctx, now), nextStep))
+		wake.Reset(min(nextClose, d.startLookups(ctx, now), d.startProbes(ctx, now), nextStep))
 	}
 }
 
@@ -354,6 +361,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	state := &State{Generation: generation, Config: cfg}
 	was, running := d.State(), d.running(cfg)
 	targets := map[targetKey]*Target{} // of hosts that are not kept
+	d.awaitReturns()
 	for _, s := range cfg.Services {
 		if kept := running.whole(s); kept != nil {
 			state.Services = append(state.Services, kept)
@@ -368,6 +376,9 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 			former := running.group(s.Name, g.Name)
 			for i, h := range g.Hosts {
 				host := former.host(i, h.Name)
+				if host != nil {
+					host.heir = running.mark
+				}
 				if !former.keep(host, h) {
 					host = d.host(s, group, h, host, targets)
 					host.mark = running.mark
@@ -390,6 +401,10 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	d.config, d.routes, d.dirty = cfg, routes, false
 	d.replaceTargets(was, running.mark, targets)
 	d.publish(state)
+	if all {
+		d.noteRemoved(was, running.mark)
+		d.settleLeavers()
+	}
 	clear(d.moved)
 	d.noteUnsettled(state)
 	d.forgotten = false
@@ -425,6 +440,9 @@ func (d *Director) host(s *config.Service, g *Group, h *config.Host, before *Hos
 			if t = d.targets[key]; t == nil {
 				t = before.returning(p.addr)
 			}
+		}
+		if before == nil {
+			t = d.returning(key, g.Times)
 		}
 		if t == nil {
 			t = newTarget(key, g, now)

@@ -20,11 +20,13 @@ type walk struct {
 	down   map[*sched.Host]uint32 // sessions that began before their host was marked down, in which era
 	backup map[*sched.Host]bool
 	drain  map[*sched.Host]bool
+	// listeners have closed; their addresses are those that were bound.
+	listeners []engine.Listener
 
 	ended [3]int // by engine.Ending
 }
 
-func (w *walk) empty() bool { return len(w.down)+len(w.backup)+len(w.drain) == 0 }
+func (w *walk) empty() bool { return len(w.down)+len(w.backup)+len(w.drain)+len(w.listeners) == 0 }
 
 // markedDown ends the sessions of a target that was marked down, if its group wants that.
 func (d *Director) markedDown(t *Target) {
@@ -117,8 +119,9 @@ func (d *Director) walk(w walk) {
 			return c.Connected && w.backup[c.Host]
 		})
 	}
-	if len(w.drain) > 0 {
-		w.ended[engine.ByOperator] = d.eng.EndSessions(engine.ByOperator, func(c engine.Candidate) bool { return w.drain[c.Host] })
+	if len(w.drain)+len(w.listeners) > 0 {
+		ids := d.sessionsBy(w.listeners)
+		w.ended[engine.ByOperator] = d.eng.EndSessions(engine.ByOperator, func(c engine.Candidate) bool { return w.drain[c.Host] || ids[c.ID] })
 	}
 	d.endings.walked <- w // has room
 }
@@ -142,4 +145,17 @@ func (d *Director) awaitWalk() {
 	if d.endings.walking {
 		d.wentThrough(<-d.endings.walked)
 	}
+}
+
+// sessionsBy returns the IDs of the sessions whose clients have come by some listeners.
+func (d *Director) sessionsBy(listeners []engine.Listener) map[uint64]bool {
+	ids := map[uint64]bool{}
+	for _, ln := range listeners {
+		for _, s := range d.eng.Sessions(0, func(service string, _ *sched.Host) bool { return service == ln.Service }) {
+			if cameBy(s.Listener, ln.Addr) {
+				ids[s.ID] = true
+			}
+		}
+	}
+	return ids
 }

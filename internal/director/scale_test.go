@@ -9,6 +9,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/sched"
 )
 
 // crowd makes a configuration of services with hosts each.
@@ -35,7 +36,9 @@ func (still) Apply(engine.Plan) error                              { return nil 
 func (still) Failures() <-chan engine.Failure                      { return nil }
 func (still) Refused(func(service, reason string, clients uint64)) {}
 
-func (still) EndSessions(engine.Ending, func(engine.Candidate) bool) int { return 0 }
+func (still) Sessions(int, func(string, *sched.Host) bool) []engine.SessionInfo { return nil }
+func (still) Listeners() []engine.Listener                                      { return nil }
+func (still) EndSessions(engine.Ending, func(engine.Candidate) bool) int        { return 0 }
 
 // eachScale runs a benchmark with many services and with many hosts.
 func eachScale(b *testing.B, run func(b *testing.B, c *config.Config)) {

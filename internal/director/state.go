@@ -73,6 +73,7 @@ type Host struct {
 	departed []departed // targets of addresses that the host no longer has, the oldest first
 	past     past       // what earlier ones have counted
 	mark     uint64     // the last call of adopt that had a use for it; the director's own
+	heir     uint64     // the last call of adopt that had a host of its name
 }
 
 // Share is a target's share of the sessions, from the configuration of the host and

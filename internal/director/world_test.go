@@ -38,6 +38,7 @@ type world struct {
 	refused  map[rejection]uint64    // clients
 	sessions []engine.Candidate      // open
 	ended    []ended                 // sessions, in this order
+	listener string                  // of the sessions
 	walks    int                     // calls of EndSessions
 	log      testkit.Log
 }
@@ -58,6 +59,29 @@ func (w *world) Apply(p engine.Plan) error {
 	}
 	w.plans = append(w.plans, p)
 	return nil
+}
+
+func (w *world) Listeners() (list []engine.Listener) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.plans[len(w.plans)-1].Services {
+		for _, l := range s.Listen {
+			list = append(list, engine.Listener{Service: s.Name, Listen: l, Addr: l})
+		}
+	}
+	return list
+}
+
+// Sessions returns those of w.sessions, which have come by w.listener.
+func (w *world) Sessions(_ int, which func(service string, host *sched.Host) bool) (list []engine.SessionInfo) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.sessions {
+		if which(c.Service, c.Host) {
+			list = append(list, engine.SessionInfo{ID: c.ID, Service: c.Service, Host: c.Host, Listener: w.listener})
+		}
+	}
+	return list
 }
 
 // EndSessions ends those of w.sessions.

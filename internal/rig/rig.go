@@ -17,6 +17,7 @@ import (
 	"github.com/txlb/txlb/engine/native"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/testkit"
+	"github.com/txlb/txlb/sched"
 )
 
 // Rig is a configuration that runs.
@@ -121,4 +122,6 @@ func (Idle) Apply(engine.Plan) error                              { return nil }
 func (Idle) Failures() <-chan engine.Failure                      { return nil }
 func (Idle) Refused(func(service, reason string, clients uint64)) {}
 
-func (Idle) EndSessions(engine.Ending, func(engine.Candidate) bool) int { return 0 }
+func (Idle) Sessions(int, func(string, *sched.Host) bool) []engine.SessionInfo { return nil }
+func (Idle) Listeners() []engine.Listener                                      { return nil }
+func (Idle) EndSessions(engine.Ending, func(engine.Candidate) bool) int        { return 0 }

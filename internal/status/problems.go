@@ -105,8 +105,59 @@ func (r *Reading) judgeProcess() {
 				i.Kind, i.Open, i.Limit, i.Recent), "see txlb_admin_rejected_total for the reasons; allow= keeps other networks out")
 		}
 	}
+	r.judgeLeavers()
 	if n := len(r.Unsaved); r.HasFile && n > 0 {
 		add(Notice, fmt.Sprintf("%s not saved: a restart would lose %s", counted(n, "change is", "changes are"), them(n)), "run saveConfig")
+	}
+}
+
+// judgeLeavers tells of sessions on what was removed, and of those that have a deadline:
+// one problem for each group, and one for each listener.
+func (r *Reading) judgeLeavers() {
+	type key struct {
+		service, group, listener string
+		removed                  bool
+		until                    time.Time
+	}
+	sessions, names, order := map[key]int64{}, map[key][]string{}, []key(nil)
+	for i := range r.Leavers {
+		l := &r.Leavers[i]
+		k := key{l.Service, l.Group, "", l.Removed, l.Until}
+		if l.Host == "" {
+			k.listener = l.Address
+		}
+		if sessions[k] == 0 && len(names[k]) == 0 {
+			order = append(order, k)
+		}
+		sessions[k] += l.Sessions()
+		if name := cmp.Or(l.Host, l.Address); !slices.Contains(names[k], name) && len(names[k]) <= maxDetails {
+			names[k] = append(names[k], name)
+		}
+	}
+	for _, k := range order {
+		list := strings.Join(names[k][:min(len(names[k]), maxDetails)], ", ")
+		if len(names[k]) > maxDetails {
+			list += ", …"
+		}
+		text, how := fmt.Sprintf("Draining in %s / %s: %s; ", k.service, k.group, list), ","
+		switch {
+		case k.listener != "":
+			text = fmt.Sprintf("Removed from %s: the listener %s; sessions that came by it", k.service, k.listener)
+			how = " are"
+		case k.removed:
+			text = fmt.Sprintf("Removed from %s / %s: %s; ", k.service, k.group, list)
+			fallthrough
+		default:
+			text += counted(int(sessions[k]), "session is", "sessions are") + " still open"
+		}
+		switch left := k.until.Sub(r.At); {
+		case k.until.IsZero():
+		case left > 0:
+			text += fmt.Sprintf("%s closed at %s, in %v", how, k.until.Format("15:04:05"), left.Round(time.Second))
+		default:
+			text += how + " being closed"
+		}
+		r.Problems = append(r.Problems, Problem{Level: Notice, Text: text})
 	}
 }
 

@@ -79,6 +79,7 @@ type Facts struct {
 	ReloadFailed bool           // the file was wrong when it was last read
 
 	Rejections []director.Rejection // of the last seconds
+	Leavers    []director.Leaver    // what was removed or drains, and has sessions
 	Interfaces []guard.Stats        // of the admin; nil: there are none
 
 	Logs []logs.Stats // of log and audit file
@@ -220,6 +221,7 @@ func (s *Source) Facts() Facts {
 	f.Started, f.Version, f.Listeners = s.Started, s.Version, s.Engine.Listeners()
 	f.SessionsLimit, f.FDLimit, f.Draining, f.Off = s.SessionsLimit, s.FDLimit, s.Draining != nil && s.Draining(), s.off()
 	f.HasFile, f.Unsaved, f.ReloadFailed, f.Rejections = d.Stored() != nil, d.Unsaved(), d.ReloadFailed(), d.Rejections()
+	f.Leavers = d.Leavers()
 	f.Interfaces = s.Guard.Stats()
 	if s.Logs != nil {
 		f.Logs = s.Logs()

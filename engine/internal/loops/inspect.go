@@ -136,15 +136,29 @@ func (l *loop) visit(f func(*session) bool, done func()) {
 func (l *loop) info(s *session) engine.SessionInfo {
 	i := engine.SessionInfo{
 		ID: l.idOf(s), Service: s.Svc.Name, Host: s.Host,
-		Client:  l.clientAddr(s),
-		Started: l.eng.epoch.Add(time.Duration(s.Started)),
-		Idle:    time.Duration(max(l.now-s.active, 0)),
-		In:      s.in, Out: s.out,
+		Client:   l.clientAddr(s),
+		Listener: l.listenerOf(s),
+		Started:  l.eng.epoch.Add(time.Duration(s.Started)),
+		Idle:     time.Duration(max(l.now-s.active, 0)),
+		In:       s.in, Out: s.out,
 	}
 	if b := s.ends[backend].fd; b >= 0 {
 		i.Local = l.sys.localAddr(b)
 	}
 	return i
+}
+
+// listenerOf returns the address that the client has connected to.
+func (l *loop) listenerOf(s *session) string {
+	e := &s.ends[client]
+	if !e.is(unixSocket) {
+		if a := l.sys.localAddr(e.fd); a.IsValid() {
+			return a.String()
+		}
+	} else if path := l.sys.localPath(e.fd); path != "" {
+		return "unix:" + path
+	}
+	return ""
 }
 
 // clientAddr returns who the client is.

@@ -41,6 +41,7 @@ type kernel interface {
 	// valid for a UNIX socket and for one that is not connected any more.
 	localAddr(fd int32) netip.AddrPort
 	peerAddr(fd int32) netip.AddrPort
+	localPath(fd int32) string // of a UNIX socket; "" without one
 	// resetOnClose makes close send an RST and drop what is unsent.
 	resetOnClose(fd int32)
 	// tidy registers sockets once and for good, puts the answers into watches, and
@@ -142,7 +143,15 @@ func (linux) socketError(fd int32) syscall.Errno { return socketError(fd) }
 func (linux) unsent(fd int32) int                { return unsent(fd) }
 func (linux) localAddr(fd int32) netip.AddrPort  { return nameOf(unix.SYS_GETSOCKNAME, fd) }
 func (linux) peerAddr(fd int32) netip.AddrPort   { return nameOf(unix.SYS_GETPEERNAME, fd) }
-func (linux) resetOnClose(fd int32)              { resetOnClose(fd) }
+func (linux) localPath(fd int32) string {
+	if a, err := unix.Getsockname(int(fd)); err == nil {
+		if u, ok := a.(*unix.SockaddrUnix); ok {
+			return u.Name
+		}
+	}
+	return ""
+}
+func (linux) resetOnClose(fd int32) { resetOnClose(fd) }
 
 func (linux) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return setInt(fd, level, name, value)

@@ -576,6 +576,8 @@ func (k *sim) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return 0
 }
 
+func (k *sim) localPath(int32) string { return "" }
+
 func (k *sim) localAddr(fd int32) netip.AddrPort {
 	return simPort(k.open(fd, "getsockname").id).IP()
 }

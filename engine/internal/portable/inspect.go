@@ -59,7 +59,7 @@ func (e *Engine) EndSession(id uint64) (ended bool) {
 // info describes a session.
 func (s *session) info() engine.SessionInfo {
 	i := engine.SessionInfo{
-		ID: s.id, Service: s.svc.Name, Host: s.host(), Client: s.client(),
+		ID: s.id, Service: s.svc.Name, Host: s.host(), Client: s.client(), Listener: listenerOf(s.ends[client]),
 		Started: s.started, Idle: max(time.Since(s.started)-time.Duration(s.active.Load()), 0),
 		In: s.in.Load(), Out: s.out.Load(),
 	}
@@ -76,4 +76,15 @@ func endpoint(a net.Addr) netip.AddrPort {
 		return core.Unmapped(tcp.AddrPort())
 	}
 	return netip.AddrPort{}
+}
+
+// listenerOf returns the address that a client has connected to.
+func listenerOf(c net.Conn) string {
+	if a := endpoint(c.LocalAddr()); a.IsValid() {
+		return a.String()
+	}
+	if u, ok := c.LocalAddr().(*net.UnixAddr); ok && u.Name != "" {
+		return "unix:" + u.Name
+	}
+	return ""
 }

@@ -80,7 +80,6 @@ func newBoundedRig(t testing.TB, conns int, doc string, change ...func(*Options)
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
-		adm.Close()
 		run.Stop()
 	})
 	t.Cleanup(r.stop)

@@ -72,7 +72,6 @@ func newBoundedRig(t testing.TB, limits guard.Limits, change ...func(*Options)) 
 	</admin></config>`, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(r.signer.PublicKey())))))
 	r.dir, r.log = run.Director, run.Log
 	r.admin = admin.New(admin.Options{Director: r.dir, Engine: run.Engine, Log: run.Logger, Version: "1.2"})
-	t.Cleanup(r.admin.Close)
 
 	opt := Options{Admin: r.admin, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, nil, run.Logger, nil), Key: r.key, Log: run.Logger}
 	for _, c := range change {

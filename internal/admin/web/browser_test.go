@@ -723,7 +723,7 @@ func testKeyboard(t *testing.T, b *browser) {
 	p.until("the content has the focus", "document.activeElement.id === 'main'")
 	p.eval("document.querySelector('tr .button[aria-label=\"Drain web-1\"]').focus()")
 	p.run(chromedp.KeyEvent(kb.Enter))
-	p.until("the question, its button in the focus", "document.querySelector('dialog[open]') && document.activeElement.textContent === 'Drain' && document.activeElement.closest('dialog')")
+	p.until("the question, its field in the focus", "document.querySelector('dialog[open]') && document.activeElement.name === 'drain' && document.activeElement.closest('dialog')")
 	p.run(chromedp.KeyEvent(kb.Escape))
 	p.until("the question is gone, the focus back", "!document.querySelector('dialog[open]') && document.activeElement.getAttribute('aria-label') === 'Drain web-1'")
 	// So it is if what had the focus was replaced meanwhile.

@@ -81,7 +81,6 @@ func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 		Director: r.dir, Engine: r.eng, Status: source, Process: process{}, Log: run.Logger, Version: "test",
 		Reports: map[string]admin.Report{"show metrics": func(context.Context) (string, any, error) { return "txlb_up 1", nil, nil }},
 	})
-	t.Cleanup(r.adm.Close)
 	r.opt = Options{
 		Admin: r.adm, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, nil, run.Logger, nil),
 		Director: r.dir, Engine: r.eng, StateDir: t.TempDir(), Status: source, Log: run.Logger,

@@ -179,7 +179,7 @@ func links(verb *admin.Verb, o *admin.Offer, s *admin.Scene) (list []link) {
 	text := o.Label
 	for i := range verb.Params {
 		p := &verb.Params[i]
-		if !p.Required || s.Word(p.Name) != "" {
+		if !p.Required || p.Option || s.Word(p.Name) != "" {
 			continue
 		}
 		for _, c := range s.Choices(p) {
@@ -198,7 +198,7 @@ func (v *View) form(verb *admin.Verb, o *admin.Offer, s *admin.Scene, q admin.Qu
 		f.Note = o.Note
 	} else {
 		for i := range verb.Params { // what the question is about
-			if p := &verb.Params[i]; p.Required && !slices.ContainsFunc(f.Params, func(o Param) bool { return o.Name == p.Name }) {
+			if p := &verb.Params[i]; p.Required && !p.Option && !slices.ContainsFunc(f.Params, func(o Param) bool { return o.Name == p.Name }) {
 				f.Params = append(f.Params, Param{p.Name, s.Word(p.Name)})
 			}
 		}
