@@ -367,7 +367,7 @@ func TestB40StickyMakesRoom(t *testing.T) {
 // time and health change. Sessions of a client that begin at the same moment get the same
 // host, and in the end nothing is left.
 func TestB40StickyFromManyLoops(t *testing.T) {
-	const loops, rounds = 8, 300
+	const loops, rounds, sessions = 4, 200, 3000
 	m := equal(6)
 	s := NewSticky(10_000, time.Minute)
 	policy := func(s *Sticky) Policy { return Policy{Scheduler: "leastc,sticky", Sticky: s} }
@@ -399,36 +399,35 @@ func TestB40StickyFromManyLoops(t *testing.T) {
 		}
 	}
 
-	stop := make(chan struct{})
 	var all sync.WaitGroup
+	var working atomic.Int32
+	working.Store(loops)
 	for loop := range loops {
 		all.Go(func() {
+			defer working.Add(-1)
 			var open []*visit
-			for n := loop; ; n += 7 {
-				select {
-				case <-stop:
-					for _, v := range open {
-						v.leave()
-					}
-					return
-				default:
-				}
-				v := come(tab.Load(), clientOf(n%500))
+			for n := range sessions {
+				v := come(tab.Load(), clientOf((loop+7*n)%500))
 				v.settle()
 				if open = append(open, v); len(open) > 20 {
 					open[0].leave()
 					open = open[1:]
 				}
 			}
+			for _, v := range open {
+				v.leave()
+			}
 		})
 	}
 	last := []*Sticky{s}
-	for i := range 200 {
-		s.after(time.Duration(i) * 10 * time.Second)
+	end := time.Duration(0)
+	for i := 0; working.Load() > 0; i++ {
+		end = time.Duration(i) * 10 * time.Second
+		s.after(end)
 		h := m[i%6].Host
 		h.MarkDown()
 		m[(i+3)%6].Host.MarkUp()
-		if i%10 == 0 {
+		if i%10 == 0 && len(last) < 20 {
 			next := s.Resized(50+(i*37)%300, time.Minute)
 			tab.Store(table(t, policy(next), m))
 			next.Adopt(s)
@@ -442,10 +441,9 @@ func TestB40StickyFromManyLoops(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	close(stop)
 	all.Wait()
 	for i, s := range last {
-		s.all(time.Hour * 100)
+		s.all(end + time.Hour)
 		if s.Len() != 0 {
 			t.Errorf("%d visitors are left in table %d", s.Len(), i)
 		}
@@ -531,5 +529,60 @@ func BenchmarkStickyTick(b *testing.B) {
 	}
 	for b.Loop() {
 		s.Tick(s.began)
+	}
+}
+
+// meanwhile is a chooser during whose first choice something else happens.
+type meanwhile struct {
+	chooser
+	do func()
+}
+
+func (m *meanwhile) choose(tried *Tried) *Host {
+	if do := m.do; do != nil {
+		m.do = nil
+		do()
+	}
+	return m.chooser.choose(tried)
+}
+
+// While the scheduler chooses for a session of a client, another session of it gets its
+// host. The first one goes there too, unless it is down, and
+// what it was given first counts nowhere.
+func TestB40StickySessionsAgree(t *testing.T) {
+	for name, c := range map[string]struct {
+		other func(*Host) // what becomes of the other session's host
+		agree bool
+	}{
+		"up":        {func(*Host) {}, true},
+		"goes down": {func(h *Host) { h.MarkDown() }, false},
+	} {
+		for _, scheduler := range []string{"roundr,sticky", "weightrr,sticky"} {
+			m := equal(3)
+			s := NewSticky(10, time.Minute)
+			tab := table(t, Policy{Scheduler: scheduler, Sticky: s}, m)
+			var one, two visit
+			tab.ranks[0].chooser = &meanwhile{tab.ranks[0].chooser, func() {
+				two.host, _ = tab.Pick(clientOf(1), &two.tried)
+				c.other(two.host)
+			}}
+			var v Verdict
+			one.host, v = tab.Pick(clientOf(1), &one.tried)
+			if agree := one.host == two.host; agree != c.agree || v != Picked || one.tried.Len() != 1 || !one.tried.Has(one.host) {
+				t.Errorf("%s, %s: hosts %s and %s, verdict %v", scheduler, name, one.host.Name(), two.host.Name(), v)
+			}
+			if next := s.host(clientOf(1)); next != one.host {
+				t.Errorf("%s, %s: the client's host is %s", scheduler, name, next.Name())
+			}
+			sum := HostStats{}
+			for _, h := range m {
+				sum.Add(h.Host.Stats())
+			}
+			if sum.Picks != 2 || sum.Active != 2 {
+				t.Errorf("%s, %s: %d picks and %d sessions are counted", scheduler, name, sum.Picks, sum.Active)
+			}
+			one.leave()
+			two.leave()
+		}
 	}
 }
