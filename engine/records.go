@@ -25,16 +25,30 @@ type Record struct {
 	In, Out uint64 // bytes from and to the client
 	Retries int    // connects after the first, each to another host
 
-	Sessions int64  // of the engine at the end, this one included
-	OnHost   int64  // sessions of the host at the end, this one not included
-	Proxied  bool   // a PROXY header has named the client
-	How      string // the two letters, see [Terminations]
-	Why      string // the reason of one that was rejected; "": it was not
+	Sessions   int64      // of the engine at the end, this one included
+	OnHost     int64      // sessions of the host at the end, this one not included
+	Proxied    bool       // a PROXY header has named the client
+	How        string     // the two letters, see [Terminations]
+	ServerName ServerName // that the client's TLS asks for, if a route had to know it
+	Why        string     // the reason of one that was rejected; "": it was not
 
 	onLoop int64 // sessions of the service on this loop at the end, this one included
 	onRest Elsewhere
 	lane   int
 }
+
+// ServerName is the first 64 bytes of a name. It is kept in place: the loops allocate
+// nothing for it.
+type ServerName struct {
+	text [64]byte
+	size uint8
+}
+
+// Set makes it the first bytes of name.
+func (n *ServerName) Set(name []byte) { n.size = uint8(copy(n.text[:], name)) }
+
+// Bytes returns the name, empty if there is none.
+func (n *ServerName) Bytes() []byte { return n.text[:n.size] }
 
 // Elsewhere counts the sessions that a service has on other loops than one.
 type Elsewhere interface{ Elsewhere(loop int) int64 }
@@ -55,7 +69,7 @@ func (r *Record) OnService() int64 {
 	return n
 }
 
-// recordsPerLane is how many records of a loop wait at most: 1 MiB. At half of them the
+// recordsPerLane is how many records of a loop wait at most: 1.3 MiB. At half of them the
 // reader is woken, which takes them out every 25 ms anyway.
 const recordsPerLane = 4096
 

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"testing"
 	"time"
@@ -171,4 +172,24 @@ func TestLaneDrops(t *testing.T) {
 	if n := rec.Take(read); n != 1 {
 		t.Errorf("%d records, want 1", n)
 	}
+}
+
+// A record has the server that the client's TLS asks for, and the group that a route has
+// chosen by it.
+func TestRecordHasTheServerName(t *testing.T) {
+	hello := testkit.ClientHello(t, &tls.Config{ServerName: "DB.example"})
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		opt.Recorder = engine.NewRecorder()
+		opt.Recorder.Switch(true)
+		r := newRig(t, opt, engine.Route{}, mirror(t, "main"))
+		route := named(r, testkit.Patience, mirror(t, "db"))
+		r.Apply(engine.Service{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: route})
+		c := r.Dial()
+		c.Send(hello)
+		c.Fin()
+		c.Rest()
+		if got := take(t, opt.Recorder); string(got.ServerName.Bytes()) != "db.example" || got.Table != route.Groups[1] {
+			t.Errorf("server name %q, of group 1: %v", got.ServerName.Bytes(), got.Table == route.Groups[1])
+		}
+	})
 }

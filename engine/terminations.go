@@ -37,7 +37,7 @@ var terminations = []Termination{
 	{"DD", "was ended because its host was marked down", "The group has `onMarkedDown=\"shutdown\"`. Look at `txlb ctl show events` for why the host went down."},
 	{"UD", "was ended on a backup host, because a host that is none came back up", "The group has `onMarkedUp=\"shutdown\"`."},
 	{"PD", "was ended because it was as old as `maxAge` allows", "If the session should have lived, raise <timeouts maxAge>."},
-	{"KR", "was ended by an operator, or at the end of a drain, before its PROXY header had come", ""},
+	{"KR", "was ended by an operator, or at the end of a drain, before its PROXY header or ClientHello had come", ""},
 	{"PR", "was rejected before a host was chosen: by an access rule, by a limit, or for its PROXY header", "Look at <access>, <limits>, and what stands before this listener: it must send a right PROXY header."},
 	{"CR", "ended because the client left before its PROXY header or ClientHello was whole", "Health checks and port scans do this. Else look at the proxy in front."},
 	{"cR", "was rejected: its PROXY header was not whole in time", "Clients without a proxy in front say nothing. Look at <listen proxyProtocol>, or raise <timeouts hello>."},

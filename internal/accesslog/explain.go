@@ -65,6 +65,9 @@ func (e *Entry) Sentences() []string {
 		came = client + ", as its PROXY header says, came"
 	}
 	add("%s to service %s on %s.", came, e.Service, e.Accepted.Format("2 January 2006 at 15:04:05.000"))
+	if e.Name != "" {
+		add("Its TLS asked for %s.", e.Name)
+	}
 	switch {
 	case e.Host == "":
 		add("It was not sent to a host%s.", e.ofGroup())

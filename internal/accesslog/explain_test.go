@@ -11,7 +11,7 @@ import (
 const lines = `Nov 28 03:04:21 lb1 txlb[812]: 192.0.2.7:35990 [28/Nov/2026:03:04:11.208] web web.main/b 5001/-1/10003 0 sC 212/198/0/0/+1 0/0
 
 127.0.0.1:54374 [28/Nov/2026:14:24:03.165] my#20shop my#20shop/<NOSRV> -1/-1/0 0 SC 1/1/0/0/0 0/0
-{"accepted":"2026-11-28T14:24:03.695Z","client":"[2001:db8::1]:35870","proxied":true,"service":"web","group":"main","host":"a","address":"127.0.0.1:18111","wait_ms":0,"connect_ms":0.213,"total_ms":62296.5,"bytes_in":79,"bytes_out":1352,"termination":"--","rejected":null,"retries":0,"sessions":1,"service_sessions":1,"group_sessions":0,"host_sessions":0,"host_queue":2,"group_queue":3}
+{"accepted":"2026-11-28T14:24:03.695Z","client":"[2001:db8::1]:35870","proxied":true,"server_name":"db.example","service":"web","group":"main","host":"a","address":"127.0.0.1:18111","wait_ms":0,"connect_ms":0.213,"total_ms":62296.5,"bytes_in":79,"bytes_out":1352,"termination":"--","rejected":null,"retries":0,"sessions":1,"service_sessions":1,"group_sessions":0,"host_sessions":0,"host_queue":2,"group_queue":3}
 something else
 2001:db8::1:53686 [28/Nov/2026:14:03:52.415] fe~ be/a 1/0/+0 +5 LR 1/1/0/0/2 0/0
 127.0.0.1:1 [28/Nov/2026:14:03:52.415] fe be/a 1/0/x 5 -- 1/1/0/0/0 0/0
@@ -34,6 +34,7 @@ log:3
   When it ended, there were 1 session in all, 1 of the service; and 0 others of the group, 0 of the host.
 log:4
   Client [2001:db8::1]:35870, as its PROXY header says, came to service web on 28 November 2026 at 14:24:03.695.
+  Its TLS asked for db.example.
   It was sent to host a (127.0.0.1:18111) of group main, at once, which answered after 0.213 ms.
   It ended after 1m2.3s, with 79 bytes from the client and 1352 bytes to it.
   --: the session ended normally: both sides closed it.

@@ -168,6 +168,12 @@ func (w *writer) json(b []byte, r *engine.Record, accepted time.Time, groupSessi
 	b = appendAddress(b, r.Client)
 	b = append(b, `,"proxied":`...)
 	b = strconv.AppendBool(b, r.Proxied)
+	b = append(b, `,"server_name":`...)
+	if name := r.ServerName.Bytes(); len(name) > 0 {
+		b = appendText(b, string(name))
+	} else {
+		b = append(b, "null"...)
+	}
 	b = append(b, `,"service":`...)
 	b = appendText(b, r.Service)
 	b = append(b, `,"group":`...)

@@ -15,6 +15,7 @@ type Entry struct {
 	Accepted time.Time
 	Client   string
 	Proxied  bool
+	Name     string // that the client's TLS asked for
 	Service  string
 	Group    string
 	Host     string
@@ -182,6 +183,7 @@ type object struct {
 	Accepted    time.Time `json:"accepted"`
 	Client      *string   `json:"client"`
 	Proxied     bool      `json:"proxied"`
+	Name        *string   `json:"server_name"`
 	Service     string    `json:"service"`
 	Group       *string   `json:"group"`
 	Host        *string   `json:"host"`
@@ -218,7 +220,7 @@ func parseJSON(text string) (*Entry, error) {
 		return *s
 	}
 	e := &Entry{
-		Accepted: o.Accepted, Client: orNone(o.Client), Proxied: o.Proxied, Service: o.Service, Group: orNone(o.Group),
+		Accepted: o.Accepted, Client: orNone(o.Client), Proxied: o.Proxied, Name: orNone(o.Name), Service: o.Service, Group: orNone(o.Group),
 		Host: orNone(o.Host), Address: orNone(o.Address), In: o.In, Out: o.Out, Termination: o.Termination,
 		Rejected: orNone(o.Rejected), Retries: o.Retries, Redispatched: o.Retries > 0,
 		Sessions: o.Sessions, ServiceSessions: o.ServiceSessions, GroupSessions: o.GroupSessions, HostSessions: o.HostSessions,

@@ -20,8 +20,10 @@ const (
 	gapBytes = 1 << 10
 	// chunkBytes is how much the sink gets at once, unless a line has more.
 	chunkBytes = 64 << 10
-	// keptBytes is how large a buffer is kept when it is empty.
-	keptBytes = 128 << 10
+	// keptBytes is how large a buffer is kept when it is empty: what an access log has in
+	// 25 ms at 20,000 sessions a second. To make it again each time took a third of the
+	// log's CPU time.
+	keptBytes = 256 << 10
 	// again is how long after a failure the sink is tried again.
 	again = 250 * time.Millisecond
 	// patience bounds the wait of Reopen and Move, once for the new sink to be open
@@ -483,7 +485,7 @@ func (w *Writer) changed() {
 func (w *Writer) take(written []byte) []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if cap(written) <= keptBytes {
+	if n := cap(written); n > cap(w.spare) && n <= keptBytes { // nothing may have been written
 		w.spare = written[:0]
 	}
 	if len(w.pending) == 0 && w.stats.Reason == "" {

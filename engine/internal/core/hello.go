@@ -29,6 +29,7 @@ func (a *Admission) heardHello(now int64, b []byte, ended bool, free *Attempts) 
 
 // choose chooses the session's group and goes on to a host.
 func (a *Admission) choose(now int64, h clienthello.Hello) Step {
+	a.noteName(h.Name)
 	if r := a.Svc.Route.Load(); r.Choose != nil {
 		asking := a.asking()
 		asking.Name, asking.ALPN = h.Name, h.ALPN

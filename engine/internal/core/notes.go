@@ -25,6 +25,7 @@ type Notes struct {
 	connected int64       // ns
 	retries   int
 	in, out   uint64
+	name      engine.ServerName
 
 	next *Notes // free, of Attempts
 }
@@ -87,6 +88,13 @@ func (a *Admission) noteTable(t *sched.Table) {
 	}
 }
 
+// noteName notes what server the client's TLS asks for.
+func (a *Admission) noteName(name []byte) {
+	if a.Recorded() {
+		a.notes.name.Set(name)
+	}
+}
+
 // notePick notes that the session's host was picked.
 func (a *Admission) notePick(now int64) {
 	if n := a.notes; n != nil {
@@ -111,7 +119,7 @@ func (a *Admission) endingOf(how Termination) Termination {
 		return how
 	case a.state == turnedAway: // it only waits for the client to close
 		return a.endingOf(a.Why.Termination())
-	case a.state == unheard:
+	case a.state == unheard || a.state == untold:
 		return killedUnheard
 	}
 	return killedConnecting
@@ -131,7 +139,7 @@ func (a *Admission) record(now int64, how Termination) {
 			r.Client = Unmapped(n.origin.Client)
 		}
 		r.Accepted, r.Picked, r.Connected, r.Ended = a.Started, n.picked, n.connected, now
-		r.In, r.Out, r.Retries = n.in, n.out, n.retries
+		r.In, r.Out, r.Retries, r.ServerName = n.in, n.out, n.retries, n.name
 		r.How, r.Why = how.String(), ""
 		if a.state == turnedAway {
 			r.Why = a.Why.String()

@@ -26,7 +26,7 @@ const (
 	noResource                          // RC: no descriptor, memory or local port
 	Killed                              // KD: closed by an operator or at the end of a drain
 	killedConnecting                    // KC: likewise, while it waited for a host
-	killedUnheard                       // KR: likewise, before its PROXY header was whole
+	killedUnheard                       // KR: likewise, before its PROXY header or ClientHello was whole
 	denied                              // PR: its PROXY header was malformed or must not come from there, or an access rule or a limit rejects it
 	helloEnded                          // CR: the client ended before its PROXY header or ClientHello was whole
 	helloTimeout                        // cR: the header was not whole in time
