@@ -38,7 +38,7 @@ var rooms = map[string][]string{
 	"sched":                      {},
 	"splice":                     {},
 	"engine":                     {"sched"},
-	"engine/native":              {"engine", "engine/internal/loops", "engine/internal/portable"},
+	"engine/native":              {"engine", "engine/internal/loops", "engine/internal/portable", "internal/connect"},
 	"engine/internal/core":       {"engine", "internal/clienthello", "internal/connect", "internal/proxyproto", "internal/zone", "sched"},
 	"engine/internal/loops":      {"engine", "engine/internal/core", "internal/connect", "internal/uring", "internal/zone", "sched", "splice"},
 	"engine/internal/portable":   {"engine", "engine/internal/core", "internal/connect", "internal/zone", "sched", "splice"},

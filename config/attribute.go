@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -524,10 +523,10 @@ var zoneName = checked(TypeText, func(s string) error {
 
 // sourceAddress is an address of this machine to connect from.
 var sourceAddress = values[string]{
-	kind: TypeText, format: plain.format,
+	kind: TypeText, words: []string{ClientSource}, format: plain.format,
 	parse: func(s string) (string, error) {
-		if err := checkSource(s); err != nil || s == "" {
-			return "", err
+		if err := checkSource(s); err != nil || s == "" || s == ClientSource {
+			return s, err
 		}
 		a, _ := netip.ParseAddr(s)
 		return a.Unmap().String(), nil
@@ -536,16 +535,13 @@ var sourceAddress = values[string]{
 }
 
 func checkSource(s string) error {
-	if s == "" {
+	if s == "" || s == ClientSource {
 		return nil
-	}
-	if s == "client" {
-		return errors.New("\"client\", the client's own address, is not supported by this version yet; give an address of this machine")
 	}
 	a, err := netip.ParseAddr(s)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%q is not an IP address; give one of this machine, without a port", s)
+		return fmt.Errorf("%q is not an IP address; give one of this machine, without a port, or client", s)
 	case a.Zone() != "":
 		return fmt.Errorf("%q has a zone; leave it out, that of the host counts", s)
 	case a.IsUnspecified() || a.IsMulticast():

@@ -189,6 +189,9 @@ func (k *checker) proxies(l *Listen) {
 
 // source checks the source of a host against its address, where that is no name.
 func (k *checker) source(h *Host) {
+	if strings.HasPrefix(h.Address, "unix:") && h.Interface != "" {
+		k.fail(h.Pos.Line, "<host interface>: host %q is a UNIX socket, to which no interface leads; leave it out", h.Name)
+	}
 	if h.Source == "" || checkSource(h.Source) != nil {
 		return
 	}
@@ -197,7 +200,7 @@ func (k *checker) source(h *Host) {
 		return
 	}
 	host, _, err := net.SplitHostPort(h.Address)
-	if err != nil {
+	if err != nil || h.Source == ClientSource {
 		return
 	}
 	to, err := netip.ParseAddr(host)

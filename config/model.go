@@ -162,13 +162,19 @@ type Host struct {
 	// Resolve is how often the DNS name in Address is looked up; 0: until it has
 	// resolved once.
 	Resolve time.Duration
-	Source  string // IP address that connections to the host come from; "": the kernel's choice
+	Source  string // IP address that connections to the host come from, or ClientSource; "": the kernel's choice
+	// Interface is by which connections to the host go out; "": as the routes say.
+	Interface string
 	// ProxyProtocol is which PROXY header goes ahead of each stream to the host: v1,
 	// v2; "": none.
 	ProxyProtocol string
 	Zone          string // where the host is; "": near every node
 	Pos           Pos
 }
+
+// ClientSource is the Source of a host to which connections come from the client's
+// address.
+const ClientSource = "client"
 
 // Far tells whether the host is in another zone than a node.
 func (h *Host) Far(node string) bool { return node != "" && h.Zone != "" && h.Zone != node }

@@ -12,6 +12,7 @@ import (
 	"github.com/txlb/txlb/engine/internal/core"
 	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/testkit"
+	"github.com/txlb/txlb/sched"
 )
 
 func TestKeepAliveAsTheKernelIsTold(t *testing.T) {
@@ -46,12 +47,12 @@ func TestSourceOfConnections(t *testing.T) {
 			}
 			r := newRig(t, opt, engine.Route{}, enginetest.ServeOn(t, ln, tell))
 			for _, source := range []string{c.source, c.other} {
-				r.Hosts[0].SetSource(netip.MustParseAddr(source))
+				r.Hosts[0].SetSource(sched.Source{Addr: netip.MustParseAddr(source)})
 				if got := string(r.Dial().Rest()); got != source {
 					t.Errorf("the connection came from %s, want %s", got, source)
 				}
 			}
-			r.Hosts[0].SetSource(netip.Addr{})
+			r.Hosts[0].SetSource(sched.Source{})
 			if got := string(r.Dial().Rest()); got != "127.0.0.1" && got != "::1" {
 				t.Errorf("without a source the connection came from %s", got)
 			}
@@ -67,7 +68,7 @@ func TestSourceThatIsNotThere(t *testing.T) {
 			"192.0.2.77": "source 192.0.2.77 is not an address of this machine", "2001:db8::1": "from 2001:db8::1: ",
 		} {
 			r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, answer("a")), enginetest.BackendServer(t, answer("b")))
-			r.Hosts[0].SetSource(netip.MustParseAddr(source))
+			r.Hosts[0].SetSource(sched.Source{Addr: netip.MustParseAddr(source)})
 			for range 2 {
 				if got := r.Ask(); got != "b" {
 					t.Errorf("%s: the answer is %q", source, got)
@@ -115,7 +116,7 @@ func TestKeptTimeoutsOfUNIXSockets(t *testing.T) {
 		times := enginetest.TestTimeouts
 		times.Unacked, times.KeepAlive = time.Second, time.Second
 		r := newRig(t, opt, engine.Route{Timeouts: times}, enginetest.ServeOn(t, enginetest.ListenOn(t, "unix", filepath.Join(dir, "b")), enginetest.Echo))
-		r.Hosts[0].SetSource(netip.MustParseAddr("127.0.0.1"))
+		r.Hosts[0].SetSource(sched.Source{Addr: netip.MustParseAddr("127.0.0.1")})
 		front := "unix:" + filepath.Join(dir, "f")
 		r.Apply(engine.Service{Name: "web", Listen: []string{front}, Route: r.Route})
 		c := enginetest.Dial(t, front)

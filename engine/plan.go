@@ -18,6 +18,12 @@ type Service struct {
 	Listen []string // host:port, [v6]:port, *:port, :port or unix:/path; port 0 takes a free one
 	Route  *Route
 
+	// ClientSource names a host of the service, in whichever group, to which connections
+	// come from the client's address, and HostInterface one to which they go out by an
+	// interface; "": there is none. If the system does not allow that, Apply says so and
+	// changes nothing.
+	ClientSource, HostInterface string
+
 	// ListenOptions are those of addresses in Listen that have others than the
 	// default.
 	ListenOptions map[string]ListenOptions

@@ -34,8 +34,8 @@ type identity struct {
 	name   string
 	addr   Addr
 	times  *Times
-	source atomic.Pointer[netip.Addr] // nil: none; changes as seldom as the configuration
-	proxy  atomic.Uint32              // ProxyProtocol; changes as seldom
+	source atomic.Pointer[Source] // changes as seldom as the configuration
+	proxy  atomic.Uint32          // ProxyProtocol; changes as seldom
 }
 
 // counters are all that Pick and Release touch. Sessions now are picks less ended,
@@ -70,19 +70,23 @@ func (h *Host) Name() string { return h.name }
 // Addr returns the address to connect to.
 func (h *Host) Addr() Addr { return h.addr }
 
-// Source returns the address that connections to the host come from; not valid if
-// the kernel is to choose.
-func (h *Host) Source() netip.Addr {
-	if a := h.source.Load(); a != nil {
-		return *a
-	}
-	return netip.Addr{}
+// Source is where connections to a host come from. It is immutable.
+type Source struct {
+	Addr      netip.Addr // of this machine; not valid: the kernel chooses
+	Client    bool       // the client's address, without its port
+	Interface string     // they go out by it (SO_BINDTODEVICE); "": as the routes say
 }
 
+// Source returns where connections to the host come from; nil: the kernel chooses.
+func (h *Host) Source() *Source { return h.source.Load() }
+
 // SetSource sets what [Host.Source] returns.
-func (h *Host) SetSource(a netip.Addr) {
-	if a != h.Source() {
-		h.source.Store(&a)
+func (h *Host) SetSource(s Source) {
+	switch was := h.Source(); {
+	case s == Source{}:
+		h.source.Store(nil)
+	case was == nil || *was != s:
+		h.source.Store(&s)
 	}
 }
 

@@ -61,6 +61,7 @@ func surroundings(path string, doc *document.File) config.Problems {
 	l.readable(path, config.Pos{}, "passwords can be guessed from their hashes", len(cfg.Admin.Users) > 0)
 	l.interfaces(cfg, stateDir(doc))
 	l.listeners(cfg)
+	l.sources(cfg)
 	l.checks(cfg)
 	l.lists(cfg)
 	l.names(cfg)
@@ -205,6 +206,19 @@ func (l *lookout) listener(service string, c *config.Listen) {
 	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(setting, ".", "/"))
 	if bits, wrong := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && wrong == nil && bits&forListeners == 0 {
 		l.warn(c.Pos, "%s: fastOpen has no effect while %s is %d; set it to %d, bit 2 is for listeners", who, setting, bits, bits|forListeners)
+	}
+}
+
+// sources warns of what keeps connections to hosts from coming from where they should.
+func (l *lookout) sources(cfg *config.Config) {
+	for _, s := range cfg.Services {
+		for _, g := range s.Groups {
+			for _, h := range g.Hosts {
+				if err := native.CheckSource(h.Source, h.Source == config.ClientSource, h.Interface); err != nil {
+					l.warn(h.Pos, "host %q: %v", h.Name, err)
+				}
+			}
+		}
 	}
 }
 

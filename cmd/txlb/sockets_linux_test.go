@@ -1,11 +1,17 @@
 package main
 
 import (
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/internal/sandbox"
 )
 
@@ -65,4 +71,113 @@ func TestB91CheckListenOptions(t *testing.T) {
 	sysctl(t, "net.ipv4.tcp_fastopen", "3")
 	sysctl(t, "net.mptcp.enabled", "1")
 	checkSays(t, strings.Replace(doc, "none0", "lo", 1))
+}
+
+// The same of where connections to hosts come from.
+func TestB92CheckSources(t *testing.T) {
+	if !sandbox.Unprivileged(t) {
+		return
+	}
+	if connect.CanUseClients() == nil {
+		t.Skip("this user may use addresses of clients")
+	}
+	checkSays(t, `<config><service name="s"><listen ip="127.0.0.1:8080"/><group name="g">
+<host name="a" ip="127.0.0.1:90" source="203.0.113.77"/>
+<host name="b" ip="127.0.0.1:91" source="client"/>
+<host name="c" ip="127.0.0.1:92" interface="none0"/>
+<host name="d" ip="127.0.0.1:93" interface="lo" source="127.0.0.1"/>
+</group></service></config>`,
+		`:2: warning: host "a": no interface of this machine has the source address 203.0.113.77`,
+		`:3: warning: host "b": source="client" needs CAP_NET_ADMIN, which this process does not have`,
+		`:4: warning: host "c": this machine has no interface "none0"`,
+	)
+}
+
+// Clients are behind one cable of the program and hosts behind another. Hosts see the
+// addresses of the clients, and answers come back by policy routing, over IPv4 and IPv6.
+// A client that has only the other address family is rejected, and no host goes down.
+func TestB92HostsSeeTheClients(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	clients := strings.TrimSuffix(n.front, "front") + "clients"
+	n.ip("netns", "add", clients)
+	t.Cleanup(func() { n.ip("netns", "del", clients) })
+	n.ip("-n", n.front, "link", "add", "eth1", "type", "veth", "peer", "name", "eth1", "netns", clients)
+	n.ip("-n", clients, "link", "set", "lo", "up")
+	for ns, ends := range map[string]map[string][]string{
+		n.front: {"eth0": {"fd91::1/64"}, "eth1": {"10.92.0.1/24", "fd92::1/64"}},
+		n.back:  {"eth0": {"fd91::2/64"}},
+		clients: {"eth1": {"10.92.0.2/24", "fd92::2/64"}},
+	} {
+		for end, addresses := range ends {
+			n.ip("-n", ns, "link", "set", end, "up")
+			for _, a := range addresses {
+				words := []string{"-n", ns, "addr", "add", a, "dev", end}
+				if strings.Contains(a, "::") {
+					words = append(words, "nodad")
+				}
+				n.ip(words...)
+			}
+		}
+	}
+	n.ip("-n", n.back, "route", "add", "default", "via", frontIP)
+	n.ip("-n", n.back, "-6", "route", "add", "default", "via", "fd91::1")
+	for _, family := range []string{"-4", "-6"} {
+		n.ip("-n", n.front, family, "rule", "add", "iif", "eth0", "lookup", "100")
+		n.ip("-n", n.front, family, "route", "add", "local", "default", "dev", "lo", "table", "100")
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+	var checks atomic.Value
+	who := func(c *net.TCPConn) {
+		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+		if host == frontIP || host == "fd91::1" {
+			checks.Store(host)
+		}
+		_, _ = c.Write([]byte(host + "\n"))
+		_ = c.CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
+	}
+	service := func(name, listen, host string) string {
+		return fmt.Sprintf(`<service name="%s">%s<group name="g"><check type="expect" expect="." interval="1s"/><host name="h" ip="%s" source="client"/></group></service>`, name, listen, host)
+	}
+	b := n.balance(clients,
+		service("four", `<listen ip="10.92.0.1:81"/><listen ip="10.92.0.1:82" proxyProtocol="require" proxyFrom="10.92.0.0/24"/>`, n.backend(backIP+":0", who))+
+			service("six", `<listen ip="[fd92::1]:81"/>`, n.backend("[fd91::2]:0", who))+
+			service("mixed", `<listen ip="[fd92::1]:83"/>`, n.backend(otherIP+":0", who)))
+	ask := func(address, first string) string {
+		c, err := b.dialer(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if _, err := io.WriteString(c, first); err != nil {
+			t.Error(err)
+		}
+		text, err := io.ReadAll(c)
+		if err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+		return strings.TrimSpace(string(text))
+	}
+	for _, c := range []struct{ address, first, want string }{
+		{"10.92.0.1:81", "", "10.92.0.2"},
+		{"10.92.0.1:82", "PROXY TCP4 198.51.100.7 10.92.0.1 1000 80\r\n", "198.51.100.7"},
+		{"10.92.0.1:82", "PROXY UNKNOWN\r\n", "10.92.0.2"},
+		{"[fd92::1]:81", "", "fd92::2"},
+		{"[fd92::1]:83", "", ""},
+	} {
+		if got := ask(c.address, c.first); got != c.want {
+			t.Errorf("%s, %q: the host saw %q, want %q", c.address, c.first, got, c.want)
+		}
+	}
+	eventually(t, "the rejected client is counted", func() bool {
+		return b.sample(`txlb_sessions_refused_total{service="mixed",reason="source"}`) == 1
+	})
+	if b.sample(`txlb_host_up{service="mixed",group="g",host="h"}`) != 1 {
+		t.Error("the host is down for the fault of a client")
+	}
+	eventually(t, "checks come from this machine", func() bool { return checks.Load() != nil })
 }

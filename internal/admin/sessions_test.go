@@ -262,14 +262,17 @@ func TestSourceKeepAliveAndFreeBindByVerb(t *testing.T) {
 	r := newRig(t, plainDoc())
 	h := func() *config.Host { return stateHost(r.dir.State(), "web", "main", "a").Config }
 	r.do("setHost web main a source=127.0.0.5")
-	if got := r.target("web", "main", "a").Source().String(); h().Source != "127.0.0.5" || got != "127.0.0.5" {
-		t.Errorf("source %q, of the host %s", h().Source, got)
+	if got := r.target("web", "main", "a").Source(); h().Source != "127.0.0.5" || got == nil || got.Addr.String() != "127.0.0.5" {
+		t.Errorf("source %q, of the host %v", h().Source, got)
 	}
 	r.do(`setHost web main a source=""`)
-	if h().Source != "" || r.target("web", "main", "a").Source().IsValid() {
+	if h().Source != "" || r.target("web", "main", "a").Source() != nil {
 		t.Errorf("source %q", h().Source)
 	}
-	r.refused("setHost web main a source=client", "not supported by this version yet")
+	r.do("setHost web main a source=client interface=lo")
+	if got := r.target("web", "main", "a").Source(); got == nil || !got.Client || got.Addr.IsValid() || got.Interface != "lo" {
+		t.Errorf("source %v", got)
+	}
 	r.refused("setHost web main a source=::1", "not both IPv4 or both IPv6")
 	r.do("setService web unacked=10s keepAlive=0")
 	for _, s := range r.dir.State().Config.Services {

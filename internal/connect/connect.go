@@ -22,10 +22,11 @@ func Shortage(errno syscall.Errno) bool {
 
 // Ours tells whether socket(2) or connect(2) failed for a local shortage, which
 // says nothing about the host: of descriptors, memory, local ports, or room in the
-// queue of a UNIX socket (EAGAIN). All other errors count as faults of the host: a
+// queue of a UNIX socket (EAGAIN), or because the client's address cannot be the
+// source. All other errors count as faults of the host: a
 // missing permission or address family does not appear by itself.
 func Ours(errno syscall.Errno) bool {
-	return Shortage(errno) || errno == syscall.EADDRNOTAVAIL || errno == syscall.EADDRINUSE || errno == syscall.EAGAIN
+	return Shortage(errno) || errno == NotTransparent || errno == OtherFamily || errno == syscall.EADDRNOTAVAIL || errno == syscall.EADDRINUSE || errno == syscall.EAGAIN
 }
 
 // Self tells whether a connection to an address was made to itself. When nobody

@@ -20,7 +20,13 @@ func Dial(ctx context.Context, d net.Dialer, network, address string, within tim
 	ctx, limit := newLimit(ctx, within)
 	defer limit.stop()
 	if network != "unix" {
+		prepare := d.Control // of From
 		d.Control = func(network, address string, c syscall.RawConn) error {
+			if prepare != nil {
+				if err := prepare(network, address, c); err != nil {
+					return err
+				}
+			}
 			limit.watch(c)
 			if d.LocalAddr != nil {
 				_ = c.Control(noPort)

@@ -24,7 +24,7 @@ var later = []string{
 	"timeouts queue", "timeouts hello",
 	"host maxSessions", "host proxyProtocol", "engine grace",
 	"route sni", "route alpn", "route net", "route percent", "route group",
-	"allow net", "allow file", "deny net", "deny file", "host source client", "group scheduler ewma",
+	"allow net", "allow file", "deny net", "deny file", "group scheduler ewma",
 }
 
 // today is a schema that does not change when rows join it.

@@ -61,17 +61,22 @@ var haServerOptions = []row[haServerDo]{
 	}},
 	{name: "send-proxy", to: "host proxyProtocol", say: "`v1`", do: hostValue("proxyProtocol", "v1")},
 	{name: "send-proxy-v2", to: "host proxyProtocol", say: "`v2`", do: hostValue("proxyProtocol", "v2")},
-	{name: "source", args: 1, to: "host source", say: "without a port; `usesrc clientip` is `client`", do: func(b *haBackend, host *node, o haOption) {
+	{name: "source", args: 1, to: "host source", say: "without a port; `usesrc clientip` is `client`; `interface` is `<host interface>`", do: func(b *haBackend, host *node, o haOption) {
 		address := firstOf(o.args)
 		if a, err := netip.ParseAddr(address); err != nil || !a.IsValid() {
 			address, _ = hostPort(address)
 		}
-		if len(o.args) == 3 {
+		if len(o.args) == 3 && o.args[1] == "interface" {
+			b.set(host, "interface", o.args[2], o.at)
+		} else if len(o.args) == 3 {
 			if o.args[1] != "usesrc" || o.args[2] != "clientip" && o.args[2] != "client" {
 				b.note(host, o.at, "no equivalent: %s %s", o.args[1], o.args[2])
 				return
 			}
 			address = "client"
+		}
+		if a, err := netip.ParseAddr(address); err == nil && a.IsUnspecified() || address == "*" {
+			return
 		}
 		b.set(host, "source", address, o.at)
 	}},

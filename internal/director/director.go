@@ -479,6 +479,9 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 		}
 		routes[s.Config.Name] = r
 		p := engine.Service{Name: s.Config.Name, Route: r.plan}
+		if all {
+			p.ClientSource, p.HostInterface = sources(s.Config)
+		}
 		for _, l := range s.Config.Listen {
 			p.Listen = append(p.Listen, l.Address)
 			if o, some := ListenOptions(&l); some {
@@ -491,6 +494,22 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 		plan.Services = append(plan.Services, p)
 	}
 	return routes, plan, nil
+}
+
+// sources returns a host to which connections come from the client's address, and one to
+// which they go out by an interface; "" for none.
+func sources(s *config.Service) (client, device string) {
+	for _, g := range s.Groups {
+		for _, h := range g.Hosts {
+			if h.Source == config.ClientSource {
+				client = h.Name
+			}
+			if h.Interface != "" {
+				device = h.Name
+			}
+		}
+	}
+	return client, device
 }
 
 // ListenOptions returns those of a listener, and whether it has some.

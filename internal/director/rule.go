@@ -93,7 +93,10 @@ func (r *rule) every(up, changing, allDown bool) time.Duration {
 // whole timeout to answer.
 func (r *rule) of(host *sched.Host, addr sched.Addr, up, allDown bool) health.Probe {
 	p := r.probe
-	p.Addr, p.Source, p.Proxy = addr, host.Source(), host.ProxyProtocol()
+	p.Addr, p.Proxy = addr, host.ProxyProtocol()
+	if s := host.Source(); s != nil { // there is no client whose address it could have
+		p.Source, p.Interface = s.Addr, s.Interface
+	}
 	if r.port != 0 && addr.Path() == "" {
 		p.Addr = sched.TCPAddr(netip.AddrPortFrom(addr.IP().Addr(), r.port))
 		if p.Addr != addr {

@@ -177,8 +177,8 @@ func (t *Target) restate(change func(*Status)) {
 func (t *Target) settle(g *Group, h *config.Host) {
 	t.rule, t.slowStart, t.maint = g.rule, h.SlowStart, h.State == "maint"
 	t.Host.SetFailLimit(g.Config.MaxFails, g.Config.FailWindow)
-	source, _ := netip.ParseAddr(h.Source) // "" is none; the model has been checked
-	t.Host.SetSource(source.Unmap())
+	source, _ := netip.ParseAddr(h.Source) // "" and client are none; the model has been checked
+	t.Host.SetSource(sched.Source{Addr: source.Unmap(), Client: h.Source == config.ClientSource, Interface: h.Interface})
 	t.Host.SetProxyProtocol(proxyVersions[h.ProxyProtocol])
 	if s := t.Status(); s.Fall != g.rule.fall || s.Rise != g.rule.rise {
 		t.restate(func(*Status) {})

@@ -84,7 +84,7 @@ func (b *batch) connect(i int) {
 		failed(errno)
 		return
 	}
-	switch errno := callConnect(fd, p.Addr, p.Source); {
+	switch errno := callConnect(fd, p.Addr, p.from()); {
 	case errno == 0: // a UNIX socket, or the loopback of some systems
 		r := connected(fd, p)
 		r.Took = time.Since(begun)
@@ -173,9 +173,8 @@ func openSocket(to sched.Addr) (fd int, errno syscall.Errno) {
 	return int(s), 0
 }
 
-// callConnect calls connect(2), once. A valid source is the address to connect
-// from.
-func callConnect(fd int, to sched.Addr, source netip.Addr) syscall.Errno {
+// callConnect calls connect(2), once.
+func callConnect(fd int, to sched.Addr, source connect.Source) syscall.Errno {
 	var raw unix.RawSockaddrAny
 	size := encode(&raw, to)
 	scope := uint32(0)
@@ -186,7 +185,7 @@ func callConnect(fd int, to sched.Addr, source netip.Addr) syscall.Errno {
 		}
 		(*unix.RawSockaddrInet6)(unsafe.Pointer(&raw)).Scope_id = scope
 	}
-	if source.IsValid() && to.Path() == "" {
+	if source.Set() && to.Path() == "" {
 		if errno := connect.Bind(int32(fd), source, to.IP().Addr(), scope); errno != 0 {
 			return errno
 		}
@@ -296,7 +295,7 @@ func (b *batch) askAgain() {
 		if a.fd < 0 || !a.full {
 			continue
 		}
-		errno := callConnect(a.fd, b.probes[a.probe].Addr, netip.Addr{}) // UNIX sockets alone are asked again
+		errno := callConnect(a.fd, b.probes[a.probe].Addr, connect.Source{}) // UNIX sockets alone are asked again
 		if errno == syscall.EAGAIN {
 			continue
 		}

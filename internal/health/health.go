@@ -47,8 +47,10 @@ type Status struct{ Low, High int }
 // Probe is what to ask of which host.
 type Probe struct {
 	Addr sched.Addr
-	// Source is the address to connect from; not valid if the kernel is to choose.
-	Source netip.Addr
+	// Source is the address to connect from; not valid if the kernel is to choose. The
+	// connection goes out by Interface, "" for that of the route.
+	Source    netip.Addr
+	Interface string
 	// Proxy is the version of the PROXY header that the host expects first; 0: none.
 	// Version 2 says that the connection is the prober's own. Version 1 has no word for
 	// that which every host takes, and tells the addresses of the connection, as
@@ -264,7 +266,7 @@ func dial(ctx context.Context, p *Probe) (net.Conn, Result) {
 	within := p.connectWithin()
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
 	if network != "unix" {
-		connect.From(&d, p.Source, p.Addr.IP().Addr())
+		connect.From(&d, p.from(), p.Addr.IP().Addr())
 	}
 	conn, err := connect.Dial(ctx, d, network, address, within)
 	if err == nil {
@@ -295,10 +297,13 @@ func reset(conn net.Conn) {
 	_ = conn.Close()
 }
 
+// from returns where the connection comes from.
+func (p *Probe) from() connect.Source { return connect.Source{Addr: p.Source, Interface: p.Interface} }
+
 // connectFailed is the result of a connect(2), or of a call before it, that failed.
 // ENOSPC means that there is no room in the poller (epoll_ctl(2)).
 func (p *Probe) connectFailed(errno syscall.Errno) Result {
-	text := connect.Reason(errno, p.Source).Error()
+	text := connect.Reason(errno, p.from()).Error()
 	switch {
 	case connect.Ours(errno) || errno == syscall.ENOSPC:
 		return Result{Code: SockErr, Text: text}

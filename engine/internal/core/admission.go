@@ -63,6 +63,7 @@ type Attempt struct {
 	since int64    // ns: when the session began to look for a host
 	began int64    // ns: the connect under way
 	heard bool     // a host failed by its own fault, so not every failure was local
+	alien bool     // a connect failed because it was to come from the client's address
 	late  bool     // the last host did not answer in time
 	group chosen   // where a route rule has sent the session
 	next  *Attempt // free, of Attempts
@@ -97,7 +98,7 @@ func (l *Attempts) Get() *Attempt {
 func (l *Attempts) Put(a *Attempt) {
 	a.from = sched.Addr{}
 	a.tried.Reset()
-	a.heard, a.late = false, false
+	a.heard, a.late, a.alien = false, false, false
 	a.group = chosen{}
 	a.next = l.free
 	l.free = a
@@ -236,6 +237,9 @@ func spent(r *engine.Route, tried *sched.Tried) bool {
 // local reason, the hosts are not to blame.
 func (a *Admission) noHost() Refusal {
 	if a.attempt.tried.Len() > 0 && !a.attempt.heard {
+		if a.attempt.alien {
+			return noSource
+		}
 		return OutOfResource
 	}
 	return noHost
@@ -379,14 +383,38 @@ func after(from int64, d time.Duration) int64 {
 // the host. The failure that takes the host down is reported.
 func (a *Admission) fail(errno syscall.Errno) Step {
 	host, why := a.Host, classify(errno)
+	if s := host.Source(); s != nil && s.Client {
+		switch errno {
+		case syscall.EINVAL: // a loopback address, for one, which does not leave this machine
+			why = local
+			fallthrough
+		case connect.NotTransparent, connect.OtherFamily:
+			a.attempt.alien = true
+		}
+	}
 	a.Count().failed[why].Add(1)
 	a.attempt.heard = a.attempt.heard || why != local
 	a.attempt.late = why == timedOut
 	if why != local && host.FailIn(a.era) {
-		a.gate.Report(engine.Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), connect.Reason(errno, host.Source()))})
+		a.gate.Report(engine.Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), connect.Reason(errno, a.Source()))})
 	}
 	a.leave()
 	return Step{Do: Retry}
+}
+
+// Source returns where the connect to the session's host comes from. A client of a UNIX
+// socket has no address: then the kernel chooses.
+func (a *Admission) Source() connect.Source {
+	s := a.Host.Source()
+	if s == nil {
+		return connect.Source{}
+	}
+	from := connect.Source{Addr: s.Addr, Interface: s.Interface}
+	if s.Client {
+		from.Addr = a.attempt.from.IP().Addr().Unmap().WithZone("")
+		from.Transparent = from.Addr.IsValid()
+	}
+	return from
 }
 
 // leave releases the picked host.

@@ -2,8 +2,10 @@ package core
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/connect"
 )
 
 // WithDefaults replaces zero values by defaults; loops is the default number of
@@ -25,6 +27,27 @@ func WithDefaults(o engine.Options, loops int) (engine.Options, error) {
 		o.Backlog = defaultBacklog
 	}
 	return o, nil
+}
+
+// CheckSources tells whether the system allows where connections to hosts should come
+// from.
+func CheckSources(p engine.Plan) error {
+	var problems []error
+	for i := range p.Services {
+		s := &p.Services[i]
+		for _, c := range []struct {
+			host  string
+			check func() error
+		}{{s.ClientSource, connect.CanUseClients}, {s.HostInterface, connect.CanUseInterfaces}} {
+			if c.host == "" {
+				continue
+			}
+			if err := c.check(); err != nil {
+				problems = append(problems, fmt.Errorf("service %q: host %q: %w", s.Name, c.host, err))
+			}
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // Reports is where failures wait for the director.

@@ -60,6 +60,7 @@ const (
 	limitClient                    // the client has as many sessions as it may
 	limitClientRate                // as many of the client have begun in the last second as may
 	clientsFull                    // more clients have sessions than can be counted
+	noSource                       // its address cannot be the source of a connection to a host
 	proxySource                    // a PROXY header is required, and this client's does not count
 	proxyTimeout                   // the header was not whole in time
 	proxyEnd                       // the client ended before it was whole
@@ -77,7 +78,7 @@ func malformed(s proxyproto.State) Refusal {
 func (r Refusal) String() string {
 	return [refusals]string{
 		"no_group", "no_host", "resource", "timeout", "access",
-		"limit_sessions", "limit_rate", "limit_client", "limit_client_rate", "clients_full", "proxy_source", "proxy_timeout", "proxy_end",
+		"limit_sessions", "limit_rate", "limit_client", "limit_client_rate", "clients_full", "source", "proxy_source", "proxy_timeout", "proxy_end",
 		"proxy_signature", "proxy_version", "proxy_family", "proxy_address", "proxy_length", "proxy_tlv", "proxy_checksum",
 	}[r]
 }
@@ -94,7 +95,7 @@ func (r Refusal) Termination() Termination {
 		return denied
 	}
 	return [proxySource]Termination{
-		noServer, noServer, noResource, connectTime, denied, denied, denied, denied, denied, denied,
+		noServer, noServer, noResource, connectTime, denied, denied, denied, denied, denied, denied, noResource,
 	}[r]
 }
 

@@ -118,7 +118,7 @@ func (l *loop) takeOff(s *session, size int) bool {
 // connect starts to connect to the session's host.
 func (l *loop) connect(s *session) core.Step {
 	s.active = l.now
-	fd, errno := l.sys.connectTo(s.Host.Addr(), s.Host.Source())
+	fd, errno := l.sys.connectTo(s.Host.Addr(), s.Source())
 	s.ends[backend] = end{fd: fd}
 	if s.Host.Addr().Path() != "" {
 		s.ends[backend].set(unixEnd)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/sched"
 	"github.com/txlb/txlb/splice"
 )
@@ -21,7 +22,7 @@ type kernel interface {
 	alarm(d int64)
 
 	// connectTo opens a socket and starts to connect it, see there.
-	connectTo(to sched.Addr, source netip.Addr) (fd int32, errno syscall.Errno)
+	connectTo(to sched.Addr, source connect.Source) (fd int32, errno syscall.Errno)
 	// connectAgain connects a socket of connectTo that found no room in the queue of a
 	// UNIX socket.
 	connectAgain(fd int32, to sched.Addr) syscall.Errno
@@ -112,7 +113,7 @@ func (k linux) send(batch []sendOp) {
 	}
 }
 
-func (linux) connectTo(to sched.Addr, source netip.Addr) (int32, syscall.Errno) {
+func (linux) connectTo(to sched.Addr, source connect.Source) (int32, syscall.Errno) {
 	return connectTo(to, source)
 }
 

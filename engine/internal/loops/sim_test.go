@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/internal/proxyproto"
 	"github.com/txlb/txlb/sched"
 	"github.com/txlb/txlb/splice"
@@ -313,7 +314,7 @@ func (k *sim) join(s *simSocket, slot, generation int32, side int) {
 	}
 }
 
-func (k *sim) connectTo(to sched.Addr, _ netip.Addr) (int32, syscall.Errno) {
+func (k *sim) connectTo(to sched.Addr, _ connect.Source) (int32, syscall.Errno) {
 	if k.strike(noSocket) {
 		return -1, unix.EMFILE
 	}

@@ -169,9 +169,8 @@ func (o socketOption) set(fd int32) syscall.Errno { return setInt(fd, o.level, o
 
 // connectTo opens a socket and starts to connect it. The errno is 0 when it is
 // connected already, EINPROGRESS while it is on the way. If fd is not negative the
-// caller owns it, whatever the errno. A valid source is the address that the
-// connection comes from.
-func connectTo(to sched.Addr, source netip.Addr) (fd int32, errno syscall.Errno) {
+// caller owns it, whatever the errno.
+func connectTo(to sched.Addr, source connect.Source) (fd int32, errno syscall.Errno) {
 	var raw unix.RawSockaddrAny
 	size := encodeAddr(&raw, to)
 	n, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(raw.Addr.Family),
@@ -188,7 +187,7 @@ func connectTo(to sched.Addr, source netip.Addr) (fd int32, errno syscall.Errno)
 		(*unix.RawSockaddrInet6)(unsafe.Pointer(&raw)).Scope_id = scope
 	}
 	if raw.Addr.Family != unix.AF_UNIX {
-		if source.IsValid() {
+		if source.Set() {
 			if errno := connect.Bind(fd, source, to.IP().Addr(), scope); errno != 0 {
 				return fd, errno
 			}

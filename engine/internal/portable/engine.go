@@ -91,6 +91,9 @@ func (e *Engine) Failures() <-chan engine.Failure { return e.failures }
 // Apply implements [engine.Engine].
 func (e *Engine) Apply(p engine.Plan) error {
 	owner, err := core.OwnersOf(p)
+	if err == nil {
+		err = core.CheckSources(p)
+	}
 	if err != nil {
 		return err
 	}

@@ -321,7 +321,7 @@ func (s *session) dial(until int64) core.Step {
 	if until != core.Never {
 		within = time.Duration(max(until-s.e.clock(), 1))
 	}
-	conn, err := dialHost(s.ctx, host, within)
+	conn, err := dialHost(s.ctx, host, s.admission.Source(), within)
 	errno, told := errors.AsType[syscall.Errno](err)
 	switch {
 	case err == nil:
@@ -348,7 +348,7 @@ func isTimeout(err error) bool {
 	return ok && t.Timeout()
 }
 
-func dialHost(ctx context.Context, host *sched.Host, within time.Duration) (net.Conn, error) {
+func dialHost(ctx context.Context, host *sched.Host, from connect.Source, within time.Duration) (net.Conn, error) {
 	var d net.Dialer
 	to := host.Addr()
 	if path := to.Path(); path != "" {
@@ -358,7 +358,7 @@ func dialHost(ctx context.Context, host *sched.Host, within time.Duration) (net.
 	if err != nil {
 		return nil, err
 	}
-	connect.From(&d, host.Source(), ip.Addr())
+	connect.From(&d, from, ip.Addr())
 	return connect.Dial(ctx, d, "tcp", ip.String(), within)
 }
 
