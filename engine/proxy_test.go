@@ -462,7 +462,7 @@ func TestB62HostsThatResetAfterTheHeader(t *testing.T) {
 
 // The header shares its segment with what the client has sent by then.
 func TestB62HeaderAndFirstBytesInOneSegment(t *testing.T) {
-	eachLoopMode(t, func(t *testing.T, opt setup) {
+	eachMode(t, func(t *testing.T, opt setup) {
 		if strings.HasSuffix(t.Name(), "/always") {
 			t.Skip("what is spliced is a segment of its own")
 		}

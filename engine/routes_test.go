@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,8 +54,8 @@ func TestB85RouteChoosesTheGroup(t *testing.T) {
 		}
 		var asked sync.Map
 		route.Choose = func(a engine.Asking) engine.GroupID {
-			n, _ := asked.LoadOrStore(a.Client, new(int))
-			*n.(*int)++
+			n, _ := asked.LoadOrStore(a.Client, new(atomic.Int64))
+			n.(*atomic.Int64).Add(1)
 			switch a.Client {
 			case netip.MustParseAddr("127.0.0.2"):
 				return canary
@@ -70,7 +71,7 @@ func TestB85RouteChoosesTheGroup(t *testing.T) {
 			if got := heard(t, from, r.Addr); got != want {
 				t.Errorf("a client from %s gets %q, want %q", from, got, want)
 			}
-			if n, ok := asked.Load(netip.MustParseAddr(from)); !ok || *n.(*int) != 1 {
+			if n, ok := asked.Load(netip.MustParseAddr(from)); !ok || n.(*atomic.Int64).Load() != 1 {
 				t.Errorf("a client from %s was not asked about once", from)
 			}
 		}

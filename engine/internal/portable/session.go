@@ -288,8 +288,8 @@ func (s *session) hear(step core.Step) core.Step {
 	return step
 }
 
-// greet sends the host the PROXY header that it expects, and what was read of the
-// client's stream to choose the host by. If they cannot be sent, the session will find
+// greet sends the host the PROXY header that it expects, and with it what was read of the
+// client's stream to choose the host by, or what has come of it. If they cannot be sent, the session will find
 // out.
 func (s *session) greet() {
 	var header []byte
@@ -297,6 +297,12 @@ func (s *session) greet() {
 		header = a.Header(nil, func() netip.AddrPort { return endpoint(s.ends[client].LocalAddr()) })
 		return core.Step{}
 	})
+	if len(header) > 0 && len(s.opening) == 0 && hasUnread(s.ends[client]) {
+		// One segment for both, as the loops send it. A few bytes fit into any new queue.
+		b := make([]byte, 4<<10)
+		n, _ := s.ends[client].Read(b)
+		s.opening = b[:n]
+	}
 	if first := append(header, s.opening...); len(first) > 0 {
 		_, _ = s.ends[backend].Write(first)
 	}
