@@ -16,7 +16,7 @@ import (
 // lock-free, and allocate only for a client that is new.
 //
 // Limits: it tells clients apart by their whole IP address; those of UNIX sockets have
-// none. A table of 100,000 clients takes 8 MB.
+// none. A table of 100,000 clients takes 5.2 MB when it is full, and 0.4 MB from the start.
 type Sticky struct {
 	size int64
 	keep uint32 // ticks
@@ -102,6 +102,9 @@ func (s *Sticky) Adopt(from *Sticky) {
 // sixtieth of the table.
 func (s *Sticky) Tick(now time.Time) {
 	s.now.Store(uint32(max(now.Sub(s.began)/tick, 0)))
+	if s.count.Load() == 0 {
+		return // nor touch the memory of a table that is not used
+	}
 	for range len(s.chains)/60 + 1 {
 		s.swept = (s.swept + 1) % uint64(len(s.chains))
 		chain := &s.chains[s.swept]
