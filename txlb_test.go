@@ -75,7 +75,7 @@ var rooms = map[string][]string{
 	"bench/internal/floor":       {"internal/uring"},
 	"soak":                       {"config", "engine", "internal/debian", "internal/director", "internal/rig", "internal/servers", "sched"},
 	"internal/admin/web":         {"config", "engine", "internal/admin", "internal/admin/web/page", "internal/director", "internal/status", "internal/words", "sched", "internal/admin/users", "internal/logs", "internal/guard"},
-	"internal/admin/web/page":    {"config", "internal/admin", "internal/director", "internal/status", "internal/words", "sched"},
+	"internal/admin/web/page":    {"config", "engine", "internal/admin", "internal/director", "internal/status", "internal/words", "sched"},
 }
 
 // outside says which rooms alone may know an outside library.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/status"
 )
@@ -120,6 +121,11 @@ func (v *View) service(s *status.Service, bound map[string][]string) ServiceView
 		one.Routes = append(one.Routes, RouteView{i + 1, admin.DescribeRoute(&c.Routes[i])})
 	}
 	one.MoreRoutes = len(c.Routes) - len(one.Routes)
+	for _, t := range engine.Terminations() {
+		if n := s.Stats.Ended[t.Code]; n > 0 && t.Advice != "" {
+			one.Endings = append(one.Endings, EndingView{t.Code, n, t.Meaning})
+		}
+	}
 	for _, enabled := range []bool{true, false} { // the enabled one first
 		for i := range s.Groups {
 			if s.Groups[i].Config.Enabled == enabled {

@@ -195,6 +195,26 @@ func TestRevision(t *testing.T) {
 	}
 }
 
+// The page says in words how sessions ended that did not end as they should.
+func TestEndings(t *testing.T) {
+	d := world(t, twoGroups)
+	src := source(d, func(f *status.Facts) {
+		f.Snapshot.Services = map[string]engine.ServiceStats{"web": {Ended: map[string]uint64{"--": 9, "SD": 2, "KD": 3, "cD": 1, "CC": 0}}}
+	})
+	v := NewView(src)
+	var got []string
+	for _, e := range v.Services[0].Endings {
+		known, _ := engine.TerminationOf(e.Code)
+		if e.Meaning != known.Meaning {
+			t.Errorf("%s means %q", e.Code, e.Meaning)
+		}
+		got = append(got, fmt.Sprint(e.Code, " ", e.Sessions))
+	}
+	if want := []string{"SD 2", "cD 1"}; !slices.Equal(got, want) {
+		t.Errorf("endings %q, want %q", got, want)
+	}
+}
+
 func TestFigures(t *testing.T) {
 	d := world(t, twoGroups)
 	d.State().Services[0].Groups[0].Hosts[0].Targets[0].Host.AddBytes(6000, 30_000)

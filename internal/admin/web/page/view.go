@@ -82,7 +82,15 @@ type ServiceView struct {
 	Routes     []RouteView // the first of them
 	MoreRoutes int         // how many more there are
 	Groups     []GroupView // the enabled one first
+	Endings    []EndingView
 	Figures    ServiceFigures
+}
+
+// EndingView is how sessions have ended that did not end normally.
+type EndingView struct {
+	Code     string // the two letters of the access log
+	Sessions uint64
+	Meaning  string
 }
 
 // RouteView is a route of a service, by its number.
