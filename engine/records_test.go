@@ -139,7 +139,7 @@ func TestRecorderIsSwitched(t *testing.T) {
 
 // A lane never waits: what finds no room is dropped and counted. At half it wakes the
 // reader.
-func TestLaneDrops(t *testing.T) {
+func TestB93LaneDrops(t *testing.T) {
 	rec := engine.NewRecorder()
 	rec.Switch(true)
 	lane := rec.Attach(1, time.Now())[0]

@@ -11,8 +11,8 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// RC, of which TestEveryTerminationIsLogged knows, needs a machine without local ports.
-func TestTerminationRCIsLogged(t *testing.T) {
+// RC, of which TestB93EveryTerminationIsLogged knows, needs a machine without local ports.
+func TestB93TerminationRCIsLogged(t *testing.T) {
 	if !sandbox.Network(t) {
 		return
 	}

@@ -158,7 +158,7 @@ func provocations(t *testing.T) map[string]provoked {
 
 // Every termination code is provoked over real sockets and read from the access log, in
 // both formats. A code without a row here fails.
-func TestEveryTerminationIsLogged(t *testing.T) {
+func TestB93EveryTerminationIsLogged(t *testing.T) {
 	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		all := provocations(t)
 		for _, end := range engine.Terminations() {

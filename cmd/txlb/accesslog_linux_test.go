@@ -275,9 +275,9 @@ func shape(line string) string {
 	})
 }
 
-// TestAccessLogFollowsTheConfiguration changes target and format by reloads and moves
+// TestB93AccessLogFollowsTheConfiguration changes target and format by reloads and moves
 // files away, while clients come. Every session has one line.
-func TestAccessLogFollowsTheConfiguration(t *testing.T) {
+func TestB93AccessLogFollowsTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	backend := answering(t, repeat)
 	doc := func(access string) string {
