@@ -5,14 +5,22 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/internal/debian"
 	"github.com/txlb/txlb/internal/sandbox"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // sysctl sets a setting of the test's own network.
@@ -180,4 +188,160 @@ func TestB92HostsSeeTheClients(t *testing.T) {
 		t.Error("the host is down for the fault of a client")
 	}
 	eventually(t, "checks come from this machine", func() bool { return checks.Load() != nil })
+}
+
+// A client with two paths to the program loses the one that it began on. Its session goes
+// on over the other, in both directions. A client without MPTCP is served beside it.
+func TestB91SecondPath(t *testing.T) {
+	testkit.Long(t)
+	t.Parallel()
+	if _, err := os.Stat("/proc/sys/net/mptcp/enabled"); err != nil {
+		t.Skip("the kernel has no MPTCP")
+	}
+	n := newNetwork(t)
+	clients := strings.TrimSuffix(n.front, "front") + "clients"
+	n.ip("netns", "add", clients)
+	t.Cleanup(func() { n.ip("netns", "del", clients) })
+	for end, net := range map[string]string{"eth1": "10.92.0.", "eth2": "10.93.0."} {
+		n.ip("-n", n.front, "link", "add", end, "type", "veth", "peer", "name", end, "netns", clients)
+		for ns, last := range map[string]string{n.front: "1", clients: "2"} {
+			n.ip("-n", ns, "addr", "add", net+last+"/24", "dev", end)
+			n.ip("-n", ns, "link", "set", end, "up")
+		}
+	}
+	n.ip("-n", clients, "link", "set", "lo", "up")
+	// The second path leads to the address of the first.
+	n.ip("-n", clients, "rule", "add", "from", "10.93.0.2", "lookup", "200")
+	n.ip("-n", clients, "route", "add", "default", "via", "10.93.0.1", "dev", "eth2", "table", "200")
+	if t.Failed() {
+		t.FailNow()
+	}
+	for _, words := range [][]string{
+		{"-n", clients, "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"},
+		{"-n", n.front, "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"},
+		{"-n", clients, "mptcp", "endpoint", "add", "10.93.0.2", "dev", "eth2", "subflow"},
+	} {
+		if out, err := exec.Command(debian.Path("ip"), words...).CombinedOutput(); err != nil {
+			t.Skipf("ip %v: %v: %s", words, err, out)
+		}
+	}
+	b := n.balance(clients, `<service name="web"><listen ip="10.92.0.1:81" mptcp="yes"/><group name="g"><host name="h" ip="`+n.backend(backIP+":0", echo)+`"/></group></service>`)
+	var c net.Conn
+	if err := within(clients, func() (err error) {
+		d := net.Dialer{Timeout: patience}
+		d.SetMultipathTCP(true)
+		c, err = d.Dial("tcp", "10.92.0.1:81")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	says := func(text string) {
+		t.Helper()
+		began := time.Now()
+		defer func() { t.Logf("%d bytes took %v", len(text), time.Since(began)) }()
+		_ = c.SetDeadline(began.Add(8 * patience)) // the kernels take their time to give up a path
+		got := make([]byte, len(text))
+		_, err := io.WriteString(c, text)
+		if err == nil {
+			_, err = io.ReadFull(c, got)
+		}
+		if err != nil || string(got) != text {
+			t.Fatalf("%d bytes: %v", len(text), err)
+		}
+	}
+	says("first")
+	eventually(t, "the second path is used", func() bool { return subflows(t, c) > 0 })
+	n.ip("-n", clients, "link", "set", "eth1", "down")
+	says("second")
+	says(strings.Repeat("third", 20_000))
+	n.ip("-n", clients, "link", "set", "eth1", "up")
+	plain, err := b.dialer("10.92.0.1:81") // Go uses MPTCP only when it is told to
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	c = plain
+	says("plain")
+	eventually(t, "both sessions are counted, one with MPTCP", func() bool {
+		return b.sample(`txlb_service_sessions_total{service="web"}`) == 2 && b.sample(`txlb_mptcp_sessions_total{service="web"}`) == 1
+	})
+}
+
+// subflows returns how many further paths a connection has.
+func subflows(t *testing.T, c net.Conn) int {
+	t.Helper()
+	const solMPTCP, mptcpInfo = 284, 1 // linux/mptcp.h; the first byte of the answer
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	_ = raw.Control(func(fd uintptr) { n, err = unix.GetsockoptInt(int(fd), solMPTCP, mptcpInfo) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	four := int32(n)
+	return int(*(*byte)(unsafe.Pointer(&four)))
+}
+
+// What the machine does not allow is an error of a start, a reload and a command, which
+// names service and listener or host. What runs stays as it is.
+func TestB91WrongOptionsChangeNothing(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil {
+		t.Skip("needs setpriv, of util-linux")
+	}
+	program, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(debian.Path("ip"), "netns", "exec", n.front, "sh", "-c", "echo 0 > /proc/sys/net/mptcp/enabled").CombinedOutput(); err != nil {
+		t.Skipf("net.mptcp.enabled cannot be set: %v: %s", err, out)
+	}
+	socket := filepath.Join(socketFolder(t), "s")
+	doc := func(listen, host string) string {
+		return fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"%s/><group name="g"><host name="h" ip="127.0.0.1:9"%s/></group></service>
+<admin><socket path=%q/></admin></config>`, listen, host, socket)
+	}
+	inside := []string{"netns", "exec", n.front, setpriv, "--bounding-set", "-all", program, "run", "-c"}
+	good := write(t, doc("", ""))
+	p := run(t, debian.Path("ip"), append(inside, good)...)
+	p.expect("msg=ready")
+	show := func() string {
+		_, out := call(t, "ctl", "-s", socket, "show", "config")
+		return out
+	}
+	before := show()
+	for _, c := range []struct{ listen, host, verb, want string }{
+		{` interface="none0"`, "", "addListen web 127.0.0.1:0 interface=none0", `service "web": listen on 127.0.0.1:[0-9]+: there is no interface "none0"`},
+		{` mptcp="yes"`, "", "addListen web 127.0.0.1:0 mptcp=yes", `service "web": listen on 127.0.0.1:[0-9]+: mptcp: it is switched off; set net.mptcp.enabled=1`},
+		{"", ` source="client"`, "setHost web g h source=client", `service "web": host "h": source="client" needs CAP_NET_ADMIN, which this process does not have`},
+		{"", ` interface="a/b"`, "setHost web g h interface=a/b", `"a/b" is not an interface`},
+	} {
+		wanted := regexp.MustCompile(c.want)
+		if status, out := call(t, append([]string{"ctl", "--yes", "-s", socket}, strings.Fields(c.verb)...)...); status == 0 || !wanted.MatchString(out) {
+			t.Errorf("%s: status %d: %s", c.verb, status, out)
+		}
+		if err := os.WriteFile(good, []byte(doc(c.listen, c.host)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if status, out := call(t, "ctl", "--yes", "-s", socket, "reload"); status == 0 || !wanted.MatchString(out) {
+			t.Errorf("reload with%s%s: status %d: %s", c.listen, c.host, status, out)
+		}
+		if after := show(); after != before {
+			t.Errorf("%s: the configuration is now %s", c.verb, after)
+		}
+		other := strings.Replace(doc(c.listen, c.host), socket, socket+"2", 1)
+		out, err := exec.CommandContext(t.Context(), debian.Path("ip"), append(inside, write(t, other))...).CombinedOutput()
+		if err == nil || !wanted.Match(out) {
+			t.Errorf("a start with%s%s: %v: %s", c.listen, c.host, err, out)
+		}
+	}
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
 }
