@@ -127,12 +127,9 @@ var haDirectives = []row[haDo]{
 		}
 	}},
 	{name: "stick-table", to: "group stickySize", say: "of type ip or ipv6; also `stickyFor`. Only with `stick on src`", do: (*haFile).stickTable},
-	{name: "stick on src", to: "group scheduler", say: "`,sticky` behind the scheduler", do: func(_ *haFile, p *haProxy, l haLine, args []string) {
-		p.stick.on = l.place
-		if len(args) > 0 {
-			p.note(l.place, "the table is that of the group itself: %s has no equivalent", strings.Join(args, " "))
-		}
-	}},
+	{name: "stick on src", to: "group scheduler", say: "`,sticky` behind the scheduler", do: stickOn},
+	{name: "stick store-request src", to: "group scheduler", say: "as `stick on src`", do: stickOn},
+	{name: "stick match src", say: "part of `,sticky`, see `stick store-request src`", do: nothingToDo},
 
 	{name: "log", to: "logging access", say: "of global if it says `log global`", do: func(_ *haFile, p *haProxy, l haLine, _ []string) {
 		if l.words[0] == "no" {
@@ -371,6 +368,13 @@ type haStick struct {
 	size, expire string
 	rate         time.Duration // the period of conn_rate
 	at, on       place
+}
+
+func stickOn(_ *haFile, p *haProxy, l haLine, args []string) {
+	p.stick.on = l.place
+	if len(args) > 0 {
+		p.note(l.place, "the table is that of the group itself: %s has no equivalent", strings.Join(args, " "))
+	}
 }
 
 func (h *haFile) stickTable(p *haProxy, l haLine, args []string) {
