@@ -28,12 +28,20 @@ func (c *Config) Check(name string) Problems {
 // that has no errors (changes.Share). Shared parts are only checked for conflicts
 // with changed ones, and warnings about them are left out.
 func (c *Config) CheckSince(was *Config, name string) Problems {
-	k := &checker{report: report{file: name}, checked: make(map[*Service]bool, len(was.Services))}
-	for _, s := range was.Services {
-		k.checked[s] = true
+	k := &checker{report: report{file: name}, was: was}
+	if !c.inPlace(was) {
+		k.checked = make(map[*Service]bool, len(was.Services))
+		for _, s := range was.Services {
+			k.checked[s] = true
+		}
 	}
 	k.config(c)
 	return k.told()
+}
+
+// inPlace tells whether c has services of the same names as was, in the same order.
+func (c *Config) inPlace(was *Config) bool {
+	return slices.EqualFunc(c.Services, was.Services, func(s, before *Service) bool { return s == before || s.Name == before.Name })
 }
 
 func (k *checker) config(c *Config) {
@@ -44,16 +52,29 @@ func (k *checker) config(c *Config) {
 		k.fail(0, "the root element is <%s>; it must be <config> or <pdconfig>", c.Root)
 	}
 	k.values(0, "engine", &c.Engine)
-	names := make(map[string]bool, len(c.Services))
-	for _, s := range c.Services {
-		k.name(s.Pos.Line, "service", s.Name, names, k.broken[s])
-		if !k.checked[s] {
-			k.service(s)
+	if k.was != nil && k.checked == nil { // services of the same names in the same order
+		listen := !slices.Equal(c.otherListeners(), k.was.otherListeners())
+		for i, s := range c.Services {
+			if before := k.was.Services[i]; s != before {
+				k.service(s)
+				listen = listen || !slices.Equal(s.Listen, before.Listen)
+			}
 		}
+		if listen {
+			k.listeners(c)
+		}
+	} else {
+		names := make(map[string]bool, len(c.Services))
+		for _, s := range c.Services {
+			k.name(s.Pos.Line, "service", s.Name, names, k.broken[s])
+			if !k.checked[s] {
+				k.service(s)
+			}
+		}
+		k.listeners(c)
 	}
-	k.listeners(c)
 	k.starts(c)
-	if k.checked == nil { // warnings are only for a full check
+	if k.was == nil { // warnings are only for a full check
 		k.loops(c)
 		k.zones(c)
 	}

@@ -33,23 +33,31 @@ func (k *checker) listeners(c *Config) {
 			k.listenOptions(s, &l)
 		}
 	}
+	for _, l := range c.otherListeners() {
+		add(l.who, l.address, l.line)
+	}
+}
+
+// otherListeners returns where what is no service listens.
+func (c *Config) otherListeners() (list []taken) {
 	if c.Admin.Metrics != "" {
-		add("<metrics>", c.Admin.Metrics, c.Admin.MetricsPos.Line)
+		list = append(list, taken{"<metrics>", c.Admin.Metrics, c.Admin.MetricsPos.Line})
 	}
 	// What is off takes no port; files of earlier versions often have it.
 	if a := c.Admin.Web; a != nil && a.Enable {
-		add("<web>", a.Listen, a.Pos.Line)
+		list = append(list, taken{"<web>", a.Listen, a.Pos.Line})
 	}
 	if a := c.Admin.SSH; a != nil && a.Enable {
-		add("<ssh>", a.Listen, a.Pos.Line)
+		list = append(list, taken{"<ssh>", a.Listen, a.Pos.Line})
 	}
 	// txLoadBalancer's <control> may be relative; to which folder is not known yet.
 	if s := c.Admin.Socket; s != nil && checkSocketPath(s.Path) == nil {
-		add("<socket path>", "unix:"+s.Path, s.Pos.Line)
+		list = append(list, taken{"<socket path>", "unix:" + s.Path, s.Pos.Line})
 	}
 	if path := c.Control.Socket; checkSocketPath(path) == nil {
-		add("<control socket>", "unix:"+path, c.Control.Pos.Line)
+		list = append(list, taken{"<control socket>", "unix:" + path, c.Control.Pos.Line})
 	}
+	return list
 }
 
 // listenOptions checks what a listener asks of the kernel.

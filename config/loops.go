@@ -86,6 +86,45 @@ func (g *loopGraph) leadAll(from int, group *Group, addresses func(*Host) []stri
 	}
 }
 
+// NoNewLoop tells, at little cost, that c has no loop that was lacks; false says nothing.
+// c shares with was what is the same (changes.Share).
+func (c *Config) NoNewLoop(was *Config) bool {
+	if !c.inPlace(was) {
+		return false
+	}
+	leads := map[string]bool{} // ports that changed services lead to
+	for i, s := range c.Services {
+		before := was.Services[i]
+		if s == before {
+			continue
+		}
+		if !slices.Equal(s.Listen, before.Listen) {
+			return false
+		}
+		for _, g := range s.Groups {
+			for _, h := range g.Hosts {
+				leads[portOf(h.Address)] = true
+			}
+		}
+	}
+	for _, s := range c.Services {
+		for i := range s.Listen {
+			if leads[portOf(s.Listen[i].Address)] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// portOf returns the port of an address, "unix" of that of a UNIX socket.
+func portOf(address string) string {
+	if strings.HasPrefix(address, "unix:") {
+		return "unix"
+	}
+	return address[strings.LastIndexByte(address, ':')+1:]
+}
+
 // loopGraph has an edge from each service to the services that its hosts lead to.
 type loopGraph struct {
 	services  []*Service
@@ -135,11 +174,7 @@ func newLoopGraph(c *Config) *loopGraph {
 // lead notes where an address leads.
 func (g *loopGraph) lead(from int, group *Group, h *Host, target string) {
 	// Fast path: no service listens on the port.
-	port := target[strings.LastIndexByte(target, ':')+1:]
-	if strings.HasPrefix(target, "unix:") {
-		port = "unix"
-	}
-	on := g.listeners[port]
+	on := g.listeners[portOf(target)]
 	if on == nil {
 		return
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,5 +146,42 @@ func TestLoopsOfManyServices(t *testing.T) {
 	}
 	if took := clock.Now(); took > 20*time.Second { // work with the square of the number takes minutes
 		t.Errorf("a chain of %d services took %v", n, took)
+	}
+}
+
+// The quick answer is never wrong: no loop is new where it says so, and it says so of a
+// change of a host that leads to no port of ours.
+func TestNoNewLoop(t *testing.T) {
+	was := ring("a 127.0.0.1:1 10.0.0.1:80", "b 127.0.0.1:2,unix:/b 10.0.0.1:81", "c 127.0.0.1:3 127.0.0.1:3")
+	share := func(c *Config, but ...int) {
+		for i := range c.Services {
+			if i < len(was.Services) && !slices.Contains(but, i) {
+				c.Services[i] = was.Services[i]
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		change func(c *Config)
+		quick  bool
+	}{
+		"nothing":            {func(c *Config) {}, true},
+		"a weight":           {func(c *Config) { c.Services[0].Groups[0].Hosts[0].Weight = 7 }, true},
+		"a host elsewhere":   {func(c *Config) { c.Services[0].Groups[0].Hosts[0].Address = "10.0.0.2:82" }, true},
+		"a host of a loop":   {func(c *Config) { c.Services[0].Groups[0].Hosts[0].Address = "127.0.0.1:1" }, false},
+		"a host of two":      {func(c *Config) { c.Services[0].Groups[0].Hosts[0].Address = "unix:/b" }, false},
+		"another listener":   {func(c *Config) { c.Services[0].Listen[0].Address = "127.0.0.1:80" }, false},
+		"a new service":      {func(c *Config) { c.Services = append(c.Services, ring("d 127.0.0.1:4 127.0.0.1:4").Services...) }, false},
+		"a service is gone":  {func(c *Config) { c.Services = c.Services[:2] }, false},
+		"a host of the same": {func(c *Config) { c.Services[0].Groups[0].Hosts[0].Address = "10.0.0.9:2" }, false},
+	} {
+		c := was.Clone()
+		test.change(c)
+		share(c, 0)
+		if got := c.NoNewLoop(was); got != test.quick {
+			t.Errorf("%s: %v, want %v", name, got, test.quick)
+		}
+		if c.NoNewLoop(was) && len(Loops(c, nil)) > len(Loops(was, nil)) {
+			t.Errorf("%s: there is a new loop", name)
+		}
 	}
 }

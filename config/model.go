@@ -285,7 +285,7 @@ func (s *Service) Enabled() *Group {
 // Clone returns a copy that shares nothing with c.
 func (c *Config) Clone() *Config {
 	d := *c
-	d.Services = cloneAll(c.Services, (*Service).clone)
+	d.Services = cloneServices(c.Services)
 	d.DNS.Servers = slices.Clone(c.DNS.Servers)
 	d.Admin.Web = c.Admin.Web.clone()
 	d.Admin.SSH = c.Admin.SSH.clone()
@@ -306,18 +306,62 @@ func (a *AdminListen) clone() *AdminListen {
 	return b
 }
 
-func (s *Service) clone() *Service {
-	t := *s
-	t.Listen = append([]Listen(nil), s.Listen...)
-	t.Access = slices.Clone(s.Access)
-	t.Routes = slices.Clone(s.Routes)
-	t.Groups = cloneAll(s.Groups, func(g *Group) *Group {
-		h := *g
-		h.Check = clone(g.Check)
-		h.Hosts = cloneFlat(g.Hosts)
-		return &h
-	})
-	return &t
+// cloneServices copies services with all that they have. There may be very many, so what
+// is of one type is allocated at once. The lists have no room to grow into each other.
+func cloneServices(list []*Service) []*Service {
+	if list == nil {
+		return nil
+	}
+	var groups, hosts, listens int
+	for _, s := range list {
+		groups += len(s.Groups)
+		listens += len(s.Listen)
+		for _, g := range s.Groups {
+			hosts += len(g.Hosts)
+		}
+	}
+	var (
+		serviceRoom = newRoom[Service](len(list))
+		groupRoom   = newRoom[Group](groups)
+		hostRoom    = newRoom[Host](hosts)
+		listenRoom  = make([]Listen, 0, listens)
+	)
+	all := serviceRoom.copies(list)
+	for _, s := range all {
+		s.Access, s.Routes = slices.Clone(s.Access), slices.Clone(s.Routes)
+		if s.Listen != nil {
+			from := len(listenRoom)
+			listenRoom = append(listenRoom, s.Listen...)
+			s.Listen = listenRoom[from:len(listenRoom):len(listenRoom)]
+		}
+		s.Groups = groupRoom.copies(s.Groups)
+		for _, g := range s.Groups {
+			g.Check = clone(g.Check)
+			g.Hosts = hostRoom.copies(g.Hosts)
+		}
+	}
+	return all
+}
+
+// room is where copies of a type go.
+type room[T any] struct {
+	values   []T
+	pointers []*T
+}
+
+func newRoom[T any](n int) *room[T] { return &room[T]{make([]T, 0, n), make([]*T, 0, n)} }
+
+// copies copies a list and what it points to.
+func (r *room[T]) copies(list []*T) []*T {
+	if list == nil {
+		return nil
+	}
+	from := len(r.pointers)
+	for _, v := range list {
+		r.values = append(r.values, *v)
+		r.pointers = append(r.pointers, &r.values[len(r.values)-1])
+	}
+	return r.pointers[from:len(r.pointers):len(r.pointers)]
 }
 
 func clone[T any](p *T) *T {
@@ -335,21 +379,6 @@ func cloneAll[T any](list []*T, one func(*T) *T) []*T {
 	all := make([]*T, len(list))
 	for i, v := range list {
 		all[i] = one(v)
-	}
-	return all
-}
-
-// cloneFlat is cloneAll for what contains nothing to clone: one allocation for
-// all, as there may be many.
-func cloneFlat[T any](list []*T) []*T {
-	if list == nil {
-		return nil
-	}
-	values := make([]T, len(list))
-	all := make([]*T, len(list))
-	for i, v := range list {
-		values[i] = *v
-		all[i] = &values[i]
 	}
 	return all
 }

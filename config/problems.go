@@ -173,6 +173,7 @@ func distance(a, b string) int {
 // checker gathers problems of a model.
 type checker struct {
 	report
-	checked map[*Service]bool // services that are known to be right within
+	was     *Config           // what is known to be right; nil: nothing is
+	checked map[*Service]bool // its services, where they are not in the same places
 	broken  map[any]bool      // parts that the reader has found mistakes in
 }

@@ -104,6 +104,9 @@ func (c *Config) each(but *Config, f func(naming)) {
 		if but != nil && i < len(but.Services) && but.Services[i].Name == s.Name {
 			known = but.Services[i]
 		}
+		if known == s {
+			continue
+		}
 		of(at, "service", s)
 		of(at, "timeouts", &s.Timeouts)
 		of(at, "limits", &s.Limits)

@@ -98,12 +98,14 @@ const (
 // ServiceStats counts the sessions of one service. A removed service is
 // forgotten with its last session.
 type ServiceStats struct {
-	Active          int64             // sessions now
-	Sessions        uint64            // sessions ever accepted
-	In, Out         uint64            // bytes from and to clients
-	Redispatches    uint64            // connects to another host than the first
-	ProxyHeaders    uint64            // sessions that began with a right PROXY header
-	MPTCP           uint64            // sessions whose client used Multipath TCP
+	Active       int64  // sessions now
+	Sessions     uint64 // sessions ever accepted
+	In, Out      uint64 // bytes from and to clients
+	Redispatches uint64 // connects to another host than the first
+	ProxyHeaders uint64 // sessions that began with a right PROXY header
+	MPTCP        uint64 // sessions whose client used Multipath TCP
+
+	// The maps are shared with others who ask: they must not be changed.
 	Refused         map[string]uint64 // sessions closed without a host, by reason
 	Ended           map[string]uint64 // sessions ended, by HAProxy's two-letter termination
 	ConnectFailures map[string]uint64 // failed connects, by reason

@@ -329,3 +329,73 @@ func TestShareAndCheckSince(t *testing.T) {
 		}
 	})
 }
+
+// What a change leaves alone is not kept in memory by what it has made: Clone makes many
+// at once, and one that stays would keep all.
+func TestShareLeavesTheClone(t *testing.T) {
+	was := models.Large(t)
+	c := was.Clone()
+	s := c.Services[0]
+	g := s.Groups[0]
+	h := g.Hosts[7]
+	h.Weight++
+	Share(c, was)
+	now := c.Services[0]
+	if now == s || now.Groups[0] == g || now.Groups[0].Hosts[7] == h {
+		t.Error("what has changed lies in the clone still")
+	}
+	if &now.Listen[0] == &s.Listen[0] || &now.Groups[0] == &s.Groups[0] || &now.Groups[0].Hosts[0] == &g.Hosts[0] {
+		t.Error("its lists lie in the clone still")
+	}
+	if now.Groups[0].Hosts[7].Weight != h.Weight || now.Groups[0].Hosts[8] != was.Services[0].Groups[0].Hosts[8] {
+		t.Error("the change is lost, or what is the same is not shared")
+	}
+}
+
+// Addresses in conflict are found wherever the change is, and services that are new, gone
+// or in another order do not confuse the check.
+func TestCheckSinceFindsConflicts(t *testing.T) {
+	was := config.New()
+	for _, name := range []string{"a", "b", "c"} {
+		s := config.NewService(name)
+		s.Listen = []config.Listen{{Address: "127.0.0.1:" + map[string]string{"a": "1", "b": "2", "c": "3"}[name]}}
+		g := config.NewGroup("g")
+		g.Enabled = true
+		g.Hosts = []*config.Host{config.NewHost("h", "10.0.0.1:80")}
+		s.Groups = []*config.Group{g}
+		was.Services = append(was.Services, s)
+	}
+	was.Admin.Metrics = "127.0.0.1:9"
+	for name, change := range map[string]func(c *config.Config){
+		"a service takes another's address": func(c *config.Config) { c.Services[1].Listen[0].Address = "127.0.0.1:1" },
+		"a service takes every address":     func(c *config.Config) { c.Services[2].Listen[0].Address = "*:2" },
+		"a second address":                  func(c *config.Config) { c.Services[0].Listen = append(c.Services[0].Listen, c.Services[2].Listen[0]) },
+		"a service takes that of <metrics>": func(c *config.Config) { c.Services[0].Listen[0].Address = "127.0.0.1:9" },
+		"<metrics> takes that of a service": func(c *config.Config) { c.Admin.Metrics = "127.0.0.1:2" },
+		"<web> takes that of a service":     func(c *config.Config) { c.Admin.Web = &config.AdminListen{Enable: true, Listen: "127.0.0.1:3"} },
+		"a new service":                     func(c *config.Config) { n := *c.Services[0]; n.Name = "d"; c.Services = append(c.Services, &n) },
+		"another order and a new name": func(c *config.Config) {
+			c.Services[0], c.Services[2] = c.Services[2], c.Services[0]
+			c.Services[1].Name = "d"
+			c.Services[1].Listen[0].Address = "127.0.0.1:3"
+		},
+		"a name twice":       func(c *config.Config) { c.Services[1].Name = "a" },
+		"a wrong time-out":   func(c *config.Config) { c.Services[1].Timeouts.Idle = -1 },
+		"freeBind of a path": func(c *config.Config) { c.Services[1].Listen[0] = config.Listen{Address: "unix:/x", FreeBind: true} },
+	} {
+		c := was.Clone()
+		change(c)
+		whole := c.Check("")
+		Share(c, was)
+		if c.CheckSince(was, "").Err() == nil || whole.Err() == nil {
+			t.Errorf("%s: CheckSince finds %v, Check %v", name, c.CheckSince(was, "").Err(), whole.Err())
+		}
+	}
+	c := was.Clone()
+	c.Services[0], c.Services[2] = c.Services[2], c.Services[0]
+	c.Services = append(c.Services[:1], c.Services[2:]...)
+	Share(c, was)
+	if err := c.CheckSince(was, "").Err(); err != nil {
+		t.Errorf("fewer services in another order: %v", err)
+	}
+}

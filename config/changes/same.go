@@ -82,16 +82,22 @@ func lessTrees(a, b *config.Config) (x, y *tree.Node) {
 // treeLike is the tree of less, which lacks groups of whole. Only whole says which
 // group is enabled.
 func treeLike(less, whole *config.Config) *tree.Node {
-	enabled := make(map[string]string, len(whole.Services))
+	enabled := make(map[string]string, len(less.Services))
+	for _, s := range less.Services {
+		enabled[s.Name] = ""
+	}
 	for _, s := range whole.Services {
+		if _, some := enabled[s.Name]; !some {
+			continue
+		}
 		if g := s.Enabled(); g != nil {
 			enabled[s.Name] = g.Name
 		}
 	}
 	root := less.Tree()
 	for _, s := range root.Of("service") {
-		name, some := enabled[s.Key]
-		s.Put("enable", name, some)
+		name := enabled[s.Key]
+		s.Put("enable", name, name != "")
 	}
 	return root
 }

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
@@ -264,6 +265,7 @@ func (k *call) change() (Result, error) {
 		if err := k.verb.edit(e); err != nil {
 			return err
 		}
+		changes.Share(c, e.state.Config) // what follows looks at what has changed
 		if err := k.named(e); err != nil {
 			return err
 		}
@@ -323,6 +325,9 @@ func (k *call) named(e *edit) error {
 // noNewLoop refuses an edit that makes connections go round through this process.
 // What goes round already is no reason.
 func noNewLoop(e *edit) error {
+	if e.config.NoNewLoop(e.state.Config) {
+		return nil
+	}
 	loops := config.Loops(e.config, nil)
 	if len(loops) == 0 {
 		return nil

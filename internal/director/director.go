@@ -36,6 +36,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -163,6 +164,8 @@ type route struct {
 	tables map[engine.GroupID]*sched.Table
 	plan   *engine.Route
 	dirty  bool
+
+	planned engine.Service // with plan
 }
 
 const (
@@ -362,18 +365,20 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	was, running := d.State(), d.running(cfg)
 	targets := map[targetKey]*Target{} // of hosts that are not kept
 	d.awaitReturns()
-	for _, s := range cfg.Services {
-		if kept := running.whole(s); kept != nil {
-			state.Services = append(state.Services, kept)
+	state.Services = make([]*Service, 0, len(cfg.Services))
+	for i, s := range cfg.Services {
+		before := running.before.named(i, s.Name)
+		if running.keep(before, s) {
+			state.Services = append(state.Services, before)
 			continue
 		}
 		svc, routed := &Service{Config: s}, s.Routed()
 		for _, g := range s.Groups {
-			group := d.group(running.same(s.Name, g.Name), g)
+			group := d.group(before.group(g.Name), g)
 			group.rule = newRule(&cfg.Manager, g)
 			group.Takes = g.Enabled || routed[g.Name]
 			group.Hosts = make([]*Host, 0, len(g.Hosts))
-			former := running.group(s.Name, g.Name)
+			former := running.group(before, g.Name)
 			for i, h := range g.Hosts {
 				host := former.host(i, h.Name)
 				if host != nil {
@@ -387,7 +392,12 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 			}
 			svc.Groups = append(svc.Groups, group)
 		}
-		svc.rules = rulesOf(svc, running.rules(s.Name))
+		var rules *rules
+		if before != nil {
+			rules = before.rules
+		}
+		svc.rules = rulesOf(svc, rules)
+		svc.sum()
 		state.Services = append(state.Services, svc)
 	}
 	routes, plan, err := d.plan(state, all)
@@ -398,7 +408,8 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 		return 0, err
 	}
 	running.adoptClients(state)
-	d.config, d.routes, d.dirty = cfg, routes, false
+	d.config, d.dirty = cfg, false
+	d.routed(state, routes)
 	d.replaceTargets(was, running.mark, targets)
 	d.publish(state)
 	if all {
@@ -408,8 +419,8 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	clear(d.moved)
 	d.noteUnsettled(state)
 	d.forgotten = false
-	d.settle(state)
-	d.touchedAll = true
+	d.settle(state, running.mark)
+	d.touchNew(was, state, running.mark)
 	if all {
 		d.useNames(namesOf(cfg))
 	}
@@ -459,11 +470,14 @@ func (d *Director) host(s *config.Service, g *Group, h *config.Host, before *Hos
 // plan builds the plan for the engine. It builds new routes for services whose
 // health has changed and, if it looks at all services, for those whose
 // configuration has.
-func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan, error) {
-	routes := make(map[string]*route, len(state.Services))
-	var plan engine.Plan
+func (d *Director) plan(state *State, all bool) (routes []*route, _ engine.Plan, _ error) {
+	routes = make([]*route, 0, len(state.Services))
+	plan := engine.Plan{Services: make([]engine.Service, 0, len(state.Services))}
 	for _, s := range state.Services {
-		r := d.routes[s.Config.Name]
+		r := s.route
+		if r == nil { // it is new, or another of that name was changed
+			r = d.routes[s.Config.Name]
+		}
 		var who *access
 		if r != nil {
 			who = r.who
@@ -477,21 +491,8 @@ func (d *Director) plan(state *State, all bool) (map[string]*route, engine.Plan,
 				return nil, plan, fmt.Errorf("service %q: %w", s.Config.Name, err)
 			}
 		}
-		routes[s.Config.Name] = r
-		p := engine.Service{Name: s.Config.Name, Route: r.plan}
-		if all {
-			p.ClientSource, p.HostInterface = sources(s.Config)
-		}
-		for _, l := range s.Config.Listen {
-			p.Listen = append(p.Listen, l.Address)
-			if o, some := ListenOptions(&l); some {
-				if p.ListenOptions == nil {
-					p.ListenOptions = map[string]engine.ListenOptions{}
-				}
-				p.ListenOptions[l.Address] = o
-			}
-		}
-		plan.Services = append(plan.Services, p)
+		routes = append(routes, r)
+		plan.Services = append(plan.Services, r.planned)
 	}
 	return routes, plan, nil
 }
@@ -510,6 +511,40 @@ func sources(s *config.Service) (client, device string) {
 		}
 	}
 	return client, device
+}
+
+// routed notes the routes that the engine has taken for the services of a state.
+func (d *Director) routed(state *State, routes []*route) {
+	for i, s := range state.Services {
+		if r := routes[i]; s.route != r {
+			s.route = r
+			d.routes[s.Config.Name] = r
+		}
+	}
+	if len(d.routes) > len(state.Services) { // some have gone
+		there := make(map[string]bool, len(state.Services))
+		for _, s := range state.Services {
+			there[s.Config.Name] = true
+		}
+		maps.DeleteFunc(d.routes, func(name string, _ *route) bool { return !there[name] })
+	}
+}
+
+// planOf is what the engine is told of a service that has a route.
+func planOf(c *config.Service, r *engine.Route) engine.Service {
+	p := engine.Service{Name: c.Name, Route: r}
+	p.ClientSource, p.HostInterface = sources(c)
+	for i := range c.Listen {
+		l := &c.Listen[i]
+		p.Listen = append(p.Listen, l.Address)
+		if o, some := ListenOptions(l); some {
+			if p.ListenOptions == nil {
+				p.ListenOptions = map[string]engine.ListenOptions{}
+			}
+			p.ListenOptions[l.Address] = o
+		}
+	}
+	return p
 }
 
 // ListenOptions returns those of a listener, and whether it has some.
@@ -536,6 +571,7 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 		Tries:  c.Limits.Tries,
 		Limits: limitsOf(&c.Limits),
 	}}
+	r.planned = planOf(c, r.plan)
 	if who != nil {
 		r.plan.Denied = who.list.Denied
 	}
@@ -618,7 +654,7 @@ func (d *Director) publishPlan() {
 		d.log.Warn("engine rejected new tables", "err", err)
 		return
 	}
-	d.routes = routes
+	d.routed(d.State(), routes)
 }
 
 // changed notes that a service needs a new table.

@@ -42,9 +42,12 @@ type probeResult struct {
 
 // settle gives all targets what the configuration says of their hosts. A host
 // that was in maintenance has come back.
-func (d *Director) settle(state *State) {
+func (d *Director) settle(state *State, kept uint64) {
 	now := time.Now()
 	for _, s := range state.Services {
+		if s.mark == kept {
+			continue
+		}
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
 				for _, t := range h.Targets {

@@ -144,6 +144,9 @@ func (d *Director) noteRemoved(was *State, mark uint64) {
 	}
 	now := time.Now()
 	for _, s := range was.Services {
+		if s.mark == mark {
+			continue
+		}
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
 				if h.mark == mark || h.heir == mark {

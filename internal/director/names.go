@@ -357,6 +357,9 @@ type unsettled struct {
 func (d *Director) noteUnsettled(state *State) {
 	d.unsettled = nil
 	for _, s := range state.Services {
+		if !s.unsettled {
+			continue
+		}
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
 				if !h.settled() {
@@ -395,6 +398,9 @@ type leftOut struct{ service, group, host, address string }
 func (d *Director) reportLeftOut(state *State) {
 	now := map[leftOut]bool{}
 	for _, s := range state.Services {
+		if !s.lacking {
+			continue
+		}
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
 				if len(h.Targets) > 0 {

@@ -10,9 +10,30 @@ import (
 // whose configuration is identical (changes.Share) and whose addresses are not
 // names, which may resolve to something else by now.
 type running struct {
-	mark     uint64 // set on the hosts that are kept
-	before   map[string]*Service
-	services map[string]*Service // the same, or none if nothing can be kept
+	mark   uint64 // set on the services and hosts that are kept
+	before formerServices
+	keeps  bool // services may be kept
+}
+
+// formerServices finds the services that there were before.
+type formerServices struct {
+	list   []*Service
+	byName map[string]*Service // made when places have changed
+}
+
+// named returns the service of that name, nil if there was none. i is its place now,
+// which mostly is the same as before.
+func (f *formerServices) named(i int, name string) *Service {
+	if i < len(f.list) && f.list[i].Config.Name == name {
+		return f.list[i]
+	}
+	if len(f.list) > 0 && f.byName == nil {
+		f.byName = make(map[string]*Service, len(f.list))
+		for _, s := range f.list {
+			f.byName[s.Config.Name] = s
+		}
+	}
+	return f.byName[name]
 }
 
 // running returns them; what is shared with a change that is then rejected stays
@@ -21,23 +42,17 @@ func (d *Director) running(cfg *config.Config) *running {
 	d.adopted++
 	r := &running{mark: d.adopted}
 	if was := d.State(); was != nil {
-		r.before = make(map[string]*Service, len(was.Services))
-		for _, s := range was.Services {
-			r.before[s.Config.Name] = s
-		}
-		// Groups know the rules of <manager>.
-		if cfg.Manager == was.Config.Manager {
-			r.services = r.before
-		}
+		r.before.list = was.Services
+		r.keeps = cfg.Manager == was.Config.Manager // groups know its rules
 	}
 	return r
 }
 
-// same returns the group of that name before, nil if there was none.
-func (r *running) same(service, group string) *Group {
-	if was := r.before[service]; was != nil {
+// group returns the group of that name, nil if there is none.
+func (was *Service) group(name string) *Group {
+	if was != nil {
 		for _, g := range was.Groups {
-			if g.Config.Name == group {
+			if g.Config.Name == name {
 				return g
 			}
 		}
@@ -45,33 +60,23 @@ func (r *running) same(service, group string) *Group {
 	return nil
 }
 
-// rules returns the route rules of a service before, nil without.
-func (r *running) rules(service string) *rules {
-	if was := r.before[service]; was != nil {
-		return was.rules
+// keep tells whether a previous service can be shared as it is, and if so marks it.
+func (r *running) keep(was *Service, s *config.Service) bool {
+	if !r.keeps || was == nil || was.Config != s || was.unsettled {
+		return false
 	}
-	return nil
+	was.mark = r.mark
+	return true
 }
 
-// whole returns the service of a configuration if it can be kept as it is.
-func (r *running) whole(s *config.Service) *Service {
-	was := r.services[s.Name]
-	if was == nil || was.Config != s {
-		return nil
-	}
-	for _, g := range was.Groups {
+// sum notes what is known of the hosts of a new service.
+func (s *Service) sum() {
+	for _, g := range s.Groups {
 		for _, h := range g.Hosts {
-			if !h.settled() {
-				return nil
-			}
+			s.unsettled = s.unsettled || !h.settled()
+			s.lacking = s.lacking || len(h.Targets) == 0
 		}
 	}
-	for _, g := range was.Groups {
-		for _, h := range g.Hosts {
-			h.mark = r.mark
-		}
-	}
-	return was
 }
 
 // former finds the hosts that a group had before.
@@ -82,10 +87,10 @@ type former struct {
 	mark   uint64
 }
 
-// group returns the former hosts of a group.
-func (r *running) group(service, group string) *former {
-	f := &former{mark: r.mark, keeps: r.services != nil}
-	if g := r.same(service, group); g != nil {
+// group returns the former hosts of a group of a service, nil for a new one.
+func (r *running) group(was *Service, group string) *former {
+	f := &former{mark: r.mark, keeps: r.keeps}
+	if g := was.group(group); g != nil {
 		f.list = g.Hosts
 	}
 	return f
@@ -123,6 +128,9 @@ func (h *Host) settled() bool { return h.name == "" && len(h.departed) == 0 }
 func (d *Director) replaceTargets(was *State, mark uint64, fresh map[targetKey]*Target) {
 	if was != nil {
 		for _, s := range was.Services {
+			if s.mark == mark {
+				continue
+			}
 			for _, g := range s.Groups {
 				for _, h := range g.Hosts {
 					if h.mark == mark {

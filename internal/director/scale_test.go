@@ -45,7 +45,7 @@ func eachScale(b *testing.B, run func(b *testing.B, c *config.Config)) {
 	for _, scale := range []struct {
 		name            string
 		services, hosts int
-	}{{"1000x10", 1000, 10}, {"1x10000", 1, 10_000}} {
+	}{{"1000x10", 1000, 10}, {"10000x1", 10_000, 1}, {"1x10000", 1, 10_000}} {
 		b.Run(scale.name, func(b *testing.B) {
 			c := crowd(scale.services, scale.hosts)
 			b.ReportAllocs()

@@ -43,6 +43,12 @@ type Service struct {
 	Groups []*Group
 
 	rules *rules // of its routes; nil: none
+
+	// The rest belongs to the director's goroutine.
+	unsettled bool   // a host's state can change while its configuration does not
+	lacking   bool   // a host has no target
+	mark      uint64 // the last call of adopt that kept it
+	route     *route // that the engine has for it
 }
 
 // Group is a group of hosts, enabled or not.

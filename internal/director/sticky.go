@@ -30,12 +30,16 @@ func stickyOf(g *config.Group, was *Group) *sched.Sticky {
 // adoptClients gives groups whose Sticky has been replaced the clients that came while
 // it was made.
 func (r *running) adoptClients(state *State) {
-	for _, s := range state.Services {
+	for i, s := range state.Services {
+		if s.mark == r.mark { // it was kept
+			continue
+		}
+		before := r.before.named(i, s.Config.Name)
 		for _, g := range s.Groups {
 			if g.Sticky == nil {
 				continue
 			}
-			if was := r.same(s.Config.Name, g.Config.Name); was != nil && was.Sticky != nil && was.Sticky != g.Sticky {
+			if was := before.group(g.Config.Name); was != nil && was.Sticky != nil && was.Sticky != g.Sticky {
 				g.Sticky.Adopt(was.Sticky)
 			}
 		}

@@ -69,13 +69,10 @@ func (s Stranded) String() string {
 // another configuration. A host of it that does not run yet counts as usable
 // unless it has to pass a check first.
 func (s *State) Strands(cfg *config.Config) []Stranded {
-	running := make(map[string]*Service, len(s.Services))
-	for _, svc := range s.Services {
-		running[svc.Config.Name] = svc
-	}
+	running := formerServices{list: s.Services}
 	var list []Stranded
-	for _, c := range cfg.Services {
-		was := running[c.Name]
+	for i, c := range cfg.Services {
+		was := running.named(i, c.Name)
 		if was == nil || c == was.Config {
 			continue
 		}
@@ -159,6 +156,27 @@ type usability struct {
 	told   bool      // the log says that they have none
 }
 
+// touchNew has tellUsable look at the services that adopt has not kept, and at all if a
+// service or a group may have gone.
+func (d *Director) touchNew(was, state *State, kept uint64) {
+	if was == nil || len(was.Services) != len(state.Services) {
+		d.touchedAll = true
+		return
+	}
+	for i, s := range state.Services {
+		if s.mark == kept {
+			continue
+		}
+		d.touched[s.Config.Name] = true
+		before := was.Services[i]
+		if before.Config.Name != s.Config.Name || !slices.EqualFunc(before.Groups, s.Groups, func(g, h *Group) bool {
+			return g.Config.Name == h.Config.Name && g.Config.Enabled == h.Config.Enabled && g.Takes == h.Takes
+		}) {
+			d.touchedAll = true
+		}
+	}
+}
+
 // tellUsable logs which services have lost their last usable host since it was
 // called last, and which have one again: each once, however many hosts have
 // failed or come back.
@@ -166,7 +184,7 @@ func (d *Director) tellUsable() {
 	if len(d.touched) == 0 && !d.touchedAll {
 		return
 	}
-	there := make(map[usabilityKey]bool, len(d.usability))
+	there := map[usabilityKey]bool{}
 	for _, s := range d.State().Services {
 		name := s.Config.Name
 		if !d.touchedAll && !d.touched[name] {

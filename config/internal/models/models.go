@@ -39,7 +39,7 @@ func Samples(t testing.TB) map[string][]byte {
 }
 
 // Large returns a configuration of 10,000 hosts, read as from a file.
-func Large(b *testing.B) *config.Config {
+func Large(b testing.TB) *config.Config {
 	b.Helper()
 	c := config.New()
 	s := config.NewService("s")

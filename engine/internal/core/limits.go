@@ -44,8 +44,7 @@ func modeOf(l *engine.Limits) uint32 {
 // whose sessions have to be counted with Recount before the plan's routes are
 // published, because they began without these limits.
 func (s *Serving[L]) Expect(p engine.Plan) (recount map[*Service]bool) {
-	for i := range p.Services {
-		svc := s.Services[p.Services[i].Name]
+	for i, svc := range s.order {
 		if svc.count(modeOf(p.Services[i].Route.Limits)) && svc.Route.Load() != nil {
 			if recount == nil {
 				recount = map[*Service]bool{}

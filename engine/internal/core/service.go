@@ -2,6 +2,7 @@ package core
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 	"sync/atomic"
 
@@ -17,6 +18,7 @@ type Service struct {
 
 	proxies atomic.Bool // a listener has asked for PROXY headers, now or before
 	limits  limiter
+	told    atomic.Pointer[told]
 }
 
 func newService(name string, gates int) *Service {
@@ -25,14 +27,17 @@ func newService(name string, gates int) *Service {
 
 // stats returns the sum of the counters, with every reason.
 func (s *Service) stats() engine.ServiceStats {
-	sum := engine.ServiceStats{
-		Refused:         map[string]uint64{},
-		Ended:           map[string]uint64{},
-		ConnectFailures: map[string]uint64{},
-	}
+	var sum engine.ServiceStats
+	why := reasons{proxies: s.proxies.Load(), limits: s.limits.mode.Load() != 0}
 	for i := range s.Counts {
-		s.Counts[i].addTo(&sum, s.proxies.Load(), s.limits.mode.Load() != 0)
+		s.Counts[i].addTo(&sum, &why)
 	}
+	said := s.told.Load()
+	if said == nil || said.reasons != why {
+		said = why.tell()
+		s.told.Store(said)
+	}
+	sum.Refused, sum.Ended, sum.ConnectFailures = said.refused, said.ended, said.failed
 	return sum
 }
 
@@ -59,20 +64,37 @@ func (s *Service) refused(why Refusal) (n uint64) {
 type Serving[L any] struct {
 	Services  map[string]*Service
 	Listeners map[ListenKey]L
+
+	planned []engine.Service // of the last plan, but for the routes, which may be newer
+	order   []*Service       // of planned
 }
 
 // Next returns what is served with a plan, still without listeners and routes.
 // Existing services are kept.
 func (s *Serving[L]) Next(p engine.Plan, gates int) *Serving[L] {
-	next := &Serving[L]{Services: make(map[string]*Service, len(p.Services)), Listeners: map[ListenKey]L{}}
+	next := &Serving[L]{
+		Services: make(map[string]*Service, len(p.Services)), Listeners: map[ListenKey]L{},
+		planned: slices.Clone(p.Services), order: make([]*Service, 0, len(p.Services)),
+	}
 	for _, planned := range p.Services {
 		svc := s.Services[planned.Name]
 		if svc == nil {
 			svc = newService(planned.Name, gates)
 		}
 		next.Services[planned.Name] = svc
+		next.order = append(next.order, svc)
 	}
 	return next
+}
+
+// OnlyRoutes tells whether a plan is the last one with other routes, so that
+// [Serving.Reroute] does all that it asks for. Most changes are of one host, and a plan
+// may have very many services.
+func (s *Serving[L]) OnlyRoutes(p engine.Plan) bool {
+	return slices.EqualFunc(p.Services, s.planned, func(a, b engine.Service) bool {
+		return a.Route != nil && a.Name == b.Name && a.ClientSource == b.ClientSource && a.HostInterface == b.HostInterface && slices.Equal(a.Listen, b.Listen) &&
+			(len(a.ListenOptions)+len(b.ListenOptions) == 0 || reflect.DeepEqual(a.ListenOptions, b.ListenOptions))
+	})
 }
 
 // Entry returns the entry of a listener: the one that it had, if that is right.
@@ -85,14 +107,17 @@ func (s *Serving[L]) Entry(had *Entry, of *engine.Service, key ListenKey) *Entry
 }
 
 // Reroute publishes the routes of a plan. It returns the services whose timeouts
-// have changed, with true if those that the kernel applies have changed too.
+// have changed, with true if those that the kernel applies have changed too. The plan
+// has the services of Next in their order.
 func (s *Serving[L]) Reroute(p engine.Plan) (retimed map[*Service]bool) {
 	retimed = map[*Service]bool{}
-	for i := range p.Services {
-		svc, route := s.Services[p.Services[i].Name], p.Services[i].Route
-		before := svc.Route.Swap(route)
+	for i, svc := range s.order {
+		route := p.Services[i].Route
 		svc.countNoMore(route.Limits)
-		if before != nil && before.Timeouts != route.Timeouts {
+		if svc.Route.Load() == route {
+			continue
+		}
+		if before := svc.Route.Swap(route); before != nil && before.Timeouts != route.Timeouts {
 			retimed[svc] = KeptBy(before) != KeptBy(route)
 		}
 	}
@@ -101,9 +126,10 @@ func (s *Serving[L]) Reroute(p engine.Plan) (retimed map[*Service]bool) {
 
 // With returns what is served with one listener in the place of another.
 func (s *Serving[L]) With(key ListenKey, ln L) *Serving[L] {
-	next := &Serving[L]{Services: s.Services, Listeners: maps.Clone(s.Listeners)}
+	next := *s
+	next.Listeners = maps.Clone(s.Listeners)
 	next.Listeners[key] = ln
-	return next
+	return &next
 }
 
 // EachRefusal calls yield with every service that has rejected clients, a reason and

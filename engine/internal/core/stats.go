@@ -160,10 +160,8 @@ type Counters struct {
 	_            [64]byte
 }
 
-// addTo adds the counts to a service's sum. Those of PROXY headers that were not right
-// are left out where none are asked for, and those of limits where there were none: they
-// would be most of the service's metrics.
-func (c *Counters) addTo(s *engine.ServiceStats, proxies, limits bool) {
+// addTo adds the counts to a service's sum.
+func (c *Counters) addTo(s *engine.ServiceStats, why *reasons) {
 	s.Active += c.active.Load()
 	s.Sessions += c.sessions.Load()
 	s.In += c.In.Load()
@@ -172,19 +170,50 @@ func (c *Counters) addTo(s *engine.ServiceStats, proxies, limits bool) {
 	s.ProxyHeaders += c.proxied.Load()
 	s.MPTCP += c.Multipath.Load()
 	for i := range c.refused {
-		if Refusal(i).OfHeader() && !proxies {
-			break
-		}
-		n := c.refused[i].Load()
-		if Refusal(i).OfLimits() && !limits && n == 0 {
-			continue
-		}
-		s.Refused[Refusal(i).String()] += n
+		why.refused[i] += c.refused[i].Load()
 	}
 	for i := range c.failed {
-		s.ConnectFailures[connectFailure(i).String()] += c.failed[i].Load()
+		why.failed[i] += c.failed[i].Load()
 	}
 	for i := range c.ended {
-		s.Ended[Termination(i).String()] += c.ended[i].Load()
+		why.ended[i] += c.ended[i].Load()
 	}
+}
+
+// reasons are the counts of a service by reason.
+type reasons struct {
+	proxies bool // a listener asks for PROXY headers, or has
+	limits  bool // there are some
+	refused [refusals]uint64
+	failed  [connectFailures]uint64
+	ended   [terminations]uint64
+}
+
+// told is reasons in words. The maps are shared by all who ask until a count moves: of
+// very many services, most are idle when somebody looks.
+type told struct {
+	reasons
+	refused, failed, ended map[string]uint64
+}
+
+// tell puts reasons into words. Those of PROXY headers that were not right are left out
+// where none are asked for, and those of limits where there were none: they would be most
+// of the service's metrics.
+func (r *reasons) tell() *told {
+	t := &told{reasons: *r, refused: map[string]uint64{}, failed: map[string]uint64{}, ended: map[string]uint64{}}
+	for i, n := range r.refused {
+		switch why := Refusal(i); {
+		case why.OfHeader() && !r.proxies:
+		case why.OfLimits() && !r.limits && n == 0:
+		default:
+			t.refused[why.String()] = n
+		}
+	}
+	for i, n := range r.failed {
+		t.failed[connectFailure(i).String()] = n
+	}
+	for i, n := range r.ended {
+		t.ended[Termination(i).String()] = n
+	}
+	return t
 }

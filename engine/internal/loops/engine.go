@@ -128,13 +128,6 @@ func (e *Engine) Failures() <-chan engine.Failure { return e.failures }
 
 // Apply implements [engine.Engine].
 func (e *Engine) Apply(p engine.Plan) error {
-	owner, err := core.OwnersOf(p)
-	if err == nil {
-		err = core.CheckSources(p)
-	}
-	if err != nil {
-		return err
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed || e.census.draining.Load() {
@@ -142,19 +135,24 @@ func (e *Engine) Apply(p engine.Plan) error {
 	}
 	e.learnLocalPorts() // an operator may have changed them
 	was := e.serving.Load()
+	if was.OnlyRoutes(p) {
+		e.recount(was, p)
+		e.reroute(was, p)
+		return nil
+	}
+	owner, err := core.OwnersOf(p)
+	if err == nil {
+		err = core.CheckSources(p)
+	}
+	if err != nil {
+		return err
+	}
 	next := was.Next(p, len(e.loops))
 	fresh, err := e.openListeners(owner, was, next)
 	if err != nil {
 		return err
 	}
-	if uncounted := next.Expect(p); uncounted != nil {
-		e.walk(func(l *loop, s *session) bool {
-			if uncounted[s.Svc] {
-				s.Recount(func() netip.AddrPort { return l.clientAddr(s) })
-			}
-			return true
-		})
-	}
+	e.recount(next, p)
 	// What is new is complete before a client can reach it, and what is there
 	// stays as it is until nothing can fail any more.
 	for _, s := range p.Services {
@@ -177,16 +175,11 @@ func (e *Engine) Apply(p engine.Plan) error {
 		}
 		return err
 	}
-	retimed := next.Reroute(p)
-	if len(retimed) > 0 {
-		for _, l := range e.loops {
-			l.retime(retimed)
-		}
-	}
+	e.reroute(next, p)
 	for key, ln := range next.Listeners {
 		entry := next.Entry(ln.entry.Load(), owner[key], key)
 		ln.entry.Store(entry)
-		ln.keep(core.KeptBy(entry.Svc.Route.Load()))
+		ln.keep(core.KeptBy(entry.Svc.Route.Load())) // it may have another service than before
 	}
 	e.serving.Store(next)
 	e.zones.Follow(fresh, &e.mu, &e.serving, e.reopen)
@@ -196,6 +189,34 @@ func (e *Engine) Apply(p engine.Plan) error {
 		}
 	}
 	return nil
+}
+
+// recount counts the sessions of services for which a plan has limits that began without.
+func (e *Engine) recount(serving *core.Serving[*listener], p engine.Plan) {
+	if uncounted := serving.Expect(p); uncounted != nil {
+		e.walk(func(l *loop, s *session) bool {
+			if uncounted[s.Svc] {
+				s.Recount(func() netip.AddrPort { return l.clientAddr(s) })
+			}
+			return true
+		})
+	}
+}
+
+// reroute publishes the routes of a plan.
+func (e *Engine) reroute(serving *core.Serving[*listener], p engine.Plan) {
+	retimed := serving.Reroute(p)
+	if len(retimed) == 0 {
+		return
+	}
+	for _, l := range e.loops {
+		l.retime(retimed)
+	}
+	for _, ln := range serving.Listeners {
+		if svc := ln.entry.Load().Svc; retimed[svc] {
+			ln.keep(core.KeptBy(svc.Route.Load()))
+		}
+	}
 }
 
 // openListeners fills next.listeners with those that stay and those that are

@@ -90,6 +90,17 @@ func (e *Engine) Failures() <-chan engine.Failure { return e.failures }
 
 // Apply implements [engine.Engine].
 func (e *Engine) Apply(p engine.Plan) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.isDrained() {
+		return engine.ErrClosed
+	}
+	was := e.serving.Load()
+	if was.OnlyRoutes(p) {
+		e.recount(was, p)
+		e.reroute(was, p)
+		return nil
+	}
 	owner, err := core.OwnersOf(p)
 	if err == nil {
 		err = core.CheckSources(p)
@@ -97,12 +108,6 @@ func (e *Engine) Apply(p engine.Plan) error {
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed || e.isDrained() {
-		return engine.ErrClosed
-	}
-	was := e.serving.Load()
 	next := was.Next(p, 1)
 	var fresh []*listener
 	var problems []error
@@ -134,36 +139,8 @@ func (e *Engine) Apply(p engine.Plan) error {
 		}
 		return err
 	}
-	if uncounted := next.Expect(p); uncounted != nil {
-		e.live.Range(func(_, s any) bool {
-			if one := s.(*session); uncounted[one.svc] {
-				one.with(func(a *core.Admission, _ int64) core.Step {
-					a.Recount(one.client)
-					return core.Step{}
-				})
-			}
-			return true
-		})
-	}
-	retimed := next.Reroute(p)
-	if len(retimed) > 0 {
-		e.live.Range(func(_, s any) bool {
-			one := s.(*session)
-			if _, concerned := retimed[one.svc]; concerned {
-				one.hearing.wake()
-			}
-			if keep, concerned := retimed[one.svc]; concerned && one.watch.retime(one) && keep {
-				for _, c := range one.ends {
-					k := core.KeptBy(one.svc.Route.Load())
-					if tcp, ok := c.(*net.TCPConn); ok {
-						setUnacked(tcp, k.Unacked)
-					}
-					tune(c, k)
-				}
-			}
-			return true
-		})
-	}
+	e.recount(next, p)
+	e.reroute(next, p)
 	for key, ln := range next.Listeners {
 		ln.entry.Store(next.Entry(ln.entry.Load(), owner[key], key))
 	}
@@ -179,6 +156,45 @@ func (e *Engine) Apply(p engine.Plan) error {
 		}
 	}
 	return nil
+}
+
+// recount counts the sessions of services for which a plan has limits that began without.
+func (e *Engine) recount(serving *core.Serving[*listener], p engine.Plan) {
+	if uncounted := serving.Expect(p); uncounted != nil {
+		e.live.Range(func(_, s any) bool {
+			if one := s.(*session); uncounted[one.svc] {
+				one.with(func(a *core.Admission, _ int64) core.Step {
+					a.Recount(one.client)
+					return core.Step{}
+				})
+			}
+			return true
+		})
+	}
+}
+
+// reroute publishes the routes of a plan.
+func (e *Engine) reroute(serving *core.Serving[*listener], p engine.Plan) {
+	retimed := serving.Reroute(p)
+	if len(retimed) == 0 {
+		return
+	}
+	e.live.Range(func(_, s any) bool {
+		one := s.(*session)
+		if _, concerned := retimed[one.svc]; concerned {
+			one.hearing.wake()
+		}
+		if keep, concerned := retimed[one.svc]; concerned && one.watch.retime(one) && keep {
+			for _, c := range one.ends {
+				k := core.KeptBy(one.svc.Route.Load())
+				if tcp, ok := c.(*net.TCPConn); ok {
+					setUnacked(tcp, k.Unacked)
+				}
+				tune(c, k)
+			}
+		}
+		return true
+	})
 }
 
 // reopen replaces a listener whose interface has another index. mu is held.
