@@ -355,18 +355,21 @@ func word(choices ...string) values[string] {
 }
 
 // orOff is a choice of which "" is one, written off.
-func orOff(choices ...string) values[string] {
-	v := word(append([]string{"off"}, choices...)...)
+func orOff(choices ...string) values[string] { return orWord("off", choices...) }
+
+// orWord is a choice of which "" is one, written as a word of its own.
+func orWord(none string, choices ...string) values[string] {
+	v := word(append([]string{none}, choices...)...)
 	return values[string]{
 		kind: TypeChoice, choices: v.choices,
 		parse: func(s string) (string, error) {
-			if s == "off" {
+			if s == none {
 				return "", nil
 			}
 			return v.parse(s)
 		},
-		format: func(s string) string { return cmp.Or(s, "off") },
-		check:  func(s string) error { return v.check(cmp.Or(s, "off")) },
+		format: func(s string) string { return cmp.Or(s, none) },
+		check:  func(s string) error { return v.check(cmp.Or(s, none)) },
 	}
 }
 

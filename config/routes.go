@@ -105,6 +105,11 @@ var firstWord = map[string]string{
 func (k *checker) hellos(s *Service) {
 	i := slices.IndexFunc(s.Routes, func(r Route) bool { return r.ByHello() && r.Percent > 0 })
 	if i < 0 {
+		for _, l := range s.Listen {
+			if l.StartTLS != "" {
+				k.warn(l.Pos.Line, "<listen startTLS> means nothing without a <route> with sni or alpn: clients ask their hosts for TLS themselves")
+			}
+		}
 		return
 	}
 	for _, l := range s.Listen {

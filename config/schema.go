@@ -78,6 +78,8 @@ var schema = table(
 			"clients may send data with their first segment (TCP Fast Open, Linux); needs `net.ipv4.tcp_fastopen` with bit 2", runtime),
 		row("mptcp", func(l *Listen) *bool { return &l.MPTCP }, boolean, false,
 			"clients may use several paths at once (Multipath TCP, Linux); all others get plain TCP", runtime),
+		row("startTLS", func(l *Listen) *string { return &l.StartTLS }, orWord("no", "postgres"), "",
+			"the protocol in which clients ask for TLS first, so that a [route](#route) can see what it asks for: `postgres`: SSLRequest", runtime),
 		row("proxyProtocol", func(l *Listen) *string { return &l.ProxyProtocol }, orOff("accept", "require"), "",
 			"whether a [PROXY header](#proxy-protocol) says who the client is: `accept`: connections from `proxyFrom` have one, all others have none; `require`: all have one", runtime),
 		row("proxyFrom", func(l *Listen) *Networks { return &l.ProxyFrom }, proxySources, "",

@@ -41,6 +41,11 @@ type ListenOptions struct {
 	FastOpen    bool   // data may come with the first segment (TCP_FASTOPEN)
 	MPTCP       bool   // clients may use several paths (IPPROTO_MPTCP); others get plain TCP
 
+	// StartTLS is the protocol in whose words clients ask for TLS first. Where a route
+	// wants to know what their TLS asks for, the engine answers in the place of the host
+	// and then asks the host in the same words. It may change: new connections obey.
+	StartTLS StartTLS
+
 	// Proxy says which connections begin with a PROXY header that tells who the client
 	// is, and ProxyFrom whose word counts; none: everybody's. These two may change:
 	// new connections obey.
@@ -56,6 +61,14 @@ const (
 	ProxyOff     ProxyHeaders = iota // none
 	ProxyAccept                      // those from ListenOptions.ProxyFrom
 	ProxyRequire                     // all; those from elsewhere than ProxyFrom are closed
+)
+
+// StartTLS is a protocol in which clients ask for TLS first.
+type StartTLS uint8
+
+const (
+	StartTLSNone     StartTLS = iota // their TLS begins at once
+	StartTLSPostgres                 // PostgreSQL: SSLRequest
 )
 
 // Route is what a session needs to find a backend. It is immutable. Load it once

@@ -551,9 +551,13 @@ func planOf(c *config.Service, r *engine.Route) engine.Service {
 func ListenOptions(l *config.Listen) (o engine.ListenOptions, some bool) {
 	return engine.ListenOptions{
 		FreeBind: l.FreeBind, Interface: l.Interface, DeferAccept: l.DeferAccept, FastOpen: l.FastOpen, MPTCP: l.MPTCP,
-		Proxy: proxyHeaders[l.ProxyProtocol], ProxyFrom: l.ProxyFrom.Prefixes(),
+		StartTLS: startTLS[l.StartTLS],
+		Proxy:    proxyHeaders[l.ProxyProtocol], ProxyFrom: l.ProxyFrom.Prefixes(),
 	}, *l != config.Listen{Address: l.Address, Pos: l.Pos}
 }
+
+// startTLS is what <listen startTLS> may say.
+var startTLS = map[string]engine.StartTLS{"postgres": engine.StartTLSPostgres}
 
 // proxyHeaders are what <listen proxyProtocol> may say.
 var proxyHeaders = map[string]engine.ProxyHeaders{"accept": engine.ProxyAccept, "require": engine.ProxyRequire}

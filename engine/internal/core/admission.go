@@ -50,6 +50,7 @@ const (
 	looking                          // it has no host
 	picked                           // it has a host that has not been asked yet
 	asked                            // the host has not answered
+	pledging                         // the host has answered, and is asked for TLS
 	queueFull                        // the host is a UNIX socket whose queue is full
 	admitted                         // the host has answered
 	turnedAway                       // there is no host for the client
@@ -58,15 +59,16 @@ const (
 // Attempt is the part of an admission that is needed only while the session can
 // still go to another host.
 type Attempt struct {
-	from  sched.Addr // the client
-	tried sched.Tried
-	since int64    // ns: when the session began to look for a host
-	began int64    // ns: the connect under way
-	heard bool     // a host failed by its own fault, so not every failure was local
-	alien bool     // a connect failed because it was to come from the client's address
-	late  bool     // the last host did not answer in time
-	group chosen   // where a route rule has sent the session
-	next  *Attempt // free, of Attempts
+	from     sched.Addr // the client
+	tried    sched.Tried
+	since    int64    // ns: when the session began to look for a host
+	began    int64    // ns: the connect under way
+	heard    bool     // a host failed by its own fault, so not every failure was local
+	alien    bool     // a connect failed because it was to come from the client's address
+	late     bool     // the last host did not answer in time
+	startTLS startTLS // what its client has asked for ahead of TLS
+	group    chosen   // where a route rule has sent the session
+	next     *Attempt // free, of Attempts
 }
 
 // Attempts keeps attempts and notes that are free. It belongs to one goroutine.
@@ -99,7 +101,7 @@ func (l *Attempts) Put(a *Attempt) {
 	a.from = sched.Addr{}
 	a.tried.Reset()
 	a.heard, a.late, a.alien = false, false, false
-	a.group = chosen{}
+	a.group, a.startTLS = chosen{}, plainTLS
 	a.next = l.free
 	l.free = a
 }
@@ -133,6 +135,7 @@ const (
 	Wait                  // call Answered when Host has answered, or Deadline at Until
 	Rest                  // there is no descriptor: stop accepting, and call Deadline at Until
 	Retry                 // close the host's socket, then call Next, now or later
+	Pledge                // send the host its header and Say, then call HostSaid when it has said something, or Deadline at Until
 	Relay                 // move bytes; call Settle when the first has moved
 	Refuse                // close the host's socket, if there is one, and reject the client
 )
@@ -143,6 +146,7 @@ type Step struct {
 	Why   Refusal // Refuse
 	Until int64   // ns, Hear, Wait and Rest; Never: there is no limit
 	Need  int     // Hear: how many bytes there have to be at least
+	Say   string  // Hear: to the client, before that, unless it is empty; Pledge: to the host
 }
 
 // Never is a time that does not come.
@@ -151,7 +155,7 @@ const Never = math.MaxInt64
 // Begin counts a session that was accepted from an address.
 func (a *Admission) Begin(g *Gate, e *Entry, t *Attempt, from sched.Addr, now int64) {
 	*a = Admission{Svc: e.Svc, gate: g, attempt: t, Started: now, state: e.first(from)}
-	t.from, t.since = from, now
+	t.from, t.since, t.startTLS = from, now, e.startTLS
 	a.Count().sessions.Add(1)
 	a.Count().active.Add(1)
 }
@@ -262,10 +266,10 @@ func (a *Admission) Answered(now int64, errno syscall.Errno) Step {
 	}
 	switch {
 	case errno == 0:
-		a.state = admitted
-		a.noteConnected(now)
-		a.Host.Connected(a.gate.Index, time.Duration(now-a.attempt.began))
-		return Step{Do: Relay}
+		if a.Pledged() {
+			return a.pledge()
+		}
+		return a.admit(now)
 	case errno == syscall.EINPROGRESS:
 		a.state = asked
 		return a.awaited()
@@ -278,6 +282,14 @@ func (a *Admission) Answered(now int64, errno syscall.Errno) Step {
 		return Step{Do: Wait, Until: min(now+wait, a.connectLimit(a.Svc.Route.Load()))}
 	}
 	return a.fail(errno)
+}
+
+// admit gives the client to its host.
+func (a *Admission) admit(now int64) Step {
+	a.state = admitted
+	a.noteConnected(now)
+	a.Host.Connected(a.gate.Index, time.Duration(now-a.attempt.began))
+	return Step{Do: Relay}
 }
 
 // awaited waits for the host to answer.
@@ -326,7 +338,7 @@ func (a *Admission) Deadline(now int64) Step {
 		return a.choose(now, clienthello.Hello{})
 	case looking: // it has waited for a descriptor
 		return Step{Do: Retry}
-	case asked, queueFull:
+	case asked, queueFull, pledging:
 	default:
 		return Step{}
 	}
@@ -351,7 +363,7 @@ func (a *Admission) Retimed() Step {
 	case untold:
 		return a.awaitHello(1)
 	}
-	if a.state != asked { // a full queue is asked again soon, and the others wait for no host
+	if a.state != asked && a.state != pledging { // a full queue is asked again soon, and the others wait for no host
 		return Step{}
 	}
 	return a.awaited()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -138,6 +139,7 @@ func playAdmissions(script []byte) string {
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	for _, o := range []engine.ListenOptions{
 		{}, {}, {Proxy: engine.ProxyAccept, ProxyFrom: trusted}, {Proxy: engine.ProxyRequire, ProxyFrom: trusted}, {Proxy: engine.ProxyRequire},
+		{StartTLS: engine.StartTLSPostgres}, {StartTLS: engine.StartTLSPostgres, Proxy: engine.ProxyRequire},
 	} {
 		d.entries = append(d.entries, newEntry(d.svc, o))
 	}
@@ -332,6 +334,18 @@ func (d *desk) arrive() {
 		g.says = append(g.says, "behind it"...)
 	}
 	entry := d.entries[d.next()%len(d.entries)]
+	if entry.startTLS == postgres {
+		words := []string{"", sslRequest, gssRequest + sslRequest, gssRequest + gssRequest, "\x00\x00\x00\x10\x04\xd2\x16\x2ecancel.."}[(how>>6+how%2)%5]
+		at := 0
+		if entry.proxy == engine.ProxyOff {
+			g.says, g.size = nil, 0
+		} else if g.size > 0 {
+			at = g.size
+		}
+		if g.size >= 0 {
+			g.says = slices.Concat(g.says[:at], []byte(words), []byte(deskHello))
+		}
+	}
 	d.say("session %d from %v says %q, entry %+v", g.id, g.from, g.says, entry)
 	g.Begin(&d.gate, entry, new(Attempt), g.from, d.now)
 	d.follow(g, g.Admission.Next(d.now))
@@ -355,13 +369,44 @@ func (d *desk) proceed(g *guest) {
 		}
 		full := errno == syscall.EAGAIN && g.Host.Addr().Path() != ""
 		switch {
-		case errno == 0:
+		case errno == 0 && !g.Pledged():
 			d.connected++
+		case errno == 0:
 		case errno != syscall.EINPROGRESS && !full:
 			d.failed++
 		}
 		d.say("session %d: %s answers %d", g.id, g.Host.Name(), errno)
 		d.follow(g, g.Answered(d.now, errno))
+	case Pledge:
+		if step := g.step; step.Say != sslRequest || g.Host == nil {
+			d.fail("session %d: %+v to %v", g.id, step, g.Host)
+		}
+		answer, ended := []byte([]string{"", "S", "S", "N", "E"}[d.next()%5]), d.next()%4 == 0
+		before := g.Host
+		take, step := g.HostSaid(d.now, answer, ended)
+		d.say("session %d: %s says %q, ended: %v", g.id, before.Name(), answer, ended)
+		switch {
+		case string(answer) == "S":
+			d.connected++
+			if take != 1 || step.Do != Relay {
+				d.fail("session %d: the host agrees, and %d bytes are taken for %+v", g.id, take, step)
+			}
+		case len(answer) > 0:
+			if take != 0 || step.Do != Refuse || step.Why != noTLS {
+				d.fail("session %d: the host does not agree, and %d bytes are taken for %+v", g.id, take, step)
+			}
+		case ended:
+			d.failed++
+			g.heard = true
+			if step.Do != Retry {
+				d.fail("session %d: the host has gone, and %+v", g.id, step)
+			}
+		case step.Do != Wait || g.state != pledging:
+			d.fail("session %d: the host has said nothing, and %+v", g.id, step)
+		default:
+			return // it goes on to wait
+		}
+		d.follow(g, step)
 	case Retry:
 		d.follow(g, g.Admission.Next(d.now))
 	}
@@ -404,6 +449,23 @@ func (d *desk) hear(g *guest, ended bool) {
 
 // heardHello looks at what came of the beginning of a stream.
 func (d *desk) heardHello(g *guest, step Step, ended bool, take, chose int) {
+	if step.Say != "" {
+		words := string(g.says[:min(take, g.said)])
+		right := step.Do == Hear && (step.Say == "S" && words == sslRequest || step.Say == "N" && words == gssRequest)
+		if !right {
+			d.fail("session %d: it is told %q for %q", g.id, step.Say, words)
+		}
+		g.says, g.said = g.says[take:], g.said-take
+		d.follow(g, step)
+		return
+	}
+	if g.state == untold && (g.attempt.startTLS == postgres || g.attempt.startTLS == postgresAgain) && (g.said == 0 || g.says[0] == 0) {
+		if g.said >= 8 || ended || take != 0 {
+			d.fail("session %d: waits after %q, ended: %v", g.id, g.says[:g.said], ended)
+		}
+		d.follow(g, step)
+		return
+	}
 	whole := g.said >= len(deskHello) && string(g.says[:len(deskHello)]) == deskHello
 	short := strings.HasPrefix(deskHello, string(g.says[:g.said])) && !whole && !ended
 	waits := g.state == untold
@@ -559,6 +621,11 @@ func (d *desk) close() {
 				d.failed++
 				g.heard = true
 				d.follow(g, g.Answered(d.now, syscall.ECONNREFUSED))
+			case Pledge:
+				d.failed++
+				g.heard = true
+				_, step := g.HostSaid(d.now, nil, true)
+				d.follow(g, step)
 			case Wait, Rest:
 				if g.state == asked {
 					d.failed++

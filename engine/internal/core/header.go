@@ -16,13 +16,19 @@ type Entry struct {
 	Svc   *Service
 	proxy engine.ProxyHeaders
 	from  []netip.Prefix
+
+	startTLS startTLS
 }
 
 func newEntry(svc *Service, o engine.ListenOptions) *Entry {
 	if o.Proxy != engine.ProxyOff {
 		svc.proxies.Store(true)
 	}
-	return &Entry{svc, o.Proxy, o.ProxyFrom}
+	e := &Entry{Svc: svc, proxy: o.Proxy, from: o.ProxyFrom}
+	if o.StartTLS == engine.StartTLSPostgres {
+		e.startTLS = postgres
+	}
+	return e
 }
 
 // first returns the state in which a session from an address begins.
@@ -71,7 +77,7 @@ func (a *Admission) Heard(now int64, b []byte, ended bool, free *Attempts) (take
 	switch a.state {
 	case unheard:
 	case untold:
-		return 0, a.heardHello(now, b, ended, free)
+		return a.heardHello(now, b, ended, free)
 	default:
 		return 0, Step{}
 	}

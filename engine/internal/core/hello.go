@@ -19,12 +19,15 @@ func (a *Admission) awaitHello(need int) Step {
 
 // heardHello takes in the beginning of the client's stream. What is no hello, or none
 // that can be read, is the business of the host: no group is chosen by it.
-func (a *Admission) heardHello(now int64, b []byte, ended bool, free *Attempts) Step {
+func (a *Admission) heardHello(now int64, b []byte, ended bool, free *Attempts) (take int, step Step) {
+	if take, step, ok := a.asksForTLS(b, ended); ok {
+		return take, step
+	}
 	h, need, state := clienthello.Parse(b, free.helloRoom())
 	if state == clienthello.Short && !ended {
-		return a.awaitHello(need)
+		return 0, a.awaitHello(need)
 	}
-	return a.choose(now, h)
+	return 0, a.choose(now, h)
 }
 
 // choose chooses the session's group and goes on to a host.

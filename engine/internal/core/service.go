@@ -100,10 +100,11 @@ func (s *Serving[L]) OnlyRoutes(p engine.Plan) bool {
 // Entry returns the entry of a listener: the one that it had, if that is right.
 func (s *Serving[L]) Entry(had *Entry, of *engine.Service, key ListenKey) *Entry {
 	svc, o := s.Services[of.Name], of.ListenOptions[key.Listen]
-	if had != nil && had.Svc == svc && had.proxy == o.Proxy && slices.Equal(had.from, o.ProxyFrom) {
+	is := newEntry(svc, o)
+	if had != nil && had.Svc == svc && had.proxy == is.proxy && had.startTLS == is.startTLS && slices.Equal(had.from, is.from) {
 		return had
 	}
-	return newEntry(svc, o)
+	return is
 }
 
 // Reroute publishes the routes of a plan. It returns the services whose timeouts

@@ -55,6 +55,7 @@ const (
 	OutOfResource                  // no descriptor, memory or local port
 	outOfTime                      // the time for all connects ran out
 	AccessDenied                   // by an access rule
+	noTLS                          // the host does not agree to TLS, which the client has been promised
 	limitSessions                  // the service has as many sessions as it may
 	limitRate                      // as many have begun in the last second as may
 	limitClient                    // the client has as many sessions as it may
@@ -77,7 +78,7 @@ func malformed(s proxyproto.State) Refusal {
 // String names the reason in metrics and logs.
 func (r Refusal) String() string {
 	return [refusals]string{
-		"no_group", "no_host", "resource", "timeout", "access",
+		"no_group", "no_host", "resource", "timeout", "access", "starttls",
 		"limit_sessions", "limit_rate", "limit_client", "limit_client_rate", "clients_full", "source", "proxy_source", "proxy_timeout", "proxy_end",
 		"proxy_signature", "proxy_version", "proxy_family", "proxy_address", "proxy_length", "proxy_tlv", "proxy_checksum",
 	}[r]
@@ -95,7 +96,7 @@ func (r Refusal) Termination() Termination {
 		return denied
 	}
 	return [proxySource]Termination{
-		noServer, noServer, noResource, connectTime, denied, denied, denied, denied, denied, denied, noResource,
+		noServer, noServer, noResource, connectTime, denied, noServer, denied, denied, denied, denied, denied, noResource,
 	}[r]
 }
 
@@ -103,7 +104,7 @@ func (r Refusal) Termination() Termination {
 func (r Refusal) OfLimits() bool { return r >= limitSessions && r <= clientsFull }
 
 // Resets tells whether the client is reset: that costs least, and says most.
-func (r Refusal) Resets() bool { return r == AccessDenied || r.OfLimits() }
+func (r Refusal) Resets() bool { return r == AccessDenied || r == noTLS || r.OfLimits() }
 
 // OfHeader tells whether the PROXY header is the reason.
 func (r Refusal) OfHeader() bool { return r >= proxySource }

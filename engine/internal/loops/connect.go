@@ -3,6 +3,7 @@
 package loops
 
 import (
+	"net/netip"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,14 @@ func (l *loop) follow(s *session, step core.Step) {
 				l.timers.set(&s.timer, step.Until)
 			}
 			return
+		case core.Pledge:
+			if step = l.pledge(s, step); step.Do != core.Pledge {
+				continue
+			}
+			if step.Until != core.Never {
+				l.timers.set(&s.timer, step.Until)
+			}
+			return
 		case core.Relay:
 			l.establish(s)
 			return
@@ -91,8 +100,11 @@ func (l *loop) hear(s *session) {
 		}
 		s.active = l.now
 		take, step := s.Heard(l.now, l.waste[:n], n == 0 || e.is(hungUp), &l.table.tries)
-		if !l.takeOff(s, take) {
+		if !l.takeOff(s, client, take) {
 			return
+		}
+		if step.Do == core.Hear && step.Say != "" {
+			l.sys.say(e.fd, []byte(step.Say)) // if it cannot be sent, the client is gone
 		}
 		l.follow(s, step)
 		if take == 0 { // else no event tells of what is behind it
@@ -101,11 +113,11 @@ func (l *loop) hear(s *session) {
 	}
 }
 
-// takeOff takes bytes off a client's stream that were there a moment ago. It returns
-// false for a client that is gone.
-func (l *loop) takeOff(s *session, size int) bool {
+// takeOff takes bytes off a stream that were there a moment ago. It returns false if its
+// end is gone.
+func (l *loop) takeOff(s *session, side, size int) bool {
 	for size > 0 {
-		n, errno := l.sys.recv(s.ends[client].fd, l.waste[:size])
+		n, errno := l.sys.recv(s.ends[side].fd, l.waste[:size])
 		if errno != 0 || n == 0 {
 			l.end(s, core.ClientGone)
 			return false
@@ -113,6 +125,29 @@ func (l *loop) takeOff(s *session, size int) bool {
 		size -= n
 	}
 	return true
+}
+
+// pledge asks the host for the TLS that the client has been promised, behind its PROXY
+// header.
+func (l *loop) pledge(s *session, step core.Step) core.Step {
+	b := s.Header(l.waste[:0], func() netip.AddrPort { return l.sys.localAddr(s.ends[client].fd) })
+	b = append(b, step.Say...)
+	if !l.sys.say(s.ends[backend].fd, b) {
+		_, step = s.HostSaid(l.now, nil, true)
+	}
+	return step
+}
+
+// hostSays takes in what the host says about TLS.
+func (l *loop) hostSays(s *session) {
+	n, errno := l.sys.peek(s.ends[backend].fd, l.waste[:core.MaxPledge])
+	if errno == unix.EAGAIN {
+		return
+	}
+	take, step := s.HostSaid(l.now, l.waste[:n], n == 0)
+	if l.takeOff(s, backend, take) {
+		l.follow(s, step)
+	}
 }
 
 // connect starts to connect to the session's host.
@@ -177,7 +212,7 @@ func (l *loop) establish(s *session) {
 		}
 		l.acks.owe(s)
 	}
-	s.flows[client].header = s.Host.ProxyProtocol() != 0
+	s.flows[client].header = s.Host.ProxyProtocol() != 0 && !s.Pledged()
 	if l.eng.opt.Splice == engine.SpliceAlways {
 		s.flows[0].splice()
 		s.flows[1].splice()

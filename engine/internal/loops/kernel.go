@@ -29,6 +29,9 @@ type kernel interface {
 	recv(fd int32, p []byte) (int, syscall.Errno)
 	// peek is recv, but takes nothing.
 	peek(fd int32, p []byte) (int, syscall.Errno)
+	// say sends a few bytes to a socket to which nothing was sent before. It returns false
+	// if they cannot all be sent.
+	say(fd int32, p []byte) bool
 	// send makes every send of a batch and puts the answers into it.
 	send(batch []sendOp)
 	shutdownWrite(fd int32)
@@ -101,6 +104,7 @@ func (k linux) shut() {
 }
 
 func (linux) recv(fd int32, p []byte) (int, syscall.Errno) { return recv(fd, p) }
+func (linux) say(fd int32, p []byte) bool                  { return say(fd, p) }
 func (linux) peek(fd int32, p []byte) (int, syscall.Errno) { return peek(fd, p) }
 
 func (k linux) send(batch []sendOp) {

@@ -208,6 +208,8 @@ func (l *loop) sessionEvent(ev *unix.EpollEvent) {
 		l.agenda.add(s)
 	case connecting:
 		switch {
+		case side == backend && s.Pledges():
+			l.hostSays(s)
 		case side == backend:
 			l.connectEvent(s, ev.Events)
 		case e.is(reset):

@@ -28,6 +28,12 @@ func peek(fd int32, p []byte) (int, syscall.Errno) {
 	return recvAs(fd, p, unix.MSG_DONTWAIT|unix.MSG_PEEK)
 }
 
+// say is kernel.say.
+func say(fd int32, p []byte) bool {
+	n, err := unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return err == nil && n == len(p)
+}
+
 func recvAs(fd int32, p []byte, flags uintptr) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),

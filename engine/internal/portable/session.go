@@ -200,6 +200,8 @@ func (s *session) admit() (admitted bool) {
 			step = s.with((*core.Admission).Deadline)
 		case core.Retry:
 			step = s.with((*core.Admission).Next)
+		case core.Pledge:
+			step = s.pledge(step)
 		case core.Relay:
 			s.greet()
 			s.with(func(a *core.Admission, _ int64) core.Step {
@@ -279,6 +281,9 @@ func (s *session) hear(step core.Step) core.Step {
 			return next
 		})
 		b, need = b[take:], step.Need
+		if step.Do == core.Hear && step.Say != "" {
+			_, _ = s.ends[client].Write([]byte(step.Say)) // if it cannot be sent, the client is gone
+		}
 	}
 	s.opening = b
 	s.with(func(a *core.Admission, _ int64) core.Step {
@@ -294,6 +299,9 @@ func (s *session) hear(step core.Step) core.Step {
 func (s *session) greet() {
 	var header []byte
 	s.with(func(a *core.Admission, _ int64) core.Step {
+		if a.Pledged() { // it has its header
+			return core.Step{}
+		}
 		header = a.Header(nil, func() netip.AddrPort { return endpoint(s.ends[client].LocalAddr()) })
 		return core.Step{}
 	})
@@ -310,6 +318,45 @@ func (s *session) greet() {
 		s.moved(client, n)
 		s.opening = nil
 	}
+}
+
+// pledge asks the host for the TLS that the client has been promised, behind its PROXY
+// header, and takes in the answer.
+func (s *session) pledge(step core.Step) core.Step {
+	host := s.ends[backend]
+	defer context.AfterFunc(s.ctx, func() { _ = host.SetDeadline(time.Unix(1, 0)) })()
+	var b []byte
+	s.with(func(a *core.Admission, _ int64) core.Step {
+		b = a.Header(nil, func() netip.AddrPort { return endpoint(s.ends[client].LocalAddr()) })
+		return core.Step{}
+	})
+	_, err := host.Write(append(b, step.Say...))
+	answer, n := make([]byte, core.MaxPledge), 0
+	for step.Do == core.Pledge || step.Do == core.Wait {
+		if step.Until != core.Never {
+			_ = host.SetReadDeadline(time.Now().Add(time.Duration(step.Until - s.e.clock())))
+		}
+		if err == nil && s.ctx.Err() == nil {
+			n, err = host.Read(answer)
+		}
+		if s.ctx.Err() != nil {
+			return core.Step{}
+		}
+		if isTimeout(err) {
+			err = nil
+			step = s.with((*core.Admission).Deadline)
+			continue
+		}
+		step = s.with(func(a *core.Admission, now int64) (next core.Step) {
+			_, next = a.HostSaid(now, answer[:n], err != nil)
+			return next
+		})
+	}
+	_ = host.SetReadDeadline(time.Time{})
+	if step.Do != core.Relay {
+		_ = host.Close()
+	}
+	return step
 }
 
 // client returns who the client is.

@@ -1,0 +1,94 @@
+package core
+
+// Where a client asks for TLS in the words of its protocol first, its ClientHello comes
+// only after an answer. With StartTLS, the admission answers in the place of the host, and
+// asks the host in the same words once there is one. Both have then agreed on TLS, and the
+// rest is theirs.
+//
+// PostgreSQL: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL
+
+// The requests of PostgreSQL that come instead of a start: a length and a code.
+const (
+	postgresRequest = 8
+	sslRequest      = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
+	gssRequest      = "\x00\x00\x00\x08\x04\xd2\x16\x30"
+	postgresYes     = "S"
+	postgresNo      = "N"
+)
+
+// startTLS is how far a client has come in the words of its protocol.
+type startTLS uint8
+
+const (
+	plainTLS      startTLS = iota // its protocol has no such words, or it has not used them
+	postgres                      // it may ask for TLS
+	postgresAgain                 // it may, and has been told that there is no GSSAPI encryption
+	promised                      // it has been told that there is TLS: the host has to say so, too
+)
+
+// asksForTLS takes in the beginning of a stream that may ask for TLS. ok is false if the words
+// are over: what has come is for the hello, or for the host.
+func (a *Admission) asksForTLS(b []byte, ended bool) (take int, step Step, ok bool) {
+	t := &a.attempt.startTLS
+	if *t != postgres && *t != postgresAgain || len(b) > 0 && b[0] != 0 {
+		return 0, Step{}, false
+	}
+	if len(b) < postgresRequest {
+		if ended {
+			return 0, Step{}, false
+		}
+		return 0, a.awaitHello(postgresRequest), true
+	}
+	switch string(b[:postgresRequest]) {
+	case sslRequest:
+		*t = promised
+		step = a.awaitHello(1)
+		step.Say = postgresYes
+		return postgresRequest, step, true
+	case gssRequest:
+		if *t == postgres { // once
+			*t = postgresAgain
+			step = a.awaitHello(1)
+			step.Say = postgresNo
+			return postgresRequest, step, true
+		}
+	}
+	return 0, Step{}, false
+}
+
+// Pledged tells whether the session's host is asked for TLS before bytes move. It has
+// then had its PROXY header.
+func (a *Admission) Pledged() bool { return a.attempt != nil && a.attempt.startTLS == promised }
+
+// Pledges tells whether the session waits for what its host says about TLS.
+func (a *Admission) Pledges() bool { return a.state == pledging }
+
+// pledge asks the host for the TLS that the client has been promised.
+func (a *Admission) pledge() Step {
+	a.state = pledging
+	return Step{Do: Pledge, Say: sslRequest, Until: a.connectLimit(a.Svc.Route.Load())}
+}
+
+// MaxPledge is how many bytes of a host's answer HostSaid has to see at most.
+const MaxPledge = 1
+
+// HostSaid takes in what the host has said about TLS: the first MaxPledge bytes, or fewer
+// if no more have come. ended says that no more will come. The first take bytes have to be
+// off its stream before the step is carried out.
+func (a *Admission) HostSaid(now int64, b []byte, ended bool) (take int, step Step) {
+	switch {
+	case a.state != pledging:
+		return 0, Step{}
+	case len(b) == 0 && !ended:
+		return 0, a.awaited()
+	case len(b) == 0:
+		// It has gone before a byte of the client's was sent, so another host may be asked.
+		a.Count().failed[dropped].Add(1)
+		a.attempt.heard = true
+		a.leave()
+		return 0, Step{Do: Retry}
+	case string(b[:1]) != postgresYes:
+		return 0, a.refuse(noTLS)
+	}
+	return 1, a.admit(now)
+}
