@@ -20,6 +20,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine/native"
+	"github.com/txlb/txlb/internal/accesslog"
 	"github.com/txlb/txlb/internal/admin/web"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/health"
@@ -65,7 +66,11 @@ func surroundings(path string, doc *document.File) config.Problems {
 	l.checks(cfg)
 	l.lists(cfg)
 	l.names(cfg)
-	for who, file := range map[string]string{"<logging file>": cfg.Logging.File, "<logging audit>": cfg.Logging.Audit} {
+	written := map[string]string{"<logging file>": cfg.Logging.File, "<logging audit>": cfg.Logging.Audit}
+	if to := cfg.Logging.Access; accesslog.IsFile(to) {
+		written["<logging access>"] = to
+	}
+	for who, file := range written {
 		if file != "" {
 			l.canCreate(who, file, config.Pos{})
 		}

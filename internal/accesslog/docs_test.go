@@ -1,4 +1,4 @@
-package accesslog_test
+package accesslog
 
 import (
 	"flag"

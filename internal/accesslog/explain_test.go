@@ -1,10 +1,8 @@
-package accesslog_test
+package accesslog
 
 import (
 	"strings"
 	"testing"
-
-	"github.com/txlb/txlb/internal/accesslog"
 )
 
 // lines are of both formats, of HAProxy, and wrong ones.
@@ -65,7 +63,7 @@ func TestExplain(t *testing.T) {
 	for name, ending := range map[string]string{"": "", "CRLF": "\r"} {
 		var out, problems strings.Builder
 		text := strings.ReplaceAll(lines, "\n", ending+"\n") + "\n" + strings.Repeat("x", 100<<10) + "\n"
-		bad, err := accesslog.Explain(&out, &problems, "log", strings.NewReader(text))
+		bad, err := Explain(&out, &problems, "log", strings.NewReader(text))
 		if bad != 4 || err != nil || out.String() != sentences || problems.String() != mistakes {
 			t.Errorf("%s: %d bad, %v\n%s\n%s", name, bad, err, out.String(), problems.String())
 		}
@@ -78,7 +76,7 @@ func FuzzParseLine(f *testing.F) {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		e, err := accesslog.ParseLine(line)
+		e, err := ParseLine(line)
 		if (e == nil) == (err == nil) {
 			t.Fatalf("entry %v, error %v", e, err)
 		}
