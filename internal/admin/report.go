@@ -42,8 +42,9 @@ type Facility struct {
 // ServiceInfo is one service in the Data of show services.
 type ServiceInfo struct {
 	Name          string   `json:"name"`
-	Listen        []string `json:"listen"` // as bound, with the port that a 0 became
-	Group         string   `json:"group"`  // the enabled one, "" if there is none
+	Listen        []string `json:"listen"`          // as bound, with the port that a 0 became
+	Multipath     []string `json:"mptcp,omitempty"` // those of listen where clients may use Multipath TCP
+	Group         string   `json:"group"`           // the enabled one, "" if there is none
 	Scheduler     string   `json:"scheduler"`
 	StickyClients int      `json:"sticky_clients,omitempty"` // whom the group remembers, with a scheduler that is sticky
 	HostsUp       int      `json:"hosts_up"`                 // of the enabled group
@@ -150,7 +151,7 @@ func (k *call) showServices() (Result, error) {
 			continue
 		}
 		i := ServiceInfo{
-			Name: s.Config.Name, Listen: s.Listeners, Usable: s.Usable(),
+			Name: s.Config.Name, Listen: s.Listeners, Multipath: s.Multipath, Usable: s.Usable(),
 			Sessions: s.Stats.Active, SessionsTotal: s.Stats.Sessions, In: s.Stats.In, Out: s.Stats.Out, Refused: s.Refused,
 			Rate: s.Traffic.Rate, MaxRate: s.Traffic.MaxRate, InRate: s.Traffic.InRate, OutRate: s.Traffic.OutRate,
 		}

@@ -143,6 +143,7 @@ type Service struct {
 	Refused   uint64   // clients closed without a host, for any reason
 	Failures  uint64   // failed connects, for any reason
 	Listeners []string // where it listens, with the port that 0 became, sorted
+	Multipath []string // those of Listeners where clients may use Multipath TCP
 	Groups    []Group
 	Level     Level // of its worst problem
 	Traffic   Traffic
@@ -245,14 +246,18 @@ func Read(f Facts) *Reading {
 // sum is Read without the judgement.
 func sum(f Facts) *Reading {
 	r := &Reading{Facts: f, Services: make([]Service, len(f.State.Services)), Busy: -1}
-	bound := map[string][]string{}
+	bound, multipath := map[string][]string{}, map[string][]string{}
 	for _, l := range f.Listeners {
 		bound[l.Service] = append(bound[l.Service], l.Addr)
+		if l.MPTCP {
+			multipath[l.Service] = append(multipath[l.Service], l.Addr)
+		}
 	}
 	for i, svc := range f.State.Services {
 		one := &r.Services[i]
 		one.Service, one.Stats = svc, f.Snapshot.Services[svc.Config.Name]
 		one.Listeners = slices.Compact(slices.Sorted(slices.Values(bound[svc.Config.Name])))
+		one.Multipath = slices.Compact(slices.Sorted(slices.Values(multipath[svc.Config.Name])))
 		for _, n := range one.Stats.Refused {
 			one.Refused += n
 		}

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,9 @@ func TestSums(t *testing.T) {
 		h.Targets[0].Host.Fail()
 		h.Targets[0].Host.MarkUp()
 	}
-	r := Read(Facts{State: s, Snapshot: engine.Snapshot{Services: map[string]engine.ServiceStats{
+	r := Read(Facts{State: s, Listeners: []engine.Listener{
+		{Service: "web", Addr: "127.0.0.1:2", MPTCP: true}, {Service: "web", Addr: "127.0.0.1:1"},
+	}, Snapshot: engine.Snapshot{Services: map[string]engine.ServiceStats{
 		"web": {Active: 7, Refused: map[string]uint64{"no_host": 2, "resource": 3}, ConnectFailures: map[string]uint64{"refused": 4}},
 	}}})
 	svc, g, h := r.Find("web", "main", "c")
@@ -37,6 +40,9 @@ func TestSums(t *testing.T) {
 	}
 	if g.Up != 3 || g.Serving != 1 || svc.Enabled() != g || svc.Refused != 5 || svc.Failures != 4 || r.Sessions != 7 {
 		t.Errorf("up %d, serving %d, refused %d, failures %d, sessions %d", g.Up, g.Serving, svc.Refused, svc.Failures, r.Sessions)
+	}
+	if !slices.Equal(svc.Listeners, []string{"127.0.0.1:1", "127.0.0.1:2"}) || !slices.Equal(svc.Multipath, svc.Listeners[1:]) {
+		t.Errorf("listeners %v, for MPTCP %v", svc.Listeners, svc.Multipath)
 	}
 	if svc, g, h := r.Find("web", "none", ""); svc == nil || g != nil || h != nil {
 		t.Errorf("found %v, %v, %v", svc, g, h)

@@ -115,6 +115,12 @@ func (v *View) service(s *status.Service, bound map[string][]string) ServiceView
 		if b := strings.Join(bound[c.Name+"\x00"+l.Address], " "); b != "" && b != l.Address {
 			lv.Bound = b
 		}
+		if l.Interface != "" {
+			lv.Tags = append(lv.Tags, l.Interface)
+		}
+		if l.MPTCP {
+			lv.Tags = append(lv.Tags, "MPTCP")
+		}
 		one.Listeners = append(one.Listeners, lv)
 	}
 	for i := range c.Routes[:min(len(c.Routes), shownRoutes)] {

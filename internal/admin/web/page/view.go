@@ -103,6 +103,7 @@ type RouteView struct {
 type ListenerView struct {
 	Listen string // as configured
 	Bound  string // as bound, if that differs
+	Tags   []string
 }
 
 // GroupView is one group of a service.
