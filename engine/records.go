@@ -69,7 +69,7 @@ func (r *Record) OnService() int64 {
 	return n
 }
 
-// recordsPerLane is how many records of a loop wait at most: 1.3 MiB. At half of them the
+// recordsPerLane is how many records of a loop wait at most: 1.1 MiB. At half of them the
 // reader is woken, which takes them out every 25 ms anyway.
 const recordsPerLane = 4096
 

@@ -40,7 +40,7 @@ func TestCheckLooksAround(t *testing.T) {
 <socket path="%[2]s" group="no-such-group"/>
 %[3]s</admin>
 <control socket="%[1]s/a/b/control"/>
-<logging file="%[1]s/no/folder/log"/>
+<logging file="%[1]s/no/folder/log" access="%[1]s/no/folder/access"/>
 </config>`, dir, pem, operator)
 	path := file("config.xml", doc, 0o644)
 	before, err := os.ReadDir(dir)
@@ -63,6 +63,7 @@ func TestCheckLooksAround(t *testing.T) {
 		":9: <socket>: " + pem + " exists and is not a socket",
 		":11: <control>: stat ",
 		": <logging file>: stat ",
+		": <logging access>: stat ",
 		": warning: everybody can read " + path,
 	} {
 		if !strings.Contains(out, want) {
