@@ -35,6 +35,7 @@ func (d *differ) service(a, b *tree.Node) {
 		d.set("setService "+words.QuoteName(name), append(slices.Clone(at), part), a.Kid(part), b.Kid(part))
 	}
 	d.rest(at, a, b)
+	d.access(at, a, b)
 	enabled := a.Get("enable")
 	groups := b.Of("group")
 	if enabled == "" {
@@ -368,6 +369,7 @@ func (d *differ) element(at []tree.Step, a, b *tree.Node) {
 	path := append(slices.Clone(at), tag.Step())
 	switch {
 	case slices.Contains(serviceParts, tag.Tag): // setService has it
+	case tag.Tag == "access": // addAccess and delAccess have it
 	case tree.EverThere(tag.Tag):
 		empty := &tree.Node{Tag: tag.Tag}
 		if a == nil {

@@ -37,6 +37,9 @@ func drawConfig(t *rapid.T, label string, listen []string) *config.Config {
 			free = free[1:]
 		}
 		s.Limits.Tries = rapid.SampledFrom([]int{0, 0, 0, 3}).Draw(t, label+" tries")
+		s.Access = rapid.SliceOfN(rapid.SampledFrom([]config.AccessRule{
+			{Nets: "10.0.0.0/8"}, {Nets: "*", Deny: true}, {Nets: "192.0.2.0/24 2001:db8::/32", Deny: true},
+		}), 0, 4).Draw(t, label+" access")
 		for _, name := range names("groups", 0, 3) {
 			g := config.NewGroup(name)
 			g.Scheduler = oneOf("scheduler", sched.Choices()...)

@@ -44,8 +44,12 @@ func oneLine(err error) error {
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		var lines []string
 		for _, p := range problems {
-			if !p.Warning {
+			switch {
+			case p.Warning:
+			case p.File == "configuration": // the model that a verb has changed
 				lines = append(lines, p.Text)
+			default: // a file that it names
+				lines = append(lines, p.String())
 			}
 		}
 		return errors.New(strings.Join(lines, "; "))

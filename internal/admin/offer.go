@@ -209,12 +209,19 @@ func (s *Scene) Value(p *Param) (value string, known bool) {
 	return a.Default, true
 }
 
+// mostChoices is how many numbers there are to choose from.
+const mostChoices = 50
+
 // Choices returns what a parameter has to be one of, if that is so now.
 func (s *Scene) Choices(p *Param) (list []string) {
 	switch {
 	case p.Kind == Listener && s.Service != nil:
 		for _, l := range s.Service.Config.Listen {
 			list = append(list, l.Address)
+		}
+	case s.verb.Name == "delAccess" && p.Name == "number" && s.Service != nil:
+		for i := range min(len(s.Service.Config.Access), mostChoices) {
+			list = append(list, strconv.Itoa(i+1))
 		}
 	case p.Kind == User:
 		for _, u := range s.State.Config.Admin.Users {
@@ -288,6 +295,8 @@ func (s *Scene) text(text string) string {
 // Conditions of offers.
 
 func standby(s *Scene) bool { return !s.Group.Config.Enabled }
+
+func hasRules(s *Scene) bool { return len(s.Service.Config.Access) > 0 }
 
 func hasRoutes(s *Scene) bool { return len(s.Service.Config.Routes) > 0 }
 

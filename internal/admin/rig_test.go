@@ -256,7 +256,7 @@ func doc(a, b, c string) string {
 		<group name="main" scheduler="roundr" enable="yes"><host name="a" ip="%s"/><host name="b" ip="%s"/></group>
 		<group name="spare"><host name="c" ip="%s"/></group>
 	</service>
-	<service name="mail"><listen ip="127.0.0.1:0"/><listen ip="127.0.0.1:0"/><route net="192.0.2.0/24" group="only"/><group name="only"><host name="m" ip="%s"/></group></service>
+	<service name="mail"><listen ip="127.0.0.1:0"/><listen ip="127.0.0.1:0"/><access><allow net="*"/></access><route net="192.0.2.0/24" group="only"/><group name="only"><host name="m" ip="%s"/></group></service>
 	<admin><user name="admin" password="$6$salt$secrethash" access="full"/><user name="looker" password="$6$salt$otherhash"/></admin>
 	</config>`, a, b, c, c)
 }

@@ -93,6 +93,9 @@ func (k *call) moveSessions() (Result, error) {
 		closed = k.admin.opt.Engine.EndSessions(engine.ByOperator, func(c engine.Candidate) bool { return chosen[c.ID] && hosts[c.Host] })
 	}
 	text := did + " closed"
+	if g := stateGroup(k.state(), service, k.args.text("group")); g.Sticky != nil && n > 0 {
+		text += fmt.Sprintf("\nwarning: the clients of group %s come back to their host; run forgetClients for host %s first, then moveSessions", show(g.Config.Name), show(name))
+	}
 	if closed < n {
 		text += fmt.Sprintf("; %d of them had just ended", n-closed)
 	}

@@ -58,6 +58,7 @@ func Verbs() []Verb {
 		reads("status", "show state and problems", (*call).status),
 		reads("show services", "list services with their sessions and bytes", (*call).showServices, optional(service())),
 		reads("show hosts", "list hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
+		reads("show access", "list the access rules of services in their order", (*call).showAccess, optional(service())),
 		reads("show routes", "list the routes of services in their order, with the clients that each has had", (*call).showRoutes, optional(service())),
 		reads("show sessions", "list open sessions, oldest first", (*call).showSessions,
 			optional(service()), optional(group()), optional(host()), most(usualSessions, 10_000_000)),
@@ -112,6 +113,17 @@ func Verbs() []Verb {
 			[]Param{service(), group()}, settings("group"))...).
 			offer(Offer{Label: "Change settings"}).
 			undoneBy(setBack("setGroup", "group")),
+		edits("addAccess", "allow or deny some clients of a service; the first rule that matches decides, and sessions continue", addAccess,
+			service(), Param{Name: "action", Kind: Choice, Required: true, Choices: []string{"allow", "deny"}, Help: "what becomes of clients that match"},
+			setting(config.Find("allow", "net")), setting(config.Find("allow", "file")), optionOf(ruleNumber("at"))).
+			offer(Offer{Label: "Add access rule", Note: "The first rule that matches a new client decides; sessions continue."}),
+		destructive(edits("delAccess", "delete an access rule; sessions continue", delAccess, service(), labelled("Access rule", required(ruleNumber("number"))))).
+			offer(Offer{
+				Label: "Delete access rule", Note: "Sessions continue.",
+				Title: "Delete access rule {number} of service {service}?",
+				Lines: []string{"The next rule that matches decides about new clients; without one they are let in. Sessions continue."},
+				When:  hasRules,
+			}),
 		edits("addRoute", "send clients that match to another group than the active one; the first route that matches decides", addRoute, slices.Concat(
 			[]Param{service(), group()}, but("group", settings("route")), []Param{optionOf(routeNumber("at"))})...).
 			offer(Offer{Label: "Add route to this group", Note: "New clients that match come to this group, whichever is active."}),

@@ -19,6 +19,7 @@ var samples = map[string]string{
 	"show diff": "", "show metrics": "", "show events": "", "show log": "", "help": "show hosts",
 	"addService": "new 127.0.0.1:0", "delService": "mail drain=1m", "addListen": "web 127.0.0.1:0", "delListen": "mail 127.0.0.1:0 drain=1m",
 	"switchPort": "web localhost:0 127.0.0.1:0 drain=1m", "addGroup": "web new p2c allDown=try", "delGroup": "web spare drain=1m",
+	"addAccess": "web deny net=192.0.2.0/24 at=1", "delAccess": "mail 1", "show access": "mail",
 	"addRoute": "mail only percent=5 at=1", "setRoute": "mail 1 percent=7", "delRoute": "mail 1", "show routes": "mail",
 	"enableGroup": "web spare drain=1m --force", "changeScheduler": "web main p2c",
 	"shutdownSession": "1e00400003",

@@ -58,7 +58,7 @@ func (s *server) apiRoutes() []route {
 // shapes are examples of what the Data of verbs is made of.
 var shapes = map[string]any{
 	"status":        admin.Status{},
-	"show services": []admin.ServiceInfo{}, "show routes": []admin.RouteInfo{},
+	"show services": []admin.ServiceInfo{}, "show routes": []admin.RouteInfo{}, "show access": []admin.RuleInfo{},
 	"show hosts":    []admin.HostInfo{},
 	"show sessions": []admin.SessionInfo{},
 	"show clients":  []admin.ClientInfo{},

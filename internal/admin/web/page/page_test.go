@@ -415,6 +415,7 @@ func TestQuestions(t *testing.T) {
 		s.Listen = append(s.Listen, config.Listen{Address: "127.0.0.1:9"})
 		if g := s.Enabled(); g != nil {
 			s.Routes = []config.Route{{Percent: 5, Group: g.Name}}
+			s.Access = []config.AccessRule{{Nets: "*"}}
 		}
 	})
 	p := New()
