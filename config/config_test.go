@@ -102,7 +102,7 @@ func TestNewElements(t *testing.T) {
 	<engine loops="3" ring="off" steer="cpu" splice="never" pipeSize="128KiB" pipeMemory="2GiB" maxSessions="500" backlog="77" drain="2m"/>
 	<service name="a">
 		<listen ip="[::1]:80" proxyProtocol="accept" proxyFrom="10.0.0.0/8, ::ffff:192.0.2.7"/><listen ip="unix:/run/a.sock" proxyProtocol="require"/>
-		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m" hello="3s"/>
+		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m" queue="7s" hello="3s"/>
 		<limits sessions="7" perClient="6" rate="5" perClientRate="4" tries="3"/>
 		<group name="g" scheduler="leastconns,sticky" allDown="refuse" start="down" maxFails="5" failWindow="1m" maxEjected="50" stickySize="5" stickyFor="2h">
 			<check type="expect" interval="5s" fastInterval="500ms" downInterval="10s" rise="4" fall="5" timeout="1500ms"
@@ -135,7 +135,7 @@ func TestNewElements(t *testing.T) {
 	want.Services = []*Service{{
 		Name:     "a",
 		Listen:   []Listen{{Address: "[::1]:80", ProxyProtocol: "accept", ProxyFrom: "10.0.0.0/8 192.0.2.7/32"}, {Address: "unix:/run/a.sock", ProxyProtocol: "require"}},
-		Timeouts: Timeouts{Connect: 500 * time.Millisecond, Idle: 5 * time.Minute, HalfClosed: 90 * time.Minute, KeepAlive: time.Minute, Hello: 3 * time.Second},
+		Timeouts: Timeouts{Connect: 500 * time.Millisecond, Idle: 5 * time.Minute, HalfClosed: 90 * time.Minute, KeepAlive: time.Minute, Queue: 7 * time.Second, Hello: 3 * time.Second},
 		Limits:   Limits{7, 6, 5, 4, 3},
 		Groups: []*Group{{
 			Name: "g", Scheduler: "leastc,sticky", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute, MaxEjected: 50,

@@ -98,6 +98,7 @@ type Timeouts struct {
 	HalfClosed           time.Duration // or AsIdle
 	Unacked              time.Duration // TCP_USER_TIMEOUT of both sides
 	KeepAlive            time.Duration // without a byte, before TCP asks whether the peer is there
+	Queue                time.Duration // for a host that has room
 	Hello                time.Duration // for what a client has to say before a host is chosen
 	MaxAge               time.Duration // of a session
 }
@@ -152,11 +153,12 @@ type Group struct {
 
 // Host is <host>.
 type Host struct {
-	Name    string
-	Address string // host:port, [v6]:port, unix:/path or the name of SRV records; host may be a DNS name
-	Weight  int
-	Backup  bool
-	State   string // ready, drain, maint
+	Name        string
+	Address     string // host:port, [v6]:port, unix:/path or the name of SRV records; host may be a DNS name
+	Weight      int
+	Backup      bool
+	State       string // ready, drain, maint
+	MaxSessions int    // at once, of each address; 0: no limit
 	// SlowStart is how long the host's share grows after it has come back; 0: not
 	// at all.
 	SlowStart time.Duration

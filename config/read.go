@@ -59,24 +59,15 @@ func (r *reader) attributes(e *etree.Element, p any, old ...attr) {
 			}
 			continue
 		}
-		harmless, later := laterAttribute(e.Tag, name)
-		switch {
-		case slices.Contains(harmless, a.Value):
-		case later && harmless == nil:
-			r.fail(r.lines[e], "<%s %s> is not supported by this version yet; leave it out", e.Tag, a.Key)
-		case later:
-			r.fail(r.lines[e], "<%s %s=%q> is not supported by this version yet; leave it out or write %q", e.Tag, a.Key, a.Value, harmless[0])
-		default:
-			var names []string
-			for i := range rows {
-				names = append(names, rows[i].Name)
-			}
-			for _, o := range old {
-				names = append(names, o.name)
-			}
-			r.fail(r.lines[e], "<%s> has no attribute %q%s", e.Tag, name, r.suggest(a.Key, names))
-			misspelt = true
+		var names []string
+		for i := range rows {
+			names = append(names, rows[i].Name)
 		}
+		for _, o := range old {
+			names = append(names, o.name)
+		}
+		r.fail(r.lines[e], "<%s> has no attribute %q%s", e.Tag, name, r.suggest(a.Key, names))
+		misspelt = true
 	}
 	if misspelt { // the one that is missing, perhaps
 		return

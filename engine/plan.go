@@ -128,6 +128,7 @@ type Timeouts struct {
 	Idle       time.Duration // no byte in either direction
 	HalfClosed time.Duration // one side has ended, and no byte from the other
 	Unacked    time.Duration // sent bytes wait for a peer's acknowledgement (TCP_USER_TIMEOUT); Linux only
+	Queue      time.Duration // waiting for a host that has room for one more session
 	Hello      time.Duration // what a client says before a host is chosen: a PROXY header, then the ClientHello
 	MaxAge     time.Duration // of a session, from its accept on; each ends up to a tenth earlier, at random
 	KeepAlive  time.Duration // a silent peer is asked whether it is there; if not, it is gone after twice that

@@ -48,6 +48,7 @@ type counters struct {
 	in, out  atomic.Uint64
 	failures atomic.Uint64
 	limit    atomic.Pointer[failLimit] // nil: the first failed connect takes the host down
+	most     atomic.Uint32             // sessions at once; 0: any number
 	health   atomic.Uint32             // the era, and in the last bit whether the host is down
 }
 
@@ -135,7 +136,7 @@ func (h *Host) load() (picks, active uint64) {
 
 // Sessions returns how many sessions the host has now.
 func (h *Host) Sessions() int64 {
-	_, active := h.load()
+	_, active := h.loadExactly()
 	return int64(active)
 }
 
@@ -147,7 +148,69 @@ func (h *Host) take(n uint64) {
 
 // untake takes a take back: the session that was given to the host goes to another one,
 // and nobody has asked it.
-func (h *Host) untake() { h.picks.Add(^uint64(0)) }
+func (h *Host) untake() {
+	h.picks.Add(^uint64(0))
+	if h.most.Load() != 0 {
+		h.times.Queue.look()
+	}
+}
+
+// claim is take, if the host is not full.
+func (h *Host) claim(n uint64) bool {
+	most := uint64(h.most.Load())
+	if most == 0 {
+		h.take(n)
+		return true
+	}
+	for {
+		picks, active := h.load()
+		if active >= most {
+			if picks, active = h.loadExactly(); active >= most {
+				return false
+			}
+		}
+		if h.picks.CompareAndSwap(picks, picks+1) { // nobody else has picked it meanwhile
+			h.lastUse.Store(n + 1)
+			return true
+		}
+	}
+}
+
+// full tells whether the host has as many sessions as it may.
+func (h *Host) full() bool {
+	most := uint64(h.most.Load())
+	if most == 0 {
+		return false
+	}
+	if _, active := h.load(); active < most {
+		return false
+	}
+	_, active := h.loadExactly()
+	return active >= most
+}
+
+// loadExactly is load without an overstatement: while it is read, no session ends.
+func (h *Host) loadExactly() (picks, active uint64) {
+	for {
+		ended := h.ended.Load()
+		picks = h.picks.Load()
+		if h.ended.Load() == ended {
+			return picks, picks - ended
+		}
+	}
+}
+
+// MaxSessions returns how many sessions the host may have at once; 0: any number.
+func (h *Host) MaxSessions() int { return int(h.most.Load()) }
+
+// SetMaxSessions sets what [Host.MaxSessions] returns. The sessions that the host has
+// stay; while they are as many or more, it is picked for none. Those that wait in the
+// queue of its group have their turn if there is room now.
+func (h *Host) SetMaxSessions(n int) {
+	if was := h.most.Swap(uint32(n)); was != uint32(n) {
+		h.times.Queue.look()
+	}
+}
 
 // takeIf is take, but only if the host has no more sessions than were seen.
 func (h *Host) takeIf(seen, n uint64) bool {
@@ -165,6 +228,9 @@ func (h *Host) takeIf(seen, n uint64) bool {
 func (h *Host) Release(in, out uint64) {
 	h.AddBytes(in, out)
 	h.ended.Add(1)
+	if h.most.Load() != 0 {
+		h.times.Queue.look()
+	}
 }
 
 // AddBytes publishes bytes of a session that goes on.
@@ -266,7 +332,11 @@ func (h *Host) MarkUp() (changed bool) {
 	if l := h.limit.Load(); l != nil {
 		l.forget()
 	}
-	return h.health.CompareAndSwap(was, was+1) // only another MarkUp changes a host that is down
+	if !h.health.CompareAndSwap(was, was+1) { // only another MarkUp changes a host that is down
+		return false
+	}
+	h.times.Queue.look()
+	return true
 }
 
 // HostStats is a snapshot of a host's counters. Its fields are read one after the
@@ -297,7 +367,7 @@ func (s *HostStats) Add(o HostStats) {
 
 // Stats returns the counters as they are now.
 func (h *Host) Stats() HostStats {
-	picks, active := h.load()
+	picks, active := h.loadExactly()
 	return HostStats{
 		Active: int64(active), Picks: picks, Failures: h.failures.Load(),
 		EarlyResets: h.resets.total.Load(),

@@ -60,7 +60,9 @@ func (l *least) choose(tried *Tried) *Host {
 			return best
 		}
 	}
-	best.take(n)
+	if !best.claim(n) {
+		return l.from(n%uint64(len(l.hosts)), n, tried)
+	}
 	return best
 }
 

@@ -228,15 +228,15 @@ func (m *maglev) choose(tried *Tried) *Host {
 		if h == nil || !free(h, tried) || m.share != nil && !m.accepts(i, this) {
 			continue
 		}
-		h.take(n)
-		return h
+		if h.claim(n) {
+			return h
+		}
 	}
 	if size := len(m.rest); size > 0 {
 		for k := range uint64(redraws) {
 			point, _ := below(noise(^hash, k), m.rest[size-1].weight)
 			j, _ := slices.BinarySearchFunc(m.rest, point+1, func(p place, at uint64) int { return cmp.Compare(p.weight, at) })
-			if h := m.rest[j].host; free(h, tried) {
-				h.take(n)
+			if h := m.rest[j].host; free(h, tried) && h.claim(n) {
 				return h
 			}
 		}
@@ -266,8 +266,7 @@ func (m *maglev) from(i, n uint64, tried *Tried) *Host {
 		if i++; i >= uint64(len(m.up)) {
 			i = 0
 		}
-		if h := m.up[i]; h != nil && free(h, tried) {
-			h.take(n)
+		if h := m.up[i]; h != nil && free(h, tried) && h.claim(n) {
 			return h
 		}
 	}
@@ -283,8 +282,7 @@ func (m *maglev) lastResort(tried *Tried) *Host {
 	}
 	i := m.at(client)
 	for range m.hosts {
-		if h := m.hosts[i]; !tried.Has(h) {
-			h.take(0)
+		if h := m.hosts[i]; !tried.Has(h) && h.claim(0) {
 			return h
 		}
 		if i++; i >= uint64(len(m.hosts)) {
@@ -316,6 +314,11 @@ func (t *Table) ownLastResort(tried *Tried) (*Host, Verdict) {
 	for i := range t.ranks {
 		if h := t.ranks[i].chooser.(*maglev).lastResort(tried); h != nil {
 			return tried.add(h, LastResort)
+		}
+	}
+	for _, h := range t.hosts {
+		if !tried.Has(h) { // it has sessions that still run
+			return nil, Full
 		}
 	}
 	return nil, None

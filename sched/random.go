@@ -30,8 +30,7 @@ func (r *random) choose(tried *Tried) *Host {
 	for range redraws {
 		n = r.cursor.next()
 		i, _ = below(noise(r.seed, n), uint64(len(r.hosts)))
-		if h := r.hosts[i]; free(h, tried) {
-			h.take(n)
+		if h := r.hosts[i]; free(h, tried) && h.claim(n) {
 			return h
 		}
 	}
@@ -94,8 +93,7 @@ func (w *weightedRandom) choose(tried *Tried) *Host {
 	for range redraws {
 		n = w.cursor.next()
 		i = w.draw(noise(w.seed, n))
-		if h := w.hosts[i]; free(h, tried) {
-			h.take(n)
+		if h := w.hosts[i]; free(h, tried) && h.claim(n) {
 			return h
 		}
 	}
@@ -136,10 +134,9 @@ func (p *twoChoices) choose(tried *Tried) *Host {
 			a = b
 		}
 	}
-	if !free(a, tried) {
+	if !free(a, tried) || !a.claim(n) {
 		return p.from(i, n, tried)
 	}
-	a.take(n)
 	return a
 }
 

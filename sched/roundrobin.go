@@ -23,8 +23,7 @@ func (r *roundRobin) choose(tried *Tried) *Host {
 	var n uint64
 	for range redraws {
 		n = r.cursor.next()
-		if h := r.hosts[r.at(n)]; free(h, tried) {
-			h.take(n)
+		if h := r.hosts[r.at(n)]; free(h, tried) && h.claim(n) {
 			return h
 		}
 	}
@@ -112,8 +111,7 @@ func (w *weightedRoundRobin) choose(tried *Tried) *Host {
 	for range redraws {
 		n = w.cursor.next()
 		i = w.at(n)
-		if h := w.hosts[i]; free(h, tried) {
-			h.take(n)
+		if h := w.hosts[i]; free(h, tried) && h.claim(n) {
 			return h
 		}
 	}

@@ -148,7 +148,7 @@ func newTier(members []Member, c *cursor) tier {
 }
 
 // free tells whether h may be chosen.
-func free(h *Host, tried *Tried) bool { return h.Up() && !tried.Has(h) }
+func free(h *Host, tried *Tried) bool { return h.Up() && !h.full() && !tried.Has(h) }
 
 // from takes the first free host at or behind index i, all around, for pick n.
 func (t *tier) from(i, n uint64, tried *Tried) *Host {
@@ -156,8 +156,7 @@ func (t *tier) from(i, n uint64, tried *Tried) *Host {
 		if i >= uint64(len(t.hosts)) {
 			i = 0
 		}
-		if h := t.hosts[i]; free(h, tried) {
-			h.take(n)
+		if h := t.hosts[i]; free(h, tried) && h.claim(n) {
 			return h
 		}
 		i++

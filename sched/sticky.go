@@ -347,28 +347,43 @@ func (t *Table) comeBack(client Addr, tried *Tried) (*Host, Verdict) {
 		h, verdict := t.pickSlow(tried)
 		if h != nil {
 			v.host.Store(h)
+			was.deserted()
 		}
 		return h, verdict
 	}
-	if t.serves(was) && free(was, tried) {
-		return t.give(was, tried, Picked)
+	if t.serves(was) && was.Up() && !tried.Has(was) {
+		if !t.claim(was) {
+			return was, Full // a host that is full is not down: its client waits for it
+		}
+		return tried.add(was, Picked)
 	}
 	h, verdict := t.pickSlow(tried)
 	if h == nil {
 		return nil, verdict
 	}
-	if verdict == LastResort && was != h && t.serves(was) && !tried.Has(was) {
+	if verdict == LastResort && was != h && t.serves(was) && !tried.Has(was) && t.claim(was) {
 		h = t.instead(was, h, tried, LastResort)
 	}
 	if v.host.CompareAndSwap(was, h) {
+		was.deserted()
 		return h, verdict
 	}
 	other := v.host.Load() // another session of the client was faster
-	if other != h && t.serves(other) && free(other, tried) {
+	if other != h && t.serves(other) && free(other, tried) && t.claim(other) {
 		return t.instead(other, h, tried, Picked), Picked
 	}
-	v.host.CompareAndSwap(other, h)
+	if v.host.CompareAndSwap(other, h) {
+		other.deserted()
+	}
 	return h, verdict
+}
+
+// deserted is called when a client has another host now: its sessions that wait for this
+// one may have that.
+func (h *Host) deserted() {
+	if h != nil && h.most.Load() != 0 {
+		h.times.Queue.look()
+	}
 }
 
 // serves tells whether a host is one of the table's.
@@ -377,18 +392,16 @@ func (t *Table) serves(h *Host) bool {
 	return listed
 }
 
-// give counts a session on the client's host.
-func (t *Table) give(h *Host, tried *Tried, v Verdict) (*Host, Verdict) {
-	// It takes no turn: those are for clients that are new.
-	h.take(t.ranks[0].turns.n.Load())
-	return tried.add(h, v)
-}
+// claim counts a session on the client's host, if that has room. It takes no turn: those
+// are for clients that are new.
+func (t *Table) claim(h *Host) bool { return h.claim(t.ranks[0].turns.n.Load()) }
 
-// instead gives the session another host than the one that was just picked.
+// instead gives the session another host, which counts it already, than the one that was
+// just picked.
 func (t *Table) instead(h, picked *Host, tried *Tried, v Verdict) *Host {
 	tried.Forget()
 	picked.untake()
-	t.give(h, tried, v)
+	tried.add(h, v)
 	return h
 }
 

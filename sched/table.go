@@ -43,6 +43,7 @@ const (
 	Picked     Verdict = iota // the host is up
 	LastResort                // no host is up; this one is down and was not tried yet
 	None                      // no host is left to try
+	Full                      // every host that is left has as many sessions as it may; with a host: that one has, and the client waits for it alone
 )
 
 // MaxWeight is the greatest weight that a member can have.
@@ -97,8 +98,9 @@ const first = 4
 type walk struct {
 	table *Table
 	stage stage
-	at    int // index of the next host of the stage
-	left  int // how many hosts of the stage are left
+	at    int  // index of the next host of the stage
+	left  int  // how many hosts of the stage are left
+	full  bool // it has passed a host that is full
 }
 
 // stage is the index of a tier, whose hosts that are up are looked at, or one of two
@@ -205,7 +207,8 @@ type Table struct {
 // rank is a tier of the table: its hosts are picked when none is left in the ranks
 // before it.
 type rank struct {
-	hosts []*Host
+	hosts  []*Host
+	backup bool
 	// chooser chooses among those that were up when the table was built; nil if there
 	// was none.
 	chooser chooser
@@ -290,7 +293,7 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 		}
 		if len(t.hosts) > from {
 			up[len(t.ranks)] = alive
-			t.ranks = append(t.ranks, rank{hosts: t.hosts[from:len(t.hosts):len(t.hosts)]})
+			t.ranks = append(t.ranks, rank{hosts: t.hosts[from:len(t.hosts):len(t.hosts)], backup: tier >= maxTiers/2})
 		}
 	}
 	seed := p.Seed
@@ -351,6 +354,24 @@ func (t *Table) Sessions() (n int64) {
 		n += h.Sessions()
 	}
 	return n
+}
+
+// Queue returns the queue of the table's group; nil if there is no table or it has no
+// host.
+func (t *Table) Queue() *Queue {
+	if t == nil || len(t.hosts) == 0 {
+		return nil
+	}
+	return &t.hosts[0].times.Queue
+}
+
+// Times returns where the times of the table's group are counted; nil if the table has no
+// host.
+func (t *Table) Times() *Times {
+	if len(t.hosts) == 0 {
+		return nil
+	}
+	return t.hosts[0].times
 }
 
 // Next returns where the successor of the table should Start, so that a
@@ -418,23 +439,29 @@ func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 	if tried.n >= first {
 		return t.goOn(tried)
 	}
-	up := false
+	up, full := false, false
 	for i := range t.ranks {
 		r := &t.ranks[i]
+		if full && r.backup {
+			break // a host that is full is not down
+		}
 		var h *Host
 		if r.chooser != nil && (i > 0 || t.first == nil) {
 			h = r.chooser.choose(tried)
 		}
 		if h == nil {
-			var some bool
-			h, some = t.scan(r.hosts, tried) // came back since the build
-			up = up || some
+			var some, busy bool
+			h, some, busy = t.scan(r.hosts, tried) // came back since the build
+			up, full = up || some, full || busy
 		}
 		if h != nil {
 			return tried.add(h, Picked)
 		}
 	}
-	if up || t.refuse || len(t.hosts) == 0 {
+	switch {
+	case full:
+		return nil, Full
+	case up || t.refuse || len(t.hosts) == 0:
 		return nil, None
 	}
 	if t.consistent {
@@ -444,47 +471,59 @@ func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 	i := int(n % uint64(len(t.hosts)))
 	for range t.hosts {
 		if h := t.hosts[i]; !tried.Has(h) {
-			h.take(n)
-			return tried.add(h, LastResort)
+			if h.claim(n) {
+				return tried.add(h, LastResort)
+			}
+			full = true
 		}
 		if i++; i == len(t.hosts) {
 			i = 0
 		}
 	}
+	if full {
+		return nil, Full
+	}
 	return nil, None
 }
 
-// scan takes the untried hosts that are up in turn, and tells whether any host is
-// up, tried or not. Turns count only the hosts that can be taken, not places in the
-// table, so that no host inherits the turns of its unusable neighbours.
-func (t *Table) scan(hosts []*Host, tried *Tried) (h *Host, up bool) {
+// scan takes the untried hosts that are up in turn. It tells whether any host is up,
+// tried or not, and whether one that is untried is full. Turns count only the hosts that
+// can be taken, not places in the table, so that no host inherits the turns of its
+// unusable neighbours.
+func (t *Table) scan(hosts []*Host, tried *Tried) (h *Host, up, full bool) {
 	left := uint64(0)
 	for _, h := range hosts {
-		if h.Up() {
-			up = true
-			if !tried.Has(h) {
+		if !h.Up() {
+			continue
+		}
+		up = true
+		if !tried.Has(h) {
+			if h.full() {
+				full = true
+			} else {
 				left++
 			}
 		}
 	}
 	if left == 0 {
-		return nil, up
+		return nil, up, full
 	}
 	n, skip := t.turn(tried, left)
-	for _, other := range hosts {
-		if !free(other, tried) {
-			continue
+	for range 2 { // again from the first, where health or sessions have changed since the count
+		for _, h := range hosts {
+			switch {
+			case !free(h, tried):
+			case skip > 0:
+				skip--
+			case h.claim(n):
+				return h, up, full
+			default:
+				full = true
+			}
 		}
-		h = other // the last one, where health has changed since the count
-		if skip == 0 {
-			break
-		}
-		skip--
+		skip = 0
 	}
-	if h != nil {
-		h.take(n)
-	}
-	return h, up
+	return nil, up, full
 }
 
 // goOn continues the walk of a session through the table. With a new table the walk
@@ -512,7 +551,10 @@ func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 				continue
 			}
 			n, _ := t.turn(tried, 1)
-			h.take(n)
+			if !h.claim(n) {
+				w.full = true
+				continue
+			}
 			if up {
 				return tried.add(h, Picked)
 			}
@@ -525,15 +567,21 @@ func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 			w.stage = walked
 		}
 	}
+	if w.full {
+		w.table = nil // it has passed hosts that it will want
+		return nil, Full
+	}
 	return nil, None
 }
 
 // enterRank starts the walk through a rank, or what comes after the last one.
 func (w *walk) enterRank(i stage, t *Table, tried *Tried) {
 	switch {
+	case int(i) < len(t.ranks) && t.ranks[i].backup && w.full:
+		w.stage = walked
 	case int(i) < len(t.ranks):
 		w.enter(i, len(t.ranks[i].hosts), t, tried)
-	case t.refuse || t.anyUp(tried):
+	case t.refuse || w.full || t.anyUp(tried):
 		w.stage = walked
 	default:
 		w.enter(anyHost, len(t.hosts), t, tried)

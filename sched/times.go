@@ -6,10 +6,12 @@ import (
 	"unsafe"
 )
 
-// Times counts how long connects and sessions of a group took. The hosts of the
-// group share it, so that it outlives each of them. All methods may be called
-// from any goroutine; the zero Times is ready.
+// Times counts how long connects and sessions of a group took, and has the group's queue.
+// The hosts of the group share it, so that it outlives each of them. All methods may be
+// called from any goroutine; the zero Times is ready.
 type Times struct {
+	Queue Queue // of sessions that wait for a host
+
 	// Loops that write at the same time write to different cache lines. A shard is made when
 	// somebody first writes to it: most machines have few loops, and there are many groups.
 	shards [timesShards]atomic.Pointer[timesShard]
@@ -21,7 +23,8 @@ const timesShards = 64
 type timesShard struct {
 	connect histogram
 	session histogram
-	_       [cacheLine - 2*unsafe.Sizeof(histogram{})%cacheLine]byte
+	queue   histogram
+	_       [cacheLine - 3*unsafe.Sizeof(histogram{})%cacheLine]byte
 }
 
 // shard returns the shard of that number.
@@ -41,7 +44,7 @@ type histogram struct {
 	sum    atomic.Int64 // ns
 }
 
-// Both histograms have the same number of bounds, so that they share a type.
+// All histograms have the same number of bounds, so that they share a type.
 var (
 	connectBounds = [...]time.Duration{
 		50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
@@ -53,6 +56,11 @@ var (
 		time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond,
 		500 * time.Millisecond, time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second,
 		time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour,
+	}
+	queueBounds = [len(connectBounds)]time.Duration{
+		time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+		50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second,
+		2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute,
 	}
 )
 
@@ -75,6 +83,9 @@ func (t *Times) Connected(shard int, d time.Duration) {
 func (t *Times) Ended(shard int, d time.Duration) {
 	t.shard(shard).session.add(d, &sessionBounds)
 }
+
+// Queued counts a session that has waited in the queue, whether it got a host or not.
+func (t *Times) Queued(shard int, d time.Duration) { t.shard(shard).queue.add(d, &queueBounds) }
 
 // Histogram is what was counted of one kind of time.
 type Histogram struct {
@@ -99,6 +110,11 @@ func (t *Times) Connects() Histogram {
 // Sessions returns how long sessions lasted that have ended.
 func (t *Times) Sessions() Histogram {
 	return t.read(&sessionBounds, func(s *timesShard) *histogram { return &s.session })
+}
+
+// Waits returns how long sessions waited in the queue.
+func (t *Times) Waits() Histogram {
+	return t.read(&queueBounds, func(s *timesShard) *histogram { return &s.queue })
 }
 
 func (t *Times) read(bounds *[len(connectBounds)]time.Duration, of func(*timesShard) *histogram) Histogram {

@@ -21,8 +21,8 @@ var update = flag.Bool("update", false, "write testdata and the tables of docs/m
 // has them or not.
 var later = []string{
 	"listen proxyProtocol", "listen proxyFrom",
-	"timeouts queue", "timeouts hello",
-	"host maxSessions", "host proxyProtocol", "engine grace",
+	"timeouts hello",
+	"host proxyProtocol", "engine grace",
 	"route sni", "route alpn", "route net", "route percent", "route group",
 	"allow net", "allow file", "deny net", "deny file", "group scheduler ewma",
 }

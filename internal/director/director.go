@@ -571,6 +571,7 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 			Connect: c.Timeouts.Connect, Total: c.Timeouts.Total,
 			Idle: c.Timeouts.Idle, HalfClosed: c.Timeouts.WhenHalfClosed(), MaxAge: c.Timeouts.MaxAge,
 			Unacked: c.Timeouts.Unacked, KeepAlive: c.Timeouts.KeepAlive, Hello: c.Timeouts.Hello,
+			Queue: c.Timeouts.Queue,
 		},
 		Tries:  c.Limits.Tries,
 		Limits: limitsOf(&c.Limits),

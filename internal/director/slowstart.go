@@ -22,13 +22,25 @@ func (d *Director) startRamp(t *Target, now time.Time) {
 		return
 	}
 	t.since, t.step = now, 0
+	t.limit()
 	d.ramping[t] = true
 }
 
 // endRamp gives a target its full share.
 func (d *Director) endRamp(t *Target) {
 	t.step = rampSteps
+	t.limit()
 	delete(d.ramping, t)
+}
+
+// limit tells the host how many sessions it may have: in its slow start a part of its
+// maxSessions, but at least one. HAProxy does the same.
+func (t *Target) limit() {
+	n := t.maxSessions
+	if n > 0 && t.step < rampSteps {
+		n = (n*max(t.step, 1) + rampSteps - 1) / rampSteps
+	}
+	t.Host.SetMaxSessions(n)
 }
 
 // ramp takes slow starts a step further and returns the time until it should
@@ -54,6 +66,7 @@ func (d *Director) ramp(now time.Time) time.Duration {
 			continue
 		}
 		t.step = step
+		t.limit()
 		if step == rampSteps {
 			d.endRamp(t)
 		}

@@ -106,21 +106,22 @@ type Target struct {
 	checks [health.Codes]atomic.Uint64 // probes that have ended, by code
 
 	// The rest belongs to the director's goroutine.
-	key       targetKey
-	rule      *rule
-	slowStart time.Duration
-	maint     bool
-	waiting   bool // for the first check that passes (start="down")
-	probing   bool
-	excused   bool      // the last probe ended too late to prove anything
-	last      time.Time // the last probe's start, or the last change if that was later
-	next      time.Time // of the next probe; zero: not decided
-	failed    int       // probes failed in a row while up
-	passed    int       // probes passed in a row while down
-	since     time.Time // when its slow start began
-	step      int       // of the slow start; rampSteps: the full share
-	ejected   bool      // down because of what clients met after the connect
-	suspected time.Time // when that was last asked
+	key         targetKey
+	rule        *rule
+	slowStart   time.Duration
+	maxSessions int
+	maint       bool
+	waiting     bool // for the first check that passes (start="down")
+	probing     bool
+	excused     bool      // the last probe ended too late to prove anything
+	last        time.Time // the last probe's start, or the last change if that was later
+	next        time.Time // of the next probe; zero: not decided
+	failed      int       // probes failed in a row while up
+	passed      int       // probes passed in a row while down
+	since       time.Time // when its slow start began
+	step        int       // of the slow start; rampSteps: the full share
+	ejected     bool      // down because of what clients met after the connect
+	suspected   time.Time // when that was last asked
 }
 
 // Status is the health of a target as the director sees it.
@@ -186,6 +187,8 @@ func (t *Target) settle(g *Group, h *config.Host) {
 	source, _ := netip.ParseAddr(h.Source) // "" and client are none; the model has been checked
 	t.Host.SetSource(sched.Source{Addr: source.Unmap(), Client: h.Source == config.ClientSource, Interface: h.Interface})
 	t.Host.SetProxyProtocol(proxyVersions[h.ProxyProtocol])
+	t.maxSessions = h.MaxSessions
+	t.limit()
 	if s := t.Status(); s.Fall != g.rule.fall || s.Rise != g.rule.rise {
 		t.restate(func(*Status) {})
 	}

@@ -229,6 +229,7 @@ func (r *Reading) judgeService(s *Service) {
 var reasons = map[string]string{
 	"no_group": "it has no group", "no_host": "no host answered",
 	"resource": "no descriptor, memory or local port was free", "timeout": "the total connect timeout was reached",
+	"queue":             "every host had as many sessions as its maxSessions, for longer than <timeouts queue>",
 	"limit_sessions":    "it has as many sessions as <limits sessions> allows",
 	"limit_rate":        "more came in a second than <limits rate> allows",
 	"limit_client":      "they have as many sessions as <limits perClient> allows",
@@ -250,6 +251,7 @@ var reasons = map[string]string{
 
 var remedies = map[string]string{
 	"resource":          "raise the limit of open files (LimitNOFILE) or net.ipv4.ip_local_port_range",
+	"queue":             "add hosts, setHost maxSessions=N, or setService queue=DUR",
 	"limit_sessions":    "setService sessions=N, or close sessions",
 	"limit_rate":        "setService rate=N",
 	"limit_client":      "if they are right, such as many people behind one address: setService perClient=N",

@@ -48,6 +48,7 @@ const (
 	untold                           // what its TLS asks for has not come, or not as a whole
 	unwelcome                        // a header is required, and it comes from where none counts
 	looking                          // it has no host
+	queued                           // it waits until a host has room
 	picked                           // it has a host that has not been asked yet
 	asked                            // the host has not answered
 	pledging                         // the host has answered, and is asked for TLS
@@ -67,6 +68,7 @@ type Attempt struct {
 	alien    bool     // a connect failed because it was to come from the client's address
 	late     bool     // the last host did not answer in time
 	startTLS startTLS // what its client has asked for ahead of TLS
+	wait     waiting
 	group    chosen   // where a route rule has sent the session
 	next     *Attempt // free, of Attempts
 }
@@ -102,6 +104,7 @@ func (l *Attempts) Put(a *Attempt) {
 	a.tried.Reset()
 	a.heard, a.late, a.alien = false, false, false
 	a.group, a.startTLS = chosen{}, plainTLS
+	a.wait = waiting{}
 	a.next = l.free
 	l.free = a
 }
@@ -131,6 +134,8 @@ const (
 	Nothing Action = iota // go on waiting as before, or the session has ended
 	Connect               // connect to Host, then call Answered, or NoSocket
 	Again                 // connect the same socket to Host again, then call Answered
+	Queue                 // call Join
+	Queued                // call Called when told to, or Deadline at Until
 	Hear                  // call Heard when the client has sent more, or Deadline at Until
 	Wait                  // call Answered when Host has answered, or Deadline at Until
 	Rest                  // there is no descriptor: stop accepting, and call Deadline at Until
@@ -144,7 +149,7 @@ const (
 type Step struct {
 	Do    Action
 	Why   Refusal // Refuse
-	Until int64   // ns, Hear, Wait and Rest; Never: there is no limit
+	Until int64   // ns, Queued, Hear, Wait and Rest; Never: there is no limit
 	Need  int     // Hear: how many bytes there have to be at least
 	Say   string  // Hear: to the client, before that, unless it is empty; Pledge: to the host
 }
@@ -189,10 +194,13 @@ func (a *Admission) Next(now int64) Step {
 		return a.awaitHello(1)
 	}
 	host, why := a.pick(now)
-	if host == nil {
-		return a.refuse(why)
+	switch {
+	case host != nil:
+		return a.ask(host, now)
+	case why == allFull:
+		return a.enqueue()
 	}
-	return a.ask(host, now)
+	return a.refuse(why)
 }
 
 // denied tells whether an access rule rejects the client. A client that was let in
@@ -206,7 +214,8 @@ func (a *Admission) denied() bool {
 	return ip.IsValid() && route.Denied(ip)
 }
 
-// pick picks a host that the session has not tried, if it may try another.
+// pick picks a host that the session has not tried, if it may try another. With allFull
+// it should wait for one: all are full, or others have waited for longer.
 func (a *Admission) pick(now int64) (host *sched.Host, why Refusal) {
 	route, tried := a.Svc.Route.Load(), &a.attempt.tried
 	table := a.table(route)
@@ -219,8 +228,16 @@ func (a *Admission) pick(now int64) (host *sched.Host, why Refusal) {
 	case now >= a.totalLimit(route):
 		return nil, outOfTime
 	}
-	host, _ = table.Pick(a.attempt.from, tried)
-	if host == nil {
+	if q := table.Queue(); q != nil && q.Len() > 0 {
+		a.attempt.wait.table = table
+		return nil, allFull
+	}
+	host, verdict := table.Pick(a.attempt.from, tried)
+	switch {
+	case verdict == sched.Full:
+		a.attempt.wait.table = table
+		return nil, allFull
+	case host == nil:
 		return nil, a.noHost()
 	}
 	if tried.Len() > 1 {
@@ -316,9 +333,12 @@ func (a *Admission) NoSocket(now int64, errno syscall.Errno) Step {
 }
 
 // NoRoom reports that there is no memory to watch the session.
-func (a *Admission) NoRoom() Step {
-	if a.state == over || a.state == admitted || a.state == turnedAway {
+func (a *Admission) NoRoom(now int64) Step {
+	switch a.state {
+	case over, admitted, turnedAway:
 		return Step{}
+	case queued:
+		a.unqueue(now)
 	}
 	return a.refuse(OutOfResource)
 }
@@ -336,6 +356,15 @@ func (a *Admission) Deadline(now int64) Step {
 			return a.awaitHello(1)
 		}
 		return a.choose(now, clienthello.Hello{})
+	case queued:
+		if step := a.Called(now); step.Do != Nothing { // just in time
+			return step
+		}
+		if now < a.queueLimit() { // the route has changed
+			return a.awaitTurn()
+		}
+		a.unqueue(now)
+		return a.refuse(allFull)
 	case looking: // it has waited for a descriptor
 		return Step{Do: Retry}
 	case asked, queueFull, pledging:
@@ -362,6 +391,8 @@ func (a *Admission) Retimed() Step {
 		return a.awaitHeader(1)
 	case untold:
 		return a.awaitHello(1)
+	case queued:
+		return a.awaitTurn()
 	}
 	if a.state != asked && a.state != pledging { // a full queue is asked again soon, and the others wait for no host
 		return Step{}
@@ -516,6 +547,9 @@ func (a *Admission) End(now int64, how Termination) {
 		a.leave()
 	}
 	a.record(now, how)
+	if a.state == queued {
+		a.unqueue(now)
+	}
 	if a.counted {
 		a.uncount(now)
 	}

@@ -69,6 +69,7 @@ type desk struct {
 	headers   uint64
 	chose     int // how often a group was chosen
 	free      Attempts
+	woken     []*guest // that were called, and have not been told
 	reported  int
 	log       []string
 	wrong     string
@@ -111,6 +112,7 @@ func (d *desk) next() int {
 // playAdmissions does what the script says and returns what was wrong.
 func playAdmissions(script []byte) string {
 	d := &desk{script: script, now: 1, svc: newService("web", 1), sticky: sched.NewSticky(1000, time.Minute)}
+	group := new(sched.Times)
 	d.gate.Report = func(engine.Failure) { d.reported++ }
 	var members []sched.Member
 	for i := range 6 {
@@ -121,7 +123,7 @@ func playAdmissions(script []byte) string {
 		if err != nil {
 			panic(err)
 		}
-		d.hosts = append(d.hosts, sched.NewHost(fmt.Sprint("h", i), addr))
+		d.hosts = append(d.hosts, sched.NewHostIn(group, fmt.Sprint("h", i), addr))
 		members = append(members, sched.Member{Host: d.hosts[i], Weight: 1, Backup: i == 5})
 	}
 	for i, m := range [][]sched.Member{members, members[:2], members[3:]} {
@@ -146,6 +148,7 @@ func playAdmissions(script []byte) string {
 	d.reroute(d.next())
 	for len(d.script) > 0 && d.wrong == "" {
 		d.do(d.next())
+		d.callAll()
 		d.check()
 	}
 	d.close()
@@ -172,6 +175,7 @@ func (d *desk) reroute(how int) {
 	}
 	if how&64 != 0 {
 		r.Timeouts.Hello = time.Second
+		r.Timeouts.Queue = 4 * time.Second
 	}
 	if how < 128 { // mostly all hosts
 		r.Table = d.tables[0]
@@ -194,8 +198,9 @@ func (d *desk) reroute(how int) {
 			g.Recount(g.from.IP)
 		}
 	}
-	d.svc.Route.Store(r)
+	before := d.svc.Route.Swap(r)
 	d.svc.countNoMore(r.Limits)
+	requeue(before, r)
 	for _, g := range d.guests {
 		if step := g.Retimed(); step.Do != Nothing {
 			d.follow(g, step)
@@ -219,7 +224,7 @@ func (d *desk) do(op int) {
 	case 0, 1:
 		d.proceed(g)
 	case 2: // the timer, perhaps early
-		if g.step.Do == Hear || g.step.Do == Wait || g.step.Do == Rest {
+		if g.step.Do == Hear || g.step.Do == Wait || g.step.Do == Rest || g.step.Do == Queued {
 			if op >= 128 && g.step.Until != Never {
 				d.now = max(d.now, g.step.Until)
 			}
@@ -233,6 +238,13 @@ func (d *desk) do(op int) {
 			return
 		}
 		h := d.hosts[op>>4%len(d.hosts)]
+		if op&32 != 0 {
+			n := d.next() % 4
+			d.say("%s may have %d sessions", h.Name(), n)
+			h.SetMaxSessions(n)
+			return
+		}
+		d.say("%s up: %v", h.Name(), op&64 != 0)
 		if op&64 != 0 {
 			h.MarkUp()
 		} else {
@@ -265,7 +277,7 @@ func (d *desk) do(op int) {
 		}
 		if g.step.Do != Nothing {
 			g.lost = true
-			d.follow(g, g.NoRoom())
+			d.follow(g, g.NoRoom(d.now))
 		}
 	}
 }
@@ -284,7 +296,7 @@ func (d *desk) expire(g *guest) {
 			d.fail("session %d: a host is blamed that has not had its time", g.id)
 		}
 	}
-	if (step.Do == Hear || step.Do == Wait) && step.Until <= d.now {
+	if (step.Do == Hear || step.Do == Wait || step.Do == Queued) && step.Until <= d.now {
 		d.fail("session %d: waits until %d, it is %d", g.id, step.Until, d.now)
 	}
 	d.follow(g, step)
@@ -508,7 +520,10 @@ func (d *desk) follow(g *guest, step Step) {
 	}
 	route := d.svc.Route.Load()
 	switch step.Do {
+	case Queue:
+		d.follow(g, g.Join(d.now, func() { d.woken = append(d.woken, g) }))
 	case Connect:
+		d.judgeFull(g)
 		if g.Host == nil {
 			d.fail("session %d: connect to no host", g.id)
 			return
@@ -612,6 +627,10 @@ func (d *desk) check() {
 // close lets every host refuse until no session looks for one, then ends them all.
 func (d *desk) close() {
 	d.say("close")
+	for _, h := range d.hosts {
+		h.SetMaxSessions(0)
+	}
+	d.callAll()
 	for _, g := range d.guests {
 		for range 4*len(d.hosts) + 10 {
 			switch g.step.Do {
@@ -638,6 +657,7 @@ func (d *desk) close() {
 			case Retry:
 				d.follow(g, g.Admission.Next(d.now))
 			}
+			d.callAll()
 		}
 		if !g.gone && g.step.Do != Relay && g.step.Do != Refuse {
 			d.fail("session %d finds no end: step %d, state %d", g.id, g.step.Do, g.state)
@@ -650,8 +670,8 @@ func (d *desk) close() {
 		_, heard := g.Heard(d.now, g.says, true, &d.free)
 		for _, step := range []Step{
 			heard,
-			g.Admission.Next(d.now), g.Answered(d.now, 0), g.NoSocket(d.now, syscall.EMFILE), g.NoRoom(),
-			g.Deadline(d.now), g.Retimed(), g.Dropped(d.now),
+			g.Admission.Next(d.now), g.Answered(d.now, 0), g.NoSocket(d.now, syscall.EMFILE), g.NoRoom(d.now),
+			g.Deadline(d.now), g.Retimed(), g.Dropped(d.now), g.Join(d.now, nil), g.Called(d.now),
 		} {
 			if step.Do != Nothing {
 				d.fail("session %d: step %d after the end", g.id, step.Do)

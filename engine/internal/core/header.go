@@ -111,8 +111,11 @@ func (a *Admission) helloLimit() int64 {
 
 // Left is how a session ends whose client has reset the connection before it had a host.
 func (a *Admission) Left() Termination {
-	if a.Hears() {
+	switch {
+	case a.Hears():
 		return helloEnded
+	case a.state == queued:
+		return queueLeft
 	}
 	return ClientGone
 }

@@ -121,6 +121,8 @@ func (a *Admission) endingOf(how Termination) Termination {
 		return a.endingOf(a.Why.Termination())
 	case a.state == unheard || a.state == untold:
 		return killedUnheard
+	case a.state == queued:
+		return queueKilled
 	}
 	return killedConnecting
 }

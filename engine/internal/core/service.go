@@ -118,7 +118,9 @@ func (s *Serving[L]) Reroute(p engine.Plan) (retimed map[*Service]bool) {
 		if svc.Route.Load() == route {
 			continue
 		}
-		if before := svc.Route.Swap(route); before != nil && before.Timeouts != route.Timeouts {
+		before := svc.Route.Swap(route)
+		requeue(before, route)
+		if before != nil && before.Timeouts != route.Timeouts {
 			retimed[svc] = KeptBy(before) != KeptBy(route)
 		}
 	}

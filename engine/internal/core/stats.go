@@ -30,6 +30,9 @@ const (
 	denied                              // PR: its PROXY header was malformed or must not come from there, or an access rule or a limit rejects it
 	helloEnded                          // CR: the client ended before its PROXY header or ClientHello was whole
 	helloTimeout                        // cR: the header was not whole in time
+	queueTimeout                        // sQ: no host had room in time
+	queueLeft                           // CQ: the client reset the connection while it waited for that
+	queueKilled                         // KQ: closed by an operator or at the end of a drain, while it waited for that
 	hostDown                            // DD: its host was marked down, and the group wants its sessions ended then
 	backupUnused                        // UD: it was on a backup host, and another host is up again
 	Aged                                // PD: it has reached the greatest age of sessions
@@ -38,7 +41,7 @@ const (
 
 // String gives the two letters.
 func (t Termination) String() string {
-	return [terminations]string{"--", "CD", "SD", "cD", "sD", "CC", "SC", "sC", "RC", "KD", "KC", "KR", "PR", "CR", "cR", "DD", "UD", "PD"}[t]
+	return [terminations]string{"--", "CD", "SD", "cD", "sD", "CC", "SC", "sC", "RC", "KD", "KC", "KR", "PR", "CR", "cR", "sQ", "CQ", "KQ", "DD", "UD", "PD"}[t]
 }
 
 // TerminationOf is how a session ends that is ended for a reason.
@@ -54,6 +57,7 @@ const (
 	noHost                         // no host was left to try
 	OutOfResource                  // no descriptor, memory or local port
 	outOfTime                      // the time for all connects ran out
+	allFull                        // every host had as many sessions as it may, for too long
 	AccessDenied                   // by an access rule
 	noTLS                          // the host does not agree to TLS, which the client has been promised
 	limitSessions                  // the service has as many sessions as it may
@@ -78,7 +82,7 @@ func malformed(s proxyproto.State) Refusal {
 // String names the reason in metrics and logs.
 func (r Refusal) String() string {
 	return [refusals]string{
-		"no_group", "no_host", "resource", "timeout", "access", "starttls",
+		"no_group", "no_host", "resource", "timeout", "queue", "access", "starttls",
 		"limit_sessions", "limit_rate", "limit_client", "limit_client_rate", "clients_full", "source", "proxy_source", "proxy_timeout", "proxy_end",
 		"proxy_signature", "proxy_version", "proxy_family", "proxy_address", "proxy_length", "proxy_tlv", "proxy_checksum",
 	}[r]
@@ -96,7 +100,7 @@ func (r Refusal) Termination() Termination {
 		return denied
 	}
 	return [proxySource]Termination{
-		noServer, noServer, noResource, connectTime, denied, noServer, denied, denied, denied, denied, denied, noResource,
+		noServer, noServer, noResource, connectTime, queueTimeout, denied, noServer, denied, denied, denied, denied, denied, noResource,
 	}[r]
 }
 

@@ -73,8 +73,9 @@ func StartWith(t *testing.T, e engine.Engine, route engine.Route, options map[st
 func (r *Rig) Table(p sched.Policy, backends ...sched.Addr) *sched.Table {
 	r.T.Helper()
 	var members []sched.Member
+	group := new(sched.Times)
 	for i, a := range backends {
-		h := sched.NewHost("h"+string(rune('0'+i)), a)
+		h := sched.NewHostIn(group, "h"+string(rune('0'+i)), a)
 		r.Hosts = append(r.Hosts, h)
 		members = append(members, sched.Member{Host: h, Weight: 1})
 	}

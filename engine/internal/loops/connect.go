@@ -58,7 +58,16 @@ func (l *loop) follow(s *session, step core.Step) {
 			l.acceptor.pause(core.PauseFor)
 			l.timers.set(&s.timer, step.Until)
 			return
-		case core.Hear, core.Wait:
+		case core.Queue:
+			generation := s.generation
+			step = s.Join(l.now, func() {
+				l.inbox.submit(func() {
+					if s.generation == generation {
+						l.follow(s, s.Called(l.now))
+					}
+				})
+			})
+		case core.Hear, core.Wait, core.Queued:
 			if step.Until != core.Never {
 				l.timers.set(&s.timer, step.Until)
 			}

@@ -286,7 +286,7 @@ func (l *loop) sweep() {
 // its backend is connected already, both sides get a reset.
 func (l *loop) unwatched(s *session) {
 	if s.phase == connecting {
-		l.follow(s, s.NoRoom())
+		l.follow(s, s.NoRoom(l.now))
 		return
 	}
 	s.ends[client].set(broken)

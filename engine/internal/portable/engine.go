@@ -183,6 +183,7 @@ func (e *Engine) reroute(serving *core.Serving[*listener], p engine.Plan) {
 		one := s.(*session)
 		if _, concerned := retimed[one.svc]; concerned {
 			one.hearing.wake()
+			one.retime()
 		}
 		if keep, concerned := retimed[one.svc]; concerned && one.watch.retime(one) && keep {
 			for _, c := range one.ends {

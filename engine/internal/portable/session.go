@@ -29,7 +29,8 @@ type session struct {
 	id        uint64
 	svc       *core.Service
 	waits     bool                        // for room: it has none yet
-	mu        sync.Mutex                  // of the admission
+	turn      chan struct{}               // has a token when the session may wait no more; nil: it has not waited
+	mu        sync.Mutex                  // of the admission, and of turn
 	admission core.Admission              // of the goroutine, but for Recount
 	origin    atomic.Pointer[core.Origin] // the admission's, for others to read
 	hearing   hearing
@@ -198,6 +199,13 @@ func (s *session) admit() (admitted bool) {
 			case <-s.ctx.Done():
 			}
 			step = s.with((*core.Admission).Deadline)
+		case core.Queue:
+			step = s.with(func(a *core.Admission, now int64) core.Step {
+				s.turn = make(chan struct{}, 1)
+				return a.Join(now, s.called)
+			})
+		case core.Queued:
+			step = s.wait(step.Until)
 		case core.Retry:
 			step = s.with((*core.Admission).Next)
 		case core.Pledge:
@@ -214,6 +222,46 @@ func (s *session) admit() (admitted bool) {
 		}
 	}
 	return false
+}
+
+// wait waits in the queue of the session's group, at most until a time.
+func (s *session) wait(until int64) core.Step {
+	late := make(<-chan time.Time)
+	if until != core.Never {
+		timer := time.NewTimer(time.Duration(until - s.e.clock()))
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-s.turn:
+		return s.with(func(a *core.Admission, now int64) core.Step {
+			if step := a.Called(now); step.Do != core.Nothing {
+				return step
+			}
+			return a.Retimed()
+		})
+	case <-late:
+		return s.with((*core.Admission).Deadline)
+	case <-s.ctx.Done():
+		return core.Step{}
+	}
+}
+
+// called makes the goroutine look whether it waits no more. It does not wait.
+func (s *session) called() {
+	select {
+	case s.turn <- struct{}{}:
+	default:
+	}
+}
+
+// retime makes the goroutine look at the timeouts of the queue again.
+func (s *session) retime() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.turn != nil {
+		s.called()
+	}
 }
 
 // hearing lets others wake the goroutine that waits for a client's header, and nobody
@@ -439,7 +487,12 @@ func (s *session) watchClient() (stop func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if errors.Is(peek(s.ends[client]), syscall.ECONNRESET) {
-			s.end(core.ClientGone)
+			how := core.ClientGone
+			s.with(func(a *core.Admission, _ int64) core.Step {
+				how = a.Left()
+				return core.Step{}
+			})
+			s.end(how)
 		}
 	})
 	return func() {
