@@ -18,12 +18,13 @@ type Record struct {
 	Client  netip.AddrPort // as a PROXY header says, if there was one; not valid: a UNIX socket, or not known
 
 	Accepted  int64 // the client was accepted
-	Picked    int64 // the last host was picked
+	Picked    int64 // the last host was picked, or the session left the queue without one
 	Connected int64 // the last host has answered
 	Ended     int64
 
 	In, Out uint64 // bytes from and to the client
 	Retries int    // connects after the first, each to another host
+	Before  int    // sessions that waited in the queue of the group when this one came
 
 	Sessions   int64      // of the engine at the end, this one included
 	OnHost     int64      // sessions of the host at the end, this one not included

@@ -48,6 +48,24 @@ func stays(t *testing.T) sched.Addr {
 	return addr
 }
 
+// dialFull connects a client that waits in the queue: another has the only place.
+func dialFull(r *enginetest.Rig) *enginetest.Peer {
+	r.Hosts[0].SetMaxSessions(1)
+	settles(r, r.Dial())
+	c := r.Dial()
+	testkit.Eventually(r.T, "the client waits in the queue, or has waited", func() bool { return r.Hosts[0].Times().Queue.Longest() == 1 })
+	return c
+}
+
+func noHost(c engine.Candidate) bool { return c.Host == nil }
+
+// waited checks the line of a session that has left the queue without a host.
+func waited(t *testing.T, e *accesslog.Entry) {
+	if e.Host != "" || e.Wait < 0 || e.Wait > e.Total || e.Connect != -1 || e.GroupQueue != 0 {
+		t.Errorf("entry %+v", e)
+	}
+}
+
 // provocations has, for each termination code but RC, a session that ends with it.
 func provocations(t *testing.T) map[string]provoked {
 	hole := silent(t)
@@ -117,6 +135,15 @@ func provocations(t *testing.T) map[string]provoked {
 			r.E.EndSessions(engine.ByOperator, all)
 			c.ExpectGone()
 		}},
+		"sQ": {
+			route: func(r *engine.Route) { r.Timeouts.Queue = short },
+			dial:  dialFull, does: refused, check: waited,
+		},
+		"CQ": {dial: dialFull, does: func(_ *enginetest.Rig, c *enginetest.Peer) { c.Rst() }, check: waited},
+		"KQ": {dial: dialFull, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+			r.E.EndSessions(engine.ByOperator, noHost)
+			c.ExpectGone()
+		}, check: waited},
 		"DD": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			settles(r, c)
 			r.E.EndSessions(engine.HostDown, all)
@@ -207,7 +234,6 @@ func (p provoked) provoke(t *testing.T, opt setup, code, format string) {
 	client := c.LocalAddr().String()
 	p.does(r, c)
 	_ = c.Close()
-	r.Quiet()
 	var lines []string
 	testkit.Eventually(t, "the session is logged", func() bool {
 		text, err := os.ReadFile(file)
@@ -227,7 +253,5 @@ func (p provoked) provoke(t *testing.T, opt setup, code, format string) {
 	if p.check != nil {
 		p.check(t, e)
 	}
-	if n := r.Stats().Ended[code]; n != 1 {
-		t.Errorf("%d sessions are counted as %s", n, code)
-	}
+	testkit.Eventually(t, "the session is counted as "+code, func() bool { return r.Stats().Ended[code] == 1 })
 }

@@ -93,7 +93,8 @@ func (w *writer) tcplog(b []byte, r *engine.Record, accepted time.Time, groupSes
 		b = append(b, '+')
 	}
 	b = strconv.AppendInt(b, int64(r.Retries), 10)
-	return append(b, " 0/0"...)
+	b = append(b, " 0"...) // a host has no queue of its own
+	return appendInt(b, '/', int64(r.Before))
 }
 
 // group returns the name of the group, "" without one.
@@ -220,7 +221,8 @@ func (w *writer) json(b []byte, r *engine.Record, accepted time.Time, groupSessi
 	b = strconv.AppendInt(b, groupSessions, 10)
 	b = append(b, `,"host_sessions":`...)
 	b = strconv.AppendInt(b, r.OnHost, 10)
-	return append(b, `,"host_queue":0,"group_queue":0}`...)
+	b = append(b, `,"host_queue":0,"group_queue":`...)
+	return append(strconv.AppendInt(b, int64(r.Before), 10), '}')
 }
 
 // appendStage appends a time in ms to the µs, null for what did not happen.

@@ -34,7 +34,7 @@ func TestFormats(t *testing.T) {
 	odd, oddGroup := host(t, `of "all" #1`, "a/b [c]\x01ü", "unix:/run/x y")
 	client := netip.MustParseAddrPort("192.0.2.7:35856")
 	records := []engine.Record{
-		{Service: "web", Table: main, Host: a, Client: client, Accepted: 1, Picked: 1, Connected: 213_001, Ended: 62_296_500_001, In: 79, Out: 1352, Sessions: 3, OnHost: 1, How: "--"},
+		{Service: "web", Table: main, Host: a, Client: client, Accepted: 1, Picked: 1, Connected: 213_001, Ended: 62_296_500_001, In: 79, Out: 1352, Sessions: 3, OnHost: 1, Before: 7, How: "--"},
 		{Service: "web", Table: main, Host: a, Client: netip.MustParseAddrPort("[2001:db8::1]:1"), Proxied: true, Accepted: 1, Picked: 5_000_000_001, Ended: 10_003_000_001, Retries: 2, Sessions: 1, How: "sC", Why: "no_host"},
 		{Service: "my \"shop\"", Client: client, Accepted: 1, Ended: 1, Sessions: 1, How: "PR", Why: "access"},
 		{Service: "web", Table: oddGroup, Host: odd, Accepted: 1, Picked: 1, Connected: 2, Ended: 3, In: 1 << 60, Out: 1 << 60, Sessions: 1, How: "CD"},
@@ -64,7 +64,7 @@ func TestFormats(t *testing.T) {
 				name = r.Host.Name()
 			}
 			if e.Service != r.Service || e.Group != group(r) || e.Host != name || e.Out != int64(r.Out) || e.Retries != int64(r.Retries) ||
-				e.Termination != r.How || e.Sessions != r.Sessions || e.GroupSessions != 4 || e.HostSessions != r.OnHost {
+				e.Termination != r.How || e.Sessions != r.Sessions || e.GroupSessions != 4 || e.GroupQueue != int64(r.Before) || e.HostSessions != r.OnHost {
 				t.Errorf("read as %+v: %s", e, line)
 			}
 			if w.format == JSON && (e.In != int64(r.In) || e.Rejected != r.Why || e.Proxied != r.Proxied || e.Name != string(r.ServerName.Bytes()) || !e.Accepted.Equal(accepted)) {

@@ -24,6 +24,7 @@ type Notes struct {
 	picked    int64       // ns
 	connected int64       // ns
 	retries   int
+	before    int // sessions in the queue when it came
 	in, out   uint64
 	name      engine.ServerName
 
@@ -100,6 +101,7 @@ func (a *Admission) notePick(now int64) {
 	if n := a.notes; n != nil {
 		n.host, n.picked, n.connected = a.Host, now, 0
 		n.retries = max(a.attempt.tried.Len()-1, 0)
+		n.before = a.attempt.wait.before
 	}
 }
 
@@ -133,15 +135,21 @@ func (a *Admission) record(now int64, how Termination) {
 	if !a.Recorded() {
 		return
 	}
+	n := a.notes
+	if t := a.attempt; t != nil && t.wait.first != 0 { // it left the queue without a host
+		n.before, n.picked = t.wait.before, now
+		if t.wait.total > 0 {
+			n.picked = t.wait.since + int64(t.wait.last)
+		}
+	}
 	a.gate.Log.Put(func(r *engine.Record) {
-		n := a.notes
 		r.Service, r.Table, r.Host = a.Svc.Name, n.table, n.host
 		r.Client, r.Proxied = n.client, n.headed
 		if n.headed {
 			r.Client = Unmapped(n.origin.Client)
 		}
 		r.Accepted, r.Picked, r.Connected, r.Ended = a.Started, n.picked, n.connected, now
-		r.In, r.Out, r.Retries, r.ServerName = n.in, n.out, n.retries, n.name
+		r.In, r.Out, r.Retries, r.ServerName, r.Before = n.in, n.out, n.retries, n.name, n.before
 		r.How, r.Why = how.String(), ""
 		if a.state == turnedAway {
 			r.Why = a.Why.String()

@@ -15,6 +15,7 @@ type waiting struct {
 	first  int64         // ns: when it began to wait for the host that it looks for; 0: not yet
 	since  int64         // ns: since when it is in this queue
 	total  time.Duration // that it has waited, all times together
+	last   time.Duration // of these, the last time
 	before int           // how many were there when it came
 }
 
@@ -90,6 +91,7 @@ func (a *Admission) waited(now int64) {
 	w := &a.attempt.wait
 	d := max(now-w.since, 0)
 	w.total += time.Duration(d)
+	w.last = time.Duration(d)
 	a.attempt.since += d
 	w.table.Times().Queued(a.gate.Index, time.Duration(d))
 }
