@@ -126,6 +126,5 @@ func TestB85PsqlIsRoutedByName(t *testing.T) {
 				t.Errorf("psql to %s with sslmode=%s: %v, %s; want %s", c[0], c[1], err, got, c[3])
 			}
 		}
-		r.Quiet()
 	})
 }
