@@ -12,6 +12,9 @@ func (d *desk) judgeFull(g *guest) {
 	if most := h.MaxSessions(); most > 0 && h.Sessions() > int64(most) {
 		d.fail("session %d: %s has %d sessions of %d", g.id, h.Name(), h.Sessions(), most)
 	}
+	if d.svc.Route.Load().Choose != nil {
+		return
+	}
 	for _, other := range d.guests {
 		if other.waits() && d.home(other) == nil && other.Started < g.Started && other.attempt.tried.Len() == 0 && g.attempt.tried.Len() == 1 {
 			d.fail("session %d got %s, and session %d has waited for longer", g.id, h.Name(), other.id)
@@ -52,9 +55,12 @@ func (d *desk) callAll() {
 			continue
 		}
 		waiting++
-		if table == nil || table.Queue() != g.attempt.wait.table.Queue() {
+		if !leadsTo(d.svc.Route.Load(), g.attempt.wait.table.Queue()) {
 			d.fail("session %d waits in a queue that no route leads to", g.id)
 			continue
+		}
+		if d.svc.Route.Load().Choose != nil {
+			continue // the desk's groups share their hosts and so one queue, which no real ones do
 		}
 		anyUp := false
 		for _, h := range d.membersOf(table) {
