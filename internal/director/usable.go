@@ -39,6 +39,12 @@ func (g *Group) Usable() bool {
 	return false
 }
 
+// Limited tells whether a host of the group has a limit of sessions, so that clients may
+// have to wait.
+func (g *Group) Limited() bool {
+	return slices.ContainsFunc(g.Hosts, func(h *Host) bool { return h.Config.MaxSessions > 0 })
+}
+
 // Stranded is a service, or a part of its clients, that a change leaves without a
 // usable host.
 type Stranded struct {

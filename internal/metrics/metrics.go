@@ -23,6 +23,7 @@ func Write(w io.Writer, r *status.Reading) {
 	x := &text{w: w}
 	services(x, r)
 	hosts(x, r)
+	queues(x, r.State)
 	times(x, r.State)
 	sticky(x, r.State)
 	loops(x, r.Snapshot)
@@ -173,6 +174,42 @@ func sticky(x *text, state *director.State) {
 	}
 }
 
+// queues writes how many sessions wait for a host, and the limits that they wait for.
+func queues(x *text, state *director.State) {
+	for _, m := range []struct {
+		name, help string
+		of         func(*sched.Queue) int
+	}{
+		{"txlb_queue", "Clients that wait because every host of the group has as many sessions as it may", (*sched.Queue).Len},
+		{"txlb_queue_max", "Clients that have waited at once, at most", (*sched.Queue).Longest},
+	} {
+		x.kind(m.name, "gauge", m.help)
+		for _, svc := range state.Services {
+			for _, g := range svc.Groups {
+				if queues := g.Times.Queue.Longest() > 0 || g.Limited(); queues {
+					x.sample(m.name, float64(m.of(&g.Times.Queue)), "service", svc.Config.Name, "group", g.Config.Name)
+				}
+			}
+		}
+	}
+	x.kind("txlb_host_sessions_limit", "gauge", "Sessions that the host may have at once (maxSessions); hosts without a limit have none")
+	for _, svc := range state.Services {
+		for _, g := range svc.Groups {
+			for _, h := range g.Hosts {
+				if n := h.Config.MaxSessions; n > 0 {
+					x.sample("txlb_host_sessions_limit", float64(n), "service", svc.Config.Name, "group", g.Config.Name, "host", h.Config.Name)
+				}
+			}
+		}
+	}
+	x.kind("txlb_service_sessions_limit", "gauge", "Sessions that the service may have at once; services without a limit have none")
+	for _, svc := range state.Services {
+		if n := svc.Config.Limits.Sessions; n > 0 {
+			x.sample("txlb_service_sessions_limit", float64(n), "service", svc.Config.Name)
+		}
+	}
+}
+
 // times writes the histograms of groups.
 func times(x *text, state *director.State) {
 	for _, m := range []struct {
@@ -181,12 +218,16 @@ func times(x *text, state *director.State) {
 	}{
 		{"txlb_connect_seconds", "How long hosts took to accept a connect", (*sched.Times).Connects},
 		{"txlb_session_seconds", "How long ended sessions lasted", (*sched.Times).Sessions},
+		{"txlb_queue_seconds", "How long clients waited for a host to have room", (*sched.Times).Waits},
 	} {
 		x.kind(m.name, "histogram", m.help)
 		for _, svc := range state.Services {
 			for _, g := range svc.Groups {
 				labels := []string{"service", svc.Config.Name, "group", g.Config.Name}
 				h := m.of(g.Times)
+				if m.name == "txlb_queue_seconds" && h.Count() == 0 && !g.Limited() {
+					continue // nobody will ever wait there
+				}
 				var below uint64
 				for i, n := range h.Counts {
 					below += n

@@ -198,6 +198,10 @@ func (r *Reading) judgeService(s *Service) {
 	if s.Config.Enabled() == nil {
 		add(Problem{Level: Critical, Text: fmt.Sprintf("Service %s has no group: clients are rejected", quoted(name)), Remedy: "addGroup and addHost"})
 	}
+	if n := s.Config.Limits.Sessions; n > 0 && s.Stats.Active >= int64(n) {
+		add(Problem{Level: Warning, Text: fmt.Sprintf("Service %s has %d sessions, as many as <limits sessions> allows", quoted(name), s.Stats.Active),
+			Remedy: "setService sessions=N, or close sessions"})
+	}
 	for _, rejection := range r.Rejections {
 		if rejection.Service == name {
 			level := Critical
@@ -305,6 +309,11 @@ func (g *Group) judge(service string) (list []Problem) {
 		p.Hosts = hosts[:min(len(hosts), maxDetails)]
 		p.More = len(hosts) - len(p.Hosts)
 		list = append(list, p)
+	}
+	if n := g.Times.Queue.Len(); n > 0 && g.Serving > 0 {
+		add(nil, Critical, false, fmt.Sprintf("%s for a host %s: all have as many sessions as their maxSessions",
+			counted(n, "client waits", "clients wait"), where), "add hosts, or setHost maxSessions=N")
+		list[len(list)-1].Clients = Waiting
 	}
 	last := "clients are tried on them as a last resort"
 	if g.Config.AllDown == "refuse" {

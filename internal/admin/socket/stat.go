@@ -242,7 +242,9 @@ func (d *dump) rows() {
 			c.set("bin", stats.In)
 			c.set("bout", stats.Out)
 			c.set("status", map[bool]string{true: "OPEN", false: "STOP"}[len(s.Listeners) > 0])
-			if d.SessionsLimit > 0 {
+			if n := s.Config.Limits.Sessions; n > 0 {
+				c.set("slim", n)
+			} else if d.SessionsLimit > 0 {
 				c.set("slim", d.SessionsLimit)
 			}
 			c.set("conn_rate", t.LastSecond)
@@ -279,6 +281,8 @@ func (d *dump) group(s *status.Service, g *status.Group) {
 	c.rates(t)
 	setCounters(c, &g.Stats)
 	c.set("lbtot", g.Stats.Picks)
+	c.set("qcur", g.Times.Queue.Len())
+	c.set("qmax", g.Times.Queue.Longest())
 	if g.Config.Enabled {
 		// These are counted per service; the active group shows them.
 		c.set("wredis", s.Stats.Redispatches)
@@ -315,6 +319,9 @@ func (d *dump) host(proxy string, iid int, g *status.Group, h *status.Host) {
 	c.rates(seen)
 	setCounters(c, &h.Stats)
 	c.set("used_conn_cur", h.Stats.Active)
+	if n := h.Config.MaxSessions; n > 0 {
+		c.set("slim", n)
+	}
 	c.set("lbtot", h.Stats.Picks)
 	c.set("status", word)
 	c.set("weight", h.Config.Weight)
