@@ -109,10 +109,14 @@ func (e *Engine) walk(f func(*loop, *session) bool) {
 	wg.Wait()
 }
 
+// endsAtOnce is how many sessions a step ends at most: closing two sockets each takes far
+// longer than to look at a session.
+const endsAtOnce = 32
+
 // visit makes the loop call f for each of its sessions, in the steps that walk
 // speaks of, and then done. It does not wait; any goroutine may call it.
 func (l *loop) visit(f func(*session) bool, done func()) {
-	next := 0 // slab
+	next, from := 0, 0 // slab, and session in it
 	var step func()
 	step = func() {
 		if next == len(l.table.slabs) {
@@ -120,12 +124,21 @@ func (l *loop) visit(f func(*session) bool, done func()) {
 			return
 		}
 		slab := l.table.slabs[next]
-		next++
-		for i := range slab {
-			if s := &slab[i]; s.phase != vacant && !f(s) {
+		for ended := 0; from < len(slab) && ended < endsAtOnce; from++ {
+			s := &slab[from]
+			if s.phase == vacant {
+				continue
+			}
+			if !f(s) {
 				done()
 				return
 			}
+			if s.phase == vacant {
+				ended++
+			}
+		}
+		if from == len(slab) {
+			next, from = next+1, 0
 		}
 		l.inbox.submit(step)
 	}
