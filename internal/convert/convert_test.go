@@ -23,7 +23,6 @@ var later = []string{
 	"listen proxyProtocol", "listen proxyFrom",
 	"timeouts hello",
 	"host proxyProtocol", "engine grace",
-	"route sni", "route alpn", "route net", "route percent", "route group",
 	"allow net", "allow file", "deny net", "deny file", "group scheduler ewma",
 }
 
