@@ -61,7 +61,7 @@ func TestAncestorsConfigsLoad(t *testing.T) {
 		"tx: enabled group":              tx.Services[0].Enabled().Name == "first" && tx.Services[0].Enabled().Scheduler == "weightr",
 		"tx: weights":                    tx.Services[0].Groups[0].Hosts[2].Weight == 20 && tx.Services[0].Groups[1].Hosts[0].Weight == 1,
 		"tx: unnamed hosts are numbered": tx.Services[0].Groups[1].Hosts[1].Name == "host.1" && tx.Services[0].Groups[1].Hosts[2].Name == "host.2",
-		"tx: default time-outs":          tx.Services[0].Timeouts == Timeouts{Connect: 5 * time.Second, Total: 30 * time.Second, Idle: time.Hour, HalfClosed: AsIdle, KeepAlive: time.Minute, Hello: 5 * time.Second},
+		"tx: default time-outs":          tx.Services[0].Timeouts == Timeouts{Connect: 5 * time.Second, Total: 30 * time.Second, Idle: time.Hour, HalfClosed: AsIdle, KeepAlive: time.Minute, Queue: 5 * time.Second, Hello: 5 * time.Second},
 		"tx: admin":                      tx.Admin.Web.Listen == "*:17000" && tx.Admin.Web.Enable && !tx.Admin.Web.Secure && tx.Admin.SSH.Enable && tx.Admin.Users[0].Access == "full",
 		"tx: manager":                    tx.Manager.HostCheck == Check{500 * time.Second, true} && !tx.Manager.Heartbeat.Enable,
 		"saved: True and False":          saved.Services[0].Enabled().Name == "first" && !saved.Services[0].Groups[1].Enabled,
