@@ -26,7 +26,7 @@ func TestRefusalsSayWhatWouldBeRight(t *testing.T) {
 		"setHost web main a weight=70000":                 `"70000" is not between 0 and 65535`,
 		"setHost web main a state=dran":                   "ready, drain, maint",
 		"setHost web main a":                              "weight=N",
-		"setHost web main a maxSessions=5":                "unknown option",
+		"setHost web main a maxSessions=-5":               "is not between 0 and",
 		"changeScheduler web main leastcon":               `did you mean "leastc"?`,
 		"addHost web main c 1.2.3.4":                      "write host:port",
 		"addHost web main c":                              "IP is missing; write addHost SERVICE GROUP NAME IP",
