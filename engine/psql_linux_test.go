@@ -1,21 +1,12 @@
 package engine_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/enginetest"
@@ -24,40 +15,6 @@ import (
 	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
-
-// certify writes a certificate for a name that signs itself, and its key, for who runs
-// the server.
-func certify(t *testing.T, dir, name string, as *syscall.Credential) (cert, key string) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: pkcs8}} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if as != nil {
-			if err := os.Chown(path, int(as.Uid), int(as.Gid)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	return cert, key
-}
 
 // postgresWithTLS runs a PostgreSQL whose certificate is for a name, with which it also
 // answers select current_setting('cluster_name').
@@ -69,7 +26,7 @@ func postgresWithTLS(t *testing.T, parent, name string, as *syscall.Credential) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, key := certify(t, s.Dir, name, as)
+	cert, key := servers.Certify(t, s.Dir, name, as)
 	if err := s.PostgreSQL(t.Context(), "tester", "", "-c", "cluster_name="+name, "-c", "ssl=on", "-c", "ssl_cert_file="+cert, "-c", "ssl_key_file="+key); err != nil {
 		t.Fatal(err)
 	}
