@@ -15,8 +15,8 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// whoever answers with the address that the connection comes from.
-func whoever(p *enginetest.Peer) {
+// addressServer answers with the address that the connection comes from.
+func addressServer(p *enginetest.Peer) {
 	host, _, _ := net.SplitHostPort(p.RemoteAddr().String())
 	p.Send([]byte(host))
 	p.Fin()
@@ -29,7 +29,7 @@ func TestB92ClientsAddressIsTheSource(t *testing.T) {
 		t.Skip(err)
 	}
 	eachMode(t, func(t *testing.T, opt setup) {
-		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, whoever))
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, addressServer))
 		host := r.Hosts[0]
 		host.SetSource(sched.Source{Client: true})
 		const plain, headed = "127.0.0.1:0", "127.0.0.2:0"
@@ -81,7 +81,7 @@ func TestB92ClientSourceNeedsACapability(t *testing.T) {
 		t.Skip("this user may use addresses of clients")
 	}
 	eachMode(t, func(t *testing.T, opt setup) {
-		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, whoever))
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, addressServer))
 		err := r.E.Apply(engine.Plan{Services: []engine.Service{{Name: "web", Listen: []string{"127.0.0.1:0"}, Route: r.Route, ClientSource: "h0"}}})
 		if want := `service "web": host "h0": source="client" needs CAP_NET_ADMIN, which this process does not have`; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
@@ -110,7 +110,7 @@ func TestB92ClientSourceNeedsACapability(t *testing.T) {
 // fault, as a wrong address is.
 func TestB92InterfaceOfConnections(t *testing.T) {
 	eachMode(t, func(t *testing.T, opt setup) {
-		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, whoever), enginetest.BackendServer(t, func(p *enginetest.Peer) { p.Send([]byte("b")); p.Fin() }))
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, addressServer), enginetest.BackendServer(t, func(p *enginetest.Peer) { p.Send([]byte("b")); p.Fin() }))
 		r.Hosts[0].SetSource(sched.Source{Interface: "lo", Addr: connectFrom})
 		ask := func() string {
 			c := r.Dial()

@@ -27,7 +27,7 @@ type Queue struct {
 	recall  atomic.Bool           // all are to ask again
 	_       [cacheLine]byte
 
-	// The list belongs to whoever does the work. The first have waited longest.
+	// The list belongs to the goroutine that does the work. The first have waited longest.
 	first, last *Waiter
 }
 
@@ -239,7 +239,7 @@ func (q *Queue) serve() {
 			}
 			w.tried.Reset() // it has left while the host was picked, and nobody else will
 			if h != nil {
-				h.Release(0, 0) // for whoever is next
+				h.Release(0, 0) // for the next
 			}
 		case !w.state.CompareAndSwap(choice, waits):
 			w.tried.Reset()

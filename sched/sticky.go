@@ -7,8 +7,8 @@ import (
 )
 
 // Sticky remembers which host a client address has had, so that the client comes back
-// to it. It outlives tables: whoever builds tables keeps one for a group and gives it to
-// each (Policy.Sticky). A client is forgotten a while after its last session has ended. Of
+// to it. It outlives tables: every table of a group gets the same one
+// (Policy.Sticky). A client is forgotten a while after its last session has ended. Of
 // a full Sticky, a client without a session that came long ago makes room for a new one;
 // if none is found soon, the new client is not remembered.
 //
@@ -116,7 +116,7 @@ func (s *Sticky) Tick(now time.Time) {
 }
 
 // Forget forgets the clients of a host, nil: of all hosts, and returns how many. Those
-// that have sessions keep them, and get a host anew with the next one.
+// that have sessions keep them, and get another choice with the next one.
 func (s *Sticky) Forget(host *Host) (clients int) {
 	for i := range s.chains {
 		chain := &s.chains[i]

@@ -2,7 +2,7 @@ package admin
 
 import "testing"
 
-// forgetClients makes a sticky group choose anew: for the clients of one host, or all.
+// forgetClients makes a sticky group choose again: for the clients of one host, or all.
 func TestB40ForgetClients(t *testing.T) {
 	a, b := serve(t, "a"), serve(t, "b")
 	r := newRig(t, doc(a.addr, b.addr, b.addr))

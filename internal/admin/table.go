@@ -212,9 +212,9 @@ func Verbs() []Verb {
 		destructive(orders("forgetClients", "forget which hosts the clients of a group come back to, or of one host; for schedulers with ,sticky",
 			(*call).forgetClients, service(), group(), optional(host()), generation(), dryRun())).
 			offer(Offer{
-				Label: "Forget clients", Note: "Its clients get a host anew with their next session.",
+				Label: "Forget clients", Note: "The scheduler chooses again for its clients, with their next session.",
 				Title: "Forget the clients of {place}?",
-				Lines: []string{"The scheduler chooses a host anew for each of them, with their next session. Sessions continue."},
+				Lines: []string{"The scheduler chooses again for each of them, with their next session. Sessions continue."},
 				When:  func(s *Scene) bool { return s.Group.Sticky != nil },
 			}),
 		destructive(orders("shutdownSessions", "close the sessions of a service, a group or a host now", (*call).shutdownSessions,

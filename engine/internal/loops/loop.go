@@ -85,9 +85,6 @@ func assemble(e *Engine, index int, p *poller, sys kernel) *loop {
 	return l
 }
 
-// cacheLine is the size of a cache line in bytes, or a multiple of it.
-const cacheLine = 64
-
 // onLines returns an empty list that shares no cache line with anything else: from 512
 // bytes on, the sizes in which Go allocates are multiples of a line. Short lists of
 // different loops would lie side by side, and every loop writes its own in each turn.
