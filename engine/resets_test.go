@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
 	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/testkit"
 )
@@ -89,6 +90,43 @@ func TestResetsBeforeTheFirstByteMakeAHostSuspect(t *testing.T) {
 		}
 		if s := r.Hosts[0].Stats(); s.EarlyResets != 5+1+3+3+4+2 || s.Failures != 0 || !s.Up {
 			t.Errorf("counted %+v", s)
+		}
+	})
+}
+
+// A session does not wait for what nobody can acknowledge any more: a client that has
+// closed, as those of TLS do, is sent a last message, and then its host resets, before or
+// after the client's system has answered that message by a reset.
+func TestResetBehindAnEndLeavesNothing(t *testing.T) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		for _, waits := range []bool{true, false} {
+			sent, closed := make(chan struct{}), make(chan struct{})
+			r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+				p.Expect([]byte("?"))
+				p.Send([]byte("!"))
+				p.ExpectEOF()
+				<-closed
+				p.Send([]byte("bye"))
+				if waits {
+					<-sent
+				}
+				p.Rst()
+			}))
+			c := r.Dial()
+			c.Send([]byte("?"))
+			c.Expect([]byte("!"))
+			_ = c.Close()
+			clock := testkit.NewClock(t)
+			began := clock.Now()
+			close(closed)
+			if waits {
+				testkit.Eventually(t, "the last message is passed on", func() bool { return r.Stats().Out == 4 })
+			}
+			close(sent)
+			r.Quiet()
+			if took := clock.Since(began); took > core.MaxLinger/2 {
+				t.Errorf("waits for the message: %v; the session ended %v after its client", waits, took)
+			}
 		}
 	})
 }

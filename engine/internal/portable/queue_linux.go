@@ -10,7 +10,8 @@ import (
 )
 
 // unsentBytes returns how many bytes c's peer has not acknowledged (SIOCOUTQ,
-// tcp(7)), and whether that is known.
+// tcp(7)), and whether that is known. It is 0 if the connection is gone: SIOCOUTQ goes on
+// counting what can never be acknowledged.
 func unsentBytes(c *net.TCPConn) (n int, known bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -20,8 +21,17 @@ func unsentBytes(c *net.TCPConn) (n int, known bool) {
 		var ierr error
 		n, ierr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 		known = ierr == nil
+		if n > 0 && gone(int(fd)) {
+			n = 0
+		}
 	})
 	return n, known && err == nil
+}
+
+// gone tells whether a connection has ended in both directions, or was reset.
+func gone(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == unix.BPF_TCP_CLOSE
 }
 
 // setUnacked bounds how long what was sent waits for the peer's acknowledgement
