@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +60,16 @@ type ServiceInfo struct {
 	InRate        float64  `json:"in_rate"`
 	OutRate       float64  `json:"out_rate"`
 	Usable        bool     `json:"usable"` // a host that is up takes its clients
+
+	Queues []QueueInfo `json:"queues,omitempty"` // of its groups that have hosts with maxSessions
+}
+
+// QueueInfo is the queue of a group: clients that wait until a host has room.
+type QueueInfo struct {
+	Group   string  `json:"group"`
+	Waiting int     `json:"queue"`
+	Most    int     `json:"queue_max"`     // at once, ever
+	Wait    float64 `json:"queue_seconds"` // mean of about the last 1,024 that waited
 }
 
 // HostInfo is one host in the Data of show hosts. Its counters are those of
@@ -145,6 +156,12 @@ func (k *call) showServices() (Result, error) {
 	}
 	infos := []ServiceInfo{}
 	t := table{head: []string{"service", "listen", "group", "scheduler", "up", "sessions", "total", "in", "out", "refused"}, right: 4}
+	queues := slices.ContainsFunc(r.Services, func(s status.Service) bool {
+		return (want == "" || s.Config.Name == want) && s.Queues()
+	})
+	if queues {
+		t.head = append(t.head, "waiting", "most", "wait")
+	}
 	for n := range r.Services {
 		s := &r.Services[n]
 		if want != "" && s.Config.Name != want {
@@ -161,11 +178,33 @@ func (k *call) showServices() (Result, error) {
 				i.StickyClients = g.Sticky.Len()
 			}
 		}
+		for m := range s.Groups {
+			if g := &s.Groups[m]; g.Queues() {
+				i.Queues = append(i.Queues, QueueInfo{g.Config.Name, g.Waiting, g.MostWaiting, g.Traffic.MeanWait.Seconds()})
+			}
+		}
 		infos = append(infos, i)
-		t.row(i.Name, strings.Join(i.Listen, " "), i.Group, i.Scheduler, fmt.Sprintf("%d/%d", i.HostsUp, i.Hosts),
-			i.Sessions, i.SessionsTotal, i.In, i.Out, i.Refused)
+		cells := []any{i.Name, strings.Join(i.Listen, " "), i.Group, i.Scheduler, fmt.Sprintf("%d/%d", i.HostsUp, i.Hosts),
+			i.Sessions, i.SessionsTotal, i.In, i.Out, i.Refused}
+		switch q, ok := i.queue(); {
+		case ok:
+			cells = append(cells, q.Waiting, q.Most, time.Duration(q.Wait*float64(time.Second)).Round(time.Millisecond))
+		case queues:
+			cells = append(cells, "", "", "")
+		}
+		t.row(cells...)
 	}
 	return Result{Text: t.String(), Data: infos, Generation: r.State.Generation}, nil
+}
+
+// queue adds up the queues of the service: the worst wait counts.
+func (i *ServiceInfo) queue() (all QueueInfo, ok bool) {
+	for _, q := range i.Queues {
+		all.Waiting += q.Waiting
+		all.Most = max(all.Most, q.Most)
+		all.Wait = max(all.Wait, q.Wait)
+	}
+	return all, len(i.Queues) > 0
 }
 
 func (k *call) showHosts() (Result, error) {

@@ -45,6 +45,9 @@ func (g *Group) Limited() bool {
 	return slices.ContainsFunc(g.Hosts, func(h *Host) bool { return h.Config.MaxSessions > 0 })
 }
 
+// Queues tells whether clients wait in the group's queue, may have to, or have done so.
+func (g *Group) Queues() bool { return g.Limited() || g.Times.Queue.Longest() > 0 }
+
 // Stranded is a service, or a part of its clients, that a change leaves without a
 // usable host.
 type Stranded struct {

@@ -13,12 +13,18 @@ import (
 
 	"github.com/txlb/txlb/internal/debian"
 	"github.com/txlb/txlb/internal/logs"
+	"github.com/txlb/txlb/internal/rig"
+	"github.com/txlb/txlb/internal/status"
 )
 
 const (
 	dashboardFile = "../../etc/grafana/txlb.json"
 	rulesFile     = "../../etc/prometheus/txlb.rules.yml"
 )
+
+// limited has what some metrics are of alone.
+const limited = `<config><service name="l"><listen ip=":2"/><limits sessions="9"/>
+	<group name="g" enable="yes"><host name="a" ip="10.0.0.1:80" maxSessions="1"/></group></service></config>`
 
 // written returns the metrics that Write writes, each with its labels. Some of
 // them come only with what has happened, so that has happened.
@@ -27,15 +33,17 @@ func written(t *testing.T) map[string][]string {
 	r := reading(t)
 	r.HasFile, r.ReloadFailed = true, true
 	r.Logs = []logs.Stats{{Name: "log"}, {Name: "audit"}}
-	var out strings.Builder
-	Write(&out, r)
 	all := map[string][]string{}
 	label := regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)="(?:\\.|[^"\\])*"`)
-	for name := range read(t, out.String()) {
-		name, labels, _ := strings.Cut(name, "{")
-		all[name] = append(all[name], "job", "instance") // Prometheus adds those
-		for _, m := range label.FindAllStringSubmatch(labels, -1) {
-			all[name] = append(all[name], m[1])
+	for _, r := range []*status.Reading{r, status.Read(status.Facts{State: rig.Hold(t, limited).State()})} {
+		var out strings.Builder
+		Write(&out, r)
+		for name := range read(t, out.String()) {
+			name, labels, _ := strings.Cut(name, "{")
+			all[name] = append(all[name], "job", "instance") // Prometheus adds those
+			for _, m := range label.FindAllStringSubmatch(labels, -1) {
+				all[name] = append(all[name], m[1])
+			}
 		}
 	}
 	// No probe has ended in the source.

@@ -186,7 +186,7 @@ func queues(x *text, state *director.State) {
 		x.kind(m.name, "gauge", m.help)
 		for _, svc := range state.Services {
 			for _, g := range svc.Groups {
-				if queues := g.Times.Queue.Longest() > 0 || g.Limited(); queues {
+				if g.Queues() {
 					x.sample(m.name, float64(m.of(&g.Times.Queue)), "service", svc.Config.Name, "group", g.Config.Name)
 				}
 			}
@@ -225,7 +225,7 @@ func times(x *text, state *director.State) {
 			for _, g := range svc.Groups {
 				labels := []string{"service", svc.Config.Name, "group", g.Config.Name}
 				h := m.of(g.Times)
-				if m.name == "txlb_queue_seconds" && h.Count() == 0 && !g.Limited() {
+				if m.name == "txlb_queue_seconds" && !g.Queues() {
 					continue // nobody will ever wait there
 				}
 				var below uint64

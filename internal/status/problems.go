@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -220,7 +221,7 @@ func (r *Reading) judgeService(s *Service) {
 	}
 	for i := range s.Groups {
 		g := &s.Groups[i]
-		for _, p := range g.judge(name) {
+		for _, p := range g.judge(name, r.At) {
 			p.Group = g.Config.Name
 			g.Level = max(g.Level, p.Level)
 			add(p)
@@ -271,7 +272,7 @@ var remedies = map[string]string{
 const proxyRemedy = "switch the PROXY protocol on at the proxy (send-proxy, proxy_protocol on), or off at <listen>"
 
 // judge tells what is wrong with a group, and sets the levels of its hosts.
-func (g *Group) judge(service string) (list []Problem) {
+func (g *Group) judge(service string, now time.Time) (list []Problem) {
 	where := fmt.Sprintf("of %s / %s", quoted(service), quoted(g.Config.Name))
 	var down, part, named, maint, drain, idle []*Host
 	harm := Notice
@@ -310,9 +311,10 @@ func (g *Group) judge(service string) (list []Problem) {
 		p.More = len(hosts) - len(p.Hosts)
 		list = append(list, p)
 	}
-	if n := g.Times.Queue.Len(); n > 0 && g.Serving > 0 {
-		add(nil, Critical, false, fmt.Sprintf("%s for a host %s: all have as many sessions as their maxSessions",
-			counted(n, "client waits", "clients wait"), where), "add hosts, or setHost maxSessions=N")
+	if since := g.Traffic.WaitingSince; g.Waiting > 0 && g.Serving > 0 && !since.IsZero() && now.Sub(since) >= waitingFor {
+		full := g.full()
+		add(full, Critical, false, fmt.Sprintf("%s for a host %s: %d of %d that take clients are full (maxSessions)",
+			counted(g.Waiting, "client waits", "clients wait"), where, len(full), g.Serving), "add hosts, or setHost maxSessions=N")
 		list[len(list)-1].Clients = Waiting
 	}
 	last := "clients are tried on them as a last resort"
@@ -356,6 +358,26 @@ func (g *Group) judge(service string) (list []Problem) {
 	}
 	if len(idle) > 0 {
 		add(idle, Notice, false, fmt.Sprintf("Weight 0, no new clients: %s %s", counted(len(idle), "host", "hosts"), where), "")
+	}
+	return list
+}
+
+// waitingFor is for how long samples have to find clients waiting until that is a
+// problem: a short wait is what the queue is for. It is less than the default of
+// <timeouts queue>, after which clients are rejected.
+const waitingFor = 3 * time.Second
+
+// full returns the hosts that take clients, but have no room for one.
+func (g *Group) full() (list []*Host) {
+	for i := range g.Hosts {
+		h := &g.Hosts[i]
+		room := func(t *director.Target) bool {
+			limit := t.Host.MaxSessions()
+			return t.Host.Up() && (limit == 0 || t.Host.Sessions() < int64(limit))
+		}
+		if h.Serves() && !slices.ContainsFunc(h.Targets, room) {
+			list = append(list, h)
+		}
 	}
 	return list
 }

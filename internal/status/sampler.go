@@ -44,8 +44,12 @@ type Traffic struct {
 	Downs   uint64    // how often it went down
 	downFor time.Duration
 
-	MeanConnect, MeanSession time.Duration // of a group: means of about the last 1,024
-	FirstWeight              int           // of a host: its weight when it was first seen
+	// Of a group: means of about the last 1,024. MeanWait is of those that waited.
+	MeanConnect, MeanSession, MeanWait time.Duration
+	// WaitingSince is when the first of the samples was taken that have all found clients
+	// waiting for a host of the group; zero: the last one found none.
+	WaitingSince time.Time
+	FirstWeight  int // of a host: its weight when it was first seen
 }
 
 // Downtime is how long it has been down in all.
@@ -85,10 +89,10 @@ type groupRows struct {
 // row is one service, group or host.
 type row struct {
 	Traffic
-	hosts            int        // IDs given to its hosts
-	past             []counters // of the last samples, the newest last
-	connect, session mean
-	history          *ring // nil: none is kept
+	hosts                  int        // IDs given to its hosts
+	past                   []counters // of the last samples, the newest last
+	connect, session, wait mean
+	history                *ring // nil: none is kept
 }
 
 // counters are what rates are made of.
@@ -155,6 +159,11 @@ func (s *sampler) sample(facts func() Facts) {
 			groupRows.connect.take(connects)
 			groupRows.session.take(g.Times.Sessions())
 			groupRows.MeanConnect, groupRows.MeanSession = groupRows.connect.value, groupRows.session.value
+			if g.Queues() {
+				groupRows.wait.take(g.Times.Waits())
+				groupRows.MeanWait = groupRows.wait.value
+			}
+			groupRows.queued(g.Waiting, f.At)
 			groupRows.take(counters{
 				at: at, total: g.Stats.Picks, in: g.Stats.In, out: g.Stats.Out, failed: g.Stats.Failures,
 				connects: connects.Count(), connectTime: connects.Sum,
@@ -295,6 +304,16 @@ func (t *Traffic) turn(up bool, at time.Time) {
 		t.Downs++
 	}
 	t.Up, t.Changed = up, at
+}
+
+// queued takes in how many clients a sample has found waiting.
+func (t *Traffic) queued(n int, at time.Time) {
+	switch {
+	case n == 0:
+		t.WaitingSince = time.Time{}
+	case t.WaitingSince.IsZero():
+		t.WaitingSince = at
+	}
 }
 
 // take takes in the counters of a sample, and keeps those of as many before it.

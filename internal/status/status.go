@@ -159,6 +159,11 @@ func (s *Service) Enabled() *Group {
 	return nil
 }
 
+// Queues tells whether a group of the service does.
+func (s *Service) Queues() bool {
+	return slices.ContainsFunc(s.Groups, func(g Group) bool { return g.Queues() })
+}
+
 // Group is a group with what its hosts count together.
 type Group struct {
 	*director.Group
@@ -168,6 +173,9 @@ type Group struct {
 	Serving int // of these, the ones that take new clients: ready, with a weight
 	Level   Level
 	Traffic Traffic
+	// Waiting is how many clients wait for a host, and MostWaiting how many have at once,
+	// at most. Groups that have no queue (see director.Group.Queues) have none.
+	Waiting, MostWaiting int
 }
 
 // Host is a host with what it counts, all its addresses together.
@@ -286,7 +294,10 @@ func sum(f Facts) *Reading {
 }
 
 func readGroup(g *director.Group) Group {
-	one := Group{Group: g, Hosts: make([]Host, len(g.Hosts))}
+	one := Group{
+		Group: g, Hosts: make([]Host, len(g.Hosts)),
+		Waiting: g.Times.Queue.Len(), MostWaiting: g.Times.Queue.Longest(),
+	}
 	for i, h := range g.Hosts {
 		host := readHost(h)
 		one.Stats.Add(host.Stats)

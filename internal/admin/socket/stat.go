@@ -281,8 +281,11 @@ func (d *dump) group(s *status.Service, g *status.Group) {
 	c.rates(t)
 	setCounters(c, &g.Stats)
 	c.set("lbtot", g.Stats.Picks)
-	c.set("qcur", g.Times.Queue.Len())
-	c.set("qmax", g.Times.Queue.Longest())
+	c.set("qcur", g.Waiting)
+	c.set("qmax", g.MostWaiting)
+	if g.Queues() {
+		c.set("qtime", t.MeanWait.Milliseconds())
+	}
 	if g.Config.Enabled {
 		// These are counted per service; the active group shows them.
 		c.set("wredis", s.Stats.Redispatches)
