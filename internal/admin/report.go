@@ -186,9 +186,9 @@ func (k *call) showServices() (Result, error) {
 		infos = append(infos, i)
 		cells := []any{i.Name, strings.Join(i.Listen, " "), i.Group, i.Scheduler, fmt.Sprintf("%d/%d", i.HostsUp, i.Hosts),
 			i.Sessions, i.SessionsTotal, i.In, i.Out, i.Refused}
-		switch q, ok := i.queue(); {
+		switch q, ok := i.Queue(); {
 		case ok:
-			cells = append(cells, q.Waiting, q.Most, time.Duration(q.Wait*float64(time.Second)).Round(time.Millisecond))
+			cells = append(cells, q.Waiting, q.Most, q.MeanWait())
 		case queues:
 			cells = append(cells, "", "", "")
 		}
@@ -197,8 +197,14 @@ func (k *call) showServices() (Result, error) {
 	return Result{Text: t.String(), Data: infos, Generation: r.State.Generation}, nil
 }
 
-// queue adds up the queues of the service: the worst wait counts.
-func (i *ServiceInfo) queue() (all QueueInfo, ok bool) {
+// MeanWait is Wait for people.
+func (q QueueInfo) MeanWait() time.Duration {
+	return time.Duration(q.Wait * float64(time.Second)).Round(time.Millisecond)
+}
+
+// Queue adds up the queues of the service: the greatest Most and Wait count. ok is false
+// if it has none.
+func (i *ServiceInfo) Queue() (all QueueInfo, ok bool) {
 	for _, q := range i.Queues {
 		all.Waiting += q.Waiting
 		all.Most = max(all.Most, q.Most)

@@ -311,7 +311,7 @@ func (g *Group) judge(service string, now time.Time) (list []Problem) {
 		p.More = len(hosts) - len(p.Hosts)
 		list = append(list, p)
 	}
-	if since := g.Traffic.WaitingSince; g.Waiting > 0 && g.Serving > 0 && !since.IsZero() && now.Sub(since) >= waitingFor {
+	if g.WaitsLong(now) {
 		full := g.full()
 		add(full, Critical, false, fmt.Sprintf("%s for a host %s: %d of %d that take clients are full (maxSessions)",
 			counted(g.Waiting, "client waits", "clients wait"), where, len(full), g.Serving), "add hosts, or setHost maxSessions=N")
@@ -366,6 +366,13 @@ func (g *Group) judge(service string, now time.Time) (list []Problem) {
 // problem: a short wait is what the queue is for. It is less than the default of
 // <timeouts queue>, after which clients are rejected.
 const waitingFor = 3 * time.Second
+
+// WaitsLong tells whether clients have been waiting for hosts that are full for so long
+// that it is a problem.
+func (g *Group) WaitsLong(now time.Time) bool {
+	since := g.Traffic.WaitingSince
+	return g.Waiting > 0 && g.Serving > 0 && !since.IsZero() && now.Sub(since) >= waitingFor
+}
 
 // full returns the hosts that take clients, but have no room for one.
 func (g *Group) full() (list []*Host) {

@@ -72,6 +72,30 @@ func TestTopShowsEveryCounter(t *testing.T) {
 	}
 }
 
+// Queues have columns where a service has one.
+func TestTopShowsQueues(t *testing.T) {
+	v := newView(Style{})
+	v.size = size{200, 20}
+	s, _ := (&plant{names: []string{"a"}}).Snapshot(t.Context())
+	v.take(s, nil)
+	if heads := v.draw()[1]; strings.Contains(heads, "queue") {
+		t.Errorf("without a queue: %q", heads)
+	}
+	s.Services[0].Queues = []admin.QueueInfo{{Group: "main", Waiting: 3, Most: 7, Wait: 0.0304}, {Group: "other", Waiting: 2, Most: 9}}
+	v.take(s, nil)
+	lines := v.draw()
+	heads, web, host := strings.Fields(lines[1]), strings.Fields(lines[2]), strings.Fields(lines[3])
+	if got := strings.Join(heads[2:6], " "); got != "sess queue most wait" {
+		t.Errorf("columns %q", got)
+	}
+	if got := strings.Join(web[5:9], " "); got != "3 5 9 30ms" {
+		t.Errorf("line of web: %q", lines[2])
+	}
+	if strings.Contains(strings.Join(host, " "), "30ms") {
+		t.Errorf("line of a host: %q", lines[3])
+	}
+}
+
 // draws shows what a terminal that was written to has on its lines.
 func (tt *tty) draws(height int) []string {
 	lines := make([]string, height)

@@ -74,7 +74,8 @@ type row struct {
 	weight   int
 	counters admin.Counters
 	rate     rate
-	detail   string // address, or what is wrong
+	queue    *admin.QueueInfo // of a service whose groups have queues, together
+	detail   string           // address, or what is wrong
 	under    []*row
 }
 
@@ -114,6 +115,9 @@ func (v *view) rows() []*row {
 			r.trouble = 2
 		case s.HostsUp < s.Hosts:
 			r.trouble = 1
+		}
+		if q, ok := s.Queue(); ok {
+			r.queue = &q
 		}
 		byService[s.Name] = r
 		list = append(list, r)
@@ -353,6 +357,22 @@ func counterColumn(c *status.Counter[sched.HostStats]) column {
 	}}
 }
 
+// queueColumns are of services with queues.
+var queueColumns = []column{
+	queueColumn("queue", func(q *admin.QueueInfo) string { return short(float64(q.Waiting)) }),
+	queueColumn("most", func(q *admin.QueueInfo) string { return short(float64(q.Most)) }),
+	queueColumn("wait", func(q *admin.QueueInfo) string { return q.MeanWait().String() }),
+}
+
+func queueColumn(name string, cell func(*admin.QueueInfo) string) column {
+	return column{name: name, cell: func(r *row) string {
+		if r.queue == nil {
+			return ""
+		}
+		return cell(r.queue)
+	}}
+}
+
 // serviceName is a service with its active group, which must be seen however narrow
 // the terminal is.
 func serviceName(s admin.ServiceInfo) string {
@@ -373,10 +393,15 @@ func (v *view) columns(rows []*row) []column {
 		}},
 		{name: "health", order: 'h', left: true, cell: func(r *row) string { return r.health }},
 		counterColumn(&status.HostCounters[0]),
+	}
+	if slices.ContainsFunc(v.now.Services, func(s admin.ServiceInfo) bool { return len(s.Queues) > 0 }) {
+		all = append(all, queueColumns...)
+	}
+	all = append(all, []column{
 		{name: "new/s", order: 'r', cell: func(r *row) string { return short(r.rate.sessions) }},
 		{name: "in/s", order: 'i', cell: func(r *row) string { return short(r.rate.in) }},
 		{name: "out/s", order: 'o', cell: func(r *row) string { return short(r.rate.out) }},
-	}
+	}...)
 	for i := range status.HostCounters[1:] {
 		all = append(all, counterColumn(&status.HostCounters[1+i]))
 	}

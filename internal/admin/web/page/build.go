@@ -164,6 +164,10 @@ func (v *View) group(s *status.Service, g *status.Group) GroupView {
 		ID: groupID(s.Config.Name, c.Name), Name: c.Name, Service: s.Config.Name, Enabled: c.Enabled, Routed: g.Takes && !c.Enabled,
 		Scheduler: c.Scheduler, Check: v.checked(c), Total: len(g.Hosts), Up: g.Up, Level: g.Level, Previous: -1, Next: -1,
 	}
+	if g.Queues() {
+		q := queueFigures(g)
+		one.Queue = &q
+	}
 	rows := make([]HostRow, len(g.Hosts))
 	for i := range g.Hosts {
 		rows[i] = row(s, g, &g.Hosts[i])
@@ -254,6 +258,9 @@ func revision(src *Source) string {
 			word("refused")
 		}
 		for j := range s.Groups {
+			if s.Groups[j].WaitsLong(src.At) {
+				word("waits")
+			}
 			for k := range s.Groups[j].Hosts {
 				h := &s.Groups[j].Hosts[k]
 				word(h.Problem)

@@ -106,10 +106,25 @@ func (f *Feed) arrange(state *director.State) {
 
 func serviceFigures(s *status.Service) ServiceFigures {
 	t := &s.Traffic
-	return ServiceFigures{
+	f := ServiceFigures{
 		Sessions: s.Stats.Active, Total: s.Stats.Sessions, Rate: t.Rate, In: s.Stats.In, Out: s.Stats.Out, InRate: t.InRate, OutRate: t.OutRate,
 		Refused: s.Refused, RefusedNow: t.RefusedNow, Failures: s.Failures, FailRate: t.FailRate, ConnectMS: milliseconds(t.ConnectTime),
 	}
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		if !g.Queues() {
+			continue
+		}
+		if f.Queues == nil {
+			f.Queues = map[string]QueueFigures{}
+		}
+		f.Queues[groupID(s.Config.Name, g.Config.Name)] = queueFigures(g)
+	}
+	return f
+}
+
+func queueFigures(g *status.Group) QueueFigures {
+	return QueueFigures{g.Waiting, g.MostWaiting, milliseconds(g.Traffic.MeanWait)}
 }
 
 func hostFigures(h *status.Host) HostFigures {

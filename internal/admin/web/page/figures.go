@@ -40,6 +40,16 @@ type ServiceFigures struct {
 	Failures   uint64   `json:"failures"`    // failed connects, ever
 	FailRate   float64  `json:"fail_rate"`
 	ConnectMS  *float64 `json:"connect_ms"` // mean time of connects to its hosts; null: there was none
+
+	// Queues has the groups with a queue, by GroupView.ID.
+	Queues map[string]QueueFigures `json:"queues,omitempty"`
+}
+
+// QueueFigures are of the queue of a group: clients that wait until a host has room.
+type QueueFigures struct {
+	Waiting int      `json:"waiting"` // now
+	Most    int      `json:"most"`    // at once, ever
+	WaitMS  *float64 `json:"wait_ms"` // mean of about the last 1,024 that waited; null: nobody has
 }
 
 // HostFigures are of one host, all addresses together. Rates are as for services.

@@ -115,9 +115,10 @@ type GroupView struct {
 	Routed    bool // not enabled, and a route leads to it
 	Scheduler string
 	Level     Level
-	Check     string // how its hosts are checked, in words
-	Up, Total int    // hosts
-	Matching  int    // hosts that match the query
+	Check     string        // how its hosts are checked, in words
+	Up, Total int           // hosts
+	Queue     *QueueFigures // nil: clients never have to wait
+	Matching  int           // hosts that match the query
 	Rows      []HostRow
 	From      int // how many hosts come before the rows
 	Previous  int // where the page before begins, -1 if this is the first

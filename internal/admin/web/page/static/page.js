@@ -33,6 +33,7 @@ const took = ms => ms == null ? '' : ms < 0.995 ? ms.toFixed(2) + ' ms' : ms < 9
 const shown = {
   sessions: count, total: count, failures: count, refused: count, rate: f => decimal(f) + '/s',
   in: amount, out: amount, in_rate: f => amount(f) + '/s', out_rate: f => amount(f) + '/s', connect_ms: took, check_ms: took,
+  waiting: count, most: count, wait_ms: took,
 }
 const text = (el, s) => { if (el && el.textContent !== s) el.textContent = s }
 
@@ -122,6 +123,9 @@ function write() {
       if (head) for (const el of $$('[data-s]', head)) {
         const name = el.dataset.s
         text(el, name === 'rate' ? decimal(f.rate) : shown[name](f[name]) || '–')
+      }
+      for (const group in f.queues) {
+        for (const el of $$('[data-queue="' + group + '"] [data-q]')) text(el, shown[el.dataset.q](f.queues[group][el.dataset.q]) || '–')
       }
     }
     for (const el of $$('[data-total]')) {
