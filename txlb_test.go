@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 const module = "github.com/txlb/txlb"
@@ -134,25 +136,8 @@ func TestImportsKeepToTheRooms(t *testing.T) {
 // and the code together. What a room is for is the first sentence of its
 // package comment.
 func TestArchitectureHasTheRooms(t *testing.T) {
-	const page = "docs/architecture.md"
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	marked := regexp.MustCompile(`(?s)(<!-- rooms -->\n).*?(<!-- end -->)`)
-	if !marked.Match(text) {
-		t.Fatalf("%s has no <!-- rooms --> and <!-- end -->", page)
-	}
-	want := marked.ReplaceAllString(string(text), "${1}"+strings.ReplaceAll(roomTable(list(t, "linux")), "$", "$$")+"${2}")
-	switch {
-	case want == string(text):
-	case *update:
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	default:
-		t.Errorf("%s has another table of rooms; run go test . -run TestArchitectureHasTheRooms -update", page)
-	}
+	testkit.Tables(t, "docs/architecture.md", *update, "go test . -run TestArchitectureHasTheRooms -update",
+		map[string]string{"rooms": roomTable(list(t, "linux"))})
 }
 
 // roomTable writes rooms as a table, with the outside libraries that only they

@@ -3,11 +3,10 @@ package config
 import (
 	"flag"
 	"fmt"
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -66,35 +65,13 @@ func TestRowsOfTheSchema(t *testing.T) {
 // The tables of docs/configuration.md are made from the schema, each behind a
 // comment that names its element.
 func TestDocumentationHasTheSchema(t *testing.T) {
-	const file = "../docs/configuration.md"
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	marked := regexp.MustCompile(`(?s)(<!-- table: (\w+) -->\n).*?(<!-- end -->)`)
-	seen := map[string]bool{}
-	text := marked.ReplaceAllStringFunc(string(data), func(part string) string {
-		m := marked.FindStringSubmatch(part)
-		seen[m[2]] = true
-		if m[2] == "schedulers" {
-			return m[1] + schedulerTable() + m[3]
-		}
-		return m[1] + attributeTable(m[2]) + m[3]
-	})
+	tables := map[string]string{"table: schedulers": schedulerTable()}
 	for element := range schema {
-		if !seen[element] && element != "service" && element != "listen" && element != "metrics" {
-			t.Errorf("%s has no <!-- table: %s -->", file, element)
+		if element != "service" && element != "metrics" {
+			tables["table: "+element] = attributeTable(element)
 		}
 	}
-	switch {
-	case text == string(data):
-	case *update:
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	default:
-		t.Errorf("%s has other tables; run go test ./config -run TestDocumentationHasTheSchema -update", file)
-	}
+	testkit.Tables(t, "../docs/configuration.md", *update, "go test ./config -run TestDocumentationHasTheSchema -update", tables)
 }
 
 func attributeTable(element string) string {

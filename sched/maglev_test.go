@@ -183,16 +183,7 @@ func TestB40MaglevNodesAgreeOnTheNext(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n := rapid.IntRange(1, 12).Draw(rt, "hosts")
 		m := mixed(n)
-		flip := func(what string) bool { return rapid.IntRange(0, 2).Draw(rt, what) == 0 }
-		for i := range m {
-			m[i].Backup, m[i].Far = flip("backup"), flip("far")
-			if flip("weight 0") {
-				m[i].Weight = 0
-			}
-			if flip("down") {
-				m[i].Host.MarkDown()
-			}
-		}
+		flip := anyState(rt, m)
 		p := Policy{Scheduler: "maglev", Refuse: flip("refuse")}
 		a := table(t, p, m)
 		p.Before = a // has the same slots, if the order is the same

@@ -51,22 +51,29 @@ func TestB38WeightZero(t *testing.T) {
 	}
 }
 
+// anyState puts members into any mix of tiers, weights and health. It returns what it
+// decides by: true once in three.
+func anyState(rt *rapid.T, m []Member) (flip func(label string) bool) {
+	flip = func(label string) bool { return rapid.IntRange(0, 2).Draw(rt, label) == 0 }
+	for i := range m {
+		m[i].Backup, m[i].Far = flip("backup"), flip("far")
+		if flip("weight 0") {
+			m[i].Weight = 0
+		}
+		if flip("down") {
+			m[i].Host.MarkDown()
+		}
+	}
+	return flip
+}
+
 // The tiers against a model: which hosts a session may get, in which order of
 // preference, for every scheduler and any mix of health, weight and backups.
 func TestTiersFollowTheRules(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n := rapid.IntRange(1, 70).Draw(rt, "hosts")
 		m := equal(n)
-		flip := func(label string) bool { return rapid.IntRange(0, 2).Draw(rt, label) == 0 }
-		for i := range m {
-			m[i].Backup, m[i].Far = flip("backup"), flip("far")
-			if flip("weight 0") {
-				m[i].Weight = 0
-			}
-			if flip("down") {
-				m[i].Host.MarkDown()
-			}
-		}
+		flip := anyState(rt, m)
 		p := Policy{Scheduler: rapid.SampledFrom(Names()).Draw(rt, "scheduler"), Refuse: flip("refuse"), Seed: 3}
 		tab := table(t, p, m)
 		for i := range m { // health moves on after the build

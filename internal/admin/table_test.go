@@ -3,12 +3,12 @@ package admin
 import (
 	"errors"
 	"flag"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/txlb/txlb/internal/admin/users"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -367,23 +367,6 @@ var update = flag.Bool("update", false, "write the table of verbs into docs/oper
 
 // docs/operations.md has the table of verbs as it is (go test ./internal/admin -update).
 func TestDocumentationHasTheTable(t *testing.T) {
-	const file, begin, end = "../../docs/operations.md", "<!-- verbs: made of internal/admin/table.go -->\n", "<!-- end of verbs -->\n"
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok := strings.Cut(string(text), begin)
-	table, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no place for the table of verbs", file)
-	}
-	if table == Reference() {
-		return
-	}
-	if !*update {
-		t.Fatalf("%s has another table of verbs; run go test ./internal/admin -update", file)
-	}
-	if err := os.WriteFile(file, []byte(head+begin+Reference()+end+tail), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Tables(t, "../../docs/operations.md", *update, "go test ./internal/admin -run TestDocumentation -update",
+		map[string]string{"verbs": Reference()})
 }

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -222,44 +222,18 @@ func TestNothingToConvert(t *testing.T) {
 
 // The tables of docs/migrating.md are made of the converter's.
 func TestDocumentationHasTheTables(t *testing.T) {
-	const page = "../../docs/migrating.md"
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tables := map[string]string{
-		"haproxy global":     tableOf(haGlobal),
-		"haproxy proxies":    tableOf(haDirectives),
-		"haproxy bind":       tableOf(haBindOptions),
-		"haproxy server":     tableOf(haServerOptions),
-		"haproxy schedulers": tableOfSchedulers(),
-		"nginx main":         tableOf(ngMain),
-		"nginx stream":       tableOf(ngDirectives),
-		"nginx listen":       tableOf(ngListenOptions),
-		"nginx upstream":     tableOf(ngUpstreamRows),
-		"nginx server":       tableOf(ngServerOptions),
-	}
-	marked := regexp.MustCompile(`(?s)(<!-- table: ([\w ]+) -->\n).*?(<!-- end -->)`)
-	seen := map[string]bool{}
-	want := marked.ReplaceAllStringFunc(string(text), func(part string) string {
-		m := marked.FindStringSubmatch(part)
-		seen[m[2]] = true
-		return m[1] + tables[m[2]] + m[3]
+	testkit.Tables(t, "../../docs/migrating.md", *update, "go test ./internal/convert -run TestDocumentationHasTheTables -update", map[string]string{
+		"table: haproxy global":     tableOf(haGlobal),
+		"table: haproxy proxies":    tableOf(haDirectives),
+		"table: haproxy bind":       tableOf(haBindOptions),
+		"table: haproxy server":     tableOf(haServerOptions),
+		"table: haproxy schedulers": tableOfSchedulers(),
+		"table: nginx main":         tableOf(ngMain),
+		"table: nginx stream":       tableOf(ngDirectives),
+		"table: nginx listen":       tableOf(ngListenOptions),
+		"table: nginx upstream":     tableOf(ngUpstreamRows),
+		"table: nginx server":       tableOf(ngServerOptions),
 	})
-	for name := range tables {
-		if !seen[name] {
-			t.Errorf("%s has no <!-- table: %s -->", page, name)
-		}
-	}
-	switch {
-	case want == string(text):
-	case *update:
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	default:
-		t.Errorf("%s has other tables; run go test ./internal/convert -run TestDocumentationHasTheTables -update", page)
-	}
 }
 
 func tableOf[T any](rows []row[T]) string {

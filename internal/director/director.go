@@ -380,7 +380,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 			group.Hosts = make([]*Host, 0, len(g.Hosts))
 			former := running.group(before, g.Name)
 			for i, h := range g.Hosts {
-				host := former.host(i, h.Name)
+				host := former.named(i, h.Name)
 				if host != nil {
 					host.heir = running.mark
 				}

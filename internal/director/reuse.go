@@ -11,29 +11,34 @@ import (
 // names, which may resolve to something else by now.
 type running struct {
 	mark   uint64 // set on the services and hosts that are kept
-	before formerServices
+	before former[Service]
 	keeps  bool // services may be kept
 }
 
-// formerServices finds the services that there were before.
-type formerServices struct {
-	list   []*Service
-	byName map[string]*Service // made when places have changed
+// former finds what there was before by its name: services, or hosts of a group.
+type former[T any] struct {
+	list   []*T
+	nameOf func(*T) string
+	byName map[string]*T // made when places have changed
 }
 
-// named returns the service of that name, nil if there was none. i is its place now,
-// which mostly is the same as before.
-func (f *formerServices) named(i int, name string) *Service {
-	if i < len(f.list) && f.list[i].Config.Name == name {
+// named returns the one of that name, nil if there was none. i is its place now, which
+// mostly is the same as before.
+func (f *former[T]) named(i int, name string) *T {
+	if i < len(f.list) && f.nameOf(f.list[i]) == name {
 		return f.list[i]
 	}
 	if len(f.list) > 0 && f.byName == nil {
-		f.byName = make(map[string]*Service, len(f.list))
-		for _, s := range f.list {
-			f.byName[s.Config.Name] = s
+		f.byName = make(map[string]*T, len(f.list))
+		for _, one := range f.list {
+			f.byName[f.nameOf(one)] = one
 		}
 	}
 	return f.byName[name]
+}
+
+func formerServices(list []*Service) former[Service] {
+	return former[Service]{list: list, nameOf: func(s *Service) string { return s.Config.Name }}
 }
 
 // running returns them; what is shared with a change that is then rejected stays
@@ -42,7 +47,7 @@ func (d *Director) running(cfg *config.Config) *running {
 	d.adopted++
 	r := &running{mark: d.adopted}
 	if was := d.State(); was != nil {
-		r.before.list = was.Services
+		r.before = formerServices(was.Services)
 		r.keeps = cfg.Manager == was.Config.Manager // groups know its rules
 	}
 	return r
@@ -79,40 +84,25 @@ func (s *Service) sum() {
 	}
 }
 
-// former finds the hosts that a group had before.
-type former struct {
-	list   []*Host
-	byName map[string]*Host // made when places have changed
-	keeps  bool             // one that is the same may be kept
-	mark   uint64
+// formerHosts finds the hosts that a group had before.
+type formerHosts struct {
+	former[Host]
+	keeps bool // one that is the same may be kept
+	mark  uint64
 }
 
 // group returns the former hosts of a group of a service, nil for a new one.
-func (r *running) group(was *Service, group string) *former {
-	f := &former{mark: r.mark, keeps: r.keeps}
+func (r *running) group(was *Service, group string) *formerHosts {
+	f := &formerHosts{mark: r.mark, keeps: r.keeps}
+	f.nameOf = func(h *Host) string { return h.Config.Name }
 	if g := was.group(group); g != nil {
 		f.list = g.Hosts
 	}
 	return f
 }
 
-// host returns the previous host of that name, nil if there was none. i is its
-// place now, which often is the same as before.
-func (f *former) host(i int, name string) *Host {
-	if i < len(f.list) && f.list[i].Config.Name == name {
-		return f.list[i]
-	}
-	if len(f.list) > 0 && f.byName == nil {
-		f.byName = make(map[string]*Host, len(f.list))
-		for _, h := range f.list {
-			f.byName[h.Config.Name] = h
-		}
-	}
-	return f.byName[name]
-}
-
 // keep tells whether a previous host can be shared as it is, and if so marks it.
-func (f *former) keep(was *Host, h *config.Host) bool {
+func (f *formerHosts) keep(was *Host, h *config.Host) bool {
 	if !f.keeps || was == nil || was.Config != h || !was.settled() {
 		return false
 	}

@@ -78,7 +78,7 @@ func (s Stranded) String() string {
 // another configuration. A host of it that does not run yet counts as usable
 // unless it has to pass a check first.
 func (s *State) Strands(cfg *config.Config) []Stranded {
-	running := formerServices{list: s.Services}
+	running := formerServices(s.Services)
 	var list []Stranded
 	for i, c := range cfg.Services {
 		was := running.named(i, c.Name)

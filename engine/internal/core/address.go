@@ -18,7 +18,8 @@ type ListenKey struct {
 }
 
 // OwnersOf returns the listeners that the plan asks for, each with its service. It
-// rejects a plan that names a service or an address twice, or lacks a route.
+// rejects a plan that names a service or an address twice, or lacks a route, or has
+// sources that the system does not allow.
 func OwnersOf(p engine.Plan) (map[ListenKey]*engine.Service, error) {
 	services := map[string]bool{}
 	owner := map[ListenKey]*engine.Service{}
@@ -47,7 +48,7 @@ func OwnersOf(p engine.Plan) (map[ListenKey]*engine.Service, error) {
 			owner[key] = s
 		}
 	}
-	return owner, nil
+	return owner, checkSources(p)
 }
 
 // ListenAddr is a listening address taken apart.

@@ -29,9 +29,9 @@ func WithDefaults(o engine.Options, loops int) (engine.Options, error) {
 	return o, nil
 }
 
-// CheckSources tells whether the system allows where connections to hosts should come
+// checkSources tells whether the system allows where connections to hosts should come
 // from.
-func CheckSources(p engine.Plan) error {
+func checkSources(p engine.Plan) error {
 	var problems []error
 	for i := range p.Services {
 		s := &p.Services[i]

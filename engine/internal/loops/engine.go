@@ -141,9 +141,6 @@ func (e *Engine) Apply(p engine.Plan) error {
 		return nil
 	}
 	owner, err := core.OwnersOf(p)
-	if err == nil {
-		err = core.CheckSources(p)
-	}
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,43 @@
+package testkit
+
+import (
+	"os"
+	"regexp"
+	"testing"
+)
+
+// Tables holds the tables of a page of documentation and the code together: behind
+// <!-- NAME --> and before <!-- end -->, the page must have what tables has under NAME.
+// With update it is written there; again is the command that does so.
+func Tables(t testing.TB, page string, update bool, again string, tables map[string]string) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	marked := regexp.MustCompile(`(?s)(<!-- ([\w: ]+) -->\n).*?(<!-- end -->)`)
+	seen := map[string]bool{}
+	want := marked.ReplaceAllStringFunc(string(text), func(part string) string {
+		m := marked.FindStringSubmatch(part)
+		table, known := tables[m[2]]
+		if !known { // of another test
+			return part
+		}
+		seen[m[2]] = true
+		return m[1] + table + m[3]
+	})
+	for name := range tables {
+		if !seen[name] {
+			t.Errorf("%s has no <!-- %s --> with an <!-- end -->", page, name)
+		}
+	}
+	switch {
+	case want == string(text):
+	case !update:
+		t.Errorf("%s has other tables; run %s", page, again)
+	default:
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
