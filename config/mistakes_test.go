@@ -424,3 +424,14 @@ func TestRouteThatIsNeverReached(t *testing.T) {
 		t.Errorf("said:\n%v\nwant %s", problems, want)
 	}
 }
+
+// With startTLS="smtp", txlb speaks first itself. Then nobody may wait for clients to.
+func TestStartTLSForSMTP(t *testing.T) {
+	for options, want := range map[string]string{"": "", ` deferAccept="yes"`: "c.xml:2: warning: <listen deferAccept>: with startTLS=\"smtp\""} {
+		doc := "<config><service name=\"a\">\n<listen ip=\":25\" startTLS=\"smtp\"" + options + "/>\n<route sni=\"x\" group=\"g\"/><group name=\"g\"><host ip=\"h:1\"/></group></service></config>"
+		c, problems := Parse("c.xml", []byte(doc))
+		if c == nil || !strings.Contains(problems.Error(), want) || want == "" && strings.Contains(problems.Error(), "c.xml:2") {
+			t.Errorf("%s: said:\n%v\nwant %q", options, problems, want)
+		}
+	}
+}

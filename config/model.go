@@ -86,7 +86,7 @@ type Listen struct {
 	DeferAccept   bool     // a client waits in the kernel until it has said something
 	FastOpen      bool     // clients may send data with the first segment
 	MPTCP         bool     // clients may use several paths
-	StartTLS      string   // in whose words clients ask for TLS: postgres; "": it begins at once
+	StartTLS      string   // in whose words clients ask for TLS: postgres, smtp; "": it begins at once
 	ProxyProtocol string   // whose clients say by a PROXY header who they are: accept, require; "": none
 	ProxyFrom     Networks // the proxies whose headers count; "": none are named
 	Pos           Pos

@@ -114,6 +114,12 @@ func (k *checker) hellos(s *Service) {
 	}
 	for _, l := range s.Listen {
 		_, port := address.Split(l.Address)
+		if l.StartTLS == "smtp" {
+			if l.DeferAccept {
+				k.warn(l.Pos.Line, "<listen deferAccept>: with startTLS=\"smtp\", clients wait for the greeting, so each is accepted after a minute only; leave deferAccept out")
+			}
+			continue
+		}
 		if protocol := firstWord[port]; protocol != "" && !strings.HasPrefix(l.Address, "unix:") {
 			k.warn(l.Pos.Line, "service %q listens on %s, the port of %s, where the server speaks first: the route in line %d waits for a ClientHello, so each plain client waits for <timeouts hello>", s.Name, l.Address, protocol, s.Routes[i].Pos.Line)
 		}

@@ -69,6 +69,7 @@ type StartTLS uint8
 const (
 	StartTLSNone     StartTLS = iota // their TLS begins at once
 	StartTLSPostgres                 // PostgreSQL: SSLRequest
+	StartTLSSMTP                     // SMTP: STARTTLS (RFC 3207)
 )
 
 // Route is what a session needs to find a backend. It is immutable. Load it once

@@ -557,7 +557,7 @@ func ListenOptions(l *config.Listen) (o engine.ListenOptions, some bool) {
 }
 
 // startTLS is what <listen startTLS> may say.
-var startTLS = map[string]engine.StartTLS{"postgres": engine.StartTLSPostgres}
+var startTLS = map[string]engine.StartTLS{"postgres": engine.StartTLSPostgres, "smtp": engine.StartTLSSMTP}
 
 // proxyHeaders are what <listen proxyProtocol> may say.
 var proxyHeaders = map[string]engine.ProxyHeaders{"accept": engine.ProxyAccept, "require": engine.ProxyRequire}

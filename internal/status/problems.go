@@ -209,7 +209,7 @@ func (r *Reading) judgeService(s *Service) {
 			switch {
 			case strings.HasPrefix(rejection.Reason, "proxy_"): // who knocks at the wrong door is no trouble of the service
 				level = Warning
-			case strings.HasPrefix(rejection.Reason, "limit_client"): // as the configuration wants it
+			case rejection.Reason == "starttls_client", strings.HasPrefix(rejection.Reason, "limit_client"): // as the configuration wants it
 				level = Notice
 			}
 			add(Problem{
@@ -242,6 +242,7 @@ var reasons = map[string]string{
 	"clients_full":      "more clients have sessions than can be counted",
 	"source":            "their address cannot be the source of a connection to a host (source=\"client\")",
 	"starttls":          "the host did not agree to TLS (<listen startTLS>)",
+	"starttls_client":   "they did not ask for TLS by STARTTLS, or not as they should",
 	"proxy_source":      "they came from elsewhere than the proxies of proxyFrom",
 	"proxy_timeout":     "they sent no PROXY header in time",
 	"proxy_end":         "they ended before their PROXY header was whole",
@@ -263,7 +264,7 @@ var remedies = map[string]string{
 	"limit_client_rate": "if they are right: setService perClientRate=N",
 	"clients_full":      "setService sessions=N below 1048576, or perClient=0 perClientRate=0",
 	"source":            "give the process CAP_NET_ADMIN, and the group hosts of the clients' address family",
-	"starttls":          "switch TLS on at the host (ssl = on)",
+	"starttls":          "switch TLS on at the host (PostgreSQL: ssl = on; SMTP: STARTTLS)",
 	"proxy_source":      "add the proxy to <listen proxyFrom>",
 	"proxy_timeout":     proxyRemedy,
 	"proxy_signature":   proxyRemedy,

@@ -68,6 +68,8 @@ type Attempt struct {
 	alien    bool     // a connect failed because it was to come from the client's address
 	late     bool     // the last host did not answer in time
 	startTLS startTLS // what its client has asked for ahead of TLS
+	commands uint8    // SMTP: how many its client has sent ahead of TLS
+	pledge   smtpStage
 	wait     waiting
 	group    chosen   // where a route rule has sent the session
 	next     *Attempt // free, of Attempts
@@ -103,7 +105,7 @@ func (l *Attempts) Put(a *Attempt) {
 	a.from = sched.Addr{}
 	a.tried.Reset()
 	a.heard, a.late, a.alien = false, false, false
-	a.group, a.startTLS = chosen{}, plainTLS
+	a.group, a.startTLS, a.commands = chosen{}, plainTLS, 0
 	a.wait = waiting{}
 	a.next = l.free
 	l.free = a
@@ -140,7 +142,7 @@ const (
 	Wait                  // call Answered when Host has answered, or Deadline at Until
 	Rest                  // there is no descriptor: stop accepting, and call Deadline at Until
 	Retry                 // close the host's socket, then call Next, now or later
-	Pledge                // send the host its header and Say, then call HostSaid when it has said something, or Deadline at Until
+	Pledge                // send the host Say, then call HostSaid when it has said something, or Deadline at Until
 	Relay                 // move bytes; call Settle when the first has moved
 	Refuse                // close the host's socket, if there is one, and reject the client
 )
@@ -151,7 +153,9 @@ type Step struct {
 	Why   Refusal // Refuse
 	Until int64   // ns, Queued, Hear, Wait and Rest; Never: there is no limit
 	Need  int     // Hear: how many bytes there have to be at least
-	Say   string  // Hear: to the client, before that, unless it is empty; Pledge: to the host
+	Most  int     // Hear: how many bytes may be taken off the stream to see them, if that is more than Need
+	Say   string  // Hear and Refuse: to the client, before that; Pledge: to the host; "": nothing
+	First bool    // Pledge: the host's PROXY header comes before Say
 }
 
 // Never is a time that does not come.
@@ -191,7 +195,11 @@ func (a *Admission) Next(now int64) Step {
 	}
 	if a.asksFor() {
 		a.state, a.attempt.since = untold, now
-		return a.awaitHello(1)
+		step := a.awaitHello(1)
+		if a.attempt.startTLS == smtp {
+			step.Say = smtpBanner
+		}
+		return step
 	}
 	host, why := a.pick(now)
 	switch {
@@ -354,6 +362,9 @@ func (a *Admission) Deadline(now int64) Step {
 	case untold:
 		if now < a.helloLimit() {
 			return a.awaitHello(1)
+		}
+		if a.attempt.startTLS == smtp {
+			return a.refuseSMTP(smtpLate)
 		}
 		return a.choose(now, clienthello.Hello{})
 	case queued:

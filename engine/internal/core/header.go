@@ -25,8 +25,11 @@ func newEntry(svc *Service, o engine.ListenOptions) *Entry {
 		svc.proxies.Store(true)
 	}
 	e := &Entry{Svc: svc, proxy: o.Proxy, from: o.ProxyFrom}
-	if o.StartTLS == engine.StartTLSPostgres {
+	switch o.StartTLS {
+	case engine.StartTLSPostgres:
 		e.startTLS = postgres
+	case engine.StartTLSSMTP:
+		e.startTLS = smtp
 	}
 	return e
 }
@@ -63,7 +66,10 @@ func (a *Admission) Hears() bool { return a.state == unheard || a.state == untol
 
 // Listens is how many bytes of what the client has sent Heard has to see at most.
 func (a *Admission) Listens() int {
-	if a.state == untold {
+	switch {
+	case a.state == untold && a.attempt.startTLS == smtp:
+		return maxCommands * maxLine
+	case a.state == untold:
 		return MaxHello
 	}
 	return MaxHeader

@@ -20,6 +20,12 @@ func (a *Admission) awaitHello(need int) Step {
 // heardHello takes in the beginning of the client's stream. What is no hello, or none
 // that can be read, is the business of the host: no group is chosen by it.
 func (a *Admission) heardHello(now int64, b []byte, ended bool, free *Attempts) (take int, step Step) {
+	if a.attempt.startTLS == smtp {
+		return a.command(now, b, ended)
+	}
+	if a.attempt.startTLS == smtpPromised && len(b) > 0 && b[0] != tlsRecord {
+		return 0, a.refuse(notAsked)
+	}
 	if take, step, ok := a.asksForTLS(b, ended); ok {
 		return take, step
 	}

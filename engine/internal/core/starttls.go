@@ -5,6 +5,8 @@ package core
 // asks the host in the same words once there is one. Both have then agreed on TLS, and the
 // rest is theirs.
 //
+// SMTP is in smtp.go.
+//
 // PostgreSQL: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL
 
 // The requests of PostgreSQL that come instead of a start: a length and a code.
@@ -24,6 +26,8 @@ const (
 	postgres                      // it may ask for TLS
 	postgresAgain                 // it may, and has been told that there is no GSSAPI encryption
 	promised                      // it has been told that there is TLS: the host has to say so, too
+	smtp                          // it has to ask for TLS
+	smtpPromised                  // as promised
 )
 
 // asksForTLS takes in the beginning of a stream that may ask for TLS. ok is false if the words
@@ -58,7 +62,9 @@ func (a *Admission) asksForTLS(b []byte, ended bool) (take int, step Step, ok bo
 
 // Pledged tells whether the session's host is asked for TLS before bytes move. It has
 // then had its PROXY header.
-func (a *Admission) Pledged() bool { return a.attempt != nil && a.attempt.startTLS == promised }
+func (a *Admission) Pledged() bool {
+	return a.attempt != nil && (a.attempt.startTLS == promised || a.attempt.startTLS == smtpPromised)
+}
 
 // Pledges tells whether the session waits for what its host says about TLS.
 func (a *Admission) Pledges() bool { return a.state == pledging }
@@ -66,29 +72,46 @@ func (a *Admission) Pledges() bool { return a.state == pledging }
 // pledge asks the host for the TLS that the client has been promised.
 func (a *Admission) pledge() Step {
 	a.state = pledging
-	return Step{Do: Pledge, Say: sslRequest, Until: a.connectLimit(a.Svc.Route.Load())}
+	step := Step{Do: Pledge, Say: sslRequest, First: true, Until: a.connectLimit(a.Svc.Route.Load())}
+	if a.attempt.startTLS == smtpPromised {
+		a.attempt.pledge, step.Say = smtpGreeting, "" // the host speaks first
+	}
+	return step
 }
 
-// MaxPledge is how many bytes of a host's answer HostSaid has to see at most.
-const MaxPledge = 1
+// HostListens is how many bytes of what the host has said HostSaid has to see at most.
+func (a *Admission) HostListens() int {
+	if a.attempt.startTLS == smtpPromised {
+		return maxReply + 1
+	}
+	return len(postgresYes)
+}
 
-// HostSaid takes in what the host has said about TLS: the first MaxPledge bytes, or fewer
-// if no more have come. ended says that no more will come. The first take bytes have to be
-// off its stream before the step is carried out.
+// HostSaid takes in what the host has said about TLS: the first bytes, as many as
+// HostListens says, or fewer if no more have come. ended says that no more will come. The
+// first take bytes have to be off its stream before the step is carried out.
 func (a *Admission) HostSaid(now int64, b []byte, ended bool) (take int, step Step) {
 	switch {
 	case a.state != pledging:
 		return 0, Step{}
-	case len(b) == 0 && !ended:
-		return 0, a.awaited()
+	case a.attempt.startTLS == smtpPromised:
+		return a.smtpHostSaid(now, b, ended)
 	case len(b) == 0:
-		// It has gone before a byte of the client's was sent, so another host may be asked.
-		a.Count().failed[dropped].Add(1)
-		a.attempt.heard = true
-		a.leave()
-		return 0, Step{Do: Retry}
+		return 0, a.hostSaidNothing(ended)
 	case string(b[:1]) != postgresYes:
 		return 0, a.refuse(noTLS)
 	}
 	return 1, a.admit(now)
+}
+
+// hostSaidNothing waits for the answer of the host. If it has gone, it did so before a byte
+// of the client's was sent, so another host may be asked.
+func (a *Admission) hostSaidNothing(ended bool) Step {
+	if !ended {
+		return a.awaited()
+	}
+	a.Count().failed[dropped].Add(1)
+	a.attempt.heard = true
+	a.leave()
+	return Step{Do: Retry}
 }

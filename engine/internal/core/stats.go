@@ -60,6 +60,7 @@ const (
 	allFull                        // every host had as many sessions as it may, for too long
 	AccessDenied                   // by an access rule
 	noTLS                          // the host does not agree to TLS, which the client has been promised
+	notAsked                       // the client does not ask for TLS as it should, and no host can have it without
 	limitSessions                  // the service has as many sessions as it may
 	limitRate                      // as many have begun in the last second as may
 	limitClient                    // the client has as many sessions as it may
@@ -82,7 +83,7 @@ func malformed(s proxyproto.State) Refusal {
 // String names the reason in metrics and logs.
 func (r Refusal) String() string {
 	return [refusals]string{
-		"no_group", "no_host", "resource", "timeout", "queue", "access", "starttls",
+		"no_group", "no_host", "resource", "timeout", "queue", "access", "starttls", "starttls_client",
 		"limit_sessions", "limit_rate", "limit_client", "limit_client_rate", "clients_full", "source", "proxy_source", "proxy_timeout", "proxy_end",
 		"proxy_signature", "proxy_version", "proxy_family", "proxy_address", "proxy_length", "proxy_tlv", "proxy_checksum",
 	}[r]
@@ -100,7 +101,7 @@ func (r Refusal) Termination() Termination {
 		return denied
 	}
 	return [proxySource]Termination{
-		noServer, noServer, noResource, connectTime, queueTimeout, denied, noServer, denied, denied, denied, denied, denied, noResource,
+		noServer, noServer, noResource, connectTime, queueTimeout, denied, noServer, denied, denied, denied, denied, denied, denied, noResource,
 	}[r]
 }
 
@@ -202,14 +203,15 @@ type told struct {
 }
 
 // tell puts reasons into words. Those of PROXY headers that were not right are left out
-// where none are asked for, and those of limits where there were none: they would be most
-// of the service's metrics.
+// where none are asked for, and those of limits and STARTTLS where there were none: they would be
+// most of the service's metrics.
 func (r *reasons) tell() *told {
 	t := &told{reasons: *r, refused: map[string]uint64{}, failed: map[string]uint64{}, ended: map[string]uint64{}}
 	for i, n := range r.refused {
 		switch why := Refusal(i); {
 		case why.OfHeader() && !r.proxies:
 		case why.OfLimits() && !r.limits && n == 0:
+		case why == notAsked && n == 0:
 		default:
 			t.refused[why.String()] = n
 		}

@@ -68,23 +68,29 @@ func (l *loop) follow(s *session, step core.Step) {
 				})
 			})
 		case core.Hear, core.Wait, core.Queued:
+			l.tell(s, step)
 			if step.Until != core.Never {
 				l.timers.set(&s.timer, step.Until)
 			}
 			return
 		case core.Pledge:
-			if step = l.pledge(s, step); step.Do != core.Pledge {
+			if !l.pledge(s, step) {
+				_, step = s.HostSaid(l.now, nil, true)
 				continue
 			}
 			if step.Until != core.Never {
 				l.timers.set(&s.timer, step.Until)
 			}
-			return
+			if step.Say != "" {
+				return // what it answers is an event
+			}
+			step = l.hostSays(s) // it speaks first, and may have with the event that told of the connect
 		case core.Relay:
 			l.establish(s)
 			return
 		case core.Refuse:
 			l.dropBackend(s)
+			l.tell(s, step)
 			l.refuse(s, step.Why)
 			return
 		default:
@@ -112,13 +118,17 @@ func (l *loop) hear(s *session) {
 		if !l.takeOff(s, client, take) {
 			return
 		}
-		if step.Do == core.Hear && step.Say != "" {
-			l.sys.say(e.fd, []byte(step.Say)) // if it cannot be sent, the client is gone
-		}
 		l.follow(s, step)
 		if take == 0 { // else no event tells of what is behind it
 			return
 		}
+	}
+}
+
+// tell sends the client what a step says to it. If it cannot be sent, the client is gone.
+func (l *loop) tell(s *session, step core.Step) {
+	if step.Say != "" {
+		l.sys.say(s.ends[client].fd, []byte(step.Say))
 	}
 }
 
@@ -137,26 +147,34 @@ func (l *loop) takeOff(s *session, side, size int) bool {
 }
 
 // pledge asks the host for the TLS that the client has been promised, behind its PROXY
-// header.
-func (l *loop) pledge(s *session, step core.Step) core.Step {
-	b := s.Header(l.waste[:0], func() netip.AddrPort { return l.sys.localAddr(s.ends[client].fd) })
-	b = append(b, step.Say...)
-	if !l.sys.say(s.ends[backend].fd, b) {
-		_, step = s.HostSaid(l.now, nil, true)
+// header. It returns false if the host is gone.
+func (l *loop) pledge(s *session, step core.Step) bool {
+	b := l.waste[:0]
+	if step.First {
+		b = s.Header(b, func() netip.AddrPort { return l.sys.localAddr(s.ends[client].fd) })
 	}
-	return step
+	e := &s.ends[backend]
+	if b = append(b, step.Say...); len(b) > 0 {
+		return l.sys.say(e.fd, b)
+	}
+	if !e.is(unixEnd) { // no bytes carry the acknowledgement that connectTo has put off: see acks
+		_ = l.sys.setInt(e.fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+	}
+	return true
 }
 
 // hostSays takes in what the host says about TLS.
-func (l *loop) hostSays(s *session) {
-	n, errno := l.sys.peek(s.ends[backend].fd, l.waste[:core.MaxPledge])
+func (l *loop) hostSays(s *session) core.Step {
+	e := &s.ends[backend]
+	n, errno := l.sys.peek(e.fd, l.waste[:s.HostListens()])
 	if errno == unix.EAGAIN {
-		return
+		return core.Step{}
 	}
-	take, step := s.HostSaid(l.now, l.waste[:n], n == 0)
-	if l.takeOff(s, backend, take) {
-		l.follow(s, step)
+	take, step := s.HostSaid(l.now, l.waste[:n], n == 0 || e.is(hungUp|reset))
+	if !l.takeOff(s, backend, take) {
+		return core.Step{}
 	}
+	return step
 }
 
 // connect starts to connect to the session's host.

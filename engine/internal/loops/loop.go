@@ -206,7 +206,7 @@ func (l *loop) sessionEvent(ev *unix.EpollEvent) {
 	case connecting:
 		switch {
 		case side == backend && s.Pledges():
-			l.hostSays(s)
+			l.follow(s, l.hostSays(s))
 		case side == backend:
 			l.connectEvent(s, ev.Events)
 		case e.is(reset):

@@ -218,6 +218,7 @@ func (s *session) admit() (admitted bool) {
 			})
 			return true
 		default:
+			s.tell(step) // a refusal's last words
 			return false
 		}
 	}
@@ -296,7 +297,9 @@ func (s *session) hear(step core.Step) core.Step {
 	var b []byte
 	free := new(core.Attempts)
 	excused := false // its time is over, and what has come meanwhile is looked at
-	for need := 1; step.Do == core.Hear; {
+	for need, most := 1, step.Most; step.Do == core.Hear; {
+		s.tell(step)
+		step.Say = ""
 		if step.Until != core.Never {
 			left := time.Duration(step.Until - s.e.clock())
 			if excused {
@@ -307,10 +310,14 @@ func (s *session) hear(step core.Step) core.Step {
 		if s.ctx.Err() != nil {
 			break
 		}
-		had := len(b)
-		b = slices.Grow(b, need-had)
-		n, err := s.ends[client].Read(b[had:need])
-		b = b[:had+n]
+		var err error
+		if had := len(b); had < need {
+			most = max(most, need)
+			b = slices.Grow(b, most-had)
+			var n int
+			n, err = s.ends[client].Read(b[had:most])
+			b = b[:had+n]
+		}
 		switch {
 		case isTimeout(err) && !excused && hasUnread(s.ends[client]):
 			excused = true
@@ -328,10 +335,7 @@ func (s *session) hear(step core.Step) core.Step {
 			take, next = a.Heard(now, b, err != nil, free)
 			return next
 		})
-		b, need = b[take:], step.Need
-		if step.Do == core.Hear && step.Say != "" {
-			_, _ = s.ends[client].Write([]byte(step.Say)) // if it cannot be sent, the client is gone
-		}
+		b, need, most = b[take:], step.Need, step.Most
 	}
 	s.opening = b
 	s.with(func(a *core.Admission, _ int64) core.Step {
@@ -339,6 +343,13 @@ func (s *session) hear(step core.Step) core.Step {
 		return core.Step{}
 	})
 	return step
+}
+
+// tell sends the client what a step says to it. If it cannot be sent, the client is gone.
+func (s *session) tell(step core.Step) {
+	if step.Say != "" {
+		_, _ = s.ends[client].Write([]byte(step.Say))
+	}
 }
 
 // greet sends the host the PROXY header that it expects, and with it what was read of the
@@ -373,19 +384,29 @@ func (s *session) greet() {
 func (s *session) pledge(step core.Step) core.Step {
 	host := s.ends[backend]
 	defer context.AfterFunc(s.ctx, func() { _ = host.SetDeadline(time.Unix(1, 0)) })()
-	var b []byte
-	s.with(func(a *core.Admission, _ int64) core.Step {
-		b = a.Header(nil, func() netip.AddrPort { return endpoint(s.ends[client].LocalAddr()) })
-		return core.Step{}
-	})
-	_, err := host.Write(append(b, step.Say...))
-	answer, n := make([]byte, core.MaxPledge), 0
+	answer := make([]byte, 0, s.admission.HostListens())
+	var err error
 	for step.Do == core.Pledge || step.Do == core.Wait {
+		if step.Do == core.Pledge {
+			var b []byte
+			if step.First {
+				s.with(func(a *core.Admission, _ int64) core.Step {
+					b = a.Header(nil, func() netip.AddrPort { return endpoint(s.ends[client].LocalAddr()) })
+					return core.Step{}
+				})
+			}
+			if b = append(b, step.Say...); len(b) > 0 {
+				_, err = host.Write(b)
+			}
+			step.Do = core.Wait
+		}
 		if step.Until != core.Never {
 			_ = host.SetReadDeadline(time.Now().Add(time.Duration(step.Until - s.e.clock())))
 		}
 		if err == nil && s.ctx.Err() == nil {
-			n, err = host.Read(answer)
+			var n int
+			n, err = host.Read(answer[len(answer):cap(answer)])
+			answer = answer[:len(answer)+n]
 		}
 		if s.ctx.Err() != nil {
 			return core.Step{}
@@ -396,7 +417,9 @@ func (s *session) pledge(step core.Step) core.Step {
 			continue
 		}
 		step = s.with(func(a *core.Admission, now int64) (next core.Step) {
-			_, next = a.HostSaid(now, answer[:n], err != nil)
+			var take int
+			take, next = a.HostSaid(now, answer, err != nil)
+			answer = answer[:copy(answer, answer[take:])]
 			return next
 		})
 	}
