@@ -131,6 +131,23 @@ func TestB41AndB86QueuedClientsAreServedInOrder(t *testing.T) {
 	})
 }
 
+// A client that resets its connection is out of the queue, also if it has said something
+// that nobody has read yet.
+func TestB41QueuedClientThatHasSpokenLeaves(t *testing.T) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		r := queueRig(t, opt, 0, sched.Policy{}, 1)
+		inside := r.Dial()
+		inside.Expect([]byte("a"))
+		leaves, stays := dialQueued(t, r), dialQueued(t, r)
+		leaves.Send([]byte("hello"))
+		stays.Send([]byte("hello"))
+		leaves.Rst()
+		testkit.Eventually(t, "the client is out of the queue", func() bool { return queue(r).Len() == 1 })
+		_ = inside.Close()
+		stays.Expect([]byte("a"))
+	})
+}
+
 // Who waits for too long is refused with a reason; who leaves makes room at once; a
 // timeout that changes holds for those who wait.
 func TestB41QueueTimeout(t *testing.T) {

@@ -43,6 +43,22 @@ func hasUnread(c net.Conn) bool {
 	return err == nil && n > 0
 }
 
+// hasFailed tells whether c has an error pending, such as a reset, behind what waits to
+// be read. It consumes nothing.
+func hasFailed(c net.Conn) bool {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	failed := false
+	err = raw.Control(func(fd uintptr) {
+		list := [1]unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(list[:], 0)
+		failed = err == nil && n > 0 && list[0].Revents&unix.POLLERR != 0
+	})
+	return err == nil && failed
+}
+
 // keepUrgent makes urgent bytes of c stay in their place in the stream
 // (SO_OOBINLINE).
 func keepUrgent(c *net.TCPConn) {

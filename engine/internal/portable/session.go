@@ -504,12 +504,26 @@ func addrFrom(a net.Addr) sched.Addr {
 	return sched.Addr{}
 }
 
-// watchClient ends the session if the client resets the connection before it
-// has sent anything. The function it returns ends the watch.
+// watchClient ends the session if the client resets the connection. The function it
+// returns ends the watch.
 func (s *session) watchClient() (stop func()) {
 	var wg sync.WaitGroup
+	done := make(chan struct{})
 	wg.Go(func() {
-		if errors.Is(peek(s.ends[client]), syscall.ECONNRESET) {
+		err := peek(s.ends[client])
+		// The first byte hides what comes behind it. It stays where it is, so the watch looks again
+		// and again.
+		for pause := 5 * time.Millisecond; err == nil; pause = min(2*pause, time.Second) {
+			select {
+			case <-time.After(pause):
+			case <-done:
+				return
+			}
+			if hasFailed(s.ends[client]) {
+				err = syscall.ECONNRESET
+			}
+		}
+		if errors.Is(err, syscall.ECONNRESET) {
 			how := core.ClientGone
 			s.with(func(a *core.Admission, _ int64) core.Step {
 				how = a.Left()
@@ -519,6 +533,7 @@ func (s *session) watchClient() (stop func()) {
 		}
 	})
 	return func() {
+		close(done)
 		_ = s.ends[client].SetReadDeadline(time.Unix(1, 0))
 		wg.Wait()
 		_ = s.ends[client].SetReadDeadline(time.Time{})
