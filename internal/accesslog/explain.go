@@ -87,10 +87,10 @@ func (e *Entry) Sentences() []string {
 	} else {
 		add("%s is not a code of txlb. HAProxy's manual explains it under \"Session state at disconnection\".", e.Termination)
 	}
-	add("When it ended, there were %s in all, %d of the service; and %d others of the group, %d of the host.",
-		words.Count(int(e.Sessions), "session"), e.ServiceSessions, e.GroupSessions, e.HostSessions)
+	add("Sessions open when it ended: %d in all, %d of the service; and %d others of the group, %d of the host.",
+		e.Sessions, e.ServiceSessions, e.GroupSessions, e.HostSessions)
 	if e.HostQueue > 0 || e.GroupQueue > 0 {
-		add("%d clients waited before it for the host, and %d for the group.", e.HostQueue, e.GroupQueue)
+		add("Clients that waited before it: %d for the host, and %d for the group.", e.HostQueue, e.GroupQueue)
 	}
 	return s
 }

@@ -22,35 +22,35 @@ const sentences = `log:1
   It ended after 10s, with 0 bytes to the client.
   sC: the session was rejected: no host answered in time.
   Look at the network to the hosts, and at <timeouts connect> and <timeouts total>.
-  When it ended, there were 212 sessions in all, 198 of the service; and 0 others of the group, 0 of the host.
+  Sessions open when it ended: 212 in all, 198 of the service; and 0 others of the group, 0 of the host.
 log:3
   Client 127.0.0.1:54374 came to service my shop on 28 November 2026 at 14:24:03.165.
   It was not sent to a host.
   It ended after 0 ms, with 0 bytes to the client.
   SC: the session was rejected: no host accepted the connection.
   Look at ` + "`txlb ctl show hosts`" + `: all hosts are down or refuse connections.
-  When it ended, there were 1 session in all, 1 of the service; and 0 others of the group, 0 of the host.
+  Sessions open when it ended: 1 in all, 1 of the service; and 0 others of the group, 0 of the host.
 log:4
   Client [2001:db8::1]:35870, as its PROXY header says, came to service web on 28 November 2026 at 14:24:03.695.
   Its TLS asked for db.example.
   It was sent to host a (127.0.0.1:18111) of group main, at once, which answered after 0.213 ms.
   It ended after 1m2.3s, with 79 bytes from the client and 1352 bytes to it.
   --: the session ended normally: both sides closed it.
-  When it ended, there were 1 session in all, 1 of the service; and 0 others of the group, 0 of the host.
-  2 clients waited before it for the host, and 3 for the group.
+  Sessions open when it ended: 1 in all, 1 of the service; and 0 others of the group, 0 of the host.
+  Clients that waited before it: 2 for the host, and 3 for the group.
 log:6
   Client 2001:db8::1:53686 came to service fe on 28 November 2026 at 14:03:52.415.
   It was sent to host a of group be, after 1 ms, which answered after 0 ms; 2 connects before had failed.
   It ended after 0 ms, with 5 bytes to the client.
   LR is not a code of txlb. HAProxy's manual explains it under "Session state at disconnection".
-  When it ended, there were 1 session in all, 1 of the service; and 0 others of the group, 0 of the host.
+  Sessions open when it ended: 1 in all, 1 of the service; and 0 others of the group, 0 of the host.
 log:9
   A client of a UNIX socket came to service fe on 28 November 2026 at 14:03:52.415.
   It was not sent to a host.
   It ended after 0 ms, with 0 bytes to the client.
   PR: the session was rejected before a host was chosen: by an access rule, by a limit, or for its PROXY header.
   Look at <access>, <limits>, and what stands before this listener: it must send a right PROXY header.
-  When it ended, there were 1 session in all, 1 of the service; and 0 others of the group, 0 of the host.
+  Sessions open when it ended: 1 in all, 1 of the service; and 0 others of the group, 0 of the host.
 `
 
 const mistakes = `log:5: is not a line of an access log in format tcplog or json
