@@ -41,6 +41,7 @@ type Waiter struct {
 	wake   func()
 	state  atomic.Uint32
 	host   *Host // once it is called
+	none   bool  // it is called because the table has no host for it
 	listed bool
 
 	own     *Host    // the one that it waits for alone, nil: for any
@@ -92,6 +93,11 @@ func (w *Waiter) Called() (h *Host, ok bool) {
 	}
 	return w.host, true
 }
+
+// None tells, once it is called, whether the queue has found no host that the session
+// could wait for: its hosts have all been tried, or are gone. If it joined again without
+// a pick of its own, it would be called again at once.
+func (w *Waiter) None() bool { return w.none }
 
 // Leave takes the session out of the queue. If it was called, its host comes back, which
 // somebody has to release. abandon says that its tried hosts are still in use: whoever
@@ -234,6 +240,7 @@ func (q *Queue) serve() {
 		}
 		switch {
 		case verdict != Full:
+			w.none = h == nil
 			if q.call(w, h) {
 				break
 			}

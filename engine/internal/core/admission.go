@@ -236,7 +236,9 @@ func (a *Admission) pick(now int64) (host *sched.Host, why Refusal) {
 	case now >= a.totalLimit(route):
 		return nil, outOfTime
 	}
-	if q := table.Queue(); q != nil && q.Len() > 0 {
+	none := a.attempt.wait.none
+	a.attempt.wait.none = false
+	if q := table.Queue(); q != nil && q.Len() > 0 && !none {
 		a.attempt.wait.table = table
 		return nil, allFull
 	}

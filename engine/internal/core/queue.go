@@ -16,6 +16,7 @@ type waiting struct {
 	since  int64         // ns: since when it is in this queue
 	total  time.Duration // that it has waited, all times together
 	last   time.Duration // of these, the last time
+	none   bool          // the queue has just found no host for it: it asks the table itself
 	before int           // how many were there when it came
 }
 
@@ -63,6 +64,7 @@ func (a *Admission) Called(now int64) Step {
 	if !ok {
 		return Step{}
 	}
+	a.attempt.wait.none = a.attempt.wait.waiter.None()
 	a.attempt.wait.waiter = nil
 	a.waited(now)
 	a.state = looking

@@ -22,8 +22,8 @@ import (
 
 // B65: in every order of events, with every fault that a call can have, no byte
 // is lost, doubled or reordered, no end is passed on over bytes that are still
-// on the way, every pick is released once, and no flow sleeps while it could
-// move. The sessions are real; the kernel under them is simulated.
+// on the way, every pick is released once, no host has more sessions than it may, no
+// session is forgotten in the queue, and no flow sleeps while it could move. The sessions are real; the kernel under them is simulated.
 func TestB65RandomEventOrders(t *testing.T) {
 	rounds := 1200
 	if testing.Short() {
@@ -82,6 +82,8 @@ type theatre struct {
 	hosts   []*sched.Host
 	script  []byte
 	patient bool // no session may be ended by a time-out
+	bell    *poller
+	limited bool // hosts have limits, so that sessions queue
 	log     []string
 }
 
@@ -124,8 +126,14 @@ func newTheatre(script []byte) *theatre {
 	}
 	g.patient = how&4 == 0
 	var members []sched.Member
+	g.bell = &poller{ep: -1, bell: -1, clock: -1} // it notes that it rings, and wakes nobody
+	l.inbox.poll = g.bell
+	most := how >> 6
+	g.limited = most > 0
+	times := new(sched.Times)
 	for i := range 3 {
-		h := sched.NewHost(fmt.Sprint("h", i), simAddr(i))
+		h := sched.NewHostIn(times, fmt.Sprint("h", i), simAddr(i))
+		h.SetMaxSessions(most)
 		if how&8 != 0 { // versions 0 to 2, each host another
 			v := (i + how>>4) % 3
 			h.SetProxyProtocol(v)
@@ -140,7 +148,7 @@ func newTheatre(script []byte) *theatre {
 	}
 	route := &engine.Route{Table: table}
 	if !g.patient {
-		route.Timeouts = engine.Timeouts{Connect: 2 * time.Second, Total: 5 * time.Second, Idle: 8 * time.Second, HalfClosed: 4 * time.Second, Hello: time.Second}
+		route.Timeouts = engine.Timeouts{Connect: 2 * time.Second, Total: 5 * time.Second, Idle: 8 * time.Second, HalfClosed: 4 * time.Second, Hello: time.Second, Queue: 3 * time.Second}
 	}
 	g.svc.Route.Store(route)
 	serving := core.Serving[int]{Services: map[string]*core.Service{"web": g.svc}}
@@ -204,6 +212,10 @@ func (g *theatre) step() {
 		k.fault, k.strikes = fault(op>>4)%faults, 1+g.next()%4
 		g.say("fault %d, %d times", k.fault, k.strikes)
 	case 12:
+		if h := g.hosts[op>>4%3]; g.limited && op > 192 {
+			g.say("%s may have one session more", h.Name())
+			h.SetMaxSessions(h.MaxSessions() + 1)
+		}
 		g.settle()
 	case 13:
 		d := [...]int64{1e6, 50e6, 1e9, 3e9}[op>>4%4]
@@ -286,13 +298,16 @@ func (g *theatre) answerConnects(how int) {
 func (g *theatre) due(n int) (events []unix.EpollEvent) {
 	k := g.k
 	from := g.next()
+	if g.bell.rung.Load() {
+		events = append(events, unix.EpollEvent{Fd: keyBell, Events: unix.EPOLLIN})
+	}
 	for i := range k.sockets {
+		if len(events) == n {
+			break
+		}
 		s := k.sockets[(from+i)%len(k.sockets)]
 		if ev := s.due(); ev != nil {
 			events = append(events, *ev)
-			if len(events) == n {
-				break
-			}
 		}
 	}
 	return events
@@ -308,6 +323,11 @@ func (g *theatre) turn(events []unix.EpollEvent) {
 		g.say("turn: %s", strings.Join(list, " "))
 	}
 	g.l.turn(events)
+	for _, h := range g.hosts {
+		if n, most := h.Sessions(), h.MaxSessions(); g.limited && n > int64(most) {
+			g.k.fail("%s has %d sessions, and may have %d", h.Name(), n, most)
+		}
+	}
 }
 
 // settle delivers every event and lets the loop work until it would sleep, and
@@ -422,6 +442,9 @@ func (g *theatre) audit() {
 	}
 	if k.lent != 0 {
 		k.fail("%d pipes are lent", k.lent)
+	}
+	if n := g.hosts[0].Times().Queue.Len(); n != 0 {
+		k.fail("%d sessions are in the queue", n)
 	}
 	failures := 0
 	for _, h := range g.hosts {
@@ -577,5 +600,33 @@ func TestB65UrgentByteBeforeAFailedSend(t *testing.T) {
 	g.turn(nil)
 	if b.taken != 1 || len(g.k.wrong) > 0 {
 		t.Errorf("%d bytes were read of the backend, want 1: %v", b.taken, g.k.wrong)
+	}
+}
+
+// A session whose hosts have all failed does not wait behind others in the queue of the
+// group: there is nothing that it could wait for.
+func TestB86NobodyQueuesForNothing(t *testing.T) {
+	g := newTheatre([]byte{64 | 2, 3, 3, 3}) // hosts may have one session, and connects wait for an answer
+	host := g.hosts[0]
+	table, err := sched.NewTable(sched.Policy{}, []sched.Member{{Host: host, Weight: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.svc.Route.Store(&engine.Route{Table: table})
+	for range 3 {
+		g.l.now++
+		g.accept()
+	}
+	queue := table.Queue()
+	if n := queue.Len(); n != 2 {
+		t.Fatalf("%d sessions wait, want 2", n)
+	}
+	g.k.sockets[1].answer(unix.ECONNREFUSED)
+	g.settle()
+	if len(g.k.wrong) > 0 {
+		t.Fatal(g.k.wrong)
+	}
+	if host.Sessions() != 1 || queue.Len() != 1 {
+		t.Errorf("the host has %d sessions, %d wait; want the second client to have it, and the third to wait", host.Sessions(), queue.Len())
 	}
 }
