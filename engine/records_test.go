@@ -62,6 +62,33 @@ func TestRecords(t *testing.T) {
 	})
 }
 
+// Clients that reset at once are gone when they are accepted, or soon after. Their
+// records have their addresses nevertheless.
+func TestB58RecordsKeepTheAddresses(t *testing.T) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		opt.Recorder = engine.NewRecorder()
+		opt.Recorder.Switch(true)
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		const clients = 50
+		gone := map[string]int{} // the kernel may give a port again
+		for range clients {
+			c := r.Dial()
+			gone[c.LocalAddr().String()]++
+			c.Rst()
+		}
+		recorded := 0
+		testkit.Eventually(t, "all clients are recorded", func() bool {
+			recorded += opt.Recorder.Take(func(r *engine.Record) { gone[r.Client.String()]-- })
+			return recorded >= clients
+		})
+		for client, n := range gone {
+			if n != 0 {
+				t.Errorf("%s: %+d clients that were not recorded", client, n)
+			}
+		}
+	})
+}
+
 // The client of a record is who the PROXY header says.
 func TestRecordHasTheHeadersClient(t *testing.T) {
 	eachModeAtOnce(t, func(t *testing.T, opt setup) {
