@@ -236,8 +236,11 @@ func verbCompletions(ctx context.Context, given map[string]string, args []string
 		line = words.Join(args) + " "
 	}
 	key, _, named := strings.Cut(partial, "=")
-	if named && words.IsKey(strings.TrimPrefix(key, "--")) {
+	switch {
+	case named && words.IsKey(strings.TrimPrefix(key, "--")):
 		line += key + "="
+	case words.Quote(partial) == partial: // the shell can tell what fits a word in quotes
+		line += partial
 	}
 	helps := map[string]string{}
 	for _, v := range admin.Verbs() {

@@ -84,7 +84,12 @@ func (a completer) list(typed words.Typing) (list []string) {
 			positional = positional[1:]
 		case next:
 			next = false
-			list = append(list, a.values(p, named)...)
+			values := a.values(p, named)
+			// A name that is begun and has to come now: no option is likelier.
+			if p.Required && typed.Text != "" && len(matching(typed, values)) > 0 {
+				return values
+			}
+			list = append(list, values...)
 		}
 	}
 	return list

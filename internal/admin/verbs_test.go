@@ -533,6 +533,8 @@ func TestComplete(t *testing.T) {
 		"delHost web main a --force --":   "--dry-run",
 		"delHost group=main service=web ": "--dry-run --force a b drain= generation=",
 		`delHost web spare `:              `"two words" --dry-run --force c drain= generation=`,
+		"setHost web m":                   "main",
+		"setHost web main a m":            "maxSessions=",
 		"setHost web main a st":           "state=",
 		"setHost web main a state=":       "state=drain state=maint state=ready",
 		"setHost web main a state=d":      "state=drain",

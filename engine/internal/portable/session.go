@@ -101,8 +101,8 @@ func (s *session) run() {
 			_ = c.Close()
 		}
 	}
+	s.e.live.Delete(s.id) // before the counters say that it has ended
 	s.conclusion()
-	s.e.live.Delete(s.id)
 	s.e.sessions.Add(-1)
 	if roomy {
 		<-s.e.room
