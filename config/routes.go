@@ -101,7 +101,8 @@ var firstWord = map[string]string{
 	"21": "FTP", "22": "SSH", "25": "SMTP", "110": "POP3", "143": "IMAP", "587": "SMTP", "3306": "MySQL", "5900": "VNC",
 }
 
-// hellos warns of listeners whose clients would wait in vain for the server to speak.
+// hellos warns of listeners where the server speaks first: it would stay silent until the
+// time for a hello is over.
 func (k *checker) hellos(s *Service) {
 	i := slices.IndexFunc(s.Routes, func(r Route) bool { return r.ByHello() && r.Percent > 0 })
 	if i < 0 {

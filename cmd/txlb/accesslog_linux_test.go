@@ -128,11 +128,7 @@ func gone(c net.Conn) bool {
 // same of both.
 func TestAccessLogIsHAProxys(t *testing.T) {
 	testkit.Long(t)
-	debian.NeedFor(t, "haproxy")
-	halog, err := exec.LookPath("halog")
-	if err != nil {
-		t.Skip("there is no halog")
-	}
+	debian.NeedFor(t, "haproxy", "halog")
 	backend := answering(t, talks)
 	deadPort := freePort(t)
 	dead := fmt.Sprint("127.0.0.1:", deadPort)
@@ -234,7 +230,7 @@ frontend probe
 	}
 	for _, args := range []string{"-st", "-e", "-tc"} {
 		said := func(log string) string {
-			cmd := exec.Command(halog, args)
+			cmd := exec.Command("halog", args)
 			cmd.Stdin = strings.NewReader(log)
 			var errs bytes.Buffer
 			cmd.Stderr = &errs

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/internal/debian"
 	"github.com/txlb/txlb/internal/sandbox"
 )
 
@@ -34,10 +35,7 @@ func loggingTo(access string) string {
 
 // TestAccessLogToRsyslog has a real rsyslogd read the access log, in each way.
 func TestAccessLogToRsyslog(t *testing.T) {
-	program, err := exec.LookPath("rsyslogd")
-	if err != nil {
-		t.Skip("there is no rsyslogd")
-	}
+	debian.NeedFor(t, "rsyslogd")
 	dir := socketFolder(t)
 	udp, tcp, socket, out := freePort(t), freePort(t), filepath.Join(dir, "log"), filepath.Join(dir, "out")
 	conf := filepath.Join(dir, "conf")
@@ -50,7 +48,7 @@ template(name="t" type="string" string="%%inputname%% %%pri%% %%app-name%% %%pro
 `, udp, tcp, socket, out), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run(t, program, "-n", "-f", conf, "-i", filepath.Join(dir, "pid"))
+	run(t, "rsyslogd", "-n", "-f", conf, "-i", filepath.Join(dir, "pid"))
 	eventually(t, "rsyslogd listens", func() bool {
 		c, err := net.Dial("tcp4", fmt.Sprint("127.0.0.1:", tcp))
 		if err == nil {
@@ -81,7 +79,7 @@ template(name="t" type="string" string="%%inputname%% %%pri%% %%app-name%% %%pro
 func TestAccessLogToTheJournal(t *testing.T) {
 	const program = "/lib/systemd/systemd-journald"
 	if _, err := os.Stat(program); err != nil {
-		t.Skip("there is no journald")
+		t.Skip("there is no journald, and a test installs no init system")
 	}
 	if os.Getenv("TXLB_PROGRAM") == "" { // a sandbox cannot build it
 		path, err := binary()

@@ -12,8 +12,9 @@
 // nowhere else: not in the log, not in the description of a change, not in an
 // error.
 //
-// Limits: a deadline for draining lives in this process. Sessions on a host that has been deleted can be ended by its
-// deadline, one by one, or with all sessions of the service, not by its name.
+// Limits: a deadline for draining lives in this process. Sessions on a host that has been
+// deleted can be ended by its deadline, one by one, or with all sessions of the service, not
+// by its name.
 package admin
 
 import (

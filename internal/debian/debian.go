@@ -25,6 +25,7 @@ import (
 var packages = map[string]string{
 	"nginx":           "nginx-light",
 	"haproxy":         "haproxy",
+	"halog":           "haproxy",
 	"ab":              "apache2-utils",
 	"wrk":             "wrk",
 	"curl":            "curl",
@@ -47,6 +48,7 @@ var packages = map[string]string{
 	"/usr/bin/python3":                                        "python3",
 	"/usr/lib/python3/dist-packages/twisted/protocols/amp.py": "python3-twisted",
 	"slowhttptest": "slowhttptest",
+	"rsyslogd":     "rsyslog",
 	"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core",
 }
 

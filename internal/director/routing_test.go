@@ -66,7 +66,7 @@ func routesFollow(t *testing.T) {
 		return nil
 	})
 	if d.State().Services[0].rules != index {
-		t.Error("the index was made anew for a weight")
+		t.Error("a change of weight made a new index")
 	}
 	if got := d.State().Services[0].Routed(); !slices.Equal(got, []uint64{1, 50}) {
 		t.Errorf("routed: %v", got)

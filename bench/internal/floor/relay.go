@@ -282,14 +282,7 @@ func (r *relay) pump(fd int32) {
 	}
 	room := r.arena[r.used : r.used+roomSize]
 	n, errno := recv(fd, room)
-	switch {
-	case errno == unix.EAGAIN:
-		return
-	case errno != 0:
-		r.cut(fd)
-		return
-	case n == 0:
-		r.end(fd)
+	if !r.got(fd, n, errno) {
 		return
 	}
 	last := n < roomSize && s.fin
@@ -384,6 +377,21 @@ func (r *relay) drain(fd int32) {
 	r.more(s.other)
 }
 
+// got tells whether a source has given bytes. If it has ended or failed, that is passed on.
+func (r *relay) got(fd int32, n int, errno unix.Errno) bool {
+	switch {
+	case errno == unix.EAGAIN:
+		return false
+	case errno != 0:
+		r.cut(fd)
+		return false
+	case n == 0:
+		r.end(fd)
+		return false
+	}
+	return true
+}
+
 // splice fills the pipe of a source's destination and empties it.
 func (r *relay) splice(fd int32) {
 	s := &r.sides[fd]
@@ -398,14 +406,7 @@ func (r *relay) splice(fd int32) {
 		to.pipe = [2]int32{int32(p[0]), int32(p[1])}
 	}
 	n, errno := move(fd, to.pipe[1], pipeSize)
-	switch {
-	case errno == unix.EAGAIN:
-		return
-	case errno != 0:
-		r.cut(fd)
-		return
-	case n == 0:
-		r.end(fd)
+	if !r.got(fd, n, errno) {
 		return
 	}
 	to.piped += n

@@ -14,8 +14,8 @@ import (
 	"github.com/txlb/txlb/internal/zone"
 )
 
-// BoundZone is the interface that a listening socket is bound to, because its
-// address has a zone or its options name one. An interface that goes and comes back has another index, and
+// BoundZone is the interface that a listening socket is bound to, because its address has a
+// zone or its options name one. An interface that goes and comes back has another index, and
 // the socket hears nothing of it.
 type BoundZone struct {
 	name  string // "" without one

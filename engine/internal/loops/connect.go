@@ -279,11 +279,10 @@ func (l *loop) dropBackend(s *session) {
 	s.ends[backend] = end{fd: -1}
 }
 
-// refuse closes a client that gets no host. Where descriptors are short it is
-// closed at once, and so is one that does not say who it is as it should. One that may
-// not come in, by a rule or a limit, is reset. Any other gets an end, and what it sends is thrown away until
-// it has ended too, for a moment: closing over unread bytes would reset the
-// connection.
+// refuse closes a client that gets no host. Where descriptors are short it is closed at
+// once, and so is one that does not say who it is as it should. One that may not come in, by
+// a rule or a limit, is reset. Any other gets an end, and what it sends is thrown away until
+// it has ended too, for a moment: closing over unread bytes would reset the connection.
 func (l *loop) refuse(s *session, why core.Refusal) {
 	if why.Resets() {
 		l.sys.resetOnClose(s.ends[client].fd)

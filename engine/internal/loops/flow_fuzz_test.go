@@ -20,10 +20,11 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// B65: in every order of events, with every fault that a call can have, no byte
-// is lost, doubled or reordered, no end is passed on over bytes that are still
-// on the way, every pick is released once, no host has more sessions than it may, no
-// session is forgotten in the queue, and no flow sleeps while it could move. The sessions are real; the kernel under them is simulated.
+// B65: in every order of events, with every fault that a call can have, no byte is lost,
+// doubled or reordered, no end is passed on over bytes that are still on the way, every pick
+// is released once, no host has more sessions than it may, no session is forgotten in the
+// queue, and no flow sleeps while it could move. The sessions are real; the kernel under
+// them is simulated.
 func TestB65RandomEventOrders(t *testing.T) {
 	rounds := 1200
 	if testing.Short() {
