@@ -9,7 +9,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Tests and benchmarks run programs beside txlb. For root the targets that need
 # them install what is missing from Debian; TXLB_INSTALL=no leaves it.
 TXLB_INSTALL ?= $(if $(filter 0,$(shell id -u)),yes,no)
-test bench bench-quick bench-check counts soak pictures: export TXLB_INSTALL := $(TXLB_INSTALL)
+test bench bench-quick bench-tls bench-check counts soak pictures: export TXLB_INSTALL := $(TXLB_INSTALL)
 
 .DEFAULT_GOAL := help
 
@@ -27,26 +27,35 @@ run: build ## build and run the demo: three web servers behind 127.0.0.1:8080
 
 .PHONY: test
 test: lint ## every test: style, all systems, both engines, race detector, real programs
-	$(GO) test -race -timeout 40m ./...
+	$(GO) test -race -vet=off -timeout 40m -p $(PACKAGES) $(LONGEST) ./...
+	$(GO) -C etc/package test -vet=off ./...
 
 .PHONY: quick
 quick: ## the tests without the long ones, in about a minute: installs nothing, needs no root
 	TXLB_INSTALL=no $(GO) test -short -p $(PACKAGES) ./...
 
-# The tests wait more than they work, so twice as many packages as processors run.
+# The tests wait more than they work, so twice as many packages as processors run. The
+# longest begin first. lint has looked at them with more of go vet than go test does.
 PACKAGES = $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+LONGEST  = ./cmd/txlb ./engine ./internal/packaging ./bench
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck, and that every system and processor builds
+lint: ## gofmt, go vet, staticcheck, and that programs and tests compile for every system
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
-	@for on in $(SYSTEMS); do echo "$$on: compiles"; GOOS=$${on%/*} GOARCH=$${on#*/} CGO_ENABLED=0 $(GO) list -export ./... >/dev/null || exit 1; done
+	cd examples && $(GO) vet ./...
+	$(GO) run ./internal/systems $(SYSTEMS) linux/amd64/portable
+	$(GO) -C etc/package vet ./...
 
-# list -export compiles every package, as build does, and links nothing: the
-# linker's work is not cached. Beside the usual systems: 32 bits (arm) and the
-# other byte order (s390x).
-SYSTEMS = linux/arm64 linux/riscv64 linux/ppc64le linux/s390x linux/arm darwin/arm64 freebsd/amd64 windows/amd64
+# Beside the usual systems: 32 bits (arm, 386) and the other byte order (s390x).
+SYSTEMS = linux/arm64 linux/riscv64 linux/ppc64le linux/s390x linux/arm linux/386 darwin/arm64 freebsd/amd64 windows/amd64
+
+# lint type-checks for other systems. This is the whole compiler, ten times as slow:
+# list -export compiles every package and links nothing.
+.PHONY: systems
+systems: ## compile programs and tests for every system and processor
+	@for on in $(SYSTEMS); do echo "$$on: compiles"; GOOS=$${on%/*} GOARCH=$${on#*/} CGO_ENABLED=0 $(GO) list -export -test ./... >/dev/null || exit 1; done
 
 .PHONY: vuln
 vuln: ## known vulnerabilities of the libraries, as far as txlb calls them; needs the network
@@ -89,6 +98,11 @@ bench: ## measure against HAProxy and nginx in 30 minutes; writes BENCHMARKS.md,
 bench-quick: ## a part of it in two minutes, printed only
 	$(GO) run ./bench -quick
 
+.PHONY: bench-tls
+bench-tls: ## measure TLS, package txlb and sessions on goroutines in 10 minutes; writes docs/benchmarks-tls.md and bench/data/tls
+	$(GO) run ./bench counts -tls -rounds 1 -data bench/data/tls
+	$(GO) run ./bench tls -time 7m -out docs/benchmarks-tls.md -data bench/data/tls
+
 .PHONY: soak
 soak: ## real clients for two minutes (SOAK=30s) while hosts are killed, drained and re-weighted
 	$(GO) run ./soak -for $(SOAK)
@@ -114,11 +128,35 @@ micro: ## micro-benchmarks of schedulers, engine, configuration, changes and che
 .PHONY: install
 install: build ## install the program, a sample config and the systemd unit (PREFIX, DESTDIR)
 	install -Dm755 bin/txlb $(DESTDIR)$(PREFIX)/bin/txlb
-	test -e $(DESTDIR)/etc/txlb/config.xml || install -Dm600 etc/config.xml $(DESTDIR)/etc/txlb/config.xml
+	test -e $(DESTDIR)/etc/txlb/config.xml || install -Dm640 etc/config.xml $(DESTDIR)/etc/txlb/config.xml
 	sed 's|/usr/local/bin/txlb|$(PREFIX)/bin/txlb|' etc/systemd/txlb.service | install -Dm644 /dev/stdin $(DESTDIR)/etc/systemd/system/txlb.service
+	sed 's|/usr/local/bin/txlb|$(PREFIX)/bin/txlb|' etc/systemd/txlb-keeper.service | install -Dm644 /dev/stdin $(DESTDIR)/etc/systemd/system/txlb-keeper.service
+	install -Dm644 etc/systemd/txlb.socket $(DESTDIR)/etc/systemd/system/txlb.socket
+	install -Dm644 etc/sysusers.d/txlb.conf $(DESTDIR)/etc/sysusers.d/txlb.conf
+	install -Dm644 etc/tmpfiles.d/txlb.conf $(DESTDIR)/etc/tmpfiles.d/txlb.conf
+	test -n "$(DESTDIR)" || { systemd-sysusers && systemd-tmpfiles --create /etc/tmpfiles.d/txlb.conf; }
 
 PREFIX ?= /usr/local
 
+# What is released has the time of its commit, so that the same commit gives the same bytes.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+ARCH  ?= amd64,arm64
+IMAGE ?= $(CURDIR)/bin/image
+DIST  ?= $(CURDIR)/dist
+PACKAGER = GO=$(GO) $(GO) -C etc/package run . -version '$(VERSION)' -time $(SOURCE_DATE_EPOCH) -arch $(ARCH)
+
+.PHONY: deb
+deb: ## make the Debian packages dist/txlb_*.deb (ARCH=amd64 for one of them)
+	$(PACKAGER) -out $(DIST) deb
+
+.PHONY: release
+release: ## from a tag: packages, archives, SBOM and checksums in dist
+	$(PACKAGER) -out $(DIST) release
+
+.PHONY: image
+image: ## make what the Dockerfile copies into the container image, in IMAGE (ARCH=amd64)
+	$(PACKAGER) -out $(IMAGE) image
+
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist

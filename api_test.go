@@ -121,3 +121,29 @@ func receiver(d *ast.FuncDecl) string {
 	})
 	return name
 }
+
+// Every public package says in its comment what its users can rely on.
+func TestPublicPackagesSayWhatStays(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{.Name}} {{.ImportPath}} {{.Dir}} {{join .GoFiles \" \"}}", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		name, path, dir, files := words[0], words[1], words[2], words[3:]
+		if name == "main" || len(files) == 0 || strings.Contains(path+"/", "/internal/") {
+			continue
+		}
+		said := false
+		for _, f := range files {
+			parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, f), nil, parser.PackageClauseOnly|parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said = said || strings.Contains(parsed.Doc.Text(), "Compatibility")
+		}
+		if !said {
+			t.Errorf("the comment of package %s does not say what stays compatible: add a sentence that begins with Compatibility", path)
+		}
+	}
+}

@@ -20,14 +20,15 @@ import (
 	"time"
 )
 
-// attacks are what strangers do to the admin interfaces. Each workload compares
-// the latency of clients while the admin of their txlb is attacked with what it is
-// while that of another txlb is.
+// attacks are what strangers do to the admin interfaces, and to a service with TLS. Each
+// workload compares the latency of clients of another service while their txlb is attacked
+// with what it is while another txlb is.
 func attacks() []workload {
 	return []workload{
 		attackLoad("attacked-keys", "64 strangers exchange SSH keys", 64, exchangeKeys),
 		attackLoad("attacked-requests", "64 strangers pipeline requests for /healthz", 64, pipelineRequests),
 		attackLoad("attacked-metrics", "200 strangers fetch /metrics", 200, fetchMetrics),
+		attackLoad("attacked-hellos", "64 strangers begin TLS with another service and go", 64, beginTLS),
 		attackLoad("attacked-idle", "1,100 idle connections to the metrics", 1100, stayIdle),
 	}
 }
@@ -43,7 +44,7 @@ func attackLoad(name, title string, strangers int, attack stranger) workload {
 	figs := []figure{{name: attackFigure, title: "p50 under attack / beside it", proxy: true, of: noted(attackFigure)}}
 	return workload{
 		name: name, title: title, unit: "request",
-		how: fmt.Sprintf("open loop of %d small requests a second over %d connections, through a txlb whose admin is attacked, and beside one", rate, lanes),
+		how: fmt.Sprintf("open loop of %d small requests a second over %d connections, through a txlb that is attacked, and beside one", rate, lanes),
 		// The peer only passes on to the backend: the two programs that are compared
 		// have the same way to it.
 		backend: web, alone: true, once: true, longer: 2, around: 4 * time.Second, group: attacked, rounds: fewest, figures: figs,
@@ -89,16 +90,26 @@ func attackLoad(name, title string, strangers int, attack stranger) workload {
 	}
 }
 
-// victim is a txlb with all admin interfaces.
+// victim is a txlb with all admin interfaces, and with a service that has TLS.
 type victim struct {
-	service, page, ssh, metrics string
-	stop                        func()
+	service, secure, page, ssh, metrics string
+	stop                                func()
 }
 
 // startVictim starts one that passes on to where the trial's load goes.
 func startVictim(ctx context.Context, t *trial, file string) (*victim, error) {
-	config := fmt.Sprintf(`<config><service name="bench"><listen ip="127.0.0.1:0"/><group name="main"><host name="backend" ip=%q/></group></service>
-<admin><web listen="127.0.0.1:0"/><ssh listen="127.0.0.1:0"/><metrics listen="127.0.0.1:0"/></admin></config>`, t.addr)
+	cert, key, err := selfSigned(ecdsaKey)
+	if err != nil {
+		return nil, err
+	}
+	pair := strings.TrimSuffix(file, ".xml") + ".pem"
+	if err := os.WriteFile(pair, append(cert, key...), 0o600); err != nil {
+		return nil, err
+	}
+	group := fmt.Sprintf(`<group name="main"><host name="backend" ip=%q/></group>`, t.addr)
+	config := fmt.Sprintf(`<config><service name="bench"><listen ip="127.0.0.1:0"/>%s</service>
+<service name="secure"><listen ip="127.0.0.1:0" tls="%s %[2]s"/>%[1]s</service>
+<admin><web listen="127.0.0.1:0"/><ssh listen="127.0.0.1:0"/><metrics listen="127.0.0.1:0"/></admin></config>`, group, pair)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
@@ -126,6 +137,8 @@ func startVictim(ctx context.Context, t *trial, file string) (*victim, error) {
 			switch m[1] {
 			case "bench":
 				v.service = m[2]
+			case "secure":
+				v.secure = m[2]
 			case "web":
 				v.page = m[2]
 			case "ssh":
@@ -144,7 +157,7 @@ func startVictim(ctx context.Context, t *trial, file string) (*victim, error) {
 }
 
 func (v *victim) missing() bool {
-	return v.service == "" || v.page == "" || v.ssh == "" || v.metrics == ""
+	return v.service == "" || v.secure == "" || v.page == "" || v.ssh == "" || v.metrics == ""
 }
 
 // visits opens one connection after the other, with a pause after each.
@@ -215,6 +228,32 @@ func exchangeKeys(ctx context.Context, v *victim) {
 		// Its name, its offer and its answer; it has computed then.
 		_, _ = io.CopyN(io.Discard, c, 600)
 	})
+}
+
+// beginTLS has the server answer the first message of a TLS client, which costs it a key
+// exchange and a signature, and goes.
+func beginTLS(ctx context.Context, v *victim) {
+	hello := clientHello()
+	visits(ctx, v.secure, 0, func(c net.Conn) {
+		_, _ = c.Write(hello)
+		_, _ = io.CopyN(io.Discard, c, 1) // it has computed then
+	})
+}
+
+// clientHello returns the first message of a TLS client.
+func clientHello() []byte {
+	client, server := net.Pipe()
+	defer func() { _ = server.Close() }()
+	var shaking sync.WaitGroup
+	defer shaking.Wait()
+	shaking.Go(func() { _ = tls.Client(client, clientTLS()).Handshake() }) // it fails when server is closed
+	defer func() { _ = client.Close() }()
+	const header = 5 // with the size of what comes behind it
+	b := make([]byte, header)
+	_, _ = io.ReadFull(server, b) // a pipe: nothing is lost or short
+	rest := make([]byte, binary.BigEndian.Uint16(b[header-2:]))
+	_, _ = io.ReadFull(server, rest)
+	return append(b, rest...)
 }
 
 // sshPacket is a packet before keys are exchanged (RFC 4253, 6).

@@ -4,12 +4,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -24,28 +24,31 @@ import (
 
 // The kinds of backends: what stands behind a peer.
 const (
-	web     = "web"     // nginx with static files, for wrk, ab and the fixed rates
-	streams = "streams" // raw TCP from this program, for bulk and idle sessions
-	sql     = "sql"     // PostgreSQL
-	redis   = "redis"
+	web       = "web"     // nginx with static files, for wrk, ab and the fixed rates
+	secureWeb = "web-tls" // the same over TLS
+	streams   = "streams" // raw TCP from this program, for bulk and idle sessions
+	sql       = "sql"     // PostgreSQL
+	redis     = "redis"
 )
 
-// kind says what a backend needs and how it starts. Its probe asks through
-// address for something small and returns an error unless the answer is right.
+// kind says what a backend needs and how it starts. Its probe asks for something
+// small and returns an error unless the answer is right.
 type kind struct {
 	name  string
 	about string
 	needs []string
 	start func(context.Context, *rig, route) (*servers.Server, error)
-	probe func(address string) error
+	probe func(dialer) error
+	tls   bool // it speaks nothing else
 }
 
 func kinds() []kind {
 	return []kind{
-		{web, "nginx with static files", []string{"nginx"}, startWeb, probeWeb},
-		{streams, "a program of the bench", nil, startStreamsBackend, probeStreams},
-		{sql, "PostgreSQL with pgbench's tables at scale 5, fsync off", []string{"postgres"}, startSQL, probeSQL},
-		{redis, "Redis that stores nothing", []string{"redis-server"}, startRedis, probeRedis},
+		{web, "nginx with static files", []string{"nginx"}, startWeb, probeWeb, false},
+		{secureWeb, "nginx with static files over TLS 1.3, ECDSA P-256, AES-128-GCM", []string{"nginx"}, startSecureWeb, probeWeb, true},
+		{streams, "a program of the bench", nil, startStreamsBackend, probeStreams, false},
+		{sql, "PostgreSQL with pgbench's tables at scale 5, fsync off", []string{"postgres"}, startSQL, probeSQL, false},
+		{redis, "Redis that stores nothing", []string{"redis-server"}, startRedis, probeRedis, false},
 	}
 }
 
@@ -62,17 +65,29 @@ type backend struct {
 	addr string
 }
 
-// startWeb writes the pages and starts the web server.
+// startWeb and startSecureWeb write the pages and start a web server.
 func startWeb(ctx context.Context, r *rig, at route) (*servers.Server, error) {
+	return r.startNginx(ctx, web, noKey, at)
+}
+
+func startSecureWeb(ctx context.Context, r *rig, at route) (*servers.Server, error) {
+	return r.startNginx(ctx, secureWeb, ecdsaKey, at)
+}
+
+func (r *rig) startNginx(ctx context.Context, name, key string, at route) (*servers.Server, error) {
 	root, err := writePages(r.dir)
 	if err != nil {
 		return nil, err
 	}
-	p := place{programs: r.programs, dir: r.dir, file: filepath.Join(r.dir, "web.conf"), files: r.files}
-	if err := os.WriteFile(p.file, []byte(webConfig(p, at.listen, root)), 0o600); err != nil {
+	front, err := r.certificate(key)
+	if err != nil {
 		return nil, err
 	}
-	return serve(ctx, longestRun, r.dir, "backend-"+web, nginxArgv(p))
+	p := place{programs: r.programs, dir: r.dir, file: filepath.Join(r.dir, name+".conf"), files: r.files, front: front}
+	if err := os.WriteFile(p.file, []byte(webConfig(p, at.listen, name, root)), 0o600); err != nil {
+		return nil, err
+	}
+	return serve(ctx, longestRun, r.dir, "backend-"+name, nginxArgv(p))
 }
 
 func startStreamsBackend(ctx context.Context, r *rig, at route) (*servers.Server, error) {
@@ -90,9 +105,10 @@ func pages() map[string]int {
 
 // webConfig is nginx as a web server with nothing but files; /empty is a
 // reply without a body.
-func webConfig(p place, listen, root string) string {
+func webConfig(p place, listen, name, root string) string {
+	option, lines := p.nginxFront("        ")
 	return fmt.Sprintf(`daemon off;
-pid nginx-web.pid;
+pid nginx-%s.pid;
 error_log stderr error;
 worker_processes auto;
 worker_rlimit_nofile %d;
@@ -109,19 +125,19 @@ http {
     open_file_cache max=100;
     keepalive_requests 1000000000;
     server {
-        listen %s backlog=4096 reuseport;
-        root %s;
+        listen %s backlog=4096 reuseport%s;
+%s        root %s;
         location = /empty { return 204; }
     }
 }
-`, p.files, listen, root)
+`, name, p.files, listen, option, lines, root)
 }
 
-// writePages puts the pages into a new folder below dir. nginx's workers run
+// writePages puts the pages into a folder below dir. nginx's workers run
 // as another user when the bench is root, so everybody may read them.
 func writePages(dir string) (root string, err error) {
 	root = filepath.Join(dir, "pages")
-	if err := os.Mkdir(root, 0o755); err != nil {
+	if err := os.MkdirAll(root, 0o755); err != nil {
 		return "", err
 	}
 	for name, size := range pages() {
@@ -132,9 +148,10 @@ func writePages(dir string) (root string, err error) {
 	return root, nil
 }
 
-func probeWeb(address string) error {
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + address + "/18k")
+func probeWeb(to dialer) error {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return to.dial(probeLimit) }}
+	client := http.Client{Timeout: probeLimit, Transport: transport}
+	resp, err := client.Get("http://" + to.address + "/18k")
 	if err != nil {
 		return err
 	}
@@ -160,14 +177,17 @@ const (
 // one system call.
 const block = 256 << 10
 
-func probeStreams(address string) error {
-	conn, err := net.DialTimeout("tcp", address, 2*time.Second)
+func probeStreams(to dialer) error {
+	conn, err := to.dial(probeLimit)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	return echo(conn)
 }
+
+// probeLimit is how long a probe may take.
+const probeLimit = 2 * time.Second
 
 // echo exchanges a small message with the streams backend over a new
 // connection.
@@ -191,9 +211,10 @@ func echo(conn net.Conn) error {
 
 // The roles that this program plays as a process of its own.
 const (
-	roleProxy   = "role-proxy"   // THREADS, then LISTEN TARGET, once or more
+	roleProxy   = "role-proxy"   // THREADS CERTIFICATE KEY (both may be ""), then LISTEN TARGET, once or more
 	roleBare    = "role-bare"    // WAY THREADS, then LISTEN TARGET, once or more
 	roleStreams = "role-streams" // LISTEN
+	roleEmbed   = "role-embed"   // THREADS PROCS ACCEPTS, then LISTEN TARGET, once or more
 	roleLoad    = "role-load"
 	roleSteps   = "role-steps" // CORE
 )
@@ -206,21 +227,12 @@ func playRole(args []string) (status int, played bool) {
 	}
 	var err error
 	switch role, args := args[0], args[1:]; {
-	case role == roleProxy && len(args) > 1 && len(args)%2 == 1:
-		var threads int
-		if threads, err = strconv.Atoi(args[0]); err != nil {
-			break
-		}
-		runtime.GOMAXPROCS(threads)
-		asked := make(chan os.Signal, 1)
-		signal.Notify(asked, syscall.SIGUSR1)
-		go reportAllocations(asked, os.Stderr)
-		for args = args[1:]; len(args) > 2; args = args[2:] {
-			go playProxy(args[0], args[1]) // what it lacks the load notices
-		}
-		err = playProxy(args[0], args[1])
+	case role == roleProxy && len(args) > 4 && len(args)%2 == 1:
+		err = playProxies(args)
 	case role == roleBare && len(args) > 3 && len(args)%2 == 0:
 		err = playBare(args)
+	case role == roleEmbed && len(args) > 4 && len(args)%2 == 1:
+		err = playEmbed(args)
 	case role == roleStreams && len(args) == 1:
 		err = listen(args[0], streamer())
 	case role == roleLoad && len(args) == 0:
@@ -276,8 +288,29 @@ func playBare(args []string) error {
 	return floor.Run(floor.Way(args[0]), threads, routes)
 }
 
-func playProxy(address, target string) error {
-	return listen(address, func(c net.Conn) { proxy(c, target) })
+func playProxies(args []string) error {
+	threads, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	runtime.GOMAXPROCS(threads)
+	answerAllocations()
+	secure := func(c net.Conn) net.Conn { return c }
+	if args[1] != "" {
+		pair, err := tls.LoadX509KeyPair(args[1], args[2])
+		if err != nil {
+			return err
+		}
+		config := &tls.Config{Certificates: []tls.Certificate{pair}}
+		secure = func(c net.Conn) net.Conn { return tls.Server(c, config) }
+	}
+	play := func(address, target string) error {
+		return listen(address, func(c net.Conn) { proxy(secure(c), target) })
+	}
+	for args = args[3:]; len(args) > 2; args = args[2:] {
+		go play(args[0], args[1]) // what it lacks the load notices
+	}
+	return play(args[0], args[1])
 }
 
 // proxy is the plain Go proxy, written as anybody would: on Linux io.Copy
@@ -300,7 +333,7 @@ func proxy(client net.Conn, target string) {
 func pass(dst, src net.Conn, done chan<- struct{}) {
 	defer close(done)
 	_, _ = io.Copy(dst, src)
-	if d, ok := dst.(*net.TCPConn); ok {
+	if d, ok := dst.(interface{ CloseWrite() error }); ok {
 		_ = d.CloseWrite()
 	}
 }

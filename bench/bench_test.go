@@ -126,7 +126,7 @@ func TestBrokenPeerIsReported(t *testing.T) {
 	broken := peer{name: "broken", argv: func(place) []string { return []string{"sh", "-c", "echo no such setting; exit 1"} }}
 	once := workload{name: "once", unit: "thing", backend: streams, once: true, figures: figures("thing", "things"), run: func(_ context.Context, tr *trial) error {
 		tr.units = 1
-		return tr.measure(func() (time.Duration, error) { return 0, probeStreams(tr.addr) })
+		return tr.measure(func() (time.Duration, error) { return 0, probeStreams(tr.to()) })
 	}}
 	opt := options{workloads: []workload{once}, peers: append(pick(t, peers(), direct, "go"), broken), asked: true, rounds: 2, length: time.Second}
 	res, err := measureAll(t.Context(), opt, io.Discard)
@@ -169,7 +169,7 @@ func TestHeldBesideSlices(t *testing.T) {
 		},
 		run: func(_ context.Context, tr *trial) error {
 			tr.units = 1
-			return tr.measure(func() (time.Duration, error) { return 0, probeStreams(tr.addr) })
+			return tr.measure(func() (time.Duration, error) { return 0, probeStreams(tr.to()) })
 		},
 	}
 	res, err := measureAll(t.Context(), options{workloads: []workload{w}, peers: pick(t, peers(), "go"), asked: true, rounds: 3, length: time.Second}, io.Discard)
@@ -185,7 +185,7 @@ func TestMissingProgramsLeaveOut(t *testing.T) {
 	r := &rig{options: options{workloads: workloads(), peers: peers()}, progress: io.Discard}
 	res := &results{}
 	r.leaveOut(map[string]string{"haproxy": "not there", "redis-benchmark": "not there", "txlb": "does not build", other: "not there"}, res)
-	if got := names(r.peers); got != "direct, nginx, bare, bare-plain, bare-splice, go" {
+	if got := names(r.peers); got != "direct, nginx, bare, bare-plain, bare-splice, go, embedded, embedded-spare, own-tcp, own-conns" {
 		t.Errorf("peers left: %s", got)
 	}
 	if got := names(r.workloads); strings.Contains(got, "redis") || !strings.Contains(got, "short18k") {
@@ -220,7 +220,7 @@ func TestTheTimeIsEnough(t *testing.T) {
 		args  []string
 		least int
 		most  time.Duration
-	}{{nil, 40, 20 * time.Minute}, {[]string{"-quick"}, 5, 2 * time.Minute}} {
+	}{{nil, 40, 20 * time.Minute}, {[]string{"-quick"}, 5, 2 * time.Minute}, {[]string{tlsWork}, 10, 4 * time.Minute}} {
 		opt, err := parseArgs(test.args, io.Discard)
 		if err != nil {
 			t.Fatal(err)

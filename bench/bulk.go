@@ -51,7 +51,7 @@ func bulk(name string, count int, backend string, read reader) workload {
 // runBulk measures a window in the middle of new streams, so that neither
 // what is in buffers at its ends nor the start-up counts.
 func runBulk(ctx context.Context, t *trial, count int, read reader) error {
-	s, err := startStreams(t.addr, count, read)
+	s, err := startStreams(t.to(), count, read)
 	if err != nil {
 		return err
 	}
@@ -86,10 +86,10 @@ type streamSet struct {
 }
 
 // startStreams opens streams and keeps them busy until close.
-func startStreams(address string, count int, read reader) (*streamSet, error) {
+func startStreams(to dialer, count int, read reader) (*streamSet, error) {
 	s := &streamSet{stop: make(chan struct{})}
 	for range count {
-		c, err := net.DialTimeout("tcp", address, 5*time.Second)
+		c, err := to.dial(5 * time.Second)
 		if err != nil {
 			s.close()
 			return nil, err

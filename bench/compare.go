@@ -87,6 +87,8 @@ func (r *rig) contestants(w workload) []peer {
 			return false
 		case w.alone:
 			return p.role != subject
+		case w.own:
+			return p.role != subject && !slices.Contains(w.with, p.name)
 		case p.role == bare:
 			return !slices.Contains(p.of, w.group)
 		}
@@ -193,7 +195,7 @@ func (r *rig) visit(ctx context.Context, c comparison, peers []peer, visit int, 
 // start starts a peer, warms it up and makes what is held beside all slices. Its
 // caller must call stop.
 func (r *rig) start(ctx context.Context, c comparison, p peer) (*trial, error) {
-	t := &trial{programs: r.programs, length: r.lengthOf(c.workload), sessions: r.room(p)}
+	t := &trial{programs: r.programs, client: c.sides.client(), length: r.lengthOf(c.workload), sessions: r.room(p)}
 	var routes []route
 	for i, k := range c.kinds() {
 		b := r.backends[k]
@@ -212,7 +214,7 @@ func (r *rig) start(ctx context.Context, c comparison, p peer) (*trial, error) {
 		}
 	}
 	const moment = 100 * time.Millisecond
-	err := warm(ctx, r.backends[c.backend], t.addr, moment)
+	err := warm(ctx, r.backends[c.backend], t.to(), moment)
 	if err != nil {
 		err = fmt.Errorf("warm-up: %w", err)
 	} else if c.hold != nil && t.peer != nil {

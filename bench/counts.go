@@ -31,17 +31,36 @@ type counted struct {
 	backend           string
 	do                steps // without the address
 	idle              int   // open so many sessions instead, for their memory
+	sides             secured
+	suite             string // usual or tlsWork
 }
 
 func (w counted) key() string { return w.name }
 
 func countedWork() []counted {
 	short := func(name, page, what string, lanes, count int) counted {
-		return counted{name, "Short connections, " + what, "connection", web, steps{Lanes: lanes, Page: page, Closing: true, Warm: 1 + count/10, Count: count}, 0}
+		do := steps{Lanes: lanes, Page: page, Closing: true, Warm: 1 + count/10, Count: count}
+		return counted{name: name, title: "Short connections, " + what, unit: "connection", backend: web, do: do}
 	}
 	keep := func(name, page, what string, lanes, count int) counted {
-		return counted{name, "Kept-alive, " + what, "request", web, steps{Lanes: lanes, Page: page, Warm: 1 + count/10, Count: count}, 0}
+		do := steps{Lanes: lanes, Page: page, Warm: 1 + count/10, Count: count}
+		return counted{name: name, title: "Kept-alive, " + what, unit: "request", backend: web, do: do}
 	}
+	over := func(name, title string, sides secured, w counted) counted {
+		w.name, w.title, w.sides, w.suite = name, title, sides, tlsWork
+		w.do.TLS = sides.front != noKey
+		if sides.back {
+			w.backend = secureWeb
+		}
+		return w
+	}
+	resumed := short("", "empty", "", 1, 500)
+	resumed.do.Resume = true
+	bulk := counted{
+		name: "bulk", title: "Bulk, 4 streams that the backend writes", unit: "MiB", backend: streams, do: steps{Lanes: 4, Warm: 8, Count: 16},
+	}
+	idle := counted{name: "idle", title: "Idle sessions, silent after one small message", unit: "session", backend: streams, idle: 9000}
+	front := secured{front: ecdsaKey}
 	return []counted{
 		short("short0", "empty", "no body, 64 at once", lanes, 40),
 		short("short18k", "18k", "18 KB, 64 at once", lanes, 30),
@@ -51,10 +70,56 @@ func countedWork() []counted {
 		keep("keep18k", "18k", "18 KB, 64 at once", lanes, 50),
 		keep("keep1", "small", "100 bytes, one at a time", 1, 3000),
 		keep("keep18k-1", "18k", "18 KB, one at a time", 1, 2000),
-		{"bulk", "Bulk, 4 streams that the backend writes", "MiB", streams, steps{Lanes: 4, Warm: 8, Count: 16}, 0},
-		{"bulk-file", "Bulk, 4 downloads at once that nginx sends by sendfile", "MiB", web, steps{Lanes: 4, Page: bigPage, Warm: 1, Count: 2}, 0},
-		{"idle", "Idle sessions, silent after one small message", "session", streams, steps{}, 3000},
+		bulk,
+		{
+			name: "bulk-file", title: "Bulk, 4 downloads at once that nginx sends by sendfile", unit: "MiB", backend: web,
+			do: steps{Lanes: 4, Page: bigPage, Warm: 1, Count: 2},
+		},
+		idle,
+		over("tls-ecdsa", "Full handshakes, ECDSA P-256, one at a time", front, short("", "empty", "", 1, 500)),
+		over("tls-resumed", "Resumed handshakes, one at a time", front, resumed),
+		over("tls-keep64", "Kept-alive over TLS, 100 bytes, 64 at once", front, keep("", "small", "", lanes, 100)),
+		over("tls-keep1", "Kept-alive over TLS, 100 bytes, one at a time", front, keep("", "small", "", 1, 3000)),
+		over("tls-bulk", "Bulk over TLS, 4 streams that the backend writes", front, bulk),
+		over("tls-host", "To a TLS host for each plain connection, one at a time", secured{back: true}, short("", "empty", "", 1, 500)),
+		over("tls-idle", "Idle sessions over TLS", front, idle),
 	}
+}
+
+// countedAgain are the works of the usual suite that are counted of txlb in other
+// shapes too.
+func countedAgain() []string {
+	return []string{"short0", "short0-1", "keep64", "keep1", "bulk", "bulk-file", "idle"}
+}
+
+// countedOf returns the works of a suite, and programsOf who does them.
+func countedOf(suite string) []counted {
+	return slices.DeleteFunc(countedWork(), func(w counted) bool {
+		return w.suite != suite && !(suite == tlsWork && slices.Contains(countedAgain(), w.name))
+	})
+}
+
+func programsOf(suite string) []peer {
+	return slices.DeleteFunc(countedPeers(), func(p peer) bool {
+		if suite == usual {
+			return p.role == shape
+		}
+		return p.role != shape && !slices.Contains([]string{plain, "nginx", "txlb-2"}, p.name)
+	})
+}
+
+// counts tells whether a work is counted of p in a suite.
+func (p peer) counts(suite string, w counted) bool {
+	overTLS := w.sides != secured{}
+	switch {
+	case p.role == bare:
+		return slices.Contains(p.of, bulks) == (w.unit == "MiB") && !overTLS
+	case p.role == shape:
+		return !overTLS
+	case p.rival():
+		return suite == usual || overTLS
+	}
+	return true
 }
 
 // bigPage is a file of 64 MiB.
@@ -127,6 +192,7 @@ func countsCommand(ctx context.Context, args []string, stdout, progress io.Write
 	flags := flag.NewFlagSet("bench counts", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	only := flags.String("only", "", "work `NAMES`, separated by commas: "+names(countedWork()))
+	secure := flags.Bool("tls", false, "what is over TLS, and txlb in other shapes: a part of a program, and sessions on goroutines")
 	with := flags.String("peers", "", "program `NAMES`, separated by commas: "+names(countedPeers()))
 	rounds := flags.Int("rounds", 0, "how often each program is counted (default 2, and 3 for a check)")
 	data := flags.String("data", "", "`FOLDER` to write counts.tsv and counts.md to (default: a table on standard output)")
@@ -151,13 +217,23 @@ func countsCommand(ctx context.Context, args []string, stdout, progress io.Write
 	if *check != "" && *with == "" {
 		*with = strings.Join(checkedPrograms(), ",")
 	}
+	suite := usual
+	if *secure {
+		suite = tlsWork
+	}
 	works, err := choose("-only", *only, countedWork())
 	if err != nil {
 		return fail(2, err)
 	}
+	if *only == "" {
+		works = countedOf(suite)
+	}
 	programs, err := choose("-peers", *with, countedPeers())
 	if err != nil {
 		return fail(2, err)
+	}
+	if *with == "" {
+		programs = programsOf(suite)
 	}
 	if *rounds <= 0 {
 		*rounds = 2
@@ -173,7 +249,7 @@ func countsCommand(ctx context.Context, args []string, stdout, progress io.Write
 		}
 		return fail(1, enterNetwork(append([]string{"counts"}, args...)))
 	}
-	all, err := countAll(ctx, works, programs, *rounds, progress)
+	all, err := countAll(ctx, suite, works, programs, *rounds, progress)
 	if err != nil {
 		return fail(1, err)
 	}
@@ -272,7 +348,7 @@ func readCounts(folder string) ([]*count, error) {
 
 // countsReport is the part of the report about the counts that a folder has, with
 // near as the way to that folder; "" if it has none.
-func countsReport(folder, near string) (string, error) {
+func countsReport(suite, folder, near string) (string, error) {
 	all, err := readCounts(folder)
 	if err != nil || len(all) == 0 {
 		return "", err
@@ -284,13 +360,16 @@ func countsReport(folder, near string) (string, error) {
 		}
 	}
 	rows := [][]string{append([]string{"work", "per"}, programs...)}
-	for _, w := range countedWork() {
+	for _, w := range countedOf(suite) {
 		row, any := []string{w.title + " (`" + w.name + "`)", w.unit}, false
 		for _, p := range programs {
 			cell := "–"
 			if c := countOf(all, w.name, p); c != nil {
 				any = true
 				cell = shown(c.values[askedCounter]) + " · " + shown(c.values[segmentsCounter])
+				if objects := known(c.values[allocationsCounter]); suite == tlsWork && len(objects) > 0 {
+					cell += " · " + shown(objects)
+				}
 				if w.idle > 0 {
 					cell = shown(c.values[residentCounter]) + " KiB"
 				}
@@ -301,7 +380,11 @@ func countsReport(folder, near string) (string, error) {
 			rows = append(rows, row)
 		}
 	}
-	return fmt.Sprintf("## Counts\n\nSystem calls · TCP segments per unit of work. Noise does not change them; `make bench-check` fails on them.\nSwitches, wake-ups, bytes copied, allocations and the calls by name: [%s](%s/%[1]s).\n\n%[3]s", countsPage, near, table(rows)), nil
+	words := "System calls · TCP segments per unit of work. Noise does not change them; `make bench-check` fails on them.\nSwitches, wake-ups, bytes copied, allocations and the calls by name"
+	if suite == tlsWork {
+		words = "System calls · TCP segments · objects allocated (of Go programs) per unit of work. Noise does not change them.\nSwitches, wake-ups, bytes copied and the calls by name"
+	}
+	return fmt.Sprintf("## Counts\n\n%s: [%s](%s/%[2]s).\n\n%[4]s", words, countsPage, near, table(rows)), nil
 }
 
 // countOf returns the count of a work and a program, nil if there is none.

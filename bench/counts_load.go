@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +25,8 @@ type steps struct {
 	Lanes   int    // connections that work at the same time
 	Page    string // what each asks for in a step; "" for an endless stream
 	Closing bool   // with a new connection for each request
+	TLS     bool   // as [clientTLS] has it; the lanes shake hands one after the other
+	Resume  bool   // and each connection resumes the session of the one before
 	Warm    int    // steps before the measurement
 	Count   int    // and in it
 }
@@ -61,6 +65,12 @@ func playSteps(in io.Reader, out io.Writer) error {
 		return fmt.Errorf("read the order: %w", err)
 	}
 	s := &stepper{steps: o, buf: make([]byte, block)}
+	if o.TLS {
+		s.config = clientTLS()
+		if o.Resume {
+			s.config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		}
+	}
 	defer s.close()
 	if err := s.prepare(); err != nil {
 		return err
@@ -93,12 +103,17 @@ func playSteps(in io.Reader, out io.Writer) error {
 type stepper struct {
 	steps
 	at      unix.SockaddrInet4
+	config  *tls.Config // nil: plain
 	request []byte
 	reply   int // bytes
-	lanes   []int
+	lanes   []net.Conn
 	buf     []byte
+	resumes bool // there is a session to resume
 	done    stepped
 }
+
+// to is where the load goes, for what needs no blocking calls.
+func (s *stepper) to() dialer { return dialer{s.Address, s.config} }
 
 func (s *stepper) prepare() error {
 	to, err := net.ResolveTCPAddr("tcp4", s.Address)
@@ -109,26 +124,22 @@ func (s *stepper) prepare() error {
 	copy(s.at.Addr[:], to.IP.To4())
 	s.request = []byte{opDown}
 	if s.Page != "" {
-		head := "GET /" + s.Page + " HTTP/1.1\r\nHost: " + s.Address + "\r\n"
-		if s.Closing {
-			head += closeHeader + "\r\n"
-		}
-		s.request = []byte(head + "\r\n")
+		s.request = pageRequest(s.Address, s.Page, s.Closing)
 		if s.Closing {
 			return nil
 		}
-		if s.reply, err = learn(s.Address, s.request); err != nil {
+		if s.reply, err = learn(s.to(), s.request); err != nil {
 			return fmt.Errorf("first request: %w", err)
 		}
 	}
 	for range s.Lanes {
-		fd, err := s.connect()
+		lane, err := s.connect()
 		if err != nil {
 			return err
 		}
-		s.lanes = append(s.lanes, fd)
+		s.lanes = append(s.lanes, lane)
 		if s.Page == "" {
-			if err := send(fd, s.request); err != nil {
+			if _, err := lane.Write(s.request); err != nil {
 				return err
 			}
 		}
@@ -136,15 +147,24 @@ func (s *stepper) prepare() error {
 	return nil
 }
 
-func (s *stepper) connect() (int, error) {
+// connect returns a connection whose calls block the thread.
+func (s *stepper) connect() (net.Conn, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
+	raw := blocking(fd)
 	if err := uninterrupted(func() error { return unix.Connect(fd, &s.at) }); err != nil {
-		return -1, errors.Join(fmt.Errorf("connect: %w", err), unix.Close(fd))
+		return nil, errors.Join(fmt.Errorf("connect: %w", err), raw.Close())
 	}
-	return fd, nil
+	if s.config == nil {
+		return raw, nil
+	}
+	lane := tls.Client(raw, s.config)
+	if err := lane.Handshake(); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return lane, nil
 }
 
 func (s *stepper) run(count int) error {
@@ -162,31 +182,31 @@ func (s *stepper) step() error {
 	}
 	lanes := s.lanes
 	if s.Closing {
-		lanes = make([]int, s.Lanes)
+		lanes = make([]net.Conn, s.Lanes)
 		for i := range lanes {
-			fd, err := s.connect()
+			lane, err := s.connect()
 			if err != nil {
 				return err
 			}
-			defer func() { _ = unix.Close(fd) }()
-			lanes[i] = fd
-			if err := send(fd, s.request); err != nil {
+			defer func() { _ = below(lane).Close() }()
+			lanes[i] = lane
+			if _, err := lane.Write(s.request); err != nil {
 				return err
 			}
 		}
 	} else {
-		for _, fd := range lanes {
-			if err := send(fd, s.request); err != nil {
+		for _, lane := range lanes {
+			if _, err := lane.Write(s.request); err != nil {
 				return err
 			}
 		}
 	}
-	for _, fd := range lanes {
+	for _, lane := range lanes {
 		var err error
 		if s.Closing {
-			err = s.receiveAll(fd)
+			err = s.receiveAll(lane)
 		} else {
-			err = s.receive(fd, s.reply)
+			err = s.receive(lane, s.reply)
 		}
 		if err != nil {
 			return err
@@ -199,8 +219,8 @@ func (s *stepper) step() error {
 // stream receives from all lanes by turns, as much from each.
 func (s *stepper) stream() error {
 	for got := 0; got < stride; got += block {
-		for _, fd := range s.lanes {
-			if err := s.receive(fd, block); err != nil {
+		for _, lane := range s.lanes {
+			if err := s.receive(lane, block); err != nil {
 				return err
 			}
 		}
@@ -209,18 +229,15 @@ func (s *stepper) stream() error {
 }
 
 // receive reads n bytes.
-func (s *stepper) receive(fd, n int) error {
+func (s *stepper) receive(lane net.Conn, n int) error {
 	for left := n; left > 0; {
 		most := len(s.buf)
 		if s.Page == "" {
 			most = left // what follows is for the next turn
 		}
-		got, err := s.read(fd, most)
+		got, err := lane.Read(s.buf[:most])
 		if err != nil {
-			return fmt.Errorf("receive: %w", err)
-		}
-		if got == 0 {
-			return fmt.Errorf("the reply ended %d bytes early", left)
+			return fmt.Errorf("receive, with %d bytes to come: %w", left, err)
 		}
 		left -= got
 		s.done.Bytes += int64(got)
@@ -232,17 +249,23 @@ func (s *stepper) receive(fd, n int) error {
 }
 
 // receiveAll reads to the end of a connection. All replies are as long as the first.
-func (s *stepper) receiveAll(fd int) error {
+func (s *stepper) receiveAll(lane net.Conn) error {
 	all := 0
 	for {
-		n, err := s.read(fd, len(s.buf))
+		n, err := lane.Read(s.buf)
+		all += n
+		if ended(err) {
+			break
+		}
 		if err != nil {
 			return fmt.Errorf("receive: %w", err)
 		}
-		if n == 0 {
-			break
+	}
+	if secure, ok := lane.(*tls.Conn); ok && s.Resume {
+		if s.resumes && !secure.ConnectionState().DidResume {
+			return errNotResumed
 		}
-		all += n
+		s.resumes = true
 	}
 	if s.reply == 0 {
 		s.reply = all
@@ -254,30 +277,54 @@ func (s *stepper) receiveAll(fd int) error {
 	return nil
 }
 
-func (s *stepper) read(fd, most int) (n int, err error) {
-	buf := s.buf[:most]
-	err = uninterrupted(func() (err error) {
-		n, err = unix.Read(fd, buf)
-		return err
-	})
-	return n, err
-}
-
 func (s *stepper) close() {
-	for _, fd := range s.lanes {
-		_ = unix.Close(fd)
+	for _, lane := range s.lanes {
+		_ = below(lane).Close()
 	}
 }
 
-func send(fd int, b []byte) error {
-	return uninterrupted(func() error {
-		n, err := unix.Write(fd, b)
-		if err == nil && n != len(b) {
-			err = io.ErrShortWrite
-		}
+// below is the connection that carries TLS, or the connection itself.
+func below(lane net.Conn) net.Conn {
+	if secure, ok := lane.(*tls.Conn); ok {
+		return secure.NetConn()
+	}
+	return lane
+}
+
+// blocking is a socket as a net.Conn whose calls block the thread: the runtime's poller
+// has other threads do a part of the work, in an order that changes.
+type blocking int
+
+func (fd blocking) Read(b []byte) (n int, err error) {
+	err = uninterrupted(func() (err error) {
+		n, err = unix.Read(int(fd), b)
 		return err
 	})
+	if err == nil && n == 0 && len(b) > 0 {
+		return 0, io.EOF
+	}
+	return max(n, 0), err
 }
+
+func (fd blocking) Write(b []byte) (n int, err error) {
+	err = uninterrupted(func() (err error) {
+		n, err = unix.Write(int(fd), b)
+		return err
+	})
+	if err == nil && n != len(b) {
+		err = io.ErrShortWrite
+	}
+	return max(n, 0), err
+}
+
+func (fd blocking) Close() error { return unix.Close(int(fd)) }
+
+// What crypto/tls does not ask for.
+func (blocking) LocalAddr() net.Addr              { return nil }
+func (blocking) RemoteAddr() net.Addr             { return nil }
+func (blocking) SetDeadline(time.Time) error      { return nil }
+func (blocking) SetReadDeadline(time.Time) error  { return nil }
+func (blocking) SetWriteDeadline(time.Time) error { return nil }
 
 // uninterrupted calls f again after a signal.
 func uninterrupted(f func() error) error {

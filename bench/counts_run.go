@@ -13,11 +13,13 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,11 +40,15 @@ func countedPeers() []peer {
 		p.argv = func(at place) []string { at.threads = threads; return argv(at) }
 		return p
 	}
-	return []peer{
+	all := []peer{
 		pinned("haproxy", plain, 2), pinned("haproxy-1", plain, 1), pinned("nginx", "nginx", 2), pinned("go", "go", 2),
 		pinned("bare", "bare", 1), pinned("bare", "bare-splice", 1), // the second for bulk
 		pinned("txlb-1", ours, 1), pinned("txlb-2", ours, 2),
 	}
+	for _, p := range shapes() {
+		all = append(all, pinned(p.name, p.name, 2))
+	}
+	return all
 }
 
 // countsControl is the congestion control under which everything is counted: no clock
@@ -51,7 +57,7 @@ const countsControl = "reno"
 
 // countedNeeds returns the programs that counting needs.
 func countedNeeds(programs []peer) []string {
-	needs := slices.Concat(kindOf(web).needs, kindOf(streams).needs)
+	needs := slices.Concat(kindOf(web).needs, kindOf(secureWeb).needs, kindOf(streams).needs)
 	for _, p := range programs {
 		needs = append(needs, p.needs...)
 	}
@@ -67,7 +73,7 @@ type countingRig struct {
 
 // countAll counts all works of all programs. It runs in a network of its own, see
 // [enterNetwork].
-func countAll(ctx context.Context, works []counted, programs []peer, rounds int, progress io.Writer) (all []*count, err error) {
+func countAll(ctx context.Context, suite string, works []counted, programs []peer, rounds int, progress io.Writer) (all []*count, err error) {
 	defer holdThread()()
 	if err := settleNetwork(); err != nil {
 		return nil, err
@@ -77,7 +83,9 @@ func countAll(ctx context.Context, works []counted, programs []peer, rounds int,
 	}
 	r := countingRig{rig: &rig{progress: progress, backends: map[string]*backend{}, ports: map[string][]string{}}}
 	r.peers = programs
-	r.workloads = []workload{{name: "counts", backend: web, beside: streams}}
+	for _, w := range works {
+		r.workloads = append(r.workloads, countedBehind(w.sides))
+	}
 	if r.files, err = raiseFileLimit(); err != nil {
 		return nil, err
 	}
@@ -109,9 +117,7 @@ func countAll(ctx context.Context, works []counted, programs []peer, rounds int,
 	}
 	for round := range rounds {
 		for _, p := range programs {
-			works := slices.DeleteFunc(slices.Clone(works), func(w counted) bool {
-				return p.role == bare && slices.Contains(p.of, bulks) != (w.unit == "MiB")
-			})
+			works := slices.DeleteFunc(slices.Clone(works), func(w counted) bool { return !p.counts(suite, w) })
 			err := r.countPeer(ctx, p, works, func(w counted, values, names map[string]float64) {
 				all = remember(all, w.name, p.name, values, names)
 				fmt.Fprintf(progress, "round %d of %d: %s, %s: %s\n", round+1, rounds, w.name, p.name, brief(w, values))
@@ -127,8 +133,17 @@ func countAll(ctx context.Context, works []counted, programs []peer, rounds int,
 	return all, nil
 }
 
+// countedBehind is what stands behind a peer while works with these sides are counted.
+func countedBehind(sides secured) workload {
+	w := workload{name: "counts", backend: web, beside: streams, sides: sides}
+	if sides.back {
+		w.backend, w.beside = secureWeb, ""
+	}
+	return w
+}
+
 // countPeer starts a peer, counts each work once and passes it on to got. Memory
-// is measured in a process of its own.
+// is measured in a process of its own, and each kind of TLS too.
 func (r countingRig) countPeer(ctx context.Context, p peer, works []counted, got func(counted, map[string]float64, map[string]float64)) error {
 	metrics := ""
 	if p.admin {
@@ -141,75 +156,69 @@ func (r countingRig) countPeer(ctx context.Context, p peer, works []counted, got
 			return strings.Replace(config(at), "</config>", fmt.Sprintf("<admin><metrics listen=%q/></admin>\n</config>", metrics), 1)
 		}
 	}
-	both, kinds := workload{backend: web, beside: streams}, []string{web, streams}
-	routes := []route{{r.ports[p.name][0], r.backends[web].addr}, {r.ports[p.name][1], r.backends[streams].addr}}
-	on := func(some []counted, count func(w counted, s *servers.Server) error) error {
-		if len(some) == 0 {
-			return nil
-		}
-		s, err := r.startPeer(ctx, p, comparison{workload: both}, routes)
-		if err != nil {
-			return err
-		}
-		defer s.Stop()
-		for _, w := range some {
-			if err := count(w, s); err != nil {
-				return fmt.Errorf("%s: %w", w.name, err)
-			}
-		}
-		return s.Alive()
+	// Works that one process can do after each other.
+	type sort struct {
+		sides secured
+		idle  bool
 	}
-	var active, silent []counted
+	var sorts []sort
+	sorted := map[sort][]counted{}
 	for _, w := range works {
-		if w.idle > 0 {
-			silent = append(silent, w)
-		} else {
-			active = append(active, w)
+		of := sort{w.sides, w.idle > 0}
+		if sorted[of] == nil {
+			sorts = append(sorts, of)
 		}
+		sorted[of] = append(sorted[of], w)
 	}
-	err := on(active, func(w counted, s *servers.Server) error {
-		if err := confine(s, r.core, 0); err != nil {
+	for _, of := range sorts {
+		if err := r.countProcess(ctx, p, countedBehind(of.sides), sorted[of], metrics, got); err != nil {
 			return err
 		}
-		values, names, err := r.countOne(ctx, p, w, s, routes[slices.Index(kinds, w.backend)].listen, metrics)
-		if err == nil {
-			got(w, values, names)
-		}
-		return err
-	})
-	if err != nil {
-		return err
 	}
-	return on(silent, func(w counted, s *servers.Server) error {
-		kib, err := residentPerSession(ctx, s, r.backends[streams], routes[1].listen, w.idle)
-		if err == nil {
-			got(w, map[string]float64{residentCounter: kib}, nil)
-		}
-		return err
-	})
+	return nil
 }
 
-// residentPerSession opens sessions, each of which exchanges one message, and
-// returns by how many KiB the memory of a program has grown for each.
-func residentPerSession(ctx context.Context, peer *servers.Server, b *backend, address string, n int) (float64, error) {
-	if err := warm(ctx, b, address, 250*time.Millisecond); err != nil {
-		return 0, err
+// countProcess is the part of [countingRig.countPeer] that one process does.
+func (r countingRig) countProcess(ctx context.Context, p peer, behind workload, works []counted, metrics string, got func(counted, map[string]float64, map[string]float64)) error {
+	var routes []route
+	for i, kind := range behind.kinds() {
+		routes = append(routes, route{r.ports[p.name][i], r.backends[kind].addr})
 	}
-	before, err := resident(peer)
+	s, err := r.startPeer(ctx, p, comparison{workload: behind}, routes)
 	if err != nil {
+		return err
+	}
+	defer s.Stop()
+	for _, w := range works {
+		to := dialer{routes[slices.Index(behind.kinds(), w.backend)].listen, behind.sides.client()}
+		var values, names map[string]float64
+		if w.idle > 0 {
+			values = map[string]float64{}
+			values[residentCounter], err = residentPerSession(ctx, s, r.backends[w.backend], to, w.idle)
+		} else if err = confine(s, r.core, 0); err == nil {
+			values, names, err = r.countOne(ctx, p, w, s, to.address, metrics)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+		got(w, values, names)
+	}
+	return s.Alive()
+}
+
+// residentPerSession returns by how many KiB each session lets the memory of a program
+// grow.
+func residentPerSession(ctx context.Context, peer *servers.Server, b *backend, to dialer, n int) (float64, error) {
+	if err := warm(ctx, b, to, 250*time.Millisecond); err != nil {
 		return 0, err
 	}
 	var s sessions
 	defer s.close()
-	s.open(ctx, address, n)
-	if s.failed > 0 || len(s.conns) != n {
-		return 0, fmt.Errorf("%d of %d sessions could be opened", len(s.conns), n)
+	kib, err := s.growth(ctx, peer, to, n)
+	if err == nil && s.failed > 0 {
+		err = fmt.Errorf("only %d of %d sessions could be opened", len(s.conns), n)
 	}
-	if err := pause(ctx, 500*time.Millisecond); err != nil { // for what a program does a moment after the last byte
-		return 0, err
-	}
-	after, err := resident(peer)
-	return float64(max(after, before)-before) / 1024 / float64(n), err
+	return kib, err
 }
 
 // countOne counts one work once.
@@ -333,7 +342,7 @@ func allocations(ctx context.Context, p peer, s *servers.Server, metrics string)
 	switch {
 	case metrics != "":
 		return metric(ctx, metrics, "go_memstats_mallocs_total")
-	case p.name == "go":
+	case p.reports:
 		return reported(ctx, s)
 	}
 	return math.NaN(), nil
@@ -361,9 +370,15 @@ func metric(ctx context.Context, addr, name string) (float64, error) {
 	return 0, fmt.Errorf("the metrics lack %s: status %s", name, resp.Status)
 }
 
-// The plain Go proxy writes how many objects it has allocated, and a number of its
+// A role that is a Go proxy writes how many objects it has allocated, and a number of its
 // own for each time, when it gets a signal.
 const allocated = "allocated"
+
+func answerAllocations() {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	go reportAllocations(asked, os.Stderr)
+}
 
 func reportAllocations(asked <-chan os.Signal, to io.Writer) {
 	var m runtime.MemStats
@@ -398,7 +413,7 @@ func reported(ctx context.Context, s *servers.Server) (float64, error) {
 			return 0, err
 		}
 	}
-	return 0, errors.New("the Go proxy does not say what it has allocated")
+	return 0, errors.New("the proxy does not say what it has allocated")
 }
 
 // confine puts all threads of a server on one core; with a priority above 0 they

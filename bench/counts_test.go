@@ -81,7 +81,7 @@ func TestExpectedNamesWhatIsCounted(t *testing.T) {
 // Counts are read back as they were kept, and the report has a table of them.
 func TestCountsAreKept(t *testing.T) {
 	dir := t.TempDir()
-	if text, err := countsReport(dir, "data"); text != "" || err != nil {
+	if text, err := countsReport(usual, dir, "data"); text != "" || err != nil {
 		t.Errorf("a report of nothing: %q, %v", text, err)
 	}
 	var all []*count
@@ -95,7 +95,7 @@ func TestCountsAreKept(t *testing.T) {
 	if err != nil || len(back) != 1 || medianOf(back[0].values[askedCounter]) != 13.5 || back[0].byName() != "accept4 1.00" {
 		t.Errorf("read back: %+v, %v", back, err)
 	}
-	text, err := countsReport(dir, "data")
+	text, err := countsReport(usual, dir, "data")
 	if err != nil || !strings.Contains(text, "| connection | 13.5 · 17.0 |") || !strings.Contains(text, "](data/counts.md)") {
 		t.Errorf("report: %v\n%s", err, text)
 	}
@@ -119,7 +119,7 @@ func streamsBackend(t *testing.T) (s *servers.Server, addr string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Stop() })
-	if err := s.Await(t.Context(), func() error { return probeStreams(addr) }); err != nil {
+	if err := s.Await(t.Context(), func() error { return probeStreams(dialer{address: addr}) }); err != nil {
 		t.Fatal(err)
 	}
 	return s, addr
@@ -151,7 +151,7 @@ func TestKernelCounter(t *testing.T) {
 	}
 	const times = 100
 	for range times {
-		if err := probeStreams(addr); err != nil {
+		if err := probeStreams(dialer{address: addr}); err != nil {
 			t.Fatal(err)
 		}
 	}

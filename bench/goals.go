@@ -40,6 +40,16 @@ func goals() []goal {
 		{"stalled", added99, asInstalled, 1.00},
 		{"idle", grown, "", 0.40},
 		{string(attacked), attackFigure, "", 2},
+		// TLS has no goals: who is ahead is said.
+		{string(tlsShakes), cpu, every, 1.00},
+		{string(tlsShakes), rate, every, 1.00},
+		{string(tlsShakes), p99, every, 1.00},
+		{string(tlsFlows), cpu, every, 1.00},
+		{string(tlsFlows), rate, every, 1.00},
+		{string(tlsFlows), p99, every, 1.00},
+		{string(tlsBulks), cpu, every, 1.00},
+		{string(tlsBulks), rate, every, 1.00},
+		{string(tlsHeld), grown, every, 1.00},
 	}
 }
 

@@ -56,7 +56,7 @@ func growAll(ctx context.Context, kinds []growing, most int, progress io.Writer)
 		return nil, err
 	}
 	defer back.Stop()
-	if err := back.Await(ctx, func() error { return probeStreams(addrs[1].String()) }); err != nil {
+	if err := back.Await(ctx, func() error { return probeStreams(dialer{address: addrs[1].String()}) }); err != nil {
 		return nil, err
 	}
 	for _, k := range kinds {
@@ -97,14 +97,14 @@ func growTo(ctx context.Context, txlb, dir string, k growing, n int, at growthPl
 	defer s.Stop()
 	takers := k.listeners(n)
 	// The last listener opens last.
-	if err := s.Await(ctx, func() error { return probeStreams(many(1, takers-1, at.port)) }); err != nil {
+	if err := s.Await(ctx, func() error { return probeStreams(dialer{address: many(1, takers-1, at.port)}) }); err != nil {
 		return g, err
 	}
 	g.values["start"] = float64(time.Since(began)) / float64(time.Millisecond)
 	var held sessions
 	defer held.close()
 	if k.hold {
-		if held.open(ctx, many(1, 0, at.port), n); held.failed > 0 {
+		if held.open(ctx, dialer{address: many(1, 0, at.port)}, n); held.failed > 0 {
 			return g, fmt.Errorf("%d of %d sessions could be opened", len(held.conns), n)
 		}
 	}
@@ -112,7 +112,7 @@ func growTo(ctx context.Context, txlb, dir string, k growing, n int, at growthPl
 		var took []time.Duration
 		for i := range times {
 			start := time.Now()
-			c, err := open(many(1, i*takers/times, at.port))
+			c, err := open(dialer{address: many(1, i*takers/times, at.port)})
 			if err != nil {
 				return nil, err
 			}

@@ -80,6 +80,7 @@ func runLoad(ctx context.Context, t *trial, o order) (outcome, error) {
 		return outcome{}, err
 	}
 	var got outcome
+	var used time.Duration
 	err = t.measure(func() (time.Duration, error) {
 		before, err := l.used()
 		if err != nil {
@@ -89,7 +90,8 @@ func runLoad(ctx context.Context, t *trial, o order) (outcome, error) {
 			return 0, err
 		}
 		after, err := l.used()
-		return after - before, err
+		used = after - before
+		return used, err
 	})
 	if err = l.finish(err); err != nil {
 		return got, err
@@ -97,6 +99,7 @@ func runLoad(ctx context.Context, t *trial, o order) (outcome, error) {
 	if got.Answered == 0 {
 		return got, errors.New("no request was answered")
 	}
+	t.note(loadCPU, micros(used)/float64(got.Answered))
 	t.units, t.failed = float64(got.Answered), got.Failed+got.Late
 	return got, nil
 }
@@ -129,7 +132,7 @@ func mixedLoad() workload {
 		how:     fmt.Sprintf("open loop of %d small requests a second; the streams go to the client", rate),
 		backend: web, beside: streams, with: []string{spliced}, once: true, longer: 3, figures: besideFigures(),
 		run: func(ctx context.Context, t *trial) error {
-			s, err := startStreams(t.besideAddr, count, readStream)
+			s, err := startStreams(dialer{address: t.besideAddr}, count, readStream)
 			if err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@
 //	go run ./bench -only keep64 -peers txlb,other -other old two builds of txlb
 //	make bench                                               everything, as a document with data
 //	go run ./bench -from bench/data -out BENCHMARKS.md       that document again, without measuring
+//	go run ./bench tls                                       TLS, a program of one's own, sessions by goroutines
 //	go run ./bench counts                                    system calls, segments, switches, bytes, memory
 //	go run ./bench growth                                    1 to 10,000 hosts, services, listeners, sessions
 //	go run ./bench counts -check bench/expected.tsv          has any of them grown?
@@ -46,6 +47,7 @@ import (
 // options says what one run measures.
 type options struct {
 	args      []string // as typed
+	suite     string   // usual or tlsWork
 	workloads []workload
 	peers     []peer
 	asked     bool     // for these peers by name
@@ -157,7 +159,11 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(usage)
 	var only, with, threads, controls string
-	opt := options{args: args}
+	opt := options{args: args, suite: usual}
+	most := 24 * time.Minute
+	if len(args) > 0 && args[0] == tlsWork {
+		opt.suite, args, most = tlsWork, args[1:], 8*time.Minute
+	}
 	flags.BoolVar(&opt.quick, "quick", false, "fewer workloads, two threads, one visit: two minutes")
 	flags.StringVar(&only, "only", "", "workload `NAMES`, separated by commas: "+names(workloads()))
 	flags.StringVar(&with, "peers", "", "peer `NAMES`, separated by commas: "+names(peers()))
@@ -165,7 +171,7 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 	flags.StringVar(&controls, "control", "", "congestion control `NAMES`, separated by commas (default cubic, and bbr for bulk)")
 	flags.IntVar(&opt.rounds, "rounds", usualRounds, "slices of each peer in one visit to a comparison")
 	flags.DurationVar(&opt.length, "length", 300*time.Millisecond, "length of a slice")
-	flags.DurationVar(&opt.time, "time", 24*time.Minute, "time for everything; what is undecided is visited again until then")
+	flags.DurationVar(&opt.time, "time", most, "time for everything; what is undecided is visited again until then")
 	flags.IntVar(&opt.sessions, "sessions", 0, "idle sessions (default: as many as the file limit allows)")
 	flags.StringVar(&opt.other, "other", "", "`FILE` of another build of txlb: it is the peer named other")
 	flags.StringVar(&opt.out, "out", "", "`FILE` for a report in Markdown (default: a table on standard output)")
@@ -201,7 +207,9 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 		return opt, err
 	}
 	if only == "" {
-		opt.workloads = slices.DeleteFunc(opt.workloads, func(w workload) bool { return w.asked || opt.quick && !w.quick })
+		opt.workloads = slices.DeleteFunc(opt.workloads, func(w workload) bool {
+			return w.suite != opt.suite || w.asked || opt.quick && !w.quick
+		})
 	}
 	if opt.quick && threads == "" {
 		opt.threads = []int{2}
@@ -216,7 +224,9 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 		return opt, err
 	}
 	if !opt.asked {
-		opt.peers = slices.DeleteFunc(opt.peers, func(p peer) bool { return p.role == extra && (p.name != other || opt.other == "") })
+		opt.peers = slices.DeleteFunc(opt.peers, func(p peer) bool {
+			return p.role == extra && (p.name != other || opt.other == "") || p.role == shape && opt.suite == usual && only == ""
+		})
 	}
 	return opt, nil
 }
@@ -303,11 +313,17 @@ func publishRecord(opt options, rec *record, data string) error {
 			return err
 		}
 		near = filepath.ToSlash(near)
-		if counts, err = countsReport(data, near); err != nil {
+		if counts, err = countsReport(opt.suite, data, near); err != nil {
 			return err
 		}
 	}
-	if err := replace(opt.out, report(rec, images, near, counts)); err != nil {
+	text := ""
+	if opt.suite == tlsWork {
+		text = tlsReport(rec, near, counts)
+	} else {
+		text = report(rec, images, near, counts)
+	}
+	if err := replace(opt.out, text); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil

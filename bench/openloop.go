@@ -63,14 +63,10 @@ const closeHeader = "Connection: close"
 func newGenerator(address string, lanes int, page string, closing bool) (*generator, error) {
 	g := &generator{
 		epoll: -1, head: []byte("HTTP/1.1 20"), buf: make([]byte, 64<<10), closing: closing,
-		request: []byte("GET /" + page + " HTTP/1.1\r\nHost: " + address + "\r\n"),
+		request: pageRequest(address, page, closing),
 	}
-	if closing {
-		g.request = append(g.request, closeHeader+"\r\n"...)
-	}
-	g.request = append(g.request, "\r\n"...)
 	var err error
-	if g.reply, err = learn(address, g.request); err != nil {
+	if g.reply, err = learn(dialer{address: address}, g.request); err != nil {
 		return nil, fmt.Errorf("first request: %w", err)
 	}
 	to, err := net.ResolveTCPAddr("tcp4", address)
@@ -94,10 +90,19 @@ func newGenerator(address string, lanes int, page string, closing bool) (*genera
 	return g, nil
 }
 
+// pageRequest asks for a page of the web backend.
+func pageRequest(address, page string, closing bool) []byte {
+	text := "GET /" + page + " HTTP/1.1\r\nHost: " + address + "\r\n"
+	if closing {
+		text += closeHeader + "\r\n"
+	}
+	return []byte(text + "\r\n")
+}
+
 // learn sends a request over a connection of its own and returns how many
 // bytes the reply has.
-func learn(address string, request []byte) (int, error) {
-	conn, err := net.DialTimeout("tcp", address, patience)
+func learn(to dialer, request []byte) (int, error) {
+	conn, err := to.dial(patience)
 	if err != nil {
 		return 0, err
 	}
@@ -394,13 +399,40 @@ type order struct {
 	Closing       bool // a connection for each request
 	Rate          float64
 	Length        time.Duration
+	TLS           bool // as [clientTLS] has it, as fast as it goes
+	Resume        bool // and each connection but the first of a lane resumes a session
 }
 
 // loadProcess is the process of a generator. It has one of its own, because
-// neither a collector nor the goroutines of another load may be in its way.
+// neither a collector nor the goroutines of another load may be in its way. Over TLS
+// alone it needs a collector, after so much memory.
 func loadProcess(in io.Reader, out io.Writer) error {
 	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(1 << 30)
 	return playLoad(in, out)
+}
+
+// load is a generator, or several that run together.
+type load interface {
+	run(rate float64, length time.Duration) (outcome, error)
+	close() error
+}
+
+// newLoad opens the connections that an order keeps.
+func newLoad(o order) (load, error) {
+	if o.TLS {
+		return newSecureLoad(o)
+	}
+	var all together
+	for i := range max(1, o.Threads) {
+		share := (o.Lanes + i) / max(1, o.Threads)
+		g, err := newGenerator(o.Address, share, o.Page, o.Closing)
+		if err != nil {
+			return nil, errors.Join(err, all.close())
+		}
+		all = append(all, g)
+	}
+	return all, nil
 }
 
 // playLoad takes an order, ramps up, says that it is ready, waits for a word
@@ -411,21 +443,12 @@ func playLoad(in io.Reader, out io.Writer) error {
 	if err := from.Decode(&o); err != nil {
 		return fmt.Errorf("read the order: %w", err)
 	}
-	var all []*generator
-	defer func() {
-		for _, g := range all {
-			_ = g.close() // it has done its work
-		}
-	}()
-	for i := range max(1, o.Threads) {
-		share := (o.Lanes + i) / max(1, o.Threads)
-		g, err := newGenerator(o.Address, share, o.Page, o.Closing)
-		if err != nil {
-			return err
-		}
-		all = append(all, g)
+	all, err := newLoad(o)
+	if err != nil {
+		return err
 	}
-	warm, err := runTogether(all, o.Rate, ramp)
+	defer func() { _ = all.close() }() // it has done its work
+	warm, err := all.run(o.Rate, ramp)
 	if err != nil || warm.Failed+warm.Late > 0 {
 		return errors.Join(fmt.Errorf("%d requests failed and %d had no answer before the measurement", warm.Failed, warm.Late), err)
 	}
@@ -436,15 +459,25 @@ func playLoad(in io.Reader, out io.Writer) error {
 	if err := from.Decode(&word); err != nil {
 		return fmt.Errorf("wait for the word to go: %w", err)
 	}
-	result, err := runTogether(all, o.Rate, o.Length)
+	result, err := all.run(o.Rate, o.Length)
 	if err != nil {
 		return err
 	}
 	return to.Encode(result)
 }
 
-// runTogether runs generators at the same time, each on a thread of its own.
-func runTogether(all []*generator, rate float64, length time.Duration) (outcome, error) {
+// together are generators that run at the same time, each on a thread of its own.
+type together []*generator
+
+func (all together) close() error {
+	var err error
+	for _, g := range all {
+		err = errors.Join(err, g.close())
+	}
+	return err
+}
+
+func (all together) run(rate float64, length time.Duration) (outcome, error) {
 	late, errs := make([]int, len(all)), make([]error, len(all))
 	var running sync.WaitGroup
 	for i, g := range all {

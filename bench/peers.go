@@ -12,13 +12,14 @@ import (
 
 // peer is one way from the client to the backend.
 type peer struct {
-	name  string
-	about string
-	role  role
-	needs []string // programs, as in programs (programs.go)
-	fds   int      // open files for an idle session, 2 if not said
-	admin bool     // it has admin interfaces
-	of    []group  // work of which it is the floor
+	name    string
+	about   string
+	role    role
+	needs   []string // programs, as in programs (programs.go)
+	fds     int      // open files for an idle session, 2 if not said
+	admin   bool     // it has admin interfaces
+	reports bool     // it says what it has allocated, see [reportAllocations]
+	of      []group  // work of which it is the floor
 	// config returns the configuration file, nil for a peer without one;
 	// argv its command line, nil for no process at all.
 	config func(place) string
@@ -30,6 +31,7 @@ type role int
 
 const (
 	extra     role = iota // measured only if asked for by name
+	shape                 // txlb in another shape: beside it where a workload says so
 	unproxied             // no proxy: what is left of a latency without one
 	bare                  // a relay without features: what the kernel asks of any proxy
 	subject               // txlb, as it starts by itself
@@ -49,6 +51,8 @@ type place struct {
 	routes    []route           // one, or two for work beside other work
 	files     uint64            // limit of open files
 	threads   int               // that move bytes
+	front     *certificate      // TLS with clients; nil: plain
+	back      *certificate      // TLS with hosts that have this one; nil: plain
 }
 
 // route is an address to listen on and one to pass on to, both host:port.
@@ -61,9 +65,9 @@ const ours, direct, plain, spliced, large, other = "txlb", "direct", "haproxy", 
 // threads. Everything else that a peer does not set is as Debian or its authors set
 // it.
 func peers() []peer {
-	return []peer{
+	all := []peer{
 		{name: direct, about: "no proxy: the load goes to the backend", role: unproxied},
-		txlb(ours, "as it starts by itself", ""),
+		txlbDaemon(ours, "as it starts by itself", ""),
 		haproxy(plain, "as installed", installed, 2, "", ""),
 		{
 			name: "nginx", about: "nginx's stream module, reuseport", role: installed,
@@ -78,30 +82,35 @@ func peers() []peer {
 		relay("bare-splice", floor.Splice, "splice through a pipe", bulks, files),
 		{
 			name: "go", about: "a plain Go proxy: two goroutines with io.Copy a connection",
-			fds: 6, // io.Copy holds a pipe for each direction while it waits
+			fds: 6, reports: true, // io.Copy holds a pipe for each direction while it waits
 			argv: func(p place) []string {
-				argv := []string{p.programs["bench"], roleProxy, strconv.Itoa(p.threads)}
+				cert, key := "", ""
+				if p.front != nil {
+					cert, key = p.front.cert, p.front.key
+				}
+				argv := []string{p.programs["bench"], roleProxy, strconv.Itoa(p.threads), cert, key}
 				for _, r := range p.routes {
 					argv = append(argv, r.listen, r.target)
 				}
 				return argv
 			},
 		},
-		txlb("txlb-always", "with splice always", `splice="always"`),
-		txlb("txlb-never", "with splice never", `splice="never"`),
+		txlbDaemon("txlb-always", "with splice always", `splice="always"`),
+		txlbDaemon("txlb-never", "with splice never", `splice="never"`),
 		{
 			name: other, about: "another build of txlb: see -other", needs: []string{other},
-			config: func(p place) string { return txlbConfig(p, "") },
+			config: func(p place) string { return txlbConfig(p, "", "") },
 			argv:   func(p place) []string { return []string{p.programs[other], "run", "-c", p.file} },
 		},
 	}
+	return append(all, shapes()...)
 }
 
-// txlb is this program, with attributes of <engine> if given.
-func txlb(name, about, engine string) peer {
+// txlbDaemon is this program, with attributes of <engine> if given.
+func txlbDaemon(name, about, engine string) peer {
 	p := peer{
 		name: name, about: about, needs: []string{"txlb"}, admin: true,
-		config: func(p place) string { return txlbConfig(p, engine) },
+		config: func(p place) string { return txlbConfig(p, engine, "") },
 		argv:   func(p place) []string { return []string{p.programs["txlb"], "run", "-c", p.file} },
 	}
 	if engine == "" {
@@ -151,7 +160,7 @@ func haproxyConfig(p place, global, defaults string) string {
     timeout server 1h
 %s`, p.threads, global, defaults)
 	for i, r := range p.routes {
-		fmt.Fprintf(&b, "listen bench%d\n    bind %s\n    server backend %s\n", i, r.listen, r.target)
+		fmt.Fprintf(&b, "listen bench%d\n    bind %s%s\n    server backend %s%s\n", i, r.listen, p.haproxyBind(), r.target, p.haproxyServer())
 	}
 	return b.String()
 }
@@ -173,24 +182,26 @@ events { worker_connections %d; }
 stream {
     proxy_timeout 1h;
 `, p.programs["nginx-stream"], p.threads, p.files, p.files)
+	option, lines := p.nginxFront("        ")
 	for _, r := range p.routes {
-		fmt.Fprintf(&b, "    server {\n        listen %s reuseport;\n        proxy_pass %s;\n    }\n", r.listen, r.target)
+		fmt.Fprintf(&b, "    server {\n        listen %s reuseport%s;\n%s        proxy_pass %s;\n%s    }\n", r.listen, option, lines, r.target, p.nginxBack("        "))
 	}
 	return b.String() + "}\n"
 }
 
-func txlbConfig(p place, engine string) string {
+// txlbConfig has attributes of <engine> and elements of each service, if given.
+func txlbConfig(p place, engine, more string) string {
 	var b strings.Builder
 	b.WriteString("<config>\n")
 	fmt.Fprintf(&b, "  <engine %s/>\n", strings.TrimSpace(fmt.Sprintf("loops=\"%d\" %s", p.threads, engine)))
 	for i, r := range p.routes {
 		fmt.Fprintf(&b, `  <service name="bench%d">
-    <listen ip=%s/>
+    <listen ip=%s%s/>
     <group name="main" enable="true">
-      <host name="backend" ip=%s/>
+      <host name="backend" ip=%s%s/>
     </group>
-  </service>
-`, i, strconv.Quote(r.listen), strconv.Quote(r.target))
+%s  </service>
+`, i, strconv.Quote(r.listen), p.txlbListen(), strconv.Quote(r.target), p.txlbHost(), more)
 	}
 	return b.String() + "</config>\n"
 }

@@ -132,10 +132,10 @@ func startSQL(ctx context.Context, r *rig, at route) (*servers.Server, error) {
 
 // probeSQL asks whether the server encrypts: the one question that it answers
 // before it knows who asks.
-func probeSQL(address string) error {
+func probeSQL(to dialer) error {
 	const length, sslRequest = 8, 80877103
 	question := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, length), sslRequest)
-	answer, err := ask(address, question, 1)
+	answer, err := ask(to, question, 1)
 	if err != nil {
 		return err
 	}
@@ -158,9 +158,9 @@ func startRedis(ctx context.Context, r *rig, at route) (*servers.Server, error) 
 	return s, s.Launch(ctx)
 }
 
-func probeRedis(address string) error {
+func probeRedis(to dialer) error {
 	const want = "+PONG\r\n"
-	answer, err := ask(address, []byte("PING\r\n"), len(want))
+	answer, err := ask(to, []byte("PING\r\n"), len(want))
 	if err != nil {
 		return err
 	}
@@ -172,8 +172,8 @@ func probeRedis(address string) error {
 
 // ask sends a question over a new connection and returns the first bytes of
 // the answer.
-func ask(address string, question []byte, length int) ([]byte, error) {
-	conn, err := net.DialTimeout("tcp", address, 2*time.Second)
+func ask(to dialer, question []byte, length int) ([]byte, error) {
+	conn, err := to.dial(probeLimit)
 	if err != nil {
 		return nil, err
 	}

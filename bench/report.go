@@ -18,14 +18,11 @@ func report(rec *record, images []image, data, counts string) string {
 	first := func(name string) string { return orElse(strings.Join(rec.fact(name), ", "), "unknown") }
 	fmt.Fprintf(&b, `# Benchmarks
 
-Measured on %s, in %s, by this command:
-
-    %s
-
+Measured on %s, in %s, by `+"`%s`"+`.
 %s on kernel %s. Network: %s.
 `, first(factBegan), first(factTook), first(factCommand), first("txlb"), first("Kernel"), first("Network"))
 	if data != "" {
-		fmt.Fprintf(&b, "[Every slice](%[1]s/%[2]s); [machine, versions, configurations](%[1]s/%[3]s); [method](docs/design/measuring.md).\n", data, recordFile, settingsFile)
+		fmt.Fprintf(&b, "[Every slice](%[1]s/%[2]s); [machine, versions, configurations](%[1]s/%[3]s); [method](docs/design/measuring.md); [TLS and package txlb](docs/benchmarks-tls.md).\n", data, recordFile, settingsFile)
 	}
 	b.WriteString(`
 - **Equal conditions.** In a row all programs have as many threads and the same congestion control: cubic, or bbr
@@ -316,7 +313,11 @@ func table(rows [][]string) string {
 // figures were made.
 func settings(r *results) string {
 	var b strings.Builder
-	b.WriteString("# Machine, versions and settings of the benchmarks\n\nWritten by `make bench`.\n\n")
+	made := "make bench"
+	if r.suite == tlsWork {
+		made = "make bench-tls"
+	}
+	b.WriteString("# Machine, versions and settings of the benchmarks\n\nWritten by `" + made + "`.\n\n")
 	for _, f := range r.facts {
 		b.WriteString(item(f.name, f.value))
 	}
@@ -330,11 +331,16 @@ func settings(r *results) string {
 	for _, w := range r.workloads {
 		b.WriteString(item(w.name, w.title+"; "+w.how))
 	}
-	b.WriteString("\nThe peers listen and connect on 127.0.0.1. They are shown with one thread. What their configurations do\nnot say is at its default:\n\n")
 	example := place{
 		programs: map[string]string{"nginx-stream": "ngx_stream_module.so"}, files: r.files, threads: 1,
 		routes: []route{{"127.0.0.1:LISTEN", "127.0.0.1:BACKEND"}},
 	}
+	shown := "with one thread"
+	if r.suite == tlsWork { // a workload has one of the sides
+		shown, example.threads = "with two threads, and with TLS on both sides", 2
+		example.front, example.back = &certificate{"CERT.pem", "KEY.pem", "CERT-AND-KEY.pem"}, &certificate{cert: "CA.pem"}
+	}
+	fmt.Fprintf(&b, "\nThe peers listen and connect on 127.0.0.1. They are shown %s.\nWhat their configurations do not say is at its default:\n\n", shown)
 	for _, p := range r.options.peers {
 		fmt.Fprintf(&b, "**%s**: %s.\n\n", p.name, p.about)
 		if p.config != nil {

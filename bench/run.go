@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -64,8 +65,9 @@ func (s *sample) note(name string, value float64) {
 // trial is one peer that runs, and the slice of it under way.
 type trial struct {
 	programs   map[string]string
-	addr       string // where the load goes
-	besideAddr string // and where the load beside it goes
+	addr       string      // where the load goes
+	client     *tls.Config // how it speaks there; nil: plain
+	besideAddr string      // and where the load beside it goes
 	peer       *servers.Server
 	backends   []*servers.Server
 	length     time.Duration
@@ -74,6 +76,9 @@ type trial struct {
 	release    func()             // ends that
 	sample
 }
+
+// to is where and how the load goes.
+func (t *trial) to() dialer { return dialer{t.addr, t.client} }
 
 // measure records what the machine does while work runs. Work returns the CPU time
 // of load programs that have ended meanwhile.
@@ -207,6 +212,15 @@ func (r *rig) room(p peer) int {
 // startPeer starts p and waits until it passes answers on.
 func (r *rig) startPeer(ctx context.Context, p peer, c comparison, routes []route) (*servers.Server, error) {
 	at := place{programs: r.programs, dir: r.dir, routes: routes, files: r.files, threads: c.threads}
+	var err error
+	if at.front, err = r.certificate(c.sides.front); err != nil {
+		return nil, err
+	}
+	if c.sides.back {
+		if at.back, err = r.certificate(ecdsaKey); err != nil {
+			return nil, err
+		}
+	}
 	if p.config != nil {
 		at.file = filepath.Join(r.dir, p.name+".conf")
 		if err := os.WriteFile(at.file, []byte(p.config(at)), 0o600); err != nil {
@@ -218,7 +232,7 @@ func (r *rig) startPeer(ctx context.Context, p peer, c comparison, routes []rout
 		return nil, err
 	}
 	for i, k := range c.kinds() {
-		if err := s.Await(ctx, func() error { return kindOf(k).probe(routes[i].listen) }); err != nil {
+		if err := s.Await(ctx, func() error { return kindOf(k).probe(dialer{routes[i].listen, c.sides.client()}) }); err != nil {
 			s.Stop()
 			return nil, err
 		}
@@ -274,7 +288,11 @@ func (r *rig) startBackend(ctx context.Context, k kind, addr string) error {
 		return err
 	}
 	r.backends[k.name] = &backend{k, s, addr}
-	return s.Await(ctx, func() error { return k.probe(addr) })
+	to := dialer{address: addr}
+	if k.tls {
+		to.tls = clientTLS()
+	}
+	return s.Await(ctx, func() error { return k.probe(to) })
 }
 
 func (r *rig) stopBackends() {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -20,6 +21,9 @@ type workload struct {
 	beside  string // what stands behind its second listener; "" for none
 
 	group    group
+	suite    string        // which command measures it: usual or tlsWork
+	sides    secured       // where TLS is spoken
+	own      bool          // compares txlb with what with names, and with nothing as installed
 	with     []string      // peers beside txlb and what is as installed
 	controls []string      // congestion controls; nil is the usual one
 	quick    bool          // part of the quick run
@@ -47,7 +51,15 @@ const (
 	rates    group = "rates"
 	attacked group = "attacked"
 	others   group = ""
+
+	tlsShakes group = "TLS connections"
+	tlsFlows  group = "TLS requests"
+	tlsBulks  group = "TLS streams"
+	tlsHeld   group = "TLS sessions"
 )
+
+// The suites: what "bench" measures, and what "bench tls" does.
+const usual, tlsWork = "", "tls"
 
 func (w workload) key() string { return w.name }
 
@@ -97,7 +109,7 @@ func workloads() []workload {
 		stalledLoad(),
 		quick(idleLoad()),
 	}
-	return append(all, attacks()...)
+	return slices.Concat(all, attacks(), tlsWorkloads(), ownWorkloads())
 }
 
 // pause waits, unless ctx ends first.
@@ -114,12 +126,12 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // warm sends a peer small work for a moment, so that its threads, buffers and
 // caches are there before anything is measured.
-func warm(ctx context.Context, b *backend, address string, moment time.Duration) error {
+func warm(ctx context.Context, b *backend, to dialer, moment time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, moment)
 	defer cancel()
 	errs := make(chan error, 8)
 	for range cap(errs) {
-		go func() { errs <- repeat(ctx, func() error { return b.probe(address) }) }()
+		go func() { errs <- repeat(ctx, func() error { return b.probe(to) }) }()
 	}
 	var all []error
 	for range cap(errs) {

@@ -75,6 +75,9 @@ func (a *Attribute) Set(p any, s string) error { return a.read(p, s) }
 // Parse returns a value in its canonical form.
 func (a *Attribute) Parse(s string) (string, error) { return a.canonical(s) }
 
+// Required tells whether the element must have the attribute.
+func (a *Attribute) Required() bool { return a.required }
+
 // Values describes the values in a few words.
 func (a *Attribute) Values() string {
 	text := ""

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/internal/words"
+	"github.com/txlb/txlb/sched"
 )
 
 // roots are the names of the root element.
@@ -17,7 +18,8 @@ const noService = "there is no <service>; a configuration needs at least one"
 
 // Check returns what is wrong with the model, however it was made: read from a
 // file or changed at run time. name stands for the file. A model without errors
-// survives Marshal and Parse as it is.
+// survives Marshal and Parse as it is, unless a group has a scheduler that is a program's
+// own ("custom:NAME"), which Parse refuses.
 func (c *Config) Check(name string) Problems {
 	k := &checker{report: report{file: name}}
 	k.config(c)
@@ -45,7 +47,8 @@ func (c *Config) inPlace(was *Config) bool {
 }
 
 func (k *checker) config(c *Config) {
-	if len(c.Services) == 0 && !k.broken[c] {
+	k.program = c.Program
+	if len(c.Services) == 0 && !k.broken[c] && !k.program {
 		k.fail(0, noService)
 	}
 	if !slices.Contains(roots, c.Root) {
@@ -83,6 +86,7 @@ func (k *checker) config(c *Config) {
 		k.values(0, task, &c.Manager)
 	}
 	k.dns(&c.DNS)
+	k.fleet(&c.Fleet)
 	k.values(c.Control.Pos.Line, "control", &c.Control)
 	k.values(0, "logging", &c.Logging)
 }
@@ -103,10 +107,10 @@ func (k *checker) values(line int, element string, p any) {
 func (k *checker) service(s *Service) {
 	line := s.Pos.Line
 	if !k.broken[s] {
-		if len(s.Listen) == 0 {
+		if len(s.Listen) == 0 && !k.program {
 			k.fail(line, "service %q listens nowhere; it needs a <listen ip=\"host:port\"/>", s.Name)
 		}
-		if len(s.Groups) == 0 {
+		if len(s.Groups) == 0 && !k.program {
 			k.warn(line, "service %q has no group: its clients will be rejected", s.Name)
 		}
 	}
@@ -119,6 +123,7 @@ func (k *checker) service(s *Service) {
 		k.values(l.Pos.Line, "listen", &l)
 		if !k.broken[s] {
 			k.proxies(&l)
+			k.encryption(&l)
 		}
 	}
 	k.access(s)
@@ -136,7 +141,7 @@ func (k *checker) service(s *Service) {
 	case len(enabled) > 1:
 		k.fail(enabled[1].Pos.Line, "service %q has two enabled groups, %q and %q; one takes the clients", s.Name, enabled[0].Name, enabled[1].Name)
 	case len(enabled) == 0 && len(s.Groups) > 0 && !k.broken[s]:
-		k.fail(line, "service %q has no enabled group; add enable=\"true\" to the one that should take the clients", s.Name)
+		k.fail(line, "service %q has no enabled group; the one that takes the clients needs <group enable=\"true\">", s.Name)
 	}
 }
 
@@ -163,6 +168,9 @@ func (k *checker) access(s *Service) {
 func (k *checker) group(s *Service, g *Group) {
 	line := g.Pos.Line
 	k.values(line, "group", g)
+	if name, own := sched.CustomName(g.Scheduler); own && k.written {
+		k.fail(line, "<group scheduler>: %q is a program's own, given by txlb.Config.Schedulers; a file can have %s", name, strings.Join(sched.Choices(), ", "))
+	}
 	names := make(map[string]bool, len(g.Hosts))
 	weights := 0
 	for _, h := range g.Hosts {
@@ -177,13 +185,20 @@ func (k *checker) group(s *Service, g *Group) {
 		}
 		k.values(h.Pos.Line, "host", h)
 		k.source(h)
+		if !k.broken[h] {
+			k.hostEncryption(h)
+		}
 		weights = max(weights, h.Weight)
 	}
 	if g.Check != nil {
 		k.healthCheck(g)
 	}
+	if len(g.Mirrors) > 0 {
+		k.mirrors(s, g)
+	}
 	switch {
 	case k.broken[g]:
+	case len(g.Hosts) == 0 && k.program:
 	case len(g.Hosts) == 0:
 		k.warn(line, "group %q of service %q is empty: its clients will be rejected", g.Name, s.Name)
 	case weights == 0:
@@ -305,7 +320,7 @@ func (k *checker) name(line int, what, name string, seen map[string]bool, broken
 		k.fail(line, "a second %s %q; names are unique", what, name)
 	case !printable(name):
 		k.fail(line, "%s name %q has a non-printable character; use letters, digits and _ . : -", what, name)
-	case !words.Plain(name):
+	case !words.Plain(name) && !k.program:
 		k.warn(line, "%s name %q has to be quoted in commands; names of 1 to 64 letters, digits and _ . : - need not", what, name)
 	}
 	seen[name] = true

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,15 +102,16 @@ func TestNewElements(t *testing.T) {
 	c := parse(t, `<config>
 	<engine loops="3" ring="off" steer="cpu" splice="never" pipeSize="128KiB" pipeMemory="2GiB" maxSessions="500" backlog="77" drain="2m"/>
 	<service name="a">
-		<listen ip="[::1]:80" proxyProtocol="accept" proxyFrom="10.0.0.0/8, ::ffff:192.0.2.7"/><listen ip="unix:/run/a.sock" proxyProtocol="require"/>
+		<listen ip="[::1]:80" proxyProtocol="accept" proxyFrom="10.0.0.0/8, ::ffff:192.0.2.7"/><listen ip="unix:/run/a.sock" proxyProtocol="require" tls="/c.pem /k.pem
+		/b /b" clientCA="/ca.pem" alpn="h2 http/1.1"/>
 		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m" queue="7s" hello="3s"/>
 		<limits sessions="7" perClient="6" rate="5" perClientRate="4" tries="3"/>
-		<group name="g" scheduler="leastconns,sticky" allDown="refuse" start="down" maxFails="5" failWindow="1m" maxEjected="50" stickySize="5" stickyFor="2h">
+		<group name="g" scheduler="leastconns,sticky" allDown="refuse" start="down" maxFails="5" failWindow="1m" maxEjected="50" slow="5" silent="3s" ejectFor="2m" stickySize="5" stickyFor="2h">
 			<check type="expect" interval="5s" fastInterval="500ms" downInterval="10s" rise="4" fall="5" timeout="1500ms"
 				port="" path="/" host="" status="200-399" send="PING\r\n\x00" expect="a\\b\tü"/>
 			<host name="h" ip="unix:/run/b.sock" weight="0" backup="on" state="maint" slowStart="90s"/>
 			<host name="i" ip="db_1.example.:5432" state="drain" resolve="2m" proxyProtocol="v2"/>
-			<host name="j" ip="_pg._TCP.example." resolve="0"/>
+			<host name="j" ip="_pg._TCP.example." resolve="0" eject="never"/>
 		</group>
 	</service>
 	<admin><metrics listen="localhost:9107"/><socket path="/run/txlb/admin.sock" mode="660" group="adm"/>
@@ -122,7 +124,7 @@ func TestNewElements(t *testing.T) {
 	<logging level="debug" format="json" audit="/a" access="/b" accessFormat="json"/>
 </config>`)
 	want := New()
-	want.Engine = Engine{3, "off", "cpu", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute, ""}
+	want.Engine = Engine{3, "off", "cpu", "never", 128 << 10, 2 << 30, 500, 77, 2 * time.Minute, 0, false, ""}
 	want.Logging = Logging{Level: "debug", Format: "json", Audit: "/a", Access: "/b", AccessFormat: "json"}
 	want.DNS.Servers = []string{"10.0.0.1", "[::1]:5353", "fe80::1%eth0", "[::2]"}
 	want.Admin = Admin{
@@ -134,11 +136,11 @@ func TestNewElements(t *testing.T) {
 	want.Control.Socket = "run/control"
 	want.Services = []*Service{{
 		Name:     "a",
-		Listen:   []Listen{{Address: "[::1]:80", ProxyProtocol: "accept", ProxyFrom: "10.0.0.0/8 192.0.2.7/32"}, {Address: "unix:/run/a.sock", ProxyProtocol: "require"}},
+		Listen:   []Listen{{Address: "[::1]:80", ProxyProtocol: "accept", ProxyFrom: "10.0.0.0/8 192.0.2.7/32"}, {Address: "unix:/run/a.sock", ProxyProtocol: "require", TLS: "/c.pem /k.pem /b /b", ClientCA: "/ca.pem", ALPN: "h2 http/1.1"}},
 		Timeouts: Timeouts{Connect: 500 * time.Millisecond, Idle: 5 * time.Minute, HalfClosed: 90 * time.Minute, KeepAlive: time.Minute, Queue: 7 * time.Second, Hello: 3 * time.Second},
 		Limits:   Limits{7, 6, 5, 4, 3},
 		Groups: []*Group{{
-			Name: "g", Scheduler: "leastc,sticky", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute, MaxEjected: 50,
+			Name: "g", Scheduler: "leastc,sticky", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute, MaxEjected: 50, Slow: 5, Silent: 3 * time.Second, EjectFor: 2 * time.Minute,
 			StickySize: 5, StickyFor: 2 * time.Hour,
 			Check: &HealthCheck{
 				Type: "expect", Interval: 5 * time.Second, FastInterval: 500 * time.Millisecond, DownInterval: 10 * time.Second,
@@ -148,15 +150,15 @@ func TestNewElements(t *testing.T) {
 			Hosts: []*Host{
 				{Name: "h", Address: "unix:/run/b.sock", Weight: 0, Backup: true, State: "maint", SlowStart: 90 * time.Second, Resolve: 30 * time.Second},
 				{Name: "i", Address: "db_1.example.:5432", Weight: 1, State: "drain", Resolve: 2 * time.Minute, ProxyProtocol: "v2"},
-				{Name: "j", Address: "_pg._TCP.example.", Weight: 1, State: "ready"},
+				{Name: "j", Address: "_pg._TCP.example.", Weight: 1, State: "ready", NeverEject: true},
 			},
 		}},
 	}}
 	if diff := cmp.Diff(want, c, ignorePositions); diff != "" {
 		t.Error(diff)
 	}
-	if line := c.Services[0].Groups[0].Hosts[1].Pos.Line; line != 11 {
-		t.Errorf("the second host is in line %d, want 11", line)
+	if line := c.Services[0].Groups[0].Hosts[1].Pos.Line; line != 12 {
+		t.Errorf("the second host is in line %d, want 12", line)
 	}
 }
 
@@ -238,7 +240,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		return mostly(rapid.SampledFrom(right), rapid.SampledFrom([]string{"", "x", " ", "a b", "é<&\"'>", "a\nb", "\x00", "\xff", "\uffff", "\u0085"}))
 	}
 	number := func(right ...int) *rapid.Generator[int] {
-		return mostly(rapid.SampledFrom(right), rapid.SampledFrom([]int{-1, 0, 1, 65535, 65536, 1 << 40}))
+		return mostly(rapid.SampledFrom(right), rapid.SampledFrom([]int{-1, 0, 1, 65535, 65536, math.MaxInt}))
 	}
 	duration := mostly(
 		rapid.SampledFrom([]time.Duration{time.Second, 90 * time.Minute, time.Millisecond, 1500 * time.Millisecond}),
@@ -246,6 +248,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 	check := rapid.Custom(func(t *rapid.T) Check { return Check{duration.Draw(t, "interval"), rapid.Bool().Draw(t, "enable")} })
 	host := rapid.Custom(func(t *rapid.T) *Host {
 		return &Host{
+			TLS:  word("", "", "yes", "unverified").Draw(t, "tls"),
 			Name: word("a", "b", "c").Draw(t, "host"), Address: word("h:1", "[::1]:2", "unix:/s", "_a._tcp.b", "_a._tcp.b:1", "_a").Draw(t, "address"), Resolve: duration.Draw(t, "resolve"),
 			Weight: number(1, 7).Draw(t, "weight"), Backup: rapid.Bool().Draw(t, "backup"), State: word("ready", "drain", "maint").Draw(t, "state"),
 			SlowStart: rapid.SampledFrom([]time.Duration{0, time.Minute, -1}).Draw(t, "slowStart"),
@@ -278,7 +281,7 @@ func TestCheckedModelsSurvive(t *testing.T) {
 			c.Root = word("config", "pdconfig").Draw(t, "root")
 			c.Engine = Engine{
 				number(0, 3).Draw(t, "loops"), word("auto", "off").Draw(t, "ring"), word("off", "cpu").Draw(t, "steer"), word("auto", "always", "never").Draw(t, "splice"), int64(number(1<<20).Draw(t, "pipeSize")),
-				int64(number(1<<20).Draw(t, "pipeMemory")), number(0, 9).Draw(t, "maxSessions"), number(77).Draw(t, "backlog"), duration.Draw(t, "drain"), word("", "east").Draw(t, "zone"),
+				int64(number(1<<20).Draw(t, "pipeMemory")), number(0, 9).Draw(t, "maxSessions"), number(77).Draw(t, "backlog"), duration.Draw(t, "drain"), duration.Draw(t, "grace"), rapid.Bool().Draw(t, "keeper"), word("", "east").Draw(t, "zone"),
 			}
 		case 1:
 			c.Manager = Manager{HostCheck: check.Draw(t, "hostCheck"), Heartbeat: check.Draw(t, "heartbeat"), ConfigCheck: check.Draw(t, "configCheck"), Backups: number(0, 3).Draw(t, "backups")}
@@ -308,6 +311,10 @@ func TestCheckedModelsSurvive(t *testing.T) {
 		s.Listen = []Listen{{Address: word(":80", "unix:/a b").Draw(t, "listen")}}
 		s.Listen[0].ProxyProtocol = word("", "accept", "require").Draw(t, "proxyProtocol")
 		s.Listen[0].ProxyFrom = Networks(word("", "10.0.0.0/8", "192.0.2.7/32 2001:db8::/32").Draw(t, "proxyFrom"))
+		s.Listen[0].TLS = KeyPairs(word("", "/c /k", "/c /k /b /b").Draw(t, "tls"))
+		if s.Listen[0].TLS != "" {
+			s.Listen[0].ClientCA, s.Listen[0].ALPN = word("", "/ca").Draw(t, "clientCA"), word("", "h2", "h2 http/1.1").Draw(t, "alpn")
+		}
 		s.Timeouts.Idle, s.Limits.Tries = duration.Draw(t, "idle"), number(0, 4).Draw(t, "tries")
 		g := NewGroup(word("g").Draw(t, "group"))
 		g.Scheduler, g.Enabled, g.AllDown = word("rand", "leastc,sticky").Draw(t, "scheduler"), rapid.SampledFrom([]bool{true, true, false}).Draw(t, "enabled"), word("refuse", "try").Draw(t, "allDown")
@@ -316,6 +323,8 @@ func TestCheckedModelsSurvive(t *testing.T) {
 			g.Check = healthCheck.Draw(t, "check")
 			g.MaxFails, g.FailWindow = number(0, 5).Draw(t, "maxFails"), duration.Draw(t, "failWindow")
 			g.MaxEjected = number(0, 100).Draw(t, "maxEjected")
+			g.Slow = number(0, 4).Draw(t, "slow")
+			g.Silent, g.EjectFor = time.Duration(number(0, 2).Draw(t, "silent"))*time.Second, time.Duration(number(1, 2).Draw(t, "ejectFor"))*time.Minute
 		}
 		g.Hosts = rapid.SliceOfN(host, 0, 2).Draw(t, "hosts")
 		s.Groups = []*Group{g}

@@ -5,6 +5,7 @@ package config
 func New() *Config {
 	c := &Config{Root: "config"}
 	reset("engine", &c.Engine)
+	reset("fleet", &c.Fleet)
 	reset("admin", &c.Admin)
 	for _, task := range []string{"hostCheck", "heartbeat", "configCheck"} {
 		reset(task, &c.Manager)

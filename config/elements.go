@@ -11,6 +11,7 @@ import (
 // config reads the root element.
 func (r *reader) config(e *etree.Element) *Config {
 	c := New()
+	c.Program = r.program
 	r.part(c, func() {
 		if !slices.Contains(roots, e.FullTag()) {
 			r.fail(r.lines[e], "the root element is <%s>; it must be <config>, or <pdconfig> in a PythonDirector configuration", e.FullTag())
@@ -21,6 +22,7 @@ func (r *reader) config(e *etree.Element) *Config {
 		before := r.errors
 		r.children(e,
 			child{"engine", r.leaf(&c.Engine, nil), true},
+			child{"fleet", r.leaf(&c.Fleet, &c.Fleet.Pos), true},
 			child{"service", func(e *etree.Element) { c.Services = append(c.Services, r.service(e)) }, false},
 			child{"admin", func(e *etree.Element) { r.admin(e, &c.Admin) }, true},
 			child{"manager", func(e *etree.Element) { r.manager(e, &c.Manager) }, true},
@@ -32,7 +34,7 @@ func (r *reader) config(e *etree.Element) *Config {
 			}, true},
 			child{"control", r.leaf(&c.Control, &c.Control.Pos), true},
 		)
-		if len(c.Services) == 0 && r.errors == before {
+		if len(c.Services) == 0 && r.errors == before && !c.Program {
 			r.fail(r.lines[e], noService)
 		}
 	})
@@ -163,6 +165,16 @@ func (r *reader) group(e *etree.Element) *Group {
 				g.Check = NewHealthCheck()
 				r.leaf(g.Check, &g.Check.Pos)(e)
 			}, true},
+			child{"mirror", func(e *etree.Element) {
+				m := NewMirror("")
+				m.Pos = Pos{r.lines[e]}
+				before := r.errors
+				r.attributes(e, m)
+				r.children(e)
+				if r.errors == before { // else the check would find more of the same
+					g.Mirrors = append(g.Mirrors, *m)
+				}
+			}, false},
 		)
 	})
 	return g

@@ -24,13 +24,22 @@ const (
 // Parse reads and checks a document; name stands for it in the problems. The
 // model is nil if there are errors among them.
 func Parse(name string, data []byte) (*Config, Problems) {
-	r := &reader{report: report{file: name}, broken: map[any]bool{}}
+	return parseAs(name, data, false)
+}
+
+// ParseProgram is Parse for a configuration that a program runs, see Config.Program.
+func ParseProgram(name string, data []byte) (*Config, Problems) {
+	return parseAs(name, data, true)
+}
+
+func parseAs(name string, data []byte, program bool) (*Config, Problems) {
+	r := &reader{report: report{file: name}, broken: map[any]bool{}, program: program}
 	root := r.open(data)
 	if root == nil {
 		return nil, r.told()
 	}
 	c := r.config(root)
-	k := &checker{report: r.report, broken: r.broken}
+	k := &checker{report: r.report, broken: r.broken, written: !program}
 	k.config(c)
 	if k.errors > 0 {
 		c = nil

@@ -14,7 +14,7 @@ import (
 // Loop is a host through which a connection comes back to the
 // service that it left, again and again: the host is a listener of this process.
 type Loop struct {
-	Service, Group, Host string
+	Service, Group, Host string // Host is "" for a mirror
 	Address              string
 	Listener             string // the service that the host is a listener of
 	Pos                  Pos    // of the host
@@ -38,8 +38,12 @@ func (l Loop) String() string {
 	case n > 0:
 		way += " through " + strings.Join(l.back, ", ")
 	}
-	return fmt.Sprintf("host %q of service %q, group %q, has the address %s, which %s: its connections would loop forever; give it another address",
-		l.Host, l.Service, l.Group, l.Address, way)
+	what := fmt.Sprintf("host %q", l.Host)
+	if l.Host == "" {
+		what = "a mirror"
+	}
+	return fmt.Sprintf("%s of service %q, group %q, has the address %s, which %s: its connections would loop forever; give it another address",
+		what, l.Service, l.Group, l.Address, way)
 }
 
 // Same tells whether two loops have the same host and the same service.
@@ -84,6 +88,11 @@ func (g *loopGraph) leadAll(from int, group *Group, addresses func(*Host) []stri
 			g.lead(from, group, h, a)
 		}
 	}
+	for i := range group.Mirrors {
+		if m := &group.Mirrors[i]; m.Percent > 0 {
+			g.lead(from, group, &Host{Pos: m.Pos}, m.Address)
+		}
+	}
 }
 
 // NoNewLoop tells, at little cost, that c has no loop that was lacks; false says nothing.
@@ -104,6 +113,9 @@ func (c *Config) NoNewLoop(was *Config) bool {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
 				leads[portOf(h.Address)] = true
+			}
+			for i := range g.Mirrors {
+				leads[portOf(g.Mirrors[i].Address)] = true
 			}
 		}
 	}

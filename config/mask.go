@@ -1,11 +1,12 @@
 package config
 
-// Masked returns a copy that shows no secret: *** stands for password hashes and
-// for what checks send.
+// Masked returns a copy that shows no secret: *** stands for password hashes, for what
+// checks send, for the programs of groups and for the password of a fleet's store.
 func (c *Config) Masked() *Config {
 	c = c.Clone()
 	for _, s := range c.Services {
 		for _, g := range s.Groups {
+			mask("group", g)
 			if g.Check != nil {
 				mask("check", g.Check)
 			}
@@ -14,6 +15,7 @@ func (c *Config) Masked() *Config {
 	for _, u := range c.Admin.Users {
 		mask("user", u)
 	}
+	mask("fleet", &c.Fleet)
 	return c
 }
 

@@ -10,6 +10,8 @@
 // document type with declarations of its own is refused, so that a hostile
 // file costs milliseconds. The model is plain data: nothing in it is resolved,
 // opened or running, and it is not safe for concurrent changes.
+//
+// Compatibility: this package follows semantic versioning, as package txlb does.
 package config
 
 import (
@@ -28,12 +30,18 @@ const MaxWeight = sched.MaxWeight
 type Config struct {
 	Root     string // the root element's name, config or pdconfig, kept when saving
 	Engine   Engine
+	Fleet    Fleet
 	Services []*Service
 	Admin    Admin
 	Manager  Manager
 	DNS      DNS
 	Control  Control
 	Logging  Logging
+
+	// Program tells that a program runs it, and not txlb: there may be no service, and a
+	// service may listen nowhere. What only commands and the file are concerned with is no
+	// reason for a warning. No document says it; see [ParseProgram].
+	Program bool
 }
 
 // Engine is <engine>: what is fixed for the life of the process.
@@ -47,7 +55,23 @@ type Engine struct {
 	MaxSessions int           // 0: auto, what RLIMIT_NOFILE allows
 	Backlog     int           //
 	Drain       time.Duration // bounds SIGTERM
+	Grace       time.Duration // before it, in which new clients are still accepted
+	Keeper      bool          // sessions outlive the process
 	Zone        string        // where this node is; "": no host is nearer than others
+}
+
+// Fleet is <fleet>: of which fleet this node is one, and where that has its
+// configuration. It is fixed for the life of the process.
+type Fleet struct {
+	Name      string        // "": the node is in no fleet
+	Node      string        // its name there; "": auto, see NodeName
+	Store     []string      // URLs of the members of an etcd
+	Lease     time.Duration // after which a node that is silent is gone
+	CA        string        // file of authorities to trust instead of the system's
+	Cert, Key string        // files of the node's certificate for the store; both or none
+	User      string        // of the store; "": it asks for none
+	Password  string        // of the user
+	Pos       Pos
 }
 
 // Service is <service>.
@@ -89,6 +113,9 @@ type Listen struct {
 	StartTLS      string   // in whose words clients ask for TLS: postgres, smtp; "": it begins at once
 	ProxyProtocol string   // whose clients say by a PROXY header who they are: accept, require; "": none
 	ProxyFrom     Networks // the proxies whose headers count; "": none are named
+	TLS           KeyPairs // certificates with which TLS of clients ends here; "": it does not
+	ClientCA      string   // file of authorities that clients' certificates must come from; "": they need none
+	ALPN          string   // protocols that TLS may negotiate, with spaces between them; "": none
 	Pos           Pos
 }
 
@@ -128,16 +155,23 @@ type Limits struct {
 // makes sure of that.
 type Group struct {
 	Name      string
-	Scheduler string // canonical name, one of sched.Choices
+	Scheduler string // canonical name: one of sched.Choices, or a program's own, see sched.CustomName
 	Enabled   bool
-	AllDown   string // try, refuse
+	AllDown   string // try, refuse, hold
 	StartDown bool   // start="down": a host takes no client before it has passed a check
 	// MaxFails failed connects of clients within FailWindow mark a host down; 1: each
 	// one, whatever the window; 0: none.
 	MaxFails   int
 	FailWindow time.Duration
-	// MaxEjected is the percentage of the hosts that may be ejected at once because
-	// they reset their clients; 0: none, else at least one.
+	// Slow is how many times the group's median turnaround that of a host is that is ejected
+	// because it is slow, and Silent for how long it has left clients without a first answer;
+	// 0: no host is ejected for that. What is seen within FailWindow counts.
+	Slow   int
+	Silent time.Duration
+	// EjectFor is how long a host is ejected; one that goes on is for twice as long each time.
+	EjectFor time.Duration
+	// MaxEjected is the percentage of the hosts that may be ejected at once; 0: none, else at
+	// least one.
 	MaxEjected int
 	// EndWhenDown ends the sessions of a host when it is marked down, and EndBackups
 	// those of backups when a host that is none is up again.
@@ -146,8 +180,10 @@ type Group struct {
 	// long after their last session.
 	StickySize int
 	StickyFor  time.Duration
+	OnHold     string       // program with arguments that is run when clients begin to be held; "": none. See Command and KeepOwn
 	Check      *HealthCheck // nil: <manager> says how hosts are probed
 	Hosts      []*Host
+	Mirrors    []Mirror // who gets a copy of what the clients send
 	Pos        Pos
 }
 
@@ -172,6 +208,10 @@ type Host struct {
 	// v2; "": none.
 	ProxyProtocol string
 	Zone          string // where the host is; "": near every node
+	TLS           string // whether connections to the host are encrypted: yes, unverified; "": no
+	CA            string // file of authorities to trust instead of the system's
+	SNI           string // name to ask for and to verify; "": see ServerName
+	NeverEject    bool   // eject="never": it is not ejected, whatever its clients meet
 	Pos           Pos
 }
 
@@ -290,6 +330,7 @@ func (c *Config) Clone() *Config {
 	d := *c
 	d.Services = cloneServices(c.Services)
 	d.DNS.Servers = slices.Clone(c.DNS.Servers)
+	d.Fleet.Store = slices.Clone(c.Fleet.Store)
 	d.Admin.Web = c.Admin.Web.clone()
 	d.Admin.SSH = c.Admin.SSH.clone()
 	d.Admin.Socket = clone(c.Admin.Socket)
@@ -341,6 +382,7 @@ func cloneServices(list []*Service) []*Service {
 		for _, g := range s.Groups {
 			g.Check = clone(g.Check)
 			g.Hosts = hostRoom.copies(g.Hosts)
+			g.Mirrors = slices.Clone(g.Mirrors)
 		}
 	}
 	return all

@@ -176,4 +176,6 @@ type checker struct {
 	was     *Config           // what is known to be right; nil: nothing is
 	checked map[*Service]bool // its services, where they are not in the same places
 	broken  map[any]bool      // parts that the reader has found mistakes in
+	written bool              // the model is that of a document
+	program bool              // see Config.Program
 }

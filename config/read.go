@@ -11,6 +11,8 @@ type reader struct {
 	report
 	lines  map[*etree.Element]int
 	broken map[any]bool // parts of the model within which something is wrong, and reported
+
+	program bool // see Config.Program
 }
 
 // part reads one part of the model, which p points to. If something is missing in a

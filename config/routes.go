@@ -107,7 +107,7 @@ func (k *checker) hellos(s *Service) {
 	i := slices.IndexFunc(s.Routes, func(r Route) bool { return r.ByHello() && r.Percent > 0 })
 	if i < 0 {
 		for _, l := range s.Listen {
-			if l.StartTLS != "" {
+			if l.StartTLS != "" && l.TLS == "" {
 				k.warn(l.Pos.Line, "<listen startTLS> means nothing without a <route> with sni or alpn: clients ask their hosts for TLS themselves")
 			}
 		}
@@ -121,7 +121,7 @@ func (k *checker) hellos(s *Service) {
 			}
 			continue
 		}
-		if protocol := firstWord[port]; protocol != "" && !strings.HasPrefix(l.Address, "unix:") {
+		if protocol := firstWord[port]; protocol != "" && l.TLS == "" && !strings.HasPrefix(l.Address, "unix:") {
 			k.warn(l.Pos.Line, "service %q listens on %s, the port of %s, where the server speaks first: the route in line %d waits for a ClientHello, so each plain client waits for <timeouts hello>", s.Name, l.Address, protocol, s.Routes[i].Pos.Line)
 		}
 	}
@@ -214,6 +214,8 @@ func canonicalProtocols(s string) (string, error) {
 			return "", fmt.Errorf("%.20q… is longer than a protocol may be, 255 bytes", p)
 		case !printable(p):
 			return "", fmt.Errorf("%q has a non-printable character", p)
+		case strings.Contains(p, ","): // no registered one has
+			return "", fmt.Errorf("%q has a comma; write spaces between protocols", p)
 		case slices.Contains(list[:i], p):
 			return "", fmt.Errorf("%q is there twice", p)
 		}

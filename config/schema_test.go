@@ -15,9 +15,9 @@ var update = flag.Bool("update", false, "write the tables of docs/configuration.
 // models returns a struct for each element that has rows.
 func models() map[string]any {
 	return map[string]any{
-		"engine": &Engine{}, "service": &Service{}, "listen": &Listen{}, "timeouts": &Timeouts{}, "limits": &Limits{},
+		"engine": &Engine{}, "fleet": &Fleet{}, "service": &Service{}, "listen": &Listen{}, "timeouts": &Timeouts{}, "limits": &Limits{},
 		"route": &Route{}, "allow": &AccessRule{}, "deny": &AccessRule{Deny: true},
-		"group": &Group{}, "check": &HealthCheck{}, "host": &Host{}, "web": &AdminListen{}, "ssh": &AdminListen{},
+		"group": &Group{}, "check": &HealthCheck{}, "host": &Host{}, "mirror": &Mirror{}, "web": &AdminListen{}, "ssh": &AdminListen{},
 		"socket": &Socket{}, "metrics": &Admin{}, "admin": &Admin{}, "user": &User{}, "hostCheck": &Manager{}, "heartbeat": &Manager{},
 		"configCheck": &Manager{}, "dns": &DNS{}, "control": &Control{}, "logging": &Logging{},
 	}

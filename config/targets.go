@@ -126,6 +126,9 @@ func (c *Config) each(but *Config, f func(naming)) {
 			if g.Check != nil {
 				of(at, "check", g.Check)
 			}
+			for i := range g.Mirrors { // the address is where it is, so that another one is another place
+				of(naming{service: s.Name, group: g.Name, host: g.Mirrors[i].Address}, "mirror", &g.Mirrors[i])
+			}
 			for i, h := range g.Hosts {
 				if i < len(hosts) && *hosts[i] == *h {
 					continue
@@ -150,6 +153,7 @@ func (c *Config) each(but *Config, f func(naming)) {
 		of(naming{host: u.Name}, "user", u)
 	}
 	of(top, "engine", &c.Engine)
+	of(top, "fleet", &c.Fleet)
 	of(top, "dns", &c.DNS)
 	of(top, "control", &c.Control)
 	of(top, "logging", &c.Logging)

@@ -70,7 +70,7 @@ func TestNamedLooksAtEveryElement(t *testing.T) {
 	s.Listen = []Listen{{}}
 	s.Access = []AccessRule{{}, {Deny: true}}
 	g := NewGroup("g")
-	g.Check, g.Hosts = NewHealthCheck(), []*Host{NewHost("h", "")}
+	g.Check, g.Hosts, g.Mirrors = NewHealthCheck(), []*Host{NewHost("h", "")}, []Mirror{{}}
 	s.Groups = []*Group{g}
 	c.Services = []*Service{s}
 	c.Admin.Web, c.Admin.SSH, c.Admin.Socket = &AdminListen{}, &AdminListen{}, &Socket{}

@@ -27,8 +27,13 @@ func (c *Config) Tree() *tree.Node {
 
 // FromTree turns a tree back into a model. It returns the model even if it has
 // errors.
-func FromTree(root *tree.Node) (*Config, error) {
-	r := &reader{report: report{file: "configuration"}, broken: map[any]bool{}}
+func FromTree(root *tree.Node) (*Config, error) { return fromTree(root, false) }
+
+// ProgramFromTree is FromTree for a configuration that a program runs, see Config.Program.
+func ProgramFromTree(root *tree.Node) (*Config, error) { return fromTree(root, true) }
+
+func fromTree(root *tree.Node, program bool) (*Config, error) {
+	r := &reader{report: report{file: "configuration"}, broken: map[any]bool{}, program: program}
 	c := r.config(chosen(root))
 	k := &checker{report: r.report, broken: r.broken}
 	k.config(c)

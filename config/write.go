@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/beevik/etree"
 
@@ -40,6 +41,9 @@ func element(n *tree.Node) *etree.Element {
 func (c *Config) elements() *tree.Node {
 	root := &tree.Node{Tag: c.Root}
 	addUnlessDefault(root, "engine", &c.Engine)
+	if says("fleet", &c.Fleet) {
+		add(root, "fleet", &c.Fleet)
+	}
 	for _, s := range c.Services {
 		s.write(root)
 	}
@@ -77,6 +81,9 @@ func (s *Service) write(root *tree.Node) {
 		}
 		for _, h := range g.Hosts {
 			add(group, "host", h)
+		}
+		for i := range g.Mirrors {
+			add(group, "mirror", &g.Mirrors[i])
 		}
 	}
 }
@@ -122,6 +129,11 @@ func add(to *tree.Node, tag string, p any) *tree.Node {
 		}
 	}
 	return n
+}
+
+// says tells whether an element has an attribute that is not its default.
+func says(tag string, p any) bool {
+	return slices.ContainsFunc(schema[tag], func(a Attribute) bool { return !a.isDefault(p) })
 }
 
 // addUnlessDefault is add for an element that says nothing without attributes.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
@@ -72,8 +73,8 @@ func TestB69FirstAnswerOfTwoWrites(t *testing.T) {
 			}
 			rigs := map[string]*enginetest.Rig{}
 			for mode, opt := range modesToTest {
-				if mode == "portable" && name == "the client asks over the greeting" {
-					continue // it leaves acknowledgements to the system: what comes first decides
+				if runtime.GOOS != "linux" && name == "the client asks over the greeting" {
+					continue // acknowledgements are left to the system: what comes first decides
 				}
 				rigs[mode] = newRig(t, opt, engine.Route{}, addr)
 			}

@@ -39,9 +39,9 @@ func (c Candidate) Before(era uint32) bool {
 // SessionInfo is one session as it was when its loop was asked.
 type SessionInfo struct {
 	// ID names the session to [Engine.EndSession]. No other session of this
-	// engine has it, before or after: on Linux it is the place of the session
+	// engine has it, before or after: on a loop it is the place of the session
 	// and how often that place has been used, which comes round after 2^32
-	// sessions in the same place.
+	// sessions in the same place. Sessions that goroutines carry are numbered.
 	ID      uint64
 	Service string
 	Host    *sched.Host // nil while the client has none
@@ -53,4 +53,21 @@ type SessionInfo struct {
 	Started  time.Time
 	Idle     time.Duration // since the last byte, end or change of phase
 	In, Out  uint64        // bytes from and to the client
+
+	Turns    Turnarounds
+	Waiting  time.Duration // how long what the client sent last has had no answer; 0: it has, or nothing was sent
+	Answered bool          // the host has sent a byte
+	// Held is for how long the client has waited because its group holds its clients. Once
+	// the host has answered, only sessions that are recorded still say so.
+	Held time.Duration
+}
+
+// Turnarounds sums up the turnarounds of a session: each is the time from the last byte that
+// was passed on from the client to the first byte back from the host, to the precision of a
+// turn of its loop.
+type Turnarounds struct {
+	Count  uint32
+	Median time.Duration // within 27 %, mostly of the last few dozen
+	Worst  time.Duration // to the next µs or two
+	Total  time.Duration
 }

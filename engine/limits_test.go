@@ -82,7 +82,7 @@ func knockAll(t *testing.T, n int, from, to string) (served []net.Conn) {
 // A service has no more sessions than it may, over all loops together, and as many. A
 // client that is rejected is reset, reaches no host and is counted.
 func TestB42SessionsOfAService(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt setup) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		r := limited(t, opt, &engine.Limits{Sessions: 10})
 		served := knockAll(t, 40, "127.0.0.1", r.Addr)
 		if len(served) != 10 {
@@ -116,7 +116,7 @@ func TestB42SessionsOfAService(t *testing.T) {
 // A client has no more sessions than it may, and disturbs no other. A PROXY header says
 // who the client is; an IPv6 client is its /64; clients of UNIX listeners are not counted.
 func TestB42SessionsOfAClient(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt setup) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		r := limited(t, opt, &engine.Limits{PerClient: 5})
 		for _, from := range []string{"127.0.0.1", "127.0.0.2"} {
 			served := knockAll(t, 20, from, r.Addr)
@@ -171,7 +171,7 @@ func TestB42SessionsOfAClient(t *testing.T) {
 // So many sessions begin at once as the rate says, and then one more each time a token
 // comes back, over all loops together.
 func TestB42Rates(t *testing.T) {
-	eachMode(t, func(t *testing.T, opt setup) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		for name, limits := range map[string]engine.Limits{"limit_rate": {Rate: 5}, "limit_client_rate": {PerClientRate: 5}} {
 			r := limited(t, opt, &limits)
 			began := time.Now()
@@ -196,7 +196,7 @@ func TestB42Rates(t *testing.T) {
 // before they leave, so they are never more than the greatest limit.
 func TestB42LimitsChangeUnderLoad(t *testing.T) {
 	testkit.Long(t)
-	eachMode(t, func(t *testing.T, opt setup) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		r := limited(t, opt, &engine.Limits{Sessions: 12})
 		// Some began without limits, and are counted all the same.
 		setLimits(r, nil)

@@ -42,6 +42,14 @@ func modesToTest(yield func(name string, opt setup) bool) {
 			return
 		}
 	}
+	if !testing.Short() {
+		for name, opt := range goroutineModes {
+			opt.Loops = 2
+			if !yield(name, opt) {
+				return
+			}
+		}
+	}
 	if !testing.Short() || len(loopModes) == 0 {
 		yield("portable", setup{start: func(opt engine.Options) (engine.Engine, error) { return portable.New(opt) }})
 	}
@@ -60,9 +68,19 @@ func loopModesToTest(yield func(name string, opt setup) bool) {
 	}
 }
 
+// costly are tests that take long, and in which goroutines do on loops what they do on the
+// portable engine.
+var costly = []string{
+	"TestFindByLocalKnowsWhoseConnectionItIs", "TestManyShortSessions", "TestB10StalledReadersCostBoundedMemory",
+	"TestB64ThousandReloads", "TestB11LargePayloadsBothWaysAtOnce",
+}
+
 // eachMode runs a test in every mode.
 func eachMode(t *testing.T, test func(t *testing.T, opt setup)) {
 	for name, opt := range modesToTest {
+		if _, other := goroutineModes[name]; other && slices.Contains(costly, t.Name()) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) { test(t, opt) })
 	}
 }

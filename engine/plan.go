@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"crypto/tls"
+	"net"
 	"net/netip"
 	"time"
 
@@ -51,6 +53,11 @@ type ListenOptions struct {
 	// new connections obey.
 	Proxy     ProxyHeaders
 	ProxyFrom []netip.Prefix
+
+	// TLS ends the TLS of clients here, behind their PROXY header; nil: none does. It is
+	// compared by pointer: what changes, such as certificates, does so behind its
+	// GetConfigForClient. It may change: new connections obey.
+	TLS *tls.Config
 }
 
 // ProxyHeaders says of which connections a PROXY header is asked. One without a right
@@ -98,6 +105,14 @@ type Route struct {
 	// Groups are the tables of the groups that Choose may name. A session whose group is
 	// gone before it has a host goes to Table.
 	Groups map[GroupID]*sched.Table
+
+	// Goroutines says that goroutines carry the sessions of the service, not event loops,
+	// because a host of one of its groups has TLS: see [sched.Host.TLS]. New sessions obey.
+	Goroutines bool
+	// Fallback takes each client whose group has no hosts at all, or that has no group;
+	// nil: such clients are rejected. It is called on a goroutine of its own, with the
+	// client behind its PROXY header, and owns the connection. A panic in it is contained.
+	Fallback func(net.Conn)
 }
 
 // GroupID is a group of a service for as long as the group exists, whatever becomes of

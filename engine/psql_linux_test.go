@@ -39,21 +39,10 @@ func postgresWithTLS(t *testing.T, parent, name string, as *syscall.Credential) 
 func TestB85PsqlIsRoutedByName(t *testing.T) {
 	testkit.Long(t)
 	debian.NeedFor(t, "psql", servers.Initdb)
-	as, err := servers.Unprivileged()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "psql") // which others may enter
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir, as := servers.Apart(t)
 	mainAddr, mainCert := postgresWithTLS(t, dir, "main.db.test", as)
 	salesAddr, salesCert := postgresWithTLS(t, dir, "sales.db.test", as)
-	eachMode(t, func(t *testing.T, opt setup) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		r := newRig(t, opt, engine.Route{}, mainAddr)
 		route := named(r, testkit.Patience, salesAddr)
 		route.Choose = func(a engine.Asking) engine.GroupID {

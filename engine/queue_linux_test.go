@@ -20,7 +20,7 @@ func TestB86ManyQueuedClients(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	n := int(min(10_000, (limit.Cur-min(limit.Cur, 1000))/2))
+	n := int(min(5_000, (limit.Cur-min(limit.Cur, 1000))/2))
 	timeouts := enginetest.TestTimeouts
 	r := newRig(t, onLoops(engine.Options{Loops: 4}), engine.Route{Timeouts: timeouts}, greeter(t))
 	r.Hosts[0].SetMaxSessions(1)

@@ -264,7 +264,7 @@ func TestB41QueueLooksAgain(t *testing.T) {
 // forgotten.
 func TestB41LimitsOfHostsUnderLoad(t *testing.T) {
 	testkit.Long(t)
-	eachMode(t, func(t *testing.T, opt setup) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		r := queueRig(t, opt, 0, sched.Policy{Scheduler: "roundr"}, 3, 2, 4)
 		most := watchLimits(r.Hosts)
 		var served, left atomic.Int64

@@ -12,6 +12,7 @@ import (
 // Record says what is known of a session that has ended. Times are nanoseconds on the
 // engine's clock, see [Recorder.Wall]; 0: the session did not come that far.
 type Record struct {
+	ID      uint64 // as SessionInfo has it
 	Service string
 	Table   *sched.Table   // of the group that was to take the session; nil: it came to none
 	Host    *sched.Host    // the last that was asked; nil: none was
@@ -23,8 +24,11 @@ type Record struct {
 	Ended     int64
 
 	In, Out uint64 // bytes from and to the client
-	Retries int    // connects after the first, each to another host
-	Before  int    // sessions that waited in the queue of the group when this one came
+	Turns   Turnarounds
+	Retries int // connects after the first, each to another host
+	Before  int // sessions that waited in the queue of the group when this one came
+
+	Held time.Duration // that it has waited because its group held its clients, all times together
 
 	Sessions   int64      // of the engine at the end, this one included
 	OnHost     int64      // sessions of the host at the end, this one not included
@@ -104,7 +108,7 @@ func (r *Recorder) Attach(loops int, epoch time.Time) []*Lane {
 }
 
 // Switch turns the recorder on or off. Sessions that are there when it is turned on
-// have records as well, without the times of their connects.
+// have records as well, perhaps without the times of their connects.
 func (r *Recorder) Switch(on bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

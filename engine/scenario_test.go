@@ -52,6 +52,7 @@ type scene struct {
 	route           engine.Route
 	ended           string // HAProxy's two letters; "" for --
 	check           func(t *testing.T, r *enginetest.Rig)
+	tls             placement
 }
 
 // play plays scenes in every mode of the engine.
@@ -67,10 +68,15 @@ func play(t *testing.T, scenes ...scene) {
 func (sc scene) play(t *testing.T, opt setup) {
 	st := &stage{told: map[string]chan struct{}{}}
 	var wg sync.WaitGroup
-	r := newRig(t, opt, sc.route, enginetest.BackendServer(t, func(p *enginetest.Peer) {
+	r, dial := sc.tls.rig(t, opt, sc.route, func(p *enginetest.Peer) {
 		(&actor{Peer: p, stage: st, side: backendSide}).play(sc.backend)
-	}))
-	wg.Go(func() { (&actor{Peer: r.Dial(), stage: st, side: clientSide}).play(sc.client) })
+	})
+	if m, ok := r.E.(interface{ move() }); ok {
+		st.mu.Lock()
+		st.between = m.move
+		st.mu.Unlock()
+	}
+	wg.Go(func() { (&actor{Peer: dial(), stage: st, side: clientSide}).play(sc.client) })
 	wg.Wait()
 	testkit.Eventually(t, "the session ends", func() bool { s := r.Stats(); return s.Sessions == 1 && s.Active == 0 })
 	want := sc.ended
@@ -87,9 +93,10 @@ func (sc scene) play(t *testing.T, opt setup) {
 
 // stage is what the two actors of a scene share.
 type stage struct {
-	mu   sync.Mutex
-	told map[string]chan struct{}
-	sent [2]atomic.Int64 // bytes that each has handed to its socket
+	mu      sync.Mutex
+	told    map[string]chan struct{}
+	between func()          // is called before each verb; nil: nothing is
+	sent    [2]atomic.Int64 // bytes that each has handed to its socket
 }
 
 // sign returns the channel that is closed once X is told.
@@ -131,6 +138,12 @@ func (a *actor) play(script string) {
 }
 
 func (a *actor) do(verb string) {
+	a.mu.Lock()
+	between := a.between
+	a.mu.Unlock()
+	if between != nil {
+		between()
+	}
 	word, arg, _ := strings.Cut(verb, " ")
 	switch word {
 	case "":
@@ -284,7 +297,7 @@ func (a *actor) urgent() {
 	raw, err := a.Conn.(*net.TCPConn).SyscallConn()
 	if err == nil {
 		err = errors.Join(raw.Write(func(fd uintptr) bool {
-			_, err = syscall.SendmsgN(int(fd), streamAt(a.side, a.put, 1), nil, nil, syscall.MSG_OOB)
+			err = sendUrgent(fd, streamAt(a.side, a.put, 1)[0])
 			return !errors.Is(err, syscall.EAGAIN)
 		}), err)
 	}

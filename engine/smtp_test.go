@@ -79,7 +79,7 @@ func serveSMTP(t *testing.T, r *enginetest.Rig, hello time.Duration, backends ..
 func TestB85StartTLSSMTP(t *testing.T) {
 	hello := string(testkit.ClientHello(t, &tls.Config{ServerName: "db.example"}))
 	other := string(testkit.ClientHello(t, &tls.Config{ServerName: "other.example"}))
-	eachMode(t, func(t *testing.T, opt setup) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		for _, piece := range []int{1, 1000} {
 			r := newRig(t, opt, engine.Route{}, smtpServer(t, "main", piece, "220 x\n", "250 STARTTLS\n", "220\n"))
 			serveSMTP(t, r, testkit.Patience, smtpServer(t, "db", piece, hostBanner, hostHello, hostReady))
@@ -122,7 +122,7 @@ func TestB85StartTLSSMTP(t *testing.T) {
 // that it says in plain comes to a host.
 func TestB85ClientWithoutSTARTTLS(t *testing.T) {
 	hello := string(testkit.ClientHello(t, &tls.Config{ServerName: "db.example"}))
-	eachMode(t, func(t *testing.T, opt setup) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		backend := enginetest.BackendServer(t, func(*enginetest.Peer) { t.Error("a host is asked") })
 		r := newRig(t, opt, engine.Route{}, backend)
 		serveSMTP(t, r, testkit.Patience, backend)

@@ -20,6 +20,7 @@ import (
 	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/sandbox"
 	"github.com/txlb/txlb/internal/testkit"
+	"github.com/txlb/txlb/sched"
 )
 
 // relisten gives the rig's listener other options.
@@ -336,6 +337,40 @@ func TestB91OptionsOfMultipathListeners(t *testing.T) {
 		}
 		return // they are the same in all modes
 	}
+}
+
+// Sessions on goroutines have the same options on both sides, in every mode, once they have
+// lived for a while: a listener hands some down, and the session sets the others.
+func TestSessionsGetTheirOptions(t *testing.T) {
+	testkit.Long(t)
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		times := enginetest.TestTimeouts
+		times.Unacked, times.KeepAlive = 7*time.Second, 40*time.Second
+		r := newRig(t, opt, engine.Route{Timeouts: times}, enginetest.BackendServer(t, enginetest.Echo))
+		c := r.Dial()
+		c.Send([]byte("x"))
+		c.Expect([]byte("x"))
+		client := [2]int{c.RemoteAddr().(*net.TCPAddr).Port, c.LocalAddr().(*net.TCPAddr).Port}
+		list := r.E.Sessions(0, func(string, *sched.Host) bool { return true })
+		if len(list) != 1 {
+			t.Fatalf("%d sessions", len(list))
+		}
+		backend := [2]int{int(list[0].Local.Port()), int(list[0].Host.Addr().IP().Port())}
+		const notSent, alive = "TCP_NOTSENT_LOWAT=131.072µs", "SO_KEEPALIVE=1ns\nTCP_KEEPIDLE=40ns\nTCP_KEEPINTVL=10ns\nTCP_KEEPCNT=4ns"
+		for name, ports := range map[string][2]int{"client": client, "backend": backend} {
+			var now string
+			testkit.Eventually(t, "the options of the "+name, func() bool {
+				var b bytes.Buffer
+				describeSocket(t, &b, ports[0], ports[1])
+				now = b.String()
+				return t.Failed() || strings.Contains(now, "TCP_NODELAY=1ns") && strings.Contains(now, notSent) &&
+					strings.Contains(now, "TCP_USER_TIMEOUT=7µs") && strings.Contains(now, alive)
+			})
+			if name == "client" && !strings.Contains(now, "SO_OOBINLINE=1ns") {
+				t.Errorf("the client's options: %s", now)
+			}
+		}
+	})
 }
 
 // describeSocket writes the options of the socket in this process that has these ports.

@@ -1,8 +1,10 @@
 package engine_test
 
 import (
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/accesslog"
+	"github.com/txlb/txlb/internal/explain"
 	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
@@ -22,6 +25,7 @@ type provoked struct {
 	dial   func(*enginetest.Rig) *enginetest.Peer  // the client, if it is another than usual
 	does   func(*enginetest.Rig, *enginetest.Peer) // what the client does, or what is done to its session
 	check  func(*testing.T, *accesslog.Entry)
+	tells  []string // what its story says, besides what the code means
 }
 
 // settles waits until a session is connected to its host.
@@ -72,16 +76,28 @@ func provocations(t *testing.T) map[string]provoked {
 	short := 100 * time.Millisecond
 	refused := func(r *enginetest.Rig, c *enginetest.Peer) { c.ExpectEOF() }
 	return map[string]provoked{
-		"--": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"--": {tells: []string{"answered, ", "The first byte from the client was sent to the host.", "The first byte from the host was sent to the client", "The client closed its side first.", "1 byte from the client and 1 byte to it"}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			settles(r, c)
 			c.Fin()
 			c.ExpectEOF()
 		}},
-		"CD": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"CD": {tells: []string{"The client reset the connection first."}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			settles(r, c)
 			c.Rst()
 		}},
+		"LR": {
+			tells: []string{"was given to the program"},
+			hosts: []sched.Addr{},
+			route: func(r *engine.Route) { r.Fallback = func(c net.Conn) { _ = c.Close() } },
+			does:  refused,
+			check: func(t *testing.T, e *accesslog.Entry) {
+				if e.Host != "" || e.Connect != -1 {
+					t.Errorf("entry %+v", e)
+				}
+			},
+		},
 		"SD": {
+			tells: []string{"The host reset the connection first."},
 			hosts: []sched.Addr{enginetest.BackendServer(t, func(p *enginetest.Peer) {
 				p.Expect([]byte("x"))
 				p.Send([]byte("x"))
@@ -95,10 +111,12 @@ func provocations(t *testing.T) map[string]provoked {
 			},
 		},
 		"cD": {
+			tells: []string{"txlb ended it"},
 			route: func(r *engine.Route) { r.Timeouts.Idle = short },
 			does:  func(_ *enginetest.Rig, c *enginetest.Peer) { c.ExpectGone() },
 		},
 		"sD": {
+			tells: []string{"The client closed its side first.", "The host has not answered what the client sent."},
 			route: func(r *engine.Route) { r.Timeouts.HalfClosed = short },
 			hosts: []sched.Addr{stays(t)},
 			does: func(_ *enginetest.Rig, c *enginetest.Peer) {
@@ -107,58 +125,62 @@ func provocations(t *testing.T) map[string]provoked {
 				c.ExpectGone()
 			},
 		},
-		"CC": {hosts: []sched.Addr{hole}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"CC": {tells: []string{"was asked, and had not answered when the client left"}, hosts: []sched.Addr{hole}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			connects(r)
 			c.Rst()
 		}},
-		"SC": {hosts: []sched.Addr{enginetest.DeadAddr(t), enginetest.DeadAddr(t)}, does: refused, check: func(t *testing.T, e *accesslog.Entry) {
+		"SC": {tells: []string{"refused the connection, after", "The reason of the rejection is no_host"}, hosts: []sched.Addr{enginetest.DeadAddr(t), enginetest.DeadAddr(t)}, does: refused, check: func(t *testing.T, e *accesslog.Entry) {
 			if e.Host == "" || e.Connect != -1 || e.Retries != 1 || !e.Redispatched {
 				t.Errorf("entry %+v", e)
 			}
 		}},
 		"sC": {
+			tells: []string{"did not answer within", "The reason of the rejection is no_host"},
 			route: func(r *engine.Route) { r.Timeouts.Connect = short },
 			hosts: []sched.Addr{hole}, does: refused,
 		},
-		"KD": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"KD": {tells: []string{"txlb ended it"}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			settles(r, c)
 			r.E.EndSessions(engine.ByOperator, all)
 			c.ExpectGone()
 		}},
-		"KC": {hosts: []sched.Addr{hole}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"KC": {tells: []string{"was asked, and had not answered when the session was closed"}, hosts: []sched.Addr{hole}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			connects(r)
 			r.E.EndSessions(engine.ByOperator, all)
 			c.ExpectGone()
 		}},
-		"KR": {listen: required, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"KR": {tells: []string{"txlb ended it"}, listen: required, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			waits(r)
 			r.E.EndSessions(engine.ByOperator, all)
 			c.ExpectGone()
 		}},
 		"sQ": {
+			tells: []string{"It waited in the queue", "The reason of the rejection is queue"},
 			route: func(r *engine.Route) { r.Timeouts.Queue = short },
 			dial:  dialFull, does: refused, check: waited,
 		},
-		"CQ": {dial: dialFull, does: func(_ *enginetest.Rig, c *enginetest.Peer) { c.Rst() }, check: waited},
-		"KQ": {dial: dialFull, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"CQ": {tells: []string{"It waited in the queue"}, dial: dialFull, does: func(_ *enginetest.Rig, c *enginetest.Peer) { c.Rst() }, check: waited},
+		"KQ": {tells: []string{"It waited in the queue", "txlb ended it"}, dial: dialFull, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			r.E.EndSessions(engine.ByOperator, noHost)
 			c.ExpectGone()
 		}, check: waited},
-		"DD": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"DD": {tells: []string{"marked down"}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			settles(r, c)
 			r.E.EndSessions(engine.HostDown, all)
 			c.ExpectGone()
 		}},
-		"UD": {does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"UD": {tells: []string{"backup host"}, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			settles(r, c)
 			r.E.EndSessions(engine.BackupUnused, all)
 			c.ExpectGone()
 		}},
 		"PD": {
+			tells: []string{"maxAge"},
 			route: func(r *engine.Route) { r.Timeouts.MaxAge = short },
 			does:  func(_ *enginetest.Rig, c *enginetest.Peer) { c.ExpectGone() },
 		},
 		"PR": {
+			tells:  []string{"The reason of the rejection is proxy_signature"},
 			listen: required,
 			does: func(_ *enginetest.Rig, c *enginetest.Peer) {
 				c.Send([]byte("GET / HTTP/1.1\r\n\r\n"))
@@ -170,12 +192,13 @@ func provocations(t *testing.T) map[string]provoked {
 				}
 			},
 		},
-		"CR": {listen: required, does: func(r *enginetest.Rig, c *enginetest.Peer) {
+		"CR": {tells: []string{"The reason of the rejection is proxy_end"}, listen: required, does: func(r *enginetest.Rig, c *enginetest.Peer) {
 			c.Send([]byte("PROXY TCP4 192"))
 			c.Fin()
 			c.ExpectGone()
 		}},
 		"cR": {
+			tells:  []string{"The reason of the rejection is proxy_timeout"},
 			listen: required,
 			route:  func(r *engine.Route) { r.Timeouts.Hello = short },
 			does:   func(_ *enginetest.Rig, c *enginetest.Peer) { c.ExpectGone() },
@@ -253,5 +276,31 @@ func (p provoked) provoke(t *testing.T, opt setup, code, format string) {
 	if p.check != nil {
 		p.check(t, e)
 	}
+	if format == "json" {
+		p.told(t, r, e)
+	}
 	testkit.Eventually(t, "the session is counted as "+code, func() bool { return r.Stats().Ended[code] == 1 })
+}
+
+// told checks the story of a session that has ended. The access log knows it.
+func (p provoked) told(t *testing.T, r *enginetest.Rig, e *accesslog.Entry) {
+	id, err := strconv.ParseUint(e.ID, 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	story, ok := r.E.Explain(id)
+	if !ok || story.ID != id || story.Stage != engine.StageEnded || story.Termination != e.Termination || story.Client.String() != e.Client ||
+		story.In != uint64(e.In) || story.Out != uint64(e.Out) || story.Rejected != e.Rejected {
+		t.Errorf("the story of %s is known: %v, %+v", e.ID, ok, story)
+	}
+	said := strings.Join(explain.Of(&story, e.ID, "").Lines(), "\n")
+	how, _ := engine.TerminationOf(e.Termination)
+	for _, want := range append(p.tells, e.Termination+": the session "+how.Meaning) {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is not told:\n%s", want, said)
+		}
+	}
+	if len(p.tells) == 0 {
+		t.Errorf("nothing is asked of the story of %s:\n%s", e.Termination, said)
+	}
 }

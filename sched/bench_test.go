@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -71,6 +72,45 @@ func BenchmarkPick(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkPickCustom is of a scheduler that a program might write, beside leastc, which
+// does the same work. If a host is down or full, the custom one may be asked twice.
+func BenchmarkPickCustom(b *testing.B) {
+	for _, n := range sizes[:3] {
+		for name, change := range map[string]func(h *Host){
+			"all up": func(*Host) {}, "one full": func(h *Host) { h.SetMaxSessions(1); h.take(1) }, "one down": func(h *Host) { h.MarkDown() },
+		} {
+			for scheduler, pick := range map[string]SchedulerFunc{"leastc": nil, "custom: fewest sessions": fewest, "custom: first": firstOf} {
+				b.Run(fmt.Sprintf("%s/%s/%d", scheduler, name, n), func(b *testing.B) {
+					m := mixed(n)
+					p := Policy{Scheduler: scheduler, Seed: 1}
+					if pick != nil {
+						p.Scheduler, p.Custom = "custom:c", NewCustom(pick)
+					}
+					tab := table(b, p, m)
+					change(m[0].Host)
+					b.ReportAllocs()
+					var tried Tried
+					for b.Loop() {
+						session(tab, &tried)
+					}
+				})
+			}
+		}
+	}
+}
+
+func firstOf(netip.Addr, []Candidate) int { return 0 }
+
+func fewest(_ netip.Addr, hosts []Candidate) int {
+	best, least := 0, hosts[0].Sessions()
+	for i := 1; i < len(hosts); i++ {
+		if n := hosts[i].Sessions(); n < least {
+			best, least = i, n
+		}
+	}
+	return best
 }
 
 func BenchmarkPickParallel(b *testing.B) {

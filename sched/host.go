@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,8 @@ type Host struct {
 type connects struct {
 	connected   atomic.Uint64
 	connectTime atomic.Uint64 // ns, all together
+	served      atomic.Uint64 // sessions that were connected and have ended
+	serveTime   atomic.Uint64 // ns that they lasted, all together
 	resets      earlyResets
 }
 
@@ -34,8 +37,11 @@ type identity struct {
 	name   string
 	addr   Addr
 	times  *Times
-	source atomic.Pointer[Source] // changes as seldom as the configuration
-	proxy  atomic.Uint32          // ProxyProtocol; changes as seldom
+	source atomic.Pointer[Source]     // changes as seldom as the configuration
+	proxy  atomic.Uint32              // ProxyProtocol; changes as seldom
+	tls    atomic.Pointer[tls.Config] // changes as seldom
+	turns  atomic.Pointer[hostTurns]  // nil: there were none
+	peak   atomic.Pointer[peak]       // of turnarounds; nil: nobody asks for it
 }
 
 // counters are all that Pick and Release touch. Sessions now are picks less ended,
@@ -98,6 +104,12 @@ func (h *Host) ProxyProtocol() int { return int(h.proxy.Load()) }
 // SetProxyProtocol sets what [Host.ProxyProtocol] returns: 0, 1 or 2.
 func (h *Host) SetProxyProtocol(version int) { h.proxy.Store(uint32(version)) }
 
+// TLS returns how connections to the host are encrypted; nil: they are not.
+func (h *Host) TLS() *tls.Config { return h.tls.Load() }
+
+// SetTLS sets what [Host.TLS] returns. What it points to must not change any more.
+func (h *Host) SetTLS(c *tls.Config) { h.tls.Store(c) }
+
 // Times returns where the times of the host's connects and sessions are counted.
 func (h *Host) Times() *Times { return h.times }
 
@@ -107,6 +119,14 @@ func (h *Host) Connected(shard int, d time.Duration) {
 	h.connected.Add(1)
 	h.connectTime.Add(uint64(d))
 	h.times.Connected(shard, d)
+}
+
+// Ended counts a session that had the host and ended d after its client came; for shard see
+// [Times.Connected].
+func (h *Host) Ended(shard int, d time.Duration) {
+	h.served.Add(1)
+	h.serveTime.Add(uint64(d))
+	h.times.Ended(shard, d)
 }
 
 // Up tells whether the host is up.
@@ -328,7 +348,7 @@ func (h *Host) MarkUp() (changed bool) {
 	if was&isDown == 0 {
 		return false
 	}
-	h.Answered()
+	h.Refresh()
 	if l := h.limit.Load(); l != nil {
 		l.forget()
 	}
@@ -337,6 +357,16 @@ func (h *Host) MarkUp() (changed bool) {
 	}
 	h.times.Queue.look()
 	return true
+}
+
+// Restore makes the health of a new host that of its likeness in an earlier process: what
+// [Host.Standing] has returned there. Nobody else may use the host yet.
+func (h *Host) Restore(era uint32, up bool) {
+	health := era << 1
+	if !up {
+		health |= isDown
+	}
+	h.health.Store(health)
 }
 
 // HostStats is a snapshot of a host's counters. Its fields are read one after the
@@ -351,6 +381,10 @@ type HostStats struct {
 
 	Connects    uint64        // that succeeded
 	ConnectTime time.Duration // that these took, all together
+	Ended       uint64        // sessions that were connected and have ended
+	EndedTime   time.Duration // that these lasted, all together
+	Turns       uint64        // turnarounds, see Host.Turned
+	TurnTime    time.Duration // that these took, all together
 }
 
 // Add adds the counters of another host, all but Up.
@@ -363,15 +397,24 @@ func (s *HostStats) Add(o HostStats) {
 	s.Out += o.Out
 	s.Connects += o.Connects
 	s.ConnectTime += o.ConnectTime
+	s.Ended += o.Ended
+	s.EndedTime += o.EndedTime
+	s.Turns += o.Turns
+	s.TurnTime += o.TurnTime
 }
 
 // Stats returns the counters as they are now.
 func (h *Host) Stats() HostStats {
 	picks, active := h.loadExactly()
-	return HostStats{
+	s := HostStats{
 		Active: int64(active), Picks: picks, Failures: h.failures.Load(),
 		EarlyResets: h.resets.total.Load(),
 		In:          h.in.Load(), Out: h.out.Load(), Up: h.Up(),
 		Connects: h.connected.Load(), ConnectTime: time.Duration(h.connectTime.Load()),
+		Ended: h.served.Load(), EndedTime: time.Duration(h.serveTime.Load()),
 	}
+	if t := h.turns.Load(); t != nil {
+		s.Turns, s.TurnTime = t.count.Load(), time.Duration(t.sum.Load())
+	}
+	return s
 }

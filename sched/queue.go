@@ -5,7 +5,8 @@ import (
 )
 
 // Queue is where the sessions of a group wait while every host that they could have is
-// full: has as many sessions as [Host.SetMaxSessions] allows. There is one for each
+// full: has as many sessions as [Host.SetMaxSessions] allows, and while the group holds its
+// clients: see [Gate]. There is one for each
 // group; the hosts of the group share it, so that it outlives tables. A host's place that
 // becomes free goes to the session that has come first, whichever loop it is of.
 //
@@ -25,6 +26,7 @@ type Queue struct {
 	leaves  atomic.Pointer[Waiter]
 	table   atomic.Pointer[Table] // the newest of the group; nil: each waiter has its own
 	recall  atomic.Bool           // all are to ask again
+	began   atomic.Pointer[func()]
 	_       [cacheLine]byte
 
 	// The list belongs to the goroutine that does the work. The first have waited longest.
@@ -65,14 +67,26 @@ func (q *Queue) Len() int { return int(q.waiting.Load()) }
 // Longest returns how many sessions have waited at once, at most.
 func (q *Queue) Longest() int { return int(q.longest.Load()) }
 
+// Outdo makes Longest at least n, which an earlier process has seen.
+func (q *Queue) Outdo(n int) {
+	for most := q.longest.Load(); int32(n) > most && !q.longest.CompareAndSwap(most, int32(n)); most = q.longest.Load() {
+	}
+}
+
 // Join lets a session wait for a host of a table: the queue picks one as [Table.Pick]
 // does, with tried, which nobody may use meanwhile. Sessions have their turn in the order
 // of since, and of joining where that is the same. wake is called once, from any
-// goroutine and perhaps before Join returns: then Called tells the outcome.
-func (q *Queue) Join(t *Table, client Addr, tried *Tried, since int64, wake func()) *Waiter {
+// goroutine and perhaps before Join returns: then Called tells the outcome. If as many
+// sessions as most wait already, Join does nothing and returns nil; 0: there is no limit.
+func (q *Queue) Join(t *Table, client Addr, tried *Tried, since int64, most int, wake func()) *Waiter {
+	n, ok := q.enter(most)
+	if !ok {
+		return nil
+	}
 	w := &Waiter{queue: q, client: client, tried: tried, table: t, since: since, wake: wake}
-	n := q.waiting.Add(1)
-	for most := q.longest.Load(); n > most && !q.longest.CompareAndSwap(most, n); most = q.longest.Load() {
+	q.Outdo(n)
+	if began := q.began.Load(); began != nil && n == 1 {
+		(*began)()
 	}
 	for {
 		w.nextJoin = q.joins.Load()
@@ -82,6 +96,33 @@ func (q *Queue) Join(t *Table, client Addr, tried *Tried, since int64, wake func
 	}
 	q.run()
 	return w
+}
+
+// enter counts a session that joins, unless as many as most wait: not one more does, not
+// for a moment.
+func (q *Queue) enter(most int) (n int, ok bool) {
+	if most == 0 {
+		return int(q.waiting.Add(1)), true
+	}
+	for {
+		was := q.waiting.Load()
+		if int(was) >= most {
+			return int(was), false
+		}
+		if q.waiting.CompareAndSwap(was, was+1) {
+			return int(was) + 1, true
+		}
+	}
+}
+
+// OnBegin makes the queue call f when a session joins and no other waits. f is called on
+// the session's goroutine: it must not wait. nil: nothing is called.
+func (q *Queue) OnBegin(f func()) {
+	if f == nil {
+		q.began.Store(nil)
+		return
+	}
+	q.began.Store(&f)
 }
 
 // Called returns the host that was picked for the session: counted, and in its tried
@@ -129,6 +170,9 @@ func (q *Queue) Recall() {
 	q.recall.Store(true)
 	q.look()
 }
+
+// Look lets sessions out that a [Gate] keeps no longer.
+func (q *Queue) Look() { q.look() }
 
 // look gives free places away, if there are sessions that wait.
 func (q *Queue) look() {
@@ -225,6 +269,9 @@ func (q *Queue) serve() {
 		if t == nil {
 			t = w.table
 		}
+		if t.gate != nil && t.gate.keeps(q.waiting.Load()) {
+			return
+		}
 		if w.own != nil && w.ownIn == t && w.visitor.host.Load() == w.own && w.own.Up() && w.own.full() {
 			w = next
 			continue
@@ -234,12 +281,15 @@ func (q *Queue) serve() {
 			w = next
 			continue
 		}
-		h, verdict := t.Pick(w.client, w.tried)
-		if verdict == Full {
+		h, verdict := t.PickOut(w.client, w.tried)
+		switch verdict {
+		case Full:
 			w.own, w.ownIn, w.visitor = h, t, w.tried.hold.visitor
+		case Held: // no host is up: when one is, each may be tried again
+			w.tried.Reset()
 		}
 		switch {
-		case verdict != Full:
+		case verdict != Full && verdict != Held:
 			w.none = h == nil
 			if q.call(w, h) {
 				break

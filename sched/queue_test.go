@@ -166,7 +166,7 @@ func TestB86QueueIsInOrder(t *testing.T) {
 	tried := make([]Tried, n)
 	q := table.Queue()
 	for i := range n {
-		waiters[i] = q.Join(table, Addr{}, &tried[i], int64(i/3), func() { order = append(order, i) })
+		waiters[i] = q.Join(table, Addr{}, &tried[i], int64(i/3), 0, func() { order = append(order, i) })
 	}
 	if q.Len() != n || q.Longest() != n {
 		t.Fatalf("%d wait, at most %d", q.Len(), q.Longest())
@@ -186,7 +186,7 @@ func TestB86QueueIsInOrder(t *testing.T) {
 			t.Fatalf("%d have left and %d wait", len(gone), q.Len())
 		}
 	}
-	early := q.Join(table, Addr{}, new(Tried), -1, func() { order = append(order, -1) }) // it came before, and tries again
+	early := q.Join(table, Addr{}, new(Tried), -1, 0, func() { order = append(order, -1) }) // it came before, and tries again
 	for range n - len(gone) + 1 {
 		hosts[0].Release(0, 0)
 	}
@@ -217,8 +217,8 @@ func TestB86QueuePassesWhoWaitsForOneHost(t *testing.T) {
 	var retry, plain Tried
 	retry.add(hosts[0], Picked)
 	var order []string
-	table.Queue().Join(table, Addr{}, &retry, 1, func() { order = append(order, "retry") })
-	table.Queue().Join(table, Addr{}, &plain, 2, func() { order = append(order, "plain") })
+	table.Queue().Join(table, Addr{}, &retry, 1, 0, func() { order = append(order, "retry") })
+	table.Queue().Join(table, Addr{}, &plain, 2, 0, func() { order = append(order, "plain") })
 	hosts[0].Release(0, 0)
 	if len(order) != 1 || order[0] != "plain" {
 		t.Fatalf("called: %v", order)
@@ -270,7 +270,7 @@ func TestB41AndB86QueueOfManyLoops(t *testing.T) {
 				for h == nil {
 					tried.Reset()
 					woken := make(chan struct{}, 1)
-					w := q.Join(table, Addr{}, tried, int64(i), func() { woken <- struct{}{} })
+					w := q.Join(table, Addr{}, tried, int64(i), 0, func() { woken <- struct{}{} })
 					if r.IntN(4) == 0 {
 						host, abandon := w.Leave()
 						if abandon {
@@ -346,7 +346,7 @@ func BenchmarkLimits(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			var tried Tried
-			table.Queue().Join(table, Addr{}, &tried, 1, func() {})
+			table.Queue().Join(table, Addr{}, &tried, 1, 0, func() {})
 			hosts[0].Release(0, 0)
 		}
 	})

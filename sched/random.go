@@ -117,27 +117,41 @@ func newTwoChoices(members []Member, c *cursor, seed uint64) chooser {
 }
 
 func (p *twoChoices) choose(tried *Tried) *Host {
-	size := uint64(len(p.hosts))
-	n := p.cursor.next()
-	i := p.draw(noise(p.seed, n))
-	a := p.hosts[i]
-	if size > 1 {
-		bits := noise(^p.seed, n)
-		j := p.draw(bits)
-		if j == i { // any other host, each with the same chance
-			j, _ = below(noise(bits, n), size-1)
-			if j >= i {
-				j++
-			}
-		}
-		if b := p.hosts[j]; !free(a, tried) || free(b, tried) && p.lessLoaded(j, i) {
-			a = b
+	n, i, j := p.pair()
+	if i != j {
+		a, b := p.hosts[i], p.hosts[j]
+		if !free(a, tried) || free(b, tried) && p.lessLoaded(j, i) {
+			return p.take(n, i, b, tried)
 		}
 	}
-	if !free(a, tried) || !a.claim(n) {
+	return p.take(n, i, p.hosts[i], tried)
+}
+
+// pair returns the number of a pick and the two hosts that were drawn for it, which are the
+// same only if there is one host.
+func (p *twoChoices) pair() (n, i, j uint64) {
+	size := uint64(len(p.hosts))
+	n = p.cursor.next()
+	i = p.draw(noise(p.seed, n))
+	if size == 1 {
+		return n, i, i
+	}
+	bits := noise(^p.seed, n)
+	if j = p.draw(bits); j == i { // any other host, each with the same chance
+		j, _ = below(noise(bits, n), size-1)
+		if j >= i {
+			j++
+		}
+	}
+	return n, i, j
+}
+
+// take counts pick n on a host or, if that is not free, on the next one from i on that is.
+func (p *twoChoices) take(n, i uint64, h *Host, tried *Tried) *Host {
+	if !free(h, tried) || !h.claim(n) {
 		return p.from(i, n, tried)
 	}
-	return a
+	return h
 }
 
 // lessLoaded tells whether host i has fewer sessions for its weight than host j.

@@ -33,15 +33,10 @@ type resetRow struct {
 // earlier era of the host, see [Host.Era].
 func (h *Host) ResetEarly(era uint32, client Addr) (suspect bool) {
 	h.resets.total.Add(1)
-	ip := client.IP().Addr()
-	if !ip.IsValid() || era != h.Era() {
+	network, ok := ClientNetwork(client.IP().Addr())
+	if !ok || era != h.Era() {
 		return false
 	}
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	network, _ := ip.WithZone("").Prefix(bits)
 	for {
 		old := h.resets.row.Load()
 		row := new(resetRow)
@@ -63,6 +58,20 @@ func (h *Host) ResetEarly(era uint32, client Addr) (suspect bool) {
 			return full
 		}
 	}
+}
+
+// ClientNetwork returns what counts as one client: an IPv4 address, or an IPv6 network of 64
+// bits. ok is false for a client without an address, such as one of a UNIX socket.
+func ClientNetwork(ip netip.Addr) (network netip.Prefix, ok bool) {
+	if !ip.IsValid() {
+		return network, false
+	}
+	bits := 32
+	if ip = ip.Unmap(); ip.Is6() {
+		bits = 64
+	}
+	network, _ = ip.WithZone("").Prefix(bits)
+	return network, true
 }
 
 // Answered notes that the host has sent the first byte of an answer, or ended a

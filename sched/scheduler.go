@@ -15,6 +15,8 @@ type scheduler struct {
 	// kin is the scheduler that is the same with equal weights, "" for one that
 	// obeys weights itself.
 	kin string
+	// peaks tells that it looks at Host.Peak.
+	peaks bool
 	// build makes the chooser of a tier. Members have a weight above 0; there is
 	// at least one. nil: a consistent scheduler, which newMaglev makes.
 	build func(members []Member, c *cursor, seed uint64) chooser
@@ -40,6 +42,10 @@ var schedulers = [...]scheduler{
 	{
 		name: "p2c", build: newTwoChoices, equals: "the first drawn, so by weight",
 		picks: "two random hosts, drawn by weight: the one with fewer sessions for its weight",
+	},
+	{
+		name: "ewma", build: newEWMA, equals: "the first drawn, so by weight", peaks: true,
+		picks: "two random hosts, drawn by weight: the one where sessions times the moving average of turnarounds is less, for its weight",
 	},
 	{name: "maglev", picks: "the same host for the same client address, in proportion to the weights (consistent hashing)"},
 }
@@ -79,8 +85,12 @@ func Choices() []string {
 func IsSticky(name string) bool { return strings.HasSuffix(name, sticking) }
 
 // Canonical returns the canonical name of a scheduler or alias, which ",sticky" may
-// follow, and whether there is one. Names are matched exactly; "" is the default.
+// follow, and whether there is one. Names are matched exactly; "" is the default. Any
+// "custom:NAME" is canonical, see [CustomName].
 func Canonical(name string) (string, bool) {
+	if _, own := CustomName(name); own {
+		return name, true
+	}
 	base, sticky := strings.CutSuffix(name, sticking)
 	s := find(base)
 	switch {
@@ -104,6 +114,12 @@ func Weighted(name string) (weighted string, same bool) {
 		return s.kin, false
 	}
 	return name, true
+}
+
+// Peaks tells whether a scheduler looks at turnarounds, see [Host.Peak].
+func Peaks(name string) bool {
+	s := find(strings.TrimSuffix(name, sticking))
+	return s != nil && s.peaks
 }
 
 // Describe returns the aliases of a scheduler and says whom it picks, and whom

@@ -146,6 +146,53 @@ func (s *Sticky) Count(host *Host) (clients int) {
 	return clients
 }
 
+// age is for how many ticks a state has not changed. A client that another process knew may
+// have changed before tick 0: the numbers go round.
+func (s *Sticky) age(state uint64) uint32 { return s.now.Load() - changedAt(state) }
+
+// Client is what a Sticky knows of a client, for [Sticky.Remember] in another process.
+type Client struct {
+	Address [16]byte // as [netip.Addr.As16] has it
+	Host    *Host
+	Away    time.Duration // since its sessions have changed; 0: it has some
+}
+
+// Clients calls yield with the clients that have a host and have come or gone within a
+// time, until it returns false.
+func (s *Sticky) Clients(within time.Duration, yield func(Client) bool) {
+	for i := range s.chains {
+		for l := s.chains[i].Load(); l != nil; l = l.next {
+			host, state := l.visitor.host.Load(), l.visitor.state.Load()
+			if host == nil || state == gone {
+				continue
+			}
+			age := time.Duration(s.age(state)) * tick
+			if age > within {
+				continue
+			}
+			if sessionsOf(state) > 0 {
+				age = 0
+			}
+			if !yield(Client{l.visitor.address, host, age}) {
+				return
+			}
+		}
+	}
+}
+
+// Remember takes in a client that another process knew. It returns false if the client is
+// known already, if its time is over, or if there is no room.
+func (s *Sticky) Remember(c Client) bool {
+	away := uint32(max(c.Away, 0) / tick)
+	if away > s.keep {
+		return false
+	}
+	v := &visitor{address: c.Address}
+	v.host.Store(c.Host)
+	v.state.Store(stateOf(s.now.Load()-away, 0))
+	return s.insert(v)
+}
+
 // hold is a session's hold on the visitor that it belongs to: while there is one, the
 // client is not forgotten.
 type hold struct {
@@ -227,22 +274,22 @@ func (h *hold) Leave() {
 }
 
 // insert puts a visitor of another Sticky into the chains, unless one of the address is
-// there.
-func (s *Sticky) insert(v *visitor) {
+// there or there is no room. It tells whether it did.
+func (s *Sticky) insert(v *visitor) bool {
 	chain := s.chain(v.address)
 	for {
 		first := chain.Load()
 		for l := first; l != nil; l = l.next {
 			if l.visitor.address == v.address && l.visitor.state.Load() != gone {
-				return
+				return false
 			}
 		}
 		if s.count.Add(1) > s.size {
 			s.count.Add(-1)
-			return
+			return false
 		}
 		if chain.CompareAndSwap(first, &link{v, first}) {
-			return
+			return true
 		}
 		s.count.Add(-1)
 	}
@@ -251,7 +298,7 @@ func (s *Sticky) insert(v *visitor) {
 // expire removes a visitor whose time is over, and tells whether it did.
 func (s *Sticky) expire(chain *atomic.Pointer[link], v *visitor) bool {
 	state := v.state.Load()
-	if state == gone || sessionsOf(state) > 0 || s.now.Load()-changedAt(state) <= s.keep {
+	if state == gone || sessionsOf(state) > 0 || s.age(state) <= s.keep {
 		return false
 	}
 	return s.remove(chain, v, state)
@@ -310,6 +357,7 @@ func (s *Sticky) evict() bool {
 	var oldest *visitor
 	var from *atomic.Pointer[link]
 	var state uint64
+	var greatest uint32
 	seen := 0
 	for range evictChains {
 		chain := &s.chains[s.hand.Add(1)%uint64(len(s.chains))]
@@ -318,8 +366,8 @@ func (s *Sticky) evict() bool {
 			if one == gone || sessionsOf(one) > 0 {
 				continue
 			}
-			if oldest == nil || changedAt(one) < changedAt(state) {
-				oldest, from, state = l.visitor, chain, one
+			if age := s.age(one); oldest == nil || age > greatest {
+				oldest, from, state, greatest = l.visitor, chain, one, age
 			}
 			seen++
 		}
@@ -340,11 +388,11 @@ func (t *Table) comeBack(client Addr, tried *Tried) (*Host, Verdict) {
 	}
 	v := tried.hold.visitor
 	if v == nil {
-		return t.pickSlow(tried)
+		return t.pickSlow(client.ip.Addr(), tried)
 	}
 	was := v.host.Load()
 	if tried.n >= first { // it has tried its host long ago
-		h, verdict := t.pickSlow(tried)
+		h, verdict := t.pickSlow(client.ip.Addr(), tried)
 		if h != nil {
 			v.host.Store(h)
 			was.deserted()
@@ -357,7 +405,7 @@ func (t *Table) comeBack(client Addr, tried *Tried) (*Host, Verdict) {
 		}
 		return tried.add(was, Picked)
 	}
-	h, verdict := t.pickSlow(tried)
+	h, verdict := t.pickSlow(client.ip.Addr(), tried)
 	if h == nil {
 		return nil, verdict
 	}

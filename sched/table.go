@@ -19,6 +19,8 @@
 // the numbers of the old one. Only picks that the old table makes after the new one
 // was built are out of order.
 //
+// A program may choose by itself: see [Scheduler].
+//
 // Two ways send a client back to the host that it had. The scheduler maglev computes the
 // host from the client's address. With ",sticky" behind a scheduler's name, a [Sticky]
 // remembers whom the scheduler has chosen.
@@ -26,11 +28,14 @@
 // Limits: a table holds at most 65,536 hosts. leastc and weightlc are exact up
 // to 64 hosts; beyond that they take the best of eight random ones. A pick that
 // finds no primary host up looks at each host.
+//
+// Compatibility: this package may change in a minor version; package txlb does not.
 package sched
 
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -44,6 +49,7 @@ const (
 	LastResort                // no host is up; this one is down and was not tried yet
 	None                      // no host is left to try
 	Full                      // every host that is left has as many sessions as it may; with a host: that one has, and the client waits for it alone
+	Held                      // the group holds its clients: see Policy.Gate and Policy.Await
 )
 
 // MaxWeight is the greatest weight that a member can have.
@@ -67,12 +73,19 @@ type Member struct {
 // Policy says how a table chooses.
 type Policy struct {
 	Group     string  // the group's name, for logs
-	Scheduler string  // a name or alias, see Names, which ",sticky" may follow; "" is leastc
+	Scheduler string  // a name or alias, see Names, or "custom:NAME"; ",sticky" may follow; "" is leastc
 	Refuse    bool    // no last resort when every host is down (allDown="refuse")
 	Seed      uint64  // of all that is random; the same seed gives the same sequence, 0 one of its own each time
 	Start     uint64  // where to go on: Next of the table before, or 0
 	Before    *Table  // the table before, or nil: what has not changed is shared with it
 	Sticky    *Sticky // whose clients come back to their hosts; needed with ",sticky", else nil
+	Custom    *Custom // who chooses; needed with "custom:NAME", else nil
+
+	Mirrors  []MirrorShare // who gets a copy of what the clients send; nil: nobody
+	Gate     *Gate         // the clients of the group wait; nil: they do not
+	Await    bool          // they wait as well while no host is up (allDown="hold"); Refuse does not count then
+	MostHeld int           // of both: how many wait at once; 0: any number
+	Times    *Times        // of the group; needed where clients wait for a table without hosts
 }
 
 // Table is an immutable choice of hosts.
@@ -92,6 +105,12 @@ type Table struct {
 	consistent bool
 	sticky     *Sticky            // nil: clients do not come back
 	listed     map[*Host]struct{} // hosts, for sticky
+	mirrors    []MirrorShare      // nil: nothing is copied
+
+	gate     *Gate // nil: there is none; else first is nil, so that a pick asks for it only then
+	await    bool
+	mostHeld int
+	times    *Times // of the group; nil: it has no host, and nobody waits for one
 }
 
 // rank is a tier of the table: its hosts are picked when none is left in the ranks
@@ -99,9 +118,10 @@ type Table struct {
 type rank struct {
 	hosts  []*Host
 	backup bool
-	// chooser chooses among those that were up when the table was built; nil if there
-	// was none.
+	// chooser, or the program's own, chooses among those that were up when the table was
+	// built; nil if there was none.
 	chooser chooser
+	own     *custom
 	// turns number its picks. With a counter that is shared, a rank might see only every
 	// second number and so only every second host.
 	turns *cursor
@@ -146,8 +166,12 @@ func (c *cursor) next() uint64 { return c.n.Add(1) - 1 }
 func NewTable(p Policy, members []Member) (*Table, error) {
 	base, sticky := strings.CutSuffix(p.Scheduler, sticking)
 	how := find(base)
-	if how == nil {
+	_, own := CustomName(base)
+	switch {
+	case how == nil && !own:
 		return nil, fmt.Errorf("unknown scheduler %q; there are %v", p.Scheduler, Names())
+	case own != (p.Custom != nil):
+		return nil, fmt.Errorf("scheduler %q: with a Custom and only then it begins with %q", p.Scheduler, customPrefix)
 	}
 	if sticky != (p.Sticky != nil) {
 		return nil, fmt.Errorf("scheduler %q: with a Sticky and only then it ends with %q", p.Scheduler, sticking)
@@ -155,7 +179,10 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 	if err := check(members); err != nil {
 		return nil, err
 	}
-	t := &Table{group: p.Group, refuse: p.Refuse, hosts: make([]*Host, 0, len(members)), consistent: how.build == nil, sticky: p.Sticky}
+	t := &Table{
+		group: p.Group, refuse: p.Refuse, hosts: make([]*Host, 0, len(members)), consistent: !own && how.build == nil, sticky: p.Sticky,
+		gate: p.Gate, await: p.Await, mostHeld: p.MostHeld, mirrors: p.Mirrors,
+	}
 	if t.consistent {
 		members = slices.SortedFunc(slices.Values(members), compareMembers)
 	}
@@ -201,7 +228,10 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 		switch {
 		case t.consistent:
 			r.chooser = newMaglev(up[i], r.turns, seed, p.Before.slots())
-		case len(up[i]) > 0:
+		case len(up[i]) == 0:
+		case own:
+			r.own = newCustom(up[i], r.turns, p.Custom)
+		default:
 			r.chooser = how.build(up[i], r.turns, seed)
 		}
 	}
@@ -211,8 +241,14 @@ func NewTable(p Policy, members []Member) (*Table, error) {
 		for _, h := range t.hosts {
 			t.listed[h] = struct{}{}
 		}
-	case len(t.ranks) > 0 && !t.consistent:
+	case len(t.ranks) > 0 && !t.consistent && t.gate == nil:
 		t.first = t.ranks[0].chooser
+	}
+	switch {
+	case len(t.hosts) > 0:
+		t.times = t.hosts[0].times
+	case t.gate != nil || t.await:
+		t.times = p.Times
 	}
 	return t, nil
 }
@@ -238,6 +274,10 @@ func check(members []Member) error {
 // Group returns the name of the group whose table this is.
 func (t *Table) Group() string { return t.group }
 
+// Mirrors returns who gets a copy of what the table's clients send; nil: nobody. It must not
+// be changed.
+func (t *Table) Mirrors() []MirrorShare { return t.mirrors }
+
 // Sessions returns how many sessions the hosts of the table have now.
 func (t *Table) Sessions() (n int64) {
 	for _, h := range t.hosts {
@@ -246,23 +286,18 @@ func (t *Table) Sessions() (n int64) {
 	return n
 }
 
-// Queue returns the queue of the table's group; nil if there is no table or it has no
-// host.
+// Queue returns the queue of the table's group; nil if there is no table, or it has no
+// host and holds no clients.
 func (t *Table) Queue() *Queue {
-	if t == nil || len(t.hosts) == 0 {
+	if t == nil || t.times == nil {
 		return nil
 	}
-	return &t.hosts[0].times.Queue
+	return &t.times.Queue
 }
 
 // Times returns where the times of the table's group are counted; nil if the table has no
-// host.
-func (t *Table) Times() *Times {
-	if len(t.hosts) == 0 {
-		return nil
-	}
-	return t.hosts[0].times
-}
+// host and holds no clients.
+func (t *Table) Times() *Times { return t.times }
 
 // Next returns where the successor of the table should Start, so that a
 // rebuilt table does not begin at the first host again.
@@ -281,12 +316,12 @@ func (t *Table) Next() uint64 {
 // Hosts that are up come first, those of the own zone before those of others, then
 // backups that are up, in the same order. When no host of the table is up, backups
 // included, those that are down are tried as a last resort, each once, unless the policy
-// refuses that. While any host is up, one that is down is not picked, even if this
+// refuses that or waits for one. While any host is up, one that is down is not picked, even if this
 // session has tried all that are up: a session whose hosts have all failed just now has
 // marked them down itself, so it continues with the last resort. A host of weight 0 is
 // never picked, and its health counts for nothing here.
 //
-// client is who the session belongs to; maglev looks at it, and a Sticky. With a Sticky,
+// client is who the session belongs to; maglev looks at it, a Custom and a Sticky. With a Sticky,
 // a client gets the host that it had, whatever its rank, while that is up and has a
 // weight.
 //
@@ -304,7 +339,7 @@ func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 			return tried.add(h, Picked)
 		}
 	}
-	return t.pickSlow(tried)
+	return t.pickSlow(netip.Addr{}, tried)
 }
 
 // pickFor is Pick where the client may have a say.
@@ -313,19 +348,27 @@ func (t *Table) Pick(client Addr, tried *Tried) (*Host, Verdict) {
 //
 //go:noinline
 func (t *Table) pickFor(client Addr, tried *Tried) (*Host, Verdict) {
+	if t.gate != nil {
+		return nil, Held
+	}
+	return t.pickAny(client, tried)
+}
+
+// pickAny is pickFor in spite of a Gate.
+func (t *Table) pickAny(client Addr, tried *Tried) (*Host, Verdict) {
 	if t.consistent {
 		tried.client = hashOf(client)
 	}
 	if t.sticky != nil {
 		return t.comeBack(client, tried)
 	}
-	return t.pickSlow(tried)
+	return t.pickSlow(client.ip.Addr(), tried)
 }
 
 // pickSlow is used when the scheduler of the first tier has no host left: none is
 // up, or the session has tried them all. Where the client has a say, that scheduler has
-// not been asked yet.
-func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
+// not been asked yet; client matters only there.
+func (t *Table) pickSlow(client netip.Addr, tried *Tried) (*Host, Verdict) {
 	if tried.n >= first {
 		return t.goOn(tried)
 	}
@@ -336,7 +379,10 @@ func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 			break // a host that is full is not down
 		}
 		var h *Host
-		if r.chooser != nil && (i > 0 || t.first == nil) {
+		switch {
+		case r.own != nil:
+			h = r.own.choose(client, tried)
+		case r.chooser != nil && (i > 0 || t.first == nil):
 			h = r.chooser.choose(tried)
 		}
 		if h == nil {
@@ -351,6 +397,8 @@ func (t *Table) pickSlow(tried *Tried) (*Host, Verdict) {
 	switch {
 	case full:
 		return nil, Full
+	case t.await && !up:
+		return nil, Held
 	case up || t.refuse || len(t.hosts) == 0:
 		return nil, None
 	}

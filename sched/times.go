@@ -1,12 +1,13 @@
 package sched
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 	"unsafe"
 )
 
-// Times counts how long connects and sessions of a group took, and has the group's queue.
+// Times counts how long connects, turnarounds and sessions of a group took, and has the group's queue.
 // The hosts of the group share it, so that it outlives each of them. All methods may be
 // called from any goroutine; the zero Times is ready.
 type Times struct {
@@ -15,7 +16,22 @@ type Times struct {
 	// Loops that write at the same time write to different cache lines. A shard is made when
 	// somebody first writes to it: most machines have few loops, and there are many groups.
 	shards [timesShards]atomic.Pointer[timesShard]
+
+	before atomic.Pointer[Counted] // by an earlier process; nil: there was none
 }
+
+// Counted is all that a Times has counted.
+type Counted struct{ Connects, Sessions, Waits, Turnarounds Histogram }
+
+// Counted returns it.
+func (t *Times) Counted() Counted {
+	return Counted{t.Connects(), t.Sessions(), t.Waits(), t.Turnarounds()}
+}
+
+// Inherit adds what the Times of the same group has counted in an earlier process. A
+// second call replaces the first. Where bounds differ, a count goes to the least bound that
+// is not below its own.
+func (t *Times) Inherit(c Counted) { t.before.Store(&c) }
 
 const timesShards = 64
 
@@ -24,7 +40,8 @@ type timesShard struct {
 	connect histogram
 	session histogram
 	queue   histogram
-	_       [cacheLine - 3*unsafe.Sizeof(histogram{})%cacheLine]byte
+	turn    histogram
+	_       [(cacheLine - 4*unsafe.Sizeof(histogram{})%cacheLine) % cacheLine]byte
 }
 
 // shard returns the shard of that number.
@@ -62,7 +79,22 @@ var (
 		50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second,
 		2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute,
 	}
+	turnaroundBounds = [len(connectBounds)]time.Duration{
+		100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+		time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+		50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second,
+		2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+	}
 )
+
+// turnaroundOf has the bucket of a group's turnarounds for each of [Turns].
+var turnaroundOf = func() (of [TurnBuckets]uint8) {
+	for i, bound := range turnBounds {
+		n, _ := slices.BinarySearch(turnaroundBounds[:], bound)
+		of[i] = uint8(n)
+	}
+	return of
+}()
 
 func (h *histogram) add(d time.Duration, bounds *[len(connectBounds)]time.Duration) {
 	i := 0
@@ -104,20 +136,25 @@ func (h Histogram) Count() (n uint64) {
 
 // Connects returns how long connects took.
 func (t *Times) Connects() Histogram {
-	return t.read(&connectBounds, func(s *timesShard) *histogram { return &s.connect })
+	return t.read(&connectBounds, func(s *timesShard) *histogram { return &s.connect }, func(c *Counted) *Histogram { return &c.Connects })
 }
 
 // Sessions returns how long sessions lasted that have ended.
 func (t *Times) Sessions() Histogram {
-	return t.read(&sessionBounds, func(s *timesShard) *histogram { return &s.session })
+	return t.read(&sessionBounds, func(s *timesShard) *histogram { return &s.session }, func(c *Counted) *Histogram { return &c.Sessions })
 }
 
 // Waits returns how long sessions waited in the queue.
 func (t *Times) Waits() Histogram {
-	return t.read(&queueBounds, func(s *timesShard) *histogram { return &s.queue })
+	return t.read(&queueBounds, func(s *timesShard) *histogram { return &s.queue }, func(c *Counted) *Histogram { return &c.Waits })
 }
 
-func (t *Times) read(bounds *[len(connectBounds)]time.Duration, of func(*timesShard) *histogram) Histogram {
+// Turnarounds returns the turnarounds of the group's hosts, see [Host.Turned].
+func (t *Times) Turnarounds() Histogram {
+	return t.read(&turnaroundBounds, func(s *timesShard) *histogram { return &s.turn }, func(c *Counted) *Histogram { return &c.Turnarounds })
+}
+
+func (t *Times) read(bounds *[len(connectBounds)]time.Duration, of func(*timesShard) *histogram, before func(*Counted) *Histogram) Histogram {
 	h := Histogram{Bounds: append([]time.Duration(nil), bounds[:]...), Counts: make([]uint64, len(bounds)+1)}
 	for i := range t.shards {
 		s := t.shards[i].Load()
@@ -130,5 +167,20 @@ func (t *Times) read(bounds *[len(connectBounds)]time.Duration, of func(*timesSh
 		}
 		h.Sum += time.Duration(part.sum.Load())
 	}
+	if c := t.before.Load(); c != nil {
+		h.add(before(c))
+	}
 	return h
+}
+
+// add adds the counts of another histogram, whose bounds may be others.
+func (h *Histogram) add(o *Histogram) {
+	for b, n := range o.Counts {
+		i := len(h.Bounds)
+		if b < len(o.Bounds) {
+			i, _ = slices.BinarySearch(h.Bounds, o.Bounds[b])
+		}
+		h.Counts[i] += n
+	}
+	h.Sum += o.Sum
 }

@@ -151,9 +151,13 @@ func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 			w.stage = walked
 		}
 	}
-	if w.full {
+	switch {
+	case w.full:
 		w.table = nil // it has passed hosts that it will want
 		return nil, Full
+	case t.await && !t.anyUp(tried):
+		w.table = nil // likewise
+		return nil, Held
 	}
 	return nil, None
 }
@@ -165,7 +169,7 @@ func (w *walk) enterRank(i stage, t *Table, tried *Tried) {
 		w.stage = walked
 	case int(i) < len(t.ranks):
 		w.enter(i, len(t.ranks[i].hosts), t, tried)
-	case t.refuse || w.full || t.anyUp(tried):
+	case t.refuse || t.await || w.full || t.anyUp(tried):
 		w.stage = walked
 	default:
 		w.enter(anyHost, len(t.hosts), t, tried)

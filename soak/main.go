@@ -6,6 +6,7 @@
 //	go run ./soak                        two minutes with every kind of client
 //	go run ./soak -for 10m -seed 7       longer, with the changes of another run
 //	go run ./soak -only echo,curl        two kinds of clients alone
+//	go run ./soak -patroni 20            20 switchovers of a Patroni instead, see patroni.go
 //
 // It ends with a table of what clients saw. Errors that a death of a server
 // explains, because it had the session in its hands, are counted apart (see
@@ -60,6 +61,8 @@ type options struct {
 	seed   uint64
 	kinds  []kind
 	keep   bool
+
+	patroni int // switchovers; 0: none, but all else
 }
 
 func main() {
@@ -84,6 +87,13 @@ func run(ctx context.Context, loops int, args []string, stdout, progress io.Writ
 	case err != nil:
 		fmt.Fprintln(progress, "soak:", err)
 		return 2
+	}
+	if opt.patroni > 0 {
+		if _, err := followLeader(ctx, opt.patroni, opt.keep, stdout, progress); err != nil {
+			fmt.Fprintln(progress, "soak:", err)
+			return 1
+		}
+		return 0
 	}
 	before := openFiles()
 	goroutines := runtime.NumGoroutine()
@@ -122,6 +132,7 @@ func parseArgs(args []string, usage io.Writer) (options, error) {
 	flags.DurationVar(&opt.length, "for", 2*time.Minute, "how long the clients work")
 	flags.Uint64Var(&opt.seed, "seed", 0, "`NUMBER` that makes the changes of another run again (default: a random one)")
 	only := flags.String("only", "", "`NAMES` of clients, separated by commas: "+strings.Join(all, ", "))
+	flags.IntVar(&opt.patroni, "patroni", 0, "`NUMBER` of switchovers of a Patroni with two PostgreSQL servers, every second one with the clients held; nothing else is done then")
 	flags.BoolVar(&opt.keep, "keep", false, "keep the folder with the logs of txlb and of the servers")
 	if err := flags.Parse(args); err != nil {
 		return opt, err

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/servers"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -152,5 +154,26 @@ func TestEchoClientNotices(t *testing.T) {
 			_ = ln.Close()
 			<-served
 		})
+	}
+}
+
+// txlb follows the leader of a Patroni: after each of two switchovers under pgbench, writes go
+// to the new leader. With the clients held meanwhile, none of them fails.
+func TestFollowsALeader(t *testing.T) {
+	testkit.Long(t)
+	debian.NeedFor(t, append([]string{"psql"}, servers.PatroniNeeds...)...)
+	var out, progress bytes.Buffer
+	turns, err := followLeader(t.Context(), 2, false, &out, &progress)
+	t.Logf("%s%s", progress.String(), out.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, turn := range turns {
+		if turn.write <= 0 {
+			t.Errorf("switchover %d: nothing was written at the new leader", i+1)
+		}
+		if turn.held && (turn.errors > 0 || turn.aborts > 0) {
+			t.Errorf("switchover %d: clients were held, and %d writes failed (%v), %d clients of pgbench gave up", i+1, turn.errors, turn.why, turn.aborts)
+		}
 	}
 }

@@ -114,6 +114,46 @@ func (p *Pipe) Drain(fd int) (int, Status, error) {
 	return moved, OK, nil
 }
 
+// Tee makes a copy of what the pipe holds, from its first byte on, behind what another one
+// holds, by tee(2): the copy refers to the same pages. It returns how many bytes fitted, all
+// that the pipe holds unless the other one is full. The error is what tee(2) reported, as a
+// syscall.Errno.
+func (p *Pipe) Tee(to *Pipe) (int, error) {
+	for p.held > 0 {
+		n, _, errno := unix.RawSyscall6(unix.SYS_TEE, uintptr(p.r), uintptr(to.w), uintptr(p.held), unix.SPLICE_F_NONBLOCK, 0, 0)
+		switch errno {
+		case 0:
+			to.held += int(n)
+			return int(n), nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return 0, nil
+		default:
+			return 0, errno
+		}
+	}
+	return 0, nil
+}
+
+// Read takes bytes out of the pipe into memory, as many as b has room for and the pipe holds.
+func (p *Pipe) Read(b []byte) (int, error) {
+	n := 0
+	for n < len(b) && p.held > 0 {
+		took, err := unix.Read(p.r, b[n:min(len(b), n+p.held)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return n, fmt.Errorf("read a pipe: %w", err)
+		case took == 0:
+			return n, nil
+		}
+		n += took
+		p.held -= took
+	}
+	return n, nil
+}
+
 // Close closes both ends; what the pipe holds is lost.
 func (p *Pipe) Close() error {
 	err := unix.Close(p.r)

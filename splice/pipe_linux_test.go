@@ -244,6 +244,28 @@ func TestPool(t *testing.T) {
 	}
 }
 
+// Other memory counts as a pipe, and leaves half of the budget to pipes.
+func TestReserve(t *testing.T) {
+	const size = 64 << 10
+	budget := NewBudget(4 * size)
+	p := NewPool(size, budget)
+	for i, want := range []bool{true, true, true, false, false} {
+		if got := p.Reserve(); got != want {
+			t.Errorf("number %d: %v", i, got)
+		}
+	}
+	p.Unreserve()
+	p.Unreserve()
+	if !p.Reserve() {
+		t.Error("what was given back is not there")
+	}
+	p.Unreserve()
+	p.Unreserve()
+	if n := budget.used.Load(); n != 0 {
+		t.Errorf("%d bytes are used in the end", n)
+	}
+}
+
 // Any pool may use the whole budget, what others keep unused included but for a
 // half; together they never use more, and in the end all of it is back.
 func TestPoolsShareABudget(t *testing.T) {

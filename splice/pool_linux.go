@@ -106,6 +106,16 @@ func (p *Pool) close(pipe *Pipe) error {
 	return pipe.Close()
 }
 
+// Reserve counts other memory as a pipe: it takes the size of one out of the budget, unless
+// less than half is left. Unreserve gives it back.
+func (p *Pool) Reserve() bool { return p.budget.ample() && p.budget.take(int64(p.size)) }
+
+// Unreserve gives back what Reserve has taken.
+func (p *Pool) Unreserve() { p.budget.give(int64(p.size)) }
+
+// Size returns how many bytes a pipe is asked to hold.
+func (p *Pool) Size() int { return p.size }
+
 // Lent returns how many pipes are lent.
 func (p *Pool) Lent() int { return p.lent }
 

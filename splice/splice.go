@@ -11,6 +11,8 @@
 // Limits: the caller owns the order of calls. A pipe that holds bytes must be
 // drained to the socket that they are for, or be closed: [Pool.Put] closes
 // such a pipe, so that the bytes of one stream can never enter another.
+//
+// Compatibility: this package may change in a minor version; package txlb does not.
 package splice
 
 import (
@@ -18,7 +20,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 )
 
 // ErrRead and ErrWrite tell which side made a Copy fail.
@@ -27,20 +28,20 @@ var (
 	ErrWrite = errors.New("write")
 )
 
-// copyBuffers are shared by all Copies of the process.
-var copyBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
-
 // Copy copies from src to dst until src ends, which is no error. It calls moved
 // after every write with the number of bytes written. An error wraps ErrRead or
 // ErrWrite and what the connection reported. To stop a Copy from elsewhere, set
 // a deadline on the connections or close them.
+//
+// While src is silent, a Copy holds no more than a [Source] does: thousands of sessions may
+// be idle.
 func Copy(dst, src net.Conn, moved func(n int)) error {
-	buf := copyBuffers.Get().(*[64 << 10]byte)
-	defer copyBuffers.Put(buf)
+	from := NewSource(src)
+	defer from.Release()
 	for {
-		n, rerr := src.Read(buf[:])
-		if n > 0 {
-			w, werr := dst.Write(buf[:n])
+		b, rerr := from.Next()
+		if len(b) > 0 {
+			w, werr := dst.Write(b)
 			moved(w)
 			if werr != nil {
 				return fmt.Errorf("%w: %w", ErrWrite, werr)

@@ -41,24 +41,31 @@ func (p parts) surfaces() []surface {
 	return []surface{p.metricsSurface(), p.socketSurface(), p.controlSurface(), p.sshSurface(), p.webSurface()}
 }
 
-// newAdmin makes the admin of a process, which shutdown ends.
-func newAdmin(dir *director.Director, eng engine.Engine, source *status.Source, text *metrics.Text, book *logbook, shutdown func()) *admin.Admin {
-	return admin.New(admin.Options{
-		Director: dir, Engine: eng, Status: source, Process: self{book, shutdown}, Version: version, Log: book.log, Audit: book.audit,
-		Reports: map[string]admin.Report{
-			"show metrics": func(ctx context.Context) (string, any, error) {
-				all, done, err := text.Get(ctx)
-				if err != nil {
-					return "", nil, err
-				}
-				defer done()
-				return string(all), nil, nil
-			},
-			"show log": func(context.Context) (string, any, error) {
-				lines := book.tail.Lines(shownLines)
-				return strings.Join(lines, "\n"), lines, nil
-			},
+// newAdmin makes the admin of a process.
+func newAdmin(dir *director.Director, eng engine.Engine, source *status.Source, text *metrics.Text, is self) *admin.Admin {
+	book := is.book
+	reports := map[string]admin.Report{
+		"show metrics": func(ctx context.Context) (string, any, error) {
+			all, done, err := text.Get(ctx)
+			if err != nil {
+				return "", nil, err
+			}
+			defer done()
+			return string(all), nil, nil
 		},
+		"show log": func(context.Context) (string, any, error) {
+			lines := book.tail.Lines(shownLines)
+			return strings.Join(lines, "\n"), lines, nil
+		},
+	}
+	if source.Fleet != nil {
+		reports["show fleet"] = func(context.Context) (string, any, error) {
+			s := source.Fleet()
+			return s.String(), s, nil
+		}
+	}
+	return admin.New(admin.Options{
+		Director: dir, Engine: eng, Status: source, Process: is, Version: version, Log: book.log, Audit: book.audit, Reports: reports,
 	})
 }
 
@@ -68,11 +75,20 @@ const shownLines = 200
 // self is what verbs do to this process.
 type self struct {
 	book     *logbook
+	upgrader *upgrader
 	shutdown func()
 }
 
 func (p self) CloseLog() error { return p.book.reopen() }
 func (p self) Shutdown()       { p.shutdown() }
+
+func (p self) Upgrade(ctx context.Context, by, from string) (string, error) {
+	to, err := p.upgrader.upgrade(ctx, by, from)
+	if err != nil {
+		return "", err
+	}
+	return to.String(), nil
+}
 
 // stateDir returns the folder for files that txlb makes, such as a host key:
 // $STATE_DIRECTORY as systemd sets it, else that of the configuration, else the
@@ -130,4 +146,13 @@ func listenFor(element, listen string) (net.Listener, error) {
 		return nil, fmt.Errorf("<%s listen=%q>: %w", element, listen, err)
 	}
 	return ln, nil
+}
+
+// listenWith is the listener of a socket that is open already, at an address as the
+// configuration says it. The file stays open.
+func listenWith(address string, file *os.File) (net.Listener, error) {
+	if path, is := strings.CutPrefix(address, "unix:"); is {
+		return socket.Inherit(path, file)
+	}
+	return net.FileListener(file)
 }

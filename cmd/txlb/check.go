@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/config/document"
@@ -65,6 +64,7 @@ func surroundings(path string, doc *document.File) config.Problems {
 	l.sources(cfg)
 	l.checks(cfg)
 	l.lists(cfg)
+	l.encryption(cfg)
 	l.names(cfg)
 	written := map[string]string{"<logging file>": cfg.Logging.File, "<logging audit>": cfg.Logging.Audit}
 	if to := cfg.Logging.Access; accesslog.IsFile(to) {
@@ -126,9 +126,8 @@ func (l *lookout) interfaces(cfg *config.Config, state string) {
 
 func (l *lookout) certificate(w *config.AdminListen) {
 	l.readable(w.Key, w.Pos, "the page could be impersonated", true)
-	from, to, err := web.CheckCertificate(w.Certificate, w.Key)
-	if now := time.Now(); err == nil && (now.Before(from) || now.After(to)) {
-		l.warn(w.Pos, "<web certificate=%q> is valid from %s to %s only", w.Certificate, from.Format(time.DateOnly), to.Format(time.DateOnly))
+	if spoilt, err := web.CheckCertificate(w.Certificate, w.Key); err == nil && spoilt != "" {
+		l.warn(w.Pos, "<web certificate=%q> %s", w.Certificate, spoilt)
 	}
 }
 
@@ -259,7 +258,23 @@ func (l *lookout) checks(cfg *config.Config) {
 	}
 }
 
-// names looks up the names of hosts.
+// encryption checks the files of certificates of listeners and hosts.
+func (l *lookout) encryption(cfg *config.Config) {
+	told := map[string]bool{}
+	for _, s := range cfg.Services {
+		for i := range s.Listen {
+			listen := &s.Listen[i]
+			for _, p := range listen.TLS.List() {
+				if !told[p.Key] {
+					told[p.Key] = true
+					l.readable(p.Key, listen.Pos, fmt.Sprintf("service %q could be impersonated", s.Name), true)
+				}
+			}
+		}
+	}
+	l.found = append(l.found, director.CheckTLS(cfg, l.file)...)
+}
+
 // lists checks the files of networks, whose problems name the files themselves.
 func (l *lookout) lists(cfg *config.Config) {
 	err := director.CheckLists(cfg)
@@ -268,6 +283,7 @@ func (l *lookout) lists(cfg *config.Config) {
 	}
 }
 
+// names looks up the names of hosts.
 func (l *lookout) names(cfg *config.Config) {
 	for h, err := range director.Unresolved(cfg) {
 		l.warn(h.Pos, "host %q: %v; it is not used until the name resolves", h.Name, err)

@@ -253,7 +253,7 @@ func verbCompletions(ctx context.Context, given map[string]string, args []string
 		}
 	}
 	var found []candidate
-	for _, word := range admin.Complete(runningConfig(ctx, given["s"], given["c"]), line) {
+	for _, word := range admin.Complete(runningConfig(ctx, given["s"], given["c"]), runningSessions(ctx, given["s"], given["c"]), line) {
 		value := words.Unquote(word)
 		found = append(found, candidate{value, helps[value]})
 	}
@@ -263,19 +263,53 @@ func verbCompletions(ctx context.Context, given map[string]string, args []string
 // runningConfig asks a running txlb for its configuration; nil if it does not
 // answer.
 func runningConfig(ctx context.Context, path, file string) *config.Config {
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
-	answer := make(chan *config.Config, 1)
-	go func() { answer <- askConfig(ctx, path, file) }() // ends with the process where nobody answers
-	select {
-	case c := <-answer:
-		return c
-	case <-ctx.Done():
+	text, ok := askRunning(ctx, path, file, "show config")
+	if !ok {
 		return nil
+	}
+	c, _ := config.Parse("running", []byte(text))
+	return c
+}
+
+// runningSessions asks a running txlb for the IDs of sessions, as many as are of use to choose
+// from.
+func runningSessions(ctx context.Context, path, file string) func(ended bool) []string {
+	return func(ended bool) (ids []string) {
+		lists := []string{"show sessions max=100"}
+		if ended {
+			lists = append(lists, "show sessions max=100 --ended")
+		}
+		for _, list := range lists {
+			text, _ := askRunning(ctx, path, file, list)
+			for _, line := range strings.Split(text, "\n")[1:] { // behind the head
+				if id, _, ok := strings.Cut(line, " "); ok {
+					if _, err := admin.ParseSessionID(id); err == nil {
+						ids = append(ids, id)
+					}
+				}
+			}
+		}
+		return ids
 	}
 }
 
-func askConfig(ctx context.Context, path, file string) *config.Config {
+// askRunning returns a running txlb's answer to a command; ok is false if it does not answer.
+func askRunning(ctx context.Context, path, file, command string) (text string, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	answer := make(chan *string, 1)
+	go func() { answer <- askSocket(ctx, path, file, command) }() // ends with the process where nobody answers
+	select {
+	case a := <-answer:
+		if a != nil {
+			return *a, true
+		}
+	case <-ctx.Done():
+	}
+	return "", false
+}
+
+func askSocket(ctx context.Context, path, file, command string) *string {
 	to, err := socketPath(path, file)
 	if err != nil {
 		return nil
@@ -285,12 +319,11 @@ func askConfig(ctx context.Context, path, file string) *config.Config {
 		return nil
 	}
 	defer func() { _ = client.Close() }()
-	a, err := client.Do(ctx, "show config")
+	a, err := client.Do(ctx, command)
 	if err != nil || a.Err() != nil {
 		return nil
 	}
-	c, _ := config.Parse("running", []byte(a.Text))
-	return c
+	return &a.Text
 }
 
 // splitLine splits a line as a shell does, into the complete words and the one that

@@ -66,7 +66,7 @@ func TestCompleteCommandsAndFlags(t *testing.T) {
 		{[]string{"ctl", nowhere, "show", "s"}, "words", "services sessions stored"},
 		{[]string{"ctl", nowhere, "setHost", "web", "main", "a", "state=d"}, "words", "state=drain"},
 		{[]string{"ctl", nowhere, "setHost", "web", "main", "a", "we"}, "nospace", "weight="},
-		{[]string{"ctl", nowhere, "setHost", "web", ""}, "words", "--dry-run backup= drain= generation= interface= ip= maxSessions= proxyProtocol= resolve= slowStart= source= state= weight= zone="},
+		{[]string{"ctl", nowhere, "setHost", "web", ""}, "words", "--dry-run backup= ca= confirm= drain= eject= generation= interface= ip= maxSessions= proxyProtocol= resolve= slowStart= sni= source= state= tls= weight= zone="},
 	} {
 		mode, values := completed(t, append([]string{"fish"}, test.words...)...)
 		if got := strings.Join(values, " "); mode != test.mode || got != test.values {

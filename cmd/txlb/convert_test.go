@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/txlb/txlb/internal/servers"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -23,6 +25,9 @@ func converted(t *testing.T, args ...string) (status int, out, said string) {
 // What convert prints passes txlb check, whatever was converted.
 func TestConvertedFilesPassTheCheck(t *testing.T) {
 	testkit.Long(t) // names are looked up
+	cert, key := servers.Certify(t, t.TempDir(), "any.example", nil)
+	trusted := regexp.MustCompile(`\b(clientCA|ca)="/[^"]*"`)
+	pairs := regexp.MustCompile(`\btls="/[^"]*"`)
 	for from, pattern := range map[string]string{"haproxy": "haproxy/*.cfg", "nginx": "nginx/*.conf"} {
 		files, err := filepath.Glob("../../internal/convert/testdata/" + pattern)
 		if err != nil || len(files) < 10 {
@@ -37,6 +42,9 @@ func TestConvertedFilesPassTheCheck(t *testing.T) {
 			// A list of networks is found from where the configuration is.
 			path := filepath.Join(t.TempDir(), "config.xml")
 			out = strings.ReplaceAll(out, `"testdata/`, `"`+abs(t, "../../internal/convert/testdata")+"/")
+			// The certificates are those of another machine.
+			out = trusted.ReplaceAllString(out, `$1="`+cert+`"`)
+			out = pairs.ReplaceAllString(out, `tls="`+cert+" "+key+`"`)
 			if err := os.WriteFile(path, []byte(out), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -140,6 +140,53 @@ func TestCtl(t *testing.T) {
 	}
 }
 
+// A change that txlb ctl makes, and that nobody confirms, is undone when the program that made
+// it has long ended. Until then it is in no file.
+func TestB80UnconfirmedChangeOfCtl(t *testing.T) {
+	path := filepath.Join(socketFolder(t), "a.sock")
+	host := backend(t, echo)
+	_, file := txlbFile(t, fmt.Sprintf(`<config>
+<service name="web"><listen ip="127.0.0.1:0"/><group name="blue" enable="yes"><host name="a" ip="%s"/></group><group name="green"><host name="b" ip="%[1]s"/></group></service>
+<admin><socket path="%s"/></admin></config>`, host, path))
+	ctl := func(want string, words ...string) string {
+		t.Helper()
+		got := ctlOf(t, "", append([]string{"-s", path}, words...)...)
+		if got.status != 0 || !strings.Contains(got.out, want) {
+			t.Fatalf("txlb ctl %q: %+v; want %q", words, got, want)
+		}
+		return got.out
+	}
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const waits = "generation 2 (enableGroup web green) is undone at "
+	if got := ctlOf(t, "", "-s", path, "confirm"); got.status != 1 || !strings.Contains(got.err, "confirm: no change waits to be confirmed") {
+		t.Errorf("without a change: %+v", got)
+	}
+	if got := ctlOf(t, "", "-s", path, "enableGroup", "web", "green", "confirm=60"); got.status != 1 || !strings.Contains(got.err, "confirm: ") {
+		t.Errorf("a time without a unit: %+v", got)
+	}
+	ctl("would undo it after 1h0m0s unless confirmed", "enableGroup", "web", "green", "confirm=1h", "--dry-run")
+	ctl(waits, "enableGroup", "web", "green", "confirm=1h")
+	ctl("Generation 2 (enableGroup web green) by ", "status")
+	ctl(`"pending":[{"generation":2,`, "--json", "status")
+	ctl("# "+waits, "show", "diff")
+	ctl("warning: not saved: "+waits, "saveConfig")
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("%v: the file has\n%s", err, after)
+	}
+	ctl("generation 2 stays: enableGroup web green; saveConfig writes it to the file", "confirm", "2")
+	ctl("written with 1 change", "saveConfig")
+
+	ctl("is undone at ", "enableGroup", "web", "blue", "confirm=1s")
+	eventually(t, "green is active again", func() bool {
+		return regexp.MustCompile(`(?m)^web .* green `).MatchString(ctl("", "show", "services"))
+	})
+	ctl("undo 3: not confirmed within 1s: enableGroup web green", "show", "events")
+	ctl("is the same as the running configuration", "show", "diff")
+}
+
 // On a terminal, and only there, what cannot be undone is asked about.
 func TestCtlAsksOnATerminal(t *testing.T) {
 	testkit.Long(t)

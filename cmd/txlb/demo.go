@@ -71,7 +71,7 @@ Stop it with Ctrl-C. For your own servers: docs/configuration.md and txlb run -c
 	if c.out.err != nil { // the password is nowhere else
 		return exitFailed
 	}
-	return finish(c, serve(ctx, cfg, nil))
+	return finish(c, serve(ctx, beginning{config: cfg}))
 }
 
 // page is one of the demo's web servers.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/sandbox"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -104,31 +104,9 @@ func (n *network) nft(rules string) {
 	}
 }
 
-// within runs f on a thread that is in the namespace: a socket stays where it
-// was made. The thread goes back afterwards and lives on, because programs that
-// it has started would be killed with it (Pdeathsig).
+// within runs f in a network namespace.
 func within(ns string, f func() error) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = home.Close() }()
-	there, err := os.Open(filepath.Join("/run/netns", ns))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = there.Close() }()
-	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
-		return os.NewSyscallError("setns", err)
-	}
-	defer func() {
-		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-			panic(err) // the thread would serve other tests from the wrong network
-		}
-	}()
-	return f()
+	return sandbox.InNetwork(filepath.Join("/run/netns", ns), f)
 }
 
 func dialFrom(ns string) func(address string) (net.Conn, error) {

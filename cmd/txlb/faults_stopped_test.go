@@ -168,17 +168,15 @@ func TestB66ChecksWhileTheProgramStoodStill(t *testing.T) {
 	}
 }
 
-// stopped tells whether the program is stopped by a signal.
+// stopped tells whether the program is stopped by a signal: all of its threads, as the
+// others run on for a moment.
 func (p *process) stopped() bool {
-	state, err := procState(p.cmd.Process.Pid)
-	return err == nil && state == 'T'
-}
-
-// procState returns the state of a process, 'T' when it is stopped.
-func procState(pid int) (byte, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	for _, file := range threads {
+		stat, err := os.ReadFile(file)
+		if err != nil || stat[bytes.LastIndexByte(stat, ')')+2] != 'T' {
+			return false
+		}
 	}
-	return stat[bytes.LastIndexByte(stat, ')')+2], nil
+	return len(threads) > 0
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,7 +47,7 @@ type surface struct {
 // that fails is off, told of in the status, and started again.
 type front struct {
 	log  *slog.Logger
-	tell func([]status.Off) // which surfaces are off, whenever that changes
+	tell func() // called when other surfaces are off than before
 
 	run      []*running
 	stop     context.CancelFunc
@@ -56,6 +58,20 @@ type front struct {
 	mu      sync.Mutex
 	changes []prepared // that were accepted, and not followed yet
 	off     []status.Off
+
+	given []entranceFile // by the process whose place this one takes; open uses them up
+}
+
+// entrance is where a surface listens.
+type entrance struct {
+	address string // as the configuration says it
+	*held
+}
+
+// entranceFile is the socket of an entrance, for another process.
+type entranceFile struct {
+	surface, address string
+	file             *os.File
 }
 
 // prepared is a change for which the surfaces are ready.
@@ -80,6 +96,7 @@ type running struct {
 	words  any
 	looked any                            // what files has looked at
 	config *atomic.Pointer[config.Config] // the newest with these words
+	socket atomic.Pointer[entrance]       // of one that runs; nil: it is off
 	stop   func()                         // ends it and waits for that; nil: it is off
 	ended  chan error                     // of serve, if nothing has stopped it
 
@@ -99,7 +116,7 @@ const (
 
 // newFront returns a front that runs nothing yet.
 func newFront(log *slog.Logger) *front {
-	return &front{log: log, tell: func([]status.Off) {}, failed: make(chan struct{}, 1), accepted: make(chan struct{}, 1)}
+	return &front{log: log, tell: func() {}, failed: make(chan struct{}, 1), accepted: make(chan struct{}, 1)}
 }
 
 // open starts the surfaces for the configuration that runs. One that cannot start
@@ -108,14 +125,20 @@ func (f *front) open(cfg *config.Config, surfaces []surface) {
 	for i, s := range surfaces {
 		f.run = append(f.run, &running{surface: s, index: i})
 	}
-	f.bring(prepared{config: cfg})
+	f.bring(f.received(cfg))
 	ctx, cancel := context.WithCancel(context.Background())
 	f.stop = cancel
 	f.follower.Go(func() { f.follow(ctx, cfg) })
 }
 
-// Close ends the surfaces and waits for that.
+// Close ends the surfaces and waits for that. They may have never been opened.
 func (f *front) Close() {
+	if f.stop == nil { // it was never opened
+		for _, one := range f.given {
+			_ = one.file.Close()
+		}
+		return
+	}
 	f.stop()
 	f.follower.Wait()
 	for _, change := range f.take() {
@@ -128,6 +151,64 @@ func (f *front) Close() {
 		}
 	}
 }
+
+// received makes listeners of the sockets that were given. Those that no surface listens
+// with any more are closed.
+func (f *front) received(cfg *config.Config) prepared {
+	p := prepared{cfg, make([]net.Listener, len(f.run))}
+	for _, one := range f.given {
+		for i, r := range f.run {
+			if r.name != one.surface || p.listeners[i] != nil || r.surface.words(cfg) == nil || r.address(cfg) != one.address {
+				continue
+			}
+			ln, err := listenWith(one.address, one.file)
+			if err != nil { // it opens its own
+				f.log.Warn("cannot use the listener of the former process", "part", r.name, "addr", one.address, "err", err)
+				continue
+			}
+			p.listeners[i] = ln
+		}
+		_ = one.file.Close()
+	}
+	f.given = nil
+	return p
+}
+
+// sockets returns duplicates of the sockets of all surfaces that run.
+func (f *front) sockets() (list []entranceFile, err error) {
+	for _, r := range f.run {
+		at := r.socket.Load()
+		if at == nil {
+			continue
+		}
+		file, err := at.File()
+		if err != nil {
+			for _, one := range list {
+				_ = one.file.Close()
+			}
+			return nil, fmt.Errorf("admin interface %s: %w", r.name, err)
+		}
+		list = append(list, entranceFile{r.name, at.address, file})
+	}
+	return list, nil
+}
+
+// each calls do with the entrances of all surfaces that run.
+func (f *front) each(do func(*held)) {
+	for _, r := range f.run {
+		if at := r.socket.Load(); at != nil {
+			do(at.held)
+		}
+	}
+}
+
+// pause makes the surfaces accept nothing until resume. Their connections stay.
+func (f *front) pause() { f.each((*held).pause) }
+
+func (f *front) resume() { f.each((*held).resume) }
+
+// release makes them accept nothing any more: another process does.
+func (f *front) release() { f.each((*held).release) }
 
 // Off returns which surfaces should run and do not. Any goroutine may ask.
 func (f *front) Off() []status.Off {
@@ -295,7 +376,7 @@ func (f *front) bring(change prepared) {
 	f.off = off
 	f.mu.Unlock()
 	if !same {
-		f.tell(off)
+		f.tell()
 	}
 }
 
@@ -357,8 +438,9 @@ func (f *front) start(r *running, cfg *config.Config, ln net.Listener) (err erro
 	}
 	current := new(atomic.Pointer[config.Config])
 	current.Store(cfg)
+	at := &entrance{r.address(cfg), newHeld(ln)}
 	addr := ln.Addr()
-	serve, err := r.serve(ln, current.Load)
+	serve, err := r.serve(at.held, current.Load)
 	if err != nil {
 		return err
 	}
@@ -375,7 +457,9 @@ func (f *front) start(r *running, cfg *config.Config, ln net.Listener) (err erro
 		}
 	})
 	r.config, r.ended, r.started, r.err = current, ended, time.Now(), nil
+	r.socket.Store(at)
 	r.stop = func() {
+		r.socket.Store(nil)
 		cancel()
 		done.Wait()
 	}

@@ -160,6 +160,7 @@ func withoutNoise(text string) string {
 		{`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`, "@TIME"},
 		{`pid \d+`, "pid @"},
 		{`(?m)^(io_uring|cpu_steering) (not )?in use.*$`, "$1 @"}, // as the kernel allows
+		{`(?m)^pipes: .*\n|,\s*"pipe_(quota|memory)":\s*\d+`, ""}, // as the kernel allows this user
 		{`"in_use":(true|false)(,\s*"why":"([^"\\]|\\.)*")?`, `"in_use":"@"`},
 		{`(session|sessions), up [0-9hms.]+`, "$1, up @"},
 		{`0x[0-9a-f]{6,}`, "@ID"},
@@ -167,11 +168,12 @@ func withoutNoise(text string) string {
 		{` age=\d+s `, " age=@ "},
 		{`(\d+ \S+ \d+ \S+ \S+ \d+ \d+ \d+ \d+) \d+ (\d+ \d+ \d+ \d+)`, "$1 @ $2"}, // show servers state: since the last change
 		{`"(local)":"[^"]*"`, `"$1":"@"`},
-		{`"(age_seconds|idle_seconds)":[0-9.e+-]+`, `"$1":"@"`},
+		{`"(age_seconds|idle_seconds|turnaround_seconds|turnaround_worst_seconds)":[0-9.e+-]+`, `"$1":"@"`},
 		{`"text":"([^"\\]|\\.)*"`, `"text":"@"`}, // the same as without --json
 		{`"(id|age|idle|started|since|boot|version|port|connect_seconds|rate|rate_max|in_rate|out_rate)":("[^"]*"|[0-9.e+-]+)`, `"$1":"@"`},
 		{`(?m)^(Version|Release_date|Uptime|Uptime_sec|Start_time_sec|Pid|Name|Description|Node|Memmax_MB|Nbproc|Nbthread|Ulimit-n|Maxsock|Maxconn|Hard_maxconn|CumReq|CurrConns|CumConns|Idle_pct|[A-Za-z]*[Rr]ate[A-Za-z]*|MaxPipes|PipesUsed|PipesFree|PoolAlloc_[A-Za-z]+|PoolUsed_[A-Za-z]+|Tasks|Run_queue|TotalBytesOut|TotalSplicedBytesOut|BytesOutRate|node|version): .*$`, "$1: @"},
 		{` {2,}`, "  "}, // columns are as wide as what stands in them
+		{`  [0-9.]+[µm]?s  [0-9.]+[µm]?s  (up|down)`, "  @  @  $1"}, // show hosts: turnarounds
 		{`txlb [0-9a-f]{7,}(-dirty)?|txlb unknown|txlb dev`, "txlb @VERSION"},
 	} {
 		text = regexp.MustCompile(m[0]).ReplaceAllString(text, m[1])
@@ -183,11 +185,14 @@ func withoutNoise(text string) string {
 // sessions of the test count.
 func steadyMetrics(text string) string {
 	counted := regexp.MustCompile(`^txlb_(sessions|bytes|service|connect_failures|redispatches|host|group|config)[a-z_]*(\{|$)`)
+	ofCgroup := regexp.MustCompile(`^# \w+ process_(pressure|cgroup)_`) // not every kernel and cgroup has them
 	var lines []string
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		name, _, _ := strings.Cut(line, "{")
 		switch series, _, ok := strings.Cut(line, "} "); {
+		case ofCgroup.MatchString(line):
+			continue
 		case strings.HasPrefix(line, "#"):
 		case strings.HasPrefix(name, "go_"), strings.HasPrefix(name, "process_"):
 			continue // the library's

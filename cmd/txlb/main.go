@@ -1,6 +1,6 @@
 // Command txlb is the program: commands, signals, limits of the process, and
 // the wiring of all parts. See README.md for what it does and
-// docs/operations.md for running it.
+// docs/README.md for all pages of its documentation.
 package main
 
 import (
@@ -85,6 +85,7 @@ type command struct {
 	name  string
 	words string // behind the flags: names of arguments, "a|b" for a choice, "WORDS…" for any number
 	help  string
+	exits string // its exit statuses, for the manual
 	// setup defines the flags and returns what does the command once they are
 	// parsed and the words are counted.
 	setup func(*flag.FlagSet) action
@@ -96,17 +97,19 @@ type action func(ctx context.Context, c console, words []string) int
 // commands lists them in the order in which the usage shows them.
 func commands() []command {
 	return []command{
-		{"run", "", "run in the foreground; the default if flags come first", runCommand},
-		{"demo", "", "run a demo: three small web servers behind 127.0.0.1:8080", plainly(demoCommand)},
-		{"check", "", "check a configuration, its files and its permissions", checkCommand},
-		{"diff", "OLD NEW", "print the runtime commands that turn configuration OLD into NEW", plainly(diffCommand)},
-		{"convert", "haproxy|nginx FILE", "print a configuration made of one of HAProxy or nginx", plainly(convertCommand)},
-		{"explain", "FILE", "say in sentences what the lines of an access log mean", plainly(explainCommand)},
-		{"ctl", "WORDS…", "send runtime commands to a running txlb; without WORDS, those of standard input", ctlCommand},
-		{"top", "", "show a live view of a running txlb in the terminal", topCommand},
-		{"passwd", "", "read a password and print its hash for <user password=\"…\">", plainly(passwdCommand)},
-		{"completion", "bash|zsh|fish", "print the completion script for a shell", plainly(completionCommand)},
-		{"version", "", "print the version", plainly(versionCommand)},
+		{"run", "", "run in the foreground; the default if flags come first", "0 after SIGTERM or Ctrl-C, 1 failed, 2 wrong usage or configuration", runCommand},
+		{"demo", "", "run a demo: three small web servers behind 127.0.0.1:8080", "as run", plainly(demoCommand)},
+		{"check", "", "check a configuration, its files and its permissions", "0 valid (maybe with warnings), 2 not valid", checkCommand},
+		{"diff", "OLD NEW", "print the runtime commands that turn configuration OLD into NEW", "0 the same, 1 different, 2 a file is not valid", plainly(diffCommand)},
+		{"convert", "haproxy|nginx FILE", "print a configuration made of one of HAProxy or nginx", "0, 2 the file has mistakes or nothing to convert", plainly(convertCommand)},
+		{"explain", "FILE", "say in sentences what the lines of an access log mean", "0, 1 some lines were not readable, 2 wrong usage", plainly(explainCommand)},
+		{"ctl", "WORDS…", "send runtime commands to a running txlb; without WORDS, those of standard input", "0 done, 1 rejected or failed, 2 wrong usage", ctlCommand},
+		{"top", "", "show a live view of a running txlb in the terminal", "0, 1 no txlb or no terminal, 2 wrong usage", topCommand},
+		{"passwd", "", "read a password and print its hash for <user password=\"…\">", "0, 1 the two differ, or it is empty or too long", plainly(passwdCommand)},
+		{"reload", "PID", "check the configuration, make process PID reload it, and wait for the result: for ExecReload= of systemd", "0 reloaded, 1 the reload failed, 2 the file is not valid", reloadCommand},
+		{"keeper", "", "keep the sessions of a txlb with <engine keeper=\"yes\"> if it dies: for txlb-keeper.service", "0 after SIGTERM, 1 failed", keeperCommand},
+		{"completion", "bash|zsh|fish", "print the completion script for a shell", "0", plainly(completionCommand)},
+		{"version", "", "print the version", "0", plainly(versionCommand)},
 	}
 }
 
@@ -182,6 +185,8 @@ func runArgs(ctx context.Context, c console, args []string) int {
 		args[0] = "version"
 	case completeWord: // called by the scripts of completion
 		return completeCommand(ctx, c, args[1:])
+	case manualWord: // called when a package is built
+		return manualCommand(c, args[1:])
 	}
 	if strings.HasPrefix(args[0], "-") {
 		args = append([]string{"run"}, args...)

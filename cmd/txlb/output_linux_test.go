@@ -45,6 +45,8 @@ func TestFailedWriteIsAnError(t *testing.T) {
 			{args: []string{"ctl", "-s", socket, "show pprof heap"}, status: 1, says: full},
 			{args: []string{"ctl", "-s", socket}, in: "show config\nsetHost web main a weight=7\n", status: 1, says: full},
 		},
+		"keeper":     {{args: []string{"keeper", "x"}, status: 2, says: "unexpected argument"}},  // it writes nothing but a log
+		"reload":     {{args: []string{"reload", "-c", "/none", "1"}, status: 2, says: "/none"}}, // nor does it
 		"top":        {{args: []string{"top", "-s", socket}, status: 1, says: "terminal"}},
 		"passwd":     {{args: []string{"passwd"}, in: "secret\n", status: 1, says: full}},
 		"completion": {{args: []string{"completion", "bash"}, status: 1, says: full}},

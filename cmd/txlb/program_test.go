@@ -30,9 +30,15 @@ const patience = testkit.Patience
 
 var eventually = testkit.Eventually
 
+// inherited is the program under test if this is a test in a sandbox that has been given one.
+var inherited = os.Getenv(programVariable)
+
 // binary is the program under test, built once, without the race detector: its
 // memory and speed are looked at.
 var binary = sync.OnceValues(func() (string, error) {
+	if inherited != "" {
+		return inherited, nil
+	}
 	dir, err := os.MkdirTemp("", "txlb-test-")
 	if err != nil {
 		return "", err
@@ -47,9 +53,12 @@ var binary = sync.OnceValues(func() (string, error) {
 // Tests that run at once wait most of the time, so more of them than there are
 // processors do.
 func TestMain(m *testing.M) {
+	if order := os.Getenv(mischiefVariable); order != "" {
+		os.Exit(mischievous(order))
+	}
 	_ = flag.Set("test.parallel", "4")
 	code := m.Run()
-	if path, err := binary(); err == nil {
+	if path, err := binary(); err == nil && inherited == "" {
 		_ = os.RemoveAll(filepath.Dir(path))
 	}
 	os.Exit(code)

@@ -7,15 +7,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/config/document"
@@ -27,16 +27,35 @@ import (
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/metrics"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/sched"
+	"github.com/txlb/txlb/splice"
 )
 
 func runCommand(flags *flag.FlagSet) action {
 	file := configFlag(flags)
 	return func(ctx context.Context, c console, _ []string) int {
+		upgrades := make(chan os.Signal, 1) // from the first moment: it would end the process
+		if which := upgradeSignals(); len(which) > 0 {
+			signal.Notify(upgrades, which...)
+			defer signal.Stop(upgrades)
+		}
+		before, err := findPredecessor()
+		if err != nil {
+			return finish(c, err)
+		}
+		if before != nil {
+			debug.SetTraceback("crash")
+			return finish(c, serve(ctx, beginning{config: before.state.Config, doc: before.state.Document, before: before, upgrades: upgrades}))
+		}
 		doc, _ := readConfig(*file, c.err)
 		if doc == nil {
 			return exitUsage
 		}
-		return finish(c, serve(ctx, doc.Config, doc))
+		// A crash of the Go runtime exits with status 2, which is ours for a wrong
+		// configuration: a service manager would not start the program again. With this it
+		// ends by SIGABRT.
+		debug.SetTraceback("crash")
+		return finish(c, serve(ctx, beginning{config: doc.Config, doc: doc, upgrades: upgrades}))
 	}
 }
 
@@ -74,11 +93,29 @@ func tell(w io.Writer, err error, done chan<- struct{}) {
 	fmt.Fprintln(w, "txlb:", err)
 }
 
-// serve runs a configuration until ctx ends, then drains. doc is the file of the
-// configuration, or nil. The error is nil after an orderly end.
-func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
+// beginning is what a process begins with.
+type beginning struct {
+	config   *config.Config
+	doc      *document.File   // of the configuration; nil: it is of no file
+	before   *predecessor     // whose place this process takes; nil: nobody's
+	upgrades <-chan os.Signal // each asks for an upgrade
+	node     *node            // of a fleet; nil: it is none
+}
+
+// serve runs a configuration until ctx ends, then drains. It also ends when another process
+// has taken its place. The error is nil after an orderly end.
+func serve(ctx context.Context, is beginning) (err error) {
+	cfg := is.config
+	defer func() { is.before.fail(err) }()
 	// A reader of the log or of standard output that exits must not end the process.
 	ignoreBrokenPipes()
+	// Scripts that wait for "ready" may send a signal at once, and who has learned of an upgrade
+	// sends it to a process that is not ready yet.
+	reopen := make(chan os.Signal, 4)
+	if which := reopenSignals(); len(which) > 0 { // none would mean all
+		signal.Notify(reopen, which...)
+	}
+	defer signal.Stop(reopen)
 	book, err := openLogbook(cfg.Logging)
 	if err != nil {
 		return err
@@ -90,70 +127,200 @@ func serve(ctx context.Context, cfg *config.Config, doc *document.File) error {
 	slog.SetDefault(logs.Strangers(log))
 	opt, limits := engineOptions(cfg, log)
 	opt.Recorder = book.records
+	if cfg.Engine.Keeper {
+		opt.Keeper = keeperOf()
+	}
+	front := newFront(log)
+	var stored map[string]string // in the descriptor store of systemd
+	var state *director.Inherited
+	if b := is.before; b != nil {
+		opt.Inherited, stored, state, front.given = b.sockets, b.stored, b.state, b.surfaces
+	} else {
+		var passed []string
+		opt.Inherited, passed = inheritSockets()
+		stored = givenBack(passed)
+	}
+	var decides atomic.Pointer[director.Director]
+	opt.FindHost = func(service, group, host string, addr sched.Addr) *sched.Host {
+		if d := decides.Load(); d != nil {
+			return d.HostFor(service, group, host, addr)
+		}
+		return nil
+	}
 	eng, err := native.New(opt)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = eng.Close() }()
-	front := newFront(log)
-	dir, err := director.New(cfg, eng, director.Options{Log: log, MaxProbes: probesFor(limits.files), Document: doc, Prepare: front.prepare})
+	defer func() { is.before.fail(err) }() // before what both have is closed
+	if is.before != nil {
+		eng.Pause() // until the predecessor says that this process serves
+	}
+	is.node, err = newNode(cfg, is.doc, log)
 	if err != nil {
 		return err
 	}
-	follow := &follower{book: book, log: log, logging: cfg.Logging, engine: eng}
-	follow.listeners()
+	dir, err := director.New(cfg, eng, is.node.govern(director.Options{Log: log, MaxProbes: probesFor(limits.files), Document: is.doc, Inherited: state, Prepare: front.prepare}))
+	if err != nil {
+		return err
+	}
+	decides.Store(dir)
 
 	ctx, shutdown := context.WithCancel(ctx)
 	defer shutdown()
+	var accepting atomic.Pointer[time.Time] // until when, once the process is going to end
 	source := &status.Source{
 		Director: dir, Engine: eng, Version: version, Started: time.Now(),
-		SessionsLimit: opt.MaxSessions, FDLimit: limits.files, Draining: func() bool { return ctx.Err() != nil }, Off: front.Off,
-		Logs: book.stats, Guard: guard.New(guard.Options{Files: limits.files, Log: logs.Strangers(log)}),
+		SessionsLimit: opt.MaxSessions, FDLimit: limits.files, PipeMemory: opt.PipeMemory, PipeQuota: limits.pipes, Draining: func() bool { return ctx.Err() != nil }, Accepting: accepting.Load, Off: front.Off,
+		Logs: book.stats, Guard: guard.New(guard.Options{Files: limits.files, Log: logs.Strangers(log)}), Former: is.before.former,
 	}
+	is.node.watchedBy(source)
 	text := metrics.NewText(source.Read, source.Guard.Gate())
+	if b := is.before; b != nil {
+		if err := source.Inherit(b.samples); err != nil {
+			return err
+		}
+	}
 	defer sample(source)()
-	adm := newAdmin(dir, eng, source, text, book, shutdown)
-	front.tell = func(off []status.Off) { tellSystemd(log, off) }
-	front.open(dir.State().Config, parts{
+	systemd := newSupervisor(log, source, responding(eng, dir))
+	defer systemd.close()
+	front.tell = systemd.nudge
+	up := newUpgrader(log)
+	up.demo = is.doc == nil
+	up.engine, up.dir, up.front, up.systemd, up.status = eng, dir, front, systemd, source
+	if up.program, err = installedPath(); err != nil {
+		return err
+	}
+	adm := newAdmin(dir, eng, source, text, self{book, up, shutdown})
+	surfaces := parts{
 		admin: adm, users: users.New(func() []*config.User { return dir.State().Config.Admin.Users }, source.Guard.Gate(), log, book.audit),
 		director: dir, engine: eng, status: source, log: logs.Strangers(log), pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
-		guard: source.Guard, text: text, stateDir: stateDir(doc),
-	}.surfaces())
-	defer front.Close() // last, so that one can watch the sessions end
+		guard: source.Guard, text: text, stateDir: stateDir(is.doc),
+	}.surfaces()
+	defer front.Close()                    // last, so that one can watch the sessions end
+	defer func() { is.before.fail(err) }() // before what both have is closed
 
 	// Everything that changes the configuration or the state ends with background.
 	background, stop := context.WithCancel(context.Background())
-	defer stop()
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { _ = dir.Run(background) })
-	// Scripts that wait for "ready" may send a signal at once: be prepared before.
-	reopen := make(chan os.Signal, 4)
-	if which := reopenSignals(); len(which) > 0 { // none would mean all
-		signal.Notify(reopen, which...)
+	defer stop() // first
+	// Changes come when all surfaces are open, or, while another process hands over, are refused.
+	if is.before == nil {
+		front.open(dir.State().Config, surfaces)
 	}
-	defer signal.Stop(reopen)
-	running.Go(func() { onSignals(background, reopen, book, dir) })
+	running.Go(func() { _ = dir.Run(background) })
+	follow := &follower{book: book, log: log, logging: cfg.Logging, engine: eng}
+	opened := false
+	if is.before != nil {
+		thaw := dir.Freeze(errUpgrading)
+		err := is.before.takeOver(ctx, service{log: log, serve: func() {
+			eng.Resume()
+		}, hear: func(n news) error {
+			err := errors.Join(dir.TakeIn(n.Director), source.Inherit(n.Samples))
+			if err == nil {
+				front.open(dir.State().Config, surfaces)
+				opened = true
+			}
+			return err
+		}, adopt: eng.Adopt, count: dir.TakeIn, learn: func(s settlement) error {
+			err := dir.TakeIn(s.Director)
+			thaw()
+			dir.Note(s.By, s.From, "upgrade", "version "+version+" has taken over")
+			return err
+		}})
+		if err == nil && !opened { // it has died before the news
+			front.open(dir.State().Config, surfaces)
+		}
+		thaw()
+		if err != nil {
+			return err
+		}
+	}
+	follow.store = newStore(log, eng, stored)
+	up.store = follow.store
+	follow.listeners()
+	up.open()
+	running.Go(func() { onSignals(background, reopen, is.upgrades, book, dir, systemd, up) })
 	running.Go(func() { follow.run(background, dir) })
+	running.Go(func() { is.node.run(background, dir) })
 	log.Info("ready", "version", version, "services", len(cfg.Services), "loops", opt.Loops,
 		"max_sessions", opt.MaxSessions, "files", limits.files)
-	notify(log, daemon.SdNotifyReady)
+	systemd.ready()
 
-	<-ctx.Done()
-	notify(log, daemon.SdNotifyStopping)
+	select {
+	case <-ctx.Done():
+		up.end("txlb is draining")
+	case <-up.gone:
+	}
+	select {
+	case <-up.gone:
+		is.node.handOver()
+		if ctx.Err() != nil {
+			up.endSuccessor() // which was meant by now
+		}
+		time.Sleep(lastRequests) // changes are still refused with the reason
+		stop()
+		running.Wait()
+		front.Close()
+		return leave(eng, up, is.before, cfg.Engine.Drain, log)
+	default:
+	}
+	if grace := cfg.Engine.Grace; grace > 0 {
+		until := time.Now().Add(grace)
+		accepting.Store(&until)
+		log.Info("stopping, new clients are still accepted", "for", grace.String())
+		systemd.stopping()
+		time.Sleep(grace) // a second signal ends the process
+		accepting.Store(nil)
+		systemd.nudge()
+	} else {
+		systemd.stopping()
+	}
 	log.Info("draining", "at_most", cfg.Engine.Drain.String())
 	stop()
 	running.Wait()
-	leave, cancel := context.WithTimeout(context.Background(), max(cfg.Engine.Drain, time.Millisecond))
+	within, cancel := context.WithTimeout(context.Background(), max(cfg.Engine.Drain, time.Millisecond))
 	defer cancel()
-	switch err := eng.Drain(leave); {
-	case errors.Is(err, context.DeadlineExceeded):
-		log.Warn("drain timeout reached", "timeout", cfg.Engine.Drain.String())
-	case err != nil:
+	if err := drained(eng.Drain(within), cfg.Engine.Drain, log); err != nil {
 		return err
 	}
+	is.before.await(within) // a service manager would end it with this process
 	log.Info("stopped")
 	return nil
+}
+
+// lastRequests is how long a process answers on its admin connections after another has
+// taken over: they may have been accepted a moment before.
+const lastRequests = time.Second
+
+// leave lets the sessions finish that another process could not take over.
+func leave(eng engine.Engine, up *upgrader, before *predecessor, drain time.Duration, log *slog.Logger) error {
+	within, cancel := context.WithTimeout(context.Background(), max(drain, time.Millisecond))
+	telling, told := context.WithCancel(within)
+	var running sync.WaitGroup
+	running.Go(func() { up.tellLeft(telling, before) })
+	defer running.Wait()
+	defer cancel()
+	defer told()
+	if err := drained(eng.Leave(within), drain, log); err != nil {
+		return err
+	}
+	before.await(within) // whose sessions are told of through this process
+	if !up.succeeded() {
+		return fmt.Errorf("process %d, which has taken over, has ended", up.result.pid)
+	}
+	log.Info("stopped", "successor", up.result.pid)
+	return nil
+}
+
+// drained logs how a drain has ended.
+func drained(err error, timeout time.Duration, log *slog.Logger) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.Warn("drain timeout reached", "timeout", timeout.String())
+		return nil
+	}
+	return err
 }
 
 // sample takes samples until end is called. It goes on while the process drains, so
@@ -171,20 +338,13 @@ func sample(source *status.Source) (end func()) {
 // limits are what the system allows the process.
 type limits struct {
 	files uint64 // open files; 0: not known
+	pipes int64  // bytes that pipes may hold together, pipeMemory at most
 }
 
 // engineOptions translates <engine> and fits it to what the system allows.
 func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits) {
 	e := cfg.Engine
-	modes := map[string]engine.SpliceMode{
-		"auto": engine.SpliceAuto, "always": engine.SpliceAlways, "never": engine.SpliceNever,
-	}
-	rings := map[string]engine.RingMode{"auto": engine.RingAuto, "off": engine.RingOff}
-	opt := engine.Options{
-		Ring: rings[e.Ring], Steer: e.Steer == "cpu",
-		Loops: e.Loops, Splice: modes[e.Splice], PipeSize: int(e.PipeSize), PipeMemory: e.PipeMemory,
-		MaxSessions: e.MaxSessions, Backlog: e.Backlog,
-	}
+	opt := director.EngineOptions(&e)
 	if opt.Loops == 0 {
 		opt.Loops = runtime.GOMAXPROCS(0)
 	}
@@ -196,7 +356,14 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 	files, err := raiseFiles()
 	if err != nil {
 		log.Warn("cannot read the limit of open files, sessions are not limited by it", "err", err)
-		return opt, limits{}
+		return opt, limits{pipes: opt.PipeMemory}
+	}
+	pipes := opt.PipeMemory
+	if opt.Splice != engine.SpliceNever {
+		pipes = splice.Quota(opt.PipeSize, opt.PipeMemory)
+	}
+	if pipes < opt.PipeMemory {
+		log.Info("the kernel's quota of pipes is less than pipeMemory, beyond it streams are copied", "quota_mib", pipes>>20, "pipe_memory_mib", opt.PipeMemory>>20)
 	}
 	listeners := 0
 	for _, s := range cfg.Services {
@@ -211,7 +378,7 @@ func engineOptions(cfg *config.Config, log *slog.Logger) (engine.Options, limits
 			"asked", opt.MaxSessions, "allowed", allowed, "files", files)
 		opt.MaxSessions = allowed
 	}
-	return opt, limits{files: files}
+	return opt, limits{files, pipes}
 }
 
 // spareProcs is how many more threads may run Go code than there are loops.
@@ -232,15 +399,21 @@ func sessionsFor(files uint64, listeners, pipes int) int {
 	// A check takes two, because one that runs alone has its own epoll.
 	left := int64(min(files, 1<<40)) - ownFiles - int64(guard.Files(files)) - 2*int64(probesFor(files)) - int64(listeners)
 	left -= min(2*int64(pipes), left/4)
-	return int(max(left/2, 1))
+	return int(min(max(left/2, 1), math.MaxInt32)) // an int may have 32 bits
 }
 
-// onSignals handles SIGHUP and SIGUSR1 until ctx ends.
-func onSignals(ctx context.Context, signals <-chan os.Signal, book *logbook, dir *director.Director) {
+// onSignals handles SIGHUP, SIGUSR1 and SIGUSR2 until ctx ends.
+func onSignals(ctx context.Context, signals, upgrades <-chan os.Signal, book *logbook, dir *director.Director, systemd *supervisor, up *upgrader) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-upgrades:
+			go func() {
+				if _, err := up.upgrade(ctx, "SIGUSR2", ""); err != nil {
+					book.log.Warn("no upgrade", "err", err)
+				}
+			}()
 		case s := <-signals:
 			// Wait for the new file, so that it has the messages of the reload.
 			reopened := make(chan struct{})
@@ -250,12 +423,17 @@ func onSignals(ctx context.Context, signals <-chan os.Signal, book *logbook, dir
 			case <-time.After(reopenFirst):
 			}
 			if isReload(s) {
-				// The director logs the result.
-				r, err := dir.Reload(ctx, director.ReloadRequest{By: "SIGHUP"})
-				book.auditReload(r.Generation, err)
+				var err error
+				systemd.reload(func() {
+					// The director logs the result.
+					var r director.Reloaded
+					r, err = dir.Reload(ctx, director.ReloadRequest{By: "SIGHUP"})
+					book.auditReload(r.Generation, err)
+				})
 				if errors.Is(err, director.ErrNoFile) {
 					book.log.Warn("reload ignored", "err", err)
 				}
+				answerReload(err)
 			}
 		}
 	}
@@ -271,6 +449,7 @@ type follower struct {
 	log     *slog.Logger
 	logging config.Logging // as it is
 	engine  engine.Engine
+	store   *store                   // nil: there is none
 	told    map[engine.Listener]bool // listeners that the log has told of
 	refused map[string]bool          // facilities that the log has told of
 	seen    *config.Config           // the one that was followed last
@@ -323,6 +502,7 @@ func (f *follower) listeners() {
 		}
 	}
 	f.told = now
+	f.store.follow()
 	f.facilities()
 }
 
@@ -359,20 +539,4 @@ func (f *follower) logs(to config.Logging) {
 		f.book.follow(f.logging, to)
 	}
 	f.logging = to
-}
-
-// tellSystemd says in `systemctl status` which admin interfaces are off.
-func tellSystemd(log *slog.Logger, off []status.Off) {
-	text := "serving"
-	for _, o := range off {
-		text += fmt.Sprintf("; <%s> is off: %s", o.Interface, strings.ReplaceAll(o.Err, "\n", " "))
-	}
-	notify(log, "STATUS="+text)
-}
-
-// notify tells systemd, if it started the program (sd_notify(3)).
-func notify(log *slog.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("cannot notify systemd", "state", state, "err", err)
-	}
 }

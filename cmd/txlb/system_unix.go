@@ -33,6 +33,9 @@ func ignoreBrokenPipes() { signal.Ignore(unix.SIGPIPE) }
 // reopenSignals are the signals that reopen the log.
 func reopenSignals() []os.Signal { return []os.Signal{unix.SIGUSR1, unix.SIGHUP} }
 
+// upgradeSignals are the signals that ask for an upgrade.
+func upgradeSignals() []os.Signal { return []os.Signal{unix.SIGUSR2} }
+
 // isReload tells whether a signal also reloads the configuration.
 func isReload(s os.Signal) bool { return s == unix.SIGHUP }
 

@@ -16,6 +16,8 @@ func ignoreBrokenPipes() {}
 // reopenSignals: this system has none.
 func reopenSignals() []os.Signal { return nil }
 
+func upgradeSignals() []os.Signal { return nil }
+
 func isReload(os.Signal) bool { return false }
 
 func resizeSignals() []os.Signal { return nil }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/web"
 	"github.com/txlb/txlb/internal/guard"
@@ -31,10 +32,7 @@ func (p parts) webSurface() surface {
 		words
 		certificate, key string
 	}
-	loops := &pulse{ask: func() {
-		// Every loop must answer, whether it has such a session or not.
-		p.engine.Sessions(1, func(string, *sched.Host) bool { return true })
-	}}
+	loops := &pulse{ask: func() { askLoops(p.engine) }}
 	return surface{
 		name: "web",
 		words: func(c *config.Config) any {
@@ -57,7 +55,7 @@ func (p parts) webSurface() surface {
 		},
 		files: func(c *config.Config, _ bool) error {
 			if w := c.Admin.Web; w.Secure && w.Certificate != "" {
-				_, _, err := web.CheckCertificate(w.Certificate, w.Key)
+				_, err := web.CheckCertificate(w.Certificate, w.Key)
 				return err
 			}
 			return nil // one of txlb's own making may be kept or not
@@ -127,6 +125,12 @@ const (
 	// askAgain is how long an answer is reused, because anybody may ask.
 	askAgain = 500 * time.Millisecond
 )
+
+// askLoops returns when every loop has answered.
+func askLoops(e engine.Engine) {
+	// It must, whether it has such a session or not.
+	e.Sessions(1, func(string, *sched.Host) bool { return true })
+}
 
 // pulse tells whether the loops work, by asking them. It asks once at a time, however
 // many requests there are, so that a loop that hangs holds one goroutine.

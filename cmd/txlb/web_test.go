@@ -123,7 +123,7 @@ func TestPageFollowsTheConfiguration(t *testing.T) {
 	// Neither are certificates, and wrong ones are refused.
 	p.reload(path, doc(`<web listen="127.0.0.1:0"/>`))
 	secure := p.pageOf(2)
-	p.reloads(path, doc(`<web listen="127.0.0.1:0" certificate="`+path+`" key="`+path+`"/>`), "failed to find any PEM data")
+	p.reloads(path, doc(`<web listen="127.0.0.1:0" certificate="`+path+`" key="`+path+`"/>`), "has no certificate in PEM")
 	if status, _, err := visit("127.0.0.1", "https", secure, "/"); err != nil || status != http.StatusOK {
 		t.Errorf("after wrong files: %d, %v", status, err)
 	}

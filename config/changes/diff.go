@@ -4,6 +4,8 @@
 //
 // It knows no field of the model, only trees of elements and attributes. Only the
 // runtime verbs and their order are written out.
+//
+// Compatibility: this package may change in a minor version; package txlb does not.
 package changes
 
 import (

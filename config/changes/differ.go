@@ -157,6 +157,7 @@ func (d *differ) group(service []tree.Step, a, b *tree.Node, enabled string) {
 	}
 	said := d.set(fmt.Sprintf("setGroup %s %s", s, g), at, a, b, "scheduler")
 	d.rest(at, a, b, append(said, "scheduler")...)
+	d.mirrors(at, a, b)
 	for _, h := range b.Of("host") {
 		if was := a.Kid(h.Step()); was != nil {
 			d.host(at, was, h)
@@ -458,7 +459,9 @@ func (d *differ) mark(path []tree.Step) {
 }
 
 // needsNewProcess tells whether an element is fixed while the process runs.
-func needsNewProcess(path []tree.Step) bool { return len(path) > 0 && path[0].Tag == "engine" }
+func needsNewProcess(path []tree.Step) bool {
+	return len(path) > 0 && (path[0].Tag == "engine" || path[0].Tag == "fleet")
+}
 
 // where writes the path of an element as tags. n is the element itself; for the
 // root, its name is shown.

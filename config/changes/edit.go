@@ -53,12 +53,20 @@ func Apply(c *config.Config, edits []Edit) (*config.Config, error) {
 			}
 		}
 	}
-	next, err := config.FromTree(root)
+	next, err := modelOf(root, c)
 	if err != nil {
 		return nil, err
 	}
 	position(next, c)
 	return next, nil
+}
+
+// modelOf turns a tree back into a model, for a program if like is.
+func modelOf(root *tree.Node, like *config.Config) (*config.Config, error) {
+	if like.Program {
+		return config.ProgramFromTree(root)
+	}
+	return config.FromTree(root)
 }
 
 // op is one change of a tree.
@@ -132,6 +140,36 @@ func (o op) apply(root *tree.Node) error {
 		n.ReplaceList(o.kids)
 	}
 	return nil
+}
+
+// Place makes the positions of elements those that they have in another model, where they
+// are in both; others have none.
+func Place(to, from *config.Config) {
+	clearPositions(reflect.ValueOf(to).Elem())
+	position(to, from)
+}
+
+func clearPositions(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			clearPositions(v.Elem())
+		}
+	case reflect.Struct:
+		if v.Type() == posType {
+			v.SetZero()
+			return
+		}
+		for i := range v.NumField() {
+			clearPositions(v.Field(i))
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if k := v.Index(i).Kind(); k == reflect.Pointer || k == reflect.Struct {
+				clearPositions(v.Index(i))
+			}
+		}
+	}
 }
 
 // position copies positions from another model to elements that have none yet.

@@ -25,6 +25,11 @@ type Merged struct {
 // All three must be free of errors. The error says what is wrong with the result,
 // for example because the two changes exclude each other.
 func Merge(base, file, running *config.Config) (Merged, error) {
+	return mergeWith(base, file, running, mend)
+}
+
+// mergeWith is Merge with a way to repair the tree that the two sides together make.
+func mergeWith(base, file, running *config.Config, repair func(root, file, running *tree.Node)) (Merged, error) {
 	m := Merged{Config: file}
 	switch {
 	case equal(base, running):
@@ -36,10 +41,10 @@ func Merge(base, file, running *config.Config) (Merged, error) {
 		m.Kept = Diff(file, m.Config)
 		return m, nil
 	}
-	f := file.Tree()
-	root := merge(base.Tree(), f, running.Tree())
-	mend(root, f)
-	merged, err := config.FromTree(root)
+	f, r := file.Tree(), running.Tree()
+	root := merge(base.Tree(), f, r)
+	repair(root, f, r)
+	merged, err := modelOf(root, file)
 	if merged != nil {
 		position(merged, file)
 		position(merged, running)
@@ -62,6 +67,25 @@ func Merge(base, file, running *config.Config) (Merged, error) {
 		}
 	}
 	return m, nil
+}
+
+// Undo takes one change back, which made after of before, and leaves everything that was
+// changed since as it is in now. It is a [Merge] in which later changes win, as those of a
+// file do: what they have set again, or have built on, stays.
+//
+// Of the result, Kept are the edits that take the change back, and Lost those that later
+// changes do not allow. None of both: nothing of the change is left.
+//
+// Clients that had hosts before the change and have some now keep some: if later changes have
+// removed all others, the last ones stay. A reload does not do this: a host that was removed at
+// run time would come back.
+func Undo(before, after, now *config.Config) (Merged, error) {
+	return mergeWith(after, now, before, func(root, now, before *tree.Node) {
+		mend(root, now, before)
+		for _, s := range root.Of("service") {
+			keepHosts(s, now.Kid(s.Step()), before.Kid(s.Step()))
+		}
+	})
 }
 
 // merge merges an element that both file and running have. Without a base it was
@@ -220,7 +244,7 @@ func mergeKid(base, file, running *tree.Node) *tree.Node {
 }
 
 // mend repairs a service for which the two sides together left too little.
-func mend(root, file *tree.Node) {
+func mend(root, file, _ *tree.Node) {
 	if len(root.Of("service")) == 0 {
 		for _, s := range file.Of("service") {
 			root.Add(s.Clone())
@@ -289,4 +313,50 @@ func mendEnabled(s, file *tree.Node) {
 	default:
 		s.Remove("enable")
 	}
+}
+
+// keepHosts leaves the enabled group of a service, and those of its routes, the hosts that they
+// have now, if an undo would leave clients without.
+func keepHosts(s, now, before *tree.Node) {
+	enabled := func(s *tree.Node) *tree.Node { return s.Kid(tree.Step{Tag: "group", Key: s.Get("enable")}) }
+	if g := enabled(now); takesClients(enabled(before)) && takesClients(g) && !takesClients(enabled(s)) {
+		s.Set("enable", g.Key)
+		keepHostsOf(s, g)
+	}
+	for _, r := range s.Of("route") {
+		step := tree.Step{Tag: "group", Key: r.Get("group")}
+		if g := now.Kid(step); takesClients(before.Kid(step)) && takesClients(g) && !takesClients(s.Kid(step)) {
+			keepHostsOf(s, g)
+		}
+	}
+}
+
+// keepHostsOf gives a group of a service the hosts of g that take clients.
+func keepHostsOf(s, g *tree.Node) {
+	to := s.Kid(g.Step())
+	if to == nil {
+		s.Add(g.Clone())
+		return
+	}
+	for _, h := range g.Of("host") {
+		switch was := to.Kid(h.Step()); {
+		case !takesClient(h):
+		case was == nil:
+			to.Add(h.Clone())
+		default:
+			for _, name := range []string{"state", "weight"} {
+				value, there := h.Lookup(name)
+				was.Put(name, value, there)
+			}
+		}
+	}
+}
+
+// takesClients tells whether a host of a group does.
+func takesClients(g *tree.Node) bool { return slices.ContainsFunc(g.Of("host"), takesClient) }
+
+// takesClient tells whether a host gets clients while it is up.
+func takesClient(h *tree.Node) bool {
+	state, said := h.Lookup("state")
+	return (!said || state == "ready") && h.Get("weight") != "0"
 }

@@ -32,6 +32,9 @@ func sameGroup(g, was config.Group) bool {
 	if g.Check != nil && was.Check != nil && *g.Check == *was.Check {
 		g.Check, was.Check = nil, nil
 	}
+	if slices.Equal(g.Mirrors, was.Mirrors) {
+		g.Mirrors, was.Mirrors = nil, nil
+	}
 	g.Hosts, was.Hosts = nil, nil
 	return sameBits(&g, &was) || g.Pos == was.Pos && equal(new(g), new(was)) // copies: reflection moves what it sees to the heap
 }

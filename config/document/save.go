@@ -1,6 +1,8 @@
 // Package document has a configuration as the text of a file. [Open] reads it.
 // [File.Save] writes a model to it: unchanged parts stay as people wrote them, with
 // comments, order and layout.
+//
+// Compatibility: this package may change in a minor version; package txlb does not.
 package document
 
 import (
@@ -45,12 +47,22 @@ func Open(path string) (*File, config.Problems) {
 	if err != nil {
 		return nil, config.Problems{{File: path, Text: err.Error()}}
 	}
+	return Read(path, data)
+}
+
+// Read is Open for a file that was read before: data is what [File.Data] has returned. The
+// file may say something else by now.
+func Read(path string, data []byte) (*File, config.Problems) {
 	c, problems := config.Parse(path, data)
 	if c == nil {
 		return nil, problems
 	}
 	return &File{Path: path, Config: c, data: data}, problems
 }
+
+// Data returns the bytes of the file as it was read or written. They must not be changed,
+// and may contain password hashes.
+func (d *File) Data() []byte { return d.data }
 
 // readBounded reads a file, or just enough of a large one that Parse rejects it as
 // too large.

@@ -1,5 +1,7 @@
 // Package native makes the engine for the system: event loops on Linux, and the
 // portable engine elsewhere or with the build tag portable.
+//
+// Compatibility: this package may change in a minor version; package txlb does not.
 package native
 
 import (

@@ -11,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "write the documentation and golden files again")
 
-// docs/operations.md has every termination code with its meaning.
+// docs/logs.md has every termination code with its meaning.
 func TestDocumentationHasTheTerminations(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("| code | the session | what to look at |\n|---|---|---|\n")
@@ -19,6 +19,6 @@ func TestDocumentationHasTheTerminations(t *testing.T) {
 	for _, end := range engine.Terminations() {
 		b.WriteString("| `" + end.Code + "` | " + end.Meaning + " | " + escape.Replace(end.Advice) + " |\n")
 	}
-	testkit.Tables(t, "../../docs/operations.md", *update, "go test ./internal/accesslog -run TestDocumentation -update",
+	testkit.Tables(t, "../../docs/logs.md", *update, "go test ./internal/accesslog -run TestDocumentation -update",
 		map[string]string{"terminations": b.String()})
 }

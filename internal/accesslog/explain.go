@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
-	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/explain"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -56,34 +55,23 @@ func (e *Entry) Sentences() []string {
 	var s []string
 	add := func(format string, args ...any) { s = append(s, fmt.Sprintf(format, args...)) }
 
-	client := "A client of a UNIX socket"
-	if e.Client != "" && e.Client != "unix:1" {
-		client = "Client " + e.Client
+	client := e.Client
+	if client == "unix:1" {
+		client = ""
 	}
-	came := client + " came"
-	if e.Proxied {
-		came = client + ", as its PROXY header says, came"
-	}
-	add("%s to service %s on %s.", came, e.Service, e.Accepted.Format("2 January 2006 at 15:04:05.000"))
+	add("%s", explain.Came(client, e.Proxied, e.Service, e.Accepted, ""))
 	if e.Name != "" {
-		add("Its TLS asked for %s.", e.Name)
+		add("%s", explain.AskedFor(e.Name))
 	}
 	switch {
 	case e.Host == "":
-		add("It was not sent to a host%s.", e.ofGroup())
+		add("It was not sent to a host%s.", explain.OfGroup(e.Group))
 	default:
 		add("%s", e.hostSentence())
 	}
 	add("%s", e.endSentence())
-	end, known := engine.TerminationOf(e.Termination)
-	if known {
-		add("%s: the session %s.", e.Termination, end.Meaning)
-		if e.Rejected != "" {
-			add("The reason of the rejection is %s.", e.Rejected)
-		}
-		if end.Advice != "" {
-			add("%s", end.Advice)
-		}
+	if meaning, known := explain.Meaning(e.Termination, e.Rejected); known {
+		s = append(s, meaning...)
 	} else {
 		add("%s is not a code of txlb. HAProxy's manual explains it under \"Session state at disconnection\".", e.Termination)
 	}
@@ -95,25 +83,14 @@ func (e *Entry) Sentences() []string {
 	return s
 }
 
-// ofGroup names the group, if it is known.
-func (e *Entry) ofGroup() string {
-	if e.Group == "" {
-		return ""
-	}
-	return " of group " + e.Group
-}
-
 // hostSentence tells of the host and how long it took to reach it.
 func (e *Entry) hostSentence() string {
-	host := e.Host
-	if e.Address != "" {
-		host += " (" + e.Address + ")"
-	}
+	host := explain.Named(e.Host, e.Address)
 	var b strings.Builder
 	if e.Connect < 0 {
-		fmt.Fprintf(&b, "The last host that was asked is %s%s, ", host, e.ofGroup())
+		fmt.Fprintf(&b, "The last host that was asked is %s%s, ", host, explain.OfGroup(e.Group))
 	} else {
-		fmt.Fprintf(&b, "It was sent to host %s%s, ", host, e.ofGroup())
+		fmt.Fprintf(&b, "It was sent to host %s%s, ", host, explain.OfGroup(e.Group))
 	}
 	switch {
 	case e.Wait < 0:
@@ -121,11 +98,11 @@ func (e *Entry) hostSentence() string {
 	case e.Wait == 0:
 		b.WriteString("at once")
 	default:
-		fmt.Fprintf(&b, "after %s", span(e.Wait))
+		fmt.Fprintf(&b, "after %s", explain.Span(e.Wait))
 	}
 	switch {
 	case e.Connect >= 0:
-		fmt.Fprintf(&b, ", which answered after %s", span(e.Connect))
+		fmt.Fprintf(&b, ", which answered after %s", explain.Span(e.Connect))
 	case e.Wait >= 0:
 		b.WriteString(", which did not answer")
 	}
@@ -144,21 +121,10 @@ func (e *Entry) hostSentence() string {
 func (e *Entry) endSentence() string {
 	lived := "It ended"
 	if e.Total >= 0 {
-		lived = "It ended after " + span(e.Total)
+		lived = "It ended after " + explain.Span(e.Total)
 	}
 	if e.In >= 0 {
-		return fmt.Sprintf("%s, with %s from the client and %s to it.", lived, words.Count(int(e.In), "byte"), words.Count(int(e.Out), "byte"))
+		return fmt.Sprintf("%s, with %s.", lived, explain.Moved(uint64(e.In), uint64(e.Out)))
 	}
 	return fmt.Sprintf("%s, with %s to the client.", lived, words.Count(int(e.Out), "byte"))
-}
-
-// span writes a time for people.
-func span(d time.Duration) string {
-	switch {
-	case d < 10*time.Second:
-		return fmt.Sprintf("%g ms", float64(d)/float64(time.Millisecond))
-	case d < time.Hour:
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
 }

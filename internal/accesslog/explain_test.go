@@ -11,7 +11,7 @@ const lines = `Nov 28 03:04:21 lb1 txlb[812]: 192.0.2.7:35990 [28/Nov/2026:03:04
 127.0.0.1:54374 [28/Nov/2026:14:24:03.165] my#20shop my#20shop/<NOSRV> -1/-1/0 0 SC 1/1/0/0/0 0/0
 {"accepted":"2026-11-28T14:24:03.695Z","client":"[2001:db8::1]:35870","proxied":true,"server_name":"db.example","service":"web","group":"main","host":"a","address":"127.0.0.1:18111","wait_ms":0,"connect_ms":0.213,"total_ms":62296.5,"bytes_in":79,"bytes_out":1352,"termination":"--","rejected":null,"retries":0,"sessions":1,"service_sessions":1,"group_sessions":0,"host_sessions":0,"host_queue":2,"group_queue":3}
 something else
-2001:db8::1:53686 [28/Nov/2026:14:03:52.415] fe~ be/a 1/0/+0 +5 LR 1/1/0/0/2 0/0
+2001:db8::1:53686 [28/Nov/2026:14:03:52.415] fe~ be/a 1/0/+0 +5 PC 1/1/0/0/2 0/0
 127.0.0.1:1 [28/Nov/2026:14:03:52.415] fe be/a 1/0/x 5 -- 1/1/0/0/0 0/0
 {"accepted":"2026-11-28T14:24:03.695Z"}
 unix:1 [28/Nov/2026:14:03:52.415] fe fe/<NOSRV> -1/-1/0 0 PR 1/1/0/0/0 0/0`
@@ -42,14 +42,14 @@ log:6
   Client 2001:db8::1:53686 came to service fe on 28 November 2026 at 14:03:52.415.
   It was sent to host a of group be, after 1 ms, which answered after 0 ms; 2 connects before had failed.
   It ended after 0 ms, with 5 bytes to the client.
-  LR is not a code of txlb. HAProxy's manual explains it under "Session state at disconnection".
+  PC is not a code of txlb. HAProxy's manual explains it under "Session state at disconnection".
   Sessions open when it ended: 1 in all, 1 of the service; and 0 others of the group, 0 of the host.
 log:9
   A client of a UNIX socket came to service fe on 28 November 2026 at 14:03:52.415.
   It was not sent to a host.
   It ended after 0 ms, with 0 bytes to the client.
-  PR: the session was rejected before a host was chosen: by an access rule, by a limit, or for its PROXY header.
-  Look at <access>, <limits>, and what stands before this listener: it must send a right PROXY header.
+  PR: the session was rejected before a host was chosen: by an access rule, by a limit, for its PROXY header, or because its TLS handshake failed.
+  Look at <access>, <limits>, and what stands before this listener: it must send a right PROXY header. Lines in JSON, and the command status, have the reason.
   Sessions open when it ended: 1 in all, 1 of the service; and 0 others of the group, 0 of the host.
 `
 
@@ -90,4 +90,19 @@ func FuzzParseLine(f *testing.F) {
 			t.Errorf("sentences %q", e.Sentences())
 		}
 	})
+}
+
+// A line with the reason of a rejection says what it means and what helps, in place of the advice
+// for all that are rejected.
+func TestExplainSaysWhyAClientWasRejected(t *testing.T) {
+	e := Entry{Termination: "PR", Rejected: "tls_alert", Service: "web"}
+	text := strings.Join(e.Sentences(), "\n")
+	for _, want := range []string{"they may not trust the certificate", "What helps: look at whether the certificate"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "PROXY header.") {
+		t.Errorf("it speaks of a PROXY header:\n%s", text)
+	}
 }

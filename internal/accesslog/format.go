@@ -158,13 +158,15 @@ func appendName(b []byte, name string) []byte {
 	return b
 }
 
-// json appends one object. docs/operations.md has its names.
+// json appends one object. docs/logs.md has its names.
 func (w *writer) json(b []byte, r *engine.Record, accepted time.Time, groupSessions int64) []byte {
 	b = append(b, `{"accepted":"`...)
 	b = append(b, w.accepted.at(accepted.In(w.zone), "2006-01-02T15:04:05")...)
 	b = append(b, '.')
 	b = appendMillis(b, accepted.Nanosecond()/1e6)
 	b = append(b, w.accepted.offset...)
+	b = append(b, `","id":"`...)
+	b = strconv.AppendUint(b, r.ID, 16) // as the admin writes it
 	b = append(b, `","client":`...)
 	b = appendAddress(b, r.Client)
 	b = append(b, `,"proxied":`...)
@@ -197,6 +199,7 @@ func (w *writer) json(b []byte, r *engine.Record, accepted time.Time, groupSessi
 	}
 	queue, connect, total := stages(r)
 	b = appendStage(b, `,"wait_ms":`, queue)
+	b = appendStage(b, `,"held_ms":`, int64(r.Held))
 	b = appendStage(b, `,"connect_ms":`, connect)
 	b = appendStage(b, `,"total_ms":`, total)
 	b = append(b, `,"bytes_in":`...)

@@ -13,6 +13,7 @@ import (
 // nothing.
 type Entry struct {
 	Accepted time.Time
+	ID       string // of the session, see admin.FormatSessionID
 	Client   string
 	Proxied  bool
 	Name     string // that the client's TLS asked for
@@ -178,9 +179,10 @@ func unescaped(s string) (string, error) {
 	return b.String(), nil
 }
 
-// object is an entry as JSON has it. docs/operations.md has its names.
+// object is an entry as JSON has it. docs/logs.md has its names.
 type object struct {
 	Accepted    time.Time `json:"accepted"`
+	ID          string    `json:"id"`
 	Client      *string   `json:"client"`
 	Proxied     bool      `json:"proxied"`
 	Name        *string   `json:"server_name"`
@@ -220,7 +222,7 @@ func parseJSON(text string) (*Entry, error) {
 		return *s
 	}
 	e := &Entry{
-		Accepted: o.Accepted, Client: orNone(o.Client), Proxied: o.Proxied, Name: orNone(o.Name), Service: o.Service, Group: orNone(o.Group),
+		Accepted: o.Accepted, ID: o.ID, Client: orNone(o.Client), Proxied: o.Proxied, Name: orNone(o.Name), Service: o.Service, Group: orNone(o.Group),
 		Host: orNone(o.Host), Address: orNone(o.Address), In: o.In, Out: o.Out, Termination: o.Termination,
 		Rejected: orNone(o.Rejected), Retries: o.Retries, Redispatched: o.Retries > 0,
 		Sessions: o.Sessions, ServiceSessions: o.ServiceSessions, GroupSessions: o.GroupSessions, HostSessions: o.HostSessions,

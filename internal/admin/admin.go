@@ -31,6 +31,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/edits"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
@@ -43,9 +44,12 @@ type Result struct {
 	Generation uint64 `json:"generation"`     // of the configuration after the command
 }
 
-// Process is what verbs do to the process itself. Both may be called at the same
+// Process is what verbs do to the process itself. All may be called at the same
 // time.
 type Process interface {
+	// Upgrade starts the installed program and hands over to it. It returns what has become
+	// of it, or why this process goes on. by and from say who asks.
+	Upgrade(ctx context.Context, by, from string) (string, error)
 	// CloseLog reopens the log files.
 	CloseLog() error
 	// Shutdown starts to drain and shut down the process. It does not wait.
@@ -217,7 +221,11 @@ func (a *Admin) Execute(ctx context.Context, caller users.Caller, c words.Comman
 	case verb.Role == users.Full && err != nil:
 		a.Audit(ctx, caller, "command failed", "verb", verb.describe(args), "err", err)
 	case verb.Role == users.Full:
-		a.Audit(ctx, caller, "command", "verb", verb.describe(args), "generation", a.opt.Director.State().Generation)
+		attrs := []any{"verb", verb.describe(args), "generation", a.opt.Director.State().Generation}
+		if within, given := args.duration("confirm"); given {
+			attrs = append(attrs, "confirm", within.String())
+		}
+		a.Audit(ctx, caller, "command", attrs...)
 	case k.secrets:
 		a.Audit(ctx, caller, "secrets read", "verb", verb.describe(args))
 	}
@@ -258,19 +266,26 @@ func (k *call) current() error {
 func (k *call) change() (Result, error) {
 	dry := k.args.set("dry-run")
 	want, _ := k.args.number("generation")
+	within, err := k.within()
+	if err != nil {
+		return Result{}, err
+	}
 	var e *edit
 	apply := func(c *config.Config) error {
 		// This runs where changes are made, one after the other: what state
 		// returns is what c was copied from.
-		e = &edit{config: c, state: k.state(), args: k.args, listeners: k.admin.opt.Engine.Listeners}
+		e = &edit{edits.Edit{Config: c, State: k.state(), Listeners: k.admin.opt.Engine.Listeners, Force: k.args.set("force")}, k.args}
+		if within, given := k.args.duration("drain"); given {
+			e.Within = &within
+		}
 		if err := k.verb.edit(e); err != nil {
 			return err
 		}
-		changes.Share(c, e.state.Config) // what follows looks at what has changed
+		changes.Share(c, e.State.Config) // what follows looks at what has changed
 		if err := k.named(e); err != nil {
 			return err
 		}
-		if err := noNewLoop(e); err != nil {
+		if err := e.NoNewLoop(); err != nil {
 			return err
 		}
 		return k.strands(e)
@@ -284,31 +299,31 @@ func (k *call) change() (Result, error) {
 		if err == nil {
 			err = c.Check("configuration").Err()
 		}
-		if err != nil && !errors.Is(err, errSame) {
+		if err != nil && !errors.Is(err, edits.ErrSame) {
 			return Result{}, err
 		}
-		return Result{Text: e.text("would ")}, nil
+		return Result{Text: e.text("would ") + k.wouldUndo(e)}, nil
 	}
 	generation, err := k.admin.opt.Director.Do(k.ctx, director.Change{
-		By: k.caller.Name, From: k.caller.From, Verb: k.verb.describe(k.args), Apply: apply, Generation: uint64(want),
+		By: k.caller.Name, From: k.caller.From, Verb: k.verb.describe(k.args), Apply: apply, Generation: uint64(want), Confirm: within,
 	})
 	switch {
-	case err != nil && !errors.Is(err, errSame):
+	case err != nil && !errors.Is(err, edits.ErrSame):
 		return Result{}, err
 	}
 	if deadline, ok := k.args.duration("drain"); ok {
-		e.drain.Within = deadline
-		if err := k.admin.opt.Director.Drain(k.ctx, e.drain); err != nil {
+		e.Drain.Within = deadline
+		if err := k.admin.opt.Director.Drain(k.ctx, e.Drain); err != nil {
 			return Result{}, err
 		}
 	}
 	if err != nil {
-		if !e.same {
+		if !e.Same {
 			k.admin.opt.Director.Note(k.caller.Name, k.caller.From, k.verb.describe(k.args), e.text(""))
 		}
 		return Result{Text: e.text("")}, nil
 	}
-	return Result{Text: fmt.Sprintf("generation %d: %s", generation, e.text("")), Generation: generation}, nil
+	return k.unconfirmed(Result{Text: fmt.Sprintf("generation %d: %s", generation, e.text("")), Generation: generation}), nil
 }
 
 // named refuses an edit that names what <admin targets> keeps for the file.
@@ -317,27 +332,8 @@ func (k *call) named(e *edit) error {
 	if doc := k.admin.opt.Director.Stored(); doc != nil {
 		file = doc.Config
 	}
-	if err := e.config.Named(e.state.Config, file); err != nil {
+	if err := e.Config.Named(e.State.Config, file); err != nil {
 		return refuse(ErrNotAllowed, "%v", err)
-	}
-	return nil
-}
-
-// noNewLoop refuses an edit that makes connections go round through this process.
-// What goes round already is no reason.
-func noNewLoop(e *edit) error {
-	if e.config.NoNewLoop(e.state.Config) {
-		return nil
-	}
-	loops := config.Loops(e.config, nil)
-	if len(loops) == 0 {
-		return nil
-	}
-	before := config.Loops(e.state.Config, nil)
-	for _, l := range loops {
-		if !slices.ContainsFunc(before, l.Same) {
-			return errors.New(l.String())
-		}
 	}
 	return nil
 }
@@ -346,12 +342,12 @@ func noNewLoop(e *edit) error {
 // host of a service away.
 func (k *call) strands(e *edit) error {
 	ask := k.ctx.Value(askKey{}) != nil && !k.args.set("force") && !k.args.set("dry-run")
-	for _, s := range e.state.Strands(e.config) {
+	for _, s := range e.State.Strands(e.Config) {
 		if ask {
 			return refuse(ErrConfirm, "%v", s)
 		}
 		if s.Down > 0 { // else the verb has said so
-			e.warn("%v", s)
+			e.Warn("%v", s)
 		}
 	}
 	return nil

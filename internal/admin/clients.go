@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/edits"
 	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/sched"
 )
@@ -43,7 +44,7 @@ func (c ClientInfo) Filter() string {
 func (k *call) showClients() (Result, error) {
 	service := k.args.text("service")
 	if service != "" {
-		if _, err := findService(k.state().Config, service); err != nil {
+		if _, err := edits.Service(k.state().Config, service); err != nil {
 			return Result{}, err
 		}
 	}

@@ -2,9 +2,12 @@ package admin
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/edits"
 	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
@@ -13,25 +16,50 @@ import (
 // names of what runs, values and options. If the line ends with a blank, a new
 // word begins there. The words are quoted where they have to be, whether the one
 // that is typed has quotes or not.
-func (a *Admin) Complete(line string) []string { return Complete(a.opt.Director.State().Config, line) }
+func (a *Admin) Complete(line string) []string {
+	state := a.opt.Director.State()
+	return complete(completer{Verbs(), state.Config, state.Pending(), a.sessionIDs}, line)
+}
+
+// completedSessions is how many IDs of open sessions are offered, and of ended ones.
+const completedSessions = 100
+
+// sessionIDs returns the IDs of open sessions, and of ended ones too if they may be meant.
+func (a *Admin) sessionIDs(ended bool) (ids []string) {
+	for _, s := range a.opt.Engine.Sessions(completedSessions, func(string, *sched.Host) bool { return true }) {
+		ids = append(ids, FormatSessionID(s.ID))
+	}
+	if ended {
+		for _, s := range a.opt.Engine.Ended(completedSessions) {
+			ids = append(ids, FormatSessionID(s.ID))
+		}
+	}
+	return ids
+}
 
 // Complete is [Admin.Complete] without an Admin: names are those of c, none if c is
-// nil.
-func Complete(c *config.Config, line string) []string {
+// nil, and sessions returns the IDs of open sessions, or of ended ones too.
+func Complete(c *config.Config, sessions func(ended bool) []string, line string) []string {
+	if c == nil {
+		c = &config.Config{}
+	}
+	return complete(completer{verbs: Verbs(), config: c, sessions: sessions}, line)
+}
+
+func complete(with completer, line string) []string {
 	typed, ok := words.Typed(line)
 	if !ok {
 		return nil
 	}
-	if c == nil {
-		c = &config.Config{}
-	}
-	return matching(typed, completer{Verbs(), c}.list(typed))
+	return matching(typed, with.list(typed))
 }
 
 // completer knows what there is to complete with.
 type completer struct {
-	verbs  []Verb
-	config *config.Config
+	verbs    []Verb
+	config   *config.Config
+	pending  []*director.Pending       // changes that wait to be confirmed
+	sessions func(ended bool) []string // IDs
 }
 
 // list returns what may stand where somebody is typing, whatever has been typed
@@ -127,17 +155,25 @@ func (a completer) values(p *Param, named map[string]string) []string {
 		return sched.Choices()
 	case VerbName:
 		return a.verbWords("")
+	case Unconfirmed:
+		var all []string
+		for _, p := range a.pending {
+			all = append(all, strconv.FormatUint(p.Generation, 10))
+		}
+		return all
 	case Service:
-		return names(c.Services, serviceName)
+		return names(c.Services, func(s *config.Service) string { return s.Name })
 	case User:
 		return names(c.Admin.Users, userName)
+	case Session, AnySession:
+		return a.sessions(p.Kind == AnySession)
 	}
-	s, err := findService(c, named["service"])
+	s, err := edits.Service(c, named["service"])
 	if err != nil {
 		return nil
 	}
 	if p.Kind == Group {
-		return names(s.Groups, groupName)
+		return names(s.Groups, func(g *config.Group) string { return g.Name })
 	}
 	if p.Kind == Listen || p.Kind == Listener {
 		var all []string
@@ -146,10 +182,23 @@ func (a completer) values(p *Param, named map[string]string) []string {
 		}
 		return all
 	}
-	if g, err := findGroup(s, named["group"]); err == nil && p.Kind == Host {
-		return names(g.Hosts, hostName)
+	g, err := edits.Group(s, named["group"])
+	switch {
+	case err != nil:
+	case p.Kind == Host:
+		return names(g.Hosts, func(h *config.Host) string { return h.Name })
+	case p.Kind == Mirror:
+		return names(mirrors(g), func(m *config.Mirror) string { return m.Address })
 	}
 	return nil
+}
+
+// mirrors returns those of a group.
+func mirrors(g *config.Group) (list []*config.Mirror) {
+	for i := range g.Mirrors {
+		list = append(list, &g.Mirrors[i])
+	}
+	return list
 }
 
 // parameters returns what follows a verb in help: its second word, or the names of

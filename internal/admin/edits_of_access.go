@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/edits"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -24,7 +25,7 @@ func addAccess(e *edit) error {
 	}
 	for _, name := range []string{"net", "file"} {
 		if e.args.given(name) {
-			assign(config.Find("allow", name), &r, e.args.text(name))
+			edits.Assign(config.Find("allow", name), &r, e.args.text(name))
 		}
 	}
 	at := len(s.Access)
@@ -34,10 +35,10 @@ func addAccess(e *edit) error {
 		}
 	}
 	if i := slices.IndexFunc(s.Access[:at], func(r config.AccessRule) bool { return r.Nets == "*" }); i >= 0 {
-		e.warn("the rule is never reached: rule %d matches every client; at=%d puts the new one before it", i+1, i+1)
+		e.Warn("the rule is never reached: rule %d matches every client; at=%d puts the new one before it", i+1, i+1)
 	}
 	s.Access = slices.Insert(s.Access, at, r)
-	return e.do("add access rule %d to service %s: %s", at+1, show(s.Name), DescribeRule(&r))
+	return e.Do("add access rule %d to service %s: %s", at+1, show(s.Name), DescribeRule(&r))
 }
 
 func delAccess(e *edit) error {
@@ -54,7 +55,7 @@ func delAccess(e *edit) error {
 	}
 	gone := s.Access[n-1]
 	s.Access = slices.Delete(s.Access, int(n)-1, int(n))
-	return e.do("delete access rule %d of service %s: %s", n, show(s.Name), DescribeRule(&gone))
+	return e.Do("delete access rule %d of service %s: %s", n, show(s.Name), DescribeRule(&gone))
 }
 
 // DescribeRule tells whom a rule is about.
@@ -84,7 +85,7 @@ type RuleInfo struct {
 func (k *call) showAccess() (Result, error) {
 	state, want := k.state(), k.args.text("service")
 	if want != "" {
-		if _, err := findService(state.Config, want); err != nil {
+		if _, err := edits.Service(state.Config, want); err != nil {
 			return Result{}, err
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/txlb/txlb/config"
-	"github.com/txlb/txlb/internal/words"
+	"github.com/txlb/txlb/internal/edits"
 )
 
 // routeNumber is the place of a route among those of its service, from 1 on.
@@ -28,10 +28,10 @@ func addRoute(e *edit) error {
 		}
 	}
 	if slices.ContainsFunc(s.Routes[:at], takesEvery) {
-		e.warn("the route is never reached: one before it matches every client")
+		e.Warn("the route is never reached: one before it matches every client")
 	}
 	s.Routes = slices.Insert(s.Routes, at, *r)
-	return e.do("add route %d to service %s: %s", at+1, show(s.Name), DescribeRoute(r))
+	return e.Do("add route %d to service %s: %s", at+1, show(s.Name), DescribeRoute(r))
 }
 
 func takesEvery(r config.Route) bool { return r.Conditions() == "" && r.Percent == 100 }
@@ -75,7 +75,7 @@ func delRoute(e *edit) error {
 	}
 	gone := s.Routes[i]
 	s.Routes = slices.Delete(s.Routes, i, i+1)
-	return e.do("delete route %d of service %s: %s", i+1, show(s.Name), DescribeRoute(&gone))
+	return e.Do("delete route %d of service %s: %s", i+1, show(s.Name), DescribeRoute(&gone))
 }
 
 func setRoute(e *edit) error {
@@ -87,11 +87,11 @@ func setRoute(e *edit) error {
 		return err
 	}
 	if e.args.given("group") {
-		if _, err := findGroup(s, e.args.text("group")); err != nil {
+		if _, err := edits.Group(s, e.args.text("group")); err != nil {
 			return err
 		}
 	}
-	return e.told(fmt.Sprintf("route %d of service %s", i+1, show(s.Name)), e.assign("route", &s.Routes[i]))
+	return e.Told(fmt.Sprintf("route %d of service %s", i+1, show(s.Name)), e.assign("route", &s.Routes[i]))
 }
 
 // RouteInfo is one route in the Data of show routes.
@@ -109,7 +109,7 @@ type RouteInfo struct {
 func (k *call) showRoutes() (Result, error) {
 	state, want := k.state(), k.args.text("service")
 	if want != "" {
-		if _, err := findService(state.Config, want); err != nil {
+		if _, err := edits.Service(state.Config, want); err != nil {
 			return Result{}, err
 		}
 	}
@@ -130,12 +130,4 @@ func (k *call) showRoutes() (Result, error) {
 	}
 	t.moved = true
 	return Result{Text: t.String(), Data: infos, Generation: state.Generation}, nil
-}
-
-// routed refuses to take a group away that a route leads to.
-func routed(s *config.Service, g *config.Group) error {
-	if n := s.RouteTo(g.Name); n > 0 {
-		return fmt.Errorf("route %d of service %s leads to group %s; delete the route first: delRoute %s %[1]d", n, show(s.Name), show(g.Name), words.QuoteName(s.Name))
-	}
-	return nil
 }

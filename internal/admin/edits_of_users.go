@@ -6,33 +6,36 @@ import (
 	"slices"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/edits"
 	"github.com/txlb/txlb/internal/passwd"
 )
 
+func userName(u *config.User) string { return u.Name }
+
 func addUser(e *edit) error {
 	name := e.args.text("name")
-	if err := fresh(e.config.Admin.Users, userName, name, "user", ""); err != nil {
+	if err := edits.Fresh(e.Config.Admin.Users, userName, name, "user", ""); err != nil {
 		return err
 	}
 	u := &config.User{Name: name, Password: e.args.text("hash"), Access: e.args.text("access")}
-	e.config.Admin.Users = append(e.config.Admin.Users, u)
-	e.named(name)
+	e.Config.Admin.Users = append(e.Config.Admin.Users, u)
+	e.Named(name)
 	e.password(u)
 	e.unsaved()
-	return e.do("add user %s with access %s", show(name), u.Access)
+	return e.Do("add user %s with access %s", show(name), u.Access)
 }
 
 // password warns of a hash that nobody can log in with.
 func (e *edit) password(u *config.User) {
 	if err := passwd.Check(u.Password); err != nil {
-		e.warn("user %s cannot log in with a password: %v", show(u.Name), err)
+		e.Warn("user %s cannot log in with a password: %v", show(u.Name), err)
 	}
 }
 
 // unsaved reminds of what a restart would bring back.
 func (e *edit) unsaved() {
-	if !e.config.Manager.ConfigCheck.Enable {
-		e.warn("this is lost when txlb stops, unless saveConfig saves it")
+	if !e.Config.Manager.ConfigCheck.Enable {
+		e.Warn("this is lost when txlb stops, unless saveConfig saves it")
 	}
 }
 
@@ -40,7 +43,7 @@ func setUser(e *edit) error {
 	if !e.args.given("hash") && !e.args.given("access") {
 		return errors.New("nothing to set; give at least one of: hash=HASH, access=full|readonly")
 	}
-	u, _, err := find(e.config.Admin.Users, userName, e.args.text("name"), "user", "")
+	u, _, err := edits.Find(e.Config.Admin.Users, userName, e.args.text("name"), ErrUnknownName, "user", "")
 	if err != nil {
 		return err
 	}
@@ -51,15 +54,15 @@ func setUser(e *edit) error {
 		e.password(u)
 	}
 	if access := e.args.text("access"); e.args.given("access") && access != u.Access {
-		if err := lastFull(e.config.Admin.Users, u); err != nil {
+		if err := lastFull(e.Config.Admin.Users, u); err != nil {
 			return err
 		}
-		changes = append(changes, assign(config.Find("user", "access"), u, access)...)
+		changes = append(changes, edits.Assign(config.Find("user", "access"), u, access)...)
 	}
 	if len(changes) > 0 {
 		e.unsaved()
 	}
-	return e.told("user "+show(u.Name), changes)
+	return e.Told("user "+show(u.Name), changes)
 }
 
 // lastFull refuses to take full access from the only user who has it.
@@ -72,8 +75,8 @@ func lastFull(all []*config.User, u *config.User) error {
 }
 
 func delUser(e *edit) error {
-	users := e.config.Admin.Users
-	u, _, err := find(users, userName, e.args.text("name"), "user", "")
+	users := e.Config.Admin.Users
+	u, _, err := edits.Find(users, userName, e.args.text("name"), ErrUnknownName, "user", "")
 	if err != nil {
 		return err
 	}
@@ -81,6 +84,6 @@ func delUser(e *edit) error {
 		return err
 	}
 	e.unsaved()
-	e.config.Admin.Users = slices.DeleteFunc(users, func(o *config.User) bool { return o == u })
-	return e.do("delete user %s", show(u.Name))
+	e.Config.Admin.Users = slices.DeleteFunc(users, func(o *config.User) bool { return o == u })
+	return e.Do("delete user %s", show(u.Name))
 }

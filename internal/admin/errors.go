@@ -2,12 +2,12 @@ package admin
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/edits"
 )
 
 // Kinds of errors, for interfaces that turn them into a status.
@@ -17,26 +17,14 @@ var (
 	ErrNotAllowed  = errors.New("not allowed")
 	ErrMovedOn     = errors.New("the configuration has changed")
 	ErrNotServed   = errors.New("not served")
-	ErrUnknownName = errors.New("unknown name") // of what should be there
+	ErrUnknownName = edits.ErrUnknownName
 	ErrConfirm     = errors.New("to be confirmed")
 )
 
-// refusal is an error of one of the kinds, with its own text.
-type refusal struct {
-	kind error
-	text string
-}
-
-func (r refusal) Error() string { return r.text }
-
-func (r refusal) Unwrap() error { return r.kind }
-
+// refuse makes an error of one of the kinds.
 func refuse(kind error, format string, args ...any) error {
-	return refusal{kind, fmt.Sprintf(format, args...)}
+	return edits.Refuse(kind, format, args...)
 }
-
-// errSame drops a change that would change nothing.
-var errSame = errors.New("nothing to change")
 
 // oneLine makes an error fit on one line. Of the problems of a configuration it
 // keeps those that are errors.
@@ -55,12 +43,12 @@ func oneLine(err error) error {
 		return errors.New(strings.Join(lines, "; "))
 	}
 	if _, ok := errors.AsType[*director.MovedError](err); ok {
-		return refusal{ErrMovedOn, err.Error()}
+		return edits.Refusal{Kind: ErrMovedOn, Text: err.Error()}
 	}
 	if text := err.Error(); strings.Contains(text, "\n") {
 		for _, kind := range []error{director.ErrStopped, engine.ErrClosed} {
 			if errors.Is(err, kind) {
-				return refusal{kind, strings.ReplaceAll(text, "\n", "; ")}
+				return edits.Refusal{Kind: kind, Text: strings.ReplaceAll(text, "\n", "; ")}
 			}
 		}
 		return errors.New(strings.ReplaceAll(text, "\n", "; "))

@@ -21,6 +21,8 @@ type FileInfo struct {
 	Lost     []string `json:"lost,omitempty"`     // by a reload: made at run time, overruled by the file
 	Restart  []string `json:"restart,omitempty"`  // what needs a restart
 	Warnings []string `json:"warnings,omitempty"` // of the file, or how it was written
+	// Pending are changes that wait to be confirmed, which no file has; see PendingInfo.
+	Pending []PendingInfo `json:"pending,omitempty"`
 }
 
 // EventInfo is one event in the Data of show events, and wherever events are
@@ -70,32 +72,36 @@ func (k *call) save() (Result, error) {
 		if doc == nil {
 			return Result{}, director.ErrNoFile
 		}
-		info := FileInfo{Path: doc.Path, Changed: shown(d.Unsaved())}
+		info := FileInfo{Path: doc.Path, Changed: shown(d.Unsaved()), Pending: k.admin.pending()}
 		if len(info.Changed) == 0 {
-			return Result{Text: doc.Path + " is the same as the running configuration: nothing to write", Data: info}, nil
+			return Result{Text: doc.Path + " is the same as the running configuration: nothing to write" + notSaved(info.Pending), Data: info}, nil
 		}
-		return Result{Text: withWords("would write: ", info.Changed), Data: info}, nil
+		return Result{Text: withWords("would write: ", info.Changed) + strings.TrimPrefix(notSaved(info.Pending), "\n"), Data: info}, nil
 	}
 	saved, err := d.Save(k.caller.Name, k.caller.From)
 	if err != nil {
 		return Result{}, err
 	}
-	info := FileInfo{Path: saved.Path, Changed: shown(saved.Edits), Warnings: saved.Notes}
+	info := FileInfo{Path: saved.Path, Changed: shown(saved.Edits), Warnings: saved.Notes, Pending: k.admin.pending()}
 	if len(saved.Edits) == 0 {
-		return Result{Text: saved.Path + " is already the same as the running configuration", Data: info}, nil
+		return Result{Text: saved.Path + " is already the same as the running configuration" + notSaved(info.Pending), Data: info}, nil
 	}
 	text := fmt.Sprintf("%s written with %s", saved.Path, count(len(saved.Edits), "change"))
 	for _, note := range saved.Notes {
 		text += "\nwarning: " + note
 	}
-	return Result{Text: text, Data: info}, nil
+	return Result{Text: text + notSaved(info.Pending), Data: info}, nil
 }
 
 func (k *call) reload() (Result, error) {
 	want, _ := k.args.number("generation")
 	dry := k.args.set("dry-run")
+	within, err := k.within()
+	if err != nil {
+		return Result{}, err
+	}
 	r, err := k.admin.opt.Director.Reload(k.ctx, director.ReloadRequest{
-		By: k.caller.Name, From: k.caller.From, Discard: k.args.set("discard"), DryRun: dry, Generation: uint64(want),
+		By: k.caller.Name, From: k.caller.From, Discard: k.args.set("discard"), DryRun: dry, Generation: uint64(want), Confirm: within,
 	})
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		// Here, unlike with a verb, it matters where they are.
@@ -119,7 +125,12 @@ func (k *call) reload() (Result, error) {
 	if dry {
 		text = withWords("dry run: ", strings.Split(strings.TrimSpace(text), "\n"))
 	}
-	return Result{Text: text, Data: info, Generation: r.Generation}, nil
+	result := Result{Text: text, Data: info, Generation: r.Generation}
+	if p := k.pendingOf(r.Generation); p != nil && k.changed && !dry {
+		info.Pending = []PendingInfo{*p}
+		result.Data, result.Text = info, strings.TrimSuffix(text, "\n")+"\n"+p.String()
+	}
+	return result, nil
 }
 
 func (k *call) rollback() (Result, error) {
@@ -130,8 +141,12 @@ func (k *call) rollback() (Result, error) {
 	want, _ := k.args.number("generation")
 	var edits []changes.Edit
 	dry := k.args.set("dry-run")
+	within, err := k.within()
+	if err != nil {
+		return Result{}, err
+	}
 	generation, err := k.admin.opt.Director.Rollback(k.ctx, int(n), director.Change{
-		By: k.caller.Name, From: k.caller.From, Generation: uint64(want), DryRun: dry, Edits: &edits,
+		By: k.caller.Name, From: k.caller.From, Generation: uint64(want), DryRun: dry, Edits: &edits, Confirm: within,
 	})
 	if err != nil {
 		return Result{}, err
@@ -145,7 +160,12 @@ func (k *call) rollback() (Result, error) {
 	if len(edits) == 0 {
 		return Result{Text: word + "change nothing", Data: info, Generation: generation}, nil
 	}
-	return Result{Text: withWords(word, info.Changed), Data: info, Generation: generation}, nil
+	text := withWords(word, info.Changed)
+	if p := k.pendingOf(generation); p != nil && !dry {
+		info.Pending = []PendingInfo{*p}
+		text += p.String()
+	}
+	return Result{Text: text, Data: info, Generation: generation}, nil
 }
 
 func (k *call) showDiff() (Result, error) {
@@ -155,12 +175,16 @@ func (k *call) showDiff() (Result, error) {
 		return Result{}, director.ErrNoFile
 	}
 	edits := d.Unsaved()
-	info := FileInfo{Path: doc.Path, Changed: make([]string, len(edits))}
+	info := FileInfo{Path: doc.Path, Changed: make([]string, len(edits)), Pending: k.admin.pending()}
 	for i, e := range edits {
 		info.Changed[i] = e.String()
 	}
+	comments := ""
+	for i := range info.Pending {
+		comments += "# " + info.Pending[i].String() + "\n" + withWords("#   ", info.Pending[i].Edits)
+	}
 	if len(edits) == 0 {
-		return Result{Text: doc.Path + " is the same as the running configuration", Data: info}, nil
+		return Result{Text: strings.TrimSuffix(doc.Path+" is the same as the running configuration\n"+comments, "\n"), Data: info}, nil
 	}
 	lines := info.Changed
 	if k.secrets = k.caller.Role == users.Full; k.secrets { // then they are verbs that can be given
@@ -169,7 +193,7 @@ func (k *call) showDiff() (Result, error) {
 			lines[i] = e.Command()
 		}
 	}
-	return Result{Text: withWords("", lines), Data: info}, nil
+	return Result{Text: withWords("", lines) + comments, Data: info}, nil
 }
 
 func (k *call) showStored() (Result, error) {

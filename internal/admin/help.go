@@ -42,14 +42,14 @@ type ParamInfo struct {
 var kindNames = [...]string{
 	Text: "text", Service: "the name of a service", Group: "the name of a group", Host: "the name of a host", User: "the name of a user",
 	Address: "an address to connect to: host:port, [v6]:port or unix:/path", Listen: "an address to listen on: host:port, [v6]:port, *:port or unix:/path; port 0 takes a free one",
-	Listener: "the address of a listener", Session: "the ID of a session", Scheduler: "a scheduler", Number: "a number", Duration: "a duration with a unit, such as 500ms, 30s or 5m",
-	Choice: "one of the words", Bool: "yes or no", Flag: "a flag", Hash: "a crypt(3) hash; it is never shown", VerbName: "a verb",
+	Listener: "the address of a listener", Mirror: "the address of a mirror", Session: "the ID of a session", AnySession: "the ID of a session, open or ended", Scheduler: "a scheduler", Number: "a number", Duration: "a duration with a unit, such as 500ms, 30s or 5m",
+	Choice: "one of the words", Bool: "yes or no", Flag: "a flag", Hash: "a crypt(3) hash; it is never shown", VerbName: "a verb", Unconfirmed: "the generation of a change that waits to be confirmed",
 }
 
 func (p *Param) info() ParamInfo {
 	i := ParamInfo{Name: p.Name, Aliases: p.Aliases, Syntax: p.syntax(), Type: kindNames[p.Kind], Choices: p.Choices, Required: p.Required, Help: p.Help}
 	switch p.Kind {
-	case Number:
+	case Number, Unconfirmed:
 		i.Min, i.Max = &p.Low, &p.High
 		i.Values = fmt.Sprintf("%d to %d", p.Low, p.High)
 	case Choice:

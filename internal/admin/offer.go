@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/edits"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -29,6 +30,7 @@ type Offer struct {
 	// Fields are the options to fill in; nil: all that no other offer of the verb
 	// has.
 	Fields []string
+	Preset []words.Word      // what fields say at first
 	When   func(*Scene) bool // whether to offer it now; nil: always
 	// Warn tells what is bad about it now, and whether the verb needs --force.
 	Warn func(*Scene) (warnings []string, force bool)
@@ -96,7 +98,11 @@ func (v *Verb) Options(o *Offer, force bool) (list []*Param) {
 	for i := range v.Params {
 		p := &v.Params[i]
 		switch {
-		case p.Name == "generation", p.Name == "dry-run", p.Name == "force" && !force, p.Kind.place():
+		case p.everywhere() && p.Name != "confirm", p.Name == "force" && !force, p.Kind.place():
+		case p.Name == "confirm": // last
+			if o.Title != "" || len(list) > 0 { // else one click is enough
+				list = append(list, p)
+			}
 		case len(o.Set) > 0 && o.Fields == nil, o.Fields != nil && !slices.Contains(o.Fields, p.Name), o.Fields == nil && elsewhere(p.Name):
 		case o.Title != "" && !p.Option: // the question is about it, or does not ask
 		default:
@@ -223,6 +229,10 @@ func (s *Scene) Choices(p *Param) (list []string) {
 		for i := range min(len(s.Service.Config.Access), mostChoices) {
 			list = append(list, strconv.Itoa(i+1))
 		}
+	case p.Kind == Mirror && s.Group != nil:
+		for _, m := range mirrors(s.Group.Config) {
+			list = append(list, m.Address)
+		}
 	case p.Kind == User:
 		for _, u := range s.State.Config.Admin.Users {
 			list = append(list, u.Name)
@@ -236,6 +246,12 @@ func (s *Scene) element(name string) any {
 	switch {
 	case name == "host" && s.Host != nil:
 		return s.Host.Config
+	case name == "mirror" && s.Group != nil:
+		for _, m := range mirrors(s.Group.Config) {
+			if edits.SameAddress(m.Address, s.words["ip"]) {
+				return m
+			}
+		}
 	case name == "group" && s.Group != nil:
 		return s.Group.Config
 	case name == "timeouts" && s.Service != nil:
@@ -355,7 +371,10 @@ func noneServing(s *Scene) ([]string, bool) {
 // without says what becomes of clients without a host that is up and ready: those
 // that are down and should take clients are tried, but for the host in question.
 func (s *Scene) without() string {
-	if s.Group.Config.AllDown != "refuse" {
+	if s.Group.Hold != nil || s.Group.Awaits() {
+		return "clients wait."
+	}
+	if s.Group.Config.AllDown == "try" {
 		for i := range s.Group.Hosts {
 			h := &s.Group.Hosts[i]
 			if (s.Host == nil || h.Config.Name != s.Host.Config.Name) && h.Config.State == "ready" && h.Config.Weight > 0 {

@@ -36,6 +36,13 @@ func generation() Param {
 	}
 }
 
+func confirm() Param {
+	return Param{
+		Name: "confirm", Kind: Duration, Option: true, Label: "Undo unless confirmed within",
+		Help: "a duration such as 60s; the change is undone then, unless confirm comes before; without it the change stays",
+	}
+}
+
 func dryRun() Param {
 	return Param{Name: "dry-run", Kind: Flag, Option: true, Help: "report what would happen, and do nothing"}
 }

@@ -34,8 +34,8 @@ func TestServicesShowTheirQueues(t *testing.T) {
 		t.Fatalf("%v was picked", h)
 	}
 	queue := &host.Times().Queue
-	w := queue.Join(table, sched.Addr{}, new(sched.Tried), 1, func() {})
-	queue.Join(table, sched.Addr{}, new(sched.Tried), 2, func() {})
+	w := queue.Join(table, sched.Addr{}, new(sched.Tried), 1, 0, func() {})
+	queue.Join(table, sched.Addr{}, new(sched.Tried), 2, 0, func() {})
 	w.Leave()
 	text, info := show(r)
 	if len(info.Queues) != 1 || info.Queues[0] != (QueueInfo{Group: "main", Waiting: 1, Most: 2}) {

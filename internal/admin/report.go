@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -11,26 +12,36 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/edits"
 	"github.com/txlb/txlb/internal/status"
 )
 
 // Status is the Data of status.
 type Status struct {
-	Version    string    `json:"version,omitempty"`
-	Started    time.Time `json:"started"`
-	Generation uint64    `json:"generation"`
-	Services   int       `json:"services"`
-	Hosts      int       `json:"hosts"`
-	Sessions   int64     `json:"sessions"`
-	Rate       float64   `json:"rate"`               // new sessions a second, over the last three
-	MaxRate    uint64    `json:"rate_max"`           // most new sessions in one second
-	InRate     float64   `json:"in_rate"`            // bytes from clients a second
-	OutRate    float64   `json:"out_rate"`           // bytes to clients a second
-	Draining   bool      `json:"draining,omitempty"` // no new clients; it ends when the sessions have
-	Unsaved    int       `json:"unsaved,omitempty"`  // changes that the file lacks
-	Problems   []string  `json:"problems,omitempty"` // what is wrong now, the worst first
+	Version string    `json:"version,omitempty"`
+	Started time.Time `json:"started"` // the first process, of which each next one has taken over
+	// Upgraded is when this process has taken over, and UpgradedFrom the version before.
+	Upgraded     *time.Time `json:"upgraded,omitempty"`
+	UpgradedFrom string     `json:"upgraded_from,omitempty"`
+	Generation   uint64     `json:"generation"`
+	Services     int        `json:"services"`
+	Hosts        int        `json:"hosts"`
+	Sessions     int64      `json:"sessions"`
+	Rate         float64    `json:"rate"`               // new sessions a second, over the last three
+	MaxRate      uint64     `json:"rate_max"`           // most new sessions in one second
+	InRate       float64    `json:"in_rate"`            // bytes from clients a second
+	OutRate      float64    `json:"out_rate"`           // bytes to clients a second
+	Draining     bool       `json:"draining,omitempty"` // no new clients; it ends when the sessions have
+	Unsaved      int        `json:"unsaved,omitempty"`  // changes that the file lacks
+	// Pending are changes that are undone unless they are confirmed, the oldest first.
+	Pending  []PendingInfo `json:"pending,omitempty"`
+	Problems []string      `json:"problems,omitempty"` // what is wrong now, the worst first
 
 	Facilities []Facility `json:"facilities,omitempty"`
+
+	// Of a user who may have less memory in pipes than <engine pipeMemory>, in bytes.
+	PipeQuota  int64 `json:"pipe_quota,omitempty"`
+	PipeMemory int64 `json:"pipe_memory,omitempty"`
 }
 
 // Facility is something of the kernel that the loops use where they may.
@@ -43,9 +54,11 @@ type Facility struct {
 // ServiceInfo is one service in the Data of show services.
 type ServiceInfo struct {
 	Name          string   `json:"name"`
-	Listen        []string `json:"listen"`          // as bound, with the port that a 0 became
-	Multipath     []string `json:"mptcp,omitempty"` // those of listen where clients may use Multipath TCP
-	Group         string   `json:"group"`           // the enabled one, "" if there is none
+	Listen        []string `json:"listen"`            // as bound, with the port that a 0 became
+	Multipath     []string `json:"mptcp,omitempty"`   // those of listen where clients may use Multipath TCP
+	TLS           []string `json:"tls,omitempty"`     // those of listen where TLS of clients ends
+	Standby       []string `json:"standby,omitempty"` // those of listen whose address no interface of this machine has
+	Group         string   `json:"group"`             // the enabled one, "" if there is none
 	Scheduler     string   `json:"scheduler"`
 	StickyClients int      `json:"sticky_clients,omitempty"` // whom the group remembers, with a scheduler that is sticky
 	HostsUp       int      `json:"hosts_up"`                 // of the enabled group
@@ -61,10 +74,15 @@ type ServiceInfo struct {
 	OutRate       float64  `json:"out_rate"`
 	Usable        bool     `json:"usable"` // a host that is up takes its clients
 
-	Queues []QueueInfo `json:"queues,omitempty"` // of its groups that have hosts with maxSessions
+	Turnarounds
+	Queues  []QueueInfo  `json:"queues,omitempty"`  // of its groups whose clients wait, may have to, or have done so
+	Mirrors []MirrorInfo `json:"mirrors,omitempty"` // of its groups
+	// Holds says by group how those hold their new clients that do.
+	Holds map[string]*status.Hold `json:"holds,omitempty"`
 }
 
-// QueueInfo is the queue of a group: clients that wait until a host has room.
+// QueueInfo is the queue of a group: clients that wait until a host has room, or the group is
+// released.
 type QueueInfo struct {
 	Group   string  `json:"group"`
 	Waiting int     `json:"queue"`
@@ -85,27 +103,59 @@ type HostInfo struct {
 	Weight   int               `json:"weight"`
 	Backup   bool              `json:"backup"`
 	Zone     string            `json:"zone,omitempty"`
-	Settings map[string]string `json:"settings"` // every attribute that setHost knows
-	Up       bool              `json:"up"`       // one of its addresses is
-	Health   string            `json:"health"`   // up, part (some addresses), down, none (no address), maint
+	TLS      string            `json:"tls,omitempty"` // yes, unverified
+	Settings map[string]string `json:"settings"`      // every attribute that setHost knows
+	Up       bool              `json:"up"`            // one of its addresses is
+	Health   string            `json:"health"`        // up, part (some addresses), down, none (no address), maint
 	Reason   string            `json:"reason,omitempty"`
 	Problem  string            `json:"problem,omitempty"` // with its name, though it may be up
+	Ejected  *director.Ejected `json:"ejected,omitempty"` // why it, or an address of it, gets no new clients though it is up
 	Targets  []TargetInfo      `json:"targets"`
 	Rate     float64           `json:"rate"` // as of a service
 	MaxRate  uint64            `json:"rate_max"`
 	InRate   float64           `json:"in_rate"`
 	OutRate  float64           `json:"out_rate"`
-	Counters Counters          `json:"-" counters:"host"` // of all its addresses, written beside the other fields
+	Turnarounds
+	Counters Counters `json:"-" counters:"host"` // of all its addresses, written beside the other fields
+}
+
+// Turnarounds are those of a service or a host, in seconds: each is the time from the last byte
+// that was passed on from a client to the first byte back from its host. 0: there was none.
+type Turnarounds struct {
+	Mean  float64 `json:"turnaround_seconds"`       // of about the last 1,024
+	Worst float64 `json:"turnaround_worst_seconds"` // of the last minute
+}
+
+func turnarounds(t *status.Traffic) Turnarounds {
+	return Turnarounds{t.Turnaround.Seconds(), t.WorstTurnaround.Seconds()}
+}
+
+// Texts returns both for people.
+func (t Turnarounds) Texts() (mean, worst string) { return brief(t.Mean), brief(t.Worst) }
+
+// brief writes a time to three digits or so.
+func brief(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < time.Millisecond:
+		return d.Round(time.Microsecond).String()
+	case d < 10*time.Millisecond:
+		return d.Round(10 * time.Microsecond).String()
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(10 * time.Millisecond).String()
 }
 
 // TargetInfo is one address of a host.
 type TargetInfo struct {
-	Address  string    `json:"address"`
-	Up       bool      `json:"up"`
-	Reason   string    `json:"reason,omitempty"` // of the last change, and of the last probe while down
-	Since    time.Time `json:"since"`
-	Sessions int64     `json:"sessions"`
-	Leaving  bool      `json:"leaving,omitempty"` // the host no longer has the address: no new sessions
+	Address  string            `json:"address"`
+	Up       bool              `json:"up"`
+	Reason   string            `json:"reason,omitempty"` // of the last change, and of the last probe while down
+	Since    time.Time         `json:"since"`
+	Sessions int64             `json:"sessions"`
+	Ejected  *director.Ejected `json:"ejected,omitempty"`
+	Leaving  bool              `json:"leaving,omitempty"` // the host no longer has the address: no new sessions
 }
 
 // ConfigInfo is the Data of show config.
@@ -117,9 +167,9 @@ type ConfigInfo struct {
 func (k *call) status() (Result, error) {
 	r := k.admin.opt.Status.Read()
 	s := Status{
-		Version: r.Version, Started: r.Started, Generation: r.State.Generation, Services: len(r.Services), Hosts: r.Totals.Hosts,
+		Version: r.Version, Started: r.Started, UpgradedFrom: r.UpgradedFrom, Generation: r.State.Generation, Services: len(r.Services), Hosts: r.Totals.Hosts,
 		Rate: r.All.Rate, InRate: r.All.InRate, OutRate: r.All.OutRate, MaxRate: r.All.MaxRate,
-		Sessions: r.Sessions, Draining: r.Draining, Unsaved: len(r.Unsaved),
+		Sessions: r.Sessions, Draining: r.Draining, Unsaved: len(r.Unsaved), Pending: NewPendingInfos(r.State.Pending(), r.At),
 	}
 	var facilities []string
 	for _, f := range r.Snapshot.Facilities {
@@ -130,6 +180,11 @@ func (k *call) status() (Result, error) {
 			facilities = append(facilities, f.Name+" not in use: "+f.Why)
 		}
 	}
+	if r.PipeQuota < r.PipeMemory {
+		s.PipeQuota, s.PipeMemory = r.PipeQuota, r.PipeMemory
+		facilities = append(facilities, fmt.Sprintf("pipes: %d MiB, the kernel's quota of this user (fs.pipe-user-pages-soft); pipeMemory is %d MiB, beyond the quota streams are copied",
+			r.PipeQuota>>20, r.PipeMemory>>20))
+	}
 	for _, p := range r.Problems {
 		text := p.String()
 		if p.Remedy != "" {
@@ -139,6 +194,10 @@ func (k *call) status() (Result, error) {
 	}
 	head := fmt.Sprintf("generation %d, %s, %s, %s, up %v", s.Generation,
 		count(s.Services, "service"), count(s.Hosts, "host"), count(int(s.Sessions), "session"), r.Uptime().Round(time.Second))
+	if !r.Upgraded.IsZero() {
+		s.Upgraded = &r.Upgraded
+		head += fmt.Sprintf(", upgraded %v ago from %s", r.At.Sub(r.Upgraded).Round(time.Second), cmp.Or(r.UpgradedFrom, "another version"))
+	}
 	if s.Version != "" {
 		head = "txlb " + s.Version + ", " + head
 	}
@@ -150,7 +209,7 @@ func (k *call) showServices() (Result, error) {
 	r := k.admin.opt.Status.Read()
 	want := k.args.text("service")
 	if want != "" {
-		if _, err := findService(r.State.Config, want); err != nil {
+		if _, err := edits.Service(r.State.Config, want); err != nil {
 			return Result{}, err
 		}
 	}
@@ -168,9 +227,10 @@ func (k *call) showServices() (Result, error) {
 			continue
 		}
 		i := ServiceInfo{
-			Name: s.Config.Name, Listen: s.Listeners, Multipath: s.Multipath, Usable: s.Usable(),
+			Name: s.Config.Name, Listen: s.Listeners, Multipath: s.Multipath, TLS: s.Encrypted, Standby: s.Standby, Usable: s.Usable(),
 			Sessions: s.Stats.Active, SessionsTotal: s.Stats.Sessions, In: s.Stats.In, Out: s.Stats.Out, Refused: s.Refused,
 			Rate: s.Traffic.Rate, MaxRate: s.Traffic.MaxRate, InRate: s.Traffic.InRate, OutRate: s.Traffic.OutRate,
+			Turnarounds: turnarounds(&s.Traffic),
 		}
 		if g := s.Enabled(); g != nil {
 			i.Group, i.Scheduler, i.Hosts, i.HostsUp = g.Config.Name, g.Config.Scheduler, len(g.Hosts), g.Up
@@ -179,12 +239,25 @@ func (k *call) showServices() (Result, error) {
 			}
 		}
 		for m := range s.Groups {
+			if g := &s.Groups[m]; g.Hold != nil {
+				if i.Holds == nil {
+					i.Holds = map[string]*status.Hold{}
+				}
+				i.Holds[g.Config.Name] = g.Hold
+			}
 			if g := &s.Groups[m]; g.Queues() {
 				i.Queues = append(i.Queues, QueueInfo{g.Config.Name, g.Waiting, g.MostWaiting, g.Traffic.MeanWait.Seconds()})
 			}
+			for _, mirror := range s.Groups[m].Mirrors {
+				i.Mirrors = append(i.Mirrors, mirrorInfo(s.Config.Name, s.Groups[m].Config.Name, mirror))
+			}
 		}
 		infos = append(infos, i)
-		cells := []any{i.Name, strings.Join(i.Listen, " "), i.Group, i.Scheduler, fmt.Sprintf("%d/%d", i.HostsUp, i.Hosts),
+		active := i.Group
+		if i.Holds[i.Group] != nil {
+			active += " (held)"
+		}
+		cells := []any{i.Name, i.Listens(), active, i.Scheduler, fmt.Sprintf("%d/%d", i.HostsUp, i.Hosts),
 			i.Sessions, i.SessionsTotal, i.In, i.Out, i.Refused}
 		switch q, ok := i.Queue(); {
 		case ok:
@@ -195,6 +268,20 @@ func (k *call) showServices() (Result, error) {
 		t.row(cells...)
 	}
 	return Result{Text: t.String(), Data: infos, Generation: r.State.Generation}, nil
+}
+
+// Listens is Listen for people: those where TLS ends say so, and those that stand by.
+func (i *ServiceInfo) Listens() string {
+	list := slices.Clone(i.Listen)
+	for n, l := range list {
+		if slices.Contains(i.TLS, l) {
+			list[n] += ",tls"
+		}
+		if slices.Contains(i.Standby, l) {
+			list[n] += ",standby"
+		}
+	}
+	return strings.Join(list, " ")
 }
 
 // MeanWait is Wait for people.
@@ -217,9 +304,9 @@ func (k *call) showHosts() (Result, error) {
 	r := k.admin.opt.Status.Read()
 	service, group := k.args.text("service"), k.args.text("group")
 	if service != "" {
-		s, err := findService(r.State.Config, service)
+		s, err := edits.Service(r.State.Config, service)
 		if err == nil && group != "" {
-			_, err = findGroup(s, group)
+			_, err = edits.Group(s, group)
 		}
 		if err != nil {
 			return Result{}, err
@@ -232,6 +319,7 @@ func (k *call) showHosts() (Result, error) {
 	for n := range status.HostCounters {
 		t.head = append(t.head, strings.ToLower(status.HostCounters[n].Label))
 	}
+	t.head = append(t.head, "turnaround", "worst")
 	for n := range r.Services {
 		s := &r.Services[n]
 		for m := range s.Groups {
@@ -250,12 +338,17 @@ func (k *call) showHosts() (Result, error) {
 				switch {
 				case !i.Up:
 					health = "down: " + i.Reason
+				case i.Ejected != nil:
+					health = i.Ejection()
 				case i.Problem != "":
 					health = "up, but " + i.Problem
 				}
 				state := i.State
 				if i.Backup {
 					state += ",backup"
+				}
+				if i.TLS != "" {
+					state += ",tls=" + i.TLS
 				}
 				if i.Zone != "" {
 					state += ",zone=" + i.Zone
@@ -264,6 +357,8 @@ func (k *call) showHosts() (Result, error) {
 				for n := range status.HostCounters {
 					cells = append(cells, i.Counters[status.HostCounters[n].Key])
 				}
+				mean, worst := i.Texts()
+				cells = append(cells, mean, worst)
 				t.row(cells...)
 			}
 		}
@@ -273,14 +368,23 @@ func (k *call) showHosts() (Result, error) {
 	return Result{Text: t.String(), Data: infos, Generation: r.State.Generation}, nil
 }
 
+// Ejection says why the host is ejected, and until when; "" if it is not.
+func (i *HostInfo) Ejection() string {
+	if i.Ejected == nil {
+		return ""
+	}
+	return "up, ejected until " + i.Ejected.Until.Format("15:04:05") + ": " + i.Ejected.Why
+}
+
 func hostInfo(s *status.Service, g *status.Group, h *status.Host) HostInfo {
 	i := HostInfo{
 		Service: s.Config.Name, Group: g.Config.Name, Enabled: g.Config.Enabled, Takes: g.Takes, Name: h.Config.Name,
-		Address: h.Config.Address, State: h.Config.State, Weight: h.Config.Weight, Backup: h.Config.Backup, Zone: h.Config.Zone,
+		Address: h.Config.Address, State: h.Config.State, Weight: h.Config.Weight, Backup: h.Config.Backup, Zone: h.Config.Zone, TLS: h.Config.TLS,
 		Settings: map[string]string{},
-		Up:       h.Stats.Up, Health: h.Health.String(), Problem: h.Problem, Targets: []TargetInfo{},
+		Up:       h.Stats.Up, Health: h.Health.String(), Problem: h.Problem, Targets: []TargetInfo{}, Ejected: h.Ejected,
 		Counters: counters(&h.Stats),
 		Rate:     h.Traffic.Rate, MaxRate: h.Traffic.MaxRate, InRate: h.Traffic.InRate, OutRate: h.Traffic.OutRate,
+		Turnarounds: turnarounds(&h.Traffic),
 	}
 	if !h.Stats.Up {
 		i.Reason = h.Reason
@@ -304,7 +408,7 @@ func hostInfo(s *status.Service, g *status.Group, h *status.Host) HostInfo {
 func (i *HostInfo) target(t *director.Target, leaving bool) {
 	status, stats := t.Status(), t.Host.Stats()
 	i.Targets = append(i.Targets, TargetInfo{
-		Address: t.Host.Addr().String(), Up: stats.Up, Reason: status.Reason, Since: status.Since, Sessions: stats.Active, Leaving: leaving,
+		Address: t.Host.Addr().String(), Up: stats.Up, Reason: status.Reason, Since: status.Since, Sessions: stats.Active, Ejected: status.Ejected, Leaving: leaving,
 	})
 }
 

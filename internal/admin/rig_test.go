@@ -16,6 +16,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/edits"
 	balancer "github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
@@ -76,7 +77,7 @@ func (r *rig) do(line string) string {
 // target returns the first address of a host that runs.
 func (r *rig) target(service, group, host string) *sched.Host {
 	r.t.Helper()
-	h := stateHost(r.dir.State(), service, group, host)
+	h := edits.StateHost(r.dir.State(), service, group, host)
 	if len(h.Targets) == 0 {
 		r.t.Fatalf("unknown host %s in group %s of service %s", host, group, service)
 	}
@@ -256,7 +257,7 @@ func doc(a, b, c string) string {
 		<group name="main" scheduler="roundr" enable="yes"><host name="a" ip="%s"/><host name="b" ip="%s"/></group>
 		<group name="spare"><host name="c" ip="%s"/></group>
 	</service>
-	<service name="mail"><listen ip="127.0.0.1:0"/><listen ip="127.0.0.1:0"/><access><allow net="*"/></access><route net="192.0.2.0/24" group="only"/><group name="only"><host name="m" ip="%s"/></group></service>
+	<service name="mail"><listen ip="127.0.0.1:0"/><listen ip="127.0.0.1:0"/><access><allow net="*"/></access><route net="192.0.2.0/24" group="only"/><group name="only"><host name="m" ip="%s"/><mirror ip="127.0.0.1:9"/></group></service>
 	<admin><user name="admin" password="$6$salt$secrethash" access="full"/><user name="looker" password="$6$salt$otherhash"/></admin>
 	</config>`, a, b, c, c)
 }

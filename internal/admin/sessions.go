@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/edits"
+	"github.com/txlb/txlb/internal/explain"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -93,7 +96,7 @@ func (k *call) moveSessions() (Result, error) {
 		closed = k.admin.opt.Engine.EndSessions(engine.ByOperator, func(c engine.Candidate) bool { return chosen[c.ID] && hosts[c.Host] })
 	}
 	text := did + " closed"
-	if g := stateGroup(k.state(), service, k.args.text("group")); g.Sticky != nil && n > 0 {
+	if g := edits.StateGroup(k.state(), service, k.args.text("group")); g.Sticky != nil && n > 0 {
 		text += fmt.Sprintf("\nwarning: the clients of group %s come back to their host; run forgetClients for host %s first, then moveSessions", show(g.Config.Name), show(name))
 	}
 	if closed < n {
@@ -105,7 +108,7 @@ func (k *call) moveSessions() (Result, error) {
 // otherHost tells whether the clients of a host find another one when they connect again:
 // in its group if that takes clients, else in the active one.
 func otherHost(state *director.State, service, group, host string) bool {
-	own := stateGroup(state, service, group)
+	own := edits.StateGroup(state, service, group)
 	for _, s := range state.Services {
 		for _, g := range s.Groups {
 			if s.Config.Name != service || g != own && (own.Takes || !g.Config.Enabled) {
@@ -142,8 +145,18 @@ type SessionInfo struct {
 	Started time.Time `json:"started"`
 	Age     float64   `json:"age_seconds"`
 	Idle    float64   `json:"idle_seconds"` // since the last byte
+	Held    float64   `json:"held_seconds"` // that it has waited because its group holds its clients; later, only sessions for the access log say so
 	In      uint64    `json:"bytes_in"`
 	Out     uint64    `json:"bytes_out"`
+
+	Turns      uint32  `json:"turnarounds"`               // how many there were
+	Turnaround float64 `json:"turnaround_seconds"`        // median, within 27 %
+	Worst      float64 `json:"turnaround_worst_seconds"`  // of all
+	Waiting    float64 `json:"waiting_seconds,omitempty"` // what the client sent last has had no answer for so long
+
+	// Of one that has ended, whose Age is how long it lasted.
+	Ended       *time.Time `json:"ended,omitempty"`
+	Termination string     `json:"termination,omitempty"`
 }
 
 // FormatSessionID writes the ID of a session as ParseSessionID reads it.
@@ -162,12 +175,35 @@ func ParseSessionID(s string) (uint64, error) {
 
 // SessionInfos describes sessions to people and programs.
 func SessionInfos(state *director.State, list []engine.SessionInfo) []SessionInfo {
-	groups := map[*sched.Host]string{}
-	for _, s := range list {
-		if s.Host != nil {
-			groups[s.Host] = ""
+	groups := groupsOf(state, func(yield func(*sched.Host)) {
+		for i := range list {
+			yield(list[i].Host)
 		}
+	})
+	now := time.Now()
+	infos := make([]SessionInfo, 0, len(list))
+	for _, s := range list {
+		i := SessionInfo{
+			ID: FormatSessionID(s.ID), Service: s.Service, Client: address(s.Client), To: s.Listener, Local: address(s.Local),
+			Started: s.Started, Age: now.Sub(s.Started).Seconds(), Idle: s.Idle.Seconds(), Held: s.Held.Seconds(), In: s.In, Out: s.Out,
+			Turns: s.Turns.Count, Turnaround: s.Turns.Median.Seconds(), Worst: s.Turns.Worst.Seconds(), Waiting: s.Waiting.Seconds(),
+		}
+		if s.Host != nil {
+			i.Group, i.Host, i.Address = groups[s.Host], s.Host.Name(), s.Host.Addr().String()
+		}
+		infos = append(infos, i)
 	}
+	return infos
+}
+
+// groupsOf names the groups of those hosts that are in the configuration.
+func groupsOf(state *director.State, hosts func(yield func(*sched.Host))) map[*sched.Host]string {
+	groups := map[*sched.Host]string{}
+	hosts(func(h *sched.Host) {
+		if h != nil {
+			groups[h] = ""
+		}
+	})
 	if len(groups) > 0 {
 		for _, s := range state.Services {
 			for _, g := range s.Groups {
@@ -181,19 +217,56 @@ func SessionInfos(state *director.State, list []engine.SessionInfo) []SessionInf
 			}
 		}
 	}
-	now := time.Now()
+	return groups
+}
+
+// EndedInfos describes sessions that have ended.
+func EndedInfos(state *director.State, list []engine.Story) []SessionInfo {
+	groups := groupsOf(state, func(yield func(*sched.Host)) {
+		for i := range list {
+			yield(list[i].Host)
+		}
+	})
 	infos := make([]SessionInfo, 0, len(list))
-	for _, s := range list {
+	for i := range list {
+		s := &list[i]
+		ended := s.Accepted.Add(s.Age)
 		i := SessionInfo{
-			ID: FormatSessionID(s.ID), Service: s.Service, Client: address(s.Client), To: s.Listener, Local: address(s.Local),
-			Started: s.Started, Age: now.Sub(s.Started).Seconds(), Idle: s.Idle.Seconds(), In: s.In, Out: s.Out,
+			ID: FormatSessionID(s.ID), Service: s.Service, Group: s.Group, Client: address(s.Client), Started: s.Accepted, Age: s.Age.Seconds(),
+			In: s.In, Out: s.Out, Ended: &ended, Termination: s.Termination,
+			Turns: s.Turns.Count, Turnaround: s.Turns.Median.Seconds(), Worst: s.Turns.Worst.Seconds(),
 		}
 		if s.Host != nil {
-			i.Group, i.Host, i.Address = groups[s.Host], s.Host.Name(), s.Host.Addr().String()
+			i.Host, i.Address = s.Host.Name(), s.Host.Addr().String()
+			i.Group = cmp.Or(i.Group, groups[s.Host])
 		}
 		infos = append(infos, i)
 	}
 	return infos
+}
+
+// Explain puts a story into words.
+func Explain(state *director.State, s *engine.Story) *explain.Session {
+	groups := groupsOf(state, func(yield func(*sched.Host)) { yield(s.Host) })
+	return explain.Of(s, FormatSessionID(s.ID), groups[s.Host])
+}
+
+// explain answers what happened to a session.
+func (k *call) explain() (Result, error) {
+	id, err := ParseSessionID(k.args.text("id"))
+	if err != nil {
+		return Result{}, err
+	}
+	story, ok := k.admin.opt.Engine.Explain(id)
+	if !ok {
+		return Result{}, refuse(ErrUnknownName, "session %s is not open and not among the last that have ended; show sessions lists the open ones, and show sessions --ended the others", FormatSessionID(id))
+	}
+	s := Explain(k.state(), &story)
+	lines := s.Lines()
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return Result{Text: strings.Join(lines, "\n"), Data: s}, nil
 }
 
 func address(a netip.AddrPort) string {
@@ -223,6 +296,12 @@ func (k *call) showSessions() (Result, error) {
 		most = usualSessions
 	}
 	most = min(most, int64(k.admin.rows))
+	if k.args.set("ended") {
+		all := service == "" && !some
+		return k.showEnded(int(most), all, func(s *engine.Story) bool {
+			return all || (service == "" || s.Service == service) && (!some || hosts[s.Host])
+		})
+	}
 	list := k.admin.opt.Engine.Sessions(int(most)+1, func(s string, h *sched.Host) bool {
 		return (service == "" || s == service) && (!some || hosts[h])
 	})
@@ -239,6 +318,27 @@ func (k *call) showSessions() (Result, error) {
 			how = "name a service, a group or a host to see others"
 		}
 		text += fmt.Sprintf("\nthere are more than these %s; %s", count(len(infos), "session"), how)
+	}
+	return Result{Text: text, Data: infos}, nil
+}
+
+// showEnded lists the last sessions that have ended, those that which picks out. all tells that
+// these are all: then no more are asked for than are shown, and one to see whether there are more.
+func (k *call) showEnded(most int, all bool, which func(*engine.Story) bool) (Result, error) {
+	ask := k.admin.rows
+	if all {
+		ask = most + 1
+	}
+	list := k.admin.opt.Engine.Ended(ask)
+	list = slices.DeleteFunc(list, func(s engine.Story) bool { return !which(&s) })
+	infos := EndedInfos(k.state(), list[:min(len(list), most)])
+	t := table{head: []string{"id", "service", "group", "host", "client", "ended", "how", "lasted", "in", "out"}, right: 7}
+	for _, i := range infos {
+		t.row(i.ID, i.Service, i.Group, i.Host, i.Client, i.Ended.Format("15:04:05.000"), i.Termination, seconds(i.Age), i.In, i.Out)
+	}
+	text := t.String()
+	if len(list) > len(infos) {
+		text += fmt.Sprintf("\nthere are more than these %s; max=N shows more", count(len(infos), "session"))
 	}
 	return Result{Text: text, Data: infos}, nil
 }
@@ -278,25 +378,25 @@ func (k *call) targets() (service string, targets []*director.Target, err error)
 		return "", nil, fmt.Errorf("GROUP is missing; write %s", k.verb.Syntax())
 	}
 	state := k.state()
-	s, err := findService(state.Config, k.args.text("service"))
+	s, err := edits.Service(state.Config, k.args.text("service"))
 	if err != nil {
 		return "", nil, err
 	}
 	if !k.args.given("group") {
 		return s.Name, nil, nil
 	}
-	g, err := findGroup(s, k.args.text("group"))
+	g, err := edits.Group(s, k.args.text("group"))
 	if err != nil {
 		return "", nil, err
 	}
 	if k.args.given("name") {
-		h, err := findHost(g, k.args.text("name"))
+		h, err := edits.Host(g, k.args.text("name"))
 		if err != nil {
 			return "", nil, err
 		}
-		return s.Name, slices.Collect(stateHost(state, s.Name, g.Name, h.Name).All()), nil
+		return s.Name, slices.Collect(edits.StateHost(state, s.Name, g.Name, h.Name).All()), nil
 	}
-	for _, h := range stateGroup(state, s.Name, g.Name).Hosts {
+	for _, h := range edits.StateGroup(state, s.Name, g.Name).Hosts {
 		targets = slices.AppendSeq(targets, h.All())
 	}
 	return s.Name, targets, nil
@@ -337,7 +437,7 @@ func (k *call) forgetClients() (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	g := stateGroup(k.state(), service, k.args.text("group"))
+	g := edits.StateGroup(k.state(), service, k.args.text("group"))
 	if g.Sticky == nil {
 		return Result{Text: fmt.Sprintf("nothing to forget: the scheduler of group %s is %s, which is not sticky", show(g.Config.Name), g.Config.Scheduler), Data: forgotten{}}, nil
 	}
@@ -370,6 +470,15 @@ func (k *call) closeLog() (Result, error) {
 		return Result{}, err
 	}
 	return Result{Text: "log reopened"}, p.CloseLog()
+}
+
+func (k *call) upgrade() (Result, error) {
+	p, err := k.process()
+	if err != nil {
+		return Result{}, err
+	}
+	text, err := p.Upgrade(k.ctx, k.caller.Name, k.caller.From)
+	return Result{Text: text}, err
 }
 
 func (k *call) shutdown() (Result, error) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/edits"
+	"github.com/txlb/txlb/internal/explain"
 	"github.com/txlb/txlb/internal/testkit"
 )
 
@@ -202,13 +204,13 @@ func TestSessionsOfLostAddresses(t *testing.T) {
 				`<admin>`, `<dns servers="`+names.conn.LocalAddr().String()+`"/><admin>`,
 			).Replace(doc("127.0.0.1:1", "127.0.0.1:2", spare.addr))
 			r := newRig(t, text)
-			eventually(t, "the name resolves", func() bool { return len(stateHost(r.dir.State(), "web", "main", "n").Targets) == 1 })
+			eventually(t, "the name resolves", func() bool { return len(edits.StateHost(r.dir.State(), "web", "main", "n").Targets) == 1 })
 			old, host := r.dial()
 			if host != "first" {
 				t.Fatalf("came to %s", host)
 			}
 			names.set("127.0.0.2")
-			eventually(t, "the address leaves", func() bool { return len(stateHost(r.dir.State(), "web", "main", "n").Leaving()) == 1 })
+			eventually(t, "the address leaves", func() bool { return len(edits.StateHost(r.dir.State(), "web", "main", "n").Leaving()) == 1 })
 			_, list := r.sessions("show sessions web main n")
 			if len(list) != 1 || list[0].Client != old.LocalAddr().String() || list[0].Group != "main" || list[0].Address != "127.0.0.1:"+port {
 				t.Errorf("sessions %+v", list)
@@ -223,7 +225,7 @@ func TestSessionsOfLostAddresses(t *testing.T) {
 			}
 			if verb == "" { // the name server fails
 				names.set("0.0.0.0")
-				eventually(t, "the name has a problem", func() bool { return stateHost(r.dir.State(), "web", "main", "n").Problem != "" })
+				eventually(t, "the name has a problem", func() bool { return edits.StateHost(r.dir.State(), "web", "main", "n").Problem != "" })
 				if text := r.do("show hosts web main"); !strings.Contains(text, "up, but ") || !strings.Contains(text, "host.test") {
 					t.Errorf("hosts:\n%s", text)
 				}
@@ -243,7 +245,7 @@ func TestSlowStartAndResolveByVerb(t *testing.T) {
 	if text := r.do("addHost web main n 127.0.0.1:9 slowStart=10s resolve=5m"); !strings.Contains(text, "slowStart 10s, resolve 5m") {
 		t.Errorf("said %q", text)
 	}
-	h := func(name string) *config.Host { return stateHost(r.dir.State(), "web", "main", name).Config }
+	h := func(name string) *config.Host { return edits.StateHost(r.dir.State(), "web", "main", name).Config }
 	if h("n").SlowStart != 10*time.Second || h("n").Resolve != 5*time.Minute {
 		t.Errorf("host %+v", h("n"))
 	}
@@ -260,7 +262,7 @@ func TestSlowStartAndResolveByVerb(t *testing.T) {
 // listeners whose address no interface has.
 func TestSourceKeepAliveAndFreeBindByVerb(t *testing.T) {
 	r := newRig(t, plainDoc())
-	h := func() *config.Host { return stateHost(r.dir.State(), "web", "main", "a").Config }
+	h := func() *config.Host { return edits.StateHost(r.dir.State(), "web", "main", "a").Config }
 	r.do("setHost web main a source=127.0.0.5")
 	if got := r.target("web", "main", "a").Source(); h().Source != "127.0.0.5" || got == nil || got.Addr.String() != "127.0.0.5" {
 		t.Errorf("source %q, of the host %v", h().Source, got)
@@ -286,4 +288,53 @@ func TestSourceKeepAliveAndFreeBindByVerb(t *testing.T) {
 		r.do("addListen web 192.0.2.77:0 freeBind=yes")
 		r.do("addService free 192.0.2.78:0 freeBind=yes")
 	}
+}
+
+// A session is explained while it is open and after its end, to users who may only read too.
+func TestExplain(t *testing.T) {
+	a, b, c := serve(t, "a"), serve(t, "b"), serve(t, "c")
+	r := newRig(t, doc(a.addr, b.addr, c.addr))
+	one, host := r.dial()
+	_, list := r.sessions("show sessions")
+	id := list[0].ID
+	ask := func() (string, *explain.Session) {
+		t.Helper()
+		results, err := r.a.Run(t.Context(), guest, "explain 0x"+strings.ToUpper(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return results[0].Text, results[0].Data.(*explain.Session)
+	}
+	text, s := ask()
+	if s.ID != id || s.Host != host || s.Group != "main" || s.Client != one.LocalAddr().String() || s.Stage != "connected" || s.In != 4 || s.Out != 2 {
+		t.Errorf("%+v", s)
+	}
+	r.contains(text, "session "+id+" of service web, host "+host)
+	r.contains(text, "Now: it is connected")
+	if got := r.a.Complete("explain "); len(got) != 1 || got[0] != id {
+		t.Errorf("completed to %q", got)
+	}
+	r.do("shutdownSession " + id)
+	one.expectGone(t)
+	text, s = ask()
+	if s.Stage != "ended" || s.Termination != "KD" || s.First != "txlb" || s.Group != "main" {
+		t.Errorf("%+v", s)
+	}
+	r.contains(text, "KD: the session was ended by an operator")
+	if text, list := r.sessions("show sessions --ended"); len(list) != 1 || list[0].ID != id || list[0].Termination != "KD" || list[0].Client != s.Client || list[0].Ended == nil || !strings.HasPrefix(text, "id ") {
+		t.Errorf("%+v\n%s", list, text)
+	}
+	for line, want := range map[string]int{"web": 1, "web main " + host: 1, "web spare": 0, "mail": 0} {
+		if _, list := r.sessions("show sessions " + line + " --ended"); len(list) != want {
+			t.Errorf("%s: %+v", line, list)
+		}
+	}
+	if got := r.a.Complete("shutdownSession "); len(got) != 0 {
+		t.Errorf("completed to %q", got)
+	}
+	if got := r.a.Complete("explain " + id[:3]); len(got) != 1 || got[0] != id {
+		t.Errorf("completed to %q", got)
+	}
+	r.refused("explain 77", "session 77 is not open and not among the last that have ended")
+	r.refused("explain x", "not a session ID")
 }

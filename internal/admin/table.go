@@ -2,20 +2,23 @@ package admin
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/users"
+	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
 )
 
-// edits is a verb that changes the model.
-func edits(name, help string, edit func(*edit) error, params ...Param) Verb {
+// alters is a verb that changes the model.
+func alters(name, help string, edit func(*edit) error, params ...Param) Verb {
 	return Verb{
 		Name: name, Help: help, Role: users.Full, Changes: true, edit: edit,
-		Params: append(params, generation(), dryRun()),
+		Params: append(params, confirm(), generation(), dryRun()),
 	}
 }
 
@@ -60,8 +63,10 @@ func Verbs() []Verb {
 		reads("show hosts", "list hosts with state, health and sessions", (*call).showHosts, optional(service()), optional(group())),
 		reads("show access", "list the access rules of services in their order", (*call).showAccess, optional(service())),
 		reads("show routes", "list the routes of services in their order, with the clients that each has had", (*call).showRoutes, optional(service())),
+		reads("show mirrors", "list the mirrors of groups, with the copies that each has got and lost", (*call).showMirrors, optional(service())),
 		reads("show sessions", "list open sessions, oldest first", (*call).showSessions,
-			optional(service()), optional(group()), optional(host()), most(usualSessions, 10_000_000)),
+			optional(service()), optional(group()), optional(host()), most(usualSessions, 10_000_000),
+			Param{Name: "ended", Kind: Flag, Option: true, Help: "list the last sessions that have ended instead, newest first"}),
 		reads("show clients", "list clients by open sessions, most first: an IPv4 address or an IPv6 /64 network each", (*call).showClients,
 			optional(service()), most(usualSessions, maxClients)),
 		reads("show config", "show the running configuration; password hashes and what checks send only for full users", (*call).showConfig),
@@ -71,24 +76,27 @@ func Verbs() []Verb {
 		reads("show events", "list changes with their users, and hosts that went down with the reason; newest last", (*call).showEvents,
 			most(manyEvents, 1000)),
 		reported("show log", "show the last lines of the log", "the log"),
+		reported("show fleet", "list the nodes of the fleet with version, readiness, generation, lag and sessions", "the fleet"),
 		reads("help", "list all verbs, or explain one, or one parameter of it", (*call).help,
 			Param{Name: "verb", Kind: VerbName}, Param{Name: "word", Kind: Text}, Param{Name: "parameter", Kind: Text}),
+		reads("explain", "tell what happened to a session that is open, or has ended lately", (*call).explain,
+			Param{Name: "id", Kind: AnySession, Required: true, Help: "as show sessions and the access log in JSON have it"}),
 
-		alias(edits("addService", "add a service that listens on an address; then add a group", addService, slices.Concat([]Param{
+		alias(alters("addService", "add a service that listens on an address; then add a group", addService, slices.Concat([]Param{
 			{Name: "name", Aliases: []string{"service"}, Required: true}, labelled("Listens on", listen()),
 		}, settings("listen"))...), "newService").
 			offer(Offer{Label: "Add service", Note: "Then add a group and a host."}),
-		destructive(edits("delService", "close the listeners of a service and delete it; its sessions finish, at most until drain is over", delService, service(), drain())).
+		destructive(alters("delService", "close the listeners of a service and delete it; its sessions finish, at most until drain is over", delService, service(), drain())).
 			offer(Offer{
 				Label: "Delete service", Note: "Its listeners close; sessions finish.",
 				Title: "Delete service {service}?",
 				Lines: []string{"Its listeners close and new clients are refused. {sessions}{finish}."},
 				When:  func(s *Scene) bool { return len(s.Services) > 1 }, Warn: servesClients,
 			}),
-		edits("addListen", "add a listen address to a service", addListen, slices.Concat(
+		alters("addListen", "add a listen address to a service", addListen, slices.Concat(
 			[]Param{service(), listen()}, settings("listen"))...).
 			offer(Offer{Label: "Add listener", Note: "Clients can connect here too."}),
-		destructive(edits("delListen", "close a listener; connections already in its queue are served; sessions finish, at most until drain is over", delListen,
+		destructive(alters("delListen", "close a listener; connections already in its queue are served; sessions finish, at most until drain is over", delListen,
 			service(), existing("address", "listen", "ip"), drain())).
 			offer(Offer{
 				Label: "Close listener", Note: "Sessions continue.",
@@ -96,73 +104,93 @@ func Verbs() []Verb {
 				Lines: []string{"The system refuses new connections to this address. Sessions continue."},
 				When:  func(s *Scene) bool { return len(s.Service.Config.Listen) > 1 },
 			}),
-		edits("switchPort", "move a service to another address, or to another port of the same address", switchPort,
+		alters("switchPort", "move a service to another address, or to another port of the same address", switchPort,
 			service(), Param{
 				Name: "address", Aliases: []string{"listen", "ip", "port"}, Required: true, Label: "To", Help: "an address, or only a port",
 			}, labelled("From", optional(existing("old"))), drain()).
 			offer(Offer{Label: "Move listener", Note: "New clients connect to the new address; sessions continue."}),
-		edits("setService", "change timeouts and limits of a service", setService, slices.Concat(
+		alters("setService", "change timeouts and limits of a service", setService, slices.Concat(
 			[]Param{service()}, settings("timeouts", "limits"))...).
 			offer(Offer{Label: "Change settings"}).
 			undoneBy(setBack("setService", "timeouts", "limits")),
-		alias(edits("addGroup", "add a group; the first group of a service is active at once", addGroup, slices.Concat([]Param{
+		alias(alters("addGroup", "add a group; the first group of a service is active at once", addGroup, slices.Concat([]Param{
 			service(), {Name: "name", Aliases: []string{"group"}, Required: true}, positional(setting(config.Find("group", "scheduler"))),
 		}, but("scheduler", settings("group")))...), "newGroup").
 			offer(Offer{Label: "Add group", Note: "The first group of a service is active at once; further groups are standby."}),
-		edits("setGroup", "change scheduler and failure handling of a group", setGroup, slices.Concat(
+		alters("setGroup", "change scheduler and failure handling of a group", setGroup, slices.Concat(
 			[]Param{service(), group()}, settings("group"))...).
 			offer(Offer{Label: "Change settings"}).
 			undoneBy(setBack("setGroup", "group")),
-		edits("addAccess", "allow or deny some clients of a service; the first rule that matches decides, and sessions continue", addAccess,
+		alters("addAccess", "allow or deny some clients of a service; the first rule that matches decides, and sessions continue", addAccess,
 			service(), Param{Name: "action", Kind: Choice, Required: true, Choices: []string{"allow", "deny"}, Help: "what becomes of clients that match"},
 			setting(config.Find("allow", "net")), setting(config.Find("allow", "file")), optionOf(ruleNumber("at"))).
 			offer(Offer{Label: "Add access rule", Note: "The first rule that matches a new client decides; sessions continue."}),
-		destructive(edits("delAccess", "delete an access rule; sessions continue", delAccess, service(), labelled("Access rule", required(ruleNumber("number"))))).
+		destructive(alters("delAccess", "delete an access rule; sessions continue", delAccess, service(), labelled("Access rule", required(ruleNumber("number"))))).
 			offer(Offer{
 				Label: "Delete access rule", Note: "Sessions continue.",
 				Title: "Delete access rule {number} of service {service}?",
 				Lines: []string{"The next rule that matches decides about new clients; without one they are let in. Sessions continue."},
 				When:  hasRules,
 			}),
-		edits("addRoute", "send clients that match to another group than the active one; the first route that matches decides", addRoute, slices.Concat(
+		alters("addRoute", "send clients that match to another group than the active one; the first route that matches decides", addRoute, slices.Concat(
 			[]Param{service(), group()}, but("group", settings("route")), []Param{optionOf(routeNumber("at"))})...).
 			offer(Offer{Label: "Add route to this group", Note: "New clients that match come to this group, whichever is active."}),
-		edits("setRoute", "change whom a route sends where; sessions stay", setRoute, slices.Concat(
+		alters("setRoute", "change whom a route sends where; sessions stay", setRoute, slices.Concat(
 			[]Param{service(), labelled("Route", required(routeNumber("number")))}, settings("route"))...).
 			offer(Offer{Label: "Change route", When: hasRoutes}),
-		destructive(edits("delRoute", "delete a route; sessions stay", delRoute, service(), labelled("Route", required(routeNumber("number"))))).
+		destructive(alters("delRoute", "delete a route; sessions stay", delRoute, service(), labelled("Route", required(routeNumber("number"))))).
 			offer(Offer{
 				Label: "Delete route", Note: "Sessions continue.",
 				Title: "Delete route {number} of service {service}?",
 				Lines: []string{"New clients that match it go to the next route that they match, else to the active group. Sessions continue."},
 				When:  hasRoutes,
 			}),
-		destructive(edits("delGroup", "delete a standby group; its sessions finish, at most until drain is over", delGroup, service(), group(), drain())).
+		destructive(alters("delGroup", "delete a standby group; its sessions finish, at most until drain is over", delGroup, service(), group(), drain())).
 			offer(Offer{
 				Label: "Delete group", Note: "With its hosts.",
 				Title: "Delete group {group} of service {service}?",
 				Lines: []string{"Its {hosts} will be deleted too. {sessions} on them{finish}."},
 				When:  unused,
 			}),
-		edits("enableGroup", "make a group active: all new clients go to it at once; sessions on the old group finish, at most until drain is over",
+		alters("enableGroup", "make a group active: all new clients go to it at once; sessions on the old group finish, at most until drain is over",
 			enableGroup, service(), group(), labelled("Close the other group's sessions after", drain()), force()).
 			offer(Offer{
 				Label: "Make active", Note: "All new clients of the service go to this group at once.",
-				Title: "Make group {group} the active group of service {service}?",
-				Lines: []string{"All new clients go to group {group} from now on.", "{active} now.", "{serving}."},
-				When:  standby, Warn: noneServing,
+				Title:  "Make group {group} the active group of service {service}?",
+				Lines:  []string{"All new clients go to group {group} from now on.", "{active} now.", "{serving}."},
+				Preset: []words.Word{{Key: "confirm", Value: "60s"}},
+				When:   standby, Warn: noneServing,
 			}).
 			undoneBy(groupBack),
-		edits("changeScheduler", "change how a group chooses hosts", changeScheduler,
+		orders("hold", "make new clients of a group wait, unread and in their order, until release, or until for is over; sessions go on", (*call).hold,
+			service(), group(),
+			Param{Name: "for", Kind: Duration, Option: true, Low: int64(time.Millisecond), High: int64(longestHold), Label: "At most for", Help: "when it ends by itself, and they are released; default 30s"},
+			Param{Name: "max", Kind: Number, Option: true, Low: 1, High: mostHeld, Label: "At most so many clients", Help: fmt.Sprintf("how many may wait at once, further ones are rejected; default %d", director.DefaultMostHeld)},
+			generation(), dryRun()).
+			offer(Offer{
+				Label: "Hold clients", Note: "New clients wait, while you restart its hosts; sessions continue.",
+				Title: "Hold new clients of group {group} of service {service}?",
+				Lines: []string{"They wait, connected and unread, until you release them, or until the time is over. {serving}."},
+				When:  func(s *Scene) bool { return s.Group.Group.Hold() == nil },
+			}),
+		orders("release", "let the held clients of a group go on to its hosts, in their order", (*call).release,
+			service(), group(),
+			Param{Name: "over", Kind: Duration, Option: true, High: int64(longestHold), Label: "Evenly over", Help: "how long it takes to let all out, evenly; whoever comes meanwhile is behind them. Default: all at once"},
+			generation(), dryRun()).
+			offer(Offer{
+				Label: "Release clients", Note: "Held clients go on to its hosts, in their order.",
+				When: func(s *Scene) bool { return s.Group.Group.Hold() != nil },
+			}),
+		alters("changeScheduler", "change how a group chooses hosts", changeScheduler,
 			service(), group(), required(setting(config.Find("group", "scheduler")))).
 			offer(Offer{Label: "Change scheduler", Note: "Sessions stay on their hosts; new ones use the new scheduler."}).
 			undoneBy(setBack("changeScheduler", "group")),
-		edits("addHost", "add a host to a group", addHost, slices.Concat([]Param{
+		alters("addHost", "add a host to a group", addHost, slices.Concat([]Param{
 			service(), group(), {Name: "name", Aliases: []string{"host"}, Required: true},
 			{Name: "ip", Aliases: []string{"address"}, Kind: Address, Required: true, Label: "Address"},
 		}, but("ip", settings("host")))...).
 			offer(Offer{Label: "Add host"}),
-		destructive(edits("delHost", "delete a host, given by name or address; its sessions finish, at most until drain is over", delHost,
+		destructive(alters("delHost", "delete a host, given by name or address; its sessions finish, at most until drain is over", delHost,
 			service(), group(), Param{Name: "name", Aliases: []string{"host", "ip", "address"}, Kind: Host, Required: true},
 			drain(), force())).
 			offer(Offer{
@@ -171,14 +199,28 @@ func Verbs() []Verb {
 				Lines: []string{"It is removed from the configuration. {sessions} on it."},
 				Warn:  withoutLast,
 			}),
-		destructive(edits("delAllHosts", "delete all hosts of a standby group; their sessions finish, at most until drain is over", delAllHosts, service(), group(), drain())).
+		destructive(alters("delAllHosts", "delete all hosts of a standby group; their sessions finish, at most until drain is over", delAllHosts, service(), group(), drain())).
 			offer(Offer{
 				Label: "Delete all its hosts", Note: "The group stays, empty.",
 				Title: "Delete all {hosts} of group {group}?",
 				Lines: []string{"The group stays, empty. {sessions} on them{finish}."},
 				When:  unused,
 			}),
-		edits("setHost", "change weight, state, role or address of a host; drain is for one that takes no new clients", setHost, slices.Concat(
+		alters("addMirror", "copy what the clients of a group send to another address, whose answers are dropped", addMirror, slices.Concat([]Param{
+			service(), group(), {Name: "ip", Aliases: []string{"mirror", "address"}, Kind: Address, Required: true, Label: "Address"},
+		}, settings("mirror"))...).
+			offer(Offer{Label: "Add mirror", Note: "It gets a copy of what new clients of the group send, writes included. Its answers are dropped."}),
+		alters("setMirror", "change a mirror of a group, for new sessions", setMirror, slices.Concat(
+			[]Param{service(), group(), mirror()}, settings("mirror"))...).
+			offer(Offer{Label: "Change mirror", When: hasMirrors}),
+		destructive(alters("delMirror", "copy new sessions of a group to a mirror no more; copies under way go on", delMirror, service(), group(), mirror())).
+			offer(Offer{
+				Label: "Delete mirror", Note: "Sessions continue.",
+				Title: "Delete mirror {ip} of group {group}?",
+				Lines: []string{"It gets no copies of new sessions. Sessions continue."},
+				When:  hasMirrors,
+			}),
+		alters("setHost", "change weight, state, role or address of a host; drain is for one that takes no new clients", setHost, slices.Concat(
 			[]Param{service(), group(), host()}, settings("host"), []Param{drain()})...).
 			offer(Offer{
 				Label: "Set weight", Note: "Its share of new clients, relative to the other hosts; 0: none.",
@@ -192,7 +234,7 @@ func Verbs() []Verb {
 				Set:   []words.Word{{Key: "state", Value: "drain"}}, Fields: []string{"drain"}, When: stateIsNot("drain"), Warn: withoutHost,
 			}).
 			undoneBy(setBack("setHost", "host")),
-		edits("hostAdminDown", "put a host into maintenance: no new clients, no health checks; sessions finish, at most until drain is over", hostAdminDown,
+		alters("hostAdminDown", "put a host into maintenance: no new clients, no health checks; sessions finish, at most until drain is over", hostAdminDown,
 			service(), group(), host(), drain()).
 			offer(Offer{
 				Label: "Start maintenance", Note: "No new clients, no health checks; its sessions finish.",
@@ -201,7 +243,7 @@ func Verbs() []Verb {
 				When:  stateIsNot("maint"), Warn: withoutHost,
 			}).
 			undoneBy(stateBack),
-		edits("hostAdminUp", "make a host ready again after maintenance or drain", hostAdminUp, service(), group(), host()).
+		alters("hostAdminUp", "make a host ready again after maintenance or drain", hostAdminUp, service(), group(), host()).
 			offer(Offer{Label: "Set ready", When: stateIsNot("ready")}).
 			undoneBy(stateBack),
 		orders("retryHost", "mark a host that is down as up now", (*call).retryHost, service(), group(), host(), generation(), dryRun()).
@@ -242,29 +284,35 @@ func Verbs() []Verb {
 				Title: "Close session {id}?",
 				Lines: []string{"The connection is closed now. The client may reconnect at once."},
 			}),
-		edits("addUser", "add a user for page and SSH; page, SSH and ctl ask for the password if there is no hash", addUser,
+		alters("addUser", "add a user for page and SSH; page, SSH and ctl ask for the password if there is no hash", addUser,
 			Param{Name: "name", Aliases: []string{"user"}, Required: true}, required(hash()), required(access())).
 			offer(Offer{Label: "Add user", Note: "Lost when txlb stops, unless saved."}),
-		edits("setUser", "change password or access of a user; page, SSH and ctl ask for the password if nothing else is to be set", setUser,
+		alters("setUser", "change password or access of a user; page, SSH and ctl ask for the password if nothing else is to be set", setUser,
 			existingUser(), hash(), access()).
 			offer(Offer{
 				Label: "Change user", Note: "Lost when txlb stops, unless saved.",
 				When: func(s *Scene) bool { return len(s.State.Config.Admin.Users) > 0 },
 			}),
-		destructive(edits("delUser", "delete a user", delUser, existingUser())).
+		destructive(alters("delUser", "delete a user", delUser, existingUser())).
 			offer(Offer{
 				Label: "Delete user", Note: "It loses access.",
 				Title: "Delete user {name}?",
 				Lines: []string{"Anyone logged in as this user loses access with the next command."},
 			}),
 
-		alias(orders("saveConfig", "write the running configuration to its file", (*call).save, generation(), dryRun()), "save").
+		orders("confirm", "keep a change that is undone otherwise (see confirm=), by its generation; without one, the only such change", (*call).confirm,
+			Param{Name: "change", Word: "generation", Kind: Unconfirmed, Low: 1, High: math.MaxInt64, Help: "the generation that the change has made"}).
+			offer(Offer{
+				Label: "Confirm", Note: "Keep the change that waits to be confirmed.", Fields: []string{},
+				When: func(s *Scene) bool { return len(s.State.Pending()) == 1 },
+			}),
+		alias(orders("saveConfig", "write the running configuration to its file, without changes that wait to be confirmed", (*call).save, generation(), dryRun()), "save").
 			offer(Offer{
 				Label: "Save", Note: "Write the running configuration to its file.",
 				When: func(s *Scene) bool { return s.HasFile && len(s.Unsaved) > 0 },
 			}),
 		orders("reload", "read the file again; run-time changes stay, unless discarded", (*call).reload,
-			Param{Name: "discard", Kind: Flag, Option: true, Label: "Discard run-time changes", Help: "discard run-time changes"}, generation(), dryRun()).
+			Param{Name: "discard", Kind: Flag, Option: true, Label: "Discard run-time changes", Help: "discard run-time changes"}, confirm(), generation(), dryRun()).
 			offer(Offer{
 				Label: "Reload", Note: "Read the configuration file again.",
 				Title: "Reload the configuration file?",
@@ -272,7 +320,7 @@ func Verbs() []Verb {
 				When:  func(s *Scene) bool { return s.HasFile }, Warn: discards,
 			}),
 		destructive(orders("rollback", "undo the last change, or the last N", (*call).rollback,
-			Param{Name: "n", Kind: Number, Low: 1, High: 10_000}, generation(), dryRun())).
+			Param{Name: "n", Kind: Number, Low: 1, High: 10_000}, confirm(), generation(), dryRun())).
 			offer(Offer{
 				Label: "Undo last change", Note: "Restores the configuration as it was before.",
 				Title: "Undo the last change?",
@@ -281,6 +329,15 @@ func Verbs() []Verb {
 			}),
 		ofProcess(orders("closeLog", "reopen the log files", (*call).closeLog)).
 			offer(Offer{Label: "Reopen log files", Note: "After log rotation."}),
+		ofProcess(orders("upgrade", "start the installed program and hand listeners and sessions over to it; no client is refused", (*call).upgrade)).
+			offer(Offer{
+				Label: "Upgrade", Note: "Hand over to the installed program.",
+				Title: "Hand over to the installed program?",
+				Lines: []string{
+					"The program that is installed now takes over listeners, configuration, counters and sessions. No client is refused.",
+					"If it does not start, this one goes on. Users of page and SSH connect again.",
+				},
+			}),
 		destructive(ofProcess(orders("shutdown", "drain and shut down", (*call).shutdown))).
 			offer(Offer{
 				Label: "Shut down", Note: "Drain and shut down.",
@@ -313,6 +370,6 @@ func Reference() string {
 // short leaves out what nearly every changing verb takes.
 func short(v *Verb) *Verb {
 	s := *v
-	s.Params = slices.DeleteFunc(slices.Clone(v.Params), func(p Param) bool { return p.Name == "generation" || p.Name == "dry-run" })
+	s.Params = slices.DeleteFunc(slices.Clone(v.Params), func(p Param) bool { return p.everywhere() })
 	return &s
 }

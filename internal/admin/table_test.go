@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"reflect"
@@ -16,19 +17,21 @@ import (
 // doc.
 var samples = map[string]string{
 	"status": "", "show services": "web", "show hosts": "web main", "show sessions": "web main a max=5", "show clients": "web max=5", "show config": "", "show stored": "",
-	"show diff": "", "show metrics": "", "show events": "", "show log": "", "help": "show hosts",
+	"show diff": "", "show metrics": "", "show events": "", "show log": "", "show fleet": "", "help": "show hosts",
 	"addService": "new 127.0.0.1:0", "delService": "mail drain=1m", "addListen": "web 127.0.0.1:0", "delListen": "mail 127.0.0.1:0 drain=1m",
 	"switchPort": "web localhost:0 127.0.0.1:0 drain=1m", "addGroup": "web new p2c allDown=try", "delGroup": "web spare drain=1m",
 	"addAccess": "web deny net=192.0.2.0/24 at=1", "delAccess": "mail 1", "show access": "mail",
 	"addRoute": "mail only percent=5 at=1", "setRoute": "mail 1 percent=7", "delRoute": "mail 1", "show routes": "mail",
+	"addMirror": "web main 127.0.0.1:1 percent=5 proxyProtocol=v2", "setMirror": "mail only 127.0.0.1:9 percent=7", "delMirror": "mail only 127.0.0.1:9", "show mirrors": "web",
 	"enableGroup": "web spare drain=1m --force", "changeScheduler": "web main p2c",
-	"shutdownSession": "1e00400003",
-	"addHost":         "web main new 127.0.0.1:1 weight=3 state=drain backup=yes slowStart=5s resolve=1m", "delHost": "web main a drain=1m --force",
+	"hold": "web main for=1m max=5", "release": "web main over=10s",
+	"shutdownSession": "1e00400003", "explain": "1e00400003", "confirm": "2",
+	"addHost": "web main new 127.0.0.1:1 weight=3 state=drain backup=yes slowStart=5s resolve=1m", "delHost": "web main a drain=1m --force",
 	"delAllHosts": "web spare drain=1m", "setService": "web idle=5m tries=3", "setGroup": "web main scheduler=rand maxFails=3",
 	"setHost":       "web main a weight=3 state=drain backup=yes slowStart=5s resolve=1m ip=127.0.0.1:1 drain=1m",
 	"hostAdminDown": "web main a drain=1m", "hostAdminUp": "web main a", "retryHost": "web main a", "forgetClients": "web main a", "shutdownSessions": "web main a", "moveSessions": "web main a percent=20",
 	"addUser": "new $6$salt$newhash full", "setUser": "looker hash=$6$salt$newhash access=full", "delUser": "looker",
-	"saveConfig": "", "reload": "--discard", "rollback": "2", "closeLog": "", "shutdown": "",
+	"saveConfig": "", "reload": "--discard", "rollback": "2", "closeLog": "", "upgrade": "", "shutdown": "",
 }
 
 // sample returns the right command of a verb, with every word named, so that
@@ -65,7 +68,11 @@ func plainDoc() string { return doc("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
 type fakeProcess struct{ calls []string }
 
 func (p *fakeProcess) CloseLog() error { p.calls = append(p.calls, "closeLog"); return nil }
-func (p *fakeProcess) Shutdown()       { p.calls = append(p.calls, "shutdown") }
+func (p *fakeProcess) Upgrade(_ context.Context, by, from string) (string, error) {
+	p.calls = append(p.calls, "upgrade "+by+" "+from)
+	return "done", nil
+}
+func (p *fakeProcess) Shutdown() { p.calls = append(p.calls, "shutdown") }
 
 // Every verb of the table is whole: it has a role, help and one way to be done.
 func TestTableIsWhole(t *testing.T) {
@@ -147,6 +154,7 @@ func TestRolesOfEveryVerb(t *testing.T) {
 			switch {
 			case v.Changes && (!errors.Is(err, ErrNotAllowed) || !strings.Contains(err.Error(), "needs the role full")):
 				t.Errorf("%v by a readonly user: %v", c, err)
+			case v.Name == "explain" && (errors.Is(err, ErrUnknownName) || errors.Is(err, ErrUsage)): // there is no session
 			case !v.Changes && err != nil && !errors.Is(err, ErrNotServed):
 				t.Errorf("%v by a readonly user: %v", c, err)
 			}
@@ -230,7 +238,7 @@ func garbage(v *Verb, p *Param) []string {
 		return append(all, "", "nope", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "[::1:80", "256.1.1.1:80", "unix:x", "-", long)
 	case Scheduler, Choice:
 		return append(all, "", "nope", long)
-	case Number:
+	case Number, Unconfirmed:
 		return append(all, "", "nope", "-1", "1.5", "0x10", "99999999999999999999", " 1", long)
 	case Duration:
 		return append(all, "", "nope", "5", "-5s", "1ns", "1000000h", long)
@@ -309,6 +317,9 @@ func TestEveryVerbWorks(t *testing.T) {
 			if v.Name == "hostAdminUp" || v.Name == "rollback" {
 				r.do("hostAdminDown web main a; setHost web main b weight=2")
 			}
+			if v.Name == "confirm" {
+				r.do("setHost web main b weight=2 confirm=1h")
+			}
 			before := r.dir.State()
 			c := sample(t, &v)
 			if v.edit != nil {
@@ -320,8 +331,8 @@ func TestEveryVerbWorks(t *testing.T) {
 			}
 			got, err := r.a.Execute(t.Context(), boss, c)
 			switch {
-			case v.Name == "shutdownSession": // TestShutdownSession ends one
-				if err == nil || !strings.Contains(err.Error(), "has ended") {
+			case v.Name == "shutdownSession", v.Name == "explain": // TestShutdownSession ends one, TestExplain has some
+				if err == nil || !strings.Contains(err.Error(), "ended") {
 					t.Errorf("without a session: %v", err)
 				}
 			case v.Part != "" && !v.Changes:
@@ -338,7 +349,7 @@ func TestEveryVerbWorks(t *testing.T) {
 				if got.Generation != before.Generation+1 {
 					t.Errorf("generation %d after %d", got.Generation, before.Generation)
 				}
-			case v.edit == nil && r.dir.State() != before:
+			case v.edit == nil && r.dir.State().Config != before.Config:
 				t.Error("the model has changed")
 			case v.Part != "" && len(op.calls) != 1:
 				t.Errorf("called %v", op.calls)
@@ -363,10 +374,10 @@ func TestVerbsOfTheProcess(t *testing.T) {
 	r.refused("closeLog", "it needs")
 }
 
-var update = flag.Bool("update", false, "write the table of verbs into docs/operations.md")
+var update = flag.Bool("update", false, "write the table of verbs into docs/commands.md")
 
-// docs/operations.md has the table of verbs as it is (go test ./internal/admin -update).
+// docs/commands.md has the table of verbs as it is (go test ./internal/admin -update).
 func TestDocumentationHasTheTable(t *testing.T) {
-	testkit.Tables(t, "../../docs/operations.md", *update, "go test ./internal/admin -run TestDocumentation -update",
+	testkit.Tables(t, "../../docs/commands.md", *update, "go test ./internal/admin -run TestDocumentation -update",
 		map[string]string{"verbs": Reference()})
 }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/users"
+	"github.com/txlb/txlb/internal/edits"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -40,23 +42,26 @@ type Verb struct {
 type Kind uint8
 
 const (
-	Text      Kind = iota // a new name, or any other text
-	Service               // the name of one that is there
-	Group                 //
-	Host                  //
-	User                  //
-	Address               // to connect to
-	Listen                // to listen on
-	Listener              // the address of one that is there
-	Session               // the ID of one that is open
-	Scheduler             //
-	Number                // Low to High
-	Duration              // with a unit
-	Choice                // one of Choices
-	Bool                  //
-	Flag                  // --name
-	Hash                  // crypt(3); never shown
-	VerbName              // a verb of the table
+	Text        Kind = iota // a new name, or any other text
+	Service                 // the name of one that is there
+	Group                   //
+	Host                    //
+	User                    //
+	Address                 // to connect to
+	Listen                  // to listen on
+	Listener                // the address of one that is there
+	Mirror                  // the address of one that is there
+	Session                 // the ID of one that is open
+	AnySession              // the ID of one that is open, or has ended lately
+	Scheduler               //
+	Number                  // Low to High
+	Duration                // with a unit
+	Choice                  // one of Choices
+	Bool                    //
+	Flag                    // --name
+	Hash                    // crypt(3); never shown
+	VerbName                // a verb of the table
+	Unconfirmed             // the generation of a change that waits to be confirmed
 )
 
 // Param is a parameter of a verb. Positional ones may be given by name too,
@@ -69,6 +74,7 @@ type Param struct {
 	Option    bool
 	Low, High int64
 	Choices   []string
+	Word      string // that stands for it in help; "": its name
 	Label     string // of its field on the page; "": its name in words
 	Help      string // what it may be; "": its kind says it
 
@@ -83,9 +89,15 @@ func (p *Param) named(key string) bool {
 	return same(p.Name) || slices.ContainsFunc(p.Aliases, same)
 }
 
+// everywhere tells whether nearly every changing verb takes the parameter: it says how to do
+// something, and not what.
+func (p *Param) everywhere() bool {
+	return p.Option && (p.Name == "generation" || p.Name == "dry-run" || p.Name == "confirm")
+}
+
 // syntax shows the parameter as help does.
 func (p *Param) syntax() string {
-	s := strings.ToUpper(p.Name)
+	s := strings.ToUpper(cmp.Or(p.Word, p.Name))
 	if p.Option {
 		s = p.Name + "=" + p.placeholder()
 	}
@@ -144,7 +156,7 @@ func NeedsPassword(c words.Command) (with func(hash string) words.Command, ok bo
 	for i := range v.Params {
 		p := &v.Params[i]
 		// An option alone says what is to be set; else it is the password.
-		if p.Kind == Hash && said(p) || v.Params[hash].Option && p.Option && p.Name != "generation" && p.Name != "dry-run" && said(p) {
+		if p.Kind == Hash && said(p) || v.Params[hash].Option && p.Option && !p.everywhere() && said(p) {
 			return nil, false
 		}
 	}
@@ -299,10 +311,10 @@ func (p *Param) read(s string) (v value, err error) {
 	}
 	if p.attribute != nil && p.Kind != Address {
 		v.text, err = p.attribute.Parse(s)
-		return v, shorten(err)
+		return v, edits.Shorten(err)
 	}
 	switch p.Kind {
-	case Number:
+	case Number, Unconfirmed:
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n < p.Low || n > p.High {
 			return v, fmt.Errorf("%s is not a number between %d and %d", show(s), p.Low, p.High)
@@ -310,12 +322,15 @@ func (p *Param) read(s string) (v value, err error) {
 		v.number = n
 	case Duration:
 		v.duration, err = config.ParseDuration(s)
+		if low, high := time.Duration(p.Low), time.Duration(p.High); err == nil && high > 0 && (v.duration < low || v.duration > high) {
+			err = fmt.Errorf("%v is not between %v and %v", v.duration, low, high)
+		}
 	case Bool, Flag:
 		v.yes, err = config.ParseBool(s)
 	case Scheduler:
 		v.text, err = config.ParseScheduler(s)
-	case Address, Listen, Listener:
-		err = config.CheckAddress(s, p.Kind != Address)
+	case Address, Listen, Listener, Mirror:
+		err = config.CheckAddress(s, p.Kind == Listen || p.Kind == Listener)
 	case Hash:
 		if !config.IsHash(s) {
 			err = fmt.Errorf("want %s", p.wanted())
@@ -325,7 +340,7 @@ func (p *Param) read(s string) (v value, err error) {
 			err = fmt.Errorf("it is empty")
 		}
 	}
-	return v, shorten(err)
+	return v, edits.Shorten(err)
 }
 
 // wanted says what a parameter of a verb with a secret should be.
@@ -347,7 +362,7 @@ func (v *Verb) describe(a args) string {
 	c := words.Command{Verb: v.Name}
 	for _, p := range v.Params {
 		val, ok := a[p.Name]
-		if !ok || p.Name == "generation" || p.Name == "dry-run" {
+		if !ok || p.everywhere() {
 			continue
 		}
 		w := words.Word{Value: val.text}
@@ -370,40 +385,14 @@ func (v *Verb) describe(a args) string {
 // masked stands for a password hash.
 const masked = "***"
 
-// longestShown is how much of a wrong word an error shows, in bytes.
-const longestShown = 80
-
 // show quotes a word for an error.
-func show(s string) string {
-	if len(s) > longestShown {
-		s = strings.ToValidUTF8(s[:longestShown], "") + "…"
-	}
-	return strconv.Quote(s)
-}
-
-// shorten keeps a long word in an error from filling the screen.
-func shorten(err error) error {
-	if err == nil || len(err.Error()) <= 4*longestShown {
-		return err
-	}
-	text := err.Error()
-	head, tail := text[:2*longestShown], text[len(text)-2*longestShown:]
-	return fmt.Errorf("%s…%s", strings.ToValidUTF8(head, ""), strings.ToValidUTF8(tail, ""))
-}
-
-// manyNames is from how many on an error does not list what there is.
-const manyNames = 20
+func show(s string) string { return edits.Show(s) }
 
 // suggest says what was probably meant, or what there is.
-func suggest(word string, names []string) string {
-	if len(names) <= manyNames {
-		return config.Suggest(word, names)
-	}
-	if s := config.Suggest(word, names); strings.HasPrefix(s, "; did you mean") {
-		return s
-	}
-	return fmt.Sprintf("; %d exist, such as %s", len(names), strings.Join(names[:3], ", "))
-}
+func suggest(word string, names []string) string { return edits.Suggest(word, names) }
+
+// count says how many of something there are.
+func count(n int, what string) string { return words.Count(n, what) }
 
 // printable makes a text of another origin fit for a table.
 func printable(s string) string {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/admin/users"
+	"github.com/txlb/txlb/internal/edits"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -106,6 +108,52 @@ func TestRouteVerbs(t *testing.T) {
 		t.Errorf("%d routes are left", n)
 	}
 	r.do("delGroup web spare")
+}
+
+// Mirrors are added, changed, listed and deleted by their address.
+func TestMirrorVerbs(t *testing.T) {
+	r := newRig(t, plainDoc())
+	for _, step := range [][2]string{
+		{`addMirror web main 10.0.0.9:80 percent=5`, `copy what clients of group "main" of service "web" send to mirror 10.0.0.9:80, percent 5`},
+		{`addMirror web main copy.example:80 percent=0 --dry-run`, `would copy what clients of group "main"`},
+		{`setMirror web main 10.0.0.9:80 percent=50 proxyProtocol=v2`, `set mirror 10.0.0.9:80 of group "main" of service "web": percent 5 -> 50, proxyProtocol`},
+		{`setMirror web main 10.0.0.9:80 percent=50`, `nothing to change`},
+		{`show mirrors web`, `web      main   10.0.0.9:80       50       0      0      0     0  up`},
+		{`show mirrors`, `mail     only   127.0.0.1:9`},
+		{`show diff`, "addMirror web main 10.0.0.9:80 percent=50 proxyProtocol=v2"},
+	} {
+		if text := r.do(step[0]); !strings.Contains(text, step[1]) {
+			t.Errorf("%s: %s\nwant %s", step[0], text, step[1])
+		}
+	}
+	for line, want := range map[string]string{
+		"addMirror web main 10.0.0.9:80":             `has a mirror "10.0.0.9:80" already; change it with setMirror`,
+		"addMirror web main 10.0.0.9":                "10.0.0.9",
+		"addMirror web main unix:/m":                 `lets commands name only TCP addresses`,
+		"addMirror web main 10.0.0.8:80 percent=101": `"101" is not between 0 and 100`,
+		"setMirror web main 10.0.0.9:80":             "nothing to set",
+		"setMirror web main 10.0.0.8:80 percent=1":   `group "main" has no mirror "10.0.0.8:80"`,
+		"delMirror web spare 10.0.0.9:80":            `group "spare" of service "web" has no mirror`,
+		"delMirror web main":                         "IP is missing",
+		"show mirrors wbe":                           `unknown service "wbe"`,
+	} {
+		r.refused(line, want)
+	}
+	results, err := r.a.Run(t.Context(), boss, "show services web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := results[0].Data.([]ServiceInfo)[0].Mirrors; len(m) != 1 || m[0].IP != "10.0.0.9:80" || m[0].Percent != 50 || !m[0].Up || m[0].Settings["proxyProtocol"] != "v2" {
+		t.Errorf("show services has %+v", m)
+	}
+	r.do("delMirror web main 10.0.0.9:80")
+	if text := r.do("show diff"); strings.Contains(text, "addMirror") {
+		t.Errorf("a mirror is left: %s", text)
+	}
+	r.do("rollback 1")
+	if n := len(r.dir.State().Config.Services[0].Groups[0].Mirrors); n != 1 {
+		t.Errorf("after the rollback there are %d mirrors", n)
+	}
 }
 
 func TestTheLastHost(t *testing.T) {
@@ -258,7 +306,7 @@ func TestSetUser(t *testing.T) {
 	r := newRig(t, plainDoc())
 	user := func(name string) config.User {
 		t.Helper()
-		u, _, err := find(r.dir.State().Config.Admin.Users, userName, name, "user", "")
+		u, _, err := edits.Find(r.dir.State().Config.Admin.Users, userName, name, edits.ErrUnknownName, "user", "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -525,25 +573,25 @@ func TestComplete(t *testing.T) {
 		"show s":                          "services sessions stored",
 		"show hosts ":                     "mail web",
 		"show hosts web m":                "main",
-		"delHost ":                        "--dry-run --force drain= generation= mail web",
+		"delHost ":                        "--dry-run --force confirm= drain= generation= mail web",
 		"delHost w":                       "web",
-		"delHost web ":                    "--dry-run --force drain= generation= main spare",
-		"delHost web main ":               "--dry-run --force a b drain= generation=",
+		"delHost web ":                    "--dry-run --force confirm= drain= generation= main spare",
+		"delHost web main ":               "--dry-run --force a b confirm= drain= generation=",
 		"delHost web main a --f":          "--force",
 		"delHost web main a --force --":   "--dry-run",
-		"delHost group=main service=web ": "--dry-run --force a b drain= generation=",
-		`delHost web spare `:              `"two words" --dry-run --force c drain= generation=`,
+		"delHost group=main service=web ": "--dry-run --force a b confirm= drain= generation=",
+		`delHost web spare `:              `"two words" --dry-run --force c confirm= drain= generation=`,
 		"setHost web m":                   "main",
 		"setHost web main a m":            "maxSessions=",
 		"setHost web main a st":           "state=",
 		"setHost web main a state=":       "state=drain state=maint state=ready",
 		"setHost web main a state=d":      "state=drain",
 		"changeScheduler web main weight": "weightlc weightlc,sticky weightr weightr,sticky weightrr weightrr,sticky",
-		"delUser ":                        "--dry-run admin generation= looker",
-		"delListen web ":                  "--dry-run 127.0.0.1:0 drain= generation=",
+		"delUser ":                        "--dry-run admin confirm= generation= looker",
+		"delListen web ":                  "--dry-run 127.0.0.1:0 confirm= drain= generation=",
 		"help sw":                         "switchPort",
 		"nope ":                           "",
-		"delHost nope ":                   "--dry-run --force drain= generation=",
+		"delHost nope ":                   "--dry-run --force confirm= drain= generation=",
 		`delHost "we`:                     "web",
 		`delHost web spare "two w`:        `"two words"`,
 		`delHost web spare tw`:            `"two words"`,
@@ -555,6 +603,10 @@ func TestComplete(t *testing.T) {
 		if got := strings.Join(r.a.Complete(line), " "); got != want {
 			t.Errorf("%q: %q, want %q", line, got, want)
 		}
+	}
+	r.do("setHost web main b weight=2 confirm=1h")
+	if got := r.a.Complete("confirm "); strings.Join(got, " ") != fmt.Sprint(r.dir.State().Generation) {
+		t.Errorf("confirm: %q", got)
 	}
 	if n := len(r.a.Complete("")); n < 25 {
 		t.Errorf("%d verbs at the beginning", n)

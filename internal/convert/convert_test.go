@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write testdata and the tables of docs/m
 var later = []string{
 	"listen proxyProtocol", "listen proxyFrom",
 	"timeouts hello",
-	"host proxyProtocol", "engine grace",
+	"host proxyProtocol",
 	"allow net", "allow file", "deny net", "deny file", "group scheduler ewma",
 }
 

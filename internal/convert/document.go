@@ -75,7 +75,7 @@ func (n *node) walk(visit func(*node)) {
 var containers = map[string][]string{
 	"config":  {"engine", "service", "admin", "manager", "dns", "logging"},
 	"service": {"listen", "timeouts", "limits", "access", "route", "group"},
-	"group":   {"check", "host"},
+	"group":   {"check", "host", "mirror"},
 	"admin":   {"web", "ssh", "socket", "metrics"},
 	"access":  nil, // the order decides
 }

@@ -35,6 +35,8 @@ type haFile struct {
 	latest   *haProxy            // the last defaults
 	holds    map[string]setting  // how long resolvers keep a name, by their name
 	logs     []haLine            // of global
+	crtBase  string              // the folder of certificates, and below of authorities; "": none
+	caBase   string
 }
 
 // setting is a value and where it stands.
@@ -219,6 +221,8 @@ var haGlobal = []globalRow{
 	{name: "nbproc", say: "no equivalent: there is one process; see <engine loops>"},
 	{name: "cpu-map", say: "no equivalent: the kernel places the loops; CPUAffinity in the systemd unit limits them"},
 	{name: "spread-checks", say: "no equivalent: checks are always spread by up to a fifth of the interval"},
+	{name: "crt-base", to: "listen tls", say: "the folder becomes part of each file's name", do: func(h *haFile, _ haLine, args []string) { h.crtBase = firstOf(args) }},
+	{name: "ca-base", to: "listen clientCA", say: "the folder becomes part of each file's name", do: func(h *haFile, _ haLine, args []string) { h.caBase = firstOf(args) }},
 	{name: "log-tag", say: "no equivalent"},
 	{name: "description", say: "no equivalent: write a <note>"},
 	{name: "node", say: "no equivalent"},
@@ -237,8 +241,8 @@ func (h *haFile) global(l haLine) {
 	switch {
 	case r == nil && strings.HasPrefix(l.words[0], "tune."):
 		h.note(h.root, l.place, "no equivalent: txlb measures what it needs by itself")
-	case r == nil && (strings.HasPrefix(l.words[0], "ssl-") || l.words[0] == "ca-base" || l.words[0] == "crt-base"):
-		h.note(h.root, l.place, "no equivalent: txlb passes TLS on as it is")
+	case r == nil && strings.HasPrefix(l.words[0], "ssl-"):
+		h.note(h.root, l.place, onlyTLS)
 	case r == nil:
 		h.note(h.root, l.place, unknown)
 	case r.do == nil:

@@ -12,8 +12,8 @@ import (
 func (h *haFile) listeners(service *node, p *haProxy) (port int) {
 	ports := map[string]bool{}
 	for _, b := range p.binds {
-		if slices.Contains(b.options, "ssl") {
-			h.note(service, b.at, "no equivalent: it ends TLS; txlb passes TLS on as it is")
+		if slices.Contains(b.options, "ssl") && h.certificates(b.options) == "" {
+			h.note(service, b.at, "no equivalent: it ends TLS without the file of a certificate; write <listen tls=\"CERTIFICATE KEY\">")
 			continue
 		}
 		for _, address := range b.addresses {
@@ -157,15 +157,81 @@ var haBindOptions = []row[haBindDo]{
 	{name: "shards", args: 1, say: "no equivalent: every loop has a listener"},
 	{name: "namespace", args: 1, say: "no equivalent"},
 	{name: "proto", args: 1, say: "no equivalent: txlb reads no HTTP"},
-	{name: "alpn", args: 1, say: onlyTLS},
-	{name: "crt", args: 1, say: onlyTLS},
+	{name: "ssl", to: "listen tls", say: "with `crt`", do: func(*haFile, *node, *node, string, place) {}},
+	{name: "crt", args: 1, to: "listen tls", say: "a file that has the key too; folders have no equivalent", do: func(h *haFile, _, listen *node, value string, at place) {
+		if strings.HasSuffix(value, "/") {
+			h.note(listen, at, "no equivalent: crt %s: name each file", value)
+		}
+	}},
+	{name: "ca-file", args: 1, to: "listen clientCA", say: "with `verify required`", do: func(*haFile, *node, *node, string, place) {}},
+	{name: "verify", args: 1, to: "listen clientCA", say: "`required`; `optional` has no equivalent", do: func(h *haFile, _, listen *node, value string, at place) {
+		if value == "optional" {
+			h.note(listen, at, "no equivalent: verify optional: with clientCA, each client needs a certificate")
+		}
+	}},
+	{name: "alpn", args: 1, to: "listen alpn", do: func(h *haFile, _, listen *node, value string, at place) {
+		h.set(listen, "alpn", strings.ReplaceAll(value, ",", " "), at)
+	}},
+	{name: "ssl-min-ver", args: 1, say: onlyTLS},
+	{name: "ssl-max-ver", args: 1, say: onlyTLS},
+	{name: "ciphers", args: 1, say: onlyTLS},
+	{name: "ciphersuites", args: 1, say: onlyTLS},
+	{name: "curves", args: 1, say: onlyTLS},
+	{name: "ecdhe", args: 1, say: onlyTLS},
+	{name: "no-sslv3", say: onlyTLS},
+	{name: "no-tlsv10", say: onlyTLS},
+	{name: "no-tlsv11", say: onlyTLS},
+	{name: "no-tls-tickets", say: "no equivalent: txlb makes new keys for tickets every eight hours"},
+	{name: "strict-sni", say: "no equivalent: the first certificate is for other names"},
+	{name: "crt-list", args: 1, say: "no equivalent: name the files in `<listen tls>`"},
+	{name: "crl-file", args: 1, say: "no equivalent"},
 	{name: "accept-netscaler-cip", args: 1, say: "no equivalent"},
+}
+
+// valueOf returns what follows an option, "" without it.
+func valueOf(options []string, name string) string {
+	if i := slices.Index(options, name); i >= 0 && i+1 < len(options) {
+		return options[i+1]
+	}
+	return ""
+}
+
+// within returns a file below a folder, unless it has a folder of its own.
+func within(base, file string) string {
+	if base == "" || strings.HasPrefix(file, "/") {
+		return file
+	}
+	return strings.TrimSuffix(base, "/") + "/" + file
+}
+
+// certificates returns the files of crt as pairs: each has the key too.
+func (h *haFile) certificates(options []string) string {
+	var pairs []string
+	for i, o := range options {
+		if o == "crt" && i+1 < len(options) && !strings.HasSuffix(options[i+1], "/") {
+			file := within(h.crtBase, options[i+1])
+			pairs = append(pairs, file, file)
+		}
+	}
+	return strings.Join(pairs, " ")
+}
+
+// bindTLS writes the certificates of a listener.
+func (h *haFile) bindTLS(listen *node, b haBind) {
+	if !slices.Contains(b.options, "ssl") {
+		return
+	}
+	h.set(listen, "tls", h.certificates(b.options), b.at)
+	if ca := valueOf(b.options, "ca-file"); ca != "" && valueOf(b.options, "verify") == "required" {
+		h.set(listen, "clientCA", within(h.caBase, ca), b.at)
+	}
 }
 
 func (h *haFile) bindOptions(service, listen *node, address string, b haBind) {
 	if family, _, ok := strings.Cut(address, "@"); ok && strings.HasPrefix(family, "mptcp") {
 		h.set(listen, "mptcp", "yes", b.at)
 	}
+	h.bindTLS(listen, b)
 	for i := 0; i < len(b.options); i++ {
 		r, _ := lookUp(haBindOptions, b.options[i:i+1])
 		if r == nil {

@@ -101,7 +101,7 @@ func (h *haFile) backend(name setting) *haProxy {
 }
 
 const listenerName = "no equivalent: listeners have no names"
-const onlyTLS = "no equivalent: txlb passes TLS on as it is"
+const onlyTLS = "no equivalent: TLS is 1.2 or newer, with ciphers that are safe"
 
 // values writes timeouts and limits: those of the clients are the frontend's, those
 // of the hosts the backend's.

@@ -113,7 +113,7 @@ var haDirectives = []row[haDo]{
 	{name: "use_backend", to: "route group", say: "conditions over the server name, ALPN and the client's address", do: func(h *haFile, p *haProxy, l haLine, args []string) {
 		p.uses = append(p.uses, haRule{args, l.place})
 	}},
-	{name: "acl", to: "route sni", say: "`req_ssl_sni`, `req.ssl_alpn` and `src`, in the conditions that use it", do: (*haFile).aclLine},
+	{name: "acl", to: "route sni", say: "`req_ssl_sni`, `req.ssl_alpn`, `ssl_fc_sni`, `ssl_fc_alpn` and `src`, in the conditions that use it", do: (*haFile).aclLine},
 	{name: "tcp-request connection", to: "deny net", say: "`accept` and `reject` by `src`; also limits by `src_conn_cur` and `src_conn_rate`, and `expect-proxy layer4 if { src … }`", do: func(_ *haFile, p *haProxy, l haLine, args []string) {
 		p.rules = append(p.rules, haRule{args, l.place})
 	}},

@@ -164,9 +164,9 @@ flags:
 		return a, nil
 	case "src":
 		return a.networks(values, match)
-	case "req_ssl_sni", "req.ssl_sni":
+	case "req_ssl_sni", "req.ssl_sni", "ssl_fc_sni":
 		return a.names(values, match)
-	case "req_ssl_alpn", "req.ssl_alpn":
+	case "req_ssl_alpn", "req.ssl_alpn", "ssl_fc_alpn":
 		a.kind, a.values = "alpn", values
 		if match != "" && match != "str" || a.file != "" || len(values) == 0 {
 			return a, errors.New("ALPN is compared with names alone")

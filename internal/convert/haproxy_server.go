@@ -88,8 +88,12 @@ var haServerOptions = []row[haServerDo]{
 	{name: "rise", args: 1, to: "check rise", do: checkValue("rise", false)},
 	{name: "fall", args: 1, to: "check fall", do: checkValue("fall", false)},
 	{name: "port", args: 1, to: "check port", do: checkValue("port", false)},
-	{name: "check-ssl", to: "check type", say: "`tls`", do: func(b *haBackend, _ *node, _ haOption) { b.tls = true }},
-	{name: "check-sni", args: 1, to: "check host", do: checkValue("host", false)},
+	{name: "check-ssl", to: "check type", say: "`tls`", do: func(b *haBackend, host *node, _ haOption) { b.tls = b.tls || host.get("tls") == "" }},
+	{name: "check-sni", args: 1, to: "check host", say: "with `ssl`, checks ask for `<host sni>`", do: func(b *haBackend, host *node, o haOption) {
+		if host.get("tls") == "" {
+			checkValue("host", false)(b, host, o)
+		}
+	}},
 	{name: "observe", args: 1, to: "group maxFails", say: "`layer4` with `on-error mark-down`: `error-limit`", do: noServerDo},
 	{name: "error-limit", args: 1, to: "group maxFails", say: "see `observe`", do: noServerDo},
 	{name: "on-error", args: 1, to: "group maxFails", say: "see `observe`", do: noServerDo},
@@ -129,14 +133,14 @@ var haServerOptions = []row[haServerDo]{
 	{name: "namespace", args: 1, say: "no equivalent"},
 	{name: "tfo", say: "no equivalent"},
 	{name: "non-stick", say: "no equivalent"},
-	{name: "ssl", say: "the server is left out: txlb passes TLS on as it is and encrypts nothing", do: noServerDo},
-	{name: "verify", args: 1, to: "check verify", say: "`required`, with `check-ssl`", do: noServerDo},
-	{name: "verifyhost", args: 1, say: onlyTLS},
-	{name: "ca-file", args: 1, to: "check ca", say: "with `check-ssl verify required`", do: noServerDo},
-	{name: "crt", args: 1, say: onlyTLS},
-	{name: "sni", args: 1, say: onlyTLS},
-	{name: "alpn", args: 1, say: onlyTLS},
-	{name: "check-alpn", args: 1, say: onlyTLS},
+	{name: "ssl", to: "host tls", say: "`yes`; with `verify none`, `unverified`", do: noServerDo},
+	{name: "verify", args: 1, to: "host tls", say: "see `ssl`; with `check-ssl` alone `<check verify>`", do: noServerDo},
+	{name: "verifyhost", args: 1, to: "host sni", say: "txlb asks for the name that it verifies", do: noServerDo},
+	{name: "ca-file", args: 1, to: "host ca", say: "with `check-ssl verify required` alone `<check ca>`", do: noServerDo},
+	{name: "sni", args: 1, to: "host sni", say: "`str(NAME)`", do: noServerDo},
+	{name: "crt", args: 1, say: "no equivalent: txlb shows hosts no certificate"},
+	{name: "alpn", args: 1, say: "no equivalent: the host is offered what the client has agreed on"},
+	{name: "check-alpn", args: 1, say: "no equivalent"},
 	{name: "ssl-min-ver", args: 1, say: onlyTLS},
 	{name: "ssl-max-ver", args: 1, say: onlyTLS},
 	{name: "ciphers", args: 1, say: onlyTLS},
@@ -146,9 +150,6 @@ var haServerOptions = []row[haServerDo]{
 // host makes a host of a server.
 func (b *haBackend) host(s haServer) {
 	address, why := b.target(s.address)
-	if _, encrypted := s.options["ssl"]; encrypted {
-		why = "it gets TLS from HAProxy; txlb passes TLS on as it is and encrypts nothing"
-	}
 	if why != "" {
 		b.note(b.group, s.at, "left out: %s", why)
 		return
@@ -172,6 +173,7 @@ func (b *haBackend) host(s haServer) {
 			b.set(host, "resolve", every.value, every.at)
 		}
 	}
+	b.encrypt(host, s)
 	for i := range haServerOptions {
 		r := &haServerOptions[i]
 		o, ok := s.options[r.name]
@@ -186,6 +188,36 @@ func (b *haBackend) host(s haServer) {
 	b.observe(host, s)
 	if _, ok := s.options["check"]; ok {
 		b.checked = append(b.checked, s)
+	}
+}
+
+// encrypt writes the TLS of a server.
+func (b *haBackend) encrypt(host *node, s haServer) {
+	ssl, ok := s.options["ssl"]
+	if !ok {
+		return
+	}
+	name := firstOf(s.options["verifyhost"].args)
+	if sni := s.options["sni"]; len(sni.args) > 0 {
+		if constant, ok := strings.CutPrefix(sni.args[0], "str("); ok {
+			name = strings.TrimSuffix(constant, ")")
+		} else {
+			b.note(host, sni.at, "no equivalent: sni %s: the name of a host is always the same", sni.args[0])
+		}
+	}
+	if firstOf(s.options["verify"].args) == "none" {
+		b.set(host, "tls", "unverified", ssl.at)
+	} else {
+		b.set(host, "tls", "yes", ssl.at)
+		if ca := firstOf(s.options["ca-file"].args); ca != "" && !strings.HasPrefix(ca, "@") {
+			b.set(host, "ca", within(b.caBase, ca), s.options["ca-file"].at)
+		}
+		if name == "" {
+			b.note(host, ssl.at, "its certificate must be for the name or address in ip; HAProxy does not look without verifyhost or sni")
+		}
+	}
+	if name != "" {
+		b.set(host, "sni", name, ssl.at)
 	}
 }
 

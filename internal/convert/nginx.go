@@ -51,7 +51,9 @@ type ngScope struct {
 	pass    *ngLine
 	refused string // why it has no equivalent
 	health  *ngLine
-	logged  setting
+	// certs and keys are files, by turns of one list each.
+	certs, keys []string
+	logged      setting
 }
 
 func (s *ngScope) note(l *ngLine, format string, args ...any) {
@@ -202,6 +204,53 @@ func ngSwitch(on, off string) ngDo {
 	}
 }
 
+// ngKeep makes an ngDo of a directive whose value counts later. A variable has no
+// equivalent.
+func ngKeep(to string) ngDo {
+	return func(s *ngScope, l *ngLine) {
+		if strings.Contains(l.args[0], "$") {
+			s.note(l, "no equivalent: a value that depends on the client")
+			return
+		}
+		s.values[to] = setting{l.args[0], l.place}
+	}
+}
+
+// ngFiles makes an ngDo of a directive that names one of several files.
+func ngFiles(list func(*ngScope) *[]string) ngDo {
+	return func(s *ngScope, l *ngLine) {
+		if file := l.args[0]; strings.Contains(file, "$") || strings.HasPrefix(file, "data:") || strings.HasPrefix(file, "engine:") || strings.HasPrefix(file, "store:") {
+			s.note(l, "no equivalent: txlb reads certificates and keys from files")
+			return
+		}
+		files := list(s)
+		*files = append(*files, l.args[0])
+	}
+}
+
+// hostTLS writes the TLS of a host.
+func (s *ngScope) hostTLS(host *node) {
+	on := s.values["ssl proxy"]
+	if on.value != "on" {
+		return
+	}
+	name, named := s.values["ssl name"]
+	if s.values["ssl proxy_verify"].value == "on" {
+		s.n.set(host, "tls", "yes", on.at)
+		if ca, ok := s.values["ssl ca"]; ok {
+			s.n.set(host, "ca", ca.value, ca.at)
+		}
+		if !named {
+			s.n.note(host, on.at, "its certificate must be for the name or address in ip; nginx verifies that of proxy_pass: give sni if they differ")
+		}
+	} else {
+		s.n.set(host, "tls", "unverified", on.at)
+	}
+	if named {
+		s.n.set(host, "sni", name.value, name.at)
+	}
+}
+
 func ngRefuse(why string) ngDo {
 	return func(s *ngScope, _ *ngLine) { s.refused = why }
 }
@@ -286,11 +335,29 @@ var ngDirectives = []row[ngDo]{
 	{name: "health_check", to: "check type", say: "`interval`, `passes`, `fails`, `port`, and `match` with `send` and `expect`", do: func(s *ngScope, l *ngLine) { s.health = l }},
 	{name: "health_check_timeout", args: 1, to: "check timeout", do: ngTime("check timeout")},
 	{name: "set_real_ip_from", say: "no equivalent: a listener with `proxyProtocol=\"require\"` takes the address from the header of everybody"},
-	{name: "proxy_ssl", args: 1, say: "the server is left out: txlb encrypts nothing", do: func(s *ngScope, l *ngLine) {
-		if l.args[0] == "on" {
-			s.refused = "it encrypts to its hosts (proxy_ssl); txlb passes TLS on as it is and encrypts nothing"
+	{name: "ssl_certificate", args: 1, to: "listen tls", say: "with `listen … ssl`", do: ngFiles(func(s *ngScope) *[]string { return &s.certs })},
+	{name: "ssl_certificate_key", args: 1, to: "listen tls", do: ngFiles(func(s *ngScope) *[]string { return &s.keys })},
+	{name: "ssl_client_certificate", args: 1, to: "listen clientCA", say: "with `ssl_verify_client on`", do: ngKeep("ssl clientCA")},
+	{name: "ssl_verify_client", args: 1, to: "listen clientCA", say: "`on`", do: func(s *ngScope, l *ngLine) {
+		s.values["ssl verify"] = setting{l.args[0], l.place}
+		if strings.HasPrefix(l.args[0], "optional") {
+			s.note(l, "no equivalent: with clientCA, each client needs a certificate")
 		}
 	}},
+	{name: "ssl_alpn", args: 1, to: "listen alpn", do: func(s *ngScope, l *ngLine) {
+		s.values["ssl alpn"] = setting{strings.Join(l.args, " "), l.place}
+	}},
+	{name: "ssl_handshake_timeout", args: 1, to: "timeouts hello", do: ngTime("timeouts hello")},
+	{name: "ssl_session_cache", say: "no equivalent: clients keep their sessions in tickets"},
+	{name: "ssl_session_tickets", say: "no equivalent: clients keep their sessions in tickets"},
+	{name: "ssl_session_timeout", say: "no equivalent: a ticket is good for 16 hours at least"},
+	{name: "proxy_ssl", args: 1, to: "host tls", say: "`unverified`; with `proxy_ssl_verify on`, `yes`", do: ngKeep("ssl proxy")},
+	{name: "proxy_ssl_verify", args: 1, to: "host tls", say: "see `proxy_ssl`", do: ngKeep("ssl proxy_verify")},
+	{name: "proxy_ssl_trusted_certificate", args: 1, to: "host ca", do: ngKeep("ssl ca")},
+	{name: "proxy_ssl_name", args: 1, to: "host sni", do: ngKeep("ssl name")},
+	{name: "proxy_ssl_server_name", args: 1, to: "host sni", say: "txlb always asks for the name, if there is one", do: func(*ngScope, *ngLine) {}},
+	{name: "proxy_ssl_certificate", say: "no equivalent: txlb shows hosts no certificate"},
+	{name: "proxy_ssl_certificate_key", say: "no equivalent: txlb shows hosts no certificate"},
 	{name: "return", say: "the server is left out: it answers by itself", do: ngRefuse("it answers clients by itself (return)")},
 	{name: "proxy_buffer_size", say: "no equivalent: streams go through pipes, see `<engine pipeSize>`"},
 	{name: "preread_buffer_size", say: "no equivalent: a ClientHello has at most 16 KB"},
@@ -330,6 +397,9 @@ func (n *ngFile) server(l *ngLine, stream *ngScope, used map[string]bool) {
 	}
 	if s.refused == "" {
 		s.refused = stream.refused
+	}
+	if len(s.certs)+len(s.keys) == 0 {
+		s.certs, s.keys = stream.certs, stream.keys
 	}
 	if len(s.access) == 0 {
 		s.access = stream.access
@@ -377,106 +447,6 @@ func (s *ngScope) attributes(service *node) {
 			v := s.values[to]
 			s.n.set(service.child(element, v.at), name, v.value, v.at)
 		}
-	}
-}
-
-// listen writes <listen>.
-func (s *ngScope) listen(l *ngLine) {
-	if slices.Contains(l.args, "udp") || slices.Contains(l.args, "quic") {
-		s.note(l, "no equivalent: txlb balances no UDP")
-		return
-	}
-	if slices.Contains(l.args, "ssl") {
-		s.note(l, "no equivalent: it ends TLS; txlb passes TLS on as it is")
-		return
-	}
-	address := l.args[0]
-	var all []string
-	if strings.HasPrefix(address, "unix:") {
-		all = []string{address}
-	} else {
-		host, ports := hostPort(address)
-		if !strings.Contains(address, ":") {
-			host, ports = "*", address
-		}
-		switch {
-		case host == "*":
-			host = "0.0.0.0"
-		case host == "::" && slices.Contains(l.args, "ipv6only=off"):
-			host = "*"
-		case strings.Contains(host, ":"):
-			host = "[" + host + "]"
-		}
-		list, why := portsOf(ports)
-		if why != "" {
-			s.note(l, "no equivalent: %s", why)
-			return
-		}
-		for _, port := range list {
-			all = append(all, host+":"+port)
-		}
-	}
-	for _, a := range all {
-		listen := s.node.add("listen", l.place)
-		listen.attr("ip", a, l.place)
-		for _, option := range l.args[1:] {
-			s.listenOption(listen, l, option)
-		}
-	}
-}
-
-// ngListenOptions are the options of listen.
-var ngListenOptions = []row[func(s *ngScope, listen *node, l *ngLine, value string)]{
-	{name: "proxy_protocol", to: "listen proxyProtocol", say: "`require`", do: func(s *ngScope, listen *node, l *ngLine, _ string) {
-		s.n.set(listen, "proxyProtocol", "require", l.place)
-	}},
-	{name: "fastopen", to: "listen fastOpen", do: func(s *ngScope, listen *node, l *ngLine, _ string) {
-		s.n.set(listen, "fastOpen", "yes", l.place)
-	}},
-	{name: "deferred", to: "listen deferAccept", do: func(s *ngScope, listen *node, l *ngLine, _ string) {
-		s.n.set(listen, "deferAccept", "yes", l.place)
-	}},
-	{name: "backlog", to: "engine backlog", do: func(s *ngScope, _ *node, l *ngLine, value string) {
-		s.n.set(s.n.root.child("engine", l.place), "backlog", value, l.place)
-	}},
-	{name: "so_keepalive", to: "timeouts keepAlive", say: "`off`: 0; `30m::10`: the first time", do: func(s *ngScope, _ *node, l *ngLine, value string) {
-		idle, _, _ := strings.Cut(value, ":")
-		switch {
-		case value == "on" || idle == "":
-		case value == "off":
-			s.values["timeouts keepAlive"] = setting{"0", l.place}
-		default:
-			d, err := parseTimes(idle, time.Second)
-			if err != nil {
-				s.n.fail(l.line, "so_keepalive: %v", err)
-				return
-			}
-			s.values["timeouts keepAlive"] = setting{spell(d), l.place}
-		}
-	}},
-	{name: "reuseport", say: sameAsOurs, do: func(*ngScope, *node, *ngLine, string) {}},
-	{name: "bind", say: sameAsOurs, do: func(*ngScope, *node, *ngLine, string) {}},
-	{name: "ipv6only", say: "`[::]` takes IPv4 as well", do: func(s *ngScope, listen *node, l *ngLine, value string) {
-		if value == "on" {
-			s.n.note(listen, l.place, "no equivalent: [::] takes IPv4 as well")
-		}
-	}},
-	{name: "udp", say: "txlb balances no UDP"},
-	{name: "ssl", say: "txlb passes TLS on as it is"},
-	{name: "rcvbuf", say: "no equivalent: the kernel sizes buffers"},
-	{name: "sndbuf", say: "no equivalent: the kernel sizes buffers"},
-}
-
-func (s *ngScope) listenOption(listen *node, l *ngLine, option string) {
-	name, value, _ := strings.Cut(option, "=")
-	r, _ := lookUp(ngListenOptions, []string{name})
-	switch {
-	case r == nil:
-		s.n.note(listen, l.place, "no equivalent: %s", option)
-	case r.do == nil:
-		s.n.note(listen, l.place, "%s: %s", option, strings.ReplaceAll(r.say, "`", ""))
-	default:
-		r.do(s, listen, l, value)
 	}
 }
 

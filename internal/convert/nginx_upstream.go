@@ -180,6 +180,7 @@ func (u *ngUpstream) host(l *ngLine) {
 		}
 		r.do(u, host, l, value)
 	}
+	u.hostTLS(host)
 	for _, to := range []string{"proxyProtocol", "source"} {
 		if v, ok := u.values["host "+to]; ok {
 			u.n.set(host, to, v.value, v.at)

@@ -43,6 +43,7 @@ import (
 	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/certs"
 	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/sched"
 )
@@ -55,6 +56,8 @@ type Engine interface {
 	EndSessions(why engine.Ending, which func(engine.Candidate) bool) int
 	Sessions(most int, which func(service string, host *sched.Host) bool) []engine.SessionInfo
 	Listeners() []engine.Listener
+	Snapshot() engine.Snapshot
+	Inherit(before engine.Snapshot)
 }
 
 // Options are what a Director may be given.
@@ -66,7 +69,14 @@ type Options struct {
 	// MaxProbes is how many probes are under way at once; 0: 64. Each takes two
 	// descriptors at most.
 	MaxProbes int
-	Document  *document.File // where the configuration came from; nil: it was not read from a file
+	// Schedulers are the program's own, by NAME: those of groups whose scheduler is
+	// "custom:NAME". The map is copied.
+	Schedulers map[string]sched.Scheduler
+	Document   *document.File // where the configuration came from; nil: it was not read from a file
+	// Inherited is the state of a director in another process, whose place this one takes:
+	// counters, health, events and all else go on for services and hosts that have the same
+	// names. New does not wait for names that were looked up there. nil: there is none.
+	Inherited *Inherited
 	// Prepare prepares a change outside the engine, such as the listeners of admin
 	// interfaces, before the change is accepted. An error rejects the change.
 	// Otherwise settle is called once, with true if next now runs and false if the
@@ -74,6 +84,21 @@ type Options struct {
 	// goroutine, and ctx ends when the change is dropped. One call runs at a time.
 	// nil: there is nothing to prepare.
 	Prepare func(ctx context.Context, was, next *config.Config) (settle func(accepted bool), err error)
+
+	// Commit is asked about each change that is prepared, before it is made: it is how a fleet
+	// decides. nil: changes are this process's alone.
+	Commit Commit
+	// Generation is that of the configuration at the start, if none is inherited; 0: 1.
+	Generation uint64
+
+	// Starting bounds New, beside the timeout of its look-ups; nil: nothing else does.
+	Starting context.Context
+	// Notify is called with what happens, in its order, one call at a time. It must not
+	// wait, as all decisions do meanwhile. nil: nobody wants to know.
+	Notify func(Notice)
+	// Hooks returns what the program does for a service. It is asked when a route of the
+	// service is built, and must not wait. nil: nothing.
+	Hooks func(service string) Hooks
 }
 
 // Change is one change of the configuration.
@@ -81,11 +106,23 @@ type Change struct {
 	By, From, Verb string                     // who, from where, what: for the log
 	Apply          func(*config.Config) error // changes a copy; an error drops it
 
-	Generation uint64          // if not 0: refused with a *MovedError unless it is this one that runs
-	DryRun     bool            // do all but make the change
-	Edits      *[]changes.Edit // if not nil: where to tell what the change did, or would do
+	Generation uint64 // if not 0: refused with a *MovedError unless it is this one that runs
+	DryRun     bool   // do all but make the change
+	// Given is the generation that others have given the change, with which they have
+	// accepted it: 0 if they have not. Options.Commit is then not asked, and listeners that
+	// cannot be opened here are left out, see Director.Closed.
+	Given uint64
+	// Confirm is when the change is undone unless it is confirmed before; 0: never. See
+	// [Director.Confirm].
+	Confirm time.Duration
+	Edits   *[]changes.Edit // if not nil: where to tell what the change did, or would do
 
-	lists lists // files of networks that were read for it; others it names are read, if they are new
+	// lists and tls are files that were read for it; others that it names are read, if they
+	// are new.
+	lists  lists
+	tls    *certs.Set
+	doc    *document.File // that it was read from, and that is stored once it is confirmed
+	undoes *undoing       // the change that it undoes; nil: none
 }
 
 // Director is the control plane. See the package comment.
@@ -103,42 +140,64 @@ type Director struct {
 	files   files
 	events  events
 	started *config.Config // what New was given
-	adopted uint64         // counts the calls of adopt
-	groups  engine.GroupID // counts the groups that there have been
+	customs map[string]*custom
+	frozen  atomic.Pointer[frost] // why changes are refused; nil: they are not
+	adopted uint64                // counts the calls of adopt
+	undos   atomic.Uint64         // changes that were undone because nobody has confirmed them
+	groups  engine.GroupID        // counts the groups that there have been
 
 	// What follows belongs to New, and then to Run.
-	config    *config.Config
-	pending   *pending         // the change that waits for its names
-	leftOut   map[leftOut]bool // hosts that the log has told of
-	looping   []config.Loop    // names that the log has told of
-	targets   map[targetKey]*Target
-	byHost    map[*sched.Host]*Target
-	names     map[string]*name
-	used      names           // by what runs
-	unsettled []unsettled     // hosts of what runs that change by themselves
-	forgotten bool            // a departed target has become part of its host's past
-	moved     map[string]bool // names that the state is behind of; true: in their addresses
-	source    *source         // where names are looked up
-	routes    map[string]*route
-	lists     lists           // of access rules, as they were last read
-	dirty     bool            // a plan is due
-	touched   map[string]bool // services whose hosts have changed since tellUsable
+	config   *config.Config
+	underway *underway // the change that waits for its names
+	// unconfirmed are the changes that are undone unless they are confirmed; nil: none.
+	unconfirmed *unconfirmed
+	leftOut     map[leftOut]bool // hosts that the log has told of
+	looping     []config.Loop    // names that the log has told of
+	targets     map[targetKey]*Target
+	byHost      map[*sched.Host]*Target
+	names       map[string]*name
+	used        names           // by what runs
+	unsettled   []unsettled     // hosts of what runs that change by themselves
+	forgotten   bool            // a departed target has become part of its host's past
+	moved       map[string]bool // names that the state is behind of; true: in their addresses
+	source      *source         // where names are looked up
+	routes      map[string]*route
+	lists       lists           // of access rules, as they were last read
+	tls         *certs.Set      // certificates and authorities of what runs
+	life        context.Context // of Run
+	closed      closed          // listeners that should be open and are not
+	looker      looker          // at their files
+	dirty       bool            // a plan is due
+	touched     map[string]bool // services whose hosts have changed since tellUsable
 	// touchedAll is whether all may have.
 	touchedAll bool
 	usability  map[usabilityKey]*usability
 	rejections map[rejection]*rejected
-	recent     atomic.Pointer[[]Rejection] // for Rejections
-	probing    int                         // probes under way
-	swept      time.Time                   // when startProbes last went through the hosts
-	stoodAt    time.Time                   // when a probe last ended too late to prove anything
-	due        []dueProbe                  // what it found, kept for its room
+	recent     atomic.Pointer[[]Rejection]        // for Rejections
+	probing    int                                // probes under way
+	swept      time.Time                          // when startProbes last went through the hosts
+	stoodAt    time.Time                          // when a probe last ended too late to prove anything
+	due        []dueProbe                         // what it found, kept for its room
+	reweigh    bool                               // a host has been complained of
+	weighed    time.Time                          // when weigh last ran
+	listening  bool                               // listen runs
+	listened   time.Time                          // when it was last started
+	heard      chan map[*sched.Host]time.Duration // what it has found; has room for the one that runs
 	endings    endings
 	leavers    leavers
 	leaving    atomic.Pointer[[]Leaver] // for Leavers
 	ramping    map[*Target]bool
 	ramped     time.Time // when ramp last went through them
 
+	strays    strays     // have their own lock
+	heirlooms *heirlooms // of another process; only while New runs
+	exported  time.Time  // when Export or ExportChanges was last called
+	noted     uint64     // the newest event then
+
 	nextLook time.Time // when startLookups goes through the names again
+
+	holds   map[groupKey]*holding // groups that are held
+	waiting chan struct{}         // has room for one: clients begin to wait in a group that has a command
 }
 
 // request is a call of Do that waits for Run.
@@ -167,7 +226,8 @@ var ErrStopped = errors.New("the director has stopped")
 
 // New resolves the configuration's names, which may take five seconds, and
 // makes the engine serve it. Names that do not resolve by then are left out
-// until they do. The error is the engine's: listeners that cannot be opened.
+// until they do. The error is the engine's: listeners that cannot be opened; or
+// that of Options.Starting.
 // cfg may be changed afterwards.
 func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 	if opt.Log == nil {
@@ -192,20 +252,46 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		usability:  map[usabilityKey]*usability{},
 		rejections: map[rejection]*rejected{},
 		ramping:    map[*Target]bool{},
+		heard:      make(chan map[*sched.Host]time.Duration, 1),
 		endings:    endings{walked: make(chan walk, 1)},
 		leavers:    leavers{hosts: map[*Target]*Leaver{}},
+		holds:      map[groupKey]*holding{},
+		waiting:    make(chan struct{}, 1),
 	}
 	cfg = cfg.Clone()
 	var err error
+	if d.customs, err = newCustoms(opt.Schedulers); err != nil {
+		return nil, err
+	}
+	if err := d.checkCustoms(cfg); err != nil {
+		return nil, err
+	}
 	if d.lists, err = readLists(cfg, nil); err != nil {
 		return nil, err
 	}
+	d.looker.store = certs.NewStore(d.log)
+	if d.tls, err = d.looker.store.Reread(wantedTLS(cfg)); err != nil {
+		return nil, tlsProblems(cfg, fileOf(opt.Document), err)
+	}
+	d.looker.store.Use(d.tls)
 	d.started = cfg
 	d.files.doc.Store(opt.Document)
 	d.source = newSource(&cfg.DNS, opt.Resolver)
-	d.lookupAll(namesOf(cfg))
-	if _, err := d.adopt(cfg, 1); err != nil {
+	generation := max(opt.Generation, 1)
+	if opt.Inherited != nil {
+		d.heirlooms = opt.Inherited.state.heirlooms()
+		generation = max(opt.Inherited.state.Generation, 1)
+	}
+	if err := d.lookupAll(d.inheritNames(namesOf(cfg))); err != nil {
 		return nil, err
+	}
+	d.inheritUnconfirmed(cfg)
+	if _, err := d.adopt(cfg, generation); err != nil {
+		return nil, err
+	}
+	if d.heirlooms != nil {
+		d.inherit(d.heirlooms.state)
+		d.heirlooms, d.opt.Inherited = nil, nil
 	}
 	return d, nil
 }
@@ -247,6 +333,7 @@ func (d *Director) Do(ctx context.Context, c Change) (generation uint64, err err
 func (d *Director) Run(ctx context.Context) error {
 	defer close(d.stopped)
 	ctx, cancel := context.WithCancel(ctx)
+	d.life = ctx
 	var beside sync.WaitGroup
 	beside.Go(func() { d.saveInTime(ctx) })
 	defer beside.Wait()
@@ -255,14 +342,18 @@ func (d *Director) Run(ctx context.Context) error {
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	for {
-		changes, givenUp, late, prepared := d.changes, (<-chan struct{})(nil), (<-chan time.Time)(nil), (<-chan preparation)(nil)
-		if p := d.pending; p != nil {
+		changes, givenUp, late, prepared, committed := d.changes, (<-chan struct{})(nil), (<-chan time.Time)(nil), (<-chan preparation)(nil), (<-chan verdict)(nil)
+		switch p := d.underway; {
+		case p != nil && p.committing != nil: // whatever its caller does, it has been sent
+			changes, committed = nil, p.committing
+		case p != nil:
 			changes, givenUp, late, prepared = nil, p.ctx.Done(), p.late, p.preparing
 		}
 		select {
 		case <-ctx.Done():
 			cancel()
 			d.await()
+			d.awaitVerdict()
 			d.drop(ErrStopped)
 			return nil
 		case r := <-changes:
@@ -270,14 +361,16 @@ func (d *Director) Run(ctx context.Context) error {
 		case order := <-d.orders:
 			order()
 		case <-givenUp:
-			d.drop(d.pending.ctx.Err())
+			d.drop(d.underway.ctx.Err())
 		case ready := <-prepared:
-			d.pending.prepared = &ready
+			d.underway.prepared = &ready
 			d.finish()
+		case v := <-committed:
+			d.decided(v)
 		case <-late:
 			d.drain() // what came at the same moment counts
-			if d.pending != nil {
-				d.pending.waited = true
+			if d.underway != nil {
+				d.underway.waited = true
 				d.finish()
 			}
 		case f := <-d.eng.Failures():
@@ -288,25 +381,40 @@ func (d *Director) Run(ctx context.Context) error {
 			d.resolved(l)
 		case w := <-d.endings.walked:
 			d.wentThrough(w)
+		case h := <-d.heard:
+			d.hearSilence(h)
 		case <-scan.C:
 			// Reports come first: they have the better reason.
 			d.drain()
 			d.scan()
 			d.forgetDeparted()
+			d.looker.look(&beside)
 			d.tickSticky(time.Now())
+			d.noteStrays(time.Now())
 			d.forgetLeavers(time.Now())
 			d.tellRejections(time.Now())
+			d.tellFaults(time.Now())
+			d.reopen(time.Now())
+			d.tellMirrors(time.Now())
+			d.runCommands(ctx, &beside)
+		case <-d.waiting:
+			d.runCommands(ctx, &beside)
 		case <-wake.C:
 		}
 		d.drain()
 		d.settleNames()
-		d.tellUsable()
 		now := time.Now()
-		nextStep := d.ramp(now)
+		nextUndo := d.undoInTime(now)
+		if d.reweigh || now.Sub(d.weighed) >= weighEvery {
+			d.reweigh, d.weighed = false, now
+			d.weigh(now)
+		}
+		d.tellUsable()
+		nextStep := min(d.ramp(now), d.tendHolds(now))
 		d.publishPlan()
 		nextClose := d.closeLeavers(now)
 		d.endDue() // the new tables no longer have these hosts
-		wake.Reset(min(nextClose, d.startLookups(ctx, now), d.startProbes(ctx, now), nextStep))
+		wake.Reset(min(nextClose, nextUndo, d.startLookups(ctx, now), d.startProbes(ctx, now), nextStep))
 	}
 }
 
@@ -317,6 +425,7 @@ func (d *Director) await() {
 		d.probing--
 	}
 	d.awaitWalk()
+	d.awaitSilence()
 	for _, n := range d.names {
 		for n.looking {
 			l := <-d.looked
@@ -347,7 +456,7 @@ func (d *Director) drain() {
 // routes.
 func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) {
 	all := cfg != d.config
-	state := &State{Generation: generation, Config: cfg}
+	state := &State{Generation: generation, Config: cfg, unconfirmed: d.unconfirmed, tls: d.tls, index: new(index)}
 	was, running := d.State(), d.running(cfg)
 	targets := map[targetKey]*Target{} // of hosts that are not kept
 	d.awaitReturns()
@@ -360,9 +469,10 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 		}
 		svc, routed := &Service{Config: s}, s.Routed()
 		for _, g := range s.Groups {
-			group := d.group(before.group(g.Name), g)
+			group := d.group(s.Name, before.group(g.Name), g)
 			group.rule = newRule(&cfg.Manager, g)
 			group.Takes = g.Enabled || routed[g.Name]
+			group.Mirrors = d.mirrors(s.Name, before.group(g.Name), g)
 			group.Hosts = make([]*Host, 0, len(g.Hosts))
 			former := running.group(before, g.Name)
 			for i, h := range g.Hosts {
@@ -376,6 +486,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 				}
 				group.Hosts = append(group.Hosts, host)
 			}
+			d.heirlooms.inheritClients(s.Name, group)
 			svc.Groups = append(svc.Groups, group)
 		}
 		var rules *rules
@@ -406,6 +517,7 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 	d.noteUnsettled(state)
 	d.forgotten = false
 	d.settle(state, running.mark)
+	d.reweigh = true
 	d.touchNew(was, state, running.mark)
 	if all {
 		d.useNames(namesOf(cfg))
@@ -417,12 +529,19 @@ func (d *Director) adopt(cfg *config.Config, generation uint64) (uint64, error) 
 
 // group returns a group with what outlives a change of its configuration. was is the
 // one before, nil without.
-func (d *Director) group(was *Group, g *config.Group) *Group {
+func (d *Director) group(service string, was *Group, g *config.Group) *Group {
+	group := &Group{Config: g, Sticky: stickyOf(g, was), custom: d.customOf(g)}
 	if was != nil {
-		return &Group{Config: g, Times: was.Times, Sticky: stickyOf(g, was), id: was.id}
+		group.Times, group.id, group.holding = was.Times, was.id, was.holding
+		d.hearQueue(group)
+		return group
 	}
 	d.groups++
-	return &Group{Config: g, Times: new(sched.Times), Sticky: stickyOf(g, nil), id: d.groups}
+	group.Times, group.id, group.holding = new(sched.Times), d.groups, new(holding)
+	d.heirlooms.inheritGroup(service, group)
+	d.inheritHold(service, group)
+	d.hearQueue(group)
+	return group
 }
 
 // host returns the targets of a host: those that it had, and new ones. If an
@@ -443,12 +562,16 @@ func (d *Director) host(s *config.Service, g *Group, h *config.Host, before *Hos
 		}
 		if t == nil {
 			t = newTarget(key, g, now)
-			t.settle(g, h)
+			t.settle(g, h, d.tls)
+			d.inheritTarget(t, now)
 		}
 		targets[key] = t
 		host.Targets = append(host.Targets, t)
 		host.Shares = append(host.Shares, p.Share)
 	}
 	host.inherit(before, now)
+	if before == nil {
+		d.inheritHost(s.Name, g, host, now)
+	}
 	return host
 }

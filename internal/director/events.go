@@ -55,7 +55,12 @@ type edits struct {
 	done, undo []changes.Edit
 }
 
+// between tells the way from one model to another. Nobody asks for that of a program's: there
+// are no verbs that would take it.
 func between(before, after *config.Config) func() edits {
+	if after.Program {
+		return func() edits { return edits{} }
+	}
 	return sync.OnceValue(func() edits { return edits{changes.Diff(before, after), changes.Diff(after, before)} })
 }
 
@@ -82,12 +87,49 @@ func (e *events) add(n *event) {
 func (e *events) note(n Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	n.Time = time.Now()
+	e.remember(n)
+}
+
+// remember adds an event that has its time. e.mu is held.
+func (e *events) remember(n Event) {
 	e.seq++
-	n.Seq, n.Time = e.seq, time.Now()
+	n.Seq = e.seq
 	e.notes = append(e.notes, n)
 	if len(e.notes) > maxEvents {
 		e.notes = e.notes[1:]
 	}
+}
+
+// takeIn adds events of another process, the newest of which has the number last. This one
+// had its own numbers after the last that it knew of there. They change, so that who has read
+// there goes on here.
+func (e *events) takeIn(notes []Event, last, known uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if last <= known {
+		return
+	}
+	by := last - known
+	e.seq += by
+	var own []Event
+	for i, n := range e.notes {
+		if n.Seq > known {
+			own = slices.Clone(e.notes[i:])
+			e.notes = e.notes[:i:i]
+			break
+		}
+	}
+	for i := range own {
+		own[i].Seq += by
+	}
+	for _, c := range e.list {
+		if c.Seq > known {
+			c.Seq += by
+		}
+	}
+	e.notes = append(append(e.notes, notes...), own...)
+	e.notes = e.notes[max(0, len(e.notes)-maxEvents):]
 }
 
 // all returns the changes that are remembered, with their edits, and all other
@@ -167,6 +209,9 @@ func (e *MovedError) Error() string {
 	shown := 0
 	for _, ev := range e.Since {
 		fmt.Fprintf(&b, "; %d by %s:", ev.Generation, ev.By)
+		if len(ev.Edits) == 0 && ev.Verb != "" { // of another node, of which no more is known
+			b.WriteString(" " + ev.Verb)
+		}
 		for i, edit := range ev.Edits {
 			if shown++; shown > most {
 				fmt.Fprintf(&b, " and more")

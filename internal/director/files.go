@@ -18,6 +18,14 @@ import (
 // ErrNoFile is returned by Reload and Save where no file was given.
 var ErrNoFile = errors.New("the configuration was not read from a file")
 
+// fileOf returns the name of a configuration for problems with it.
+func fileOf(doc *document.File) string {
+	if doc == nil {
+		return "configuration"
+	}
+	return doc.Path
+}
+
 // errSame drops a change that would change nothing.
 var errSame = errors.New("nothing to change")
 
@@ -39,10 +47,11 @@ type fileDiff struct {
 
 // ReloadRequest is how a file is to be read again.
 type ReloadRequest struct {
-	By, From   string // as in Change
-	Discard    bool   // changes made at run time are lost
-	DryRun     bool   // nothing changes; the answer says what would
-	Generation uint64 // as in Change
+	By, From   string        // as in Change
+	Discard    bool          // changes made at run time are lost
+	DryRun     bool          // nothing changes; the answer says what would
+	Generation uint64        // as in Change
+	Confirm    time.Duration // as in Change; until then the file counts as not read
 }
 
 // Reloaded is the result of a reload, or of its dry run.
@@ -54,17 +63,22 @@ type Reloaded struct {
 	Restart    []changes.Edit  // what the file says and a running process cannot take up
 	Warnings   config.Problems // of the file
 	Lists      []string        // files of networks that say something else than before
+	TLS        []string        // files of certificates and authorities that do
+	Confirmed  []*Pending      // changes that waited to be confirmed, and that the file has now
 }
 
 // String gives one line per edit, each with a word in front that says what became
 // of the edit.
 func (r Reloaded) String() string {
 	var b strings.Builder
-	if len(r.Changed)+len(r.Lists) == 0 {
+	if len(r.Changed)+len(r.Lists)+len(r.TLS) == 0 {
 		b.WriteString("nothing has changed\n")
 	}
 	for _, path := range r.Lists {
 		fmt.Fprintf(&b, "list changed: %s\n", path)
+	}
+	for _, path := range r.TLS {
+		fmt.Fprintf(&b, "certificate changed: %s\n", path)
 	}
 	for _, part := range []struct {
 		word  string
@@ -73,6 +87,9 @@ func (r Reloaded) String() string {
 		for _, e := range part.edits {
 			fmt.Fprintf(&b, "%s: %s\n", part.word, e.Done())
 		}
+	}
+	for _, p := range r.Confirmed {
+		fmt.Fprintf(&b, "confirmed, as the file has it: generation %d (%s)\n", p.Generation, p.Verb)
 	}
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&b, "%s\n", w)
@@ -84,17 +101,24 @@ func (r Reloaded) String() string {
 // read or written. Run-time changes stay, unless the file has changed the same
 // attribute or they are to be discarded. A file with errors changes nothing: the
 // error is config.Problems, and the log has each. The file is read on the caller's
-// goroutine.
+// goroutine. A change that waits to be confirmed, and that the file now has as well, is
+// confirmed by that. While a reload waits to be confirmed, there is no other one.
 func (d *Director) Reload(ctx context.Context, r ReloadRequest) (Reloaded, error) {
 	d.files.mu.Lock()
 	defer d.files.mu.Unlock()
 	var answer Reloaded
+	if why := d.refused(); why != nil && !r.DryRun {
+		return answer, why
+	}
 	base := d.files.doc.Load()
 	if base == nil {
 		return answer, ErrNoFile
 	}
+	if p := d.State().pendingReload(); p != nil {
+		return answer, errPendingReload(p)
+	}
 	answer, doc, err := d.reload(ctx, base, r)
-	if r.DryRun {
+	if why := d.refused(); r.DryRun || why != nil && errors.Is(err, why) {
 		return answer, err
 	}
 	d.files.failed.Store(err != nil)
@@ -102,9 +126,24 @@ func (d *Director) Reload(ctx context.Context, r ReloadRequest) (Reloaded, error
 		d.logReloadError(base.Path, err)
 		return answer, err
 	}
-	d.files.doc.Store(doc)
+	if r.Confirm == 0 || len(answer.Changed) == 0 { // else when it is confirmed
+		d.files.doc.Store(doc)
+		answer.Confirmed = d.confirmByFile(ctx, base.Config, doc.Config, r)
+	}
 	d.logReload(base.Path, answer)
 	return answer, nil
+}
+
+// confirmByFile confirms the changes that a file has now and did not have before.
+func (d *Director) confirmByFile(ctx context.Context, before, now *config.Config, r ReloadRequest) (list []*Pending) {
+	for _, p := range d.State().Pending() {
+		if p.within(now) && !p.within(before) {
+			if p, err := d.Confirm(ctx, p.Generation, r.By, r.From); err == nil { // else it has been undone meanwhile
+				list = append(list, p)
+			}
+		}
+	}
+	return list
 }
 
 func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequest) (Reloaded, *document.File, error) {
@@ -118,12 +157,17 @@ func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequ
 	if err != nil {
 		return answer, nil, err
 	}
+	tls, err := d.looker.store.Reread(wantedTLS(doc.Config))
+	if err != nil {
+		return answer, nil, tlsProblems(doc.Config, base.Path, err)
+	}
 	verb := "reload"
 	if r.Discard {
 		verb = "reload --discard"
 	}
 	answer.Generation, err = d.Do(ctx, Change{
-		By: r.By, From: r.From, Verb: verb, Generation: r.Generation, DryRun: r.DryRun, Edits: &answer.Changed, lists: files,
+		By: r.By, From: r.From, Verb: verb, Generation: r.Generation, DryRun: r.DryRun, Edits: &answer.Changed,
+		Confirm: r.Confirm, lists: files, tls: tls, doc: doc,
 		Apply: func(running *config.Config) error {
 			m := changes.Merged{Config: doc.Config.Clone()}
 			if r.Discard {
@@ -136,7 +180,8 @@ func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequ
 			}
 			answer.Kept, answer.Lost, answer.Restart = m.Kept, m.Lost, needRestart(d.started, m.Config)
 			_, answer.Lists = files.settled(d.lists)
-			if changes.Same(running, m.Config) && len(answer.Lists) == 0 {
+			answer.TLS = tls.Changed(d.tls)
+			if changes.Same(running, m.Config) && len(answer.Lists)+len(answer.TLS) == 0 {
 				return errSame
 			}
 			*running = *m.Config
@@ -154,7 +199,7 @@ func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequ
 func needRestart(started, now *config.Config) []changes.Edit {
 	fixed := func(c *config.Config) *config.Config {
 		f := config.New()
-		f.Engine = c.Engine
+		f.Engine, f.Fleet = c.Engine, c.Fleet
 		return f
 	}
 	return changes.Diff(fixed(started), fixed(now))
@@ -219,17 +264,27 @@ type Saved struct {
 	Notes []string       // what people should know of how it was written
 }
 
-// Save writes the running configuration to the file with document.File.Save, and
-// writes nothing if the file has it already. The work is done on the caller's
-// goroutine.
+// Save writes the running configuration to the file with document.File.Save, without the
+// changes that wait to be confirmed, and writes nothing if the file has it already. The work
+// is done on the caller's goroutine.
 func (d *Director) Save(by, from string) (Saved, error) {
 	d.files.mu.Lock()
 	defer d.files.mu.Unlock()
+	if why := d.refused(); why != nil {
+		return Saved{}, why
+	}
 	doc := d.files.doc.Load()
 	if doc == nil {
 		return Saved{}, ErrNoFile
 	}
-	running := d.State().Config
+	state := d.State()
+	if p := state.pendingReload(); p != nil {
+		return Saved{}, errPendingReload(p)
+	}
+	running, err := state.Settled()
+	if err != nil {
+		return Saved{}, err
+	}
 	saved := Saved{Path: doc.Path, Edits: changes.Diff(doc.Config, running)}
 	if len(saved.Edits) == 0 {
 		return saved, nil
@@ -248,12 +303,17 @@ func (d *Director) Save(by, from string) (Saved, error) {
 	return saved, err
 }
 
-// Unsaved returns the run-time changes that the file does not have, as show diff
-// does. It may be called from any goroutine and changes nothing.
+// Unsaved returns the run-time changes that the file does not have, and that Save would
+// write: those that wait to be confirmed are not among them. It may be called from any
+// goroutine and changes nothing.
 func (d *Director) Unsaved() []changes.Edit {
-	doc, running := d.files.doc.Load(), d.State().Config
+	doc, state := d.files.doc.Load(), d.State()
 	if doc == nil {
 		return nil
+	}
+	running, err := state.Settled()
+	if err != nil { // Save says why
+		running = state.Config
 	}
 	if was := d.files.diff.Load(); was != nil && was.doc == doc && was.running == running {
 		return was.edits
@@ -276,8 +336,8 @@ func (d *Director) saveInTime(ctx context.Context) {
 	timer.Stop()
 	var every config.Check
 	told := ""
-	save := func() {
-		if len(d.Unsaved()) == 0 {
+	save := func(last bool) {
+		if d.refused() != nil || len(d.Unsaved()) == 0 || !last && d.State().pendingReload() != nil {
 			return
 		}
 		_, err := d.Save("configCheck", "")
@@ -300,12 +360,12 @@ func (d *Director) saveInTime(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			if every.Enable {
-				save()
+				save(true)
 			}
 			return
 		case <-state.Replaced():
 		case <-timer.C:
-			save()
+			save(false)
 			timer.Reset(every.Interval)
 		}
 	}

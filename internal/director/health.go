@@ -52,7 +52,7 @@ func (d *Director) settle(state *State, kept uint64) {
 			for _, h := range g.Hosts {
 				for _, t := range h.Targets {
 					was := t.maint
-					t.settle(g, h.Config)
+					t.settle(g, h.Config, d.tls)
 					if was && h.Config.State == "ready" && t.Host.Up() {
 						d.startRamp(t, now)
 						d.changed(s.Config.Name)
@@ -74,54 +74,14 @@ func (d *Director) failed(f engine.Failure) {
 	}
 }
 
-// suspectEvery is the least time between two decisions about the same suspect host.
-// If it may not be ejected, reports of it continue.
-const suspectEvery = time.Second
-
-// suspect ejects a host that has reset its clients, if its group can spare it: even
-// if all hosts do the same, most of them stay.
-func (d *Director) suspect(t *Target, reason string) {
-	now := time.Now()
-	if !t.Host.Up() || now.Sub(t.suspected) < suspectEvery {
-		return
-	}
-	t.suspected = now
-	for _, s := range d.State().Services {
-		if s.Config.Name != t.key.service {
-			continue
-		}
-		for _, g := range s.Groups {
-			if g.Config.Name == t.key.group && g.canSpare() {
-				t.ejected = true
-				t.Host.MarkDown()
-				d.down(t, reason)
-			}
-		}
-	}
-}
-
-// canSpare tells whether one more host that is up may be taken out because of
-// what clients met after the connect.
-func (g *Group) canSpare() bool {
-	all, up, ejected := 0, 0, 0
-	for t := range g.serving() {
-		all++
-		switch {
-		case t.Host.Up():
-			up++
-		case t.ejected:
-			ejected++
-		}
-	}
-	most := g.Config.MaxEjected
-	return all >= 3 && up > 1 && most > 0 && ejected < max(1, all*most/100)
-}
+// connectFailed is the reason of a host whose failure the engine could not report.
+const connectFailed = "a connect failed"
 
 // scan finds hosts whose failure the engine could not report.
 func (d *Director) scan() {
 	for _, t := range d.targets {
 		if !t.Host.Up() && t.Status().Up {
-			d.down(t, "a connect failed")
+			d.down(t, connectFailed)
 		}
 	}
 }
@@ -135,6 +95,7 @@ func (d *Director) down(t *Target, reason string, more ...any) {
 	t.failed, t.passed = 0, 0
 	t.last, t.next = now, time.Time{}
 	d.endRamp(t)
+	t.endEjection(now)
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = false, reason, now })
 	d.changed(t.key.service)
 	d.touched[t.key.service] = true
@@ -153,7 +114,8 @@ func (d *Director) up(t *Target) {
 	if !t.waiting { // it has come back, and is not new
 		d.startRamp(t, now)
 	}
-	t.waiting, t.ejected = false, false
+	t.waiting = false
+	t.endEjection(now)
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = true, "", now })
 	d.changed(t.key.service)
 	d.touched[t.key.service] = true
@@ -165,10 +127,21 @@ func (d *Director) up(t *Target) {
 
 // noteHost adds an event: a target went down or came up.
 func (d *Director) noteHost(what string, t *Target, text string) {
+	n := Notice{Kind: HostUp}
+	if !t.Status().Up {
+		n.Kind, n.Reason = HostDown, text
+	}
+	d.noteTarget(what, t, n, text)
+}
+
+// noteTarget adds an event about a target, and gives notice of it.
+func (d *Director) noteTarget(what string, t *Target, n Notice, text string) {
 	d.events.note(Event{
 		Kind: HealthEvent, Generation: d.State().Generation, Verb: what,
 		Text: fmt.Sprintf("%s %s %s (%v): %s", t.key.service, t.key.group, t.key.host, t.key.addr, text),
 	})
+	n.Service, n.Group, n.Host, n.Addr = t.key.service, t.key.group, t.key.host, t.key.addr.String()
+	d.notify(n)
 }
 
 // judge handles the result of a probe.
@@ -309,7 +282,7 @@ func (d *Director) start(ctx context.Context, due []dueProbe, now time.Time) {
 		p.target.probing = true
 		p.target.last = now
 		probe := p.rule.of(p.target.Host, p.target.key.addr, p.up, p.allDown)
-		if d.opt.Probe == nil && probe.Type == health.TCP {
+		if d.opt.Probe == nil && probe.Type == health.TCP && probe.Secure == nil {
 			together = append(together, p.target)
 			connects = append(connects, probe)
 			continue

@@ -3,6 +3,7 @@ package director
 import (
 	"iter"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/internal/health"
@@ -36,6 +37,8 @@ type departed struct {
 	// is false if an operator has changed the host's address: then a new target with
 	// fresh health is used.
 	returns bool
+	// awaited is until when sessions may come from another process; zero: none do.
+	awaited time.Time
 }
 
 // over tells whether nothing needs the target any more, so that its counters are
@@ -45,7 +48,7 @@ func (p departed) over(now time.Time, crowded bool) bool {
 	if crowded || !p.returns {
 		keep = departing
 	}
-	return !p.target.probing && now.Sub(p.since) >= keep && p.target.Host.Stats().Active == 0
+	return !p.target.probing && !now.Before(p.awaited) && now.Sub(p.since) >= keep && p.target.Host.Stats().Active == 0
 }
 
 // past is the sum of the counters of the targets that a host no longer has.
@@ -53,6 +56,9 @@ type past struct {
 	stats  sched.HostStats
 	checks [health.Codes]uint64
 }
+
+// elder is the past of a host in an earlier process, which may go on there.
+type elder = atomic.Pointer[past]
 
 // add takes in a target whose counters no longer move.
 func (p *past) add(t *Target) {
@@ -68,11 +74,11 @@ func (h *Host) inherit(before *Host, now time.Time) {
 	if before == nil {
 		return
 	}
-	h.past = before.past
+	h.past, h.elder = before.past, before.elder
 	same := h.Config.Address == before.Config.Address
 	left := slices.Clone(before.departed)
 	for _, t := range before.Targets {
-		left = append(left, departed{t, now, true})
+		left = append(left, departed{target: t, since: now, returns: true})
 	}
 	left = slices.DeleteFunc(left, func(p departed) bool { return slices.Contains(h.Targets, p.target) })
 	crowd := len(left) - maxDeparted
@@ -137,6 +143,9 @@ func (h *Host) Leaving() (list []*Target) {
 // had. No counter falls while the host is configured. Up is Host.Up.
 func (h *Host) Stats() sched.HostStats {
 	sum := h.past.stats
+	if h.elder != nil {
+		sum.Add(h.elder.Load().stats)
+	}
 	for t := range h.All() {
 		sum.Add(t.Host.Stats())
 	}
@@ -149,6 +158,11 @@ func (h *Host) Stats() sched.HostStats {
 func (h *Host) Checks() iter.Seq2[string, uint64] {
 	return func(yield func(string, uint64) bool) {
 		sum := h.past.checks
+		if h.elder != nil {
+			for code, n := range h.elder.Load().checks {
+				sum[code] += n
+			}
+		}
 		for t := range h.All() {
 			for code := range t.checks {
 				sum[code] += t.checks[code].Load()

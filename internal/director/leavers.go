@@ -23,6 +23,8 @@ type Leaver struct {
 	target  *Target // nil: a listener
 	since   time.Time
 	closing bool // Until is over
+	// awaited is until when sessions may come from another process; zero: none do.
+	awaited time.Time
 }
 
 // Sessions returns how many sessions are left; -1: that is not counted, as for listeners.
@@ -241,8 +243,24 @@ func (d *Director) closeLeavers(now time.Time) time.Duration {
 // forgetLeavers drops what has no sessions any more, or is configured and has no deadline.
 func (d *Director) forgetLeavers(now time.Time) {
 	had := len(d.leavers.hosts) + len(d.leavers.listeners)
-	maps.DeleteFunc(d.leavers.hosts, func(t *Target, l *Leaver) bool {
+	again := func(l *Leaver) { // for sessions that have come after their end was due
+		l.closing = l.closing && (!now.Before(l.awaited) || l.Sessions() == 0)
+	}
+	for _, l := range d.leavers.hosts {
+		again(l)
+	}
+	for _, l := range d.leavers.listeners {
+		again(l)
+	}
+	maps.DeleteFunc(d.leavers.hosts, func(t *Target, l *Leaver) (over bool) {
+		defer func() {
+			if over {
+				d.strays.drop(t)
+			}
+		}()
 		switch {
+		case now.Before(l.awaited):
+			return false
 		case now.Sub(l.since) < departing: // a loop may be picking it still
 			return false
 		case !l.Removed && (l.Until.IsZero() || l.closing):
@@ -250,7 +268,7 @@ func (d *Director) forgetLeavers(now time.Time) {
 		}
 		return t.Host.Stats().Active == 0
 	})
-	d.leavers.listeners = slices.DeleteFunc(d.leavers.listeners, func(l *Leaver) bool { return l.closing })
+	d.leavers.listeners = slices.DeleteFunc(d.leavers.listeners, func(l *Leaver) bool { return l.closing && !now.Before(l.awaited) })
 	if len(d.leavers.hosts)+len(d.leavers.listeners) != had {
 		d.showLeavers()
 	}

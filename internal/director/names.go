@@ -49,18 +49,24 @@ type lookup struct {
 // errNotYet is the error of a name whose first look-up has not ended.
 var errNotYet = errors.New("its first look-up is not finished")
 
-// lookupAll resolves every name of a configuration before the start.
-func (d *Director) lookupAll(used names) {
+// lookupAll resolves every name of a configuration before the start. The error is that of
+// Options.Starting.
+func (d *Director) lookupAll(used names) error {
+	ctx := d.opt.Starting
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	for host, every := range used {
 		d.names[host] = &name{looking: true, every: every}
 	}
-	d.source.lookAll(used, func(l lookup) { d.note(l) })
+	d.source.lookAll(ctx, used, func(l lookup) { d.note(l) })
+	return ctx.Err()
 }
 
 // lookAll looks names up and hands over the results one by one. It takes no longer
-// than startLookup.
-func (s *source) lookAll(used names, each func(lookup)) {
-	ctx, cancel := context.WithTimeout(context.Background(), startLookup)
+// than startLookup, and than ctx.
+func (s *source) lookAll(ctx context.Context, used names, each func(lookup)) {
+	ctx, cancel := context.WithTimeout(ctx, startLookup)
 	defer cancel()
 	results := make(chan lookup)
 	slots := make(chan struct{}, maxLookups)
@@ -86,7 +92,7 @@ func (s *source) lookAll(used names, each func(lookup)) {
 // that do not resolve do not. It takes no longer than five seconds.
 func Unresolved(cfg *config.Config) map[*config.Host]error {
 	failed := map[string]error{}
-	newSource(&cfg.DNS, nil).lookAll(namesOf(cfg), func(l lookup) {
+	newSource(&cfg.DNS, nil).lookAll(context.Background(), namesOf(cfg), func(l lookup) {
 		if l.err != nil && len(l.ends) == 0 {
 			failed[l.host] = l.err
 		}
@@ -126,7 +132,7 @@ func (d *Director) note(l lookup) (changed bool) {
 		n.ends = l.ends
 	}
 	n.plan(now)
-	if l.source != d.source && (d.pending == nil || l.source != d.pending.source) {
+	if l.source != d.source && (d.underway == nil || l.source != d.underway.source) {
 		n.next = now // an answer of servers that are asked no more
 	}
 	d.lookFrom(n.next)
@@ -211,21 +217,29 @@ func namesOf(cfg *config.Config) names {
 	for _, s := range cfg.Services {
 		for _, g := range s.Groups {
 			for _, h := range g.Hosts {
-				if isLiteral(h.Address) {
-					continue
-				}
-				host, _, _, err := hostName(h.Address)
-				if err != nil || host == "" {
-					continue
-				}
-				every, ok := used[host]
-				if !ok || every == 0 || h.Resolve != 0 && h.Resolve < every {
-					used[host] = h.Resolve
-				}
+				used.add(h.Address, h.Resolve)
+			}
+			for i := range g.Mirrors {
+				used.add(g.Mirrors[i].Address, g.Mirrors[i].Resolve)
 			}
 		}
 	}
 	return used
+}
+
+// add adds the name in an address, if it has one.
+func (n names) add(address string, again time.Duration) {
+	if isLiteral(address) {
+		return
+	}
+	host, _, _, err := hostName(address)
+	if err != nil || host == "" {
+		return
+	}
+	every, ok := n[host]
+	if !ok || every == 0 || again != 0 && again < every {
+		n[host] = again
+	}
 }
 
 // useNames makes names those that are looked up from now on.
@@ -378,15 +392,15 @@ func (d *Director) forgetDeparted() {
 	}
 }
 
-// forgetNames drops names that neither what runs nor what is pending uses.
+// forgetNames drops names that neither what runs nor the change that is under way uses.
 func (d *Director) forgetNames() {
-	pending := names{}
-	if d.pending != nil {
-		pending = d.pending.names
+	coming := names{}
+	if d.underway != nil {
+		coming = d.underway.names
 	}
 	maps.DeleteFunc(d.names, func(host string, n *name) bool {
 		_, used := d.used[host]
-		_, wanted := pending[host]
+		_, wanted := coming[host]
 		return !used && !wanted && !n.looking
 	})
 }
@@ -451,8 +465,8 @@ func (d *Director) startLookups(ctx context.Context, now time.Time) time.Duratio
 		n := d.names[host]
 		n.looking = true
 		from := d.source
-		if _, used := d.used[host]; !used && d.pending != nil {
-			from = d.pending.source
+		if _, used := d.used[host]; !used && d.underway != nil {
+			from = d.underway.source
 		}
 		go d.lookUp(ctx, from, host, n.ends)
 	}

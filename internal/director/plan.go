@@ -7,6 +7,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/certs"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -41,12 +42,12 @@ func (d *Director) plan(state *State, all bool) (routes []*route, _ engine.Plan,
 		}
 		if r == nil || r.dirty || all && (r.of != s || r.who != who) {
 			var err error
-			if r, err = newRoute(s, d.started.Engine.Zone, who, r); err != nil {
+			if r, err = newRoute(s, d.started.Engine.Zone, d.hooks(s.Config.Name), who, r, d.tls); err != nil {
 				return nil, plan, fmt.Errorf("service %q: %w", s.Config.Name, err)
 			}
 		}
 		routes = append(routes, r)
-		plan.Services = append(plan.Services, r.planned)
+		plan.Services = append(plan.Services, d.closed.without(r.planned))
 	}
 	return routes, plan, nil
 }
@@ -85,7 +86,7 @@ func (d *Director) routed(state *State, routes []*route) {
 }
 
 // planOf returns what the engine needs to know about a service and its route.
-func planOf(c *config.Service, r *engine.Route) engine.Service {
+func planOf(c *config.Service, r *engine.Route, tls *certs.Set) engine.Service {
 	p := engine.Service{Name: c.Name, Route: r}
 	p.ClientSource, p.HostInterface = sources(c)
 	for i := range c.Listen {
@@ -95,13 +96,14 @@ func planOf(c *config.Service, r *engine.Route) engine.Service {
 			if p.ListenOptions == nil {
 				p.ListenOptions = map[string]engine.ListenOptions{}
 			}
+			o.TLS = tls.Server(serverKey(c.Name, l.Address))
 			p.ListenOptions[l.Address] = o
 		}
 	}
 	return p
 }
 
-// ListenOptions returns those of a listener, and whether it has some.
+// ListenOptions returns those of a listener without its TLS, and whether it has some.
 func ListenOptions(l *config.Listen) (o engine.ListenOptions, some bool) {
 	return engine.ListenOptions{
 		FreeBind: l.FreeBind, Interface: l.Interface, DeferAccept: l.DeferAccept, FastOpen: l.FastOpen, MPTCP: l.MPTCP,
@@ -118,7 +120,7 @@ var proxyHeaders = map[string]engine.ProxyHeaders{"accept": engine.ProxyAccept, 
 
 // newRoute builds the route of a service for a node of a zone. A table continues where
 // its predecessor was.
-func newRoute(s *Service, zone string, who *access, before *route) (*route, error) {
+func newRoute(s *Service, zone string, hooks Hooks, who *access, before *route, tls *certs.Set) (*route, error) {
 	c := s.Config
 	r := &route{of: s, who: who, plan: &engine.Route{
 		Timeouts: engine.Timeouts{
@@ -127,10 +129,11 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 			Unacked: c.Timeouts.Unacked, KeepAlive: c.Timeouts.KeepAlive, Hello: c.Timeouts.Hello,
 			Queue: c.Timeouts.Queue,
 		},
-		Tries:  c.Limits.Tries,
-		Limits: limitsOf(&c.Limits),
+		Tries:    c.Limits.Tries,
+		Limits:   limitsOf(&c.Limits),
+		Fallback: hooks.Fallback,
 	}}
-	r.planned = planOf(c, r.plan)
+	r.planned = planOf(c, r.plan, tls)
 	if who != nil {
 		r.plan.Denied = who.list.Denied
 	}
@@ -148,6 +151,7 @@ func newRoute(s *Service, zone string, who *access, before *route) (*route, erro
 			return nil, fmt.Errorf("group %q: %w", g.Config.Name, err)
 		}
 		r.tables[g.id] = table
+		r.plan.Goroutines = r.plan.Goroutines || g.encrypts()
 		if g.Config.Enabled {
 			r.plan.Table = table
 		}
@@ -173,12 +177,13 @@ func (g *Group) table(zone string, before *sched.Table) (*sched.Table, error) {
 	scheduler, weights := g.shares()
 	policy := sched.Policy{
 		Group: g.Config.Name, Scheduler: scheduler, Refuse: g.Config.AllDown == "refuse", Seed: rand.Uint64(),
-		Before: before, Sticky: g.Sticky,
+		Before: before, Sticky: g.Sticky, Custom: g.custom, Mirrors: g.mirrorShares(),
+		Gate: g.holding.gate, Await: g.Awaits(), MostHeld: g.MostHeld(), Times: g.Times,
 	}
 	if before != nil {
 		policy.Start = before.Next()
 	}
-	members := make([]sched.Member, 0, len(g.Hosts))
+	members, spares := make([]sched.Member, 0, len(g.Hosts)), g.spares()
 	for _, h := range g.Hosts {
 		if h.Config.State != "ready" {
 			continue
@@ -186,6 +191,9 @@ func (g *Group) table(zone string, before *sched.Table) (*sched.Table, error) {
 		for i, t := range h.Targets {
 			if t.waiting && g.Config.StartDown {
 				continue // not even as a last resort
+			}
+			if t.grey.ejection.out() && spares {
+				continue
 			}
 			weight, full := weights(h.Shares[i], t)
 			members = append(members, sched.Member{

@@ -3,10 +3,11 @@ package director
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
-// Retry marks a host up at once, without a probe, and returns how many of its
-// addresses were down. A client's connect takes one out again if it fails.
+// Retry marks a host up at once, without a probe, and gives it clients again if it is
+// ejected. It returns how many of its addresses were down or ejected. A client's connect takes one out again if it fails.
 func (d *Director) Retry(ctx context.Context, service, group, host string) (wasDown int, err error) {
 	type result struct {
 		wasDown int
@@ -28,6 +29,16 @@ func (d *Director) Retry(ctx context.Context, service, group, host string) (wasD
 	return r.wasDown, r.err
 }
 
+// Respond returns when Run has answered, or has returned: it does not hang.
+func (d *Director) Respond() {
+	reply := make(chan struct{})
+	select {
+	case d.orders <- func() { close(reply) }:
+		<-reply
+	case <-d.stopped:
+	}
+}
+
 func (d *Director) retry(service, group, host string) (wasDown int, err error) {
 	found := false
 	for key, t := range d.targets {
@@ -36,9 +47,13 @@ func (d *Director) retry(service, group, host string) (wasDown int, err error) {
 		}
 		found = true
 		// The engine may have marked it down without the report having come.
-		if !t.Host.Up() || !t.Status().Up {
+		switch {
+		case !t.Host.Up() || !t.Status().Up:
 			wasDown++
 			d.up(t)
+		case t.grey.ejection.out():
+			wasDown++
+			d.readmit(t, t.grey.over(time.Now()))
 		}
 	}
 	if !found {

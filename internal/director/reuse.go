@@ -81,6 +81,9 @@ func (s *Service) sum() {
 			s.unsettled = s.unsettled || !h.settled()
 			s.lacking = s.lacking || len(h.Targets) == 0
 		}
+		for _, m := range g.Mirrors {
+			s.unsettled = s.unsettled || m.name != ""
+		}
 	}
 }
 

@@ -22,11 +22,14 @@ type rule struct {
 	// is down; 0 for never.
 	usual, fast, down time.Duration
 
+	eject ejectRule
+
 	endWhenDown, endBackups bool // whose sessions end when a host goes down or comes up
 }
 
 func newRule(m *config.Manager, g *config.Group) *rule {
 	r := checkRule(m, g)
+	r.eject = newEjectRule(g)
 	r.endWhenDown, r.endBackups = g.EndWhenDown, g.EndBackups
 	return r
 }
@@ -93,14 +96,14 @@ func (r *rule) every(up, changing, allDown bool) time.Duration {
 // whole timeout to answer.
 func (r *rule) of(host *sched.Host, addr sched.Addr, up, allDown bool) health.Probe {
 	p := r.probe
-	p.Addr, p.Proxy = addr, host.ProxyProtocol()
+	p.Addr, p.Proxy, p.Secure = addr, host.ProxyProtocol(), host.TLS()
 	if s := host.Source(); s != nil { // there is no client whose address it could have
 		p.Source, p.Interface = s.Addr, s.Interface
 	}
 	if r.port != 0 && addr.Path() == "" {
 		p.Addr = sched.TCPAddr(netip.AddrPortFrom(addr.IP().Addr(), r.port))
 		if p.Addr != addr {
-			p.Proxy = 0 // what answers there is another server, as HAProxy has it
+			p.Proxy, p.Secure = 0, nil // what answers there is another server, as HAProxy has it
 		}
 	}
 	// Not the fast interval: with that a host far away would seem down as soon

@@ -34,6 +34,8 @@ type still struct{}
 
 func (still) Apply(engine.Plan) error                              { return nil }
 func (still) Failures() <-chan engine.Failure                      { return nil }
+func (still) Snapshot() engine.Snapshot                            { return engine.Snapshot{} }
+func (still) Inherit(engine.Snapshot)                              {}
 func (still) Refused(func(service, reason string, clients uint64)) {}
 
 func (still) Sessions(int, func(string, *sched.Host) bool) []engine.SessionInfo { return nil }

@@ -58,10 +58,7 @@ func (d *Director) ramp(now time.Time) time.Duration {
 			d.endRamp(t)
 			continue
 		}
-		step := rampSteps
-		if run := now.Sub(t.since); run < t.slowStart {
-			step = int(rampSteps * float64(run) / float64(t.slowStart))
-		}
+		step := rampStep(now.Sub(t.since), t.slowStart)
 		if step == t.step {
 			continue
 		}
@@ -73,6 +70,14 @@ func (d *Director) ramp(now time.Time) time.Duration {
 		d.changed(t.key.service)
 	}
 	return rampEvery
+}
+
+// rampStep returns the step of a slow start that began some time ago.
+func rampStep(run, slowStart time.Duration) int {
+	if run >= slowStart {
+		return rampSteps
+	}
+	return int(rampSteps * float64(run) / float64(slowStart))
 }
 
 // shares returns how a table chooses among the group's hosts: as configured, unless

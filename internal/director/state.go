@@ -5,11 +5,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/certs"
 	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/sched"
 )
@@ -22,7 +24,16 @@ type State struct {
 	Config     *config.Config
 	Services   []*Service
 
-	replaced chan struct{}
+	unconfirmed *unconfirmed // changes; nil: there are none
+	tls         *certs.Set
+	replaced    chan struct{}
+	index       *index
+}
+
+// index finds the targets of a state. It is made when it is first asked for.
+type index struct {
+	once sync.Once
+	all  map[targetKey]*Target
 }
 
 // Replaced returns a channel that is closed when another state has taken the
@@ -53,15 +64,19 @@ type Service struct {
 
 // Group is a group of hosts, enabled or not.
 type Group struct {
-	Config *config.Group
-	Hosts  []*Host
-	Times  *sched.Times  // of all sessions that its hosts have had; outlives them
-	Sticky *sched.Sticky // whom its clients come back to; nil: they do not
+	Config  *config.Group
+	Hosts   []*Host
+	Mirrors []*Mirror     // in the order of the configuration
+	Times   *sched.Times  // of all sessions that its hosts have had; outlives them
+	Sticky  *sched.Sticky // whom its clients come back to; nil: they do not
 	// Takes tells whether new clients may come to it: it is the enabled group, or a
 	// route names it.
-	Takes bool
-	id    engine.GroupID // never Default
-	rule  *rule
+	Takes  bool
+	id     engine.GroupID // never Default
+	rule   *rule
+	custom *sched.Custom // the program's scheduler; nil: it has one of txlb's
+
+	holding *holding // outlives it
 }
 
 // Host is a host of the configuration with the addresses that it stands for. See
@@ -78,6 +93,7 @@ type Host struct {
 	name     string     // the DNS name in the address, "" without
 	departed []departed // targets of addresses that the host no longer has, the oldest first
 	past     past       // what earlier ones have counted
+	elder    *elder     // what the host has counted in an earlier process; nil: there was none
 	mark     uint64     // the last call of adopt that had a use for it; the director's own
 	heir     uint64     // the last call of adopt that had a host of its name
 }
@@ -120,8 +136,7 @@ type Target struct {
 	passed      int       // probes passed in a row while down
 	since       time.Time // when its slow start began
 	step        int       // of the slow start; rampSteps: the full share
-	ejected     bool      // down because of what clients met after the connect
-	suspected   time.Time // when that was last asked
+	grey        grey      // what its clients met after the connect
 }
 
 // Status is the health of a target as the director sees it.
@@ -136,6 +151,8 @@ type Status struct {
 	// the Rise that bring it back. See Progress.
 	Failed, Fall int
 	Passed, Rise int
+
+	Ejected *Ejected // it is up and gets no new clients; nil: it is not ejected
 }
 
 // Status returns the target's health.
@@ -181,12 +198,14 @@ func (t *Target) restate(change func(*Status)) {
 }
 
 // settle gives a target what the configuration says of its host.
-func (t *Target) settle(g *Group, h *config.Host) {
+func (t *Target) settle(g *Group, h *config.Host, tls *certs.Set) {
 	t.rule, t.slowStart, t.maint = g.rule, h.SlowStart, h.State == "maint"
 	t.Host.SetFailLimit(g.Config.MaxFails, g.Config.FailWindow)
+	t.Host.SetPeak(sched.Peaks(g.Config.Scheduler))
 	source, _ := netip.ParseAddr(h.Source) // "" and client are none; the model has been checked
 	t.Host.SetSource(sched.Source{Addr: source.Unmap(), Client: h.Source == config.ClientSource, Interface: h.Interface})
 	t.Host.SetProxyProtocol(proxyVersions[h.ProxyProtocol])
+	t.Host.SetTLS(tls.Client(clientKey(t.key.service, t.key.group, t.key.host)))
 	t.maxSessions = h.MaxSessions
 	t.limit()
 	if s := t.Status(); s.Fall != g.rule.fall || s.Rise != g.rule.rise {

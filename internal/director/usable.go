@@ -12,7 +12,7 @@ import (
 
 // Usable tells whether the service has a host for all its clients: one that is ready,
 // has a weight and is up in each group that takes some. Without one clients are
-// rejected, or tried on hosts that are down.
+// rejected, held, or tried on hosts that are down.
 func (s *Service) Usable() bool {
 	enabled := false
 	for _, g := range s.Groups {
@@ -46,7 +46,9 @@ func (g *Group) Limited() bool {
 }
 
 // Queues tells whether clients wait in the group's queue, may have to, or have done so.
-func (g *Group) Queues() bool { return g.Limited() || g.Times.Queue.Longest() > 0 }
+func (g *Group) Queues() bool {
+	return g.Limited() || g.Awaits() || g.Hold() != nil || g.Times.Queue.Longest() > 0
+}
 
 // Stranded is a service, or a part of its clients, that a change leaves without a
 // usable host.
@@ -54,7 +56,7 @@ type Stranded struct {
 	Service, Group string // Group is the one of these clients, "" without
 	Routed         bool   // only those clients that routes lead there
 	Down           int    // hosts that should take clients and are down
-	Refuse         bool   // allDown="refuse"
+	AllDown        string // of the group
 }
 
 // String says what becomes of the clients.
@@ -66,9 +68,11 @@ func (s Stranded) String() string {
 	switch {
 	case s.Group == "":
 		return fmt.Sprintf("service %q has no group for its clients: they will be rejected", s.Service)
+	case s.AllDown == "hold":
+		return fmt.Sprintf("no host of group %q takes clients: %s will wait, at most <timeouts queue>", s.Group, whose)
 	case s.Down == 0:
 		return fmt.Sprintf("no host of group %q takes clients: %s will be rejected", s.Group, whose)
-	case s.Refuse:
+	case s.AllDown == "refuse":
 		return fmt.Sprintf("every host of group %q that takes clients is down: %s will be rejected", s.Group, whose)
 	}
 	return fmt.Sprintf("every host of group %q that takes clients is down: %s will be tried on hosts that are down", s.Group, whose)
@@ -94,7 +98,11 @@ func (s *State) Strands(cfg *config.Config) []Stranded {
 				continue
 			}
 			if down, usable := was.would(g); !usable {
-				list = append(list, Stranded{c.Name, g.Name, !g.Enabled, down, g.AllDown == "refuse"})
+				allDown := g.AllDown
+				if len(g.Hosts) == 0 { // nobody waits for a host that there is not
+					allDown = "refuse"
+				}
+				list = append(list, Stranded{c.Name, g.Name, !g.Enabled, down, allDown})
 			}
 		}
 	}
@@ -234,9 +242,15 @@ func (d *Director) tellTaking(key usabilityKey, g *Group) {
 	}
 	switch lost, found, after := d.stand(key, n, n.up > 0, n.hosts > 0); {
 	case lost:
+		d.notify(Notice{Kind: NoHost, Service: key.service, Group: name})
+		if n.hosts == 0 && d.hooks(key.service).Fallback != nil {
+			d.log.Info("no host, the program takes the clients", "service", key.service, "group", name)
+			return
+		}
 		d.log.Error("no usable host", "service", key.service, "group", name,
 			"hosts", n.hosts, "down", n.down, "drain", n.drain, "maint", n.maint, "weight_0", n.weightless)
 	case found:
+		d.notify(Notice{Kind: HostAgain, Service: key.service, Group: name})
 		d.log.Info("usable host again", "service", key.service, "group", name, "after", after)
 	}
 }

@@ -26,6 +26,7 @@ type world struct {
 	mu       sync.Mutex
 	plans    []engine.Plan
 	refuse   error
+	applied  func(engine.Plan) // what clients do with a plan at once
 	failures chan engine.Failure
 	dead     map[string]bool         // addresses that do not answer
 	slow     map[string]bool         // addresses that answer too late
@@ -37,10 +38,14 @@ type world struct {
 	dnsTakes time.Duration           // that a look-up takes
 	refused  map[rejection]uint64    // clients
 	sessions []engine.Candidate      // open
+	waiting  []engine.SessionInfo    // that are open too
+	listens  int                     // calls of Sessions
 	ended    []ended                 // sessions, in this order
 	listener string                  // of the sessions
 	walks    int                     // calls of EndSessions
 	log      testkit.Log
+	counted  engine.Snapshot
+	before   engine.Snapshot // inherited
 }
 
 func newWorld() *world {
@@ -58,6 +63,9 @@ func (w *world) Apply(p engine.Plan) error {
 		return w.refuse
 	}
 	w.plans = append(w.plans, p)
+	if w.applied != nil {
+		w.applied(p)
+	}
 	return nil
 }
 
@@ -72,10 +80,16 @@ func (w *world) Listeners() (list []engine.Listener) {
 	return list
 }
 
-// Sessions returns those of w.sessions, which have come by w.listener.
+// Sessions returns those of w.sessions, which have come by w.listener, and of w.waiting.
 func (w *world) Sessions(_ int, which func(service string, host *sched.Host) bool) (list []engine.SessionInfo) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.listens++
+	for _, s := range w.waiting {
+		if which(s.Service, s.Host) {
+			list = append(list, s)
+		}
+	}
 	for _, c := range w.sessions {
 		if which(c.Service, c.Host) {
 			list = append(list, engine.SessionInfo{ID: c.ID, Service: c.Service, Host: c.Host, Listener: w.listener})
@@ -119,6 +133,18 @@ func (w *world) rejects(service, reason string, n uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.refused[rejection{service, reason}] += n
+}
+
+func (w *world) Snapshot() engine.Snapshot {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counted
+}
+
+func (w *world) Inherit(before engine.Snapshot) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.before = before
 }
 
 func (w *world) logger() *slog.Logger { return w.log.Logger() }
@@ -227,19 +253,21 @@ func startWith(t *testing.T, w *world, c *config.Config, probe func(context.Cont
 	return d
 }
 
-// runDirector runs a director until the test ends.
-func runDirector(t *testing.T, d *Director) {
+// runDirector runs a director until the test ends, or stop is called.
+func runDirector(t *testing.T, d *Director) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(stop)
 	synctest.Wait()
+	return stop
 }
 
 // target returns the n-th target of a host of the only service.

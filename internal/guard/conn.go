@@ -160,7 +160,7 @@ func (c *Conn) hold() bool {
 		asking := make(chan struct{})
 		c.asking = asking
 		c.mu.Unlock()
-		got := c.door.gate.enter(KeyExchange, c.closed)
+		got := c.door.gate.Gate.Enter(c.closed, KeyExchange)
 		c.mu.Lock()
 		c.asking = nil
 		close(asking)

@@ -16,7 +16,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -360,60 +359,13 @@ func TestAcceptGoesOnWithoutDescriptors(t *testing.T) {
 	}
 }
 
-// The gate lets one in, kinds take turns, and who gives up is not waited for.
-func TestGate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := &Gate{places: 1, free: 1}
-		if err := g.Enter(t.Context(), Hash); err != nil {
-			t.Fatal(err)
-		}
-		var order []string
-		var running sync.WaitGroup
-		come := func(name string, w Work) {
-			running.Go(func() {
-				if g.Enter(t.Context(), w) == nil {
-					order = append(order, name)
-					g.Leave()
-				}
-			})
-			synctest.Wait()
-		}
-		come("key 1", KeyExchange)
-		come("key 2", KeyExchange)
-		come("key 3", KeyExchange)
-		ctx, cancel := context.WithCancel(t.Context())
-		running.Go(func() {
-			if err := g.Enter(ctx, Hash); !errors.Is(err, context.Canceled) {
-				t.Errorf("who gives up gets %v", err)
-			}
-		})
-		synctest.Wait()
-		come("hash", Hash)
-		come("text", Render)
-		cancel()
-		synctest.Wait()
-		g.Leave()
-		running.Wait()
-		if want := []string{"key 1", "hash", "text", "key 2", "key 3"}; !slices.Equal(order, want) {
-			t.Errorf("the order is %q", order)
-		}
-		if g.free != 1 {
-			t.Errorf("%d places are free", g.free)
-		}
-	})
-}
-
 // A connection in its handshake holds the gate while it works, and not while it
 // waits for its client.
 func TestSlowClientHoldsNoPlace(t *testing.T) {
 	g, l := guarded(t, SSH, Limits{Conns: 4})
-	g.gate = &Gate{places: 1, free: 1}
+	g.gate = newGate(1)
 	l.door.gate = g.gate
-	free := func() int {
-		g.gate.mu.Lock()
-		defer g.gate.mu.Unlock()
-		return g.gate.free
-	}
+	free := g.gate.Free
 	client := dial(t, "127.0.0.1", l.Addr().String())
 	c, err := l.next()
 	if err != nil {
@@ -449,11 +401,7 @@ func TestSlowClientHoldsNoPlace(t *testing.T) {
 	if _, err := client.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it waits for its turn", func() bool {
-		g.gate.mu.Lock()
-		defer g.gate.mu.Unlock()
-		return len(g.gate.waiting[KeyExchange]) == 1
-	})
+	eventually(t, "it waits for its turn", func() bool { return g.gate.Waiting(KeyExchange) == 1 })
 	g.gate.Leave()
 	<-reading
 	if free() != 0 {
@@ -501,14 +449,10 @@ func TestClosedConnectionLeavesTheGate(t *testing.T) {
 		running.Go(func() { _ = c.Close() })
 	}
 	running.Wait()
-	eventually(t, "all places of the gate are free", func() bool {
-		g.gate.mu.Lock()
-		defer g.gate.mu.Unlock()
-		return g.gate.free == g.gate.places
-	})
-	for _, q := range g.gate.waiting {
-		if len(q) > 0 {
-			t.Errorf("%d wait still", len(q))
+	eventually(t, "all places of the gate are free", func() bool { return g.gate.Free() == g.gate.Places() })
+	for w := range works {
+		if n := g.gate.Waiting(w); n > 0 {
+			t.Errorf("%d wait still", n)
 		}
 	}
 }

@@ -8,7 +8,9 @@
 //
 // A TLS probe sends its own ClientHello and ends at the ServerHello. So a working
 // host does not look down because of a certificate or a key exchange that
-// crypto/tls rejects. With Verify, crypto/tls makes the handshake.
+// crypto/tls rejects. With Verify, crypto/tls makes the handshake. Other probes of a host
+// with TLS (Secure) make a whole handshake first, as clients do: a TCP probe ends with it,
+// and HTTP and Expect ask inside it.
 //
 // Limits: of an HTTP answer only the status line is read, 4 KiB at most, and the
 // interim answers before it, 64 KiB together; of what a host says to an expect
@@ -17,6 +19,7 @@ package health
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -56,7 +59,10 @@ type Probe struct {
 	// that which every host takes, and tells the addresses of the connection, as
 	// HAProxy's checks do.
 	Proxy int
-	Type  Type
+	// Secure is how the connection begins TLS, before anything is asked; nil: it is plain,
+	// or a TLS probe, which makes its own.
+	Secure *tls.Config
+	Type   Type
 	// Timeout bounds the probe as a whole. Connect bounds the connect within it;
 	// 0 means that nothing else does.
 	Timeout, Connect time.Duration
@@ -104,6 +110,16 @@ const (
 
 // Codes is how many codes there are: a code is a number below it.
 const Codes = int(numCodes)
+
+// CodeOf returns the code that HAProxy writes so.
+func CodeOf(name string) (c Code, known bool) {
+	for c := range numCodes {
+		if c.String() == name {
+			return c, true
+		}
+	}
+	return Unknown, false
+}
 
 // String returns the code as HAProxy writes it.
 func (c Code) String() string {
@@ -165,7 +181,7 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 	if p.Proxy != 0 {
 		conn = &prefaced{Conn: conn, header: p.header(nil, localOf(conn))}
 	}
-	if p.Type == TCP {
+	if p.Type == TCP && p.Secure == nil {
 		_, _ = conn.Write(nil) // that the host has taken the connection is enough
 		return Result{Code: L4OK}
 	}
@@ -173,9 +189,17 @@ func run(ctx context.Context, p *Probe, begun time.Time) Result {
 		return Result{Code: SockErr, Text: err.Error()}
 	}
 	// The end of ctx is a deadline that has passed.
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(begun) })
+	timed := conn // conn is wrapped below, while this may run
+	stop := context.AfterFunc(ctx, func() { _ = timed.SetDeadline(begun) })
 	defer stop()
 	conn = &lastLook{Conn: conn}
+	if p.Secure != nil && p.Type != TLS {
+		secure := tls.Client(conn, p.Secure)
+		if r := shaken(secure.Handshake(), p); !r.OK() || p.Type == TCP {
+			return r
+		}
+		conn = secure
+	}
 	switch p.Type {
 	case HTTP:
 		return askHTTP(conn, p)

@@ -15,16 +15,30 @@ import (
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 const (
 	dashboardFile = "../../etc/grafana/txlb.json"
 	rulesFile     = "../../etc/prometheus/txlb.rules.yml"
+	runbookFile   = "../../docs/runbook.md"
+	runbookURL    = "https://github.com/txlb/txlb/blob/main/docs/runbook.md#"
 )
 
 // limited has what some metrics are of alone.
 const limited = `<config><service name="l"><listen ip=":2"/><limits sessions="9"/>
-	<group name="g" enable="yes"><host name="a" ip="10.0.0.1:80" maxSessions="1"/></group></service></config>`
+	<group name="g" enable="yes"><host name="a" ip="10.0.0.1:80" maxSessions="1"/><mirror ip="10.0.0.9:80"/></group></service></config>`
+
+// encrypted is a document whose service has TLS on both sides.
+func encrypted(t *testing.T) string {
+	t.Helper()
+	cert, key := filepath.Join(t.TempDir(), "c.pem"), filepath.Join(t.TempDir(), "k.pem")
+	c, k := testkit.NewAuthority(t, "ca").Issue(t, testkit.Leaf{Names: []string{"a.example"}})
+	testkit.Put(t, cert, c)
+	testkit.Put(t, key, k)
+	return fmt.Sprintf(`<config><service name="s"><listen ip=":3" tls="%s %s"/>
+		<group name="g"><host name="a" ip="10.0.0.1:80" tls="unverified"/></group></service></config>`, cert, key)
+}
 
 // written returns the metrics that Write writes, each with its labels. Some of
 // them come only with what has happened, so that has happened.
@@ -35,7 +49,7 @@ func written(t *testing.T) map[string][]string {
 	r.Logs = []logs.Stats{{Name: "log"}, {Name: "audit"}}
 	all := map[string][]string{}
 	label := regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)="(?:\\.|[^"\\])*"`)
-	for _, r := range []*status.Reading{r, status.Read(status.Facts{State: rig.Hold(t, limited).State()})} {
+	for _, r := range []*status.Reading{r, status.Read(status.Facts{State: rig.Hold(t, limited).State()}), status.Read(status.Facts{State: rig.Hold(t, encrypted(t)).State()})} {
 		var out strings.Builder
 		Write(&out, r)
 		for name := range read(t, out.String()) {
@@ -46,6 +60,10 @@ func written(t *testing.T) map[string][]string {
 			}
 		}
 	}
+	all["txlb_admin_rejected_total"] = []string{"job", "instance", "interface", "reason"}
+	// Only programs that embed txlb have these.
+	all["txlb_callback_panics_total"] = []string{"job", "instance", "callback"}
+	all["txlb_scheduler_faults_total"] = []string{"job", "instance", "scheduler"}
 	// No probe has ended in the source.
 	all["txlb_checks_total"] = []string{"job", "instance", "service", "group", "host", "result"}
 	return all
@@ -114,6 +132,80 @@ func TestRulesNameWhatIsWritten(t *testing.T) {
 	}
 	if len(rules) < 10 {
 		t.Errorf("%d rules were found", len(rules))
+	}
+}
+
+// alerts returns the names of the rules with their texts.
+func alerts(t *testing.T) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, r := range strings.Split(string(text), "- alert: ")[1:] {
+		name, rest, _ := strings.Cut(r, "\n")
+		all[name] = rest
+	}
+	return all
+}
+
+// Every alert has an entry in the runbook, which its annotation leads to, and every entry an
+// alert. Entries answer the same questions.
+func TestRunbookHasTheAlerts(t *testing.T) {
+	text, err := os.ReadFile(runbookFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := map[string]string{}
+	for _, e := range strings.Split(string(text), "\n## ")[1:] {
+		if name, rest, _ := strings.Cut(e, "\n"); strings.HasPrefix(name, "Txlb") {
+			entries[name] = rest
+		}
+	}
+	rules := alerts(t)
+	for name, rule := range rules {
+		if want := `runbook_url: "` + runbookURL + strings.ToLower(name) + `"`; !strings.Contains(rule, want) {
+			t.Errorf("%s has no %s", name, want)
+		}
+		entry, ok := entries[name]
+		if !ok {
+			t.Errorf("%s has no entry of %s", name, runbookFile)
+			continue
+		}
+		for _, question := range []string{"**Means.**", "**Clients.**", "**Look.**", "**Do.**", "**Ignore.**"} {
+			if !strings.Contains(entry, question) {
+				t.Errorf("the entry of %s has no %s", name, question)
+			}
+		}
+		if !strings.Contains(entry, "```sh\n") {
+			t.Errorf("the entry of %s has no command to look with", name)
+		}
+	}
+	for name := range entries {
+		if _, ok := rules[name]; !ok {
+			t.Errorf("%s has an entry of %s, which is no alert", runbookFile, name)
+		}
+	}
+}
+
+// Every kind of problem that the status page has is watched by an alert, or is what somebody
+// has ordered.
+func TestProblemsHaveAlerts(t *testing.T) {
+	rules := alerts(t)
+	for kind, alert := range status.Kinds {
+		if _, ok := rules[alert]; alert != "" && !ok {
+			t.Errorf("the alert %s, of problems of the kind %s, is in no rule", alert, kind)
+		}
+	}
+	for name, rule := range rules {
+		for _, m := range regexp.MustCompile(`kind=~?"([^"]*)"`).FindAllStringSubmatch(rule, -1) {
+			for kind := range strings.SplitSeq(m[1], "|") {
+				if status.Kinds[status.Kind(kind)] != name {
+					t.Errorf("%s looks at problems of the kind %q, which is not its", name, kind)
+				}
+			}
+		}
 	}
 }
 

@@ -391,14 +391,18 @@ func TestRespond(t *testing.T) {
 	}
 }
 
-// BenchmarkManyHosts is what docs/operations.md says of the cost of a scrape.
-func BenchmarkManyHosts(b *testing.B) {
+// BenchmarkManyHosts and BenchmarkManyServices are what docs/monitoring.md and
+// docs/performance.md say of the cost of a scrape.
+func BenchmarkManyHosts(b *testing.B)    { benchmarkScrape(b, 10, 1000) }
+func BenchmarkManyServices(b *testing.B) { benchmarkScrape(b, 10_000, 1) }
+
+func benchmarkScrape(b *testing.B, services, hosts int) {
 	var doc strings.Builder
 	doc.WriteString(`<config>`)
-	for s := range 10 {
+	for s := range services {
 		fmt.Fprintf(&doc, `<service name="service-%d"><listen ip="127.0.0.1:0"/><group name="main">`, s)
-		for h := range 1000 {
-			fmt.Fprintf(&doc, `<host name="host-%d" ip="10.%d.%d.%d:80"/>`, h, s, h/250, h%250+1)
+		for h := range hosts {
+			fmt.Fprintf(&doc, `<host name="host-%d" ip="10.%d.%d.%d:80"/>`, h, s%250, s/250+h/250, h%250+1)
 		}
 		doc.WriteString(`</group></service>`)
 	}

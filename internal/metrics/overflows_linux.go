@@ -8,9 +8,9 @@ import (
 
 // listenOverflows returns how many connections were dropped because an accept queue
 // was full, in the whole network namespace since it exists (ListenOverflows in
-// /proc/net/netstat).
+// /proc/net/netstat, which is not there under ProcSubset=pid of systemd).
 func listenOverflows() (uint64, bool) {
-	data, err := os.ReadFile("/proc/net/netstat")
+	data, err := os.ReadFile("/proc/self/net/netstat")
 	if err != nil {
 		return 0, false
 	}

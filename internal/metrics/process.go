@@ -95,6 +95,7 @@ var processHelp = map[string]string{
 	"process_major_pagefaults_total":                "Page faults that read from a disk",
 	"process_minor_pagefaults_total":                "Page faults that read from no disk",
 	"process_num_threads":                           "Threads",
+	"process_cgroup_cpu_throttled_seconds_total":    "Time that the CPU limit of the cgroup has taken",
 	"process_pressure_cpu_stalled_seconds_total":    "Time that all threads waited for a CPU",
 	"process_pressure_cpu_waiting_seconds_total":    "Time that some threads waited for a CPU",
 	"process_pressure_io_stalled_seconds_total":     "Time that all threads waited for I/O",

@@ -120,6 +120,8 @@ type Idle struct{}
 
 func (Idle) Apply(engine.Plan) error                              { return nil }
 func (Idle) Failures() <-chan engine.Failure                      { return nil }
+func (Idle) Snapshot() engine.Snapshot                            { return engine.Snapshot{} }
+func (Idle) Inherit(engine.Snapshot)                              {}
 func (Idle) Refused(func(service, reason string, clients uint64)) {}
 
 func (Idle) Sessions(int, func(string, *sched.Host) bool) []engine.SessionInfo { return nil }

@@ -53,8 +53,11 @@ type compiled struct {
 	alpn    []string
 	percent uint64
 	seen    *atomic.Uint64 // clients that have come to it; nil: all take it
-	taken   *atomic.Uint64
+	taken   *taken
 }
+
+// taken counts the clients that a rule has had.
+type taken struct{ here, before atomic.Uint64 }
 
 // networks are the rules of one network, and those of the networks around it.
 type networks struct {
@@ -80,7 +83,7 @@ func New(rules []Rule, was *Table, keep func(i int) int) *Table {
 		if before != None {
 			c.taken, c.seen = was.rules[before].taken, was.rules[before].seen
 		} else {
-			c.taken = new(atomic.Uint64)
+			c.taken = new(taken)
 		}
 		switch {
 		case r.Percent >= 100:
@@ -168,14 +171,21 @@ func (t *Table) Choose(c Client) int {
 			return None
 		}
 		if t.rules[i].matches(&c) && t.rules[i].takes() {
-			t.rules[i].taken.Add(1)
+			t.rules[i].taken.here.Add(1)
 			return int(i)
 		}
 	}
 }
 
 // Taken returns how many clients a rule has had.
-func (t *Table) Taken(rule int) uint64 { return t.rules[rule].taken.Load() }
+func (t *Table) Taken(rule int) uint64 {
+	n := t.rules[rule].taken
+	return n.here.Load() + n.before.Load()
+}
+
+// Inherit adds the clients that a rule has had in an earlier process. A second call
+// replaces the first.
+func (t *Table) Inherit(rule int, clients uint64) { t.rules[rule].taken.before.Store(clients) }
 
 // maxLists is how many lists of rules one client may find without an allocation.
 const maxLists = 24

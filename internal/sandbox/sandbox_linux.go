@@ -222,3 +222,30 @@ func inside(t *testing.T, attr *syscall.SysProcAttr) bool {
 	}
 	return false
 }
+
+// InNetwork calls f on a thread that is in the network of a file, such as
+// /proc/PID/ns/net: a socket stays where it was made. The thread goes back afterwards and
+// lives on, because programs that it has started would be killed with it (Pdeathsig).
+func InNetwork(file string, f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = home.Close() }()
+	there, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = there.Close() }()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return os.NewSyscallError("setns", err)
+	}
+	defer func() {
+		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+			panic(err) // the thread would serve other tests from the wrong network
+		}
+	}()
+	return f()
+}

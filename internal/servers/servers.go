@@ -169,6 +169,14 @@ func (s *Server) Freeze() error {
 	return nil
 }
 
+// Thaw lets a server go on that Freeze has stopped.
+func (s *Server) Thaw() error {
+	if err := syscall.Kill(-s.Group(), syscall.SIGCONT); err != nil {
+		return fmt.Errorf("continue %s: %w", s.Name, err)
+	}
+	return nil
+}
+
 // Stop ends the server if it runs, and returns when it has ended.
 func (s *Server) Stop() {
 	if s.Running() {
@@ -233,6 +241,25 @@ func Connects(addr string) error {
 		return err
 	}
 	return c.Close()
+}
+
+// Apart returns a folder for servers that refuse to be root, which ends with the test, and
+// whom they run as.
+func Apart(t Test) (dir string, as *syscall.Credential) {
+	t.Helper()
+	as, err := Unprivileged()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err = os.MkdirTemp("", "apart") // that of the test is closed to other users
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir, as
 }
 
 // Unprivileged returns whom servers run as that refuse to be root: nobody if this

@@ -1,6 +1,10 @@
 package status
 
-import "github.com/txlb/txlb/sched"
+import (
+	"strings"
+
+	"github.com/txlb/txlb/sched"
+)
 
 // Counter is one row of a table of counters: everything about one counter, and
 // nothing about it anywhere else. Metrics, show stat, JSON, the page and the live
@@ -16,6 +20,10 @@ type Counter[T any] struct {
 	Short  string // over a column of the live view
 	Bytes  bool   // it counts bytes
 	Value  func(*T) uint64
+	// Labels are further labels of the metric and their values, by turns: rows of one
+	// Metric follow each other. Has tells who has the metric; nil: all do.
+	Labels []string
+	Has    func(*T) bool
 }
 
 // Kind is the TYPE of the metric.
@@ -100,4 +108,28 @@ var ServiceCounters = []Counter[Service]{
 		Help:  "Sessions whose client used Multipath TCP",
 		Value: func(s *Service) uint64 { return s.Stats.MPTCP },
 	},
+	handshakes("client", "full", func(s *Service) uint64 { return s.Stats.TLS.Full }),
+	handshakes("client", "resumed", func(s *Service) uint64 { return s.Stats.TLS.Resumed }),
+	handshakes("client", "failed", func(s *Service) (n uint64) {
+		for reason, clients := range s.Stats.Refused {
+			if strings.HasPrefix(reason, "tls_") {
+				n += clients
+			}
+		}
+		return n
+	}),
+	handshakes("host", "full", func(s *Service) uint64 { return s.Stats.TLS.HostFull }),
+	handshakes("host", "resumed", func(s *Service) uint64 { return s.Stats.TLS.HostResumed }),
+	handshakes("host", "failed", func(s *Service) uint64 { return s.Stats.ConnectFailures["tls"] }),
+}
+
+// handshakes makes a row of the TLS handshakes with clients or hosts.
+func handshakes(side, result string, value func(*Service) uint64) Counter[Service] {
+	return Counter[Service]{
+		Metric: "txlb_tls_handshakes_total", Labels: []string{"side", side, "result", result},
+		Key: "tls_" + side + "_" + result, Label: "TLS " + side + " " + result,
+		Help:  "TLS handshakes with clients and with hosts; failed ones with clients are rejected clients, and those with hosts failed connects",
+		Has:   func(s *Service) bool { return s.Encrypts[side] },
+		Value: value,
+	}
 }

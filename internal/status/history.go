@@ -9,7 +9,7 @@ const (
 	// historyLength is how many samples are kept: ten minutes.
 	historyLength = 600
 	// maxHistories is how many hosts there may be for each to have a history, and
-	// how many services. One takes 14 KiB.
+	// how many services. One takes 17 KiB.
 	maxHistories = 256
 )
 
@@ -25,6 +25,7 @@ type History struct {
 type Series struct {
 	Rate, Sessions, InRate, OutRate []float32
 	Connect, Check                  []float32 // milliseconds that connects of clients and the last checks took
+	Turnaround                      []float32 // milliseconds from what clients sent to the answers
 }
 
 // History returns the last ten minutes of services and hosts. What has none is
@@ -51,7 +52,7 @@ type ring struct {
 }
 
 // moment is what charts show of one sample.
-type moment struct{ rate, sessions, in, out, connect, check float32 }
+type moment struct{ rate, sessions, in, out, connect, check, turnaround float32 }
 
 // remember adds the sample that the row has just taken to its history, or drops
 // that.
@@ -66,6 +67,7 @@ func (r *row) remember(keep bool, sessions int64, check time.Duration) {
 	h := r.history
 	h.moments[h.next] = moment{
 		float32(r.Rate), float32(sessions), float32(r.InRate), float32(r.OutRate), milliseconds(r.ConnectTime), milliseconds(check),
+		milliseconds(r.TurnTime),
 	}
 	h.next = (h.next + 1) % historyLength
 	h.n = min(h.n+1, historyLength)
@@ -94,5 +96,7 @@ func (h *ring) series() Series {
 		OutRate:  list(func(m *moment) float32 { return m.out }),
 		Connect:  list(func(m *moment) float32 { return m.connect }),
 		Check:    list(func(m *moment) float32 { return m.check }),
+
+		Turnaround: list(func(m *moment) float32 { return m.turnaround }),
 	}
 }

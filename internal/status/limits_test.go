@@ -33,7 +33,9 @@ func TestQueueIsAProblem(t *testing.T) {
 		}
 		return r
 	}
-	join := func() *sched.Waiter { return g.Times.Queue.Join(table, sched.Addr{}, new(sched.Tried), 1, func() {}) }
+	join := func() *sched.Waiter {
+		return g.Times.Queue.Join(table, sched.Addr{}, new(sched.Tried), 1, 0, func() {})
+	}
 	var first sched.Tried
 	table.Pick(sched.Addr{}, &first)
 	expect(0, false)

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/words"
 )
@@ -26,8 +28,68 @@ const (
 // String gives the level as one word.
 func (l Level) String() string { return [...]string{"fine", "notice", "warning", "critical"}[l] }
 
+// Kind says what a problem is about, in one word that does not change: the label kind of
+// the metric txlb_problems.
+type Kind string
+
+const (
+	Stopping           Kind = "stopping"
+	Draining           Kind = "draining"
+	FormerProcess      Kind = "former_process"
+	SessionsLimit      Kind = "sessions_limit"
+	InterfaceOff       Kind = "interface_off"
+	ReloadFailed       Kind = "reload_failed"
+	LogNotWritten      Kind = "log_not_written"
+	LogGaps            Kind = "log_gaps"
+	Authorities        Kind = "authorities"
+	InterfaceBusy      Kind = "interface_busy"
+	Leaving            Kind = "leaving"
+	Unsaved            Kind = "unsaved"
+	Unconfirmed        Kind = "unconfirmed"
+	UndoFailed         Kind = "undo_failed"
+	NoGroup            Kind = "no_group"
+	ServiceLimit       Kind = "service_limit"
+	CertificateExpired Kind = "certificate_expired"
+	CertificateExpires Kind = "certificate_expires"
+	CertificateEarly   Kind = "certificate_early"
+	CertificateFiles   Kind = "certificate_files"
+	Rejecting          Kind = "rejecting"
+	QueueWaits         Kind = "queue"
+	Held               Kind = "held"
+	GroupEmpty         Kind = "group_empty"
+	GroupIdle          Kind = "group_idle"
+	GroupDown          Kind = "group_down"
+	HostsDown          Kind = "hosts_down"
+	HostsPartlyDown    Kind = "hosts_partly_down"
+	HostsEjected       Kind = "hosts_ejected"
+	NamesFailing       Kind = "names_failing"
+	InMaintenance      Kind = "maintenance"
+	HostsDraining      Kind = "hosts_draining"
+	WeightZero         Kind = "weight_0"
+	FleetStore         Kind = "fleet_store"
+	FleetBehind        Kind = "fleet_behind"
+)
+
+// Kinds has every kind with the alert of etc/prometheus that watches over it. Those without
+// one are what somebody has ordered and nobody needs to be told.
+var Kinds = map[Kind]string{
+	Stopping: "TxlbDraining", Draining: "TxlbDraining",
+	SessionsLimit: "TxlbSessionsNearLimit", ServiceLimit: "TxlbServiceNearLimit",
+	InterfaceOff: "TxlbAdminInterfaceOff", InterfaceBusy: "TxlbAdminUnderPressure",
+	ReloadFailed: "TxlbReloadFailed", Unsaved: "TxlbUnsavedChanges", UndoFailed: "TxlbUndoFailed",
+	LogNotWritten: "TxlbLogNotWritten", LogGaps: "TxlbLogDropped",
+	CertificateExpired: "TxlbCertificateExpires", CertificateExpires: "TxlbCertificateExpires",
+	CertificateEarly: "TxlbCertificateUnusable", CertificateFiles: "TxlbCertificateUnusable", Authorities: "TxlbCertificateUnusable",
+	Rejecting: "TxlbClientsRefused", QueueWaits: "TxlbQueueWaits",
+	NoGroup: "TxlbServiceWithoutGroup", GroupEmpty: "TxlbServiceWithoutHost", GroupIdle: "TxlbServiceWithoutHost", GroupDown: "TxlbServiceWithoutHost",
+	HostsDown: "TxlbHostDown", HostsPartlyDown: "TxlbHostPartlyDown", HostsEjected: "TxlbHostEjected", NamesFailing: "TxlbNameFailing",
+	FleetStore: "TxlbFleetNode", FleetBehind: "TxlbFleetNode",
+	Held: "", FormerProcess: "", Unconfirmed: "", Leaving: "", InMaintenance: "", HostsDraining: "", WeightZero: "",
+}
+
 // Problem is something that is wrong now.
 type Problem struct {
+	Kind   Kind
 	Level  Level
 	Text   string // one line, without a full stop
 	Remedy string // what would help, "" if that is plain
@@ -45,7 +107,7 @@ type Fate uint8
 const (
 	Served   Fate = iota
 	Tried         // on hosts that are down, as a last resort
-	Waiting       // for sessions to end
+	Waiting       // for sessions to end, or for a group that is held
 	Rejected      //
 )
 
@@ -80,35 +142,67 @@ func (r *Reading) judge() {
 }
 
 func (r *Reading) judgeProcess() {
-	add := func(level Level, text, remedy string) {
-		r.Problems = append(r.Problems, Problem{Level: level, Text: text, Remedy: remedy})
+	add := func(kind Kind, level Level, text, remedy string) {
+		r.Problems = append(r.Problems, Problem{Kind: kind, Level: level, Text: text, Remedy: remedy})
 	}
-	if r.Draining {
-		add(Critical, "txlb is draining: new clients are refused; it exits when all sessions have ended", "")
+	switch {
+	case r.Draining && !r.Accepting.IsZero():
+		add(Stopping, Warning, fmt.Sprintf("txlb is going to stop: it accepts new clients until %s, and then drains", r.Accepting.Format("15:04:05")), "")
+	case r.Draining:
+		add(Draining, Critical, "txlb is draining: no new clients are accepted; it exits when all sessions have ended", "")
 	}
 	if r.SessionsLimit > 0 && r.Sessions >= int64(r.SessionsLimit) {
-		add(Critical, fmt.Sprintf("The limit of %d sessions is reached: new clients wait", r.SessionsLimit),
+		add(SessionsLimit, Critical, fmt.Sprintf("The limit of %d sessions is reached: new clients wait", r.SessionsLimit),
 			"raise <engine maxSessions> and the limit of open files, or close sessions")
 		r.Problems[len(r.Problems)-1].Clients = Waiting
 	}
+	if f := r.Former; f != nil && f.Sessions > 0 {
+		add(FormerProcess, Notice, fmt.Sprintf("Process %d, from which this one has taken over, still has %s, which could not move", f.PID, words.Count(int(f.Sessions), "session")), "")
+	}
 	for _, off := range r.Off {
-		add(Warning, fmt.Sprintf("The admin interface <%s> is off: %s", off.Interface, off.Err), "fix the cause; it is tried again every minute at least")
+		add(InterfaceOff, Warning, fmt.Sprintf("The admin interface <%s> is off: %s", off.Interface, off.Err), "fix the cause; it is tried again every minute at least")
 	}
 	if r.ReloadFailed {
-		add(Warning, "The last reload failed: the previous configuration is still running", "run txlb check to see the errors")
+		add(ReloadFailed, Warning, "The last reload failed: the previous configuration is still running", "run txlb check to see the errors")
 	}
 	for _, l := range r.Logs {
 		r.judgeLog(l)
 	}
+	for _, why := range r.State.Distrusted() {
+		add(Authorities, Warning, "A file of certificate authorities cannot be used as it is now; those that it had stay in use: "+why, "put a right one there; it is taken up within a second")
+	}
 	for _, i := range r.Interfaces {
 		if i.Busy() {
-			add(Notice, fmt.Sprintf("The admin interface %s is under pressure: %d of %d connections, %d rejected or evicted in the last minute",
+			add(InterfaceBusy, Notice, fmt.Sprintf("The admin interface %s is under pressure: %d of %d connections, %d rejected or evicted in the last minute",
 				i.Kind, i.Open, i.Limit, i.Recent), "see txlb_admin_rejected_total for the reasons; allow= keeps other networks out")
 		}
 	}
+	for _, p := range r.State.Pending() {
+		name := fmt.Sprintf("Generation %d (%s) by %s", p.Generation, p.Verb, quoted(p.By))
+		if p.Trouble != "" {
+			add(UndoFailed, Warning, fmt.Sprintf("%s is not confirmed, and its undo failed: %s", name, p.Trouble),
+				fmt.Sprintf("mend the reason, it is tried again every minute at least; or keep the change: confirm %d", p.Generation))
+			continue
+		}
+		add(Unconfirmed, Notice, fmt.Sprintf("%s is undone at %s, in %v, unless it is confirmed", name, p.Until.Format("15:04:05"), max(0, p.Until.Sub(r.At)).Round(time.Second)),
+			fmt.Sprintf("to keep it: confirm %d", p.Generation))
+	}
 	r.judgeLeavers()
+	if f := r.Fleet; f != nil {
+		r.judgeFleet(f, add)
+	}
 	if n := len(r.Unsaved); r.HasFile && n > 0 {
-		add(Notice, fmt.Sprintf("%s not saved: a restart would lose %s", counted(n, "change is", "changes are"), them(n)), "run saveConfig")
+		add(Unsaved, Notice, fmt.Sprintf("%s not saved: a restart would lose %s", counted(n, "change is", "changes are"), them(n)), "run saveConfig")
+	}
+}
+
+// judgeFleet tells what is wrong between this node and its fleet.
+func (r *Reading) judgeFleet(f *fleet.Status, add func(kind Kind, level Level, text, remedy string)) {
+	if !f.Joined {
+		add(FleetStore, Warning, fmt.Sprintf("The node %s is not in its fleet %s, so changes are refused: %s", f.Node, f.Fleet, f.Why), "clients are served meanwhile; the node joins by itself when the cause is gone")
+	}
+	if f.Problem != "" {
+		add(FleetBehind, Warning, fmt.Sprintf("The node %s does not run all that its fleet %s has: %s", f.Node, f.Fleet, f.Problem), "fix the cause; it is tried again every few seconds")
 	}
 }
 
@@ -158,7 +252,7 @@ func (r *Reading) judgeLeavers() {
 		default:
 			text += how + " being closed"
 		}
-		r.Problems = append(r.Problems, Problem{Level: Notice, Text: text})
+		r.Problems = append(r.Problems, Problem{Kind: Leaving, Level: Notice, Text: text})
 	}
 }
 
@@ -183,9 +277,9 @@ func (r *Reading) judgeLog(l logs.Stats) {
 		if lost != "" {
 			text += "; " + lost
 		}
-		r.Problems = append(r.Problems, Problem{Level: Warning, Text: text, Remedy: "free the disk, or start what reads it"})
+		r.Problems = append(r.Problems, Problem{Kind: LogNotWritten, Level: Warning, Text: text, Remedy: "free the disk, or start what reads it"})
 	case lost != "" && r.At.Sub(l.Last) < lostFor:
-		r.Problems = append(r.Problems, Problem{Level: Notice, Text: fmt.Sprintf("%s has gaps: %s, the last %v ago", name, lost, r.At.Sub(l.Last).Round(time.Second))})
+		r.Problems = append(r.Problems, Problem{Kind: LogGaps, Level: Notice, Text: fmt.Sprintf("%s has gaps: %s, the last %v ago", name, lost, r.At.Sub(l.Last).Round(time.Second))})
 	}
 }
 
@@ -197,25 +291,32 @@ func (r *Reading) judgeService(s *Service) {
 		r.Problems = append(r.Problems, p)
 	}
 	if s.Config.Enabled() == nil {
-		add(Problem{Level: Critical, Text: fmt.Sprintf("Service %s has no group: clients are rejected", quoted(name)), Remedy: "addGroup and addHost"})
+		add(Problem{Kind: NoGroup, Level: Critical, Text: fmt.Sprintf("Service %s has no group: clients are rejected", quoted(name)), Remedy: "addGroup and addHost"})
 	}
 	if n := s.Config.Limits.Sessions; n > 0 && s.Stats.Active >= int64(n) {
-		add(Problem{Level: Warning, Text: fmt.Sprintf("Service %s has %d sessions, as many as <limits sessions> allows", quoted(name), s.Stats.Active),
+		add(Problem{Kind: ServiceLimit, Level: Warning, Text: fmt.Sprintf("Service %s has %d sessions, as many as <limits sessions> allows", quoted(name), s.Stats.Active),
 			Remedy: "setService sessions=N, or close sessions"})
+	}
+	for i := range s.Certificates {
+		if p, wrong := judgeCertificate(&s.Certificates[i], r.At); wrong {
+			add(p)
+		}
 	}
 	for _, rejection := range r.Rejections {
 		if rejection.Service == name {
 			level := Critical
 			switch {
-			case strings.HasPrefix(rejection.Reason, "proxy_"): // who knocks at the wrong door is no trouble of the service
+			case rejection.Reason == "tls_plain", rejection.Reason == "tls_end": // scanners, and health checks of others
+				level = Notice
+			case strings.HasPrefix(rejection.Reason, "proxy_"), strings.HasPrefix(rejection.Reason, "tls_"): // who knocks at the wrong door is no trouble of the service
 				level = Warning
 			case rejection.Reason == "starttls_client", strings.HasPrefix(rejection.Reason, "limit_client"): // as the configuration wants it
 				level = Notice
 			}
+			why, _ := engine.RejectionOf(rejection.Reason)
 			add(Problem{
-				Level: level, Remedy: remedies[rejection.Reason],
-				Text: fmt.Sprintf("Service %s rejected %s in the last seconds: %s", quoted(name), counted(int(rejection.Clients), "client", "clients"),
-					cmp.Or(reasons[rejection.Reason], rejection.Reason)),
+				Kind: Rejecting, Level: level, Remedy: why.Remedy,
+				Text: fmt.Sprintf("Service %s rejected %s in the last seconds: %s", quoted(name), counted(int(rejection.Clients), "client", "clients"), why.Meaning),
 			})
 		}
 	}
@@ -229,53 +330,45 @@ func (r *Reading) judgeService(s *Service) {
 	}
 }
 
-// reasons are the engine's words for why clients are rejected, for people, and
-// remedies what helps.
-var reasons = map[string]string{
-	"no_group": "it has no group", "no_host": "no host answered",
-	"resource": "no descriptor, memory or local port was free", "timeout": "the total connect timeout was reached",
-	"queue":             "every host had as many sessions as its maxSessions, for longer than <timeouts queue>",
-	"limit_sessions":    "it has as many sessions as <limits sessions> allows",
-	"limit_rate":        "more came in a second than <limits rate> allows",
-	"limit_client":      "they have as many sessions as <limits perClient> allows",
-	"limit_client_rate": "they came more often than <limits perClientRate> allows",
-	"clients_full":      "more clients have sessions than can be counted",
-	"source":            "their address cannot be the source of a connection to a host (source=\"client\")",
-	"starttls":          "the host did not agree to TLS (<listen startTLS>)",
-	"starttls_client":   "they did not ask for TLS by STARTTLS, or not as they should",
-	"proxy_source":      "they came from elsewhere than the proxies of proxyFrom",
-	"proxy_timeout":     "they sent no PROXY header in time",
-	"proxy_end":         "they ended before their PROXY header was whole",
-	"proxy_signature":   "they sent no PROXY header",
-	"proxy_version":     "their PROXY header was malformed (version)",
-	"proxy_family":      "their PROXY header was malformed (family)",
-	"proxy_address":     "their PROXY header was malformed (address)",
-	"proxy_length":      "their PROXY header was malformed (length)",
-	"proxy_tlv":         "their PROXY header was malformed (TLV)",
-	"proxy_checksum":    "their PROXY header was malformed (checksum)",
+// expiresSoon is how long before its end a certificate is a problem.
+const expiresSoon = 14 * 24 * time.Hour
+
+// judgeCertificate tells what is wrong with a certificate, if anything is.
+func judgeCertificate(c *director.Certificate, now time.Time) (p Problem, wrong bool) {
+	const replace = "replace the files of certificate and key; they are taken up within a second"
+	name := fmt.Sprintf("The certificate for %s of service %s (%s)", c.Names[0], quoted(c.Service), c.File)
+	if len(c.Names) > 1 {
+		name = fmt.Sprintf("The certificate for %s and %s of service %s (%s)", c.Names[0], counted(len(c.Names)-1, "other name", "other names"), quoted(c.Service), c.File)
+	}
+	left := c.To.Sub(now)
+	switch {
+	case left < 0:
+		return Problem{Kind: CertificateExpired, Level: Warning, Remedy: replace, Text: fmt.Sprintf("%s expired %s ago: clients that verify it do not connect", name, days(-left))}, true
+	case now.Before(c.From):
+		return Problem{Kind: CertificateEarly, Level: Warning, Remedy: "set the clock, or " + replace, Text: fmt.Sprintf("%s is not valid for another %s: clients that verify it do not connect", name, days(c.From.Sub(now)))}, true
+	case c.Trouble != "":
+		return Problem{Kind: CertificateFiles, Level: Warning, Remedy: replace, Text: fmt.Sprintf("%s stays in use, as the files are wrong now: %s", name, c.Trouble)}, true
+	case left < expiresSoon:
+		return Problem{Kind: CertificateExpires, Level: Notice, Remedy: replace, Text: fmt.Sprintf("%s expires in %s", name, days(left))}, true
+	}
+	return p, false
 }
 
-var remedies = map[string]string{
-	"resource":          "raise the limit of open files (LimitNOFILE) or net.ipv4.ip_local_port_range",
-	"queue":             "add hosts, setHost maxSessions=N, or setService queue=DUR",
-	"limit_sessions":    "setService sessions=N, or close sessions",
-	"limit_rate":        "setService rate=N",
-	"limit_client":      "if they are right, such as many people behind one address: setService perClient=N",
-	"limit_client_rate": "if they are right: setService perClientRate=N",
-	"clients_full":      "setService sessions=N below 1048576, or perClient=0 perClientRate=0",
-	"source":            "give the process CAP_NET_ADMIN, and the group hosts of the clients' address family",
-	"starttls":          "switch TLS on at the host (PostgreSQL: ssl = on; SMTP: STARTTLS)",
-	"proxy_source":      "add the proxy to <listen proxyFrom>",
-	"proxy_timeout":     proxyRemedy,
-	"proxy_signature":   proxyRemedy,
+// days is a time for people, in days or hours or, at the end, minutes.
+func days(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", d/time.Hour)
+	}
+	return d.Round(time.Second).String()
 }
-
-const proxyRemedy = "switch the PROXY protocol on at the proxy (send-proxy, proxy_protocol on), or off at <listen>"
 
 // judge tells what is wrong with a group, and sets the levels of its hosts.
 func (g *Group) judge(service string, now time.Time) (list []Problem) {
 	where := fmt.Sprintf("of %s / %s", quoted(service), quoted(g.Config.Name))
-	var down, part, named, maint, drain, idle []*Host
+	var down, part, ejected, named, maint, drain, idle []*Host
 	harm := Notice
 	if g.Takes {
 		harm = Warning
@@ -298,13 +391,16 @@ func (g *Group) judge(service string, now time.Time) (list []Problem) {
 		case h.Health == Part:
 			part = append(part, h)
 			h.Level = harm
+		case h.Ejected != nil:
+			ejected = append(ejected, h)
+			h.Level = harm
 		case h.Problem != "":
 			named = append(named, h)
 			h.Level = harm
 		}
 	}
-	add := func(hosts []*Host, level Level, why bool, text, remedy string) {
-		p := Problem{Level: level, Text: text, Remedy: remedy, Why: why}
+	add := func(kind Kind, hosts []*Host, level Level, why bool, text, remedy string) {
+		p := Problem{Kind: kind, Level: level, Text: text, Remedy: remedy, Why: why}
 		if len(hosts) == 1 {
 			p.Host = hosts[0].Config.Name
 		}
@@ -314,20 +410,29 @@ func (g *Group) judge(service string, now time.Time) (list []Problem) {
 	}
 	if g.WaitsLong(now) {
 		full := g.full()
-		add(full, Critical, false, fmt.Sprintf("%s for a host %s: %d of %d that take clients are full (maxSessions)",
+		add(QueueWaits, full, Critical, false, fmt.Sprintf("%s for a host %s: %d of %d that take clients are full (maxSessions)",
 			counted(g.Waiting, "client waits", "clients wait"), where, len(full), g.Serving), "add hosts, or setHost maxSessions=N")
 		list[len(list)-1].Clients = Waiting
 	}
-	last := "clients are tried on them as a last resort"
-	if g.Config.AllDown == "refuse" {
-		last = "clients are rejected"
+	last, fate, bad := "clients are tried on them as a last resort", Tried, Critical
+	switch h := g.Hold; {
+	case h != nil && h.Why == "operator":
+		last, fate, bad = "clients wait, as the group is held", Waiting, Warning
+	case h != nil:
+		last, fate = "clients wait, at most <timeouts queue>", Waiting
+	case g.Config.AllDown != "try":
+		last, fate = "clients are rejected", Rejected
 	}
+	g.judgeHold(where, add)
 	switch {
 	case !g.Takes:
 	case len(g.Hosts) == 0:
-		add(nil, Critical, false, fmt.Sprintf("Group %s of service %s is empty: clients are rejected", quoted(g.Config.Name), quoted(service)), "addHost")
+		add(GroupEmpty, nil, Critical, false, fmt.Sprintf("Group %s of service %s is empty: clients are rejected", quoted(g.Config.Name), quoted(service)), "addHost")
 	case g.Serving == 0 && len(down) == 0:
-		add(nil, Critical, false, fmt.Sprintf("No host %s takes clients: all are in drain, maintenance or have weight 0", where), "hostAdminUp or setHost")
+		add(GroupIdle, nil, bad, false, fmt.Sprintf("No host %s takes clients: all are in drain, maintenance or have weight 0", where), "hostAdminUp or setHost")
+		if g.Hold != nil {
+			list[len(list)-1].Clients = Waiting
+		}
 	}
 	switch {
 	case len(down) == 0:
@@ -336,31 +441,56 @@ func (g *Group) judge(service string, now time.Time) (list []Problem) {
 		if len(down) < len(g.Hosts) {
 			which += " that should take clients"
 		}
-		add(down, Critical, true, fmt.Sprintf("%s is down: %s", which, last), "")
-		if g.Config.AllDown != "refuse" {
-			list[len(list)-1].Clients = Tried
-		}
+		add(GroupDown, down, bad, true, fmt.Sprintf("%s is down: %s", which, last), "")
+		list[len(list)-1].Clients = fate
 	case len(down) == 1:
-		add(down, harm, true, fmt.Sprintf("1 of %s %s is down", counted(len(g.Hosts), "host", "hosts"), where), "")
+		add(HostsDown, down, harm, true, fmt.Sprintf("1 of %s %s is down", counted(len(g.Hosts), "host", "hosts"), where), "")
 	default:
-		add(down, harm, true, fmt.Sprintf("%d of %s %s are down", len(down), counted(len(g.Hosts), "host", "hosts"), where), "")
+		add(HostsDown, down, harm, true, fmt.Sprintf("%d of %s %s are down", len(down), counted(len(g.Hosts), "host", "hosts"), where), "")
 	}
 	if len(part) > 0 {
-		add(part, harm, true, fmt.Sprintf("Some addresses of %s %s are down", counted(len(part), "host", "hosts"), where), "")
+		add(HostsPartlyDown, part, harm, true, fmt.Sprintf("Some addresses of %s %s are down", counted(len(part), "host", "hosts"), where), "")
+	}
+	if len(ejected) > 0 {
+		first := ejected[0]
+		for _, h := range ejected {
+			if h.Ejected.Until.Before(first.Ejected.Until) {
+				first = h
+			}
+		}
+		add(HostsEjected, ejected, harm, true, fmt.Sprintf("Up, but ejected: %d of %s %s; until %s at least",
+			len(ejected), counted(len(g.Hosts), "host", "hosts"), where, first.Ejected.Until.Format("15:04:05")), "find out what is wrong there; setHost eject=never keeps a host in")
 	}
 	if len(named) > 0 {
-		add(named, harm, true, fmt.Sprintf("The names of %s %s do not resolve", counted(len(named), "host", "hosts"), where), "")
+		add(NamesFailing, named, harm, true, fmt.Sprintf("The names of %s %s do not resolve", counted(len(named), "host", "hosts"), where), "")
 	}
 	if len(maint) > 0 {
-		add(maint, Notice, false, fmt.Sprintf("In maintenance: %s %s", counted(len(maint), "host", "hosts"), where), "")
+		add(InMaintenance, maint, Notice, false, fmt.Sprintf("In maintenance: %s %s", counted(len(maint), "host", "hosts"), where), "")
 	}
 	if len(drain) > 0 {
-		add(drain, Notice, false, fmt.Sprintf("Draining: %s %s", counted(len(drain), "host", "hosts"), where), "")
+		add(HostsDraining, drain, Notice, false, fmt.Sprintf("Draining: %s %s", counted(len(drain), "host", "hosts"), where), "")
 	}
 	if len(idle) > 0 {
-		add(idle, Notice, false, fmt.Sprintf("Weight 0, no new clients: %s %s", counted(len(idle), "host", "hosts"), where), "")
+		add(WeightZero, idle, Notice, false, fmt.Sprintf("Weight 0, no new clients: %s %s", counted(len(idle), "host", "hosts"), where), "")
 	}
 	return list
+}
+
+// judgeHold tells of a group that an operator holds.
+func (g *Group) judgeHold(where string, add func(kind Kind, hosts []*Host, level Level, why bool, text, remedy string)) {
+	h := g.Hold
+	if h == nil || h.Why != "operator" {
+		return
+	}
+	level := Notice
+	if h.Held > 0 {
+		level = Warning
+	}
+	text := fmt.Sprintf("New clients %s are held until %s: %s", where, h.Until.Format("15:04:05"), counted(h.Held, "waits", "wait"))
+	if h.Released != nil {
+		text = fmt.Sprintf("Held clients %s are let out until %s: %s", where, h.Until.Format("15:04:05"), counted(h.Held, "still waits", "still wait"))
+	}
+	add(Held, nil, level, false, text, "release when the hosts are ready")
 }
 
 // waitingFor is for how long samples have to find clients waiting until that is a
@@ -372,7 +502,7 @@ const waitingFor = 3 * time.Second
 // that it is a problem.
 func (g *Group) WaitsLong(now time.Time) bool {
 	since := g.Traffic.WaitingSince
-	return g.Waiting > 0 && g.Serving > 0 && !since.IsZero() && now.Sub(since) >= waitingFor
+	return g.Waiting > 0 && g.Serving > 0 && g.Hold == nil && !since.IsZero() && now.Sub(since) >= waitingFor
 }
 
 // full returns the hosts that take clients, but have no room for one.
@@ -417,13 +547,21 @@ func them(n int) string {
 	return "them"
 }
 
+// ejectedFor says why the host is ejected, "" if it is not.
+func (h *Host) ejectedFor() string {
+	if h.Ejected == nil {
+		return ""
+	}
+	return h.Ejected.Why
+}
+
 // String is the problem in one line, with the hosts that are meant.
 func (p Problem) String() string {
 	var hosts []string
 	for _, h := range p.Hosts {
 		text := quoted(h.Config.Name)
 		if p.Why {
-			text += " (" + cmp.Or(h.Reason, "unknown reason") + ")"
+			text += " (" + cmp.Or(h.Reason, h.ejectedFor(), "unknown reason") + ")"
 		}
 		hosts = append(hosts, text)
 	}

@@ -3,6 +3,7 @@ package status
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ type Traffic struct {
 	Max                             int64         // most sessions at once
 	LastSession                     time.Time     // when one was last seen to begin; zero: never
 	ConnectTime                     time.Duration // mean of connects in the last three seconds; 0: there was none
+	TurnTime                        time.Duration // likewise of turnarounds
 	RefusedNow                      uint64        // of a service: clients rejected in the last ten seconds
 
 	// Of groups and hosts. A group is up while a host of it serves new clients.
@@ -44,7 +46,12 @@ type Traffic struct {
 	Downs   uint64    // how often it went down
 	downFor time.Duration
 
-	// Of a group: means of about the last 1,024. MeanWait is of those that waited.
+	// Turnaround is the mean of about the last 1,024 turnarounds of a service, group or host
+	// (see sched.Host.Turned), and WorstTurnaround the longest of the last minute. 0: there
+	// was none.
+	Turnaround, WorstTurnaround time.Duration
+	// Means of about the last 1,024, MeanSession of a group or host, and the others of a
+	// group. MeanWait is of those that waited.
 	MeanConnect, MeanSession, MeanWait time.Duration
 	// WaitingSince is when the first of the samples was taken that have all found clients
 	// waiting for a host of the group; zero: the last one found none.
@@ -90,8 +97,11 @@ type groupRows struct {
 type row struct {
 	Traffic
 	hosts                  int        // IDs given to its hosts
+	before                 uint64     // sessions that an earlier process has counted, until the first sample
 	past                   []counters // of the last samples, the newest last
 	connect, session, wait mean
+	turnaround             mean
+	worst                  worst
 	history                *ring // nil: none is kept
 }
 
@@ -101,6 +111,8 @@ type counters struct {
 	total, in, out, failed, rejected uint64
 	connects                         uint64
 	connectTime                      time.Duration // that they took
+	turns                            uint64
+	turnTime                         time.Duration
 }
 
 // Run takes a sample each second until ctx ends. The process runs it in one
@@ -156,28 +168,46 @@ func (s *sampler) sample(facts func() Facts) {
 			connects := g.Times.Connects()
 			c.connects += connects.Count()
 			c.connectTime += connects.Sum
-			groupRows.connect.take(connects)
-			groupRows.session.take(g.Times.Sessions())
-			groupRows.MeanConnect, groupRows.MeanSession = groupRows.connect.value, groupRows.session.value
+			turns := g.Times.Turnarounds()
+			c.turns += turns.Count()
+			c.turnTime += turns.Sum
+			groupRows.connect.of(connects)
+			groupRows.session.of(g.Times.Sessions())
+			groupRows.turnaround.of(turns)
+			groupRows.MeanConnect, groupRows.MeanSession, groupRows.Turnaround = groupRows.connect.value, groupRows.session.value, groupRows.turnaround.value
 			if g.Queues() {
-				groupRows.wait.take(g.Times.Waits())
+				groupRows.wait.of(g.Times.Waits())
 				groupRows.MeanWait = groupRows.wait.value
 			}
 			groupRows.queued(g.Waiting, f.At)
 			groupRows.take(counters{
 				at: at, total: g.Stats.Picks, in: g.Stats.In, out: g.Stats.Out, failed: g.Stats.Failures,
-				connects: connects.Count(), connectTime: connects.Sum,
+				connects: connects.Count(), connectTime: connects.Sum, turns: turns.Count(), turnTime: turns.Sum,
 			}, f.At, rateOver)
+			groupRows.WorstTurnaround = 0
 			for k := range g.Hosts {
 				h, row := &g.Hosts[k], groupRows.hosts[k]
 				row.take(counters{
 					at: at, total: h.Stats.Picks, in: h.Stats.In, out: h.Stats.Out, failed: h.Stats.Failures,
-					connects: h.Stats.Connects, connectTime: h.Stats.ConnectTime,
+					connects: h.Stats.Connects, connectTime: h.Stats.ConnectTime, turns: h.Stats.Turns, turnTime: h.Stats.TurnTime,
 				}, f.At, rateOver)
+				row.session.take(h.Stats.Ended, h.Stats.EndedTime)
+				row.turnaround.take(h.Stats.Turns, h.Stats.TurnTime)
+				row.MeanSession, row.Turnaround = row.session.value, row.turnaround.value
+				for t := range h.All() {
+					row.worst.take(t.Host.WorstTurn(), at)
+				}
+				row.WorstTurnaround = row.worst.value(at)
+				groupRows.WorstTurnaround = max(groupRows.WorstTurnaround, row.WorstTurnaround)
 				row.remember(r.Totals.Hosts <= maxHistories, h.Stats.Active, h.CheckTook)
 			}
 		}
 		rows.take(c, f.At, refusedOver)
+		rows.turnaround.take(c.turns, c.turnTime)
+		rows.Turnaround, rows.WorstTurnaround = rows.turnaround.value, 0
+		for j := range rows.groups {
+			rows.WorstTurnaround = max(rows.WorstTurnaround, rows.groups[j].WorstTurnaround)
+		}
 		rows.remember(len(r.Services) <= maxHistories, svc.Stats.Active, 0)
 		s.all.Rate += rows.Rate
 		s.all.InRate += rows.InRate
@@ -329,7 +359,7 @@ func (r *row) take(c counters, now time.Time, keep int) {
 			copy(r.past, r.past[1:])
 			r.past = r.past[:n-1]
 		}
-	} else if c.total > 0 {
+	} else if c.total > r.before {
 		r.LastSession = now
 	}
 	if r.past == nil {
@@ -339,10 +369,13 @@ func (r *row) take(c counters, now time.Time, keep int) {
 	old := r.past[max(0, len(r.past)-1-rateOver)]
 	r.Rate, r.FailRate = perSecond(old.total, c.total, old, c), perSecond(old.failed, c.failed, old, c)
 	r.InRate, r.OutRate = perSecond(old.in, c.in, old, c), perSecond(old.out, c.out, old, c)
-	r.ConnectTime, r.RefusedNow = 0, 0
+	r.ConnectTime, r.TurnTime, r.RefusedNow = 0, 0, 0
 	// Fewer than before are those of another one, which was deleted and added.
 	if c.connects > old.connects && c.connectTime >= old.connectTime {
 		r.ConnectTime = (c.connectTime - old.connectTime) / time.Duration(c.connects-old.connects)
+	}
+	if c.turns > old.turns && c.turnTime >= old.turnTime {
+		r.TurnTime = (c.turnTime - old.turnTime) / time.Duration(c.turns-old.turns)
 	}
 	if was := r.past[0].rejected; was < c.rejected {
 		r.RefusedNow = c.rejected - was
@@ -370,14 +403,52 @@ type mean struct {
 // meanOf is over how many HAProxy takes its means (TIME_STATS_SAMPLES).
 const meanOf = 1024
 
-// take takes in what was counted since the last look.
-func (m *mean) take(h sched.Histogram) {
-	n := h.Count()
-	if n <= m.n {
+// of takes in what a histogram has counted since the last look.
+func (m *mean) of(h sched.Histogram) { m.take(h.Count(), h.Sum) }
+
+// take takes in what was counted since the last look: n times in all, and their sum. Fewer
+// than before, or a lower sum, are those of another one, which was deleted and added.
+func (m *mean) take(n uint64, sum time.Duration) {
+	if n < m.n || sum < m.sum {
+		*m = mean{}
+	}
+	if n == m.n {
 		return
 	}
-	last := (h.Sum - m.sum) / time.Duration(n-m.n)
+	last := (sum - m.sum) / time.Duration(n-m.n)
 	weight := min(float64(n-m.n)/float64(min(n, meanOf)), 1)
 	m.value += time.Duration(float64(last-m.value) * weight)
-	m.n, m.sum = n, h.Sum
+	m.n, m.sum = n, sum
+}
+
+// worst keeps the longest time of the last minute, to five seconds.
+type worst struct {
+	slots [12]time.Duration
+	last  int64 // slot that was written last, counted from the first sample
+}
+
+const worstSlot = 5 * time.Second
+
+// take takes in a time at so long after the first sample.
+func (w *worst) take(d time.Duration, at time.Duration) {
+	w.turn(at)
+	slot := &w.slots[w.last%int64(len(w.slots))]
+	*slot = max(*slot, d)
+}
+
+func (w *worst) value(at time.Duration) time.Duration {
+	w.turn(at)
+	return slices.Max(w.slots[:])
+}
+
+// turn forgets what is older than a minute.
+func (w *worst) turn(at time.Duration) {
+	now := int64(at / worstSlot)
+	if now-w.last >= int64(len(w.slots)) {
+		w.slots, w.last = [len(w.slots)]time.Duration{}, now
+	}
+	for w.last < now {
+		w.last++
+		w.slots[w.last%int64(len(w.slots))] = 0
+	}
 }

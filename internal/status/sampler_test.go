@@ -193,7 +193,7 @@ func TestMeanIsOfTheLastTimes(t *testing.T) {
 		for range n {
 			times.Connected(0, each)
 		}
-		m.take(times.Connects())
+		m.of(times.Connects())
 		return m.value.Round(time.Millisecond)
 	}
 	for i, c := range []struct {
@@ -206,6 +206,83 @@ func TestMeanIsOfTheLastTimes(t *testing.T) {
 		if got := look(c.n, c.each); got != c.want {
 			t.Errorf("look %d: %v, want %v", i, got, c.want)
 		}
+	}
+}
+
+// Fewer times than before are those of another one that has the name now.
+func TestMeanBeginsAgain(t *testing.T) {
+	var m mean
+	m.take(10, 10*time.Second)
+	m.take(2, 4*time.Second)
+	if m.value != 2*time.Second {
+		t.Errorf("%v, want 2s", m.value)
+	}
+	if m.take(0, 0); m.value != 0 {
+		t.Errorf("%v of nothing", m.value)
+	}
+}
+
+// Turnarounds have a mean and a worst of the last minute: of a host, its group and service.
+func TestTurnaroundsAreSampled(t *testing.T) {
+	s := state(t, web)
+	hosts := s.Services[0].Groups[0].Hosts
+	turned := func(host int, d time.Duration) { hosts[host].Targets[0].Host.Turned(0, d) }
+	c := &clock{facts: Facts{State: s}}
+	if r := c.at(0); r.Services[0].Traffic.Turnaround != 0 || r.Services[0].Traffic.WorstTurnaround != 0 {
+		t.Errorf("without one: %+v", r.Services[0].Traffic)
+	}
+	turned(0, 10*time.Millisecond)
+	turned(0, 30*time.Millisecond)
+	turned(1, 80*time.Millisecond)
+	r := c.at(1)
+	check := func(what string, t2 *Traffic, mean, lately, worst time.Duration) {
+		t.Helper()
+		if t2.Turnaround != mean || t2.TurnTime != lately || t2.WorstTurnaround != worst {
+			t.Errorf("%s: a mean of %v, lately %v, the worst %v; want %v, %v, %v", what, t2.Turnaround, t2.TurnTime, t2.WorstTurnaround, mean, lately, worst)
+		}
+	}
+	const ms = time.Millisecond
+	check("a", &r.Services[0].Groups[0].Hosts[0].Traffic, 20*ms, 20*ms, 30*ms)
+	check("b", &r.Services[0].Groups[0].Hosts[1].Traffic, 80*ms, 80*ms, 80*ms)
+	check("c", &r.Services[0].Groups[0].Hosts[2].Traffic, 0, 0, 0)
+	check("main", &r.Services[0].Groups[0].Traffic, 40*ms, 40*ms, 80*ms)
+	check("spare", &r.Services[0].Groups[1].Traffic, 0, 0, 0)
+	check("web", &r.Services[0].Traffic, 40*ms, 40*ms, 80*ms)
+	if got := c.history([]Key{{"web", "main", "b"}}).Series[Key{"web", "main", "b"}].Turnaround; len(got) != 2 || !math.IsNaN(float64(got[0])) || got[1] != 80 {
+		t.Errorf("the chart of b: %v", got)
+	}
+	for i := range 58 { // the worst stays for a minute, to five seconds
+		turned(1, 20*ms)
+		if r = c.at(float64(2 + i)); i < 52 && r.Services[0].Traffic.WorstTurnaround != 80*ms {
+			t.Fatalf("after %d seconds the worst is %v", 1+i, r.Services[0].Traffic.WorstTurnaround)
+		}
+	}
+	for i := range 5 {
+		turned(1, 20*ms)
+		r = c.at(float64(60 + i))
+	}
+	if w := r.Services[0].Groups[0].Traffic.WorstTurnaround; w != 30*ms && w != 20*ms {
+		t.Errorf("after a minute the worst is %v", w)
+	}
+	for i := range 4 {
+		c.at(float64(500 + i))
+	}
+	if w := c.at(504).Services[0].Traffic; w.WorstTurnaround != 0 || w.TurnTime != 0 || w.Turnaround == 0 {
+		t.Errorf("after a long silence: %+v", w)
+	}
+}
+
+// Sessions of a host have a mean, as those of its group.
+func TestSessionsOfHostsHaveAMean(t *testing.T) {
+	s := state(t, web)
+	host := s.Services[0].Groups[0].Hosts[0].Targets[0].Host
+	c := &clock{facts: Facts{State: s}}
+	c.at(0)
+	host.Ended(0, time.Second)
+	host.Ended(0, 3*time.Second)
+	r := c.at(1)
+	if a, b := r.Services[0].Groups[0].Hosts[0].Traffic.MeanSession, r.Services[0].Groups[0].Hosts[1].Traffic.MeanSession; a != 2*time.Second || b != 0 {
+		t.Errorf("means of %v and %v, want 2s and 0", a, b)
 	}
 }
 

@@ -12,12 +12,15 @@
 package status
 
 import (
+	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet"
 	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/sched"
@@ -32,13 +35,19 @@ type Source struct {
 	// SessionsLimit is <engine maxSessions>, or what the limit of open files
 	// allows; 0: none.
 	SessionsLimit int
-	FDLimit       uint64              // of open files; 0: not known
-	Draining      func() bool         // nil: never
-	Off           func() []Off        // admin interfaces that should run and do not; nil: none
-	Logs          func() []logs.Stats // of log and audit file; nil: not known
-	Guard         *guard.Guard        // of the admin interfaces; nil: there are none
+	FDLimit       uint64               // of open files; 0: not known
+	PipeMemory    int64                // <engine pipeMemory>
+	PipeQuota     int64                // how much of it the kernel allows this user
+	Draining      func() bool          // nil: never
+	Former        func() *Former       // which process this one has taken over from; nil, or of nil: there is none that has anything left
+	Accepting     func() *time.Time    // until when a process that drains accepts new clients; nil, or of nil: it does not
+	Off           func() []Off         // admin interfaces that should run and do not; nil: none
+	Logs          func() []logs.Stats  // of log and audit file; nil: not known
+	Guard         *guard.Guard         // of the admin interfaces; nil: there are none
+	Fleet         func() *fleet.Status // nil: the node is in no fleet
 
 	sampler sampler
+	origin  atomic.Pointer[origin] // nil: this process has taken nobody's place
 }
 
 // Off is an admin interface that should run and does not. It is tried again.
@@ -63,26 +72,43 @@ type Engine interface {
 // Facts are what a Reading is made of.
 type Facts struct {
 	At            time.Time
-	Started       time.Time // the process
+	Started       time.Time // the first process: see Source.Origin
+	Upgraded      time.Time // when this process has taken the place of another one; zero: it has not
+	UpgradedFrom  string    // the version of that
 	Version       string
 	State         *director.State // required
 	Snapshot      engine.Snapshot
 	Listeners     []engine.Listener
-	SessionsLimit int // 0: none
+	Movable       []Movable // those of Listeners whose addresses may be on another machine
+	SessionsLimit int       // 0: none
 	FDLimit       uint64
-	Draining      bool    // the process accepts no new clients, and ends when its sessions have
-	CPU           float64 // seconds of processor time that the process has used; 0: not known
+	PipeMemory    int64     // <engine pipeMemory>
+	PipeQuota     int64     // how much of it the kernel allows this user
+	Draining      bool      // the process accepts no new clients, and ends when its sessions have
+	CPU           float64   // seconds of processor time that the process has used; 0: not known
+	Accepting     time.Time // Draining, but until then it still does; zero: it does not
+	Former        *Former   // from which this process has taken over, while that lasts; nil: none
 	Off           []Off
 
 	HasFile      bool           // the configuration came from a file
-	Unsaved      []changes.Edit // changes that the file lacks
+	Unsaved      []changes.Edit // changes that the file lacks, and that are saved with the next
+	Undone       uint64         // changes that were undone because nobody has confirmed them
 	ReloadFailed bool           // the file was wrong when it was last read
 
 	Rejections []director.Rejection // of the last seconds
+	Faults     map[string]uint64    // of the program's own schedulers, by name; empty: it has none
 	Leavers    []director.Leaver    // what was removed or drains, and has sessions
 	Interfaces []guard.Stats        // of the admin; nil: there are none
 
 	Logs []logs.Stats // of log and audit file
+
+	Fleet *fleet.Status // nil: the node is in no fleet
+}
+
+// Former is a process that this one has taken over from, and that has not ended yet.
+type Former struct {
+	PID      int   `json:"pid"`
+	Sessions int64 `json:"sessions"` // that it still has
 }
 
 // Reading is everything that runs at one moment.
@@ -108,7 +134,7 @@ type Totals struct {
 	Spliced    uint64 // bytes moved through them
 }
 
-// Uptime is how long the process has run.
+// Uptime is how long txlb has run without a restart; an upgrade is none.
 func (r *Reading) Uptime() time.Duration { return r.At.Sub(r.Started) }
 
 // Find returns what has these names: a service, with group "" and host ""; a group
@@ -144,9 +170,15 @@ type Service struct {
 	Failures  uint64   // failed connects, for any reason
 	Listeners []string // where it listens, with the port that 0 became, sorted
 	Multipath []string // those of Listeners where clients may use Multipath TCP
-	Groups    []Group
-	Level     Level // of its worst problem
-	Traffic   Traffic
+	Encrypted []string // those of Listeners where TLS of clients ends
+	Standby   []string // those of Listeners whose address no interface of this machine has
+	// Certificates are those of Encrypted, and Encrypts tells whether the service makes
+	// TLS handshakes with its clients ("client") and with hosts ("host").
+	Certificates []director.Certificate
+	Encrypts     map[string]bool
+	Groups       []Group
+	Level        Level // of its worst problem
+	Traffic      Traffic
 }
 
 // Enabled returns the group that has the clients, nil without one.
@@ -176,6 +208,40 @@ type Group struct {
 	// Waiting is how many clients wait for a host, and MostWaiting how many have at once,
 	// at most. Groups that have no queue (see director.Group.Queues) have none.
 	Waiting, MostWaiting int
+	Hold                 *Hold // how its new clients are held; nil: they are not
+}
+
+// Hold is how a group holds its new clients. It is also its form in JSON.
+type Hold struct {
+	Why      string     `json:"why"`                // "operator": by the verb hold; "all_down": no host is up, and allDown="hold"
+	By       string     `json:"by,omitempty"`       // the operator
+	Since    time.Time  `json:"since,omitzero"`     // zero: not known
+	Until    *time.Time `json:"until,omitempty"`    // when it ends by itself; null: when a host is up
+	Released *time.Time `json:"released,omitempty"` // since when clients are let out, until Until; null: they are not
+	Max      int        `json:"max"`                // clients that wait at once, at most
+	Held     int        `json:"held"`               // that wait now
+}
+
+// holdOf returns how a group holds its clients, nil if it does not.
+func holdOf(g *Group) *Hold {
+	if h := g.Group.Hold(); h != nil {
+		end := h.End()
+		one := &Hold{Why: "operator", By: h.By, Since: h.Since, Until: &end, Max: h.Most, Held: g.Waiting}
+		if h.Releasing() {
+			one.Released = &h.Released
+		}
+		return one
+	}
+	if !g.Group.Holds() {
+		return nil
+	}
+	one := &Hold{Why: "all_down", Max: g.MostHeld(), Held: g.Waiting}
+	for i := range g.Hosts {
+		if h := &g.Hosts[i]; h.Since.After(one.Since) && !h.Health.Works() {
+			one.Since = h.Since
+		}
+	}
+	return one
 }
 
 // Host is a host with what it counts, all its addresses together.
@@ -188,7 +254,11 @@ type Host struct {
 	Reason string
 	Since  time.Time // when Health became what it is; zero: not known
 	Level  Level
-	Check  *director.Target // the target whose last check tells most about the host, nil without
+	// Ejected says why the host, or an address of it, is up and gets no new clients, and until
+	// when; nil: none is ejected. AllEjected: no address that is up gets any.
+	Ejected    *director.Ejected
+	AllEjected bool
+	Check      *director.Target // the target whose last check tells most about the host, nil without
 	// Checked is when the last check of an address ended, zero if there was none,
 	// and CheckTook what those that passed took on average, 0 if none did.
 	Checked   time.Time
@@ -217,7 +287,7 @@ func (h Health) Works() bool { return h == Up || h == Part }
 
 // Serves tells whether new clients get to the host.
 func (h *Host) Serves() bool {
-	return h.Health.Works() && h.Config.State == "ready" && h.Config.Weight > 0
+	return h.Health.Works() && h.Config.State == "ready" && h.Config.Weight > 0 && !h.AllEjected
 }
 
 // Read returns what runs now, with what the samples have seen of it. Any
@@ -227,11 +297,28 @@ func (s *Source) Read() *Reading { return s.sampler.read(s.Facts) }
 // Facts returns what Read sums and judges.
 func (s *Source) Facts() Facts {
 	d, f := s.Director, s.counts()
-	f.Started, f.Version, f.Listeners = s.Started, s.Version, s.Engine.Listeners()
+	f.Started, f.Version, f.Listeners = s.Origin(), s.Version, s.Engine.Listeners()
+	f.Movable = movable(f.State.Config, f.Listeners, net.InterfaceAddrs)
+	if o := s.origin.Load(); o != nil {
+		f.Upgraded, f.UpgradedFrom = s.Started, o.version
+	}
 	f.SessionsLimit, f.FDLimit, f.Draining, f.Off = s.SessionsLimit, s.FDLimit, s.Draining != nil && s.Draining(), s.off()
+	f.PipeMemory, f.PipeQuota = s.PipeMemory, s.PipeQuota
+	if s.Former != nil {
+		f.Former = s.Former()
+	}
+	if s.Accepting != nil {
+		if until := s.Accepting(); until != nil {
+			f.Accepting = *until
+		}
+	}
 	f.HasFile, f.Unsaved, f.ReloadFailed, f.Rejections = d.Stored() != nil, d.Unsaved(), d.ReloadFailed(), d.Rejections()
-	f.Leavers = d.Leavers()
+	f.Undone = d.Undone()
+	f.Leavers, f.Faults = d.Leavers(), d.SchedulerFaults()
 	f.Interfaces = s.Guard.Stats()
+	if s.Fleet != nil {
+		f.Fleet = s.Fleet()
+	}
 	if s.Logs != nil {
 		f.Logs = s.Logs()
 	}
@@ -254,11 +341,24 @@ func Read(f Facts) *Reading {
 // sum is Read without the judgement.
 func sum(f Facts) *Reading {
 	r := &Reading{Facts: f, Services: make([]Service, len(f.State.Services)), Busy: -1}
-	bound, multipath := map[string][]string{}, map[string][]string{}
+	bound, multipath, encrypted, standby := map[string][]string{}, map[string][]string{}, map[string][]string{}, map[string][]string{}
+	ends, certificates := map[string]bool{}, map[string][]director.Certificate{}
+	for _, c := range f.State.Certificates() {
+		ends[c.Service+"\x00"+c.Listen] = true
+		certificates[c.Service] = append(certificates[c.Service], c)
+	}
 	for _, l := range f.Listeners {
+		if ends[l.Service+"\x00"+l.Listen] {
+			encrypted[l.Service] = append(encrypted[l.Service], l.Addr)
+		}
 		bound[l.Service] = append(bound[l.Service], l.Addr)
 		if l.MPTCP {
 			multipath[l.Service] = append(multipath[l.Service], l.Addr)
+		}
+	}
+	for _, m := range f.Movable {
+		if m.Standby {
+			standby[m.Service] = append(standby[m.Service], m.Addr)
 		}
 	}
 	for i, svc := range f.State.Services {
@@ -266,6 +366,9 @@ func sum(f Facts) *Reading {
 		one.Service, one.Stats = svc, f.Snapshot.Services[svc.Config.Name]
 		one.Listeners = slices.Compact(slices.Sorted(slices.Values(bound[svc.Config.Name])))
 		one.Multipath = slices.Compact(slices.Sorted(slices.Values(multipath[svc.Config.Name])))
+		one.Encrypted = slices.Compact(slices.Sorted(slices.Values(encrypted[svc.Config.Name])))
+		one.Standby = slices.Compact(slices.Sorted(slices.Values(standby[svc.Config.Name])))
+		one.Certificates, one.Encrypts = certificates[svc.Config.Name], encrypts(svc, len(certificates[svc.Config.Name]) > 0)
 		for _, n := range one.Stats.Refused {
 			one.Refused += n
 		}
@@ -293,6 +396,17 @@ func sum(f Facts) *Reading {
 	return r
 }
 
+// encrypts tells with whom a service makes TLS handshakes, nil for one that does not.
+func encrypts(s *director.Service, clients bool) map[string]bool {
+	hosts := slices.ContainsFunc(s.Groups, func(g *director.Group) bool {
+		return slices.ContainsFunc(g.Hosts, func(h *director.Host) bool { return h.Config.TLS != "" })
+	})
+	if !clients && !hosts {
+		return nil
+	}
+	return map[string]bool{"client": clients, "host": hosts}
+}
+
 func readGroup(g *director.Group) Group {
 	one := Group{
 		Group: g, Hosts: make([]Host, len(g.Hosts)),
@@ -309,13 +423,14 @@ func readGroup(g *director.Group) Group {
 		}
 		one.Hosts[i] = host
 	}
+	one.Hold = holdOf(&one)
 	return one
 }
 
 func readHost(h *director.Host) Host {
 	one := Host{Host: h, Stats: h.Stats()}
 	up, downReason, upSince, downSince := 0, "", time.Time{}, time.Time{}
-	passed, took := 0, time.Duration(0)
+	passed, took, ejected := 0, time.Duration(0), 0
 	for _, t := range h.Targets {
 		s := t.Status()
 		if s.Checked.After(one.Checked) {
@@ -326,6 +441,12 @@ func readHost(h *director.Host) Host {
 		}
 		if t.Host.Up() {
 			up++
+			if e := s.Ejected; e != nil {
+				ejected++
+				if one.Ejected == nil || e.Until.After(one.Ejected.Until) {
+					one.Ejected = e
+				}
+			}
 			if upSince.IsZero() || s.Since.Before(upSince) {
 				upSince = s.Since
 			}
@@ -341,6 +462,7 @@ func readHost(h *director.Host) Host {
 			}
 		}
 	}
+	one.AllEjected = ejected > 0 && ejected == up
 	if passed > 0 {
 		one.CheckTook = max(took/time.Duration(passed), 1)
 	}

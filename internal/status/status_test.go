@@ -1,6 +1,8 @@
 package status
 
 import (
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -79,7 +81,7 @@ func TestProblems(t *testing.T) {
 			"Every host of web / main that should take clients is down: clients are rejected", "",
 		},
 		"in standby":      {strings.NewReplacer(`state="maint"`, ``, `state="drain"`, ``, `weight="0"`, ``).Replace(web), down("d"), Facts{}, Notice, "1 of 1 host of web / spare is down: d (", ""},
-		"draining":        {web, nil, Facts{Draining: true}, Critical, "txlb is draining: new clients are refused", ""},
+		"draining":        {web, nil, Facts{Draining: true}, Critical, "txlb is draining: no new clients are accepted", ""},
 		"at the limit":    {web, nil, Facts{SessionsLimit: 7, Snapshot: engine.Snapshot{Services: map[string]engine.ServiceStats{"web": {Active: 7}}}}, Critical, "The limit of 7 sessions is reached: new clients wait", "raise <engine maxSessions>"},
 		"below the limit": {web, nil, Facts{SessionsLimit: 8, Snapshot: engine.Snapshot{Services: map[string]engine.ServiceStats{"web": {Active: 7}}}}, Notice, "Draining: 1 host", ""},
 		"no header":       {web, nil, Facts{Rejections: []director.Rejection{{Service: "web", Reason: "proxy_signature", Clients: 1}}}, Warning, "Service web rejected 1 client in the last seconds: they sent no PROXY header", "switch the PROXY protocol on at the proxy"},
@@ -127,5 +129,30 @@ func TestCountersHaveNames(t *testing.T) {
 	r := Reading{Facts: Facts{At: time.Unix(100, 0), Started: time.Unix(40, 0)}}
 	if r.Uptime() != time.Minute {
 		t.Errorf("up %v", r.Uptime())
+	}
+}
+
+// Each problem says of which kind it is, and each kind is known.
+func TestProblemsHaveKinds(t *testing.T) {
+	text, err := os.ReadFile("problems.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`Problem\{([^}]{0,30})`).FindAllStringSubmatch(string(text), -1) {
+		if !strings.HasPrefix(strings.TrimSpace(m[1]), "Kind: ") {
+			t.Errorf("a problem has no kind: Problem{%s", m[1])
+		}
+	}
+	named := regexp.MustCompile(`(?m)^\t(\w+) +Kind = "(\w+)"$`).FindAllStringSubmatch(string(text), -1)
+	for _, m := range named {
+		if _, ok := Kinds[Kind(m[2])]; !ok {
+			t.Errorf("%s is not in Kinds", m[1])
+		}
+		if strings.Count(string(text), m[1]) < 3 {
+			t.Errorf("no problem is of the kind %s", m[1])
+		}
+	}
+	if len(named) < 20 || len(named) != len(Kinds) {
+		t.Errorf("%d kinds are named, %d are in Kinds", len(named), len(Kinds))
 	}
 }

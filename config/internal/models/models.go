@@ -90,6 +90,7 @@ var SameMeaning = gocmp.Options{
 	cmpopts.SortSlices(func(a, b *config.Host) int { return cmp.Compare(a.Name, b.Name) }),
 	cmpopts.SortSlices(func(a, b *config.User) int { return cmp.Compare(a.Name, b.Name) }),
 	cmpopts.SortSlices(func(a, b config.Listen) int { return cmp.Compare(a.Address, b.Address) }),
+	cmpopts.SortSlices(func(a, b config.Mirror) int { return cmp.Compare(a.Address, b.Address) }),
 }
 
 // Draw makes a random model without errors. It uses few names and addresses, so
@@ -131,7 +132,7 @@ func Draw(t *rapid.T, label string) *config.Config {
 		for _, name := range pick(rapid.IntRange(0, 2).Draw(t, "groups"), "groups") {
 			g := config.NewGroup(name)
 			g.Scheduler = rapid.SampledFrom([]string{"leastc", "roundr", "leastc,sticky"}).Draw(t, "scheduler")
-			g.AllDown = rapid.SampledFrom([]string{"try", "refuse"}).Draw(t, "allDown")
+			g.AllDown = rapid.SampledFrom([]string{"try", "refuse", "hold"}).Draw(t, "allDown")
 			g.StickySize = rapid.SampledFrom([]int{100_000, 1}).Draw(t, "stickySize")
 			for _, name := range pick(rapid.IntRange(0, 3).Draw(t, "hosts"), "hosts") {
 				h := parseHost(t, name, rapid.SampledFrom([]string{"h:1", "h:2", "unix:/s t"}).Draw(t, "ip"))
@@ -143,6 +144,7 @@ func Draw(t *rapid.T, label string) *config.Config {
 				h.State = rapid.SampledFrom(config.Find("host", "state").Choices).Draw(t, "state")
 				g.Hosts = append(g.Hosts, h)
 			}
+			g.Mirrors = drawMirrors(t)
 			s.Groups = append(s.Groups, g)
 		}
 		s.Routes = drawRoutes(t, s)
@@ -175,6 +177,13 @@ func Draw(t *rapid.T, label string) *config.Config {
 	c.Control.Socket = rapid.SampledFrom([]string{"", "relative", "/run/control"}).Draw(t, "control")
 	c.Engine.Loops = rapid.IntRange(0, 1).Draw(t, "loops")
 	c.Manager.HostCheck.Interval = rapid.SampledFrom([]time.Duration{10 * time.Second, time.Second}).Draw(t, "interval")
+	if rapid.Bool().Draw(t, "fleet") {
+		c.Fleet.Name, c.Fleet.Store = "edge", []string{"https://10.0.0.5:2379"}
+		c.Fleet.Lease = duration(c.Fleet.Lease)
+		if rapid.Bool().Draw(t, "login") {
+			c.Fleet.User, c.Fleet.Password = "lb", rapid.SampledFrom([]string{"topsecret", "topsecret2"}).Draw(t, "password")
+		}
+	}
 	c.Logging.Level = rapid.SampledFrom(config.Find("logging", "level").Choices).Draw(t, "level")
 	if err := c.Check("model").Err(); err != nil {
 		t.Skip(err)
@@ -204,6 +213,18 @@ func drawRoutes(t *rapid.T, s *config.Service) (list []config.Route) {
 	return list
 }
 
+// drawMirrors makes mirrors of a group.
+func drawMirrors(t *rapid.T) (list []config.Mirror) {
+	addresses := []string{"h:1", "10.0.0.9:80", "unix:/s t"}
+	for _, address := range rapid.SliceOfNDistinct(rapid.SampledFrom(addresses), 0, 2, rapid.ID).Draw(t, "mirrors") {
+		m := config.NewMirror(address)
+		m.Percent = rapid.SampledFrom([]int{100, 5, 0}).Draw(t, "percent")
+		m.ProxyProtocol = rapid.SampledFrom([]string{"", "v2"}).Draw(t, "proxyProtocol")
+		list = append(list, *m)
+	}
+	return list
+}
+
 // parseHost makes a host with the defaults of a document.
 func parseHost(t rapid.TB, name, address string) *config.Host {
 	t.Helper()
@@ -224,7 +245,11 @@ func Mutate(t *rapid.T, c *config.Config) {
 	some := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "which") }
 	port := func() int { return rapid.IntRange(20000, 60000).Draw(t, "port") }
 	s := c.Services[some(len(c.Services))]
-	switch what := rapid.IntRange(0, 18).Draw(t, "what"); what {
+	switch what := rapid.IntRange(0, 19).Draw(t, "what"); what {
+	case 19:
+		if len(s.Groups) > 0 {
+			s.Groups[some(len(s.Groups))].Mirrors = drawMirrors(t)
+		}
 	case 18:
 		s.Routes = drawRoutes(t, s)
 	case 17:

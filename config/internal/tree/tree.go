@@ -36,7 +36,7 @@ func KeyOf(tag string) string {
 	switch tag {
 	case "service", "group", "host", "user":
 		return "name"
-	case "listen":
+	case "listen", "mirror":
 		return "ip"
 	}
 	return ""

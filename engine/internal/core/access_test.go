@@ -42,13 +42,13 @@ func TestB89DeniedClientsReachNoHost(t *testing.T) {
 	if step := a.Next(1); step.Do != Refuse || step.Why != AccessDenied || a.Host != nil || step.Why.Termination().String() != "PR" {
 		t.Errorf("a denied client: %+v, host %v", step, a.Host)
 	}
-	a.End(2, AccessDenied.Termination())
+	a.End(2, AccessDenied.Termination(), Last{})
 	for _, from := range []string{"192.0.2.2:5000", ""} {
 		b := begin(from)
 		if step := b.Next(1); step.Do != Connect {
 			t.Errorf("a client from %q: %+v", from, step)
 		}
-		b.End(2, Normal)
+		b.End(2, Normal, Last{})
 	}
 	denying = false
 	c := begin("192.0.2.1:5001")
@@ -58,7 +58,7 @@ func TestB89DeniedClientsReachNoHost(t *testing.T) {
 	if step := c.Next(1); step.Do != Connect {
 		t.Errorf("a client that was let in before: %+v", step)
 	}
-	c.End(2, Normal)
+	c.End(2, Normal, Last{})
 	if s := svc.stats(); s.Refused["access"] != 1 || s.Ended["PR"] != 1 || s.Sessions != 4 || s.Active != 0 {
 		t.Errorf("counted: %+v", s)
 	}
@@ -93,6 +93,6 @@ func TestB89RulesAreAboutTheClientOfTheHeader(t *testing.T) {
 		if _, step := a.Heard(1, header, false, &free); step.Do != c.want {
 			t.Errorf("a client at %s behind the proxy %s: %+v", c.client, c.proxy, step)
 		}
-		a.End(2, Normal)
+		a.End(2, Normal, Last{})
 	}
 }

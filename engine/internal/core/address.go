@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"strconv"
@@ -15,6 +16,11 @@ type ListenKey struct {
 	Listen  string
 	service string // only with port 0
 	nth     int    // only with port 0: which of the service's equal ones
+}
+
+// Compare orders keys by address, and equal addresses of a service as the plan has them.
+func (k ListenKey) Compare(o ListenKey) int {
+	return cmp.Or(strings.Compare(k.Listen, o.Listen), strings.Compare(k.service, o.service), cmp.Compare(k.nth, o.nth))
 }
 
 // OwnersOf returns the listeners that the plan asks for, each with its service. It

@@ -1,9 +1,11 @@
 package core
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"syscall"
 	"time"
 
@@ -32,11 +34,12 @@ type Admission struct {
 	attempt *Attempt    // nil once the session stays with its host
 	Started int64       // ns: when the client was accepted
 	era     uint32      // of the host, when the connect began
+	course
 	state   admissionState
 	Why     Refusal // once refused
-	wasDown bool    // the host, when the connect began: it was a last resort
-	counted bool    // against the limits of its service
-	notes   *Notes  // nil: there is nothing to note
+	marks   marks
+	counted bool   // against the limits of its service
+	notes   *Notes // nil: there is nothing to note
 }
 
 // admissionState is how far a session has come on its way to a host.
@@ -46,78 +49,29 @@ const (
 	over       admissionState = iota // the session has ended, or has not begun
 	unheard                          // its PROXY header has not come, or not as a whole
 	untold                           // what its TLS asks for has not come, or not as a whole
+	shaking                          // the handshake of its TLS, which ends here, is under way
 	unwelcome                        // a header is required, and it comes from where none counts
 	looking                          // it has no host
 	queued                           // it waits until a host has room
 	picked                           // it has a host that has not been asked yet
 	asked                            // the host has not answered
 	pledging                         // the host has answered, and is asked for TLS
+	securing                         // the handshake with the host is under way
 	queueFull                        // the host is a UNIX socket whose queue is full
 	admitted                         // the host has answered
 	turnedAway                       // there is no host for the client
 )
-
-// Attempt is the part of an admission that is needed only while the session can
-// still go to another host.
-type Attempt struct {
-	from     sched.Addr // the client
-	tried    sched.Tried
-	since    int64    // ns: when the session began to look for a host
-	began    int64    // ns: the connect under way
-	heard    bool     // a host failed by its own fault, so not every failure was local
-	alien    bool     // a connect failed because it was to come from the client's address
-	late     bool     // the last host did not answer in time
-	startTLS startTLS // what its client has asked for ahead of TLS
-	commands uint8    // SMTP: how many its client has sent ahead of TLS
-	pledge   smtpStage
-	wait     waiting
-	group    chosen   // where a route rule has sent the session
-	next     *Attempt // free, of Attempts
-}
-
-// Attempts keeps attempts and notes that are free. It belongs to one goroutine.
-type Attempts struct {
-	free  *Attempt
-	notes *Notes
-	hello *clienthello.Room // made for the first one
-}
-
-// attemptsAtOnce is how many attempts are allocated together: 4 KiB.
-const attemptsAtOnce = 20
-
-// Get returns a blank attempt.
-func (l *Attempts) Get() *Attempt {
-	if l.free == nil {
-		// Together, so that those of another goroutine share no cache line with them.
-		slab := make([]Attempt, attemptsAtOnce)
-		for i := range slab {
-			slab[i].next = l.free
-			l.free = &slab[i]
-		}
-	}
-	a := l.free
-	l.free, a.next = a.next, nil
-	return a
-}
-
-// Put takes an attempt back.
-func (l *Attempts) Put(a *Attempt) {
-	a.from = sched.Addr{}
-	a.tried.Reset()
-	a.heard, a.late, a.alien = false, false, false
-	a.group, a.startTLS, a.commands = chosen{}, plainTLS, 0
-	a.wait = waiting{}
-	a.next = l.free
-	l.free = a
-}
 
 // Gate is what the admissions of one loop have in common.
 type Gate struct {
 	Index  int                  // of their counters
 	Report func(engine.Failure) // hands a failure to the director; it never waits
 	Log    *engine.Lane         // takes records of sessions that end; nil: nobody does
+	Past   *Past                // has the stories of the last that have ended; nil: nobody keeps them
 	Active func() int64         // sessions of the engine, for the records
 	Free   *Attempts            // of the loop's goroutine; nil: there is none such
+	TLS    bool                 // the engine can make handshakes for them
+	Gives  bool                 // the engine carries out GiveAway
 }
 
 // free returns where free notes are.
@@ -133,29 +87,34 @@ func (g *Gate) free() *Attempts {
 type Action uint8
 
 const (
-	Nothing Action = iota // go on waiting as before, or the session has ended
-	Connect               // connect to Host, then call Answered, or NoSocket
-	Again                 // connect the same socket to Host again, then call Answered
-	Queue                 // call Join
-	Queued                // call Called when told to, or Deadline at Until
-	Hear                  // call Heard when the client has sent more, or Deadline at Until
-	Wait                  // call Answered when Host has answered, or Deadline at Until
-	Rest                  // there is no descriptor: stop accepting, and call Deadline at Until
-	Retry                 // close the host's socket, then call Next, now or later
-	Pledge                // send the host Say, then call HostSaid when it has said something, or Deadline at Until
-	Relay                 // move bytes; call Settle when the first has moved
-	Refuse                // close the host's socket, if there is one, and reject the client
+	Nothing   Action = iota // go on waiting as before, or the session has ended
+	Connect                 // connect to Host, then call Answered, or NoSocket
+	Again                   // connect the same socket to Host again, then call Answered
+	Queue                   // call Join
+	Queued                  // call Called when told to, or Deadline at Until
+	Hear                    // call Heard when the client has sent more, or Deadline at Until
+	Wait                    // call Answered when Host has answered, or Deadline at Until
+	Rest                    // there is no descriptor: stop accepting, and call Deadline at Until
+	Retry                   // close the host's socket, then call Next, now or later
+	Handshake               // make the client's handshake with TLS, then call Shook, or Deadline at Until; what has been read of the stream is its beginning
+	Secure                  // make the handshake with Host, then call Secured, or Deadline at Until
+	Pledge                  // send the host Say, then call HostSaid when it has said something, or Deadline at Until
+	Relay                   // move bytes; call Settle when the first has moved
+	GiveAway                // give the client to Fallback, and call End with Given
+	Refuse                  // close the host's socket, if there is one, and reject the client
 )
 
 // Step is an action with its parameters.
 type Step struct {
 	Do    Action
 	Why   Refusal // Refuse
-	Until int64   // ns, Queued, Hear, Wait and Rest; Never: there is no limit
+	Until int64   // ns, Queued, Hear, Wait, Handshake, Secure and Rest; Never: there is no limit
 	Need  int     // Hear: how many bytes there have to be at least
 	Most  int     // Hear: how many bytes may be taken off the stream to see them, if that is more than Need
-	Say   string  // Hear and Refuse: to the client, before that; Pledge: to the host; "": nothing
-	First bool    // Pledge: the host's PROXY header comes before Say
+	Say   string  // Hear, Handshake and Refuse: to the client, before that; Pledge: to the host; "": nothing
+	First bool    // Pledge and Secure: the host's PROXY header comes before that
+
+	TLS *tls.Config // Handshake and Secure
 }
 
 // Never is a time that does not come.
@@ -164,7 +123,11 @@ const Never = math.MaxInt64
 // Begin counts a session that was accepted from an address.
 func (a *Admission) Begin(g *Gate, e *Entry, t *Attempt, from sched.Addr, now int64) {
 	*a = Admission{Svc: e.Svc, gate: g, attempt: t, Started: now, state: e.first(from)}
-	t.from, t.since, t.startTLS = from, now, e.startTLS
+	t.from, t.since, t.startTLS, t.dialed = from, now, e.startTLS, e.dialed
+	if e.TLS != nil {
+		t.tls = &clientTLS{config: e.TLS}
+	}
+	a.mark(isDialed, e.dialed)
 	a.Count().sessions.Add(1)
 	a.Count().active.Add(1)
 }
@@ -193,13 +156,19 @@ func (a *Admission) Next(now int64) Step {
 			return a.refuse(why)
 		}
 	}
-	if a.asksFor() {
+	if a.awaitsTLS() && !a.attempt.startTLS.asksFirst() {
+		return a.shake(now)
+	}
+	if a.awaitsTLS() || a.asksFor() {
 		a.state, a.attempt.since = untold, now
 		step := a.awaitHello(1)
 		if a.attempt.startTLS == smtp {
 			step.Say = smtpBanner
 		}
 		return step
+	}
+	if a.gate.Gives && a.falls() {
+		return Step{Do: GiveAway}
 	}
 	host, why := a.pick(now)
 	switch {
@@ -210,6 +179,24 @@ func (a *Admission) Next(now int64) Step {
 	}
 	return a.refuse(why)
 }
+
+// falls tells whether the client goes to the fallback of the service.
+func (a *Admission) falls() bool {
+	route := a.Svc.Route.Load()
+	if route.Fallback == nil || a.attempt.dialed {
+		return false
+	}
+	table := a.table(route)
+	if table.Queue() != nil {
+		return false
+	}
+	a.noteTable(table)
+	a.attempt.fallback = route.Fallback
+	return true
+}
+
+// Fallback returns whom the client is given to, with GiveAway.
+func (a *Admission) Fallback() func(net.Conn) { return a.attempt.fallback }
 
 // denied tells whether an access rule rejects the client. A client that was let in
 // as far as a host stays in.
@@ -223,37 +210,58 @@ func (a *Admission) denied() bool {
 }
 
 // pick picks a host that the session has not tried, if it may try another. With allFull
-// it should wait for one: all are full, or others have waited for longer.
+// it should wait for one: all are full, others have waited for longer, or the group holds
+// its clients.
 func (a *Admission) pick(now int64) (host *sched.Host, why Refusal) {
 	route, tried := a.Svc.Route.Load(), &a.attempt.tried
 	table := a.table(route)
 	a.noteTable(table)
+	none, passes := a.attempt.wait.none, a.attempt.wait.out && table.LetsOut()
+	a.attempt.wait.none = false
+	holds := table.Awaits() || table.Held() && !passes
 	switch {
 	case table == nil:
 		return nil, noGroup
-	case spent(route, tried):
+	case spent(route, tried) && !holds:
 		return nil, a.noHost()
 	case now >= a.totalLimit(route):
 		return nil, outOfTime
+	case spent(route, tried):
+		return nil, a.await(table, true)
 	}
-	none := a.attempt.wait.none
-	a.attempt.wait.none = false
-	if q := table.Queue(); q != nil && q.Len() > 0 && !none {
-		a.attempt.wait.table = table
-		return nil, allFull
+	if q := table.Queue(); q != nil && q.Len() > 0 && !none && !passes {
+		return nil, a.await(table, holds)
 	}
-	host, verdict := table.Pick(a.attempt.from, tried)
-	switch {
-	case verdict == sched.Full:
-		a.attempt.wait.table = table
-		return nil, allFull
-	case host == nil:
+	var verdict sched.Verdict
+	if passes {
+		host, verdict = table.PickOut(a.attempt.from, tried)
+	} else {
+		host, verdict = table.Pick(a.attempt.from, tried)
+	}
+	switch verdict {
+	case sched.Full, sched.Held:
+		return nil, a.await(table, verdict == sched.Held)
+	case sched.None:
 		return nil, a.noHost()
 	}
 	if tried.Len() > 1 {
 		a.Count().redispatches.Add(1)
 	}
+	if table.Mirrors() != nil {
+		a.noteMirrors(table)
+	}
 	return host, 0
+}
+
+// await notes what the session waits for: a host of a table that has room, or that its group
+// holds its clients no more. Then it may try all hosts again: earlier tries do not count.
+func (a *Admission) await(t *sched.Table, held bool) Refusal {
+	a.attempt.wait.table, a.attempt.wait.parked = t, held
+	if held {
+		a.attempt.wait.out = false
+		a.attempt.tried.Reset()
+	}
+	return allFull
 }
 
 // spent tells whether a session has used up its tries.
@@ -279,9 +287,11 @@ func (a *Admission) noHost() Refusal {
 // ask makes a host that was picked the session's own.
 func (a *Admission) ask(host *sched.Host, now int64) Step {
 	era, up := host.Standing()
-	a.Host, a.era, a.wasDown = host, era, !up
+	a.Host, a.era = host, era
+	a.mark(wasDown, !up)
 	a.attempt.began = now
 	a.state = picked
+	a.noteAsked(now)
 	a.notePick(now)
 	return Step{Do: Connect}
 }
@@ -293,10 +303,7 @@ func (a *Admission) Answered(now int64, errno syscall.Errno) Step {
 	}
 	switch {
 	case errno == 0:
-		if a.Pledged() {
-			return a.pledge()
-		}
-		return a.admit(now)
+		return a.reached(now)
 	case errno == syscall.EINPROGRESS:
 		a.state = asked
 		return a.awaited()
@@ -308,12 +315,13 @@ func (a *Admission) Answered(now int64, errno syscall.Errno) Step {
 		wait := min(max((now-a.attempt.began)/4, minQueueWait), maxQueueWait)
 		return Step{Do: Wait, Until: min(now+wait, a.connectLimit(a.Svc.Route.Load()))}
 	}
-	return a.fail(errno)
+	return a.fail(now, errno)
 }
 
 // admit gives the client to its host.
 func (a *Admission) admit(now int64) Step {
 	a.state = admitted
+	a.connected = a.stamped(now)
 	a.noteConnected(now)
 	a.Host.Connected(a.gate.Index, time.Duration(now-a.attempt.began))
 	return Step{Do: Relay}
@@ -334,8 +342,9 @@ func (a *Admission) NoSocket(now int64, errno syscall.Errno) Step {
 		return Step{}
 	}
 	if !connect.Shortage(errno) {
-		return a.fail(errno)
+		return a.fail(now, errno)
 	}
+	a.noteErrno(now, local, errno)
 	a.Count().failed[local].Add(1)
 	a.attempt.tried.Forget()
 	a.leave()
@@ -349,6 +358,9 @@ func (a *Admission) NoRoom(now int64) Step {
 		return Step{}
 	case queued:
 		a.unqueue(now)
+	}
+	if a.Host != nil {
+		a.noteTry(now, abandoned, nil)
 	}
 	return a.refuse(OutOfResource)
 }
@@ -368,19 +380,31 @@ func (a *Admission) Deadline(now int64) Step {
 		if a.attempt.startTLS == smtp {
 			return a.refuseSMTP(smtpLate)
 		}
+		if a.awaitsTLS() {
+			return a.refuse(tlsLate)
+		}
 		return a.choose(now, clienthello.Hello{})
+	case shaking:
+		if now < a.helloLimit() {
+			return a.awaitShake()
+		}
+		return a.refuse(tlsLate)
 	case queued:
 		if step := a.Called(now); step.Do != Nothing { // just in time
 			return step
 		}
-		if now < a.queueLimit() { // the route has changed
-			return a.awaitTurn()
+		if now < a.queueLimit(now) { // the route has changed
+			return a.awaitTurn(now)
+		}
+		why := allFull
+		if a.table(a.Svc.Route.Load()).Holds() {
+			why = allDown
 		}
 		a.unqueue(now)
-		return a.refuse(allFull)
+		return a.refuse(why)
 	case looking: // it has waited for a descriptor
 		return Step{Do: Retry}
-	case asked, queueFull, pledging:
+	case asked, queueFull, pledging, securing:
 	default:
 		return Step{}
 	}
@@ -392,22 +416,26 @@ func (a *Admission) Deadline(now int64) Step {
 		return a.awaited()
 	case now < a.hostLimit(route):
 		// The time for all connects is over, which says nothing about this host.
+		a.noteTry(now, abandoned, nil)
 		return a.refuse(outOfTime)
 	}
-	return a.fail(syscall.ETIMEDOUT)
+	return a.fail(now, syscall.ETIMEDOUT)
 }
 
-// Retimed reports that the route has other timeouts.
-func (a *Admission) Retimed() Step {
+// Retimed reports that the route has other timeouts, or that a gate has been closed or
+// opened.
+func (a *Admission) Retimed(now int64) Step {
 	switch a.state {
 	case unheard:
 		return a.awaitHeader(1)
 	case untold:
 		return a.awaitHello(1)
+	case shaking:
+		return a.awaitShake()
 	case queued:
-		return a.awaitTurn()
+		return a.awaitTurn(now)
 	}
-	if a.state != asked && a.state != pledging { // a full queue is asked again soon, and the others wait for no host
+	if a.state != asked && a.state != pledging && a.state != securing { // a full queue is asked again soon, and the others wait for no host
 		return Step{}
 	}
 	return a.awaited()
@@ -437,7 +465,7 @@ func after(from int64, d time.Duration) int64 {
 
 // fail releases the host and, if the failure is the host's fault, counts it against
 // the host. The failure that takes the host down is reported.
-func (a *Admission) fail(errno syscall.Errno) Step {
+func (a *Admission) fail(now int64, errno syscall.Errno) Step {
 	host, why := a.Host, classify(errno)
 	if s := host.Source(); s != nil && s.Client {
 		switch errno {
@@ -448,14 +476,30 @@ func (a *Admission) fail(errno syscall.Errno) Step {
 			a.attempt.alien = true
 		}
 	}
-	a.Count().failed[why].Add(1)
-	a.attempt.heard = a.attempt.heard || why != local
-	a.attempt.late = why == timedOut
-	if why != local && host.FailIn(a.era) {
-		a.gate.Report(engine.Failure{Host: host, Err: fmt.Errorf("connect to %v: %w", host.Addr(), connect.Reason(errno, a.Source()))})
+	if a.state == pledging || a.state == securing {
+		a.noteTry(now, why, errLateTLS)
+	} else {
+		a.noteErrno(now, why, errno)
+	}
+	if a.blame(why) {
+		doing := "connect to"
+		if a.state == securing {
+			doing = "TLS with"
+		}
+		a.gate.Report(engine.Failure{Host: host, Err: fmt.Errorf("%s %v: %w", doing, host.Addr(), connect.Reason(errno, a.Source()))})
 	}
 	a.leave()
 	return Step{Do: Retry}
+}
+
+var errLateTLS = errors.New("it had accepted the connection, but its TLS was not ready in time")
+
+// blame counts a failure of the session's host, and tells whether it took the host down.
+func (a *Admission) blame(why connectFailure) (down bool) {
+	a.Count().failed[why].Add(1)
+	a.attempt.heard = a.attempt.heard || why != local
+	a.attempt.late = why == timedOut
+	return why != local && a.Host.FailIn(a.era)
 }
 
 // Source returns where the connect to the session's host comes from. A client of a UNIX
@@ -491,21 +535,27 @@ func (a *Admission) refuse(why Refusal) Step {
 
 // Dropped reports that the host has reset the connection before a byte moved, as
 // happens when a process dies with connections in its queue. Nothing can be lost or
-// done twice, so the session goes to another host. This host is not marked down,
-// because it did answer; the next connect will show. If there is no other host, the
-// client gets the reset.
+// done twice, so the session goes to another host, or waits for one if its group holds its
+// clients. This host is not marked down, because it did answer; the next connect will show.
+// If there is no other host, the client gets the reset.
 func (a *Admission) Dropped(now int64) Step {
 	if a.state != admitted || a.attempt == nil {
 		return Step{}
 	}
-	host, _ := a.pick(now)
-	if host == nil {
+	host, why := a.pick(now)
+	held := why == allFull && a.attempt.wait.parked
+	if host == nil && !held {
 		return Step{Do: Relay}
 	}
 	a.Count().failed[dropped].Add(1)
+	a.noteTry(now, dropped, nil)
+	a.reopened()
 	a.ResetEarly(a.attempt.from)
 	a.attempt.heard = true
 	a.leave()
+	if held {
+		return a.enqueue()
+	}
 	return a.ask(host, now)
 }
 
@@ -523,7 +573,7 @@ func (a *Admission) ResetEarly(client sched.Addr) {
 // sessions.
 func (a *Admission) Candidate(id uint64) engine.Candidate {
 	return engine.Candidate{
-		ID: id, Service: a.Svc.Name, Host: a.Host, Connected: a.state == admitted, Era: a.era, WasDown: a.wasDown,
+		ID: id, Service: a.Svc.Name, Host: a.Host, Connected: a.state == admitted, Era: a.era, WasDown: a.marks&wasDown != 0,
 	}
 }
 
@@ -547,19 +597,37 @@ func (a *Admission) Settle(free *Attempts) {
 	free.Put(t)
 }
 
+// tellsTCP is the age in ns from which on the kernel is asked about the sockets of a session
+// that ends as it should.
+const tellsTCP = int64(time.Second)
+
+// AsksTCP tells whether the engine asks the kernel what it knows of the sockets of a session
+// that ends like this: one that had a host and ends in another way than it should, or one
+// that has lasted. Others end without such a call.
+func (a *Admission) AsksTCP(now int64, how Termination) bool {
+	return how != Given && (how != Normal && a.Host != nil || now-a.Started > tellsTCP)
+}
+
 // End ends the session: it gives the host back and counts.
-func (a *Admission) End(now int64, how Termination) {
+func (a *Admission) End(now int64, how Termination, last Last) {
 	if a.state == over {
 		return
 	}
 	how = a.endingOf(how)
+	if held := a.Held(now); held > 0 {
+		a.note(a.gate.free()).held = held
+	}
+	var host *sched.Host // that it had
 	if a.Host != nil {
 		if a.state == admitted {
-			a.Host.Times().Ended(a.gate.Index, time.Duration(now-a.Started))
+			host = a.Host
+			a.Host.Ended(a.gate.Index, time.Duration(now-a.Started))
+		} else {
+			a.noteTry(now, abandoned, nil)
 		}
 		a.leave()
 	}
-	a.record(now, how)
+	a.record(now, how, &last)
 	if a.state == queued {
 		a.unqueue(now)
 	}
@@ -571,6 +639,10 @@ func (a *Admission) End(now int64, how Termination) {
 		a.attempt.tried.Reset()
 	case a.notes != nil:
 		a.notes.hold.Leave()
+		a.notes.hold = sched.Hold{}
+	}
+	if a.gate.Past != nil {
+		a.gate.Past.add(a, host, now, how, &last, a.gate.free())
 	}
 	a.state = over
 	a.Count().ended[how].Add(1)

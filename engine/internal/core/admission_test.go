@@ -1,7 +1,11 @@
 package core
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -53,26 +57,28 @@ func randomBytes(seed1, seed2 uint64, n int) []byte {
 // desk is an engine that carries out steps in name only: a script says what comes of
 // them.
 type desk struct {
-	script    []byte
-	now       int64
-	gate      Gate
-	svc       *Service
-	entries   []*Entry
-	hosts     []*sched.Host
-	sticky    *sched.Sticky
-	tables    []*sched.Table // the first has all hosts, the last is none
-	guests    []*guest       // all sessions that there were
-	refused   [refusals]uint64
-	ended     [terminations]uint64
-	failed    uint64 // failed connects
-	connected uint64
-	headers   uint64
-	chose     int // how often a group was chosen
-	free      Attempts
-	woken     []*guest // that were called, and have not been told
-	reported  int
-	log       []string
-	wrong     string
+	script   []byte
+	now      int64
+	gate     Gate
+	svc      *Service
+	entries  []*Entry
+	hosts    []*sched.Host
+	sticky   *sched.Sticky
+	tables   []*sched.Table // the first has all hosts, the last is none
+	held     *sched.Table   // all hosts, and a gate
+	awaits   *sched.Table   // all hosts, and clients wait while none is up
+	bar      *sched.Gate    // of held
+	guests   []*guest       // all sessions that there were
+	refused  [refusals]uint64
+	ended    [terminations]uint64
+	failed   uint64 // failed connects
+	headers  uint64
+	chose    int // how often a group was chosen
+	free     Attempts
+	woken    []*guest // that were called, and have not been told
+	reported int
+	log      []string
+	wrong    string
 }
 
 // guest is a session with what the desk knows of it.
@@ -88,8 +94,13 @@ type guest struct {
 	asked map[*sched.Host]bool
 	tries int  // hosts asked
 	heard bool // one that was asked has failed by its own fault
+	ends  bool // its TLS ends here
+	shook bool // the handshake of that has been made
+	safe  bool // that of its host has
 	lost  bool // it could not be watched
 	gone  bool
+
+	opened int64 // when the gate was opened behind which it has waited last
 }
 
 func (d *desk) fail(format string, args ...any) {
@@ -113,7 +124,8 @@ func (d *desk) next() int {
 func playAdmissions(script []byte) string {
 	d := &desk{script: script, now: 1, svc: newService("web", 1), sticky: sched.NewSticky(1000, time.Minute)}
 	group := new(sched.Times)
-	d.gate.Report = func(engine.Failure) { d.reported++ }
+	d.gate.Report, d.gate.Past, d.gate.Free = func(engine.Failure) { d.reported++ }, new(Past), &d.free
+	d.gate.TLS = len(script) == 0 || script[0]%8 != 0
 	var members []sched.Member
 	for i := range 6 {
 		addr, err := sched.ParseAddr(fmt.Sprint("127.0.0.1:", 1000+i))
@@ -124,6 +136,9 @@ func playAdmissions(script []byte) string {
 			panic(err)
 		}
 		d.hosts = append(d.hosts, sched.NewHostIn(group, fmt.Sprint("h", i), addr))
+		if i%3 == 1 {
+			d.hosts[i].SetTLS(&tls.Config{ServerName: "h"})
+		}
 		members = append(members, sched.Member{Host: d.hosts[i], Weight: 1, Backup: i == 5})
 	}
 	for i, m := range [][]sched.Member{members, members[:2], members[3:]} {
@@ -138,10 +153,20 @@ func playAdmissions(script []byte) string {
 		d.tables = append(d.tables, table)
 	}
 	d.tables = append(d.tables, nil)
+	d.bar = sched.NewGate()
+	for to, p := range map[**sched.Table]sched.Policy{&d.held: {Gate: d.bar}, &d.awaits: {Await: true}} {
+		p.Scheduler, p.Seed, p.MostHeld, p.Times = "roundr", 1, 5, group
+		table, err := sched.NewTable(p, members)
+		if err != nil {
+			panic(err)
+		}
+		*to = table
+	}
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	for _, o := range []engine.ListenOptions{
 		{}, {}, {Proxy: engine.ProxyAccept, ProxyFrom: trusted}, {Proxy: engine.ProxyRequire, ProxyFrom: trusted}, {Proxy: engine.ProxyRequire},
 		{StartTLS: engine.StartTLSPostgres}, {StartTLS: engine.StartTLSPostgres, Proxy: engine.ProxyRequire},
+		{TLS: deskTLS}, {TLS: deskTLS, Proxy: engine.ProxyRequire}, {TLS: deskTLS, StartTLS: engine.StartTLSPostgres},
 	} {
 		d.entries = append(d.entries, newEntry(d.svc, o))
 	}
@@ -192,7 +217,16 @@ func (d *desk) reroute(how int) {
 	if how%8 > 2 {
 		r.Limits = &engine.Limits{Sessions: how % 5, PerClient: how / 8 % 4, Rate: how / 16 % 6, PerClientRate: how / 32 % 4}
 	}
-	d.say("route: %d hosts, tries %d, %+v, limits %+v", how%4, r.Tries, r.Timeouts, r.Limits)
+	if r.Choose == nil && r.Table == d.tables[0] {
+		switch what := d.next(); what % 4 {
+		case 1:
+			r.Table = d.held
+			d.bar.Keep([]int64{math.MaxInt64, math.MaxInt64, 3, 1}[what>>2%4])
+		case 2:
+			r.Table = d.awaits
+		}
+	}
+	d.say("route: %d hosts, tries %d, %+v, limits %+v, held %v, awaits %v", how%4, r.Tries, r.Timeouts, r.Limits, r.Table.Held(), r.Table == d.awaits)
 	if d.svc.count(modeOf(r.Limits)) {
 		for _, g := range d.guests {
 			g.Recount(g.from.IP)
@@ -200,9 +234,16 @@ func (d *desk) reroute(how int) {
 	}
 	before := d.svc.Route.Swap(r)
 	d.svc.countNoMore(r.Limits)
+	if before != nil && before.Table.Held() && !r.Table.Held() {
+		for _, g := range d.guests {
+			if g.waits() {
+				g.opened = d.now
+			}
+		}
+	}
 	requeue(before, r)
 	for _, g := range d.guests {
-		if step := g.Retimed(); step.Do != Nothing {
+		if step := g.Retimed(d.now); step.Do != Nothing {
 			d.follow(g, step)
 		}
 	}
@@ -224,7 +265,7 @@ func (d *desk) do(op int) {
 	case 0, 1:
 		d.proceed(g)
 	case 2: // the timer, perhaps early
-		if g.step.Do == Hear || g.step.Do == Wait || g.step.Do == Rest || g.step.Do == Queued {
+		if g.step.Do == Hear || g.step.Do == Wait || g.step.Do == Rest || g.step.Do == Queued || g.step.Do == Handshake || g.step.Do == Pledge || g.step.Do == Secure {
 			if op >= 128 && g.step.Until != Never {
 				d.now = max(d.now, g.step.Until)
 			}
@@ -257,9 +298,9 @@ func (d *desk) do(op int) {
 		}
 		was := g.Host
 		switch step := g.Dropped(d.now); {
-		case step.Do == Connect && (!before || op < 128):
+		case (step.Do == Connect || step.Do == Queue) && (!before || op < 128):
 			d.fail("session %d went to another host, though bytes had moved", g.id)
-		case step.Do == Connect:
+		case step.Do == Connect || step.Do == Queue:
 			d.failed++
 			g.heard = true
 			d.say("session %d: dropped by %s", g.id, was.Name())
@@ -296,7 +337,7 @@ func (d *desk) expire(g *guest) {
 			d.fail("session %d: a host is blamed that has not had its time", g.id)
 		}
 	}
-	if (step.Do == Hear || step.Do == Wait || step.Do == Queued) && step.Until <= d.now {
+	if (step.Do == Hear || step.Do == Wait || step.Do == Queued || step.Do == Handshake) && step.Until <= d.now {
 		d.fail("session %d: waits until %d, it is %d", g.id, step.Until, d.now)
 	}
 	d.follow(g, step)
@@ -346,6 +387,7 @@ func (d *desk) arrive() {
 		g.says = append(g.says, "behind it"...)
 	}
 	entry := d.entries[d.next()%len(d.entries)]
+	g.ends = entry.TLS != nil
 	if entry.startTLS == postgres {
 		words := []string{"", sslRequest, gssRequest + sslRequest, gssRequest + gssRequest, "\x00\x00\x00\x10\x04\xd2\x16\x2ecancel.."}[(how>>6+how%2)%5]
 		at := 0
@@ -380,28 +422,54 @@ func (d *desk) proceed(g *guest) {
 			g.heard = true
 		}
 		full := errno == syscall.EAGAIN && g.Host.Addr().Path() != ""
-		switch {
-		case errno == 0 && !g.Pledged():
-			d.connected++
-		case errno == 0:
-		case errno != syscall.EINPROGRESS && !full:
+		bare := errno == 0 && g.Host.TLS() != nil && !d.gate.TLS && (g.ends || !g.attempt.startTLS.isPromise())
+		if bare || errno != 0 && errno != syscall.EINPROGRESS && !full {
 			d.failed++
 		}
 		d.say("session %d: %s answers %d", g.id, g.Host.Name(), errno)
-		d.follow(g, g.Answered(d.now, errno))
+		step := g.Answered(d.now, errno)
+		if bare && step.Do != Retry {
+			d.fail("session %d: a host with TLS is to have it without: %+v", g.id, step)
+		}
+		d.follow(g, step)
+	case Handshake:
+		d.shake(g, d.next())
+	case Secure:
+		err := []error{nil, nil, io.EOF, errors.New("no")}[d.next()%4]
+		d.say("session %d: handshake with %s: %v", g.id, g.Host.Name(), err)
+		if err != nil {
+			d.failed++
+			g.heard = true
+		} else {
+			g.safe = true
+		}
+		step := g.Secured(d.now, false, err)
+		if err == nil != (step.Do == Relay) || err != nil != (step.Do == Retry) {
+			d.fail("session %d: %+v after a handshake with the host: %v", g.id, step, err)
+		}
+		d.follow(g, step)
 	case Pledge:
 		if step := g.step; step.Say != sslRequest || g.Host == nil {
 			d.fail("session %d: %+v to %v", g.id, step, g.Host)
 		}
 		answer, ended := []byte([]string{"", "S", "S", "N", "E"}[d.next()%5]), d.next()%4 == 0
-		before := g.Host
+		before, ours := g.Host, g.attempt.secure != nil
 		take, step := g.HostSaid(d.now, answer, ended)
 		d.say("session %d: %s says %q, ended: %v", g.id, before.Name(), answer, ended)
 		switch {
 		case string(answer) == "S":
-			d.connected++
-			if take != 1 || step.Do != Relay {
+			want := Relay
+			if ours {
+				want = Secure
+			}
+			if take != 1 || step.Do != want {
 				d.fail("session %d: the host agrees, and %d bytes are taken for %+v", g.id, take, step)
+			}
+		case len(answer) > 0 && ours:
+			d.failed++
+			g.heard = true
+			if take != 0 || step.Do != Retry {
+				d.fail("session %d: the host does not agree, and %d bytes are taken for %+v", g.id, take, step)
 			}
 		case len(answer) > 0:
 			if take != 0 || step.Do != Refuse || step.Why != noTLS {
@@ -422,6 +490,28 @@ func (d *desk) proceed(g *guest) {
 	case Retry:
 		d.follow(g, g.Admission.Next(d.now))
 	}
+}
+
+// deskTLS is that of listeners.
+var deskTLS = new(tls.Config)
+
+// shake makes a client's handshake, or not.
+func (d *desk) shake(g *guest, how int) {
+	err := []error{nil, nil, nil, io.EOF, errors.New("tls: no")}[how%5]
+	agreed := tls.ConnectionState{ServerName: []string{"DB.example", "other.example", ""}[how/8%3], NegotiatedProtocol: []string{"", "h2"}[how/32%2]}
+	d.say("session %d: handshake %v, %q", g.id, err, agreed.ServerName)
+	chose := d.chose
+	step := g.Shook(d.now, agreed, err)
+	if err == nil {
+		g.shook = true
+	}
+	switch r := d.svc.Route.Load(); {
+	case err != nil && (step.Do != Refuse || !step.Why.OfTLS()):
+		d.fail("session %d: %+v after a handshake that failed", g.id, step)
+	case err == nil && r.Choose != nil && (d.chose != chose+1 || (g.attempt.group.id == 1) != (agreed.ServerName == "DB.example")):
+		d.fail("session %d: group %d for %q, chosen %d times", g.id, g.attempt.group.id, agreed.ServerName, d.chose-chose)
+	}
+	d.follow(g, step)
 }
 
 // hear tells what a client has said so far.
@@ -464,6 +554,10 @@ func (d *desk) heardHello(g *guest, step Step, ended bool, take, chose int) {
 	if step.Say != "" {
 		words := string(g.says[:min(take, g.said)])
 		right := step.Do == Hear && (step.Say == "S" && words == sslRequest || step.Say == "N" && words == gssRequest)
+		if g.ends {
+			right = step.Do == Handshake && step.Say == "S" && words == sslRequest && g.said == take || step.Do == Hear && step.Say == "N" && words == gssRequest ||
+				step.Do == Refuse && step.Why == notAsked && take == 0
+		}
 		if !right {
 			d.fail("session %d: it is told %q for %q", g.id, step.Say, words)
 		}
@@ -474,6 +568,14 @@ func (d *desk) heardHello(g *guest, step Step, ended bool, take, chose int) {
 	if g.state == untold && (g.attempt.startTLS == postgres || g.attempt.startTLS == postgresAgain) && (g.said == 0 || g.says[0] == 0) {
 		if g.said >= 8 || ended || take != 0 {
 			d.fail("session %d: waits after %q, ended: %v", g.id, g.says[:g.said], ended)
+		}
+		d.follow(g, step)
+		return
+	}
+	if g.ends {
+		hello := g.said > 0 && g.says[0] == tlsRecord
+		if take != 0 || hello != (step.Do == Handshake) || !hello && step.Do != Refuse {
+			d.fail("session %d: %q is heard, ended: %v, and %+v", g.id, g.says[:g.said], ended, step)
 		}
 		d.follow(g, step)
 		return
@@ -511,6 +613,10 @@ func (d *desk) follow(g *guest, step Step) {
 	}
 	d.say("session %d: step %+v", g.id, step)
 	before := g.step.Do
+	if step.Do == Wait && (g.state == pledging || g.state == securing) { // with another time
+		g.step.Until = step.Until
+		return
+	}
 	g.step = step
 	if g.gone {
 		d.fail("session %d: step %d after the end", g.id, step.Do)
@@ -521,9 +627,26 @@ func (d *desk) follow(g *guest, step Step) {
 	route := d.svc.Route.Load()
 	switch step.Do {
 	case Queue:
+		if g.attempt.wait.parked {
+			d.forget(g)
+		}
 		d.follow(g, g.Join(d.now, func() { d.woken = append(d.woken, g) }))
+	case Handshake:
+		if !g.ends || g.shook || g.tries > 0 || step.TLS != deskTLS || route.Limits != nil && !g.counted {
+			d.fail("session %d: a handshake, its TLS ends here: %v, made: %v, hosts asked: %d, counted: %v", g.id, g.ends, g.shook, g.tries, g.counted)
+		}
+	case Secure:
+		if g.Host == nil || g.Host.TLS() == nil || step.TLS.ServerName != "h" || !d.gate.TLS {
+			d.fail("session %d: a handshake with %v: %+v", g.id, g.Host, step)
+		}
+	case Relay:
+		through := !g.ends && g.attempt.startTLS.isPromise() // the client's own TLS
+		if g.ends && !g.shook || g.Host.TLS() != nil && !g.safe && !through {
+			d.fail("session %d: it has %s without the handshakes that there should be", g.id, g.Host.Name())
+		}
 	case Connect:
 		d.judgeFull(g)
+		g.safe = false
 		if g.Host == nil {
 			d.fail("session %d: connect to no host", g.id)
 			return
@@ -548,6 +671,7 @@ func (d *desk) follow(g *guest, step Step) {
 		}
 	case Refuse:
 		d.refused[step.Why]++
+		d.judgeHold(g, step.Why)
 		d.judgeLimit(g, step.Why, route.Limits)
 		if late := int64(route.Timeouts.Hello); step.Why == proxyTimeout && (late == 0 || d.now-g.Started < late) {
 			d.fail("session %d: it has not had its time to say who it is", g.id)
@@ -574,7 +698,7 @@ func (d *desk) end(g *guest, how Termination) {
 		d.say("session %d ends: %v", g.id, how)
 		d.ended[how]++
 	}
-	g.Admission.End(d.now, how)
+	g.Admission.End(d.now, how, Last{ID: uint64(g.id) + 1})
 	g.gone, g.step = true, Step{}
 }
 
@@ -624,9 +748,41 @@ func (d *desk) check() {
 	}
 }
 
+// checkStories looks whether each session has a story, with its end and each connect that has
+// failed.
+func (d *desk) checkStories() {
+	if len(d.guests) > pastSessions {
+		return
+	}
+	failed := uint64(0)
+	for _, g := range d.guests {
+		s, ok := d.gate.Past.Find(uint64(g.id)+1, time.Time{})
+		switch {
+		case !ok:
+			d.fail("session %d has no story", g.id)
+		case s.Untold > 0:
+			return
+		case s.Connected >= 0 && (s.Host == nil || s.Asked < 0 || s.Asked > s.Connected), s.Connected > s.Age, s.Heard > s.Age, s.Waited > s.Age:
+			d.fail("session %d: the story does not fit together: %+v", g.id, s)
+		}
+		for _, t := range s.Tries {
+			if t.Took < 0 || t.Host == nil || t.At > s.Age {
+				d.fail("session %d: %+v", g.id, t)
+			}
+			if t.Result != engine.TryAbandoned && t.Result != engine.TryNoTLS {
+				failed += uint64(t.Times)
+			}
+		}
+	}
+	if failed != d.failed {
+		d.fail("the stories have %d failed connects, there were %d", failed, d.failed)
+	}
+}
+
 // close lets every host refuse until no session looks for one, then ends them all.
 func (d *desk) close() {
 	d.say("close")
+	d.reroute(0) // no script is left: nobody is held any more
 	for _, h := range d.hosts {
 		h.SetMaxSessions(0)
 	}
@@ -636,6 +792,12 @@ func (d *desk) close() {
 			switch g.step.Do {
 			case Hear:
 				d.hear(g, true)
+			case Handshake:
+				d.shake(g, 3)
+			case Secure:
+				d.failed++
+				g.heard = true
+				d.follow(g, g.Secured(d.now, false, io.EOF))
 			case Connect, Again:
 				d.failed++
 				g.heard = true
@@ -666,12 +828,13 @@ func (d *desk) close() {
 		d.end(g, Killed) // the first end counts
 	}
 	d.check()
+	d.checkStories()
 	for _, g := range d.guests {
 		_, heard := g.Heard(d.now, g.says, true, &d.free)
 		for _, step := range []Step{
-			heard,
+			heard, g.Shook(d.now, tls.ConnectionState{}, nil), g.Secured(d.now, false, nil),
 			g.Admission.Next(d.now), g.Answered(d.now, 0), g.NoSocket(d.now, syscall.EMFILE), g.NoRoom(d.now),
-			g.Deadline(d.now), g.Retimed(), g.Dropped(d.now), g.Join(d.now, nil), g.Called(d.now),
+			g.Deadline(d.now), g.Retimed(d.now), g.Dropped(d.now), g.Join(d.now, nil), g.Called(d.now),
 		} {
 			if step.Do != Nothing {
 				d.fail("session %d: step %d after the end", g.id, step.Do)
@@ -715,7 +878,7 @@ func TestAdmissionAllocatesNothing(t *testing.T) {
 				t.Fatal("the steps are others")
 			}
 			a.Settle(&free)
-			a.End(d.now, Normal)
+			a.End(d.now, Normal, Last{})
 			free.PutNotes(&a)
 		}); n != 0 {
 			t.Errorf("%v allocations, with a header: %v, recorded: %v", n, proxied, recorded)
@@ -755,7 +918,7 @@ func benchmarkAdmission(b *testing.B, recorded bool) {
 		a.Answered(1, syscall.EINPROGRESS)
 		a.Answered(1, 0)
 		a.Settle(&free)
-		a.End(2, Normal)
+		a.End(2, Normal, Last{})
 		free.PutNotes(&a)
 		if n%1000 == 999 {
 			rec.Take(func(*engine.Record) {})

@@ -32,5 +32,9 @@ func (a *Admission) table(r *engine.Route) *sched.Table {
 
 // asking is what is known of the client.
 func (a *Admission) asking() engine.Asking {
-	return engine.Asking{Client: a.attempt.from.IP().Addr().Unmap().WithZone("")}
+	asking := engine.Asking{Client: a.attempt.from.IP().Addr().Unmap().WithZone("")}
+	if t := a.attempt.tls; t != nil {
+		asking.Name, asking.ALPN = t.name, t.alpn
+	}
+	return asking
 }

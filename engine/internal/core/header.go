@@ -1,6 +1,7 @@
 package core
 
 import (
+	"crypto/tls"
 	"net/netip"
 
 	"github.com/txlb/txlb/engine"
@@ -16,15 +17,47 @@ type Entry struct {
 	Svc   *Service
 	proxy engine.ProxyHeaders
 	from  []netip.Prefix
+	TLS   *tls.Config // ends the TLS of clients; nil: none does
 
 	startTLS startTLS
+	dialed   bool // of the program itself, see Dialed
+}
+
+// Bare returns the entry of connections that no listener has accepted.
+func Bare(svc *Service) *Entry { return &Entry{Svc: svc} }
+
+// Dialed returns the entry of connections that the program asks for: there is no client to
+// be heard.
+func Dialed(svc *Service) *Entry { return &Entry{Svc: svc, dialed: true} }
+
+// Goroutines tells whether goroutines carry the sessions that begin now: a loop cannot, or
+// the client may have to be given to the program.
+func (e *Entry) Goroutines() bool {
+	r := e.Svc.Route.Load()
+	return e.TLS != nil || r.Goroutines || r.Fallback != nil && lacksHosts(r)
+}
+
+// lacksHosts tells whether a group of a route has no host.
+func lacksHosts(r *engine.Route) bool {
+	if r.Table.Empty() {
+		return true
+	}
+	for _, t := range r.Groups {
+		if t.Empty() {
+			return true
+		}
+	}
+	return false
 }
 
 func newEntry(svc *Service, o engine.ListenOptions) *Entry {
 	if o.Proxy != engine.ProxyOff {
 		svc.proxies.Store(true)
 	}
-	e := &Entry{Svc: svc, proxy: o.Proxy, from: o.ProxyFrom}
+	if o.TLS != nil {
+		svc.tls.Store(true)
+	}
+	e := &Entry{Svc: svc, proxy: o.Proxy, from: o.ProxyFrom, TLS: o.TLS}
 	switch o.StartTLS {
 	case engine.StartTLSPostgres:
 		e.startTLS = postgres
@@ -101,6 +134,7 @@ func (a *Admission) Heard(now int64, b []byte, ended bool, free *Attempts) (take
 		a.attempt.from = sched.TCPAddr(h.Source)
 	}
 	a.Count().proxied.Add(1)
+	a.noteHeard(now, free)
 	a.state, a.attempt.since = looking, now
 	return size, a.Next(now)
 }
@@ -118,7 +152,7 @@ func (a *Admission) helloLimit() int64 {
 // Left is how a session ends whose client has reset the connection before it had a host.
 func (a *Admission) Left() Termination {
 	switch {
-	case a.Hears():
+	case a.Hears() || a.state == shaking:
 		return helloEnded
 	case a.state == queued:
 		return queueLeft
@@ -134,11 +168,15 @@ func (a *Admission) Header(b []byte, local func() netip.AddrPort) []byte {
 	if v == proxyproto.Off || a.attempt == nil {
 		return b
 	}
+	return a.header(b, v, a.attempt.from.IP(), local)
+}
+
+// header appends a PROXY header for a session whose client was accepted from an address.
+func (a *Admission) header(b []byte, v proxyproto.Version, from netip.AddrPort, local func() netip.AddrPort) []byte {
 	if o := a.Origin(); o != nil {
 		return proxyproto.Append(b, v, o.Client, o.To)
 	}
 	var to netip.AddrPort
-	from := a.attempt.from.IP()
 	if from.IsValid() {
 		to = local()
 	}
@@ -147,3 +185,15 @@ func (a *Admission) Header(b []byte, local func() netip.AddrPort) []byte {
 
 // MaxHeaderOut is how many bytes Header appends at most.
 const MaxHeaderOut = proxyproto.MaxAppend
+
+// HeaderSize is how long the PROXY header is that goes ahead of a session to its host.
+func HeaderSize(h *sched.Host, p *Passport, local func() netip.AddrPort) int {
+	a := Admission{Host: h, attempt: new(Attempt)}
+	if p.Origin != nil {
+		a.notes = &Notes{origin: *p.Origin, headed: true}
+	}
+	if p.Try != nil {
+		a.attempt.from = clientOf(p.Try.From)
+	}
+	return len(a.Header(nil, local))
+}

@@ -9,7 +9,7 @@ const MaxHello = clienthello.MaxStream
 // and has not been made.
 func (a *Admission) asksFor() bool {
 	r := a.Svc.Route.Load()
-	return r.ByHello && r.Choose != nil && !a.attempt.group.made
+	return r.ByHello && r.Choose != nil && !a.attempt.group.made && a.attempt.tls == nil && !a.attempt.dialed
 }
 
 // awaitHello waits for the rest of the client's hello.
@@ -26,12 +26,18 @@ func (a *Admission) heardHello(now int64, b []byte, ended bool, free *Attempts) 
 	if a.attempt.startTLS == smtpPromised && len(b) > 0 && b[0] != tlsRecord {
 		return 0, a.refuse(notAsked)
 	}
-	if take, step, ok := a.asksForTLS(b, ended); ok {
+	if take, step, ok := a.asksForTLS(now, b, ended); ok {
 		return take, step
+	}
+	if a.awaitsTLS() {
+		return 0, a.heardTLS(now, b)
 	}
 	h, need, state := clienthello.Parse(b, free.helloRoom())
 	if state == clienthello.Short && !ended {
 		return 0, a.awaitHello(need)
+	}
+	if state == clienthello.Whole {
+		a.noteHeard(now, free)
 	}
 	return 0, a.choose(now, h)
 }

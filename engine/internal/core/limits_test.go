@@ -310,7 +310,7 @@ func BenchmarkAdmissionLimits(b *testing.B) {
 					a.Answered(now, 0)
 				}
 				a.Settle(&free)
-				a.End(now, Normal)
+				a.End(now, Normal, Last{})
 				free.PutNotes(&a)
 			}
 		})

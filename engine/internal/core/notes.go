@@ -2,6 +2,7 @@ package core
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/sched"
@@ -17,6 +18,9 @@ type Notes struct {
 
 	counted *client // which the session is counted for; nil: for none
 
+	trail
+	name engine.ServerName // that the client's TLS asks for, if it was read
+
 	recorded  bool // from here on: what the record will say
 	client    netip.AddrPort
 	table     *sched.Table
@@ -25,8 +29,7 @@ type Notes struct {
 	connected int64       // ns
 	retries   int
 	before    int // sessions in the queue when it came
-	in, out   uint64
-	name      engine.ServerName
+	held      time.Duration
 
 	next *Notes // free, of Attempts
 }
@@ -47,9 +50,15 @@ func (a *Admission) Origin() *Origin {
 
 // PutNotes takes the session's notes back, if it has some.
 func (l *Attempts) PutNotes(a *Admission) {
-	if n := a.notes; n != nil {
-		*n = Notes{next: l.notes}
-		l.notes, a.notes = n, nil
+	l.putNotes(a.notes)
+	a.notes = nil
+}
+
+func (l *Attempts) putNotes(n *Notes) {
+	if n != nil {
+		n.drop()
+		*n = Notes{next: l.notes, trail: n.trail}
+		l.notes = n
 	}
 }
 
@@ -80,9 +89,6 @@ func (a *Admission) Record(free *Attempts, client netip.AddrPort) {
 	n.recorded, n.client, n.host = true, Unmapped(client), a.Host
 }
 
-// Moved notes how many bytes have come from the client and gone to it.
-func (a *Admission) Moved(in, out uint64) { a.notes.in, a.notes.out = in, out }
-
 func (a *Admission) noteTable(t *sched.Table) {
 	if a.notes != nil {
 		a.notes.table = t
@@ -91,8 +97,8 @@ func (a *Admission) noteTable(t *sched.Table) {
 
 // noteName notes what server the client's TLS asks for.
 func (a *Admission) noteName(name []byte) {
-	if a.Recorded() {
-		a.notes.name.Set(name)
+	if len(name) > 0 {
+		a.note(a.gate.free()).name.Set(name)
 	}
 }
 
@@ -101,7 +107,7 @@ func (a *Admission) notePick(now int64) {
 	if n := a.notes; n != nil {
 		n.host, n.picked, n.connected = a.Host, now, 0
 		n.retries = max(a.attempt.tried.Len()-1, 0)
-		n.before = a.attempt.wait.before
+		n.before, n.held = a.attempt.wait.before, a.attempt.wait.held
 	}
 }
 
@@ -121,7 +127,7 @@ func (a *Admission) endingOf(how Termination) Termination {
 		return how
 	case a.state == turnedAway: // it only waits for the client to close
 		return a.endingOf(a.Why.Termination())
-	case a.state == unheard || a.state == untold:
+	case a.state == unheard || a.state == untold || a.state == shaking:
 		return killedUnheard
 	case a.state == queued:
 		return queueKilled
@@ -131,25 +137,26 @@ func (a *Admission) endingOf(how Termination) Termination {
 
 // record hands the session's record over, if sessions are recorded. The session is
 // off its host's count, and still on all others.
-func (a *Admission) record(now int64, how Termination) {
+func (a *Admission) record(now int64, how Termination, last *Last) {
 	if !a.Recorded() {
 		return
 	}
 	n := a.notes
 	if t := a.attempt; t != nil && t.wait.first != 0 { // it left the queue without a host
-		n.before, n.picked = t.wait.before, now
+		n.before, n.picked, n.held = t.wait.before, now, a.Held(now)
 		if t.wait.total > 0 {
 			n.picked = t.wait.since + int64(t.wait.last)
 		}
 	}
 	a.gate.Log.Put(func(r *engine.Record) {
-		r.Service, r.Table, r.Host = a.Svc.Name, n.table, n.host
+		r.ID, r.Service, r.Table, r.Host = last.ID, a.Svc.Name, n.table, n.host
 		r.Client, r.Proxied = n.client, n.headed
 		if n.headed {
 			r.Client = Unmapped(n.origin.Client)
 		}
 		r.Accepted, r.Picked, r.Connected, r.Ended = a.Started, n.picked, n.connected, now
-		r.In, r.Out, r.Retries, r.ServerName, r.Before = n.in, n.out, n.retries, n.name, n.before
+		r.In, r.Out, r.Turns = last.In, last.Out, last.Turns
+		r.Retries, r.ServerName, r.Before, r.Held = n.retries, n.name, n.before, n.held
 		r.How, r.Why = how.String(), ""
 		if a.state == turnedAway {
 			r.Why = a.Why.String()

@@ -18,10 +18,16 @@ type waiting struct {
 	last   time.Duration // of these, the last time
 	none   bool          // the queue has just found no host for it: it asks the table itself
 	before int           // how many were there when it came
+	closed bool          // a sched.Gate has held it: then only the end of that begins its time
+	joined bool          // it has waited, now or before
+	out    bool          // the queue has let it out: a gate that lets out does not stop it again
+	parked bool          // it waits because the group holds its clients, not for a full host
+	down   int64         // ns: when it began to wait for a host to be up; 0: it did not, or a gate was closed
+	held   time.Duration // of total, that it was parked
 }
 
-// enqueue makes the session wait in the queue of the group whose hosts are full. The
-// engine then calls Join.
+// enqueue makes the session wait in the queue of the group whose hosts are full, or that
+// holds its clients. The engine then calls Join.
 func (a *Admission) enqueue() Step {
 	a.state = queued
 	return Step{Do: Queue}
@@ -35,23 +41,42 @@ func (a *Admission) Join(now int64, wake func()) Step {
 	}
 	w := &a.attempt.wait
 	q := w.table.Queue()
+	most := 0
 	if w.first == 0 {
 		w.first, w.before = now, q.Len()
+		if w.parked && !w.joined { // one that has waited before keeps its place
+			most = w.table.MostHeld()
+		}
 	}
-	w.since = now
-	w.waiter = q.Join(w.table, a.attempt.from, &a.attempt.tried, a.Started, wake)
+	w.since, w.joined = now, true
+	a.noteQueued(now)
+	if w.waiter = q.Join(w.table, a.attempt.from, &a.attempt.tried, a.Started, most, wake); w.waiter == nil {
+		return a.refuse(holdFull)
+	}
 	if !leadsTo(a.Svc.Route.Load(), q) {
 		q.Recall() // who has published this route may not have found the session there
 	}
-	return a.awaitTurn()
+	return a.awaitTurn(now)
 }
 
 // awaitTurn waits until the session is called.
-func (a *Admission) awaitTurn() Step { return Step{Do: Queued, Until: a.queueLimit()} }
+func (a *Admission) awaitTurn(now int64) Step { return Step{Do: Queued, Until: a.queueLimit(now)} }
 
-// queueLimit returns when the session has waited for too long.
-func (a *Admission) queueLimit() int64 {
-	return after(a.attempt.wait.first, a.Svc.Route.Load().Timeouts.Queue)
+// queueLimit returns when the session has waited for too long. A gate has its own end, by
+// which it lets all out: the time of the session begins only then.
+func (a *Admission) queueLimit(now int64) int64 {
+	w, r := &a.attempt.wait, a.Svc.Route.Load()
+	switch held := a.table(r).Held(); {
+	case held:
+		w.closed, w.parked = true, true
+		return Never
+	case w.closed:
+		w.closed, w.first, w.down = false, now, 0
+	}
+	if w.parked && w.down != 0 {
+		return after(w.down, r.Timeouts.Queue)
+	}
+	return after(w.first, r.Timeouts.Queue)
 }
 
 // Called reports that wake was called: the session has a host, or looks for one again
@@ -65,17 +90,18 @@ func (a *Admission) Called(now int64) Step {
 		return Step{}
 	}
 	a.attempt.wait.none = a.attempt.wait.waiter.None()
+	a.attempt.wait.out = host != nil || a.attempt.wait.none
 	a.attempt.wait.waiter = nil
 	a.waited(now)
 	a.state = looking
 	if host == nil {
 		step := a.Next(now) // and it goes on waiting, if it has to
 		if a.state != queued {
-			a.attempt.wait.first = 0
+			a.waitsNoMore()
 		}
 		return step
 	}
-	a.attempt.wait.first = 0
+	a.waitsNoMore()
 	if r := a.Svc.Route.Load(); r.Tries > 0 && a.attempt.tried.Len() > r.Tries || now >= a.totalLimit(r) { // it has changed
 		a.attempt.tried.Forget()
 		host.Release(0, 0)
@@ -84,7 +110,19 @@ func (a *Admission) Called(now int64) Step {
 	if a.attempt.tried.Len() > 1 {
 		a.Count().redispatches.Add(1)
 	}
+	a.noteMirrors(a.attempt.wait.table)
 	return a.ask(host, now)
+}
+
+// waitsNoMore notes that the session has a host, or none to wait for. If no host was up, one
+// may be for a moment alone: then the time goes on, so that a host that comes and goes does
+// not make a client wait for ever.
+func (a *Admission) waitsNoMore() {
+	w := &a.attempt.wait
+	if w.parked && !w.closed && w.down == 0 {
+		w.down = w.first
+	}
+	w.first, w.closed, w.parked = 0, false, false
 }
 
 // waited counts the session's time in the queue. The time for all connects goes on
@@ -94,7 +132,11 @@ func (a *Admission) waited(now int64) {
 	d := max(now-w.since, 0)
 	w.total += time.Duration(d)
 	w.last = time.Duration(d)
+	if w.parked {
+		w.held += time.Duration(d)
+	}
 	a.attempt.since += d
+	a.noteWaited(d)
 	w.table.Times().Queued(a.gate.Index, time.Duration(d))
 }
 
@@ -115,6 +157,22 @@ func (a *Admission) unqueue(now int64) {
 	}
 }
 
+// Held returns for how long the session has waited until now because its group held its
+// clients. Of one that stays with its host only its record says so.
+func (a *Admission) Held(now int64) time.Duration {
+	if a.attempt == nil {
+		if a.notes != nil {
+			return a.notes.held
+		}
+		return 0
+	}
+	w := &a.attempt.wait
+	if w.waiter != nil && w.parked {
+		return w.held + time.Duration(max(now-w.since, 0))
+	}
+	return w.held
+}
+
 // requeue makes the queues of a service go on with its new route: those that it leads to
 // with new tables, and the sessions of others look where to go now.
 func requeue(before, now *engine.Route) {
@@ -129,6 +187,19 @@ func requeue(before, now *engine.Route) {
 			q.Recall()
 		}
 	}
+}
+
+// holdsOtherwise tells whether a gate holds sessions of a route that it did not hold with
+// the route before, or the other way round: then the time of those that wait is another.
+func holdsOtherwise(before, now *engine.Route) bool {
+	for t := range tablesOf(now) {
+		for was := range tablesOf(before) {
+			if t.Queue() == was.Queue() && t.Held() != was.Held() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // leadsTo tells whether sessions of a route may wait in a queue.

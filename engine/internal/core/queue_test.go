@@ -1,6 +1,10 @@
 package core
 
-import "github.com/txlb/txlb/sched"
+import (
+	"time"
+
+	"github.com/txlb/txlb/sched"
+)
 
 // judgeFull looks whether the host that a session has now is not above its limit, and no
 // other session has waited for longer for a host that this one has got.
@@ -55,8 +59,14 @@ func (d *desk) callAll() {
 			continue
 		}
 		waiting++
+		if g.attempt.tried.Len() == 0 {
+			d.forget(g)
+		}
 		if !leadsTo(d.svc.Route.Load(), g.attempt.wait.table.Queue()) {
 			d.fail("session %d waits in a queue that no route leads to", g.id)
+			continue
+		}
+		if table.Holds() {
 			continue
 		}
 		if d.svc.Route.Load().Choose != nil {
@@ -88,10 +98,34 @@ func (d *desk) callAll() {
 // membersOf returns the hosts of one of the desk's tables.
 func (d *desk) membersOf(t *sched.Table) []*sched.Host {
 	switch t {
-	case d.tables[0]:
+	case d.tables[0], d.held, d.awaits:
 		return d.hosts
 	case d.tables[1]:
 		return d.hosts[:2]
 	}
 	return d.hosts[3:]
+}
+
+// forget notes that a session may ask hosts again: its group holds its clients, or has.
+func (d *desk) forget(g *guest) {
+	clear(g.asked)
+	g.tries = 0
+}
+
+// judgeHold looks whether a session is rejected that its group holds, or before its time is
+// over, which begins when the gate opens; and whether there is a reason for one that may not
+// wait.
+func (d *desk) judgeHold(g *guest, why Refusal) {
+	r := d.svc.Route.Load()
+	late := why == allFull || why == allDown
+	switch {
+	case late && r.Table.Held() && r.Choose == nil:
+		d.fail("session %d: %v, and its group is held", g.id, why)
+	case late && (r.Timeouts.Queue == 0 || d.now-g.opened < int64(r.Timeouts.Queue)):
+		d.fail("session %d: %v after %v, of %v", g.id, why, time.Duration(d.now-g.opened), r.Timeouts.Queue)
+	case why == allDown && !r.Table.Holds():
+		d.fail("session %d: %v, and a host is up", g.id, why)
+	case why == holdFull && (!r.Table.Holds() || d.hosts[0].Times().Queue.Len() < r.Table.MostHeld()):
+		d.fail("session %d: %v, and %d wait", g.id, why, d.hosts[0].Times().Queue.Len())
+	}
 }

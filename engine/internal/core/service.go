@@ -17,8 +17,16 @@ type Service struct {
 	Counts []Counters // one for each gate
 
 	proxies atomic.Bool // a listener has asked for PROXY headers, now or before
+	tls     atomic.Bool // the TLS of clients ends at a listener, likewise
 	limits  limiter
 	told    atomic.Pointer[told]
+	before  atomic.Pointer[before] // nil: nothing was counted by an earlier process
+}
+
+// before is what an earlier process has counted of a service.
+type before struct {
+	stats engine.ServiceStats // but for sessions now and for the reasons
+	why   reasons
 }
 
 func newService(name string, gates int) *Service {
@@ -28,7 +36,11 @@ func newService(name string, gates int) *Service {
 // stats returns the sum of the counters, with every reason.
 func (s *Service) stats() engine.ServiceStats {
 	var sum engine.ServiceStats
-	why := reasons{proxies: s.proxies.Load(), limits: s.limits.mode.Load() != 0}
+	var why reasons
+	if b := s.before.Load(); b != nil {
+		sum, why = b.stats, b.why
+	}
+	why.proxies, why.limits, why.tls = s.proxies.Load(), s.limits.mode.Load() != 0, s.tls.Load()
 	for i := range s.Counts {
 		s.Counts[i].addTo(&sum, &why)
 	}
@@ -39,6 +51,23 @@ func (s *Service) stats() engine.ServiceStats {
 	}
 	sum.Refused, sum.Ended, sum.ConnectFailures = said.refused, said.ended, said.failed
 	return sum
+}
+
+// inherit adds what an earlier process has counted. Reasons that it had and this one does
+// not know are lost.
+func (s *Service) inherit(stats engine.ServiceStats) {
+	b := &before{stats: stats}
+	for i := range b.why.refused {
+		b.why.refused[i] = stats.Refused[Refusal(i).String()]
+	}
+	for i := range b.why.failed {
+		b.why.failed[i] = stats.ConnectFailures[connectFailure(i).String()]
+	}
+	for i := range b.why.ended {
+		b.why.ended[i] = stats.Ended[Termination(i).String()]
+	}
+	b.stats.Active, b.stats.Refused, b.stats.ConnectFailures, b.stats.Ended = 0, nil, nil, nil
+	s.before.Store(b)
 }
 
 // Elsewhere implements [engine.Elsewhere].
@@ -93,22 +122,32 @@ func (s *Serving[L]) Next(p engine.Plan, gates int) *Serving[L] {
 func (s *Serving[L]) OnlyRoutes(p engine.Plan) bool {
 	return slices.EqualFunc(p.Services, s.planned, func(a, b engine.Service) bool {
 		return a.Route != nil && a.Name == b.Name && a.ClientSource == b.ClientSource && a.HostInterface == b.HostInterface && slices.Equal(a.Listen, b.Listen) &&
-			(len(a.ListenOptions)+len(b.ListenOptions) == 0 || reflect.DeepEqual(a.ListenOptions, b.ListenOptions))
+			maps.EqualFunc(a.ListenOptions, b.ListenOptions, sameOptions)
 	})
+}
+
+// sameOptions tells whether two listeners listen in the same way. What TLS does is not
+// compared: see [engine.ListenOptions].
+func sameOptions(a, b engine.ListenOptions) bool {
+	if a.TLS != b.TLS {
+		return false
+	}
+	a.TLS, b.TLS = nil, nil
+	return reflect.DeepEqual(a, b)
 }
 
 // Entry returns the entry of a listener: the one that it had, if that is right.
 func (s *Serving[L]) Entry(had *Entry, of *engine.Service, key ListenKey) *Entry {
 	svc, o := s.Services[of.Name], of.ListenOptions[key.Listen]
 	is := newEntry(svc, o)
-	if had != nil && had.Svc == svc && had.proxy == is.proxy && had.startTLS == is.startTLS && slices.Equal(had.from, is.from) {
+	if had != nil && had.Svc == svc && had.proxy == is.proxy && had.startTLS == is.startTLS && had.TLS == is.TLS && slices.Equal(had.from, is.from) {
 		return had
 	}
 	return is
 }
 
 // Reroute publishes the routes of a plan. It returns the services whose timeouts
-// have changed, with true if those that the kernel applies have changed too. The plan
+// have changed, or which a gate holds now or no longer, with true if those that the kernel applies have changed too. The plan
 // has the services of Next in their order.
 func (s *Serving[L]) Reroute(p engine.Plan) (retimed map[*Service]bool) {
 	retimed = map[*Service]bool{}
@@ -120,7 +159,7 @@ func (s *Serving[L]) Reroute(p engine.Plan) (retimed map[*Service]bool) {
 		}
 		before := svc.Route.Swap(route)
 		requeue(before, route)
-		if before != nil && before.Timeouts != route.Timeouts {
+		if before != nil && (before.Timeouts != route.Timeouts || holdsOtherwise(before, route)) {
 			retimed[svc] = KeptBy(before) != KeptBy(route)
 		}
 	}
@@ -135,6 +174,11 @@ func (s *Serving[L]) With(key ListenKey, ln L) *Serving[L] {
 	return &next
 }
 
+// Sorted returns the keys of the listeners, those with equal addresses as the plan has them.
+func (s *Serving[L]) Sorted() []ListenKey {
+	return slices.SortedFunc(maps.Keys(s.Listeners), ListenKey.Compare)
+}
+
 // EachRefusal calls yield with every service that has rejected clients, a reason and
 // how many.
 func (s *Serving[L]) EachRefusal(yield func(service, reason string, clients uint64)) {
@@ -143,6 +187,15 @@ func (s *Serving[L]) EachRefusal(yield func(service, reason string, clients uint
 			if n := svc.refused(why); n > 0 {
 				yield(name, why.String(), n)
 			}
+		}
+	}
+}
+
+// Inherit adds what an earlier process has counted of the services.
+func (s *Serving[L]) Inherit(all map[string]engine.ServiceStats) {
+	for name, svc := range s.Services {
+		if stats, there := all[name]; there {
+			svc.inherit(stats)
 		}
 	}
 }

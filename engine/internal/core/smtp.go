@@ -79,7 +79,7 @@ func (a *Admission) command(now int64, b []byte, ended bool) (take int, step Ste
 		return take, a.refuseSMTP(smtpBehind)
 	}
 	a.attempt.startTLS, a.attempt.since = smtpPromised, now
-	step = a.awaitHello(1)
+	step = a.awaitPromised(now)
 	step.Say = smtpReady
 	return take, step
 }
@@ -123,7 +123,7 @@ func (a *Admission) refuseSMTP(say string) Step {
 func (a *Admission) smtpHostSaid(now int64, b []byte, ended bool) (take int, step Step) {
 	size, found, state := parseReply(b)
 	if state == replyShort {
-		return 0, a.hostSaidNothing(ended)
+		return 0, a.hostSaidNothing(now, ended)
 	}
 	wanted := "220"
 	if a.attempt.pledge == smtpExtensions {
@@ -131,15 +131,15 @@ func (a *Admission) smtpHostSaid(now int64, b []byte, ended bool) (take int, ste
 	}
 	switch {
 	case state != replyWhole, size != len(b), string(b[:3]) != wanted:
-		return 0, a.refuse(noTLS)
+		return 0, a.hostDisagrees(now)
 	case a.attempt.pledge == smtpGreeting:
 		step.Say = smtpEHLO
 	case a.attempt.pledge == smtpExtensions && !found:
-		return 0, a.refuse(noTLS)
+		return 0, a.hostDisagrees(now)
 	case a.attempt.pledge == smtpExtensions:
 		step.Say = smtpSTARTTLS
 	default:
-		return size, a.admit(now)
+		return size, a.agreed(now)
 	}
 	a.attempt.pledge++
 	step.Do, step.Until = Pledge, a.connectLimit(a.Svc.Route.Load())

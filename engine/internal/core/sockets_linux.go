@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -75,4 +76,104 @@ func CanMultipath() error {
 		return NoMultipath(os.NewSyscallError("socket", err))
 	}
 	return unix.Close(fd)
+}
+
+// fits tells why an inherited socket cannot serve an address with these options; nil: it
+// can.
+func fits(f *os.File, a ListenAddr, o engine.ListenOptions) (err error) {
+	if a.Path != "" {
+		return nil
+	}
+	controlled := withFD(f, func(fd int) {
+		domain, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		only6 := 0
+		if domain == unix.AF_INET6 {
+			only6, _ = unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		}
+		protocol, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		device, _ := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+		switch {
+		case a.Host == "" && domain == unix.AF_INET6 && only6 != 0:
+			err = errors.New("it takes IPv6 clients only (BindIPv6Only=)")
+		case a.Host == "" && domain == unix.AF_INET && HasIPv6():
+			err = errors.New("it takes IPv4 clients only")
+		case a.Host != "" && any6(fd) && only6 == 0:
+			err = errors.New("it takes IPv4 clients too (BindIPv6Only=)")
+		case o.MPTCP != (protocol == unix.IPPROTO_MPTCP):
+			err = fmt.Errorf("mptcp: it has the protocol %d (SocketProtocol=)", protocol)
+		case o.Interface != device:
+			err = fmt.Errorf("interface: it is bound to %q (BindToDevice=)", device)
+		}
+	})
+	return errors.Join(controlled, err)
+}
+
+// any6 tells whether a socket is bound to every IPv6 address.
+func any6(fd int) bool {
+	sa, err := unix.Getsockname(fd)
+	six, ok := sa.(*unix.SockaddrInet6)
+	return err == nil && ok && six.Addr == [16]byte{}
+}
+
+// HasIPv6 tells whether the kernel opens IPv6 sockets at all.
+func HasIPv6() bool {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	_ = unix.Close(fd)
+	return true
+}
+
+// withFD calls f with the descriptor of a file, which keeps its mode: [os.File.Fd] would make
+// it block.
+func withFD(file *os.File, f func(fd int)) error {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { f(int(fd)) })
+}
+
+// Duplicate returns a descriptor of the same socket that does not block.
+func Duplicate(file *os.File) (fd int, err error) {
+	controlled := withFD(file, func(from int) {
+		if fd, err = unix.FcntlInt(uintptr(from), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			err = os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+			return
+		}
+		if err = unix.SetNonblock(fd, true); err != nil {
+			_ = unix.Close(fd)
+		}
+	})
+	return fd, errors.Join(controlled, err)
+}
+
+// EndListening makes a socket stop listening, wherever else it is open: the clients in its
+// queue are reset, and further ones refused.
+func EndListening(file *os.File) {
+	_ = withFD(file, func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) })
+}
+
+// QueueOptionsOf returns those options of a listening TCP socket that [QueueOptions] sets.
+func QueueOptionsOf(file *os.File) (o engine.ListenOptions) {
+	_ = withFD(file, func(fd int) {
+		value, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT)
+		o.DeferAccept = err == nil && value > 0
+		value, err = unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN)
+		o.FastOpen = err == nil && value > 0
+	})
+	return o
+}
+
+// TCPInfo asks the kernel what it knows of a TCP socket.
+func TCPInfo(fd int) engine.TCPInfo {
+	i, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return engine.TCPInfo{}
+	}
+	return engine.TCPInfo{
+		Known: true, RTT: time.Duration(i.Rtt) * time.Microsecond, RTTVar: time.Duration(i.Rttvar) * time.Microsecond,
+		Retransmits: i.Total_retrans, Unacked: i.Unacked, NotSent: i.Notsent_bytes, Window: i.Snd_wnd,
+	}
 }

@@ -4,6 +4,7 @@ package core
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/txlb/txlb/engine"
 )
@@ -36,3 +37,15 @@ func CanMultipath() error { return onlyLinux("mptcp") }
 func onlyLinux(what string) error {
 	return fmt.Errorf("%s needs Linux; leave it out on this system", what)
 }
+
+// fits: the options of inherited sockets are those of Linux.
+func fits(*os.File, ListenAddr, engine.ListenOptions) error { return nil }
+
+// EndListening does nothing: closing has to do.
+func EndListening(*os.File) {}
+
+// QueueOptionsOf returns none, which this system does not have.
+func QueueOptionsOf(*os.File) engine.ListenOptions { return engine.ListenOptions{} }
+
+// TCPInfo knows nothing of a socket.
+func TCPInfo(int) engine.TCPInfo { return engine.TCPInfo{} }

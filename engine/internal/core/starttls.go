@@ -16,6 +16,9 @@ const (
 	gssRequest      = "\x00\x00\x00\x08\x04\xd2\x16\x30"
 	postgresYes     = "S"
 	postgresNo      = "N"
+
+	// An ErrorResponse, for a client that has to ask for TLS and does not.
+	postgresTLSFirst = "E\x00\x00\x00\x46SFATAL\x00VFATAL\x00C28000\x00Mthis server requires TLS (sslmode=require)\x00\x00"
 )
 
 // startTLS is how far a client has come in the words of its protocol.
@@ -30,9 +33,12 @@ const (
 	smtpPromised                  // as promised
 )
 
+// isPromise tells whether the client has been promised TLS.
+func (s startTLS) isPromise() bool { return s == promised || s == smtpPromised }
+
 // asksForTLS takes in the beginning of a stream that may ask for TLS. ok is false if the words
 // are over: what has come is for the hello, or for the host.
-func (a *Admission) asksForTLS(b []byte, ended bool) (take int, step Step, ok bool) {
+func (a *Admission) asksForTLS(now int64, b []byte, ended bool) (take int, step Step, ok bool) {
 	t := &a.attempt.startTLS
 	if *t != postgres && *t != postgresAgain || len(b) > 0 && b[0] != 0 {
 		return 0, Step{}, false
@@ -45,8 +51,12 @@ func (a *Admission) asksForTLS(b []byte, ended bool) (take int, step Step, ok bo
 	}
 	switch string(b[:postgresRequest]) {
 	case sslRequest:
+		if a.awaitsTLS() && len(b) > postgresRequest {
+			// It has not waited for the answer. What is behind came without TLS.
+			return 0, a.refuse(notAsked), true
+		}
 		*t = promised
-		step = a.awaitHello(1)
+		step = a.awaitPromised(now)
 		step.Say = postgresYes
 		return postgresRequest, step, true
 	case gssRequest:
@@ -60,10 +70,10 @@ func (a *Admission) asksForTLS(b []byte, ended bool) (take int, step Step, ok bo
 	return 0, Step{}, false
 }
 
-// Pledged tells whether the session's host is asked for TLS before bytes move. It has
-// then had its PROXY header.
+// Pledged tells whether the session's host, which has answered the connect, is asked for
+// TLS before bytes move. It has then had its PROXY header.
 func (a *Admission) Pledged() bool {
-	return a.attempt != nil && (a.attempt.startTLS == promised || a.attempt.startTLS == smtpPromised)
+	return a.attempt != nil && (a.asksHost() || a.attempt.secure != nil)
 }
 
 // Pledges tells whether the session waits for what its host says about TLS.
@@ -97,19 +107,20 @@ func (a *Admission) HostSaid(now int64, b []byte, ended bool) (take int, step St
 	case a.attempt.startTLS == smtpPromised:
 		return a.smtpHostSaid(now, b, ended)
 	case len(b) == 0:
-		return 0, a.hostSaidNothing(ended)
+		return 0, a.hostSaidNothing(now, ended)
 	case string(b[:1]) != postgresYes:
-		return 0, a.refuse(noTLS)
+		return 0, a.hostDisagrees(now)
 	}
-	return 1, a.admit(now)
+	return 1, a.agreed(now)
 }
 
 // hostSaidNothing waits for the answer of the host. If it has gone, it did so before a byte
 // of the client's was sent, so another host may be asked.
-func (a *Admission) hostSaidNothing(ended bool) Step {
+func (a *Admission) hostSaidNothing(now int64, ended bool) Step {
 	if !ended {
 		return a.awaited()
 	}
+	a.noteTry(now, dropped, nil)
 	a.Count().failed[dropped].Add(1)
 	a.attempt.heard = true
 	a.leave()

@@ -35,6 +35,9 @@ const (
 	// stalled readers pin 10 MiB instead of 208; streams are no slower with 512 KiB
 	// (splice.md).
 	NotSent = 128 << 10
+	// TuneAfter is the age in ns at which a session gets the socket options that only a long
+	// one needs: a short session pays for none (tcp-segments.md).
+	TuneAfter = int64(5e9)
 	// keepAliveProbes is how many unanswered keep-alive probes end a connection. The
 	// kernel counts seconds, so keepAlive is exact from four seconds on.
 	keepAliveProbes = 4

@@ -272,10 +272,14 @@ func (p *Peer) Fin() {
 // Rst resets the connection.
 func (p *Peer) Rst() {
 	p.T.Helper()
-	if err := p.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+	c := p.Conn
+	if t, ok := c.(*OverTLS); ok { // which would say goodbye
+		c = t.TCP
+	}
+	if err := c.(*net.TCPConn).SetLinger(0); err != nil {
 		p.T.Errorf("rst: %v", err)
 	}
-	_ = p.Close()
+	_ = c.Close()
 }
 
 // Echo sends back what comes until the peer ends, then ends too. It hides that
@@ -373,6 +377,14 @@ func (p *Peer) ExpectGone() {
 	_ = p.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if n, err := p.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		p.T.Errorf("the session goes on: %d bytes, %v", n, err)
+	}
+}
+
+// ExpectEnd reads until the connection is over, cleanly or not.
+func (p *Peer) ExpectEnd() {
+	p.T.Helper()
+	if _, err := io.Copy(io.Discard, patient{p}); errors.Is(err, os.ErrDeadlineExceeded) {
+		p.T.Error("the session goes on")
 	}
 }
 

@@ -30,6 +30,7 @@ type acceptor struct {
 	paused     bool     // all are out of the poller
 	pausedTill int64    // and stay so until then
 	resting    bool     // one of them rests alone
+	halted     bool     // none accepts until proceed is called
 }
 
 // listen makes the loop accept from a shard.
@@ -46,7 +47,7 @@ func (a *acceptor) listen(sh *shard) error {
 		a.shards = append(a.shards, nil)
 	}
 	sh.out = true
-	if !a.paused {
+	if !a.paused && !a.halted {
 		if err := a.watch(sh); err != nil {
 			return err
 		}
@@ -128,6 +129,9 @@ func (sh *shard) tell() {
 
 // closeShard closes a shard and forgets it.
 func (a *acceptor) closeShard(sh *shard) {
+	if (sh.uses == nil || sh.uses.Add(-1) == 0) && sh.gone {
+		_ = unix.Shutdown(int(sh.fd), unix.SHUT_RDWR)
+	}
 	closeFD(sh.fd)
 	if a.shards[sh.index] == sh {
 		a.shards[sh.index] = nil
@@ -165,6 +169,7 @@ func (a *acceptor) acceptFrom(sh *shard, most int) (n int, why stop) {
 	faults := 0
 	for n < most {
 		if !a.census.admit() {
+			a.census.rests.Store(true)
 			a.pause(0)
 			return n, noRoom
 		}
@@ -236,10 +241,39 @@ func (a *acceptor) resume() {
 				sh.held = false
 				a.inbox.submit(func() { a.serveQueue(sh) })
 			}
+		case a.halted:
 		case sh.out && a.watch(sh) != nil:
 			a.pause(core.PauseFor)
 			return
 		}
+	}
+}
+
+// halt takes all listeners out of the poller until proceed is called. Those that leave
+// go on.
+func (a *acceptor) halt() {
+	a.halted = true
+	for _, sh := range a.shards {
+		if sh != nil {
+			a.unwatch(sh)
+		}
+	}
+}
+
+// proceed ends what halt began.
+func (a *acceptor) proceed() {
+	if a.halted {
+		a.halted = false
+		a.paused = true // at the limit of sessions the listeners wait for room
+		a.resume()
+	}
+}
+
+// letGo closes a shard whose socket another process serves.
+func (a *acceptor) letGo(sh *shard) {
+	if a.shards[sh.index] == sh && !sh.leaving {
+		a.unwatch(sh)
+		a.closeShard(sh)
 	}
 }
 

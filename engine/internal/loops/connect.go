@@ -19,6 +19,7 @@ func (l *loop) open(fd int32, from sched.Addr, entry *core.Entry) {
 	s, t := l.table.get()
 	s.phase = connecting
 	s.active = l.now
+	l.table.cameFrom(s, from.IP())
 	s.Begin(&l.gate, entry, t, from, l.now)
 	if l.gate.Log.On() {
 		s.Record(&l.table.tries, from.IP())
@@ -128,6 +129,7 @@ func (l *loop) hear(s *session) {
 // tell sends the client what a step says to it. If it cannot be sent, the client is gone.
 func (l *loop) tell(s *session, step core.Step) {
 	if step.Say != "" {
+		s.apart = true
 		l.sys.say(s.ends[client].fd, []byte(step.Say))
 	}
 }
@@ -142,6 +144,9 @@ func (l *loop) takeOff(s *session, side, size int) bool {
 			return false
 		}
 		size -= n
+		if side == client {
+			s.took += int32(n)
+		}
 	}
 	return true
 }
@@ -149,6 +154,7 @@ func (l *loop) takeOff(s *session, side, size int) bool {
 // pledge asks the host for the TLS that the client has been promised, behind its PROXY
 // header. It returns false if the host is gone.
 func (l *loop) pledge(s *session, step core.Step) bool {
+	s.apart = true
 	b := l.waste[:0]
 	if step.First {
 		b = s.Header(b, func() netip.AddrPort { return l.sys.localAddr(s.ends[client].fd) })
@@ -181,7 +187,7 @@ func (l *loop) hostSays(s *session) core.Step {
 func (l *loop) connect(s *session) core.Step {
 	s.active = l.now
 	fd, errno := l.sys.connectTo(s.Host.Addr(), s.Source())
-	s.ends[backend] = end{fd: fd}
+	s.ends[backend], s.localPort = end{fd: fd}, 0
 	if s.Host.Addr().Path() != "" {
 		s.ends[backend].set(unixEnd)
 	}
@@ -239,7 +245,12 @@ func (l *loop) establish(s *session) {
 		}
 		l.acks.owe(s)
 	}
+	if mirrors := s.Mirrors(); mirrors != nil {
+		l.mirrorTo(s, mirrors)
+	}
 	s.flows[client].header = s.Host.ProxyProtocol() != 0 && !s.Pledged()
+	s.headerSent = 0
+	l.guard(s)
 	if l.eng.opt.Splice == engine.SpliceAlways {
 		s.flows[0].splice()
 		s.flows[1].splice()
@@ -248,15 +259,16 @@ func (l *loop) establish(s *session) {
 	l.agenda.add(s)
 }
 
-// failOver moves an established session to another host: the backend has reset the
-// connection before a byte has moved. It returns false if there is no other host.
+// failOver moves an established session to another host, or into the queue of a group that
+// holds its clients: the backend has reset the connection before a byte has moved. It returns
+// false if there is no other host.
 func (l *loop) failOver(s *session) bool {
 	step := s.Dropped(l.now)
-	if step.Do != core.Connect {
+	if step.Do != core.Connect && step.Do != core.Queue {
 		l.table.settle(s)
 		return false
 	}
-	l.sys.resetOnClose(s.ends[backend].fd) // it has not had the client's end
+	l.reset(&s.ends[backend]) // it has not had the client's end
 	l.dropBackend(s)
 	s.flows[client].done = false            // what was shut down is another socket now
 	if f := &s.flows[client]; f.ahead > 0 { // the next host gets a header of its own
@@ -273,8 +285,9 @@ func (l *loop) failOver(s *session) bool {
 // dropBackend closes the socket of a host that the session has left, if there is
 // one.
 func (l *loop) dropBackend(s *session) {
-	if fd := s.ends[backend].fd; fd >= 0 {
-		l.leftovers.addFD(fd)
+	if s.ends[backend].fd >= 0 {
+		l.drop(s, backend)
+		s.grow()
 	}
 	s.ends[backend] = end{fd: -1}
 }
@@ -285,7 +298,7 @@ func (l *loop) dropBackend(s *session) {
 // it has ended too, for a moment: closing over unread bytes would reset the connection.
 func (l *loop) refuse(s *session, why core.Refusal) {
 	if why.Resets() {
-		l.sys.resetOnClose(s.ends[client].fd)
+		l.reset(&s.ends[client])
 	}
 	if why.Resets() || why == core.OutOfResource || why.OfHeader() {
 		l.end(s, why.Termination())

@@ -8,13 +8,17 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/conns"
 	"github.com/txlb/txlb/engine/internal/core"
 	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/splice"
@@ -30,17 +34,27 @@ type Engine struct {
 	failures  core.Reports
 	loops     []*loop
 
+	conns    *conns.Sessions // that no loop can carry
+	adopting sync.WaitGroup  // goroutines that begin them
+	taken    atomic.Uint32   // connections of the program given to loops
+	over     chan struct{}   // closed by Close
+
 	localPorts atomic.Uint32 // that connections get from the kernel: the lowest, and in the low half the highest
 
 	census *census
 
+	keeping *keeping // nil: there is no keeper
+	keeps   bool     // its goroutine runs; of mu
+
 	zones core.ZoneFollower[*listener]
+	heirs *core.Heirs // of mu
 
 	mu      sync.Mutex   // held by Apply, Drain and Close
 	asking  sync.RWMutex // held for reading by who asks the loops for sessions: they live until it has its answer
 	closed  bool         // written under both
 	going   []*listener  // stopped, but not closed yet
 	serving atomic.Pointer[core.Serving[*listener]]
+	before  atomic.Pointer[[]engine.LoopStats] // that loops of an earlier process have counted; nil: there was none
 }
 
 // New starts the loops of an engine that serves nothing yet.
@@ -50,23 +64,37 @@ func New(opt engine.Options) (*Engine, error) { return NewTuned(opt, Tuning{}) }
 type Tuning struct {
 	RingFrom int  // sends from which on a batch goes through the ring
 	OldRing  bool // the ring is that of a kernel older than Linux 6.6
+	Pace     int  // bytes after which the pace of a stream is judged
 }
 
 // NewTuned is New for tests.
 func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
-	opt, err := core.WithDefaults(opt, runtime.NumCPU())
+	heirs, err := core.NewHeirs(opt.Inherited)
 	if err != nil {
+		return nil, err
+	}
+	opt, err = core.WithDefaults(opt, runtime.NumCPU())
+	if err != nil {
+		heirs.Close()
 		return nil, err
 	}
 	e := &Engine{
 		opt:      opt,
+		heirs:    heirs,
 		tuning:   tune,
 		epoch:    time.Now(),
 		failures: core.NewReports(),
 		census:   newCensus(opt.MaxSessions),
+		over:     make(chan struct{}),
+	}
+	if opt.Keeper != nil {
+		e.keeping = newKeeping(e)
 	}
 	if e.tuning.RingFrom == 0 {
 		e.tuning.RingFrom = worthARing
+	}
+	if e.tuning.Pace == 0 {
+		e.tuning.Pace = paceBytes
 	}
 	e.serving.Store(&core.Serving[*listener]{})
 	e.learnLocalPorts()
@@ -89,20 +117,28 @@ func NewTuned(opt engine.Options, tune Tuning) (*Engine, error) {
 			for _, l := range e.loops {
 				l.sys.shut()
 			}
+			heirs.Close()
 			return nil, fmt.Errorf("start loop %d: %w", i, err)
 		}
 		e.loops = append(e.loops, l)
 	}
+	gate := core.Gate{Index: len(e.loops), Report: e.failures.Report, Active: e.census.active}
 	if opt.Recorder != nil {
-		for i, lane := range opt.Recorder.Attach(len(e.loops), e.epoch.Add(-1)) {
-			e.loops[i].gate.Log = lane
+		lanes := opt.Recorder.Attach(e.gates(), e.epoch.Add(-1))
+		for i, l := range e.loops {
+			l.gate.Log = lanes[i]
 		}
+		gate.Log = lanes[len(e.loops)]
 	}
+	e.conns = conns.New(conns.Home{Gate: gate, Clock: e.clock, Rest: e.rest, Left: e.left, OnPanic: opt.OnPanic, Copy: e.census.admitCopy, Copied: e.census.leaveCopy})
 	for _, l := range e.loops {
 		go l.run()
 	}
 	return e, nil
 }
+
+// gates returns how many admit sessions: the loops, and goroutines.
+func (e *Engine) gates() int { return len(e.loops) + 1 }
 
 // clock returns nanoseconds since the engine was made, from 1 on.
 func (e *Engine) clock() int64 { return int64(time.Since(e.epoch)) + 1 }
@@ -144,7 +180,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 	if err != nil {
 		return err
 	}
-	next := was.Next(p, len(e.loops))
+	next := was.Next(p, e.gates())
 	fresh, err := e.openListeners(owner, was, next)
 	if err != nil {
 		return err
@@ -162,13 +198,13 @@ func (e *Engine) Apply(p engine.Plan) error {
 	}
 	if err := e.startListeners(fresh); err != nil {
 		for _, ln := range fresh {
-			e.stopListener(ln)
+			e.stopListener(ln, false)
 		}
 		return err
 	}
 	if err := e.retuneListeners(owner, was, next); err != nil {
 		for _, ln := range fresh {
-			e.stopListener(ln)
+			e.stopListener(ln, false)
 		}
 		return err
 	}
@@ -182,8 +218,14 @@ func (e *Engine) Apply(p engine.Plan) error {
 	e.zones.Follow(fresh, &e.mu, &e.serving, e.reopen)
 	for key, ln := range was.Listeners {
 		if next.Listeners[key] != ln {
-			e.stopListener(ln)
+			e.stopListener(ln, true)
 		}
+	}
+	e.heirs.Settle()
+	if e.keeping != nil && !e.keeps {
+		e.keeps = true
+		e.keeping.takeOn()
+		go e.keeping.run()
 	}
 	return nil
 }
@@ -197,6 +239,7 @@ func (e *Engine) recount(serving *core.Serving[*listener], p engine.Plan) {
 			}
 			return true
 		})
+		e.conns.Recount(uncounted)
 	}
 }
 
@@ -209,6 +252,7 @@ func (e *Engine) reroute(serving *core.Serving[*listener], p engine.Plan) {
 	for _, l := range e.loops {
 		l.retime(retimed)
 	}
+	e.conns.Retime(retimed)
 	for _, ln := range serving.Listeners {
 		if svc := ln.entry.Load().Svc; retimed[svc] {
 			ln.keep(core.KeptBy(svc.Route.Load()))
@@ -219,6 +263,7 @@ func (e *Engine) reroute(serving *core.Serving[*listener], p engine.Plan) {
 // openListeners fills next.listeners with those that stay and those that are
 // new, and returns the new ones. On error it has opened none.
 func (e *Engine) openListeners(owner map[core.ListenKey]*engine.Service, was, next *core.Serving[*listener]) ([]*listener, error) {
+	e.heirs.Reset()
 	var fresh []*listener
 	var problems []error
 	goingPorts := map[string]bool{}
@@ -240,7 +285,7 @@ func (e *Engine) openListeners(owner map[core.ListenKey]*engine.Service, was, ne
 		}
 		// A listener of ours that is about to go must not make its successor
 		// on the same port look taken.
-		ln, err := e.openInPlace(key, old, how, old == nil && !goingPorts[key.Port()])
+		ln, err := e.openInPlace(key, old, how, s.Name, old == nil && !goingPorts[key.Port()])
 		if err != nil {
 			problems = append(problems, fmt.Errorf("service %q: %w", s.Name, err))
 			continue
@@ -259,12 +304,14 @@ func (e *Engine) openListeners(owner map[core.ListenKey]*engine.Service, was, ne
 
 // openInPlace opens a listener, on the port of the one whose place it takes, if there is
 // one.
-func (e *Engine) openInPlace(key core.ListenKey, old *listener, how listening, alone bool) (*listener, error) {
-	at := key
+func (e *Engine) openInPlace(key core.ListenKey, old *listener, how listening, service string, alone bool) (*listener, error) {
+	at, o := key, opening{loops: len(e.loops), backlog: e.opt.Backlog, alone: alone}
 	if old != nil {
 		at = core.ListenKey{Listen: core.SamePort(key, old.bound)}
+	} else {
+		o.heirs, o.service = e.heirs, service
 	}
-	ln, err := openListener(at, how, len(e.loops), e.opt.Backlog, alone)
+	ln, err := openListener(at, how, o)
 	if err == nil {
 		ln.key = key
 	}
@@ -295,14 +342,20 @@ func (e *Engine) startListeners(fresh []*listener) error {
 	problems := make([]error, len(e.loops))
 	for _, ln := range fresh {
 		ln.open.Store(int32(len(ln.fds)))
-		for _, fd := range ln.fds {
-			ln.shards = append(ln.shards, &shard{listener: ln, fd: fd})
+		for i, fd := range ln.fds {
+			sh := &shard{listener: ln, fd: fd}
+			if ln.uses != nil {
+				sh.uses = ln.uses[i]
+			}
+			ln.shards = append(ln.shards, sh)
 		}
 	}
 	e.onLoops(func(l *loop) {
 		for _, ln := range fresh {
-			if err := l.acceptor.listen(ln.shards[l.index]); err != nil {
-				problems[l.index] = err
+			for i := l.index; i < len(ln.shards); i += len(e.loops) {
+				if err := l.acceptor.listen(ln.shards[i]); err != nil {
+					problems[l.index] = err
+				}
 			}
 		}
 	})
@@ -311,13 +364,18 @@ func (e *Engine) startListeners(fresh []*listener) error {
 
 // stopListener serves what waits in the listener's queues and closes it. Where
 // there is no room for more sessions it does not wait: the loops go on as room
-// comes.
-func (e *Engine) stopListener(ln *listener) {
+// comes. If it is gone for good, its sockets end wherever else they are open, unless they
+// were lent: clients would wait there for nobody.
+func (e *Engine) stopListener(ln *listener, gone bool) {
 	ln.file.Remove() // first, so that no more clients come
 	var wg sync.WaitGroup
-	for i, l := range e.loops {
+	for i, sh := range ln.shards {
 		wg.Add(1)
-		l.inbox.submit(func() { l.acceptor.unlisten(ln.shards[i], wg.Done) })
+		l := e.loops[i%len(e.loops)]
+		l.inbox.submit(func() {
+			sh.gone = gone && !ln.lent
+			l.acceptor.unlisten(sh, wg.Done)
+		})
 	}
 	wg.Wait()
 	if ln.open.Load() > 0 {
@@ -331,17 +389,17 @@ func (e *Engine) reopen(key core.ListenKey, old *listener) {
 	if e.closed || e.census.draining.Load() {
 		return
 	}
-	ln, err := e.openInPlace(key, old, old.how, false)
+	ln, err := e.openInPlace(key, old, old.how, "", false)
 	if err != nil {
 		return
 	}
 	ln.entry.Store(old.entry.Load())
 	if e.startListeners([]*listener{ln}) != nil {
-		e.stopListener(ln)
+		e.stopListener(ln, false)
 		return
 	}
 	e.serving.Store(e.serving.Load().With(key, ln))
-	e.stopListener(old)
+	e.stopListener(old, true)
 }
 
 // onLoops runs f on every loop and returns when all have.
@@ -364,12 +422,24 @@ func (e *Engine) Drain(ctx context.Context) error {
 	if e.closed {
 		return engine.ErrClosed
 	}
-	e.census.draining.Store(true)
-	was := e.serving.Load()
+	was := e.beginDrain()
 	for _, ln := range was.Listeners {
-		e.stopListener(ln)
+		e.stopListener(ln, false)
 	}
 	e.serving.Store(&core.Serving[*listener]{Services: was.Services})
+	return e.drain(ctx)
+}
+
+// beginDrain makes the engine begin no session for the program any more. mu is held.
+func (e *Engine) beginDrain() (was *core.Serving[*listener]) {
+	e.census.draining.Store(true)
+	e.census.shut()
+	e.conns.Shut()
+	return e.serving.Load()
+}
+
+// drain waits for the sessions, and for listeners that leave. mu is held.
+func (e *Engine) drain(ctx context.Context) error {
 	for e.census.occupied() {
 		select {
 		case <-e.census.empty:
@@ -378,6 +448,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 			e.onLoops(func(l *loop) {
 				l.table.each(func(s *session) { l.end(s, core.Killed) })
 			})
+			e.conns.Close()
 			return ctx.Err()
 		}
 	}
@@ -394,16 +465,24 @@ func (e *Engine) Close() error {
 	e.asking.Lock()
 	e.closed = true
 	e.asking.Unlock()
+	close(e.over)
 	e.zones.End()
+	e.heirs.Close()
 	for _, ln := range e.serving.Load().Listeners {
 		ln.file.Remove()
 	}
+	e.census.shut()
 	e.onLoops(func(l *loop) { l.acceptor.closeAll() }) // none hands a connection to one that has quit
+	e.adopting.Wait()
+	e.conns.Close()
 	for _, l := range e.loops {
 		l.inbox.submit(func() { l.quit = true })
 	}
 	for _, l := range e.loops {
 		<-l.done
+	}
+	if e.keeps {
+		e.keeping.close()
 	}
 	e.serving.Store(&core.Serving[*listener]{})
 	return nil
@@ -412,10 +491,34 @@ func (e *Engine) Close() error {
 // Listeners implements [engine.Engine].
 func (e *Engine) Listeners() []engine.Listener {
 	var list []engine.Listener
-	for key, ln := range e.serving.Load().Listeners {
-		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: ln.bound, MPTCP: ln.multipath})
+	serving := e.serving.Load()
+	for _, key := range serving.Sorted() {
+		ln := serving.Listeners[key]
+		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: ln.bound, MPTCP: ln.multipath, Lent: ln.lent})
 	}
 	return list
+}
+
+// Sockets implements [engine.Engine].
+func (e *Engine) Sockets() (list []engine.Inherited, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	serving := e.serving.Load()
+	for _, key := range serving.Sorted() {
+		ln := serving.Listeners[key]
+		service := ln.entry.Load().Svc.Name
+		for _, fd := range ln.distinct() {
+			dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				for _, one := range list {
+					_ = one.File.Close()
+				}
+				return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+			}
+			list = append(list, engine.Inherited{File: os.NewFile(uintptr(dup), ln.bound), Service: service, Listen: key.Listen, Lent: ln.lent})
+		}
+	}
+	return list, nil
 }
 
 // Refused implements [engine.Engine].
@@ -439,9 +542,24 @@ func (e *Engine) steering() engine.Facility {
 
 // Snapshot implements [engine.Engine].
 func (e *Engine) Snapshot() engine.Snapshot {
-	snap := engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: []engine.Facility{e.ring, e.steering()}}
+	snap := engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: []engine.Facility{e.ring, e.steering()}, Panics: e.conns.Panics()}
+	if e.keeping != nil {
+		snap.Keeper = *e.keeping.stats.Load()
+		snap.Facilities = append(snap.Facilities, e.keeping.facility())
+	}
 	for _, l := range e.loops {
 		snap.Loops = append(snap.Loops, l.count.stats())
 	}
+	if before := e.before.Load(); before != nil {
+		for i, l := range *before {
+			snap.Loops[i%len(snap.Loops)].Count(l)
+		}
+	}
 	return snap
+}
+
+// Inherit implements [engine.Engine].
+func (e *Engine) Inherit(before engine.Snapshot) {
+	e.serving.Load().Inherit(before.Services)
+	e.before.Store(&before.Loops)
 }

@@ -16,10 +16,9 @@ import (
 type end struct {
 	fd    int32 // -1: none
 	flags flags
-	port  uint16 // on our side, once it was needed; 0: not known
 }
 
-type flags uint16
+type flags uint32
 
 const (
 	readable   flags = 1 << iota // bytes, or the end of the stream, may wait to be read
@@ -37,6 +36,9 @@ const (
 	unixSocket                   // not TCP: a short read does not mean drained
 	answered                     // a backend whose first bytes after ours were read
 	headed                       // a PROXY header was sent to it
+	shared                       // another process has its socket, or has had it: close sends nothing
+	lingers                      // SO_LINGER 0 is set: its close resets the connection
+	cutShort                     // it gets a reset, now or with its drop
 )
 
 // unixEnd is set on a UNIX socket from the start: it has none of TCP's options.
@@ -88,9 +90,11 @@ func (e *end) hint(events uint32) {
 type flow struct {
 	held     []byte // a buffer of bytes read and not yet taken by the destination
 	taken    int32  // how many of held the destination has taken
+	drained  int32  // bytes spliced to the destination since, see pace
 	pipe     pipe   // lent while splicing and bytes move
 	window   int32  // what the next fill may move
 	burst    int32  // bytes that fills have moved since the source was last empty
+	since    uint32 // on the loop's clock, in paceTick
 	mode     mode
 	streamed uint8 // reads to be copied in a row before these are small messages and no gap in a stream
 	sending  bool  // the loop has bytes of this flow in its batch
@@ -99,6 +103,7 @@ type flow struct {
 	done     bool  // nothing will move any more
 	header   bool  // a PROXY header goes ahead of the first byte
 	ahead    uint8 // bytes of it that stand before those held, or in the batch
+	wide     bool  // a fast stream: much of it may wait in the kernel unsent, see kernel.widen
 }
 
 // mode is how a flow moves bytes.

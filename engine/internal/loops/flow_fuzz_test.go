@@ -84,6 +84,7 @@ type theatre struct {
 	script  []byte
 	patient bool // no session may be ended by a time-out
 	bell    *poller
+	mirrors []*sched.Mirror
 	limited bool // hosts have limits, so that sessions queue
 	log     []string
 }
@@ -113,7 +114,7 @@ func playScript(script []byte) (wrong string) {
 
 func newTheatre(script []byte) *theatre {
 	k := &sim{sessions: map[[2]int32]*simSession{}, wants: map[sched.Addr]int{}}
-	e := &Engine{epoch: time.Now(), sustained: readSize, census: newCensus(0)}
+	e := &Engine{epoch: time.Now(), sustained: readSize, tuning: Tuning{Pace: 64 << 10}, census: newCensus(0)}
 	l := assemble(e, 0, nil, k)
 	k.loop = l
 	l.now = 1
@@ -143,7 +144,18 @@ func newTheatre(script []byte) *theatre {
 		g.hosts = append(g.hosts, h)
 		members = append(members, sched.Member{Host: h, Weight: 1})
 	}
-	table, err := sched.NewTable(sched.Policy{Scheduler: "roundr", Seed: 1}, members)
+	policy := sched.Policy{Scheduler: "roundr", Seed: 1}
+	if how&32 != 0 {
+		k.mirrors = map[sched.Addr]bool{}
+		for i := range 2 {
+			m := sched.NewMirror("m")
+			m.SetAddr(simAddr(10 + i))
+			k.mirrors[m.Addr()] = true
+			g.mirrors = append(g.mirrors, m)
+			policy.Mirrors = append(policy.Mirrors, sched.MirrorShare{Mirror: m, Percent: 100})
+		}
+	}
+	table, err := sched.NewTable(policy, members)
 	if err != nil {
 		panic(err)
 	}
@@ -196,9 +208,14 @@ func (g *theatre) step() {
 		g.say("socket %d: far end FIN", s.id)
 		s.farFin()
 	case 7:
-		if op > 128 {
+		switch {
+		case op > 128:
 			g.say("socket %d: far end RST", s.id)
 			s.farReset()
+		case op > 64:
+			g.move(s)
+		default:
+			g.move(nil)
 		}
 	case 8:
 		g.say("socket %d: urgent, or a descriptor with %d", s.id, size)
@@ -329,6 +346,21 @@ func (g *theatre) turn(events []unix.EpollEvent) {
 			g.k.fail("%s has %d sessions, and may have %d", h.Name(), n, most)
 		}
 	}
+	g.l.table.each(g.compareTurns)
+}
+
+// compareTurns compares the turnarounds of a session with those that its sockets have seen.
+func (g *theatre) compareTurns(s *session) {
+	if s.phase != established {
+		return
+	}
+	is := g.socket(s, client).session
+	if is == nil {
+		return
+	}
+	if sum := s.turning.Sum(); int(sum.Count) != is.turns || int64(sum.Total) != is.turned || s.turning.Waits() != (is.asked != 0) {
+		g.k.fail("session %d has turnarounds %+v and waits: %v; its sockets have %d in %d, and were asked at %d", s.slot, sum, s.turning.Waits(), is.turns, is.turned, is.asked)
+	}
 }
 
 // settle delivers every event and lets the loop work until it would sleep, and
@@ -391,6 +423,22 @@ func (g *theatre) asleep() {
 			}
 		}
 	})
+	for _, c := range g.l.copies.slots {
+		if c.fd < 0 {
+			continue
+		}
+		s := g.k.sockets[c.fd-fdBase]
+		switch {
+		case s.dead:
+			g.k.fail("asleep: the mirror of copy %d is gone", c.slot)
+		case s.arrived > s.taken:
+			g.k.fail("asleep: the answer of a mirror, socket %d, is not dropped", s.id)
+		case c.connected && s.room > 0 && len(c.pieces) > 0:
+			g.k.fail("asleep: copy %d could go on to socket %d: %+v", c.slot, s.id, *c)
+		case c.connected && len(c.pieces) == 0 && c.rest == cleanEnd && !c.shut:
+			g.k.fail("asleep: the end of copy %d was not passed on to socket %d", c.slot, s.id)
+		}
+	}
 	if g.l.timers.count > 0 && g.l.timers.alarmAt == 0 {
 		g.k.fail("asleep: timers are set and the clock is not")
 	}
@@ -400,6 +448,68 @@ func (g *theatre) socket(s *session, side int) *simSocket {
 	return g.k.sockets[s.ends[side].fd-fdBase]
 }
 
+// move makes sessions depart and arrive again: that of a socket, or all.
+func (g *theatre) move(of *simSocket) {
+	var list []*session
+	g.l.table.each(func(s *session) {
+		if of == nil || g.socket(s, client) == of || s.ends[backend].fd >= 0 && g.socket(s, backend) == of {
+			list = append(list, s)
+		}
+	})
+	for _, s := range list {
+		is := g.socket(s, client).session
+		before := *s
+		var d departed
+		if !g.l.depart(s, &d, func(*core.Service, *sched.Host) string { return "" }) {
+			g.say("session %d stays", s.slot)
+			continue
+		}
+		g.say("session %d moves, phase %d", s.slot, before.phase)
+		if before.ends[backend].fd >= 0 && d.fds[backend] < 0 {
+			g.socket(&before, backend).failed = true // nobody waits for its answer any more
+		}
+		pass, err := core.ParsePassport(d.pass.Append(nil))
+		if err != nil {
+			g.k.fail("%v: %+v", err, d.pass)
+			continue
+		}
+		a := &adoption{pass: pass, fds: d.fds}
+		for _, fd := range d.fds {
+			if fd >= 0 {
+				g.k.open(fd, "move").shared = true
+			}
+		}
+		a.to = core.Destination{Svc: g.svc, Table: g.svc.Route.Load().Table}
+		for _, h := range g.hosts {
+			if h.Name() == pass.Host.Name {
+				a.to.Host = h
+			}
+		}
+		for _, name := range tried(pass) {
+			for _, h := range g.hosts {
+				if h.Name() == name.Name {
+					a.to.Tried = append(a.to.Tried, h)
+				}
+			}
+		}
+		g.e.census.adopt(1)
+		g.l.adopt(a)
+		g.l.table.each(func(s *session) {
+			if s.ends[client].fd == d.fds[client] {
+				g.k.sessions[[2]int32{s.slot, s.generation}] = is
+			}
+		})
+	}
+	g.turn(nil)
+}
+
+func tried(p *core.Passport) []core.PassHost {
+	if p.Try == nil {
+		return nil
+	}
+	return p.Try.Tried
+}
+
 // finish ends what the script has begun: the far ends read all and end.
 func (g *theatre) finish() {
 	g.say("finish")
@@ -407,6 +517,11 @@ func (g *theatre) finish() {
 	for round := range 200 {
 		live := 0
 		g.l.table.each(func(*session) { live++ })
+		for _, c := range g.l.copies.slots {
+			if c.fd >= 0 {
+				live++
+			}
+		}
 		if live == 0 {
 			return
 		}
@@ -443,6 +558,19 @@ func (g *theatre) audit() {
 	}
 	if k.lent != 0 {
 		k.fail("%d pipes are lent", k.lent)
+	}
+	if n := g.e.census.copies.Load(); n != 0 || g.l.copies.held != 0 {
+		k.fail("%d copies are counted, and %d bytes are held", n, g.l.copies.held)
+	}
+	for _, m := range g.mirrors {
+		if n := m.Stats().Active; n != 0 {
+			k.fail("%d copies of a mirror are counted", n)
+		}
+	}
+	for _, s := range k.sockets {
+		if s.of != nil && g.patient && s.ended && !s.dead && !s.gotReset && (s.put != s.of.arrived || !s.of.fin) {
+			k.fail("a mirror, socket %d, got a clean end after %d bytes; socket %d sent %d, FIN %v", s.id, s.put, s.of.id, s.of.arrived, s.of.fin)
+		}
 	}
 	if n := g.hosts[0].Times().Queue.Len(); n != 0 {
 		k.fail("%d sessions are in the queue", n)
@@ -484,7 +612,7 @@ func (g *theatre) auditSession(ss *simSession) {
 	if served > 1 {
 		k.fail("%d backends got bytes of client %d", served, ss.client.id)
 	}
-	if last == nil || !g.patient {
+	if last == nil || !g.patient || ss.unwatched {
 		return // refused, or ended by a time-out
 	}
 	for _, pair := range [][2]*simSocket{{ss.client, last}, {last, ss.client}} {

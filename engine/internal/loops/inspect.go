@@ -29,7 +29,11 @@ func (e *Engine) Sessions(most int, which func(service string, host *sched.Host)
 		found[l.index] = append(found[l.index], l.info(s))
 		return true
 	})
-	return core.Sorted(slices.Concat(found...))
+	list := slices.Concat(found...)
+	if most == 0 || len(list) < most {
+		list = append(list, e.conns.List(max(most-len(list), 0), which)...)
+	}
+	return core.Sorted(list)
 }
 
 // FindByLocal implements [engine.Engine].
@@ -39,17 +43,17 @@ func (e *Engine) FindByLocal(local netip.AddrPort) []engine.SessionInfo {
 	}
 	found := make([][]engine.SessionInfo, len(e.loops))
 	e.walk(func(l *loop, s *session) bool {
-		b := &s.ends[backend]
-		if b.port == 0 && b.fd >= 0 {
+		fd := s.ends[backend].fd
+		if s.localPort == 0 && fd >= 0 {
 			// Asked for once: the next walk passes by without a call.
-			b.port = l.sys.localAddr(b.fd).Port()
+			s.localPort = l.sys.localAddr(fd).Port()
 		}
-		if b.port == local.Port() && l.sys.localAddr(b.fd) == local {
+		if s.localPort == local.Port() && l.sys.localAddr(fd) == local {
 			found[l.index] = append(found[l.index], l.info(s))
 		}
 		return true
 	})
-	return core.Sorted(slices.Concat(found...))
+	return core.Sorted(append(slices.Concat(found...), e.conns.FindByLocal(local)...))
 }
 
 // EndSessions implements [engine.Engine]. The loops call which at
@@ -64,15 +68,18 @@ func (e *Engine) EndSessions(why engine.Ending, which func(engine.Candidate) boo
 		}
 		return true
 	})
-	return int(ended.Load())
+	return int(ended.Load()) + e.conns.End(why, which)
 }
 
 // EndSession implements [engine.Engine].
 func (e *Engine) EndSession(id uint64) (ended bool) {
 	index, slot, generation := splitID(id)
+	if index < 0 {
+		return e.conns.EndOne(id)
+	}
 	e.asking.RLock()
 	defer e.asking.RUnlock()
-	if e.closed || index < 0 || index >= len(e.loops) {
+	if e.closed || index >= len(e.loops) {
 		return false
 	}
 	l := e.loops[index]
@@ -89,6 +96,84 @@ func (e *Engine) EndSession(id uint64) (ended bool) {
 	})
 	<-done
 	return ended
+}
+
+// Explain implements [engine.Engine].
+func (e *Engine) Explain(id uint64) (story engine.Story, ok bool) {
+	index, slot, generation := splitID(id)
+	if index < 0 {
+		return e.conns.Explain(id)
+	}
+	e.asking.RLock()
+	defer e.asking.RUnlock()
+	if e.closed || index >= len(e.loops) {
+		return story, false
+	}
+	l := e.loops[index]
+	done := make(chan struct{})
+	l.inbox.submit(func() {
+		defer close(done)
+		if int(slot) < len(l.table.slabs)*slotsPerSlab {
+			if s := l.table.at(slot, generation); s != nil {
+				story, ok = l.story(s), true
+				return
+			}
+		}
+		story, ok = l.gate.Past.Find(id, l.eng.epochNow())
+	})
+	<-done
+	return story, ok
+}
+
+// Ended implements [engine.Engine]. A loop turns to its clients between some stories and the next.
+func (e *Engine) Ended(most int) []engine.Story {
+	found := make([][]engine.Story, len(e.loops)) // each loop has its own
+	e.asking.RLock()
+	if !e.closed {
+		var wg sync.WaitGroup
+		for _, l := range e.loops {
+			wg.Add(1)
+			l.ended(most, func(list []engine.Story) {
+				found[l.index] = list
+				wg.Done()
+			})
+		}
+		wg.Wait()
+	}
+	e.asking.RUnlock()
+	return core.Latest(append(slices.Concat(found...), e.conns.Ended(most)...), most)
+}
+
+// ended makes the loop call done with the stories of the sessions of it that have ended last. It
+// does not wait.
+func (l *loop) ended(most int, done func([]engine.Story)) {
+	var r core.PastReader
+	var step func()
+	step = func() {
+		if r.Step() {
+			l.inbox.submit(step)
+			return
+		}
+		done(r.List())
+	}
+	l.inbox.submit(func() {
+		r = l.gate.Past.Read(most, l.eng.epochNow())
+		step()
+	})
+}
+
+// epochNow returns 0 on the engine's clock as a time, by the clock of the machine as it is set now.
+func (e *Engine) epochNow() time.Time { return time.Now().Add(-time.Duration(e.clock())) }
+
+// story tells what is known of a session of the loop.
+func (l *loop) story(s *session) engine.Story {
+	i := l.info(s)
+	story := engine.Story{ID: i.ID, Client: i.Client, Listener: i.Listener, Local: i.Local, Idle: i.Idle, In: i.In, Out: i.Out, Turns: i.Turns, Waiting: i.Waiting, TCP: l.tcpOf(s)}
+	s.Tell(&story, l.eng.epochNow(), l.now)
+	if s.phase == lingering {
+		story.Stage = engine.StageClosing
+	}
+	return story
 }
 
 // walk calls f for every session, on the session's loop, and returns when all
@@ -154,6 +239,11 @@ func (l *loop) info(s *session) engine.SessionInfo {
 		Started:  l.eng.epoch.Add(time.Duration(s.Started)),
 		Idle:     time.Duration(max(l.now-s.active, 0)),
 		In:       s.in, Out: s.out,
+		Turns: s.turning.Sum(), Answered: s.out > 0 || s.flows[backend].pending(),
+		Held: s.Held(l.now),
+	}
+	if !s.flows[backend].done { // else there will be no answer
+		i.Waiting = s.turning.Waiting(l.now)
 	}
 	if b := s.ends[backend].fd; b >= 0 {
 		i.Local = l.sys.localAddr(b)
@@ -179,20 +269,15 @@ func (l *loop) clientAddr(s *session) netip.AddrPort {
 	if o := s.Origin(); o != nil {
 		return o.Client
 	}
-	return l.sys.peerAddr(s.ends[client].fd)
+	return l.table.client(s)
 }
-
-// An ID holds the generation of the slot in its upper half, below it the loop,
-// counted from 1 so that no ID is 0, and the slot.
-const (
-	slotBits       = 22
-	generationBits = 32
-)
 
 func (l *loop) idOf(s *session) uint64 {
-	return uint64(uint32(s.generation))<<generationBits | uint64(l.index+1)<<slotBits | uint64(s.slot)
+	return uint64(uint32(s.generation))<<core.IDGenerationBits | uint64(l.index+1)<<core.IDSlotBits | uint64(s.slot)
 }
 
+// splitID takes an ID apart. The loop is -1 for a session that a goroutine carries.
 func splitID(id uint64) (loop int, slot, generation int32) {
+	const slotBits, generationBits = core.IDSlotBits, core.IDGenerationBits
 	return int(id>>slotBits&(1<<(generationBits-slotBits)-1)) - 1, int32(id & (1<<slotBits - 1)), int32(id >> generationBits)
 }

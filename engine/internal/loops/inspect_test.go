@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
 	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/testkit"
 )
@@ -51,7 +52,7 @@ func TestAskingHoldsUpNobody(t *testing.T) {
 // What an ID says is what it was made of.
 func TestSessionIDs(t *testing.T) {
 	for _, index := range []int{0, 1, 1022} {
-		for _, slot := range []int32{0, 1, 1<<slotBits - 1} {
+		for _, slot := range []int32{0, 1, 1<<core.IDSlotBits - 1} {
 			for _, generation := range []int32{0, 1, 1<<31 - 1, -1 << 31, -1} {
 				l := &loop{index: index}
 				id := l.idOf(&session{slot: slot, generation: generation})

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
 	"github.com/txlb/txlb/engine/internal/enginetest"
 	"github.com/txlb/txlb/internal/testkit"
 )
@@ -49,7 +50,7 @@ func TestKeptTimeoutsReachTheSockets(t *testing.T) {
 		c := r.Dial()
 		c.Send([]byte("x"))
 		c.Expect([]byte("x"))
-		return func() bool { return time.Since(before) < tuneAfter*time.Nanosecond }
+		return func() bool { return time.Since(before) < time.Duration(core.TuneAfter) }
 	}
 	usual := 7200
 	young := begin()

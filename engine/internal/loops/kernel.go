@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/core"
 	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/sched"
 	"github.com/txlb/txlb/splice"
@@ -46,6 +48,22 @@ type kernel interface {
 	localAddr(fd int32) netip.AddrPort
 	peerAddr(fd int32) netip.AddrPort
 	localPath(fd int32) string // of a UNIX socket; "" without one
+	tcpInfo(fd int32) engine.TCPInfo
+	// lingerOn makes the close of the last descriptor do what resetOnClose says, or not.
+	lingerOn(fd int32, on bool)
+	// disconnect resets a TCP connection at once, also where other processes have its socket.
+	disconnect(fd int32)
+	// shutdownBoth ends a connection, also where other processes have its socket.
+	shutdownBoth(fd int32)
+	// watch registers a socket at once, as tidy does.
+	watch(fd int32, event *unix.EpollEvent) syscall.Errno
+	// discard is recv, but the bytes need not come into p.
+	discard(fd int32, p []byte) (int, syscall.Errno)
+	// tee makes a copy of what from holds behind what to holds, as far as there is room, and
+	// returns how many bytes those are.
+	tee(from, to pipe) (int, syscall.Errno)
+	// remove takes a socket out of the poller. Closing it does the same if nobody else has it.
+	remove(fd int32)
 	// resetOnClose makes close send an RST and drop what is unsent.
 	resetOnClose(fd int32)
 	// tidy registers sockets once and for good, puts the answers into watches, and
@@ -56,6 +74,10 @@ type kernel interface {
 	lend() (pipe, error)
 	takeBack(pipe)
 	pipes() int // that are open
+	// widen lets as much wait unsent in a socket as a pipe holds, and counts it as one. It
+	// returns false if most of what pipes may hold is in use. narrow takes that back.
+	widen(fd int32) bool
+	narrow(fd int32)
 
 	// shut gives back what the loop itself had.
 	shut()
@@ -65,6 +87,7 @@ type kernel interface {
 type pipe interface {
 	Fill(fd, limit int) (int, splice.Status, error)
 	Drain(fd int) (int, splice.Status, error)
+	Read(p []byte) (int, error)
 	Held() int
 }
 
@@ -104,6 +127,19 @@ func (k linux) shut() {
 }
 
 func (linux) recv(fd int32, p []byte) (int, syscall.Errno) { return recv(fd, p) }
+
+func (linux) discard(fd int32, p []byte) (int, syscall.Errno) {
+	return recvAs(fd, p, unix.MSG_DONTWAIT|unix.MSG_TRUNC) // tcp(7); UNIX sockets ignore it
+}
+
+func (k linux) watch(fd int32, event *unix.EpollEvent) syscall.Errno { return k.register(fd, event) }
+
+func (linux) tee(from, to pipe) (int, syscall.Errno) {
+	n, err := from.(*splice.Pipe).Tee(to.(*splice.Pipe))
+	errno, _ := err.(syscall.Errno)
+	return n, errno
+}
+
 func (linux) say(fd int32, p []byte) bool                  { return say(fd, p) }
 func (linux) peek(fd int32, p []byte) (int, syscall.Errno) { return peek(fd, p) }
 
@@ -147,6 +183,7 @@ func (linux) shutdownWrite(fd int32)             { shutdownWrite(fd) }
 func (linux) socketError(fd int32) syscall.Errno { return socketError(fd) }
 func (linux) unsent(fd int32) int                { return unsent(fd) }
 func (linux) localAddr(fd int32) netip.AddrPort  { return nameOf(unix.SYS_GETSOCKNAME, fd) }
+func (linux) tcpInfo(fd int32) engine.TCPInfo    { return core.TCPInfo(int(fd)) }
 func (linux) peerAddr(fd int32) netip.AddrPort   { return nameOf(unix.SYS_GETPEERNAME, fd) }
 func (linux) localPath(fd int32) string {
 	if a, err := unix.Getsockname(int(fd)); err == nil {
@@ -156,7 +193,10 @@ func (linux) localPath(fd int32) string {
 	}
 	return ""
 }
-func (linux) resetOnClose(fd int32) { resetOnClose(fd) }
+func (linux) resetOnClose(fd int32)      { resetOnClose(fd) }
+func (linux) lingerOn(fd int32, on bool) { lingerOn(fd, on) }
+func (linux) disconnect(fd int32)        { disconnect(fd) }
+func (linux) shutdownBoth(fd int32)      { shutdownBoth(fd) }
 
 func (linux) setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return setInt(fd, level, name, value)
@@ -172,3 +212,18 @@ func (k linux) lend() (pipe, error) {
 
 func (k linux) takeBack(p pipe) { k.pool.Put(p.(*splice.Pipe)) }
 func (k linux) pipes() int      { return k.pool.Open() }
+
+func (k linux) widen(fd int32) bool {
+	if !k.pool.Reserve() {
+		return false
+	}
+	o := notSentOption
+	o.value = max(o.value, int32(k.pool.Size()))
+	_ = o.set(fd)
+	return true
+}
+
+func (k linux) narrow(fd int32) {
+	k.pool.Unreserve()
+	_ = notSentOption.set(fd)
+}

@@ -102,6 +102,7 @@ func TestLoopsShareNoLine(t *testing.T) {
 		ownList(own, "acks", l.acks.owing)
 		ownList(own, "acks", l.acks.owed)
 		ownList(own, "ledger", l.ledger.dirty)
+		own("turnarounds", unsafe.Pointer(l.turns), unsafe.Sizeof(*l.turns))
 		ownList(own, "leftovers", l.leftovers.watches)
 		ownList(own, "leftovers", l.leftovers.fds)
 		ownList(own, "leftovers", l.leftovers.sessions)
@@ -130,6 +131,15 @@ func TestLoopsShareNoLine(t *testing.T) {
 			own("attempt", unsafe.Pointer(a), unsafe.Sizeof(*a))
 		}
 	})
+}
+
+// An idle session takes 0.38 KiB. Its slab is allocated in whole pages of Go, so a session may
+// grow for nothing up to this size, and beyond it would take 64 bytes more.
+func TestSessionsFillTheirSlab(t *testing.T) {
+	const page, most = 8 << 10, 384 // bytes
+	if size := unsafe.Sizeof(session{}); size > most && unsafe.Sizeof(uintptr(0)) == 8 {
+		t.Errorf("a session has %d bytes, and its slab %d pages; up to %d bytes there are %d", size, (size*slotsPerSlab+page-1)/page, most, most*slotsPerSlab/page)
+	}
 }
 
 type owner struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -26,12 +27,15 @@ type listener struct {
 	how    listening
 	bound  string                     // the address with its port
 	entry  atomic.Pointer[core.Entry] // for the sessions that it accepts
-	fds    []int32                    // one for each loop
+	fds    []int32                    // of the shards: one for each loop, more only if more were inherited
+	uses   []*atomic.Int32            // of each of fds: how many shards have the same socket, which is not counted if nil
 	shards []*shard                   // once the loops have them
+	lent   bool                       // its sockets are, see engine.Inherited
 	file   core.SocketFile            // of a UNIX socket
 	open   atomic.Int32               // shards that loops have, those that leave included
 
 	multipath bool  // it is for MPTCP; constant, so loops may read it
+	oneQueue  bool  // loops share a socket; constant, too
 	unsteered error // why the kernel does not steer its clients as it should; nil: it does, or should not
 }
 
@@ -47,60 +51,139 @@ type listening struct {
 type shard struct {
 	*listener
 	fd    int32
-	index int32 // in the loop's shards
-	out   bool  // not in the poller
+	uses  *atomic.Int32 // of its socket; nil: it is the only one
+	index int32         // in the loop's shards
+	out   bool          // not in the poller
 
 	burst  int    // connections that the last event found
 	leftAt uint32 // the last turn in which an event did not empty the queue, for all that is known
 
 	// While it leaves: what waits in the queue is served, and then it is closed.
 	leaving bool
+	gone    bool   // nobody takes its place: the socket ends, wherever else it is open
 	left    int    // accepts that it still makes
 	held    bool   // it waits for room, or for descriptors
 	told    func() // called once, when it is closed or held
 }
 
-// hasIPv6 tells whether the kernel opens IPv6 sockets at all.
-func hasIPv6() bool {
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	_ = unix.Close(fd)
-	return true
+// opening is how a listener is opened.
+type opening struct {
+	loops, backlog int
+	alone          bool // a port on which another program listens is refused: SO_REUSEPORT would share it silently
+
+	heirs   *core.Heirs // whose sockets are used if they fit; nil: none
+	service string      // for them
 }
 
-// openListener opens the sockets of an address. With alone, a port on which another
-// program listens is refused: SO_REUSEPORT would share it silently.
-func openListener(key core.ListenKey, how listening, loops, backlog int, alone bool) (*listener, error) {
+// openListener opens the sockets of an address.
+func openListener(key core.ListenKey, how listening, o opening) (*listener, error) {
 	a, err := core.ParseListen(key.Listen)
 	if err != nil {
 		return nil, err
 	}
 	ln := &listener{key: key, how: how, multipath: how.MPTCP}
-	if a.Path != "" {
-		err = ln.openUnix(a.Path, loops, backlog)
-	} else {
+	address := net.JoinHostPort(zone.Named(a.Host), a.Port)
+	if a.Path == "" {
+		if ln.BoundZone, _, err = core.InZone(a.Host, how.Interface); err != nil {
+			return nil, core.ListenError(address, err)
+		}
+	}
+	files, lent, misfit := o.heirs.For(o.service, key, how.ListenOptions)
+	switch {
+	case len(files) > 0:
+		err = ln.inherit(files, lent, a.Path, o)
+	case a.Path != "":
+		err = ln.openUnix(a.Path, o.loops, o.backlog)
+	default:
 		network := "tcp"
-		if a.Host == "" && !hasIPv6() {
+		if a.Host == "" && !core.HasIPv6() {
 			network = "tcp4"
 		}
-		address := net.JoinHostPort(zone.Named(a.Host), a.Port)
-		if ln.BoundZone, _, err = core.InZone(a.Host, how.Interface); err != nil {
-			err = core.ListenError(address, err)
-		}
-		if err == nil && alone && a.Port != "0" {
+		if o.alone && a.Port != "0" {
 			err = ln.probe(network, address)
 		}
 		if err == nil {
-			err = ln.openTCP(network, address, loops, backlog)
+			err = ln.openTCP(network, address, o.loops, o.backlog)
 		}
 	}
 	if err != nil {
 		ln.close()
-		return nil, err
+		return nil, core.Misfit(err, misfit)
 	}
 	return ln, nil
+}
+
+// inherit makes shards of open sockets. If there are fewer of them than loops, loops share
+// them; if there are more, loops have several.
+func (ln *listener) inherit(files []*os.File, lent bool, path string, o opening) error {
+	ln.lent, ln.oneQueue = lent, len(files) < o.loops
+	uses := make([]*atomic.Int32, len(files))
+	for i := range max(len(files), o.loops) {
+		file := files[i%len(files)]
+		fd, err := core.Duplicate(file)
+		if err != nil {
+			return fmt.Errorf("listen on %s: use the socket that was passed to the process: %w", ln.key.Listen, err)
+		}
+		if i < len(files) {
+			uses[i] = new(atomic.Int32)
+		}
+		uses[i%len(files)].Add(1)
+		ln.fds, ln.uses = append(ln.fds, int32(fd)), append(ln.uses, uses[i%len(files)])
+		if i >= len(files) {
+			continue
+		}
+		sa, err := unix.Getsockname(fd)
+		if err == nil && path == "" {
+			at := addrOf(sa)
+			ln.bound = net.JoinHostPort(zone.Named(at.AddrPort().Addr().String()), strconv.Itoa(at.Port))
+			if err = core.QueueOptions(fd, core.QueueOptionsOf(file), ln.how.ListenOptions, o.backlog); err != nil {
+				return core.ListenError(ln.bound, err)
+			}
+			for _, option := range ln.options() {
+				if errno := option.set(int32(fd)); errno != 0 {
+					return fmt.Errorf("listen on %s: setsockopt %d/%d: %w", ln.bound, option.level, option.name, errno)
+				}
+			}
+		}
+		if err == nil {
+			err = unix.Listen(fd, o.backlog)
+		}
+		if err != nil {
+			return core.ListenError(ln.key.Listen, err)
+		}
+	}
+	switch {
+	case path != "":
+		ln.bound = "unix:" + path
+		if !lent {
+			var err error
+			if ln.file, err = core.OurFile(path); err != nil {
+				return core.ListenError(ln.bound, err)
+			}
+		}
+	case ln.how.steer && len(files) < o.loops:
+		ln.unsteered = fmt.Errorf("%s: its socket was passed to the process, and the loops share it", ln.bound)
+	case ln.how.steer:
+		if err := steer(int(ln.fds[0]), len(files)); err != nil {
+			ln.unsteered = fmt.Errorf("%s: %w", ln.bound, err)
+		}
+	}
+	return nil
+}
+
+// addrOf returns the address of a TCP socket; its zone is a number.
+func addrOf(sa unix.Sockaddr) *net.TCPAddr {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port}
+	case *unix.SockaddrInet6:
+		a := &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port}
+		if sa.ZoneId != 0 {
+			a.Zone = strconv.Itoa(int(sa.ZoneId))
+		}
+		return a
+	}
+	return &net.TCPAddr{}
 }
 
 // CheckListen is native.CheckListen.
@@ -109,7 +192,7 @@ func CheckListen(listen string, o engine.ListenOptions) error {
 	if err != nil {
 		return err
 	}
-	ln, err := openListener(core.ListenKey{Listen: at}, listening{ListenOptions: o}, 1, 1, false)
+	ln, err := openListener(core.ListenKey{Listen: at}, listening{ListenOptions: o}, opening{loops: 1, backlog: 1})
 	if err == nil {
 		ln.close()
 	}
@@ -299,13 +382,8 @@ func boundAddress(fd int, asked *net.TCPAddr) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	a := *asked
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		a.Port, a.IP = sa.Port, net.IP(sa.Addr[:])
-	case *unix.SockaddrInet6:
-		a.Port, a.IP = sa.Port, net.IP(sa.Addr[:])
-	}
+	a := addrOf(sa)
+	a.Zone = asked.Zone
 	return a.String(), nil
 }
 
@@ -318,7 +396,7 @@ func (ln *listener) openUnix(path string, loops, backlog int) error {
 	if err != nil {
 		return core.ListenError("unix:"+path, err)
 	}
-	ln.bound = "unix:" + path
+	ln.bound, ln.oneQueue = "unix:"+path, true
 	ln.fds = append(ln.fds, int32(fd))
 	if ln.file, err = core.OurFile(path); err != nil {
 		return core.ListenError(ln.bound, err)
@@ -336,15 +414,36 @@ func (ln *listener) openUnix(path string, loops, backlog int) error {
 	return nil
 }
 
+// distinct returns one descriptor of each socket.
+func (ln *listener) distinct() []int32 {
+	switch {
+	case ln.uses == nil && ln.oneQueue:
+		return ln.fds[:1]
+	case ln.uses == nil:
+		return ln.fds
+	}
+	seen, list := map[*atomic.Int32]bool{}, []int32(nil)
+	for i, uses := range ln.uses {
+		if !seen[uses] {
+			list = append(list, ln.fds[i])
+		}
+		seen[uses] = true
+	}
+	return list
+}
+
 // port returns the port that the listener has, "" for a UNIX socket.
 func (ln *listener) port() string {
 	_, port, _ := net.SplitHostPort(ln.bound)
 	return port
 }
 
-// close closes the sockets of a listener that no loop has.
+// close closes the sockets of a listener that no loop has. The file of an inherited one is
+// that of a process that serves.
 func (ln *listener) close() {
-	ln.file.Remove()
+	if ln.uses == nil {
+		ln.file.Remove()
+	}
 	for _, fd := range ln.fds {
 		closeFD(fd)
 	}

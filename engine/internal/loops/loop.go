@@ -11,6 +11,7 @@ import (
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/core"
 	"github.com/txlb/txlb/internal/uring"
+	"github.com/txlb/txlb/sched"
 	"github.com/txlb/txlb/splice"
 )
 
@@ -37,15 +38,20 @@ type loop struct {
 	waste   []byte // takes what refused clients have sent
 	spares  bufferPool
 
-	acceptor  acceptor  // where sessions come from
-	agenda    agenda    // which go on in this turn
-	batch     batch     // what they send
-	bulk      bulk      // which wait to splice
-	timers    timers    // which wait for a time
-	inbox     inbox     // what others want done
-	acks      acks      // what is owed to backends
-	ledger    ledger    // what has to be published
-	leftovers leftovers // what has ended
+	acceptor  acceptor         // where sessions come from
+	agenda    agenda           // which go on in this turn
+	batch     batch            // what they send
+	bulk      bulk             // which wait to splice
+	timers    timers           // which wait for a time
+	inbox     inbox            // what others want done
+	acks      acks             // what is owed to backends
+	ledger    ledger           // what has to be published
+	turns     *sched.TurnTally // likewise
+	leftovers leftovers        // what has ended
+	copies    copies           // connections to mirrors
+
+	keeping *keeping // nil: there is no keeper
+	youths  []youth  // sessions that are going to be kept, the oldest first
 
 	quit bool
 	done chan struct{} // closed when run returns
@@ -68,15 +74,15 @@ func newLoop(e *Engine, index int, pipes *splice.Budget) (*loop, error) {
 // assemble makes a loop that waits on p and whose sessions live on sys.
 func assemble(e *Engine, index int, p *poller, sys kernel) *loop {
 	l := &loop{
-		index: index, eng: e, sys: sys, gate: core.Gate{Index: index, Report: e.failures.Report, Active: e.census.active},
-		batch: newBatch(), inbox: newInbox(p), waste: make([]byte, readSize), poll: p, done: make(chan struct{}),
+		index: index, eng: e, sys: sys, keeping: e.keeping, gate: core.Gate{Index: index, Report: e.failures.Report, Active: e.census.active},
+		batch: newBatch(), inbox: newInbox(p), turns: sched.NewTurnTally(index), waste: make([]byte, readSize), poll: p, done: make(chan struct{}),
 	}
-	l.gate.Free = &l.table.tries
+	l.gate.Free, l.gate.Past = &l.table.tries, new(core.Past)
 	l.timers.fire = l.onTimer
 	l.agenda = agenda{ready: onLines[*session](), taken: onLines[*session]()}
 	l.bulk.line = onLines[turnRef]()
 	l.acks = acks{owing: onLines[turnRef](), owed: onLines[turnRef]()}
-	l.ledger.dirty = onLines[*session]()
+	l.ledger.dirty = onLines[told]()
 	l.leftovers = leftovers{watches: onLines[watchOp](), fds: onLines[int32](), sessions: onLines[*session]()}
 	l.acceptor = acceptor{
 		poll: p, census: e.census, inbox: &l.inbox, timers: &l.timers, now: &l.now,
@@ -160,6 +166,9 @@ func (l *loop) turn(events []unix.EpollEvent) {
 	}
 	l.flush()
 	l.spliceSome(l.bulk.budget(l.now))
+	if len(l.copies.ready) > 0 {
+		l.dropMore()
+	}
 	pending := 0
 	if len(events) == batchSize {
 		// Two sockets a session, the listeners, bell and clock.
@@ -173,7 +182,9 @@ func (l *loop) turn(events []unix.EpollEvent) {
 }
 
 // idle tells whether nothing can be done before an event comes.
-func (l *loop) idle() bool { return l.agenda.empty() && l.bulk.empty() && !l.timers.due(l.now) }
+func (l *loop) idle() bool {
+	return l.agenda.empty() && l.bulk.empty() && !l.timers.due(l.now) && len(l.copies.ready) == 0
+}
 
 // takeIn notes what an event says and moves on what only it can.
 func (l *loop) takeIn(ev *unix.EpollEvent) {
@@ -184,6 +195,8 @@ func (l *loop) takeIn(ev *unix.EpollEvent) {
 		l.inbox.rung = true
 	case ev.Fd == keyClock:
 		l.poll.ticked()
+	case ev.Fd <= keyMirror:
+		l.mirrorEvent(ev)
 	default:
 		l.acceptor.event(keyListener - ev.Fd)
 	}
@@ -197,6 +210,9 @@ func (l *loop) sessionEvent(ev *unix.EpollEvent) {
 	side := ev.Fd & 1
 	e := &s.ends[side]
 	e.hint(ev.Events)
+	if ev.Events&unix.EPOLLOUT != 0 {
+		s.Takes(sides[side], l.now)
+	}
 	if ev.Events&unix.EPOLLPRI != 0 {
 		l.keepUrgent(e)
 	}
@@ -223,41 +239,96 @@ func (l *loop) sessionEvent(ev *unix.EpollEvent) {
 
 func (l *loop) onBeat() {
 	l.ledger.publish()
+	l.turns.Publish()
 	l.acceptor.beat()
+	l.keepYouths()
+	if len(l.copies.slots) > 0 {
+		l.checkCopies()
+	}
 }
 
 // end takes a session out of life: what it holds is given back now, its
 // descriptors are closed and its slot is freed at the end of the batch.
 func (l *loop) end(s *session, how core.Termination) {
-	s.publish()
+	l.ledger.settle(s)
 	l.timers.stop(&s.timer)
+	last := l.lastOf(s, how)
+	if s.copies != nil {
+		how := cleanEnd
+		if s.phase != established || s.cutsOff(backend) {
+			how = cutOffEnd
+		}
+		l.leaveCopies(s, how)
+	}
 	for i := range s.ends {
 		if s.ends[i].fd < 0 {
 			continue
 		}
 		if s.cutsOff(i) {
-			l.sys.resetOnClose(s.ends[i].fd)
+			l.reset(&s.ends[i])
 		}
-		l.leftovers.addFD(s.ends[i].fd)
+		l.narrow(&s.flows[1-i], &s.ends[i])
+		l.drop(s, i)
 	}
 	for i := range s.flows {
 		l.letGo(&s.flows[i])
 	}
-	if l.gate.Log.On() {
-		l.record(s)
+	if l.gate.Log.On() && !s.Recorded() { // it is older than the log
+		s.Record(&l.table.tries, last.Client)
 	}
-	s.Admission.End(l.now, how)
+	s.Admission.End(l.now, how, last)
 	l.count.active.Add(-1)
 	s.phase = vacant
 	l.leftovers.addSession(s)
 }
 
-// record notes what the record of a session that ends still needs.
-func (l *loop) record(s *session) {
-	if !s.Recorded() { // it is older than the log
-		s.Record(&l.table.tries, l.sys.peerAddr(s.ends[client].fd))
+// reset makes the peer of an end get a reset, now or with its drop, which has to follow.
+func (l *loop) reset(e *end) {
+	e.set(cutShort)
+	switch {
+	case e.is(shared):
+		l.sys.disconnect(e.fd)
+	case !e.is(lingers):
+		l.sys.resetOnClose(e.fd)
 	}
-	s.Moved(s.in, s.out)
+}
+
+// drop ends the connection of side i: it is closed at the end of the batch, or when the keeper has
+// forgotten it.
+func (l *loop) drop(s *session, i int) {
+	e := &s.ends[i]
+	if e.is(lingers) && !e.is(cutShort) {
+		l.sys.lingerOn(e.fd, false)
+	}
+	if e.is(shared) {
+		l.sys.remove(e.fd)
+		l.sys.shutdownBoth(e.fd)
+	}
+	if s.kept == kept {
+		l.unkeep(s, e.fd)
+		return
+	}
+	l.leftovers.addFD(e.fd)
+}
+
+// lastOf returns what is left of a session that ends. The kernel is asked before something is
+// done to the sockets.
+func (l *loop) lastOf(s *session, how core.Termination) core.Last {
+	last := core.Last{ID: l.idOf(s), Client: l.table.client(s), In: s.in, Out: s.out, Turns: s.turning.Sum()}
+	if s.AsksTCP(l.now, how) {
+		last.TCP = l.tcpOf(s)
+	}
+	return last
+}
+
+// tcpOf asks the kernel what it knows of the session's sockets.
+func (l *loop) tcpOf(s *session) (tcp [2]engine.TCPInfo) {
+	for i := range s.ends {
+		if e := &s.ends[i]; e.fd >= 0 && !e.is(unixSocket) {
+			tcp[i] = l.sys.tcpInfo(e.fd)
+		}
+	}
+	return tcp
 }
 
 // cutsOff tells whether side i is cut off from the rest of its stream if the
@@ -277,6 +348,9 @@ func (l *loop) sweep() {
 			l.acceptor.roomAgain()
 		}
 	}
+	if len(l.copies.gone) > 0 {
+		l.copies.sweep()
+	}
 }
 
 // unwatched ends a session because the poller has no room for one of its sockets. If
@@ -294,6 +368,8 @@ func (l *loop) unwatched(s *session) {
 // shut ends everything that the loop still has.
 func (l *loop) shut() {
 	l.table.each(func(s *session) { l.end(s, core.Killed) })
+	l.turns.Publish()
+	l.shutCopies()
 	l.acceptor.closeAll()
 	l.sweep()
 	l.sys.shut()

@@ -7,15 +7,19 @@ import (
 	"github.com/txlb/txlb/sched"
 )
 
-// place opens the session of a connection that was accepted: on this loop, or on
-// another that has fewer. A UNIX socket has one queue, and the kernel wakes the
-// same loop for it each time.
+// place opens the session of a connection that was accepted: on this loop, on another
+// that has fewer, or on goroutines. Where the loops share a queue, the kernel wakes the
+// same one for it each time.
 func (l *loop) place(fd int32, from sched.Addr, sh *shard) {
 	entry := sh.entry.Load()
 	if sh.multipath && completeClient(fd, entry) {
 		entry.Svc.Counts[l.index].Multipath.Add(1)
 	}
-	if sh.file.Path != "" {
+	if entry.Goroutines() {
+		l.eng.handOver(fd, from, entry)
+		return
+	}
+	if sh.oneQueue {
 		if to := l.lighter(); to != nil {
 			to.count.active.Add(1) // it counts from now on, so that a burst is spread
 			to.take(arrival{fd, from, entry})

@@ -8,8 +8,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/engine/internal/core"
 	"github.com/txlb/txlb/sched"
+	"github.com/txlb/txlb/splice"
 )
 
 // drive moves an established session on as far as it goes without sending:
@@ -56,7 +58,16 @@ func (l *loop) settle(s *session) {
 			}
 			again = true
 			f.done = true
+			if s.copies != nil && i == client {
+				how := cleanEnd
+				if src.is(reset) || !src.is(ended) {
+					how = cutOffEnd
+				}
+				l.endCopies(s, how)
+			}
+			s.closed(i, l.now)
 			l.letGo(f)
+			l.narrow(f, dst)
 			// When the other flow has finished too, close says it all; after a
 			// reset, an end would be a lie.
 			switch {
@@ -80,6 +91,18 @@ func (l *loop) settle(s *session) {
 	}
 }
 
+// sides are what stories call the ends.
+var sides = [...]engine.Side{engine.OfClient, engine.OfHost}
+
+// closed notes who has ended flow i: its source, or its destination if that takes nothing more.
+func (s *session) closed(i int, now int64) {
+	if s.ends[i].is(ended) || !s.ends[1-i].is(broken) {
+		s.Closed(sides[i], s.ends[i].is(reset), now)
+	} else {
+		s.Closed(sides[1-i], true, now)
+	}
+}
+
 // mayFailOver tells whether the backend is gone and no byte has moved yet. A
 // clean end that the client has got is an answer too.
 func (s *session) mayFailOver() bool {
@@ -95,7 +118,10 @@ func (l *loop) greet(s *session) bool {
 	f.header = false
 	header := s.Header(l.batch.room()[:0], func() netip.AddrPort { return l.sys.localAddr(s.ends[client].fd) })
 	n := len(header)
-	f.ahead = uint8(n)
+	f.ahead, s.headerSent = uint8(n), uint8(n)
+	if n == 0 {
+		l.keepSoon(s)
+	}
 	if len(f.held) > 0 {
 		both := slices.Concat(header, f.held[f.taken:]) // seldom, so it need not be of the pool
 		l.letGoHeld(f)
@@ -135,12 +161,16 @@ func (l *loop) receive(s *session, i, ahead int) bool {
 		f.splice()
 	case f.streamed > 0:
 		f.streamed-- // a gap in a stream, for all that is known
+	case s.flows[1-i].mode == splicing:
+		// It belongs to the stream that comes the other way: what asks for it or answers.
 	default:
 		l.bulk.small(l.now)
 	}
 	s.active = l.now
 	if i == backend {
 		l.heard(s)
+	} else if s.copies != nil {
+		l.copyBytes(s, room[:total])
 	}
 	// An end that is known already is passed on with the last bytes: they wait
 	// in the kernel for the shutdown or close that settle does next.
@@ -186,6 +216,9 @@ func (l *loop) flush() {
 		}
 		op.s = nil
 	}
+	if len(l.copies.ops) > 0 {
+		l.flushCopies()
+	}
 	l.batch.clear()
 }
 
@@ -204,7 +237,7 @@ func (l *loop) sent(op *sendOp) {
 	}
 	streamed := n
 	if f.ahead > 0 {
-		streamed -= l.headed(f, dst, n)
+		streamed -= l.headed(s, f, dst, n)
 	}
 	if streamed > 0 {
 		l.moved(s, i, streamed)
@@ -219,6 +252,9 @@ func (l *loop) sent(op *sendOp) {
 	case n < len(p) && (!dst.is(broken) || !s.Settled()):
 		f.held = l.spares.hold(p[n:])
 	}
+	if n < len(p) && !dst.is(broken) {
+		s.Stalled(sides[1-i], l.now, &l.table.tries)
+	}
 	l.settle(s)
 	l.goOn(s, i)
 }
@@ -226,12 +262,15 @@ func (l *loop) sent(op *sendOp) {
 // headed takes in that a send of n bytes began with a PROXY header, or the rest of it,
 // and returns how many bytes were of that. They are not the stream's: the session may
 // still go to another host.
-func (l *loop) headed(f *flow, dst *end, n int) int {
+func (l *loop) headed(s *session, f *flow, dst *end, n int) int {
 	n = min(n, int(f.ahead))
 	f.ahead -= uint8(n)
 	if n > 0 {
 		dst.set(headed)
 		dst.clear(owesAck)
+		if f.ahead == 0 {
+			l.keepSoon(s)
+		}
 	}
 	return n
 }
@@ -255,18 +294,23 @@ func (l *loop) goOn(s *session, i int) {
 func (l *loop) moved(s *session, i, n int) {
 	s.active = l.now
 	l.table.settle(s)
-	if i == backend && s.out == 0 {
-		s.Host.Answered()
-	}
 	s.ends[1-i].set(sentOnce)
 	s.ends[1-i].clear(owesAck)
-	if i == client {
-		s.in += uint64(n)
-	} else {
-		s.out += uint64(n)
-	}
 	if l.ledger.note(s) {
 		l.timers.beatBy(l.now + publishEvery)
+	}
+	if i == client {
+		if s.in == 0 {
+			s.Sent(engine.OfClient, l.now)
+		}
+		s.in += uint64(n)
+		s.turning.Passed(l.now)
+	} else {
+		if s.out == 0 {
+			s.Host.Answered()
+			s.Sent(engine.OfHost, l.now)
+		}
+		s.out += uint64(n)
 	}
 }
 
@@ -290,6 +334,11 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 	for moved < budget {
 		switch f.next(src, dst) {
 		case fill:
+			if s.copies != nil && i == client && l.copies.noTee {
+				f.mode = copying
+				l.readOn(src)
+				return moved
+			}
 			if f.pipe == nil {
 				pipe, err := l.sys.lend()
 				if err != nil { // none to be had: copy
@@ -309,19 +358,30 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 				s.active = l.now
 				if i == backend {
 					l.heard(s)
+				} else if s.copies != nil {
+					l.copyPipe(s, f.pipe)
 				}
 			}
 		case drain:
 			l.tune(dst)
 			n, st, err := f.pipe.Drain(int(dst.fd))
 			f.onDrain(dst, n, st, err)
-			if err != nil {
+			switch {
+			case err != nil:
 				l.readOn(dst)
+			case !dst.is(writable):
+				s.Stalled(sides[1-i], l.now, &l.table.tries)
 			}
 			if n > 0 {
 				moved += n
 				l.moved(s, i, n)
 				l.count.spliced.Add(uint64(n))
+			}
+			if s.copies != nil && i == client {
+				l.pushAll(s)
+			}
+			if f.drained = min(f.drained+int32(n), maxWindow); st == splice.Again && int(f.drained) >= l.eng.tuning.Pace {
+				l.pace(f, dst)
 			}
 		default:
 			// The source is empty, the destination full, or recv has to look.
@@ -334,6 +394,29 @@ func (l *loop) spliceFlow(s *session, i, budget int) (moved int) {
 		}
 	}
 	return moved
+}
+
+// pace is called when a destination is full and has taken paceBytes since the last time. A
+// fast stream gets a longer queue in the kernel: with a short one, and a congestion control
+// that paces, the loop would be woken for every few segments. A slow one loses it again.
+func (l *loop) pace(f *flow, dst *end) {
+	now := uint32(l.now / paceTick)
+	took := now - f.since
+	f.drained, f.since = 0, now
+	switch {
+	case took <= fast && !f.wide && !dst.is(unixSocket):
+		f.wide = l.sys.widen(dst.fd)
+	case took >= slow:
+		l.narrow(f, dst)
+	}
+}
+
+// narrow takes the longer queue back.
+func (l *loop) narrow(f *flow, dst *end) {
+	if f.wide {
+		f.wide = false
+		l.sys.narrow(dst.fd)
+	}
 }
 
 // letGo gives the flow's buffer and pipe back.
@@ -354,8 +437,8 @@ func (l *loop) letGoHeld(f *flow) {
 	}
 }
 
-// heard is called when bytes were read from the backend. The first ones are
-// acknowledged at once. A request makes the kernel put acknowledgements off
+// heard is called when bytes were read from the backend. If they are an answer, that is a
+// turnaround. The first ones are acknowledged at once. A request makes the kernel put acknowledgements off
 // (ping-pong mode, see TCP_QUICKACK in tcp(7)), and a server that writes twice
 // with Nagle's algorithm on sends its second bytes only when it has this
 // acknowledgement: 40 ms later.
@@ -364,6 +447,11 @@ func (l *loop) letGoHeld(f *flow) {
 // answer: a request that is sent just after the greeting has come starts ping-pong
 // mode as well. The call is spared after a FIN, behind which no bytes follow.
 func (l *loop) heard(s *session) {
+	if s.turning.Waits() {
+		if d, bucket := s.turning.Answered(l.now); l.turns.Add(s.Host, d, bucket) {
+			l.timers.beatBy(l.now + publishEvery)
+		}
+	}
 	l.table.settle(s)
 	e := &s.ends[backend]
 	if e.is(answered) {
@@ -409,7 +497,7 @@ func (l *loop) expectBy(s *session) { l.expect(s, s.limit()) }
 
 func (l *loop) expect(s *session, when int64) {
 	if !s.ends[backend].is(tuned) {
-		when = min(when, s.Started+tuneAfter)
+		when = min(when, s.Started+core.TuneAfter)
 	}
 	if when != core.Never && (!s.timer.armed() || when < s.timer.when) {
 		l.timers.set(&s.timer, when)
@@ -421,7 +509,9 @@ func (l *loop) deadline(s *session, now int64) {
 	if e := &s.ends[backend]; !e.is(tuned) {
 		e.set(tuned | nodelay)
 		for _, o := range socketOptions {
-			l.setOption(e, o)
+			if o != notSentOption || !s.flows[client].wide {
+				l.setOption(e, o)
+			}
 		}
 		if k := core.KeptBy(s.Svc.Route.Load()); k.Alive > 0 {
 			for _, o := range keepAliveOptions(k) {
@@ -484,7 +574,7 @@ func (l *loop) linger(s *session) {
 	waited := l.now - s.active
 	allowed := int64(core.LingerFor(s.Svc.Route.Load()))
 	if left.is(reset) || l.sys.unsent(left.fd) == 0 || waited >= allowed {
-		l.sys.resetOnClose(left.fd)
+		l.reset(left)
 		l.end(s, how)
 		return
 	}

@@ -2,7 +2,11 @@
 
 package loops
 
-import "github.com/txlb/txlb/engine/internal/core"
+import (
+	"net/netip"
+
+	"github.com/txlb/txlb/engine/internal/core"
+)
 
 // session is one client with its backend. It lives in a slot of its loop and
 // is touched by that loop alone.
@@ -12,15 +16,25 @@ type session struct {
 
 	core.Admission
 
+	copies *replica // of what the client sends, for mirrors; nil: there are none
+
 	timer  timer
 	active int64 // ns on the loop's clock: the last byte, end or change of phase
 
-	in, out         uint64 // bytes from and to the client
-	inTold, outTold uint64 // of these, published
+	in, out uint64 // bytes from and to the client
+	turning core.Turning
 
 	slot, generation int32
+	entry            int32  // in the loop's ledger, from 1 on; 0: there is none
+	took             int32  // bytes of the client that are not its stream's
+	localPort        uint16 // toward the backend, once it was needed; 0: not known
 	phase            phase
-	ready, dirty     bool // on the loop's list of that name
+	kept             keptAs
+	ready            bool    // on the loop's list of that name
+	apart            bool    // bytes of ours are in a stream, which no account tells of
+	headerSent       uint8   // bytes of the PROXY header that the host gets
+	port             uint16  // of the client, as it was accepted; 0: not known
+	ipv4             [4]byte // likewise; 0.0.0.0: see sessionTable.ipv6
 }
 
 const (
@@ -45,6 +59,8 @@ const slotsPerSlab = 128
 // sessionTable gives out sessions by slot number; events carry the number.
 type sessionTable struct {
 	slabs []*[slotsPerSlab]session
+	// ipv6 has the IPv6 addresses of clients, of slabs where there has been one.
+	ipv6  []*[slotsPerSlab][16]byte
 	free  []int32
 	tries core.Attempts
 }
@@ -63,7 +79,7 @@ func (t *sessionTable) get() (*session, *core.Attempt) {
 	if len(t.free) == 0 {
 		base := int32(len(t.slabs) * slotsPerSlab)
 		slab := new([slotsPerSlab]session)
-		t.slabs = append(t.slabs, slab)
+		t.slabs, t.ipv6 = append(t.slabs, slab), append(t.ipv6, nil)
 		for i := int32(slotsPerSlab - 1); i >= 0; i-- {
 			slab[i].slot = base + i
 			slab[i].timer.owner = &slab[i]
@@ -87,6 +103,33 @@ func (t *sessionTable) settle(s *session) {
 
 func (t *sessionTable) takeBack(s *session) { s.Admission.Settle(&t.tries) }
 
+// cameFrom notes the address of a session's client: the kernel forgets it with the connection.
+func (t *sessionTable) cameFrom(s *session, client netip.AddrPort) {
+	s.port, s.ipv4 = client.Port(), [4]byte{}
+	switch ip := client.Addr().Unmap(); {
+	case ip.Is4():
+		s.ipv4 = ip.As4()
+	case ip.Is6():
+		slab := &t.ipv6[s.slot/slotsPerSlab]
+		if *slab == nil {
+			*slab = new([slotsPerSlab][16]byte)
+		}
+		(*slab)[s.slot%slotsPerSlab] = ip.As16()
+	}
+}
+
+// client returns the address that a session's client has, without a zone; not valid if it has
+// none.
+func (t *sessionTable) client(s *session) netip.AddrPort {
+	switch slab := t.ipv6[s.slot/slotsPerSlab]; {
+	case s.port == 0:
+		return netip.AddrPort{}
+	case s.ipv4 == [4]byte{} && slab != nil:
+		return netip.AddrPortFrom(netip.AddrFrom16((*slab)[s.slot%slotsPerSlab]), s.port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4(s.ipv4), s.port)
+}
+
 // put frees the slot. Events that still name the session find a newer
 // generation and are dropped.
 func (t *sessionTable) put(s *session) {
@@ -95,7 +138,8 @@ func (t *sessionTable) put(s *session) {
 	s.generation++
 	s.flows = [2]flow{}
 	s.Admission = core.Admission{}
-	s.in, s.out, s.inTold, s.outTold = 0, 0, 0, 0
+	s.in, s.out, s.turning, s.localPort = 0, 0, core.Turning{}, 0
+	s.kept, s.apart, s.headerSent, s.took = unkept, false, 0, 0
 	t.free = append(t.free, s.slot)
 }
 

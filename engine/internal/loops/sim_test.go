@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/connect"
 	"github.com/txlb/txlb/internal/proxyproto"
 	"github.com/txlb/txlb/sched"
@@ -37,6 +38,8 @@ type sim struct {
 	wrong    []string
 
 	wants map[sched.Addr]int // which hosts get a PROXY header, and of which version
+
+	mirrors map[sched.Addr]bool // where copies go
 }
 
 // fault is what goes wrong with one call.
@@ -61,6 +64,11 @@ const fdBase = 100
 type simSession struct {
 	client   *simSocket
 	backends []*simSocket
+
+	unwatched bool // a client without a host that could not be watched behind a move
+
+	turns         int   // turnarounds
+	turned, asked int64 // ns: of them together; when the last bytes were sent to the backend, 0: they have an answer
 }
 
 // simSocket is a socket of the loop with the far end of its connection.
@@ -74,6 +82,9 @@ type simSocket struct {
 	edge     bool // an event is due
 	closed   bool
 
+	mirror bool       // it is to a mirror
+	of     *simSocket // whose bytes the mirror gets
+
 	connecting bool
 	failed     bool // the connect failed
 
@@ -86,6 +97,7 @@ type simSocket struct {
 	mark    int           // the place of an urgent byte, -1 for none
 	inline  bool          // urgent bytes are not skipped
 	unix    bool          // a UNIX socket
+	wide    bool          // it has a longer queue
 	passed  int           // the place behind a descriptor that was passed, -1 for none
 	dead    bool          // reset
 	err     syscall.Errno // pending
@@ -107,6 +119,8 @@ type simSocket struct {
 	resetLater bool // SO_LINGER 0
 	ended      bool // the far end gets a clean end behind the bytes
 	gotReset   bool // the far end gets a reset
+	shared     bool // its session has moved: another process has it
+	over       bool // the loop has ended the connection
 }
 
 // pattern is where all streams are taken from, twice in a row so that every
@@ -283,12 +297,16 @@ func (k *sim) tidy(watches []watchOp, fds []int32) {
 		s := k.open(w.fd, "epoll_ctl")
 		if w.errno = 0; k.strike(noWatch) {
 			w.errno = unix.ENOMEM
+			if s.session != nil && s.side == client { // it has moved, and is refused if it has no host
+				s.session.unwatched = w.s.phase == connecting
+			}
 			continue
 		}
 		key, generation := w.event.Fd, w.event.Pad
 		k.join(s, key>>1, generation, int(key&1))
 		s.key, s.gen, s.watched = key, generation, true
 		s.edge = s.events() != 0
+		s.noSpace = s.noSpace || s.room == 0 // as tcp_poll does
 	}
 	for _, fd := range fds {
 		k.close(fd)
@@ -326,6 +344,17 @@ func (k *sim) connectAgain(fd int32, to sched.Addr) syscall.Errno {
 	s := k.open(fd, "connect")
 	s.unix = to.Path() != ""
 	s.wants = k.wants[to]
+	if s.mirror = k.mirrors[to]; s.mirror {
+		switch s.id % 5 {
+		case 0:
+			s.failed, s.dead = true, true
+			return syscall.ECONNREFUSED
+		case 1:
+			return 0
+		}
+		s.connecting = true
+		return unix.EINPROGRESS
+	}
 	how := k.backends
 	k.backends = (how*7 + 1) % 31
 	switch {
@@ -366,10 +395,23 @@ func (k *sim) recv(fd int32, p []byte) (int, syscall.Errno) {
 	n, errno := s.arriving(len(p))
 	copy(p[:n], stream(s.id, s.taken, n))
 	s.taken += n
+	k.turn(s, n)
 	if n > 0 && n < len(p) && s.taken == s.arrived && s.finTold && s.mark < 0 && !s.unix {
 		s.finRead = true // see tcp_recvmsg: a read goes on to the FIN
 	}
 	return n, errno
+}
+
+// turn notes that the loop has read n bytes.
+func (k *sim) turn(s *simSocket, n int) {
+	if k.source(s); n == 0 || s.session == nil || s.side != backend {
+		return
+	}
+	if t := s.session; t.asked != 0 {
+		t.turns++
+		t.turned += k.loop.now - t.asked
+		t.asked = 0
+	}
 }
 
 // say is not needed: no client of the theatre asks for TLS in the words of a protocol.
@@ -460,6 +502,9 @@ func (s *simSocket) takes(n int) (int, syscall.Errno) {
 
 // source returns the socket whose bytes go to s.
 func (k *sim) source(s *simSocket) *simSocket {
+	if s.mirror {
+		return s.of
+	}
 	for _, w := range k.loop.leftovers.watches {
 		// A session can move bytes before its sockets are watched.
 		if fds := w.s.ends; w.wanted() && (int(fds[0].fd) == s.id+fdBase || int(fds[1].fd) == s.id+fdBase) {
@@ -492,6 +537,9 @@ func (k *sim) arrive(s *simSocket, p []byte) {
 		k.fail("bytes %d to %d sent to socket %d are not those of socket %d", s.put, s.put+len(p), s.id, src.id)
 	}
 	s.put += len(p)
+	if s.side == backend {
+		s.session.asked = k.loop.now
+	}
 }
 
 // greeted checks the PROXY header that a backend gets first, and returns what of p comes
@@ -529,6 +577,14 @@ func (k *sim) greeted(s *simSocket, p []byte) []byte {
 // refused tells whether a socket's session has been refused: what the client
 // sends is thrown away.
 func (k *sim) refused(s *simSocket) bool {
+	if s.mirror {
+		return false
+	}
+	for _, w := range k.loop.leftovers.watches {
+		if int(w.fd) == s.id+fdBase && w.wanted() { // it is not watched yet
+			return w.s.phase == refusing
+		}
+	}
 	session := k.loop.table.at(s.key>>1, s.gen)
 	return session != nil && session.phase == refusing
 }
@@ -542,6 +598,7 @@ func (k *sim) shutdownWrite(fd int32) {
 		k.fail("shutdown of socket %d, which has had no header", s.id)
 	case src == nil || s.put != src.taken:
 		k.fail("shutdown of socket %d over bytes on the way", s.id)
+	case s.mirror && k.copyOf(s).s == nil: // its session has ended, as the host has seen
 	case !src.finRead:
 		k.fail("shutdown of socket %d, but socket %d has not ended", s.id, src.id)
 	}
@@ -556,7 +613,7 @@ func (k *sim) socketError(fd int32) syscall.Errno {
 	s := k.open(fd, "getsockopt")
 	errno := s.err
 	s.err = 0
-	if errno == unix.ECONNREFUSED {
+	if errno == unix.ECONNREFUSED && !s.mirror {
 		k.blame++
 	}
 	return errno
@@ -585,6 +642,11 @@ func (k *sim) setInt(fd int32, level, name int, value int32) syscall.Errno {
 
 func (k *sim) localPath(int32) string { return "" }
 
+func (k *sim) tcpInfo(fd int32) engine.TCPInfo {
+	k.open(fd, "getsockopt TCP_INFO")
+	return engine.TCPInfo{Known: true}
+}
+
 func (k *sim) localAddr(fd int32) netip.AddrPort {
 	return simPort(k.open(fd, "getsockname").id).IP()
 }
@@ -595,10 +657,80 @@ func (k *sim) peerAddr(fd int32) netip.AddrPort {
 
 func (k *sim) resetOnClose(fd int32) { k.open(fd, "setsockopt").resetLater = true }
 
+func (k *sim) lingerOn(fd int32, on bool) { k.open(fd, "setsockopt").resetLater = on }
+
+// watch is of a mirror.
+func (k *sim) watch(fd int32, event *unix.EpollEvent) syscall.Errno {
+	s := k.open(fd, "epoll_ctl")
+	if k.strike(noWatch) {
+		return unix.ENOMEM
+	}
+	s.key, s.gen, s.watched = event.Fd, event.Pad, true
+	s.edge = s.events() != 0
+	s.of = k.sockets[k.copyOf(s).s.ends[client].fd-fdBase]
+	return 0
+}
+
+// copyOf returns the copy that goes to a mirror's socket.
+func (k *sim) copyOf(s *simSocket) *replica { return k.loop.copies.slots[keyMirror-s.key] }
+
+func (k *sim) discard(fd int32, p []byte) (int, syscall.Errno) {
+	k.open(fd, "recv").inline = true // nobody misses an urgent byte
+	return k.recv(fd, p)
+}
+
+// tee copies into a pipe that has room for what from holds.
+func (k *sim) tee(from, to pipe) (int, syscall.Errno) {
+	f, t := from.(*simPipe), to.(*simPipe)
+	n := min(f.held, simPipeSize-t.held)
+	if t.held > 0 && (t.from != f.from || t.at+t.held != f.at) {
+		k.fail("bytes %d to %d of socket %d are copied behind others", f.at, f.at+n, f.from.id)
+	}
+	if t.held == 0 {
+		t.from, t.at = f.from, f.at
+	}
+	t.held += n
+	return n, 0
+}
+
+// remove is of a socket that moves: from then on, close sends nothing.
+func (k *sim) remove(fd int32) {
+	s := k.open(fd, "epoll_ctl")
+	s.watched, s.edge = false, false
+}
+
+func (k *sim) disconnect(fd int32) {
+	s := k.open(fd, "connect")
+	if !s.shared {
+		k.fail("socket %d is disconnected, and nobody else has it", s.id)
+	}
+	if !s.dead {
+		s.gotReset, s.dead = true, true
+		s.put = s.got
+	}
+}
+
+func (k *sim) shutdownBoth(fd int32) {
+	s := k.open(fd, "shutdown")
+	if !s.shared {
+		k.fail("socket %d is shut down, and nobody else has it", s.id)
+	}
+	if !s.dead {
+		s.ended, s.shut, s.corked = true, true, false
+	}
+	s.over = true
+}
+
 func (k *sim) close(fd int32) {
 	s := k.open(fd, "close")
+	if s.wide {
+		k.fail("socket %d keeps its longer queue", s.id)
+	}
 	s.closed = true
-	if s.dead || s.connecting {
+	if s.shared && !s.over {
+		k.fail("socket %d is closed, and its connection goes on", s.id)
+	}
+	if s.dead || s.connecting || s.shared {
 		return
 	}
 	// Closing over unread bytes resets the connection too.
@@ -638,9 +770,33 @@ func (k *sim) takeBack(p pipe) {
 
 func (k *sim) pipes() int { return k.lent }
 
+func (k *sim) widen(fd int32) bool {
+	s := k.open(fd, "setsockopt")
+	if s.wide || s.unix {
+		k.fail("socket %d gets a longer queue", s.id)
+	}
+	s.wide = !k.strike(noPipe)
+	return s.wide
+}
+
+func (k *sim) narrow(fd int32) {
+	s := k.open(fd, "setsockopt")
+	if !s.wide {
+		k.fail("socket %d has no longer queue", s.id)
+	}
+	s.wide = false
+}
+
 func (k *sim) shut() {}
 
 func (p *simPipe) Held() int { return p.held }
+
+func (p *simPipe) Read(b []byte) (int, error) {
+	n := copy(b, stream(p.from.id, p.at, min(p.held, len(b))))
+	p.at += n
+	p.held -= n
+	return n, nil
+}
 
 func (p *simPipe) Fill(fd, limit int) (int, splice.Status, error) {
 	s := p.k.open(int32(fd), "splice")
@@ -684,6 +840,7 @@ func (p *simPipe) Fill(fd, limit int) (int, splice.Status, error) {
 	}
 	p.held += n
 	s.taken += n
+	p.k.turn(s, n)
 	return n, splice.OK, nil
 }
 

@@ -95,9 +95,26 @@ func setInt(fd int32, level, name int, value int32) syscall.Errno {
 	return errno
 }
 
+// shutdownBoth ends both directions. While another process has the socket, close does not.
+func shutdownBoth(fd int32) {
+	_, _, _ = unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_RDWR, 0)
+}
+
+// disconnect sends an RST and drops what is unsent, as close does with SO_LINGER 0 where no
+// other process has the socket: tcp_disconnect in the kernel.
+func disconnect(fd int32) {
+	raw := unix.RawSockaddrAny{Addr: unix.RawSockaddr{Family: unix.AF_UNSPEC}}
+	_ = connectSocket(fd, &raw, unix.SizeofSockaddrInet4)
+}
+
 // resetOnClose makes close send an RST and drop what is unsent.
-func resetOnClose(fd int32) {
-	linger := unix.Linger{Onoff: 1}
+func resetOnClose(fd int32) { lingerOn(fd, true) }
+
+func lingerOn(fd int32, on bool) {
+	var linger unix.Linger
+	if on {
+		linger.Onoff = 1
+	}
 	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
 		uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
 }

@@ -122,7 +122,7 @@ func (l *loop) look(s *session) {
 	case s.phase == established:
 		l.expect(s, min(s.silenceLimit(), s.LateAgeLimit(s.slot, l.now)))
 	case s.phase == connecting:
-		l.follow(s, s.Retimed())
+		l.follow(s, s.Retimed(l.now))
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package portable is the engine for systems without epoll and splice: a goroutine for
-// each listener, one for each session and one more for its second direction.
+// each listener, and sessions by goroutines.
 //
 // Limits in addition to those of package engine: connections in the queue of a
 // removed listener are reset, a new listener cannot take the port of one that the
@@ -12,25 +12,28 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/engine/internal/conns"
 	"github.com/txlb/txlb/engine/internal/core"
-	"github.com/txlb/txlb/internal/connect"
+	"github.com/txlb/txlb/sched"
 )
 
 // Engine implements [engine.Engine].
 type Engine struct {
 	opt      engine.Options
 	epoch    time.Time
-	gate     core.Gate
 	failures core.Reports
+	conns    *conns.Sessions
 	room     chan struct{} // holds a token for each session; nil: no limit
 
 	zones core.ZoneFollower[*listener]
+	heirs *core.Heirs // of mu
 
 	mu      sync.Mutex // held by Apply, Drain and Close
 	closed  bool
@@ -38,36 +41,27 @@ type Engine struct {
 	serving atomic.Pointer[core.Serving[*listener]]
 
 	accepting sync.WaitGroup
-	running   sync.WaitGroup // sessions
-	live      sync.Map       // *session by its ID
-	ids       atomic.Uint64  // given out
-	sessions  atomic.Int64   // now
-	ending    sync.Mutex     // held by a session that ends: their records go into one lane
-	restTill  atomic.Int64   // ns: accepting pauses until then, without descriptors
-}
-
-// listener is one listening address.
-type listener struct {
-	net.Listener
-	core.BoundZone
-	opt   engine.ListenOptions
-	mptcp bool            // as opt says; constant
-	file  core.SocketFile // of a UNIX socket
-	entry atomic.Pointer[core.Entry]
-	stop  chan struct{} // closed before the Listener is
+	restTill  atomic.Int64                  // ns: accepting pauses until then, without descriptors
+	held      atomic.Pointer[chan struct{}] // closed by Resume; nil: the engine is not paused
 }
 
 // New returns an engine that serves nothing yet.
 func New(opt engine.Options) (*Engine, error) {
-	opt, err := core.WithDefaults(opt, 1)
+	heirs, err := core.NewHeirs(opt.Inherited)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{opt: opt, epoch: time.Now(), failures: core.NewReports(), drained: make(chan struct{})}
-	e.gate = core.Gate{Report: e.failures.Report, Active: e.sessions.Load}
-	if opt.Recorder != nil {
-		e.gate.Log = opt.Recorder.Attach(1, e.epoch.Add(-1))[0]
+	opt, err = core.WithDefaults(opt, 1)
+	if err != nil {
+		heirs.Close()
+		return nil, err
 	}
+	e := &Engine{opt: opt, heirs: heirs, epoch: time.Now(), failures: core.NewReports(), drained: make(chan struct{})}
+	gate := core.Gate{Report: e.failures.Report, Active: func() int64 { return e.conns.Count() }}
+	if opt.Recorder != nil {
+		gate.Log = opt.Recorder.Attach(1, e.epoch.Add(-1))[0]
+	}
+	e.conns = conns.New(conns.Home{Gate: gate, Clock: e.clock, Rest: e.rest, Left: e.left, OnPanic: opt.OnPanic, Copy: e.admitCopy, Copied: e.left})
 	if opt.MaxSessions > 0 {
 		e.room = make(chan struct{}, opt.MaxSessions)
 	}
@@ -106,6 +100,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 		return err
 	}
 	next := was.Next(p, 1)
+	e.heirs.Reset()
 	var fresh []*listener
 	var problems []error
 	for key, s := range owner {
@@ -116,7 +111,15 @@ func (e *Engine) Apply(p engine.Plan) error {
 			}
 			continue
 		}
-		ln, err := openListener(key.Listen, s.ListenOptions[key.Listen], e.opt.Backlog)
+		o := s.ListenOptions[key.Listen]
+		files, lent, misfit := e.heirs.For(s.Name, key, o)
+		var ln *listener
+		if len(files) > 0 {
+			ln, err = inherit(key.Listen, files, lent, o, e.opt.Backlog)
+		} else {
+			ln, err = openListener(key.Listen, o, e.opt.Backlog)
+			err = core.Misfit(err, misfit)
+		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("service %q: %w", s.Name, err))
 			continue
@@ -126,25 +129,27 @@ func (e *Engine) Apply(p engine.Plan) error {
 	}
 	if len(problems) > 0 {
 		for _, ln := range fresh {
-			ln.shut()
+			ln.giveUp()
 		}
 		return errors.Join(problems...)
 	}
 	if err := e.retune(owner, was, next); err != nil {
 		for _, ln := range fresh {
-			ln.shut()
+			ln.giveUp()
 		}
 		return err
 	}
 	e.recount(next, p)
 	e.reroute(next, p)
 	for key, ln := range next.Listeners {
-		ln.entry.Store(next.Entry(ln.entry.Load(), owner[key], key))
+		ln.enter(next.Entry(ln.entry.Load(), owner[key], key))
 	}
 	e.serving.Store(next)
 	for _, ln := range fresh {
-		e.accepting.Add(1)
-		go e.acceptFrom(ln)
+		for _, one := range append(ln.more, ln) {
+			e.accepting.Add(1)
+			go e.acceptFrom(one)
+		}
 	}
 	e.zones.Follow(fresh, &e.mu, &e.serving, e.reopen)
 	for key, ln := range was.Listeners {
@@ -152,47 +157,22 @@ func (e *Engine) Apply(p engine.Plan) error {
 			ln.shut()
 		}
 	}
+	e.heirs.Settle()
 	return nil
 }
 
 // recount counts the sessions of services for which a plan has limits that began without.
 func (e *Engine) recount(serving *core.Serving[*listener], p engine.Plan) {
 	if uncounted := serving.Expect(p); uncounted != nil {
-		e.live.Range(func(_, s any) bool {
-			if one := s.(*session); uncounted[one.svc] {
-				one.with(func(a *core.Admission, _ int64) core.Step {
-					a.Recount(one.client)
-					return core.Step{}
-				})
-			}
-			return true
-		})
+		e.conns.Recount(uncounted)
 	}
 }
 
 // reroute publishes the routes of a plan.
 func (e *Engine) reroute(serving *core.Serving[*listener], p engine.Plan) {
-	retimed := serving.Reroute(p)
-	if len(retimed) == 0 {
-		return
+	if retimed := serving.Reroute(p); len(retimed) > 0 {
+		e.conns.Retime(retimed)
 	}
-	e.live.Range(func(_, s any) bool {
-		one := s.(*session)
-		if _, concerned := retimed[one.svc]; concerned {
-			one.hearing.wake()
-			one.retime()
-		}
-		if keep, concerned := retimed[one.svc]; concerned && one.watch.retime(one) && keep {
-			for _, c := range one.ends {
-				k := core.KeptBy(one.svc.Route.Load())
-				if tcp, ok := c.(*net.TCPConn); ok {
-					setUnacked(tcp, k.Unacked)
-				}
-				tune(c, k)
-			}
-		}
-		return true
-	})
 }
 
 // reopen replaces a listener whose interface has another index. mu is held.
@@ -230,146 +210,6 @@ func (e *Engine) retune(owner map[core.ListenKey]*engine.Service, was, next *cor
 	return nil
 }
 
-// CheckListen is native.CheckListen.
-func CheckListen(listen string, o engine.ListenOptions) error {
-	at, err := core.FreePort(listen)
-	if err != nil {
-		return err
-	}
-	ln, err := openListener(at, o, 1)
-	if err == nil {
-		ln.shut()
-	}
-	return err
-}
-
-func openListener(listen string, opt engine.ListenOptions, backlog int) (*listener, error) {
-	a, err := core.ParseListen(listen)
-	if err != nil {
-		return nil, err
-	}
-	bound, host, err := core.InZone(a.Host, opt.Interface)
-	if err != nil {
-		return nil, core.ListenError(listen, err)
-	}
-	network, address := "tcp", net.JoinHostPort(host, a.Port)
-	switch {
-	case a.Path != "":
-		if err := core.ClearStale(a.Path); err != nil {
-			return nil, err
-		}
-		network, address = "unix", a.Path
-	case a.Host == "0.0.0.0": // net would take it for every address of both families
-		network = "tcp4"
-	}
-	var how net.ListenConfig
-	if opt.FreeBind || opt.Interface != "" {
-		how.Control = func(_, _ string, c syscall.RawConn) error {
-			return control(c, func(fd int) error { return core.BindOptions(fd, opt) })
-		}
-	}
-	how.SetMultipathTCP(opt.MPTCP) // the default is that of Go
-	if opt.MPTCP {
-		if err := core.CanMultipath(); err != nil {
-			return nil, core.ListenError(listen, err)
-		}
-	}
-	ln, err := how.Listen(context.Background(), network, address)
-	if err != nil {
-		return nil, core.ListenError(listen, err)
-	}
-	made := &listener{Listener: ln, opt: opt, mptcp: opt.MPTCP, BoundZone: bound, stop: make(chan struct{})}
-	if err := made.retune(engine.ListenOptions{}, opt, backlog); err != nil {
-		_ = ln.Close()
-		return nil, core.ListenError(listen, err)
-	}
-	if u, ok := ln.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // it would remove whatever has the name
-		if made.file, err = core.OurFile(a.Path); err != nil {
-			_ = ln.Close()
-			return nil, core.ListenError(listen, err)
-		}
-	}
-	return made, nil
-}
-
-// retune gives an open socket the options that may change.
-func (ln *listener) retune(was, opt engine.ListenOptions, backlog int) error {
-	if tcp, ok := ln.Listener.(*net.TCPListener); ok && (was.DeferAccept != opt.DeferAccept || was.FastOpen != opt.FastOpen) {
-		raw, err := tcp.SyscallConn()
-		if err == nil {
-			err = control(raw, func(fd int) error { return core.QueueOptions(fd, was, opt, backlog) })
-		}
-		if err != nil {
-			return err
-		}
-	}
-	ln.opt = opt
-	return nil
-}
-
-// control calls f with the descriptor of a socket.
-func control(c syscall.RawConn, f func(fd int) error) error {
-	var failed error
-	if err := c.Control(func(fd uintptr) { failed = f(int(fd)) }); err != nil {
-		return err
-	}
-	return failed
-}
-
-func (ln *listener) shut() {
-	close(ln.stop)
-	ln.file.Remove()
-	_ = ln.Close()
-}
-
-// acceptFrom is a listener's goroutine. It ends when the listener is shut.
-func (e *Engine) acceptFrom(ln *listener) {
-	defer e.accepting.Done()
-	for {
-		if left := e.restTill.Load() - e.clock(); left > 0 {
-			select {
-			case <-ln.stop:
-				return
-			case <-time.After(time.Duration(left)):
-				continue
-			}
-		}
-		conn, err := ln.Accept()
-		if err != nil {
-			if errno, ok := errors.AsType[syscall.Errno](err); ok && connect.Shortage(errno) {
-				e.rest(e.clock() + core.PauseFor) // they come back
-				continue
-			}
-			select {
-			case <-ln.stop:
-				return
-			case <-time.After(time.Duration(core.PauseFor)): // this listener has a fault
-				continue
-			}
-		}
-		waits := false
-		if e.room != nil {
-			select {
-			case e.room <- struct{}{}:
-			case <-ln.stop:
-				waits = true // it is the last, and served when there is room
-			}
-		}
-		s := newSession(e, ln.entry.Load(), conn)
-		s.waits = waits
-		e.sessions.Add(1)
-		if tcp, ok := conn.(*net.TCPConn); ok && ln.mptcp {
-			if on, _ := tcp.MultipathTCP(); on {
-				s.svc.Counts[0].Multipath.Add(1)
-			}
-		}
-		e.live.Store(s.id, s)
-		e.running.Add(1)
-		go s.run()
-	}
-}
-
 func (e *Engine) isDrained() bool {
 	select {
 	case <-e.drained:
@@ -386,17 +226,22 @@ func (e *Engine) Drain(ctx context.Context) error {
 	if e.closed {
 		return engine.ErrClosed
 	}
+	return e.drain(ctx)
+}
+
+// drain closes the listeners and waits for the sessions. mu is held.
+func (e *Engine) drain(ctx context.Context) error {
 	e.stopAccepting()
 	done := make(chan struct{})
 	go func() {
-		e.running.Wait()
+		e.conns.Wait()
 		close(done)
 	}()
 	select {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		e.killAll()
+		e.conns.Kill()
 		<-done
 		return ctx.Err()
 	}
@@ -407,19 +252,13 @@ func (e *Engine) stopAccepting() {
 		return
 	}
 	close(e.drained)
+	e.conns.Shut()
 	was := e.serving.Load()
 	for _, ln := range was.Listeners {
 		ln.shut()
 	}
 	e.accepting.Wait()
 	e.serving.Store(&core.Serving[*listener]{Services: was.Services})
-}
-
-func (e *Engine) killAll() {
-	e.live.Range(func(_, s any) bool {
-		s.(*session).end(core.Killed)
-		return true
-	})
 }
 
 // Close implements [engine.Engine].
@@ -432,8 +271,7 @@ func (e *Engine) Close() error {
 	e.closed = true
 	e.zones.End()
 	e.stopAccepting()
-	e.killAll()
-	e.running.Wait()
+	e.conns.Close()
 	e.serving.Store(&core.Serving[*listener]{})
 	return nil
 }
@@ -441,14 +279,42 @@ func (e *Engine) Close() error {
 // Listeners implements [engine.Engine].
 func (e *Engine) Listeners() []engine.Listener {
 	var list []engine.Listener
-	for key, ln := range e.serving.Load().Listeners {
+	serving := e.serving.Load()
+	for _, key := range serving.Sorted() {
+		ln := serving.Listeners[key]
 		addr := ln.Addr().String()
 		if ln.Addr().Network() == "unix" {
 			addr = "unix:" + addr
 		}
-		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: addr, MPTCP: ln.mptcp})
+		list = append(list, engine.Listener{Service: ln.entry.Load().Svc.Name, Listen: key.Listen, Addr: addr, MPTCP: ln.mptcp, Lent: ln.lent})
 	}
 	return list
+}
+
+// Sockets implements [engine.Engine].
+func (e *Engine) Sockets() (list []engine.Inherited, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	serving := e.serving.Load()
+	for _, key := range serving.Sorted() {
+		ln := serving.Listeners[key]
+		service, lent := ln.entry.Load().Svc.Name, ln.lent
+		for _, one := range append([]*listener{ln}, ln.more...) {
+			ln, ok := one.Listener.(interface{ File() (*os.File, error) })
+			if !ok {
+				continue
+			}
+			file, err := ln.File()
+			if err != nil {
+				for _, one := range list {
+					_ = one.File.Close()
+				}
+				return nil, err
+			}
+			list = append(list, engine.Inherited{File: file, Service: service, Listen: key.Listen, Lent: lent})
+		}
+	}
+	return list, nil
 }
 
 // Refused implements [engine.Engine].
@@ -458,6 +324,78 @@ func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
 
 // Snapshot implements [engine.Engine].
 func (e *Engine) Snapshot() engine.Snapshot {
-	snap := engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: core.NoFacilities()}
-	return snap
+	return engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: core.NoFacilities(), Panics: e.conns.Panics()}
+}
+
+// Inherit implements [engine.Engine].
+func (e *Engine) Inherit(before engine.Snapshot) { e.serving.Load().Inherit(before.Services) }
+
+// Sessions implements [engine.Engine].
+func (e *Engine) Sessions(most int, which func(service string, host *sched.Host) bool) []engine.SessionInfo {
+	return core.Sorted(e.conns.List(most, which))
+}
+
+// FindByLocal implements [engine.Engine].
+func (e *Engine) FindByLocal(local netip.AddrPort) []engine.SessionInfo {
+	if local = core.Unmapped(local); !local.IsValid() {
+		return nil
+	}
+	return core.Sorted(e.conns.FindByLocal(local))
+}
+
+// EndSessions implements [engine.Engine].
+func (e *Engine) EndSessions(why engine.Ending, which func(engine.Candidate) bool) int {
+	return e.conns.End(why, which)
+}
+
+// EndSession implements [engine.Engine].
+func (e *Engine) EndSession(id uint64) (ended bool) { return e.conns.EndOne(id) }
+
+// Explain implements [engine.Engine].
+func (e *Engine) Explain(id uint64) (engine.Story, bool) { return e.conns.Explain(id) }
+
+// Ended implements [engine.Engine].
+func (e *Engine) Ended(most int) []engine.Story { return core.Latest(e.conns.Ended(most), most) }
+
+// Take implements [engine.Engine].
+func (e *Engine) Take(ctx context.Context, service string, conn net.Conn) error {
+	svc, err := e.enter(ctx, service)
+	if err != nil {
+		e.conns.Discard(service, conn)
+		return err
+	}
+	return e.conns.Take(svc, conn)
+}
+
+// Dial implements [engine.Engine].
+func (e *Engine) Dial(ctx context.Context, service string, client netip.Addr) (net.Conn, error) {
+	svc, err := e.enter(ctx, service)
+	if err != nil {
+		return nil, err
+	}
+	return e.conns.Dial(ctx, svc, client)
+}
+
+// enter takes room for a session that the program begins, as soon as there is some.
+func (e *Engine) enter(ctx context.Context, service string) (*core.Service, error) {
+	if e.isDrained() {
+		return nil, engine.ErrClosed
+	}
+	svc := e.serving.Load().Services[service]
+	if svc == nil {
+		return nil, fmt.Errorf("%w: %q", engine.ErrNoService, service)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if e.room != nil {
+		select {
+		case e.room <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-e.drained:
+			return nil, engine.ErrClosed
+		}
+	}
+	return svc, nil
 }

@@ -41,7 +41,7 @@ func (t *Terminal) Shell(ctx context.Context, x Executor) error {
 		return err
 	}
 	for {
-		line, err := e.read(prompt, false)
+		line, err := e.read(promptOf(x), false)
 		switch {
 		case errors.Is(err, io.EOF):
 			_, err := io.WriteString(t.rw, "\r\n")
@@ -66,6 +66,22 @@ func (t *Terminal) Shell(ctx context.Context, x Executor) error {
 			return errHangup
 		}
 	}
+}
+
+// reminder is an Executor that knows what its user should not forget.
+type reminder interface {
+	// Reminder returns a few words, "" if there is nothing.
+	Reminder() string
+}
+
+// promptOf is the prompt, with what its user should not forget.
+func promptOf(x Executor) string {
+	if r, ok := x.(reminder); ok {
+		if text := r.Reminder(); text != "" {
+			return strings.TrimSuffix(prompt, "> ") + " (" + clean(text) + ")> "
+		}
+	}
+	return prompt
 }
 
 // alive tells whether the terminal is still there.

@@ -96,6 +96,30 @@ func TestTopShowsQueues(t *testing.T) {
 	}
 }
 
+// Turnarounds have columns, of services and hosts that have had some.
+func TestTopShowsTurnarounds(t *testing.T) {
+	v := newView(Style{})
+	v.size = size{400, 20}
+	s, _ := (&plant{names: []string{"a", "b"}}).Snapshot(t.Context())
+	s.Services[0].Turnarounds = admin.Turnarounds{Mean: 0.0123456, Worst: 2}
+	s.Hosts[0].Turnarounds = admin.Turnarounds{Mean: 0.0000123456, Worst: 0.00123456}
+	s.Hosts[1].Turnarounds = admin.Turnarounds{Mean: 1.23456, Worst: 0.123456}
+	v.take(s, nil)
+	lines := v.draw()
+	if heads := strings.Join(strings.Fields(lines[1]), " "); !strings.Contains(heads, "out/s turn worst total") {
+		t.Errorf("columns %q", heads)
+	}
+	for i, want := range []string{" 12ms 2s ", " 12µs 1.23ms ", " 1.23s 123ms "} {
+		if line := strings.Join(strings.Fields(lines[2+i]), " "); !strings.Contains(line, want) {
+			t.Errorf("line %q, want %q", line, want)
+		}
+	}
+	v.sort, v.reverse = orders()[slices.IndexFunc(orders(), func(o order) bool { return o.key == 'a' })], false
+	if lines := v.draw(); !strings.Contains(lines[3], "main/b") {
+		t.Errorf("the slowest is not the first: %q", lines[3])
+	}
+}
+
 // draws shows what a terminal that was written to has on its lines.
 func (tt *tty) draws(height int) []string {
 	lines := make([]string, height)

@@ -54,6 +54,7 @@ func orders() []order {
 		{'r', "new/s", func(a, b *row) int { return cmp.Compare(b.rate.sessions, a.rate.sessions) }},
 		{'i', "in/s", func(a, b *row) int { return cmp.Compare(b.rate.in, a.rate.in) }},
 		{'o', "out/s", func(a, b *row) int { return cmp.Compare(b.rate.out, a.rate.out) }},
+		{'a', "turn", func(a, b *row) int { return cmp.Compare(b.turns.Mean, a.turns.Mean) }},
 		{'t', "total", func(a, b *row) int { return b.more(a, "sessions_total") }},
 		{'f', "fail", func(a, b *row) int { return b.more(a, "connect_failures") }},
 		{'b', "bytes", func(a, b *row) int { return cmp.Compare(b.bytes(), a.bytes()) }},
@@ -74,6 +75,7 @@ type row struct {
 	weight   int
 	counters admin.Counters
 	rate     rate
+	turns    admin.Turnarounds
 	queue    *admin.QueueInfo // of a service whose groups have queues, together
 	detail   string           // address, or what is wrong
 	under    []*row
@@ -103,12 +105,13 @@ func (v *view) rows() []*row {
 	for _, s := range v.now.Services {
 		r := &row{
 			key: s.Name, name: serviceName(s), match: s.Name, rate: rate{s.Rate, s.InRate, s.OutRate}, weight: -1,
+			turns: s.Turnarounds,
 			// The failures of a service are its rejected clients.
 			counters: admin.Counters{
 				"sessions": uint64(s.Sessions), "sessions_total": s.SessionsTotal, "connect_failures": s.Refused, "bytes_in": s.In, "bytes_out": s.Out,
 			},
 			health: fmt.Sprintf("%d/%d up", s.HostsUp, s.Hosts), colour: serviceColour(s),
-			detail: strings.TrimSpace(strings.Join(s.Listen, " ") + " " + s.Scheduler),
+			detail: strings.TrimSpace(s.Listens() + " " + s.Scheduler),
 		}
 		switch {
 		case s.HostsUp == 0:
@@ -129,11 +132,14 @@ func (v *view) rows() []*row {
 		}
 		r := &row{
 			key: hostKey(h), name: h.Group + "/" + h.Name, host: true, counters: h.Counters,
-			rate: rate{h.Rate, h.InRate, h.OutRate}, state: h.State, weight: h.Weight,
+			rate: rate{h.Rate, h.InRate, h.OutRate}, turns: h.Turnarounds, state: h.State, weight: h.Weight,
 			health: "up", colour: hostColour(h), detail: h.Address,
 		}
 		if h.Backup {
 			r.state += ",backup"
+		}
+		if h.TLS != "" {
+			r.state += ",tls"
 		}
 		if h.Zone != "" {
 			r.state += "," + h.Zone
@@ -143,6 +149,9 @@ func (v *view) rows() []*row {
 		}
 		if h.State != "ready" {
 			r.health, r.colour = h.State, yellow
+		}
+		if h.Ejected != nil {
+			r.health, r.detail, r.trouble = "ejected", r.detail+" "+h.Ejection(), 1
 		}
 		if !h.Up {
 			r.health, r.detail, r.trouble = "DOWN", r.detail+" "+h.Reason, 2
@@ -285,7 +294,10 @@ func (v *view) title(rows int) string {
 	sum := &v.now.Status
 	text := fmt.Sprintf("txlb %s  sess %s  new/s %s  in/s %s  out/s %s  generation %d",
 		v.now.At.Format(time.TimeOnly), short(float64(sum.Sessions)), short(sum.Rate), short(sum.InRate), short(sum.OutRate), v.now.Generation)
-	mark := ""
+	mark := admin.Reminder(sum.Pending)
+	if mark != "" {
+		mark = " [" + mark + "]"
+	}
 	if v.paused {
 		mark += " [paused]"
 	}
@@ -373,6 +385,16 @@ func queueColumn(name string, cell func(*admin.QueueInfo) string) column {
 	}}
 }
 
+// turnColumn is a column of turnarounds. Who has had none shows none.
+func turnColumn(name string, order key, which func(mean, worst string) string) column {
+	return column{name: name, order: order, cell: func(r *row) string {
+		if r.turns == (admin.Turnarounds{}) {
+			return ""
+		}
+		return which(r.turns.Texts())
+	}}
+}
+
 // serviceName is a service with its active group, which must be seen however narrow
 // the terminal is.
 func serviceName(s admin.ServiceInfo) string {
@@ -402,6 +424,11 @@ func (v *view) columns(rows []*row) []column {
 		{name: "in/s", order: 'i', cell: func(r *row) string { return short(r.rate.in) }},
 		{name: "out/s", order: 'o', cell: func(r *row) string { return short(r.rate.out) }},
 	}...)
+	if slices.ContainsFunc(rows, func(r *row) bool { return r.turns != (admin.Turnarounds{}) }) {
+		all = append(all,
+			turnColumn("turn", 'a', func(mean, _ string) string { return mean }),
+			turnColumn("worst", 0, func(_, worst string) string { return worst }))
+	}
 	for i := range status.HostCounters[1:] {
 		all = append(all, counterColumn(&status.HostCounters[1+i]))
 	}

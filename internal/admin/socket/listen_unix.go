@@ -89,9 +89,34 @@ func Listen(path string, mode fs.FileMode, group string) (_ net.Listener, err er
 	if err != nil {
 		return nil, err
 	}
+	return listenerOf(ln, path, info), nil
+}
+
+func listenerOf(ln *net.UnixListener, path string, info fs.FileInfo) *listener {
 	l := &listener{UnixListener: ln, path: path, file: info}
 	l.remove = sync.OnceFunc(l.unlink)
-	return l, nil
+	return l
+}
+
+// Inherit is [Listen] with the socket of another process, which was made by Listen and is
+// at path. The file stays open.
+func Inherit(path string, file *os.File) (net.Listener, error) {
+	ln, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := ln.(*net.UnixListener)
+	if !ok {
+		_ = ln.Close()
+		return nil, fmt.Errorf("it is a listener of %s", ln.Addr().Network())
+	}
+	u.SetUnlinkOnClose(false)
+	info, err := os.Lstat(path)
+	if err != nil {
+		_ = ln.Close()
+		return nil, err
+	}
+	return listenerOf(u, path, info), nil
 }
 
 // made is the name that a socket is made with, in a folder of its own.
@@ -198,6 +223,10 @@ func (l *listener) Close() error {
 	l.remove()
 	return l.UnixListener.Close()
 }
+
+// Leave closes the listener and does not remove the socket, because another process
+// listens on it.
+func (l *listener) Leave() error { return l.UnixListener.Close() }
 
 func (l *listener) unlink() {
 	unlock, err := lockFolder(filepath.Dir(l.path))

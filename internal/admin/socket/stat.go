@@ -70,13 +70,20 @@ func checked(state *director.State, g *director.Group) bool {
 	return g.Config.Check != nil || state.Config.Manager.Heartbeat.Enable
 }
 
-// mainTarget is the address of a host that stands for it: the first that is up, else
-// the first; nil if it has none.
+// mainTarget is the address of a host that stands for it: the first that is up and not ejected, else
+// the first that is up, else the first; nil if it has none.
 func mainTarget(h *director.Host) *director.Target {
+	var ejected *director.Target
 	for _, t := range h.Targets {
-		if t.Host.Up() {
+		if t.Host.Up() && t.Status().Ejected == nil {
 			return t
 		}
+		if t.Host.Up() && ejected == nil {
+			ejected = t
+		}
+	}
+	if ejected != nil {
+		return ejected
 	}
 	if len(h.Targets) > 0 {
 		return h.Targets[0]
@@ -84,7 +91,8 @@ func mainTarget(h *director.Host) *director.Target {
 	return nil
 }
 
-// statusOf is the state of a host in HAProxy's words.
+// statusOf is the state of a host in HAProxy's words. There, NOLB is a server that is up and
+// gets no new clients because it has asked for that; here, one that is ejected.
 func statusOf(state *director.State, g *director.Group, h *director.Host) string {
 	t := mainTarget(h)
 	switch {
@@ -99,6 +107,8 @@ func statusOf(state *director.State, g *director.Group, h *director.Host) string
 		word = "DOWN"
 	case h.Config.State == "drain":
 		word = "DRAIN"
+	case t.Status().Ejected != nil:
+		word = "NOLB"
 	case !checked(state, g):
 		return "no check"
 	}
@@ -306,6 +316,7 @@ func (d *dump) group(s *status.Service, g *status.Group) {
 	c.set("downtime", t.Downtime(d.At))
 	d.lastSession(c, last)
 	c.set("ctime", t.MeanConnect.Milliseconds())
+	c.set("rtime", t.Turnaround.Milliseconds())
 	c.set("ttime", t.MeanSession.Milliseconds())
 	c.set("algo", g.Config.Scheduler)
 	d.end(c, true)
@@ -332,6 +343,8 @@ func (d *dump) host(proxy string, iid int, g *status.Group, h *status.Host) {
 	c.set("act", map[bool]int{true: 0, false: 1}[h.Config.Backup])
 	c.set("bck", map[bool]int{true: 1, false: 0}[h.Config.Backup])
 	c.set("lastchg", d.At.Sub(seen.Changed))
+	c.set("rtime", seen.Turnaround.Milliseconds())
+	c.set("ttime", seen.MeanSession.Milliseconds())
 	d.lastSession(c, seen.LastSession)
 	t := mainTarget(h.Host)
 	if t == nil {

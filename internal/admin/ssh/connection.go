@@ -228,6 +228,14 @@ func (u *user) Question(c words.Command) string {
 	return u.admin.Question(c)
 }
 
+// Reminder tells of changes that wait to be confirmed.
+func (u *user) Reminder() string {
+	if now, ok := u.users.Still(u.caller); !ok || now.Role != users.Full {
+		return ""
+	}
+	return u.admin.Reminder()
+}
+
 // Hash makes the hash of a password that was typed.
 func (u *user) Hash(ctx context.Context, password string) (string, error) {
 	return u.users.Hash(ctx, password)

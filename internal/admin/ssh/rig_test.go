@@ -27,6 +27,16 @@ const patience = testkit.Patience
 
 var eventually = testkit.Eventually
 
+// process is what verbs do to the process, in tests nothing.
+type process struct{}
+
+func (process) CloseLog() error { return nil }
+func (process) Shutdown()       {}
+
+func (process) Upgrade(_ context.Context, by, _ string) (string, error) {
+	return "upgraded by " + by, nil
+}
+
 // rig is a server over a real Admin, director and engine. Its users are admin
 // (password right, and the key of signer), and looker (readonly, password look).
 type rig struct {
@@ -71,7 +81,7 @@ func newBoundedRig(t testing.TB, limits guard.Limits, change ...func(*Options)) 
 		<user name="looker" password="$1$abcdefgh$c6uo0PewpMwwEv7Ib6afk0" access="readonly"/>
 	</admin></config>`, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(r.signer.PublicKey())))))
 	r.dir, r.log = run.Director, run.Log
-	r.admin = admin.New(admin.Options{Director: r.dir, Engine: run.Engine, Log: run.Logger, Version: "1.2"})
+	r.admin = admin.New(admin.Options{Director: r.dir, Engine: run.Engine, Log: run.Logger, Version: "1.2", Process: process{}})
 
 	opt := Options{Admin: r.admin, Users: users.New(func() []*config.User { return r.dir.State().Config.Admin.Users }, nil, run.Logger, nil), Key: r.key, Log: run.Logger}
 	for _, c := range change {

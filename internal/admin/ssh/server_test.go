@@ -299,6 +299,14 @@ func TestUsersLoseTheirPowers(t *testing.T) {
 	wants(t, r.log.String(), "by=second from=127.0.0.1:")
 }
 
+// An upgrade is offered, and the answer is shown.
+func TestUpgrade(t *testing.T) {
+	r := newRig(t)
+	sh := r.shell(r.dial())
+	sh.press("upg\t\r")
+	sh.expect("upgraded by admin")
+}
+
 // The prompt asks for a password that a command lacks, and does not show it.
 func TestPromptAsksForPasswords(t *testing.T) {
 	r := newRig(t)

@@ -47,6 +47,8 @@ type Admin interface {
 	// Question returns what to ask before a command, "" for nothing.
 	Question(words.Command) string
 	Complete(line string) []string
+	// Reminder returns for the prompt which changes wait to be confirmed, "" for none.
+	Reminder() string
 	// Audit writes to the audit file.
 	Audit(ctx context.Context, caller users.Caller, event string, attrs ...any)
 }

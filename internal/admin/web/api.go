@@ -18,6 +18,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/explain"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -58,9 +59,10 @@ func (s *server) apiRoutes() []route {
 // shapes are examples of what the Data of verbs is made of.
 var shapes = map[string]any{
 	"status":        admin.Status{},
-	"show services": []admin.ServiceInfo{}, "show routes": []admin.RouteInfo{}, "show access": []admin.RuleInfo{},
+	"show services": []admin.ServiceInfo{}, "show routes": []admin.RouteInfo{}, "show mirrors": []admin.MirrorInfo{}, "show access": []admin.RuleInfo{},
 	"show hosts":    []admin.HostInfo{},
 	"show sessions": []admin.SessionInfo{},
+	"explain":       explain.Session{},
 	"show clients":  []admin.ClientInfo{},
 	"show config":   admin.ConfigInfo{},
 	"show events":   []admin.EventInfo{},

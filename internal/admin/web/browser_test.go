@@ -27,7 +27,10 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // browser is one chromium for all tests of it.
@@ -148,8 +151,7 @@ func (p *tab) says(selector, text string) (after time.Duration) {
 func (p *tab) click(selector, text string) {
 	p.t.Helper()
 	find := fmt.Sprintf("[...document.querySelectorAll(%q)].find(e => e.textContent.includes(%q) && e.checkVisibility())", selector, text)
-	p.until(selector+" with "+text, find)
-	p.eval(find + ".click()")
+	p.until(selector+" with "+text, "(e => { e?.click(); return e })("+find+")") // at once: the page may be renewed
 }
 
 // fill writes into a field as a user would.
@@ -300,7 +302,7 @@ func TestBrowser(t *testing.T) {
 		run  func(*testing.T, *browser)
 	}{
 		{"operate", testOperate}, {"missed", testMissed}, {"look", testLook}, {"restart", testRestart}, {"plain", testPlain}, {"many", testMany},
-		{"phone", testPhone}, {"keyboard", testKeyboard}, {"proxy", testProxy}, {"hidden", testHidden},
+		{"phone", testPhone}, {"explain", testExplain}, {"keyboard", testKeyboard}, {"proxy", testProxy}, {"hidden", testHidden},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, b) })
 	}
@@ -325,7 +327,8 @@ func testOperate(t *testing.T, b *browser) {
 	p.until("a host's bytes", row("a", "/[kM]B/.test(r.querySelector('[data-f=out_rate]').textContent)"))
 	total := p.eval("document.querySelector('.hosts [data-f=total]').textContent")
 	p.until("more sessions", fmt.Sprintf("document.querySelector('.hosts [data-f=total]').textContent !== %q", total))
-	p.until("the charts", "document.querySelectorAll('.service .charts canvas').length === 4")
+	p.until("the charts", "document.querySelectorAll('.service .charts canvas').length === 5")
+	p.until("the turnaround", "/ms/.test(document.querySelector('[data-s=turnaround_ms]').textContent)")
 
 	// A host fails: it is first, with its reason, and the head says so.
 	dies.close()
@@ -381,13 +384,51 @@ func testOperate(t *testing.T, b *browser) {
 	p.click("dialog button", "Delete host")
 	p.until("the host has gone", "!"+row("fresh <b>", "true"))
 
+	// New clients wait, and are let out.
+	p.click(".group-box.enabled .tools a", "Hold clients")
+	p.says("dialog h1", "Hold new clients of group blue of service web?")
+	p.fill("dialog input[name=for]", "1h")
+	p.click("dialog button", "Hold clients")
+	p.says(".pill.held", "held by boss")
+	p.until("the countdown", "/[0-9] min/.test(document.querySelector('.pill.held time').textContent)")
+	p.until("a client waits", "parseInt(document.querySelector('[data-q=waiting]').textContent) > 0")
+	p.click(".group-box.enabled .tools button", "Release")
+	p.until("nobody is held", "!document.querySelector('.pill.held')")
+	p.until("nobody waits", "document.querySelector('[data-q=waiting]').textContent === '0'")
+
+	// A mirror gets copies.
+	mirror := serve(t).addr
+	if a := r.post("/addMirror", "service", "web", "group", "blue", "ip", mirror); a.StatusCode >= 400 {
+		t.Fatal(a.Status, a.body)
+	}
+	p.until("copies", "parseInt(document.querySelector('.mirrors [data-m=mirrored]')?.textContent) > 0")
+	if a := r.post("/delMirror", "service", "web", "group", "blue", "ip", mirror); a.StatusCode >= 400 {
+		t.Fatal(a.Status, a.body)
+	}
+	p.until("the mirror has gone", "!document.querySelector('.mirrors')")
+
 	// Clients go to the other group, and back.
 	p.click(".tools a", "Make active")
 	p.says("dialog h1", "Make group green the active group of service web?")
+	p.until("the time until it is undone", "document.querySelector('dialog input[name=confirm]').value === '60s'")
+	p.fill("dialog input[name=confirm]", "1h")
 	p.click("dialog button", "Make active")
 	p.says(".group-box.enabled h3", "green")
+	p.says(".pending", "enableGroup web green")
+	p.until("the countdown", "/[0-9] min/.test(document.querySelector('.pending time').textContent)")
+	p.click(".pending button", "Confirm")
+	p.says(".message", "stays: enableGroup web green")
+	p.until("nothing waits", "!document.querySelector('.pending')")
 	p.click(".message button", "Undo: back to group blue")
 	p.says(".group-box.enabled h3", "blue")
+
+	// Nobody confirms: it goes back by itself, and the page says why.
+	p.click(".tools a", "Make active")
+	p.fill("dialog input[name=confirm]", "2s")
+	p.click("dialog button", "Make active")
+	p.says(".recent .eventlist", "not confirmed within 2s")
+	p.says(".group-box.enabled h3", "blue")
+	p.until("nothing waits", "!document.querySelector('.pending')")
 
 	// All of it goes to the file.
 	p.click("#state .tools button", "Save")
@@ -485,7 +526,7 @@ func testLook(t *testing.T, b *browser) {
 	}
 	p.click("tbody th a", "web-1")
 	p.says("dialog .facts", "ready, weight 10")
-	p.until("the host's charts", "document.querySelectorAll('dialog .charts canvas').length === 4")
+	p.until("the host's charts", "document.querySelectorAll('dialog .charts canvas').length === 5")
 	if n := p.eval(offered); n != "0" {
 		t.Errorf("the host's page offers %s things to a user who may only look", n)
 	}
@@ -533,12 +574,11 @@ func testRestart(t *testing.T, b *browser) {
 
 // testPlain is a browser without JavaScript.
 func testPlain(t *testing.T, b *browser) {
-	r := newRig(t, incident(t), secure)
-	p := b.open(t, r, "boss", "/?refresh=5", chromedp.Func(noScript), size(1300, 900, "light"))
+	// It does not refresh itself between two keys of the test.
+	r := newRig(t, strings.Replace(incident(t), `refresh="10"`, `refresh="3600"`, 1), secure)
+	p := b.open(t, r, "boss", "/?refresh=1", chromedp.Func(noScript), size(1300, 900, "light"))
 	p.says("#state", "1 of 5 hosts")
-	if got := p.eval("document.querySelector('meta[http-equiv=refresh]')?.content"); got != "5" {
-		t.Errorf("the page refreshes itself after %q; want 5", got)
-	}
+	p.until("it refreshes itself", "document.querySelector('meta[http-equiv=refresh]')?.content === '1'")
 	p.run(chromedp.Navigate(r.url + "/"))
 	p.click("tr .button[aria-label='Drain web-1']", "Drain")
 	p.says("main h1", "Drain host web-1?")
@@ -547,6 +587,11 @@ func testPlain(t *testing.T, b *browser) {
 	p.until("the host drains", row("web-1", "r.querySelector('.health.drain')"))
 	p.click(".message button", "Undo: back to state ready")
 	p.until("the host is ready", row("web-1", "!r.querySelector('.health.drain')"))
+	p.click(".tools a", "Make active")
+	p.click("main button", "Make active")
+	p.says(".pending", "Undone in")
+	p.click(".pending button", "Confirm")
+	p.until("nothing waits", "!document.querySelector('.pending') && document.querySelector('.group-box.enabled h3')?.textContent === 'green'")
 	p.fill("#filter-q", "web-2")
 	p.click("#filter button", "Show")
 	p.until("one row", "document.querySelectorAll('.hosts tbody tr').length === 1")
@@ -683,11 +728,20 @@ func testPhone(t *testing.T, b *browser) {
 	escape := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;").Replace
 	long := strings.Repeat("long-", 2000)
 	r := newRig(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/>
-		<group name="%s" enable="yes"><host name="%s" ip="127.0.0.1:1"/><host name="%s" ip="127.0.0.1:2"/></group><group name="spare"/></service>%s</config>`,
+		<group name="%s" enable="yes"><host name="%s" ip="127.0.0.1:1"/><host name="%s" ip="127.0.0.1:2"/><mirror ip="127.0.0.1:3"/></group><group name="spare"/></service>%s</config>`,
 		escape(evil), escape(evil), long, bossAndGuest))
 	visit(r.eng.Listeners()[0].Addr, 0, nil)
+	if a := r.post("/setHost", "service", "web", "group", evil, "name", long, "weight", "3", "confirm", "1h"); a.StatusCode >= 400 {
+		t.Fatal(a.Status, a.body)
+	}
+	if a := r.post("/hold", "service", "web", "group", evil, "for", "1h"); a.StatusCode >= 400 {
+		t.Fatal(a.Status, a.body)
+	}
 	p := b.open(t, r, "boss", "/", size(360, 740, "dark"))
 	p.until("live", "document.querySelector('.charts canvas')")
+	for _, shown := range []string{".pending button", ".pending time", ".mirrors code", ".pill.held time", ".group-box .tools button"} {
+		p.until(shown, fmt.Sprintf("(e => e?.checkVisibility() && e.getBoundingClientRect().right <= 360)(document.querySelector(%q))", shown))
+	}
 	fits := func(where string) {
 		t.Helper()
 		if got := p.eval("document.documentElement.scrollWidth"); got != "360" {
@@ -702,11 +756,61 @@ func testPhone(t *testing.T, b *browser) {
 	p.says("dialog h1", evil)
 	fits("the dialog")
 	host := p.eval("document.querySelector('tbody th a').getAttribute('href')")
-	for _, path := range []string{"/" + host, "/events", "/sessions", "/configs", "/manage?service=web", "/ask?verb=rollback"} {
+	var ended []engine.Story
+	testkit.Eventually(t, "the client has been rejected", func() bool {
+		ended = r.eng.Ended(1)
+		return len(ended) > 0
+	})
+	session := "/explain?id=" + admin.FormatSessionID(ended[0].ID)
+	for _, path := range []string{"/" + host, "/events", "/sessions", session, "/explain?id=77", "/configs", "/manage?service=web", "/ask?verb=rollback"} {
 		p.run(chromedp.Navigate(r.url + path))
 		p.until("the page", "document.documentElement.classList.contains('js')")
 		fits(path)
 	}
+}
+
+// testExplain clicks a session: while it is open its story goes on, and once it has ended it is
+// among those that have.
+func testExplain(t *testing.T, b *browser) {
+	r := newRig(t, fmt.Sprintf(`<config><service name="web"><listen ip="127.0.0.1:0"/>
+		<group name="blue" scheduler="roundr" enable="yes"><host name="dead" ip="127.0.0.1:1"/><host name="b" ip="%s"/></group></service>%s</config>`,
+		serve(t).addr, bossAndGuest))
+	c, err := net.DialTimeout("tcp", r.eng.Listeners()[0].Addr, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(10 * patience))
+	ask := func() {
+		_, err := io.WriteString(c, "who\n")
+		if err == nil {
+			_, err = bufio.NewReader(c).ReadString('\n')
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	client := c.LocalAddr().String()
+	p := b.open(t, r, "boss", "/sessions", size(360, 740, "light"))
+	p.click("tbody th a", client)
+	p.says(".timeline li", "Client "+client+" came to service web")
+	p.says(".timeline li", "Host dead (127.0.0.1:1) refused the connection")
+	p.says(".timeline li", "of group blue answered")
+	p.says(".timeline li", "Now: it is connected")
+	p.says(".facts li", "4 bytes from the client and 4097 bytes to it")
+	ask() // the page is live
+	p.says(".facts li", "8 bytes from the client and 8194 bytes to it")
+	if got := p.eval("document.documentElement.scrollWidth"); got != "360" {
+		t.Errorf("the page is %s pixels wide; want 360", got)
+	}
+	p.click("a.button", "Close session")
+	p.click("dialog button", "Close session")
+	p.says(".timeline li", "KD: the session was ended by an operator")
+	p.until("nothing more can be done", "![...document.querySelectorAll('a.button')].some(e => e.textContent.includes('Close session'))")
+	p.run(chromedp.Navigate(r.url + "/sessions"))
+	p.click(".ended tbody th a", client)
+	p.says(".facts li", "txlb ended it")
 }
 
 // testKeyboard goes about with the keyboard alone.

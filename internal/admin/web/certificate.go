@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/certs"
 )
 
 const (
@@ -52,27 +53,8 @@ type certificates struct {
 	mu     sync.Mutex
 	now    *tls.Certificate
 	looked time.Time
-	seen   sight // when the files were last read
-}
-
-// sight is what stat(2) says of the files.
-type sight struct {
-	cert, key string
-	stamps    [2]stamp
-}
-
-// stamp changes when a file does.
-type stamp struct {
-	when time.Time
-	size int64
-}
-
-func stampOf(file string) stamp {
-	info, err := os.Stat(file)
-	if err != nil {
-		return stamp{}
-	}
-	return stamp{info.ModTime(), info.Size()}
+	pair   certs.Pair                     // what files said when they were last read
+	reread *certs.Kept[certs.Certificate] // of pair; nil: self-signed, or they could never be read
 }
 
 // newCertificates reads the certificate, or makes one.
@@ -81,57 +63,49 @@ func newCertificates(opt *Options, names []string, log *slog.Logger) (*certifica
 	if c.files == nil {
 		c.files = func() (string, string) { return "", "" }
 	}
-	if err := c.read(c.look(), time.Now()); err != nil {
+	cert, key := c.files()
+	if err := c.open(certs.Pair{Certificate: cert, Key: key}, time.Now()); err != nil {
 		return nil, err
 	}
-	c.log.Info("admin certificate loaded", "sha256", fingerprint(c.now), "file", cmp.Or(c.seen.cert, filepath.Join(c.dir, ownFile)))
+	c.log.Info("admin certificate loaded", "sha256", fingerprint(c.now), "file", cmp.Or(c.pair.Certificate, filepath.Join(c.dir, ownFile)))
 	return c, nil
 }
 
-func (c *certificates) look() sight {
-	s := sight{}
-	if s.cert, s.key = c.files(); s.cert != "" {
-		s.stamps = [2]stamp{stampOf(s.cert), stampOf(s.key)}
-	}
-	return s
-}
-
-// read loads the certificate that the files have now. After an error the old one
-// stays.
-func (c *certificates) read(s sight, now time.Time) error {
-	c.seen = s
-	if s.cert == "" && s.key == "" {
+// open reads a pair for the first time, or makes a certificate. After an error the old
+// one stays.
+func (c *certificates) open(p certs.Pair, now time.Time) error {
+	c.pair, c.reread = p, nil
+	if p == (certs.Pair{}) {
 		own, err := c.own(now)
-		if err != nil {
-			return err
+		if err == nil {
+			c.now = own
 		}
-		c.now = own
-		return nil
+		return err
 	}
-	pair, err := load(s.cert, s.key)
+	kept, err := load(p)
 	if err != nil {
 		return err
 	}
-	c.now = pair
+	c.reread, c.now = kept, &kept.Now().TLS
 	return nil
 }
 
-func load(cert, key string) (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(cert, key)
+func load(p certs.Pair) (*certs.Kept[certs.Certificate], error) {
+	kept, err := certs.Open(p)
 	if err != nil {
-		return nil, fmt.Errorf("<web certificate=%q key=%q>: %w", cert, key, err)
+		return nil, fmt.Errorf("<web certificate=%q key=%q>: %w", p.Certificate, p.Key, err)
 	}
-	return &pair, nil
+	return kept, nil
 }
 
-// CheckCertificate reads a certificate and its key from two files, and returns
-// from when to when it is valid.
-func CheckCertificate(cert, key string) (from, to time.Time, err error) {
-	pair, err := load(cert, key)
+// CheckCertificate reads a certificate and its key from two files, and tells why browsers
+// would reject it now, "" if they would not for its dates.
+func CheckCertificate(cert, key string) (spoilt string, err error) {
+	kept, err := load(certs.Pair{Certificate: cert, Key: key})
 	if err != nil {
-		return from, to, err
+		return "", err
 	}
-	return pair.Leaf.NotBefore, pair.Leaf.NotAfter, nil
+	return kept.Now().Spoilt(time.Now()), nil
 }
 
 // get is the tls.Config.GetCertificate. If the files cannot be read, the old
@@ -139,24 +113,38 @@ func CheckCertificate(cert, key string) (from, to time.Time, err error) {
 func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
-	if now.Sub(c.looked) < lookEvery {
-		return c.now, nil
-	}
-	c.looked = now
-	s := c.look()
-	ending := s.cert == "" && now.After(c.now.Leaf.NotAfter.Add(-renewBefore))
-	if s == c.seen && !ending {
-		return c.now, nil
-	}
-	// While only one of the two files is new, the pair does not match. It is read
-	// again when the other one changes.
-	if err := c.read(s, now); err != nil {
-		c.log.Error("cannot load the new admin certificate, keeping the current one", "err", err)
-	} else {
-		c.log.Info("admin certificate reloaded", "sha256", fingerprint(c.now))
+	if now := time.Now(); now.Sub(c.looked) >= lookEvery {
+		c.looked = now
+		c.look(now)
 	}
 	return c.now, nil
+}
+
+// look takes up what the files say now, and renews a certificate of our own in time.
+func (c *certificates) look(now time.Time) {
+	cert, key := c.files()
+	p := certs.Pair{Certificate: cert, Key: key}
+	var changed bool
+	var err error
+	switch {
+	case p != c.pair, p == (certs.Pair{}) && now.After(c.now.Leaf.NotAfter.Add(-renewBefore)):
+		err = c.open(p, now)
+		changed = err == nil
+	case c.reread != nil:
+		if changed, err = c.reread.Look(now); changed {
+			c.now = &c.reread.Now().TLS
+		}
+	case p != (certs.Pair{}): // they could not be read, and have been told of
+		if changed = c.open(p, now) == nil; !changed {
+			return
+		}
+	}
+	switch {
+	case err != nil:
+		c.log.Error("cannot load the new admin certificate, keeping the current one", "err", err)
+	case changed:
+		c.log.Info("admin certificate reloaded", "sha256", fingerprint(c.now))
+	}
 }
 
 // good tells whether the certificate is one for a host name.

@@ -40,8 +40,7 @@ const (
 
 // live makes the events, once for all watchers, on one goroutine.
 type live struct {
-	s    *server
-	boot string
+	s *server
 
 	quit    chan struct{}
 	once    sync.Once
@@ -62,12 +61,15 @@ type watcher struct {
 }
 
 func newLive(s *server) *live {
-	boot := strconv.FormatInt(s.opt.Status.Started.UnixNano(), 36)
 	return &live{
-		s: s, boot: boot, quit: make(chan struct{}), poke: make(chan struct{}, 1),
+		s: s, quit: make(chan struct{}), poke: make(chan struct{}, 1),
 		watchers: map[*watcher]bool{},
 	}
 }
+
+// boot names the run that events belong to. An upgrade begins no new one: who watches goes
+// on behind the last event that it has got.
+func (l *live) boot() string { return strconv.FormatInt(l.s.opt.Status.Origin().UnixNano(), 36) }
 
 // start begins to send. close ends that.
 func (l *live) start() { l.running.Go(l.run) }
@@ -172,7 +174,7 @@ func (l *live) tellEvents() {
 
 // event makes the message of an event.
 func (l *live) event(e director.Event) []byte {
-	return message(l.boot+"-"+strconv.FormatUint(e.Seq, 10), string(e.Kind), admin.NewEventInfo(e))
+	return message(l.boot()+"-"+strconv.FormatUint(e.Seq, 10), string(e.Kind), admin.NewEventInfo(e))
 }
 
 // broadcast sends a message to the chosen watchers, and drops those that do not
@@ -230,7 +232,7 @@ func (l *live) watch(user, last string) (w *watcher, backlog []byte, err error) 
 		l.told = d.LastEvent()
 	}
 	hello := Hello{
-		Version: l.s.opt.Status.Version, Started: l.s.opt.Status.Started, Boot: l.boot, Generation: d.State().Generation,
+		Version: l.s.opt.Status.Version, Started: l.s.opt.Status.Origin(), Boot: l.boot(), Generation: d.State().Generation,
 	}
 	var missed []byte
 	if last != "" {
@@ -268,7 +270,7 @@ func (l *live) of(user string) int {
 // sequence reads the ID of an event of this process, or its number alone.
 func (l *live) sequence(id string) (seq uint64, ok bool) {
 	if boot, n, both := strings.Cut(id, "-"); both {
-		if boot != l.boot {
+		if boot != l.boot() {
 			return 0, false
 		}
 		id = n

@@ -53,7 +53,7 @@ func (r *rig) behindNginx(headers string) (addr string) {
 	return addr
 }
 
-// asInTheDocs are the headers of docs/operations.md, without the client's
+// asInTheDocs are the headers of docs/admin-page.md, without the client's
 // address: its port tells the requests of a test from others.
 const asInTheDocs = `proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Host $http_host; proxy_set_header X-Forwarded-Prefix /lb;
 	proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;`

@@ -190,7 +190,7 @@ func parameter(in, name, about string, schema object) object {
 func paramSchema(p *admin.Param) object {
 	s := object{"type": "string"}
 	switch p.Kind {
-	case admin.Number:
+	case admin.Number, admin.Unconfirmed:
 		s = object{"type": "integer", "minimum": p.Low, "maximum": p.High}
 	case admin.Bool, admin.Flag:
 		s = object{"type": "boolean"}
@@ -203,7 +203,7 @@ func paramSchema(p *admin.Param) object {
 	case admin.Duration:
 		s["description"] = "a number with a unit, such as 500ms, 30s or 5m"
 		s["examples"] = []any{"30s"}
-	case admin.Address:
+	case admin.Address, admin.Mirror:
 		s["description"] = "host:port, [v6]:port or unix:/path"
 	case admin.Listen, admin.Listener:
 		s["description"] = "host:port, [v6]:port, *:port or unix:/path; port 0 takes a free one"
@@ -235,8 +235,11 @@ func (all schemas) of(t reflect.Type) object {
 	case t.Kind() == reflect.Struct && all[t.Name()] == nil:
 		all[t.Name()] = object{} // for types that contain themselves
 		properties, required := object{}, []any{}
-		for i := range t.NumField() {
-			if t.Field(i).Tag.Get("counters") == "host" {
+		for _, field := range reflect.VisibleFields(t) {
+			if field.Anonymous {
+				continue // its fields are visible themselves
+			}
+			if field.Tag.Get("counters") == "host" {
 				for n := range status.HostCounters {
 					c := &status.HostCounters[n]
 					properties[c.Key] = object{"type": "integer", "minimum": 0, "description": c.Help}
@@ -244,8 +247,8 @@ func (all schemas) of(t reflect.Type) object {
 				}
 				continue
 			}
-			name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-			properties[name] = all.of(t.Field(i).Type)
+			name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+			properties[name] = all.of(field.Type)
 			if !strings.Contains(options, "omitempty") {
 				required = append(required, name)
 			}

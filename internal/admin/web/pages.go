@@ -34,6 +34,7 @@ func (s *server) pageRoutes() []route {
 		get("/ask", "the question before something is done", s.serveAsk),
 		get("/events", "what has happened", s.serveEventPage),
 		get("/sessions", "open sessions; q filters, sort sorts", s.serveSessions),
+		get("/explain", "what happened to a session (id)", s.serveExplain),
 		get("/clients", "sessions by client", s.serveClients),
 		get("/history", "the last ten minutes of what has these IDs (id, repeated), as JSON", s.serveHistory),
 		get("/static/", "what the pages are made of", s.serveStatic),
@@ -53,14 +54,14 @@ func (s *server) pageRoutes() []route {
 // isPage tells whether a path is that of a page, which may have a form.
 func isPage(path string) bool {
 	return slices.Contains([]string{"/", "/all", "/running", "/index.html", "/configs", "/config.xml", "/stored.xml", "/config.obj",
-		"/manage", "/events", "/sessions", "/clients"}, path)
+		"/manage", "/events", "/sessions", "/explain", "/clients"}, path)
 }
 
 // source is what a page is made of, without the user.
 func (s *server) source() page.Source {
 	d := s.opt.Director
 	last := d.LastEvent() // read first: an event that the rest does not show yet has a later number
-	src := page.Source{Reading: s.opt.Status.Read(), Boot: s.live.boot, LastEvent: last}
+	src := page.Source{Reading: s.opt.Status.Read(), Boot: s.live.boot(), LastEvent: last}
 	if w := src.State.Config.Admin.Web; w != nil {
 		src.Refresh = w.Refresh
 	}
@@ -91,8 +92,12 @@ func pageEvent(e director.Event) page.Event {
 	info := admin.NewEventInfo(e)
 	p := page.Event{Time: e.Time, Kind: info.Kind, Generation: e.Generation, By: e.By, From: e.From, What: e.Verb, Details: info.Edits}
 	switch e.Kind {
+	case director.ConfigEvent:
+		if info.Text != "" { // until when it waits, or why it was undone
+			p.Details = append([]string{info.Text}, info.Edits...)
+		}
 	case director.HealthEvent:
-		p.Kind = strings.TrimPrefix(e.Verb, "host ")
+		p.Kind = strings.TrimPrefix(strings.TrimPrefix(e.Verb, "mirror "), "host ")
 		p.What = e.Text
 	case director.OrderEvent:
 		p.Details = strings.Split(strings.TrimSpace(e.Text), "\n")
@@ -161,6 +166,9 @@ func (s *server) serveConfigs(q *request) (answer, error) {
 		c.Path, c.Stored = doc.Path, stored.Text
 		if info, ok := diff.Data.(admin.FileInfo); ok {
 			c.Verbs = info.Changed
+			for i := range info.Pending {
+				c.Pending = append(c.Pending, info.Pending[i].String())
+			}
 		}
 	}
 	return write(func(b *bytes.Buffer) error { return s.pages.Configs(b, s.view(q), c) })
@@ -174,6 +182,7 @@ func (s *server) read(q *request, verb string) (admin.Result, error) {
 
 const (
 	maxSessionsShown = 500
+	maxEndedShown    = 100
 	// maxSessionsLooked bounds what is filtered and sorted: the address of each costs
 	// a system call.
 	maxSessionsLooked = 10_000
@@ -190,7 +199,34 @@ func (s *server) serveSessions(q *request) (answer, error) {
 	}
 	shown := page.ChooseSessions(all, q.URL.Query(), maxSessionsShown)
 	shown.Looked = len(list) == maxSessionsLooked
+	look := maxEndedShown
+	if shown.Filter != "" {
+		look = maxSessionsLooked
+	}
+	past := s.opt.Engine.Ended(look)
+	ended := make([]page.EndedSession, len(past))
+	for i, one := range admin.EndedInfos(s.opt.Director.State(), past) {
+		ended[i] = page.EndedSession{
+			Session:     page.Session{ID: past[i].ID, Service: one.Service, Group: one.Group, Host: one.Host, Client: one.Client, Started: one.Started, In: one.In, Out: one.Out},
+			Ended:       *one.Ended,
+			Lasted:      past[i].Age,
+			Termination: one.Termination,
+		}
+	}
+	shown.ChooseEnded(ended, maxEndedShown)
 	return write(func(b *bytes.Buffer) error { return s.pages.Sessions(b, s.view(q), shown) })
+}
+
+func (s *server) serveExplain(q *request) (answer, error) {
+	id, err := admin.ParseSessionID(q.URL.Query().Get("id"))
+	if err != nil {
+		return answer{}, fail(http.StatusBadRequest, "bad_request", "%v", err)
+	}
+	told := page.Explained{ID: id}
+	if story, ok := s.opt.Engine.Explain(id); ok {
+		told.Session = admin.Explain(s.opt.Director.State(), &story)
+	}
+	return write(func(b *bytes.Buffer) error { return s.pages.Explain(b, s.view(q), told) })
 }
 
 func (s *server) serveClients(q *request) (answer, error) {

@@ -32,6 +32,9 @@ func TestPasswordsOfForms(t *testing.T) {
 		}
 	}
 	page := r.get("/manage")
+	if a := r.post("/upgrade"); a.StatusCode != http.StatusOK || !strings.Contains(a.body, "upgraded") || !strings.Contains(page, "Hand over to the installed program.") {
+		t.Errorf("an upgrade: %s\n%s", a.Status, a.body)
+	}
 	for _, want := range []string{`<input type="password" name="password" autocomplete="new-password" required>`, `action="setUser"`, `<option value="" selected>as it is</option>`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %s", want)

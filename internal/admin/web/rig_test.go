@@ -71,6 +71,8 @@ type process struct{}
 func (process) CloseLog() error { return nil }
 func (process) Shutdown()       {}
 
+func (process) Upgrade(context.Context, string, string) (string, error) { return "upgraded", nil }
+
 // newRig serves a configuration from a file. change edits the options.
 func newRig(t testing.TB, doc string, change ...func(*Options)) *rig {
 	t.Helper()

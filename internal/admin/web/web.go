@@ -52,6 +52,7 @@ import (
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/admin/web/page"
+	"github.com/txlb/txlb/internal/certs"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/logs"
@@ -153,7 +154,7 @@ func (s *server) guarded(ln net.Listener) net.Listener {
 	if s.certs == nil {
 		return l
 	}
-	return l.TLS(&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites(), GetCertificate: s.certs.get, NextProtos: []string{"http/1.1"}})
+	return l.TLS(&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: certs.Suites(), GetCertificate: s.certs.get, NextProtos: []string{"http/1.1"}})
 }
 
 // server is one Page.
@@ -224,17 +225,6 @@ func (s *server) http() *http.Server {
 	}
 	guard.Harden(h)
 	return h
-}
-
-// suites are those for TLS 1.2: with forward secrecy, and none with CBC, whose
-// padding has been attacked time and again. Those of TLS 1.3 are all like that.
-func suites() (list []uint16) {
-	for _, s := range tls.CipherSuites() {
-		if strings.HasPrefix(s.Name, "TLS_ECDHE_") && !strings.Contains(s.Name, "_CBC_") {
-			list = append(list, s.ID)
-		}
-	}
-	return list
 }
 
 // silent are the connections that have not sent a request yet.

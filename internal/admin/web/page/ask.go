@@ -207,7 +207,13 @@ func (v *View) form(verb *admin.Verb, o *admin.Offer, s *admin.Scene, q admin.Qu
 		f.Params = append(f.Params, v.generation())
 	}
 	for _, p := range verb.Options(o, q.Force) {
-		f.Fields = append(f.Fields, field(p, s))
+		one := field(p, s)
+		for _, preset := range o.Preset {
+			if preset.Key == p.Name {
+				one.Value = preset.Value
+			}
+		}
+		f.Fields = append(f.Fields, one)
 	}
 	return f
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/status"
 )
 
@@ -39,7 +40,15 @@ func NewView(src Source) *View {
 	}
 	v.cut()
 	fixed := map[string]bool{} // services whose fixes are offered
+	for _, p := range src.State.Pending() {
+		v.Unconfirmed = append(v.Unconfirmed, UnconfirmedView{
+			p.Generation, p.Verb, p.By, p.Until, p.Trouble, Action{"Confirm", "confirm", []Param{{"change", strconv.FormatUint(p.Generation, 10)}}},
+		})
+	}
 	for _, p := range r.Problems {
+		if p.Kind == status.Unconfirmed { // it stands at the top, with its button
+			continue
+		}
 		one := v.problem(&p)
 		if p.Level == Critical && p.Service != "" && !fixed[p.Service] { // once is enough
 			fixed[p.Service] = true
@@ -121,6 +130,12 @@ func (v *View) service(s *status.Service, bound map[string][]string) ServiceView
 		if l.MPTCP {
 			lv.Tags = append(lv.Tags, "MPTCP")
 		}
+		if l.TLS != "" {
+			lv.Tags = append(lv.Tags, "TLS")
+		}
+		if slices.ContainsFunc(v.Movable, func(m status.Movable) bool { return m.Standby && m.Service == c.Name && m.Listen == l.Address }) {
+			lv.Tags = append(lv.Tags, "standby")
+		}
 		one.Listeners = append(one.Listeners, lv)
 	}
 	for i := range c.Routes[:min(len(c.Routes), shownRoutes)] {
@@ -168,6 +183,12 @@ func (v *View) group(s *status.Service, g *status.Group) GroupView {
 		q := queueFigures(g)
 		one.Queue = &q
 	}
+	if g.Hold != nil {
+		one.Hold = holdView(s, g)
+	}
+	for _, m := range g.Mirrors {
+		one.Mirrors = append(one.Mirrors, mirrorView(s, g, m))
+	}
 	rows := make([]HostRow, len(g.Hosts))
 	for i := range g.Hosts {
 		rows[i] = row(s, g, &g.Hosts[i])
@@ -184,6 +205,40 @@ func (v *View) group(s *status.Service, g *status.Group) GroupView {
 	}
 	one.Rows = rows
 	v.Matching += one.Matching
+	return one
+}
+
+// holdView says how a group holds its clients.
+func holdView(s *status.Service, g *status.Group) *HoldView {
+	h := g.Hold
+	one := &HoldView{Words: "held", Operator: h.Why == "operator"}
+	switch {
+	case !one.Operator:
+		one.Words = "held until a host is up"
+	case h.Released != nil:
+		one.Words = "being let out"
+	case h.By != "":
+		one.Words = "held by " + short(h.By)
+	}
+	if h.Until != nil {
+		one.Until = *h.Until
+	}
+	// Without the generation: whatever has changed since, the clients wait.
+	one.Release = Action{"Release", "release", Where{Service: s.Config.Name, Group: g.Config.Name}.params()}
+	return one
+}
+
+func mirrorView(s *status.Service, g *status.Group, m *director.Mirror) MirrorView {
+	one := MirrorView{
+		ID: mirrorID(s.Config.Name, g.Config.Name, m.Config.Address), Address: m.Config.Address, Percent: fmt.Sprint(m.Config.Percent),
+		Health: "up", Reason: m.Problem, Figures: mirrorFigures(m),
+	}
+	switch t := m.Trouble(); {
+	case t != nil:
+		one.Health, one.Reason = "down", t.Reason
+	case m.Addr() == "":
+		one.Health = "down"
+	}
 	return one
 }
 
@@ -252,6 +307,9 @@ func revision(src *Source) string {
 	number(src.LastEvent)
 	number(uint64(len(src.Unsaved)))
 	word(fmt.Sprint(src.HasFile, src.ReloadFailed))
+	for _, m := range src.Movable {
+		word(fmt.Sprint(m.Standby))
+	}
 	for i := range src.Services {
 		s := &src.Services[i]
 		if s.Traffic.RefusedNow > 0 {
@@ -261,9 +319,24 @@ func revision(src *Source) string {
 			if s.Groups[j].WaitsLong(src.At) {
 				word("waits")
 			}
+			if h := s.Groups[j].Hold; h != nil {
+				word(h.Why + h.By)
+				if h.Until != nil {
+					number(uint64(h.Until.UnixNano()))
+				}
+			}
+			for _, m := range s.Groups[j].Mirrors {
+				one := mirrorView(s, &s.Groups[j], m)
+				word(one.Health)
+				word(one.Reason)
+			}
 			for k := range s.Groups[j].Hosts {
 				h := &s.Groups[j].Hosts[k]
 				word(h.Problem)
+				if h.Ejected != nil {
+					word(h.Ejected.Why)
+					number(uint64(h.Ejected.Until.UnixNano()))
+				}
 				number(uint64(len(h.Leaving())))
 				for _, t := range h.Targets {
 					if t.Host.Up() {

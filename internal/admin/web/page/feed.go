@@ -109,9 +109,16 @@ func serviceFigures(s *status.Service) ServiceFigures {
 	f := ServiceFigures{
 		Sessions: s.Stats.Active, Total: s.Stats.Sessions, Rate: t.Rate, In: s.Stats.In, Out: s.Stats.Out, InRate: t.InRate, OutRate: t.OutRate,
 		Refused: s.Refused, RefusedNow: t.RefusedNow, Failures: s.Failures, FailRate: t.FailRate, ConnectMS: milliseconds(t.ConnectTime),
+		TurnaroundMS: milliseconds(t.TurnTime),
 	}
 	for i := range s.Groups {
 		g := &s.Groups[i]
+		for _, m := range g.Mirrors {
+			if f.Mirrors == nil {
+				f.Mirrors = map[string]MirrorFigures{}
+			}
+			f.Mirrors[mirrorID(s.Config.Name, g.Config.Name, m.Config.Address)] = mirrorFigures(m)
+		}
 		if !g.Queues() {
 			continue
 		}
@@ -123,6 +130,11 @@ func serviceFigures(s *status.Service) ServiceFigures {
 	return f
 }
 
+func mirrorFigures(m *director.Mirror) MirrorFigures {
+	s := m.Stats()
+	return MirrorFigures{s.Active, s.Sessions, s.Bytes, s.LostAll()}
+}
+
 func queueFigures(g *status.Group) QueueFigures {
 	return QueueFigures{g.Waiting, g.MostWaiting, milliseconds(g.Traffic.MeanWait)}
 }
@@ -132,6 +144,7 @@ func hostFigures(h *status.Host) HostFigures {
 	f := HostFigures{
 		Sessions: h.Stats.Active, Total: h.Stats.Picks, Rate: t.Rate, Failures: h.Stats.Failures, In: h.Stats.In, Out: h.Stats.Out,
 		InRate: t.InRate, OutRate: t.OutRate, ConnectMS: milliseconds(t.ConnectTime), CheckMS: milliseconds(h.CheckTook),
+		TurnaroundMS: milliseconds(t.TurnTime),
 	}
 	if !h.Checked.IsZero() {
 		f.Checked = h.Checked.UnixMilli()
@@ -151,10 +164,11 @@ func milliseconds(d time.Duration) *float64 {
 // same tells whether figures look alike, but for the time of the last check.
 func same(a, b HostFigures) bool {
 	differ := func(a, b *float64) bool { return (a == nil) != (b == nil) || a != nil && *a != *b }
-	if differ(a.CheckMS, b.CheckMS) || differ(a.ConnectMS, b.ConnectMS) {
+	if differ(a.CheckMS, b.CheckMS) || differ(a.ConnectMS, b.ConnectMS) || differ(a.TurnaroundMS, b.TurnaroundMS) {
 		return false
 	}
-	a.CheckMS, b.CheckMS, a.ConnectMS, b.ConnectMS, a.Checked, b.Checked = nil, nil, nil, nil, 0, 0
+	a.CheckMS, b.CheckMS, a.ConnectMS, b.ConnectMS, a.TurnaroundMS, b.TurnaroundMS = nil, nil, nil, nil, nil, nil
+	a.Checked, b.Checked = 0, 0
 	return a == b
 }
 
@@ -186,7 +200,7 @@ func NewHistory(from *status.Source, state *director.State, ids []string) Histor
 		if !known {
 			continue
 		}
-		one := Series{Rate: s.Rate, Sessions: s.Sessions, InRate: s.InRate, OutRate: s.OutRate, ConnectMS: measured(s.Connect)}
+		one := Series{Rate: s.Rate, Sessions: s.Sessions, InRate: s.InRate, OutRate: s.OutRate, ConnectMS: measured(s.Connect), TurnaroundMS: measured(s.Turnaround)}
 		if key.Host != "" {
 			one.CheckMS = measured(s.Check)
 		}
@@ -208,9 +222,10 @@ func measured(list []float32) []*float32 {
 
 // The IDs of what is on a page: letters and digits whatever the names are, the
 // same in every process, and as good as certain to differ.
-func serviceID(service string) string           { return id('s', service) }
-func groupID(service, group string) string      { return id('g', service, group) }
-func hostID(service, group, host string) string { return id('h', service, group, host) }
+func serviceID(service string) string                { return id('s', service) }
+func groupID(service, group string) string           { return id('g', service, group) }
+func hostID(service, group, host string) string      { return id('h', service, group, host) }
+func mirrorID(service, group, address string) string { return id('m', service, group, address) }
 
 func id(kind byte, names ...string) string {
 	var room [256]byte

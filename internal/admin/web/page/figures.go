@@ -40,9 +40,22 @@ type ServiceFigures struct {
 	Failures   uint64   `json:"failures"`    // failed connects, ever
 	FailRate   float64  `json:"fail_rate"`
 	ConnectMS  *float64 `json:"connect_ms"` // mean time of connects to its hosts; null: there was none
+	// Mean turnaround: from the last byte of a client to the first one back of its host; null:
+	// there was none.
+	TurnaroundMS *float64 `json:"turnaround_ms"`
 
 	// Queues has the groups with a queue, by GroupView.ID.
 	Queues map[string]QueueFigures `json:"queues,omitempty"`
+	// Mirrors has the mirrors of its groups, by MirrorView.ID.
+	Mirrors map[string]MirrorFigures `json:"mirrors,omitempty"`
+}
+
+// MirrorFigures are of a mirror.
+type MirrorFigures struct {
+	Copies   int64  `json:"copies"`   // sessions that are being copied
+	Sessions uint64 `json:"mirrored"` // that were to be copied, ever
+	Bytes    uint64 `json:"bytes"`
+	Lost     uint64 `json:"lost"` // copies that are not whole
 }
 
 // QueueFigures are of the queue of a group: clients that wait until a host has room.
@@ -65,8 +78,10 @@ type HostFigures struct {
 	// Mean time of clients' connects in the last three seconds; null: there was
 	// none.
 	ConnectMS *float64 `json:"connect_ms"`
-	Checked   int64    `json:"checked"`  // when the last check ended, milliseconds since 1970; 0: there was none
-	CheckMS   *float64 `json:"check_ms"` // how long it took, if the host passed; else null
+	// Mean turnaround, likewise; see ServiceFigures.
+	TurnaroundMS *float64 `json:"turnaround_ms"`
+	Checked      int64    `json:"checked"`  // when the last check ended, milliseconds since 1970; 0: there was none
+	CheckMS      *float64 `json:"check_ms"` // how long it took, if the host passed; else null
 }
 
 // History is the past of services and hosts, as the charts of a page that has
@@ -80,10 +95,11 @@ type History struct {
 // Series is the past of one service or host. All fields have the same length. A
 // service has no CheckMS. Null: nothing was measured.
 type Series struct {
-	Rate      []float32  `json:"rate"`
-	Sessions  []float32  `json:"sessions"`
-	InRate    []float32  `json:"in_rate"`
-	OutRate   []float32  `json:"out_rate"`
-	ConnectMS []*float32 `json:"connect_ms,omitempty"`
-	CheckMS   []*float32 `json:"check_ms,omitempty"`
+	Rate         []float32  `json:"rate"`
+	Sessions     []float32  `json:"sessions"`
+	InRate       []float32  `json:"in_rate"`
+	OutRate      []float32  `json:"out_rate"`
+	ConnectMS    []*float32 `json:"connect_ms,omitempty"`
+	CheckMS      []*float32 `json:"check_ms,omitempty"`
+	TurnaroundMS []*float32 `json:"turnaround_ms,omitempty"`
 }

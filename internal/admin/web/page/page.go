@@ -11,6 +11,7 @@
 //	GET  /configs    Pages.Configs
 //	GET  /events     Pages.Events
 //	GET  /sessions   Pages.Sessions
+//	GET  /explain    Pages.Explain    id
 //	GET  /history    NewHistory       id, repeated: JSON
 //	GET  /static/…   Pages.Static     names with hashes of the content: cacheable for ever
 //	POST /VERB       Pages.Done       the answer to a verb, done or refused
@@ -142,6 +143,15 @@ func (p *Pages) Sessions(w io.Writer, v *View, list SessionList) error {
 	return p.write(w, v, "sessions", v.Refresh, "", list)
 }
 
+// Explain writes the page of one session. If it is not known, it writes a page that says so and
+// returns ErrNotFound.
+func (p *Pages) Explain(w io.Writer, v *View, e Explained) error {
+	if err := p.write(w, v, "explain", v.Refresh, "", e); err != nil || e.Session != nil {
+		return err
+	}
+	return ErrNotFound
+}
+
 // Clients writes the page of clients.
 func (p *Pages) Clients(w io.Writer, v *View, list []admin.ClientInfo) error {
 	return p.write(w, v, "clients", v.Refresh, "", list)
@@ -159,7 +169,7 @@ func (p *Pages) write(w io.Writer, v *View, kind string, refresh time.Duration, 
 	for _, n := range []struct{ address, text, kind string }{
 		{"", "Running", "running"}, {"sessions", "Sessions", "sessions"}, {"clients", "Clients", "clients"}, {"events", "Events", "events"}, {"configs", "Configs", "configs"},
 	} {
-		pg.Nav = append(pg.Nav, navigation{pg.Root + n.address, n.text, n.kind == kind})
+		pg.Nav = append(pg.Nav, navigation{pg.Root + n.address, n.text, n.kind == kind || n.kind == "sessions" && kind == "explain"})
 	}
 	name := "shell"
 	if v.Part {
@@ -227,6 +237,7 @@ func (p *Pages) functions() template.FuncMap {
 		"since":   since,
 		"span":    span,
 		"ago":     ago,
+		"left":    left,
 		"clock":   clock,
 		"short":   short,
 		"clip":    clip,

@@ -88,6 +88,29 @@ func set(d *director.Director, change func(*config.Service)) {
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
+// A host that is ejected says why and until when, and can be kept in.
+func TestEjectedHost(t *testing.T) {
+	v := NewView(source(world(t, twoGroups)))
+	row := &v.Services[0].Groups[0].Rows[0]
+	row.Ejected = &EjectedView{"slow: <b>9</b> times the group", time.Now().Add(time.Minute)}
+	v.Services[0].Groups[0].Rows[1].Pinned = true
+	for _, may := range []bool{true, false} {
+		v.CanChange = may
+		var b bytes.Buffer
+		if err := New().Running(&b, v); err != nil {
+			t.Fatal(err)
+		}
+		for text, want := range map[string]bool{
+			"</span> ejected</span>": true, "slow: &lt;b&gt;9&lt;/b&gt; times the group</span>, until <time": true, ">never ejected</span>": true,
+			`<input type="hidden" name="eject" value="never">`: may, "<button>Never eject</button>": may,
+		} {
+			if strings.Contains(b.String(), text) != want {
+				t.Errorf("with changes allowed %v, %q is there: %v", may, text, !want)
+			}
+		}
+	}
+}
+
 func TestTheFirstGlance(t *testing.T) {
 	for _, tc := range []struct {
 		what    string
@@ -415,6 +438,7 @@ func TestQuestions(t *testing.T) {
 		s.Listen = append(s.Listen, config.Listen{Address: "127.0.0.1:9"})
 		if g := s.Enabled(); g != nil {
 			s.Routes = []config.Route{{Percent: 5, Group: g.Name}}
+			g.Mirrors = []config.Mirror{{Address: "127.0.0.1:10", Percent: 100}}
 			s.Access = []config.AccessRule{{Nets: "*"}}
 		}
 	})
@@ -473,8 +497,8 @@ func TestQuestions(t *testing.T) {
 		}
 	}
 	// Everything can be reached. Some are offered where there is something to save or
-	// to undo, a host that is down, or one that is drained: see below.
-	elsewhere := []string{"hostAdminUp", "saveConfig", "retryHost", "rollback"}
+	// to undo, a change that waits, a host that is down, or one that is drained: see below.
+	elsewhere := []string{"hostAdminUp", "saveConfig", "retryHost", "rollback", "confirm", "release"}
 	for _, v := range admin.Verbs() {
 		if v.Changes && !verbs[v.Name] && !slices.Contains(elsewhere, v.Name) {
 			t.Errorf("%s cannot be reached from the page; the page has %v", v.Name, slices.Sorted(mapKeys(verbs)))

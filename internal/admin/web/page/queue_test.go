@@ -34,8 +34,8 @@ func TestQueuesAreShown(t *testing.T) {
 		t.Fatalf("%v was picked", h)
 	}
 	g.Times.Queued(0, 30*time.Millisecond)
-	w := g.Times.Queue.Join(table, sched.Addr{}, new(sched.Tried), 1, func() {})
-	g.Times.Queue.Join(table, sched.Addr{}, new(sched.Tried), 2, func() {})
+	w := g.Times.Queue.Join(table, sched.Addr{}, new(sched.Tried), 1, 0, func() {})
+	g.Times.Queue.Join(table, sched.Addr{}, new(sched.Tried), 2, 0, func() {})
 	w.Leave()
 	from.Sample()
 	src := read()

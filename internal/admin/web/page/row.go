@@ -15,8 +15,12 @@ func row(s *status.Service, g *status.Group, h *status.Host) HostRow {
 	c := h.Config
 	r := HostRow{
 		ID: hostID(s.Config.Name, g.Config.Name, c.Name), Service: s.Config.Name, Group: g.Config.Name, Name: c.Name,
-		Address: c.Address, State: c.State, Weight: c.Weight, Backup: c.Backup, Zone: c.Zone,
+		Address: c.Address, State: c.State, Weight: c.Weight, Backup: c.Backup, Zone: c.Zone, TLS: c.TLS,
 		Health: h.Health.String(), Reason: h.Reason, Since: h.Since, Level: h.Level, Figures: hostFigures(h),
+		Turnaround: h.Traffic.Turnaround, WorstTurnaround: h.Traffic.WorstTurnaround, Pinned: c.NeverEject,
+	}
+	if h.Ejected != nil {
+		r.Ejected = &EjectedView{h.Ejected.Why, h.Ejected.Until}
 	}
 	if h.Check != nil {
 		r.Check = checkView(h.Check.Status())
@@ -48,6 +52,11 @@ func (r *HostRow) Place() template.URL {
 // Ready is the button that gives the host clients again.
 func (r *HostRow) Ready(v *View) Action {
 	return Action{"Ready", "setHost", append(r.where().params("state", "ready"), v.generation())}
+}
+
+// Pin is the button that keeps the host in, whatever its clients meet.
+func (r *HostRow) Pin(v *View) Action {
+	return Action{"Never eject", "setHost", append(r.where().params("eject", "never"), v.generation())}
 }
 
 // ShortAddress and ShortReason fit into a row.

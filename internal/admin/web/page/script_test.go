@@ -50,6 +50,7 @@ func TestScriptWritesFiguresAlike(t *testing.T) {
 	for _, s := range []float64{0, .5, 1, 59, 119, 120, 7199, 7200, 172799, 172800, 1e7} {
 		d := time.Duration(s * float64(time.Second))
 		call("span", d.Milliseconds(), span(d))
+		call("left", d.Milliseconds(), left(time.Time{}.Add(d), time.Time{}))
 	}
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(debian.Path("chromium")), chromedp.NoSandbox,
 		chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(testkit.Patience))

@@ -18,6 +18,8 @@ type SessionList struct {
 	Looked bool // there are more, which were not looked at
 	Filter string
 	Sort   string // a column, with "-" in front for the reverse order; "": the oldest first
+
+	Ended []EndedSession // those that the filter wants, the last one first
 }
 
 // sessionOrders are the columns; the greatest figures come first.
@@ -43,12 +45,9 @@ func ChooseSessions(all []Session, v url.Values, most int) SessionList {
 	if order == nil {
 		l.Sort, order = "", sessionOrders["age"]
 	}
-	words := strings.Fields(strings.ToLower(l.Filter))
 	for i := range all {
-		s := &all[i]
-		text := strings.ToLower(strings.Join([]string{s.Client, s.Service, s.Group, s.Host, admin.FormatSessionID(s.ID)}, "\x00"))
-		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) }) {
-			l.List = append(l.List, *s)
+		if l.wants(&all[i]) {
+			l.List = append(l.List, all[i])
 		}
 	}
 	slices.SortStableFunc(l.List, func(a, b Session) int {
@@ -60,6 +59,23 @@ func ChooseSessions(all []Session, v url.Values, most int) SessionList {
 	l.Match = len(l.List)
 	l.List = l.List[:min(len(l.List), most)]
 	return l
+}
+
+// wants tells whether the filter wants a session; more are further words about it.
+func (l *SessionList) wants(s *Session, more ...string) bool {
+	text := append([]string{s.Client, s.Service, s.Group, s.Host, admin.FormatSessionID(s.ID)}, more...)
+	all := strings.ToLower(strings.Join(text, "\x00"))
+	return !slices.ContainsFunc(strings.Fields(strings.ToLower(l.Filter)), func(w string) bool { return !strings.Contains(all, w) })
+}
+
+// ChooseEnded keeps those sessions that the filter wants, at most so many. The termination is
+// a word of theirs as well.
+func (l *SessionList) ChooseEnded(all []EndedSession, most int) {
+	for i := range all {
+		if len(l.Ended) < most && l.wants(&all[i].Session, all[i].Termination) {
+			l.Ended = append(l.Ended, all[i])
+		}
+	}
 }
 
 // Head is the head of a column. A second click turns the order round.

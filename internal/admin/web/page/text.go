@@ -83,6 +83,14 @@ func ago(at, now time.Time) string {
 	return "now"
 }
 
+// left is the time until something happens.
+func left(until, now time.Time) string {
+	if s := span(until.Sub(now)); s != "now" {
+		return s
+	}
+	return "a moment"
+}
+
 // clock writes a time of day in UTC, with the date if that is not today. The page's
 // script writes it in the time zone of the browser, as the head of the page says.
 func clock(t, now time.Time) template.HTML {

@@ -3,7 +3,9 @@ package page
 import (
 	"time"
 
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/admin"
+	"github.com/txlb/txlb/internal/explain"
 	"github.com/txlb/txlb/internal/status"
 )
 
@@ -40,16 +42,17 @@ type Query struct {
 // View is what the running page shows. Templates only write it.
 type View struct {
 	Source
-	Generation uint64
-	Revision   string // changes with everything a page shows except numbers; see Figures
-	Overall    Level
-	Summary    string    // the overall state in words
-	Problems   []Problem // the worst first
-	Services   []ServiceView
-	Hosts      int // all there are
-	Matching   int // of them, that match the query
-	Shown      int // of those, on this page
-	Sessions   int64
+	Generation  uint64
+	Revision    string // changes with everything a page shows except numbers; see Figures
+	Overall     Level
+	Summary     string            // the overall state in words
+	Problems    []Problem         // the worst first
+	Unconfirmed []UnconfirmedView // changes that wait to be confirmed, the oldest first
+	Services    []ServiceView
+	Hosts       int // all there are
+	Matching    int // of them, that match the query
+	Shown       int // of those, on this page
+	Sessions    int64
 }
 
 // Level is how bad something is. Its String is a CSS class too.
@@ -71,6 +74,15 @@ type Problem struct {
 	More    int      // how many further details there are
 	Anchor  string   // ID of the element that it is about, or ""
 	Fixes   []link   // verbs that would help
+}
+
+// UnconfirmedView is a change that is undone unless it is confirmed.
+type UnconfirmedView struct {
+	Generation uint64
+	What, By   string
+	Until      time.Time
+	Trouble    string // why its undo failed, "" if it has not
+	Confirm    Action
 }
 
 // ServiceView is one service.
@@ -118,32 +130,63 @@ type GroupView struct {
 	Check     string        // how its hosts are checked, in words
 	Up, Total int           // hosts
 	Queue     *QueueFigures // nil: clients never have to wait
-	Matching  int           // hosts that match the query
+	Hold      *HoldView     // how its new clients are held; nil: they are not
+	Mirrors   []MirrorView
+	Matching  int // hosts that match the query
 	Rows      []HostRow
 	From      int // how many hosts come before the rows
 	Previous  int // where the page before begins, -1 if this is the first
 	Next      int // where the next page begins, -1 if this is the last
 }
 
+// EjectedView is why a host that is up gets no new clients.
+type EjectedView struct {
+	Why   string
+	Until time.Time // at least
+}
+
+// HoldView is how a group holds its new clients.
+type HoldView struct {
+	Words    string    // what becomes of them
+	Until    time.Time // zero: not known
+	Release  Action
+	Operator bool // somebody holds them, and can release them
+}
+
+// MirrorView is a mirror of a group. It gets a copy of what clients send.
+type MirrorView struct {
+	ID      string // its key in ServiceFigures.Mirrors
+	Address string // as configured
+	Percent string
+	Health  string // up, down
+	Reason  string // why it is down, or what is wrong with its name
+	Figures MirrorFigures
+}
+
 // HostRow is one host. Its counters are those of all its addresses.
 type HostRow struct {
-	ID       string // of its element, and its key in Figures.Hosts
-	Service  string
-	Group    string
-	Name     string
-	Address  string // as configured
-	State    string // ready, drain, maint
-	Weight   int
-	Backup   bool
-	Zone     string // "": near every node
-	Level    Level
-	Health   string // up, down, part (some addresses), maint (not checked), none (no address)
-	Reason   string // why it is not up, or what is wrong with its name
-	Since    time.Time
-	Check    CheckView // the last check
-	Targets  []TargetView
-	Figures  HostFigures
-	Counters []CounterView // on its own page
+	Ejected *EjectedView // nil: it is not
+	Pinned  bool         // eject="never"
+
+	ID                          string // of its element, and its key in Figures.Hosts
+	Service                     string
+	Group                       string
+	Name                        string
+	Address                     string // as configured
+	State                       string // ready, drain, maint
+	Weight                      int
+	Backup                      bool
+	Zone                        string // "": near every node
+	TLS                         string // yes, unverified; "": connections are plain
+	Level                       Level
+	Health                      string // up, down, part (some addresses), maint (not checked), none (no address)
+	Reason                      string // why it is not up, or what is wrong with its name
+	Since                       time.Time
+	Turnaround, WorstTurnaround time.Duration // mean, and the longest of the last minute; 0: there was none
+	Check                       CheckView     // the last check
+	Targets                     []TargetView
+	Figures                     HostFigures
+	Counters                    []CounterView // on its own page
 }
 
 // CounterView is one counter of a host.
@@ -203,7 +246,8 @@ type Configs struct {
 	Running string   // XML
 	Stored  string   // XML, "" without a file
 	Path    string   // of the file
-	Verbs   []string // that turn the stored one into the running one
+	Verbs   []string // that turn the stored one into the running one, without Pending
+	Pending []string // changes that wait to be confirmed, and what becomes of them
 }
 
 // Event is something that happened.
@@ -223,4 +267,29 @@ type Session struct {
 	Started                      time.Time
 	Idle                         time.Duration
 	In, Out                      uint64
+}
+
+// EndedSession is a session that has ended, for the page of sessions.
+type EndedSession struct {
+	Session
+	Ended       time.Time
+	Lasted      time.Duration
+	Termination string // two letters
+}
+
+// Meaning says what the letters of its termination mean.
+func (s EndedSession) Meaning() string {
+	t, _ := engine.TerminationOf(s.Termination)
+	return t.Meaning
+}
+
+// Explained is what the page of a session shows.
+type Explained struct {
+	ID      uint64
+	Session *explain.Session // nil: it is not known
+}
+
+// Open tells whether the session is open.
+func (e Explained) Open() bool {
+	return e.Session != nil && e.Session.Stage != string(engine.StageEnded)
 }

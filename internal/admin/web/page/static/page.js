@@ -29,11 +29,12 @@ const span = ms => {
   const s = Math.floor(ms / 1000)
   return s < 1 ? 'now' : s < 120 ? s + ' s' : s < 7200 ? Math.floor(s / 60) + ' min' : s < 172800 ? Math.floor(s / 3600) + ' h' : Math.floor(s / 86400) + ' d'
 }
+const left = ms => ms < 1000 ? 'a moment' : span(ms)
 const took = ms => ms == null ? '' : ms < 0.995 ? ms.toFixed(2) + ' ms' : ms < 9.95 ? ms.toFixed(1) + ' ms' : count(Math.round(ms)) + ' ms'
 const shown = {
   sessions: count, total: count, failures: count, refused: count, rate: f => decimal(f) + '/s',
-  in: amount, out: amount, in_rate: f => amount(f) + '/s', out_rate: f => amount(f) + '/s', connect_ms: took, check_ms: took,
-  waiting: count, most: count, wait_ms: took,
+  in: amount, out: amount, in_rate: f => amount(f) + '/s', out_rate: f => amount(f) + '/s', connect_ms: took, check_ms: took, turnaround_ms: took,
+  waiting: count, most: count, wait_ms: took, copies: count, mirrored: count, bytes: amount, lost: count,
 }
 const text = (el, s) => { if (el && el.textContent !== s) el.textContent = s }
 
@@ -115,6 +116,7 @@ function write() {
       if (el.dataset.at !== '0') text(el, span(Math.max(0, now - el.dataset.at)))
     }
   }
+  for (const el of $$('time[data-until]')) text(el, left(Math.max(0, el.dataset.until - now)))
   for (const el of $$('#state .config time')) text(el, span(Math.max(0, now - el.dataset.at)))
   if (newest) {
     for (const id in newest.services) {
@@ -123,6 +125,9 @@ function write() {
       if (head) for (const el of $$('[data-s]', head)) {
         const name = el.dataset.s
         text(el, name === 'rate' ? decimal(f.rate) : shown[name](f[name]) || '–')
+      }
+      for (const mirror in f.mirrors) {
+        for (const el of $$('[data-mirror="' + mirror + '"] [data-m]')) text(el, shown[el.dataset.m](f.mirrors[mirror][el.dataset.m]))
       }
       for (const group in f.queues) {
         for (const el of $$('[data-queue="' + group + '"] [data-q]')) text(el, shown[el.dataset.q](f.queues[group][el.dataset.q]) || '–')
@@ -150,9 +155,10 @@ const kinds = [ // least: the least that the axis ends at
   { title: 'Sessions', series: ['sessions'], value: count, least: 4, mark: whole },
   { title: 'Bytes/s', series: ['in_rate', 'out_rate'], names: ['in', 'out'], value: amount, least: 1000, mark: amount },
   { title: 'Connect time', series: ['connect_ms'], value: v => took(v) || '–', least: 0.5, mark: v => v + ' ms' },
+  { title: 'Turnaround', series: ['turnaround_ms'], value: v => took(v) || '–', least: 0.5, mark: v => v + ' ms' },
 ]
-const kindsOfHost = [...kinds.slice(0, 3), { ...kinds[3], series: ['connect_ms', 'check_ms'], names: ['clients', 'checks'] }]
-const colours = { rate: 'rate', sessions: 'sessions', in_rate: 'in', out_rate: 'out', connect_ms: 'connect', check_ms: 'in' }
+const kindsOfHost = kinds.map(k => k.series[0] === 'connect_ms' ? { ...k, series: ['connect_ms', 'check_ms'], names: ['clients', 'checks'] } : k)
+const colours = { rate: 'rate', sessions: 'sessions', in_rate: 'in', out_rate: 'out', connect_ms: 'connect', check_ms: 'in', turnaround_ms: 'out' }
 const keep = 600 // values
 const charts = new Map() // element -> {id, kind, data, plots}
 
@@ -564,7 +570,7 @@ function arrived(f) {
   heard = Date.now()
   clock = f.time - heard
   const restarted = boot !== f.boot
-  if (restarted && root.dataset.version !== f.version) { location.reload(); return }
+  if (root.dataset.version !== f.version) { location.reload(); return } // an upgrade is no restart
   if (lost || restarted) {
     root.classList.remove('stale')
     banner('back', restarted ? 'txlb was restarted. Live again.' : 'Live again.')
@@ -578,7 +584,7 @@ function arrived(f) {
   // Whatever was missed, be it events or a refresh that failed, is seen by this.
   const at = live() || $('#plain[data-revision]')
   if (at && (restarted || at.dataset.revision !== f.revision)) soon()
-  if ($('#plain[data-again=sessions], #plain[data-again=clients]') && !dialog.open && Date.now() - lastFetch > 2500) soon()
+  if ($('#plain[data-again=sessions], #plain[data-again=clients], #plain[data-again=explain]') && !dialog.open && Date.now() - lastFetch > 2500) soon()
   feed(f)
   draw()
 }

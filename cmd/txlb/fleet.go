@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/document"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet"
+	"github.com/txlb/txlb/internal/fleet/etcd"
+	"github.com/txlb/txlb/internal/status"
+)
+
+// node is this process as a node of a fleet. A nil one is of a process that is in none.
+type node struct {
+	*fleet.Node
+	source *status.Source
+}
+
+// newNode returns the node that a configuration makes of this process, nil without <fleet>.
+func newNode(c *config.Config, doc *document.File, log *slog.Logger) (*node, error) {
+	if c.Fleet.Name == "" {
+		return nil, nil
+	}
+	n, settings := new(node), c.Fleet
+	var err error
+	n.Node, err = fleet.New(fleet.Options{
+		Config: settings, StateDir: stateDir(doc), Version: version, Log: log, Vitals: n.vitals,
+		Connect: func(ctx context.Context) (fleet.Store, error) { return etcd.Open(ctx, &settings) },
+	})
+	return n, err
+}
+
+// govern makes the fleet decide about the changes of a director.
+func (n *node) govern(opt director.Options) director.Options {
+	if n != nil {
+		opt.Commit, opt.Generation = n.Commit, n.Generation()
+	}
+	return opt
+}
+
+// watchedBy makes a Source show the fleet, and the node tell what that has.
+func (n *node) watchedBy(source *status.Source) {
+	if n != nil {
+		n.source, source.Fleet = source, n.Status
+	}
+}
+
+// vitals is what the other nodes learn of this process.
+func (n *node) vitals() (ready bool, sessions int64) {
+	for _, s := range n.source.Engine.Snapshot().Services {
+		sessions += s.Active
+	}
+	return !n.source.Draining(), sessions
+}
+
+// run makes this process the node until ctx ends.
+func (n *node) run(ctx context.Context, dir *director.Director) {
+	if n != nil {
+		n.Run(ctx, dir)
+	}
+}
+
+// handOver tells that another process is the node now.
+func (n *node) handOver() {
+	if n != nil {
+		n.HandOver()
+	}
+}

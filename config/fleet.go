@@ -1,0 +1,104 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/internal/words"
+)
+
+// The bounds of <fleet lease>: etcd counts in seconds, and renews nothing while it elects a
+// leader, which takes one.
+const minLease, maxLease = 3 * time.Second, 10 * time.Minute
+
+// maxStores is how many members of an etcd may be named.
+const maxStores = 16
+
+// fleetName names a fleet or a node: it is a part of keys.
+var fleetName = checked(TypeText, func(s string) error {
+	if s != "" && !words.Plain(s) {
+		return fmt.Errorf("%q is not a name; use 1 to 64 letters, digits and _ . : -", s)
+	}
+	return nil
+})
+
+// storeURLs are where a store answers.
+var storeURLs = values[[]string]{
+	kind: TypeOther, parse: parseStores, format: fieldList.format,
+	check: func(list []string) error {
+		_, err := parseStores(strings.Join(list, " "))
+		return err
+	},
+}
+
+func parseStores(s string) ([]string, error) {
+	list := strings.Fields(s)
+	if len(list) > maxStores {
+		return nil, fmt.Errorf("%d addresses are more than %d", len(list), maxStores)
+	}
+	for _, one := range list {
+		u, err := url.Parse(one)
+		switch {
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || u.Hostname() == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "":
+			return nil, fmt.Errorf("%q is not the address of a store; want http://HOST:PORT or https://HOST:PORT", clip(one))
+		case u.User != nil: // it would be shown
+			return nil, fmt.Errorf("the address of a store at %s has a user; give it by user and password", u.Host)
+		}
+	}
+	return list, nil
+}
+
+// fleet checks <fleet>.
+func (k *checker) fleet(f *Fleet) {
+	if f.Name == "" {
+		return
+	}
+	line := f.Pos.Line
+	k.values(line, "fleet", f)
+	if k.broken[f] {
+		return
+	}
+	if len(f.Store) == 0 {
+		k.fail(line, "<fleet> needs a store: the addresses of an etcd, such as http://10.0.0.5:2379")
+	}
+	if (f.Cert == "") != (f.Key == "") {
+		k.fail(line, "<fleet> needs both cert and key, or none of them")
+	}
+	if (f.User == "") != (f.Password == "") {
+		k.fail(line, "<fleet> needs both user and password, or none of them")
+	}
+	secure, open := 0, ""
+	for _, s := range f.Store {
+		if strings.HasPrefix(s, "https:") {
+			secure++
+		} else {
+			open = s
+		}
+	}
+	switch {
+	case secure > 0 && open != "":
+		k.fail(line, "<fleet store>: %s is not encrypted and others are; use https for all", open)
+	case secure == 0 && f.CA+f.Cert != "":
+		k.fail(line, "<fleet> has certificates, but its store has no https address; use https://HOST:PORT")
+	case secure == 0 && f.Password != "":
+		k.warn(line, "<fleet store>: the password and the configuration travel unencrypted; use https addresses")
+	}
+}
+
+// NodeName is the name of this node in the fleet. The error says why the machine gives none.
+func (f *Fleet) NodeName() (string, error) {
+	if f.Node != "" {
+		return f.Node, nil
+	}
+	name, err := os.Hostname()
+	if err == nil && !words.Plain(name) {
+		err = fmt.Errorf("the host name %q cannot be one", name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("<fleet node=\"auto\">: %w; give the node a name", err)
+	}
+	return name, nil
+}

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package director
+
+import "os/exec"
+
+func apart(*exec.Cmd) {}

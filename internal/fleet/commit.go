@@ -1,0 +1,120 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/config/changes"
+	"github.com/txlb/txlb/internal/director"
+)
+
+// RefusedError rejects a change because of the fleet or of its store, and not because of the
+// change.
+type RefusedError struct {
+	Fleet string
+	Why   error
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("fleet %s takes no changes from this node now: %v", e.Fleet, oneLine(e.Why))
+}
+
+func (e *RefusedError) Unwrap() error { return e.Why }
+
+// Commit decides about a change for [director.Options].Commit: it is one compare-and-swap in
+// the store. A change of what the node alone has is always accepted. The error is a
+// *director.MovedError if other nodes have changed something that this one does not run yet,
+// a *RefusedError if the store does not take it, and wraps an *UnknownError if it may still
+// take it.
+func (n *Node) Commit(ctx context.Context, p director.Proposal) (generation uint64, err error) {
+	if sameShared(p.Was, p.Next) {
+		return p.Generation, nil
+	}
+	n.mu.Lock()
+	store, base, known, why := n.store, n.newest, n.known, n.refuses()
+	n.mu.Unlock()
+	if why != nil {
+		return 0, &RefusedError{n.opt.Config.Name, why}
+	}
+	if !sameShared(p.Was, base.Config) {
+		return 0, n.moved(p, base)
+	}
+	doc := base.next(change{Node: n.name, By: p.By, From: p.From, Verb: p.Verb, Time: time.Now()}, p.Next, n.opt.Version)
+	value, err := doc.encode()
+	if err != nil {
+		return 0, err
+	}
+	var revision int64
+	var is Entry
+	err = within(ctx, commitWithin, func(ctx context.Context) (err error) {
+		revision, is, err = store.Swap(ctx, n.configKey(), value, known, 0)
+		return err
+	})
+	unknown := (*UnknownError)(nil)
+	switch {
+	case err == nil:
+		n.noteNewest(doc, revision)
+		return doc.Generation, nil
+	case errors.Is(err, ErrMoved):
+		n.mu.Lock()
+		n.hearConfig(is.orDeleted(n.configKey(), known))
+		newest, why := n.newest, n.unusable
+		n.mu.Unlock()
+		if newest == nil {
+			if why == nil {
+				why = errors.New("somebody has deleted its configuration from the store; a node writes it again")
+			}
+			return 0, &RefusedError{n.opt.Config.Name, why}
+		}
+		return 0, n.moved(p, newest)
+	case errors.As(err, &unknown):
+		return 0, fmt.Errorf("the store of fleet %s has not said whether it takes the change, which may still take effect (see show events): %w", n.opt.Config.Name, err)
+	}
+	return 0, &RefusedError{n.opt.Config.Name, err}
+}
+
+// orDeleted is what is there, or that nothing is.
+func (e Entry) orDeleted(key string, known int64) Entry {
+	if e.Key == "" {
+		return Entry{Key: key, Revision: known + 1, Deleted: true}
+	}
+	return e
+}
+
+// refuses tells why no change can be accepted now. n.mu is held.
+func (n *Node) refuses() error {
+	switch {
+	case n.store == nil:
+		return n.why
+	case n.unusable != nil:
+		return n.unusable
+	case n.newest == nil:
+		return errors.New("this node has just joined, and has not read its configuration yet")
+	case n.newest.Generation < n.memory.Generation:
+		return fmt.Errorf("the store has generation %d, and this node had %d", n.newest.Generation, n.memory.Generation)
+	}
+	return nil
+}
+
+// moved is the error of a change that came too late.
+func (n *Node) moved(p director.Proposal, newest *document) error {
+	err := &director.MovedError{Want: p.Generation, Is: newest.Generation}
+	for _, c := range newest.History {
+		if c.Generation > p.Generation {
+			err.Since = append(err.Since, director.Event{
+				Kind: director.ConfigEvent, Generation: c.Generation, Time: c.Time, By: c.By + " on node " + c.Node, From: c.From, Verb: c.Verb,
+			})
+		}
+	}
+	if i := len(err.Since) - 1; i >= 0 {
+		theirs := p.Was.Clone()
+		take(theirs, newest.Config)
+		err.Since[i].Edits = changes.Diff(p.Was, theirs)
+	}
+	return err
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

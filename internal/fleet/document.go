@@ -1,0 +1,201 @@
+package fleet
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
+)
+
+const (
+	// format is the number of the format of documents. It changes only if a reader of the old
+	// one would misunderstand the new one.
+	format = 1
+	// plainSize is up to which size a document is written as it is, so that people can read
+	// it in the store.
+	plainSize = 64 << 10
+	// maxValue is the size of the largest value. etcd takes requests of 1.5 MiB, in which
+	// there is more than the value.
+	maxValue = 1_400_000
+	// maxHistory is how many changes a document tells of.
+	maxHistory = 8
+	// maxNote bounds each text about a change, in bytes.
+	maxNote = 512
+)
+
+// document is the configuration of a fleet, with what has led to it.
+type document struct {
+	Fleet      string
+	Version    string // of the txlb that wrote it
+	Generation uint64
+	ID         string         // of the change that made it: no other has it
+	History    []change       // the last changes, the oldest first
+	Config     *config.Config // what is shared of it; the rest has its defaults
+}
+
+// change tells of one change.
+type change struct {
+	Generation           uint64
+	Node, By, From, Verb string
+	Time                 time.Time
+}
+
+// last is the change that made the document.
+func (d *document) last() change {
+	if len(d.History) == 0 {
+		return change{Generation: d.Generation}
+	}
+	return d.History[len(d.History)-1]
+}
+
+// shared returns what of a configuration the nodes of a fleet share. The rest has its
+// defaults. It shares memory with c.
+func shared(c *config.Config) *config.Config {
+	s := config.New()
+	s.Services, s.Manager, s.DNS, s.Admin.Users = c.Services, c.Manager, c.DNS, c.Admin.Users
+	if s.HasOwn() {
+		s = s.Clone()
+		s.KeepOwn(nil)
+	}
+	return s
+}
+
+// take gives a configuration what a fleet shares. What only a node's own file may say stays.
+func take(c, from *config.Config) {
+	next := from.Clone()
+	next.KeepOwn(c)
+	changes.Place(next, c) // positions in this node's file
+	c.Services, c.Manager, c.DNS, c.Admin.Users = next.Services, next.Manager, next.DNS, next.Admin.Users
+}
+
+// sameShared tells whether two configurations share the same.
+func sameShared(a, b *config.Config) bool { return changes.Same(shared(a), shared(b)) }
+
+// envelope is a document as XML.
+type envelope struct {
+	XMLName    xml.Name    `xml:"txlb"`
+	Fleet      string      `xml:"fleet,attr"`
+	Format     int         `xml:"format,attr"`
+	Version    string      `xml:"version,attr"`
+	Generation string      `xml:"generation,attr"` // text, so that a wrong one is our error
+	ID         string      `xml:"id,attr"`
+	Changes    []xmlChange `xml:"change"`
+	Config     *innerXML   `xml:"config"`
+}
+
+// innerXML is an element that somebody else reads.
+type innerXML struct {
+	Text []byte `xml:",innerxml"`
+}
+
+type xmlChange struct {
+	Generation uint64    `xml:"generation,attr"`
+	Node       string    `xml:"node,attr"`
+	By         string    `xml:"by,attr"`
+	From       string    `xml:"from,attr,omitempty"`
+	Verb       string    `xml:"verb,attr"`
+	Time       time.Time `xml:"time,attr"`
+}
+
+// encode writes a document as a value of the store. The error says what is too large.
+func (d *document) encode() ([]byte, error) {
+	h := envelope{Fleet: d.Fleet, Format: format, Version: d.Version, Generation: strconv.FormatUint(d.Generation, 10), ID: d.ID}
+	for _, c := range d.History[max(0, len(d.History)-maxHistory):] {
+		h.Changes = append(h.Changes, xmlChange{c.Generation, short(c.Node), short(c.By), short(c.From), short(c.Verb), c.Time.UTC().Round(time.Millisecond)})
+	}
+	top, err := xml.MarshalIndent(h, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	text, err := d.Config.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	const end = "</txlb>"
+	top = bytes.TrimRight(bytes.TrimSuffix(top, []byte(end)), "\n")
+	plain := slices.Concat(top, []byte("\n"), bytes.TrimRight(text, "\n"), []byte("\n"+end+"\n"))
+	if len(plain) > config.MaxSize {
+		return nil, fmt.Errorf("the configuration has %d bytes; a fleet takes at most %d", len(plain), config.MaxSize)
+	}
+	if len(plain) <= plainSize {
+		return plain, nil
+	}
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, err = w.Write(plain)
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, err
+	}
+	if b.Len() > maxValue {
+		return nil, fmt.Errorf("the configuration has %d bytes, %d when compressed; the store of a fleet takes at most %d: divide it among several fleets", len(plain), b.Len(), maxValue)
+	}
+	return b.Bytes(), nil
+}
+
+// short bounds a text.
+func short(s string) string {
+	if len(s) > maxNote {
+		return string(bytes.ToValidUTF8([]byte(s[:maxNote]), nil)) + "…"
+	}
+	return s
+}
+
+// decode reads what encode has written. The error says what is wrong with the value.
+func decode(value []byte, fleet string) (*document, error) {
+	if bytes.HasPrefix(value, []byte{0x1f, 0x8b}) {
+		z, err := gzip.NewReader(bytes.NewReader(value))
+		if err == nil {
+			value, err = io.ReadAll(io.LimitReader(z, config.MaxSize+1))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("is not what txlb writes: %w", err)
+		}
+	}
+	if len(value) > config.MaxSize {
+		return nil, fmt.Errorf("has more than the %d bytes that a fleet takes", config.MaxSize)
+	}
+	var read envelope
+	if err := xml.Unmarshal(value, &read); err != nil {
+		return nil, fmt.Errorf("is not what txlb writes: %w", err)
+	}
+	switch {
+	case read.Format > format:
+		return nil, fmt.Errorf("has format %d, by txlb %s; this one reads format %d: upgrade this node", read.Format, read.Version, format)
+	case read.Format != format:
+		return nil, fmt.Errorf("has format %d, which there never was", read.Format)
+	case read.Fleet != fleet:
+		return nil, fmt.Errorf("is of the fleet %q, not of %q: the store was filled by hand?", short(read.Fleet), fleet)
+	case read.Config == nil:
+		return nil, errors.New("has no <config>")
+	}
+	generation, err := strconv.ParseUint(read.Generation, 10, 63)
+	if err != nil || generation == 0 {
+		return nil, fmt.Errorf("has the generation %q; want a number from 1", short(read.Generation))
+	}
+	c, problems := config.Parse("configuration of the fleet", slices.Concat([]byte("<config>"), read.Config.Text, []byte("</config>")))
+	if c == nil {
+		return nil, fmt.Errorf("by txlb %s is not valid here: %w", read.Version, problems.Err())
+	}
+	d := &document{Fleet: fleet, Version: read.Version, Generation: generation, ID: read.ID, Config: shared(c)}
+	for _, c := range read.Changes {
+		d.History = append(d.History, change(c))
+	}
+	return d, nil
+}
+
+// next is the document that a change makes of this one.
+func (d *document) next(c change, cfg *config.Config, version string) *document {
+	n := &document{Fleet: d.Fleet, Version: version, Generation: d.Generation + 1, ID: newID(), Config: shared(cfg)}
+	c.Generation = n.Generation
+	n.History = append(slices.Clone(d.History), c)
+	n.History = n.History[max(0, len(n.History)-maxHistory):]
+	return n
+}

@@ -1,0 +1,588 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/document"
+	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet"
+	"github.com/txlb/txlb/internal/rig"
+	"github.com/txlb/txlb/internal/servers"
+	"github.com/txlb/txlb/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// cluster starts an etcd of so many members, and returns them and where they answer.
+func cluster(t *testing.T, n int, args ...string) (members []*servers.Server, urls []string) {
+	t.Helper()
+	debian.NeedFor(t, "etcd")
+	free := func() string {
+		addr, err := servers.FreeAddr()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return addr
+	}
+	parent := t.TempDir()
+	var peers, all []string
+	for i := range n {
+		peers = append(peers, "http://"+free())
+		all = append(all, fmt.Sprintf("m%d=%s", i, peers[i]))
+	}
+	for i := range n {
+		s, err := servers.New(parent, fmt.Sprintf("m%d", i), free(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		url := "http://" + s.Addr
+		s.Argv = append([]string{
+			debian.Path("etcd"), "--name", s.Name, "--data-dir", filepath.Join(s.Dir, "data"),
+			"--listen-client-urls", url, "--advertise-client-urls", url,
+			"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
+			"--initial-cluster", strings.Join(all, ","), "--heartbeat-interval", "100", "--election-timeout", "2000",
+		}, args...)
+		s.Probe = healthy
+		members, urls = append(members, s), append(urls, url)
+	}
+	t.Cleanup(func() {
+		for _, s := range members {
+			s.Kill()
+			if t.Failed() {
+				t.Logf("%s said:\n%s", s.Name, s.LastWords())
+			}
+		}
+	})
+	revive(t, members...)
+	return members, urls
+}
+
+// revive starts members and waits until they are healthy.
+func revive(t *testing.T, members ...*servers.Server) {
+	t.Helper()
+	for _, s := range members {
+		if err := s.Launch(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range members {
+		if err := s.Await(t.Context(), func() error { return s.Probe(s.Addr) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// healthy is the probe of a member: there is a leader.
+func healthy(addr string) error {
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := client.Get("http://" + addr + "/health")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Body.Close() }()
+	var is struct{ Health string }
+	if err := json.NewDecoder(r.Body).Decode(&is); err != nil || is.Health != "true" {
+		return fmt.Errorf("health %q, %v", is.Health, err)
+	}
+	return nil
+}
+
+// open is Open for a test.
+func open(t *testing.T, c config.Fleet) fleet.Store {
+	t.Helper()
+	s, err := Open(context.Background(), &c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// soon is how long one call may take.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// The driver keeps what fleet.Store promises.
+func TestStore(t *testing.T) {
+	members, urls := cluster(t, 1)
+	s := open(t, config.Fleet{Store: urls})
+	ctx := soon(t)
+
+	// Compare-and-swap.
+	r1, _, err := s.Swap(ctx, "/a/x", []byte("1"), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, is, err := s.Swap(ctx, "/a/x", []byte("2"), 0, 0); !errors.Is(err, fleet.ErrMoved) || string(is.Value) != "1" || is.Revision != r1 || is.Key != "/a/x" {
+		t.Errorf("%+v, %v", is, err)
+	}
+	if _, is, err := s.Swap(ctx, "/a/none", []byte("2"), 77, 0); !errors.Is(err, fleet.ErrMoved) || is.Key != "" {
+		t.Errorf("%+v, %v", is, err)
+	}
+	r2, _, err := s.Swap(ctx, "/a/x", []byte("3"), r1, 0)
+	if err != nil || r2 <= r1 {
+		t.Errorf("revision %d after %d, %v", r2, r1, err)
+	}
+	entries, revision, err := s.Get(ctx, "/a/")
+	if err != nil || len(entries) != 1 || string(entries[0].Value) != "3" || revision != r2 {
+		t.Errorf("%+v at %d, %v", entries, revision, err)
+	}
+
+	// Watch, from a revision in the past.
+	watching, stop := context.WithCancel(context.Background())
+	heard, ended := make(chan fleet.Entry, 16), make(chan error, 1)
+	go func() {
+		ended <- s.Watch(watching, "/a/", r1, func(list []fleet.Entry) {
+			for _, e := range list {
+				heard <- e
+			}
+		})
+	}()
+	next := func() fleet.Entry {
+		select {
+		case e := <-heard:
+			return e
+		case <-ctx.Done():
+			t.Fatal("nothing heard")
+			return fleet.Entry{}
+		}
+	}
+	if e := next(); string(e.Value) != "3" || e.Revision != r2 || e.Deleted {
+		t.Errorf("heard %+v", e)
+	}
+
+	// Leases.
+	lease, err := s.Grant(ctx, 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Swap(ctx, "/a/leased", []byte("l"), 0, lease); err != nil {
+		t.Fatal(err)
+	}
+	if e := next(); e.Key != "/a/leased" || e.Deleted {
+		t.Errorf("heard %+v", e)
+	}
+	if err := s.Renew(ctx, lease); err != nil {
+		t.Error(err)
+	}
+	if err := s.Revoke(ctx, lease); err != nil {
+		t.Error(err)
+	}
+	if e := next(); e.Key != "/a/leased" || !e.Deleted {
+		t.Errorf("heard %+v", e)
+	}
+	if err := s.Renew(ctx, lease); !errors.Is(err, fleet.ErrLeaseGone) {
+		t.Errorf("renewed a lease that has ended: %v", err)
+	}
+	if _, _, err := s.Swap(ctx, "/a/leased", []byte("l"), 0, lease); err == nil || errors.As(err, new(*fleet.UnknownError)) {
+		t.Errorf("with a lease that has ended: %v", err)
+	}
+
+	// Too large.
+	if _, _, err := s.Swap(ctx, "/a/x", make([]byte, 1_400_000), r2, 0); err != nil {
+		t.Errorf("a value as large as a fleet writes: %v", err)
+	}
+	next()
+	if _, _, err := s.Swap(ctx, "/a/y", make([]byte, 1_600_000), 0, 0); err == nil || errors.As(err, new(*fleet.UnknownError)) {
+		t.Errorf("a value that is too large: %v", err)
+	}
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the watch ended with %v", err)
+	}
+
+	// Compaction.
+	_, revision, err = s.Get(ctx, "/a/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.(*store).client.Compact(ctx, revision); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Watch(ctx, "/a/", r1, func([]fleet.Entry) {}); !errors.Is(err, fleet.ErrCompacted) {
+		t.Errorf("a watch from before a compaction: %v", err)
+	}
+
+	// Nobody answers. What was sent may still be done.
+	members[0].Kill()
+	brief, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, _, err := s.Swap(brief, "/a/z", nil, 0, 0); !errors.As(err, new(*fleet.UnknownError)) {
+		t.Errorf("without the store: %v", err)
+	}
+}
+
+// Users, and what they may not do; certificates on both sides.
+func TestAuthentication(t *testing.T) {
+	ca := testkit.NewAuthority(t, "ca")
+	dir := t.TempDir()
+	file := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	pair := func(name string, l testkit.Leaf) (cert, key string) {
+		c, k := ca.Issue(t, l)
+		return file(name+".pem", c), file(name+".key", k)
+	}
+	trusted := file("ca.pem", ca.PEM)
+	debian.NeedFor(t, "etcd")
+	cert, key := pair("server", testkit.Leaf{Names: []string{"127.0.0.1"}})
+	mine, mineKey := pair("client", testkit.Leaf{})
+	addr, err := servers.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := servers.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := servers.New(dir, "m0", addr, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Argv = []string{
+		debian.Path("etcd"), "--name", "m0", "--data-dir", filepath.Join(s.Dir, "data"),
+		"--listen-client-urls", "https://" + addr, "--advertise-client-urls", "https://" + addr,
+		"--listen-peer-urls", "http://" + peer, "--initial-advertise-peer-urls", "http://" + peer, "--initial-cluster", "m0=http://" + peer,
+		"--cert-file", cert, "--key-file", key, "--trusted-ca-file", trusted, "--client-cert-auth",
+	}
+	s.RunFor(t)
+	with := config.Fleet{Store: []string{"https://" + addr}, CA: trusted, Cert: mine, Key: mineKey}
+	ctx := soon(t)
+	root := open(t, with).(*store).client
+	if _, err := root.Get(ctx, "x"); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []func() error{
+		func() error { _, err := root.RoleAdd(ctx, "fleet"); return err },
+		func() error {
+			_, err := root.RoleGrantPermission(ctx, "fleet", "/txlb/", clientv3.GetPrefixRangeEnd("/txlb/"), clientv3.PermissionType(clientv3.PermReadWrite))
+			return err
+		},
+		func() error { _, err := root.RoleAdd(ctx, "root"); return err },
+		func() error { _, err := root.UserAdd(ctx, "root", "rootpassword"); return err },
+		func() error { _, err := root.UserGrantRole(ctx, "root", "root"); return err },
+		func() error { _, err := root.UserAdd(ctx, "lb", "topsecret"); return err },
+		func() error { _, err := root.UserGrantRole(ctx, "lb", "fleet"); return err },
+		func() error { _, err := root.AuthEnable(ctx); return err },
+	} {
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	with.User, with.Password = "lb", "topsecret"
+	lb := open(t, with)
+	revision, _, err := lb.Swap(ctx, "/txlb/edge/config", []byte("1"), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := lb.Swap(ctx, "/other", []byte("1"), 0, 0); err == nil || errors.As(err, new(*fleet.UnknownError)) || !strings.Contains(err.Error(), "etcd: permission denied") {
+		t.Errorf("a key of others: %v", err)
+	}
+	wrong := with
+	wrong.Password = "topsecret2"
+	if _, err := Open(ctx, &wrong); err == nil || strings.Contains(err.Error(), "topsecret") || !strings.Contains(err.Error(), "authentication failed") {
+		t.Errorf("with a wrong password: %v", err)
+	}
+	stranger := with
+	stranger.Cert, stranger.Key = "", ""
+	brief, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if _, err := Open(brief, &stranger); err == nil {
+		t.Error("without a certificate it was let in")
+	}
+	// Credentials that are revoked while the node runs.
+	with.User, with.Password = "root", "rootpassword"
+	admin := open(t, with).(*store).client
+	if _, err := admin.UserRevokeRole(ctx, "lb", "fleet"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := lb.Swap(ctx, "/txlb/edge/config", []byte("2"), revision, 0); err == nil || errors.As(err, new(*fleet.UnknownError)) {
+		t.Errorf("with a role that was revoked: %v", err)
+	}
+}
+
+const oneService = `<config><service name="web"><listen ip="unix:/run/web"/><group name="g"><host name="a" ip="10.0.0.1:80"/></group></service></config>`
+
+// member is a node with a director that holds its configuration.
+type member struct {
+	*fleet.Node
+	name string
+	dir  *director.Director
+	log  *testkit.Log
+	stop func()
+}
+
+// join starts a node. It may take a moment until it has joined.
+func join(t *testing.T, name string, urls []string) *member {
+	t.Helper()
+	m := &member{name: name, log: new(testkit.Log)}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.xml")
+	if err := os.WriteFile(path, []byte(oneService), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	doc, problems := document.Open(path)
+	if doc == nil {
+		t.Fatal(problems)
+	}
+	settings := config.Fleet{Name: "edge", Node: name, Store: urls, Lease: 10 * time.Second}
+	var err error
+	m.Node, err = fleet.New(fleet.Options{
+		Config: settings, StateDir: dir, Log: m.log.Logger(),
+		Connect: func(ctx context.Context) (fleet.Store, error) { return Open(ctx, &settings) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.dir, err = director.New(doc.Config, rig.Idle{}, director.Options{Log: m.log.Logger(), Document: doc, Commit: m.Commit, Generation: m.Generation()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = m.dir.Run(ctx) })
+	running.Go(func() { m.Run(ctx, m.dir) })
+	m.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
+	t.Cleanup(func() {
+		m.stop()
+		if t.Failed() {
+			t.Logf("node %s:\n%s", name, m.log)
+		}
+	})
+	return m
+}
+
+// weigh changes the weight of the host.
+func (m *member) weigh(weight int) (uint64, error) {
+	return m.dir.Do(context.Background(), director.Change{
+		By: "ops", From: m.name, Verb: fmt.Sprint("setHost web g a weight=", weight),
+		Apply: func(c *config.Config) error { c.Services[0].Groups[0].Hosts[0].Weight = weight; return nil },
+	})
+}
+
+// weight is what runs.
+func (m *member) weight() int { return m.dir.State().Config.Services[0].Groups[0].Hosts[0].Weight }
+
+// joined waits until nodes have joined and run the same.
+func joined(t *testing.T, all ...*member) {
+	t.Helper()
+	testkit.Eventually(t, "all nodes join and run the same", func() bool {
+		for _, m := range all {
+			if s := m.Status(); !s.Joined || s.Problem != "" || s.Generation == 0 || s.Running != s.Generation || m.dir.State().Generation != all[0].dir.State().Generation || m.weight() != all[0].weight() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// operation is a change of the weight, or a read of the store.
+type operation struct {
+	write  bool
+	weight int
+}
+
+// outcome is what became of it.
+type outcome struct {
+	generation uint64
+	weight     int
+	failed     bool // it had no effect
+	unknown    bool // it may have one, now or later
+}
+
+// register is the configuration as users see it: each change that is accepted has the next
+// generation.
+type register struct {
+	generation uint64
+	weight     int
+}
+
+// linear is the model that a history has to follow.
+var linear = porcupine.NondeterministicModel{
+	Init: func() []any { return []any{register{1, 1}} },
+	Step: func(state, input, output any) []any {
+		s, in, out := state.(register), input.(operation), output.(outcome)
+		switch next := (register{s.generation + 1, in.weight}); {
+		case out.unknown:
+			return []any{s, next}
+		case in.write && out.generation == next.generation:
+			return []any{next}
+		case !in.write && s == register{out.generation, out.weight}:
+			return []any{s}
+		}
+		return nil
+	},
+}
+
+// history collects operations. Times are those of one clock.
+type history struct {
+	mu    sync.Mutex
+	began time.Time
+	list  []porcupine.Operation
+}
+
+func (h *history) do(client int, in operation, f func() outcome) {
+	call := time.Since(h.began)
+	out := f()
+	end := time.Since(h.began)
+	if out.failed { // which says nothing
+		return
+	}
+	if out.unknown {
+		end = 1 << 62
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.list = append(h.list, porcupine.Operation{ClientId: client, Input: in, Call: int64(call), Output: out, Return: int64(end)})
+}
+
+var stored = regexp.MustCompile(`(?s)generation="(\d+)" id=.*<host [^>]*weight="(\d+)"`)
+
+// read is a read of the store.
+func read(ctx context.Context, s fleet.Store) outcome {
+	entries, _, err := s.Get(ctx, "/txlb/edge/config")
+	if err != nil || len(entries) != 1 {
+		return outcome{failed: true}
+	}
+	m := stored.FindStringSubmatch(string(entries[0].Value))
+	g, _ := strconv.ParseUint(m[1], 10, 64)
+	w, _ := strconv.Atoi(m[2])
+	return outcome{generation: g, weight: w}
+}
+
+// Changes by three nodes at the same time, on a real etcd, while it loses its leader: each that
+// was accepted was made to its predecessor, in an order that agrees with the clock, and all
+// nodes end with the same.
+func TestB87ChangesAreLinearizable(t *testing.T) {
+	testkit.Long(t)
+	members, urls := cluster(t, 3)
+	var all []*member
+	for i := range 3 {
+		all = append(all, join(t, fmt.Sprint("n", i), urls))
+	}
+	joined(t, all...)
+	const each = 30 // accepted changes of each node
+	h := &history{began: time.Now()}
+	var changing sync.WaitGroup
+	done := make(chan struct{})
+	var accepted atomic.Int64
+	for i, m := range all {
+		changing.Go(func() {
+			had := 0
+			for n := 0; had < each && time.Since(h.began) < testkit.Patience; n++ {
+				weight := 2 + i*20_000 + n%20_000
+				h.do(i, operation{true, weight}, func() outcome {
+					g, err := m.weigh(weight)
+					switch {
+					case err == nil:
+						had++
+						if accepted.Add(1) == each {
+							members[0].Kill() // the leader, or not
+						}
+						return outcome{generation: g, weight: weight}
+					case errors.As(err, new(*fleet.UnknownError)):
+						return outcome{unknown: true}
+					}
+					return outcome{failed: true}
+				})
+				time.Sleep(time.Millisecond) // not to ask without a pause while there is no leader
+			}
+		})
+	}
+	var reading sync.WaitGroup
+	s := open(t, config.Fleet{Store: urls[1:]})
+	reading.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				h.do(len(all), operation{}, func() outcome { return read(ctx, s) })
+				cancel()
+				time.Sleep(5 * time.Millisecond) // as often as is enough
+			}
+		}
+	})
+	changing.Wait()
+	close(done)
+	reading.Wait()
+	revive(t, members[0])
+	joined(t, all...)
+	t.Logf("%d operations, %d changes accepted, generation %d", len(h.list), accepted.Load(), all[0].dir.State().Generation)
+	if accepted.Load() < each {
+		t.Errorf("only %d of %d changes were accepted", accepted.Load(), 3*each)
+	}
+	if porcupine.CheckOperationsTimeout(linear.ToModel(), h.list, testkit.Patience) != porcupine.Ok {
+		t.Error("the history is not linearizable")
+	}
+}
+
+// Without a quorum nodes keep what runs and refuse changes; with it back, they take part again.
+func TestQuorumLost(t *testing.T) {
+	testkit.Long(t)
+	members, urls := cluster(t, 3)
+	a, b := join(t, "a", urls), join(t, "b", urls)
+	joined(t, a, b)
+	testkit.Eventually(t, "a change is accepted", func() bool { _, err := a.weigh(2); return err == nil })
+	joined(t, a, b)
+	generation := a.dir.State().Generation
+	members[1].Kill()
+	members[2].Kill()
+	testkit.Eventually(t, "the nodes see it", func() bool { return !a.Status().Joined && !b.Status().Joined })
+	if _, err := a.weigh(3); err == nil || !strings.Contains(err.Error(), "takes no changes") {
+		t.Errorf("without a quorum: %v", err)
+	}
+	if a.weight() != 2 || b.weight() != 2 || b.dir.State().Generation != generation {
+		t.Errorf("weights %d and %d", a.weight(), b.weight())
+	}
+	revive(t, members[1:]...)
+	joined(t, a, b)
+	testkit.Eventually(t, "a change is accepted again", func() bool { _, err := b.weigh(4); return err == nil })
+	joined(t, a, b)
+}
+
+// A disk that is full: etcd takes no writes, and says so.
+func TestDiskFull(t *testing.T) {
+	_, urls := cluster(t, 1, "--quota-backend-bytes", "400000")
+	a := join(t, "a", urls)
+	joined(t, a)
+	s := open(t, config.Fleet{Store: urls})
+	for i := range 100 {
+		if _, _, err := s.Swap(soon(t), fmt.Sprint("/fill/", i), make([]byte, 100_000), 0, 0); err != nil {
+			break
+		}
+	}
+	_, err := a.weigh(2)
+	if err == nil || !strings.Contains(err.Error(), "fleet edge takes no changes from this node now: etcd: ") || !strings.Contains(err.Error(), "space exceeded") {
+		t.Errorf("with a full disk: %v", err)
+	}
+	if a.weight() != 1 {
+		t.Error("it was made")
+	}
+}

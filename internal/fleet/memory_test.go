@@ -1,0 +1,225 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// memoryStore is a store in memory with faults to inject. Each node has a link to it.
+type memoryStore struct {
+	mu        sync.Mutex
+	revision  int64
+	compacted int64
+	keys      map[string]Entry
+	owned     map[string]Lease
+	leases    map[Lease]*memoryLease
+	last      Lease
+	log       []Entry       // all writes, the oldest first
+	changed   chan struct{} // replaced at each write
+	down      error         // what every call answers; nil: it works
+	full      error         // what writes answer
+}
+
+type memoryLease struct {
+	ttl   time.Duration
+	timer *time.Timer
+}
+
+func newMemoryStore() *memoryStore {
+	return &memoryStore{keys: map[string]Entry{}, owned: map[string]Lease{}, leases: map[Lease]*memoryLease{}, changed: make(chan struct{})}
+}
+
+// set changes the store as somebody else does: faults, or its keys.
+func (m *memoryStore) set(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+	m.signal()
+}
+
+func (m *memoryStore) signal() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// put writes a key as somebody else does. m.mu is held.
+func (m *memoryStore) put(key string, value []byte, lease Lease) int64 {
+	m.revision++
+	e := Entry{Key: key, Value: bytes.Clone(value), Revision: m.revision}
+	m.keys[key], m.owned[key] = e, lease
+	m.log = append(m.log, e)
+	m.signal()
+	return m.revision
+}
+
+// remove deletes a key. m.mu is held.
+func (m *memoryStore) remove(key string) {
+	if _, there := m.keys[key]; !there {
+		return
+	}
+	m.revision++
+	delete(m.keys, key)
+	delete(m.owned, key)
+	m.log = append(m.log, Entry{Key: key, Revision: m.revision, Deleted: true})
+	m.signal()
+}
+
+// end ends a lease. m.mu is held.
+func (m *memoryStore) end(lease Lease) {
+	l := m.leases[lease]
+	if l == nil {
+		return
+	}
+	l.timer.Stop()
+	delete(m.leases, lease)
+	for _, key := range slices.Sorted(maps.Keys(m.owned)) {
+		if m.owned[key] == lease {
+			m.remove(key)
+		}
+	}
+}
+
+// link is the connection of one node.
+type link struct {
+	*memoryStore
+	cut       error // what its calls answer; nil: they arrive. Under memoryStore.mu
+	lostReply bool  // the next Swap without a lease takes effect, and its answer is lost
+	stalled   bool  // its watches hear nothing
+}
+
+func (m *memoryStore) link() *link { return &link{memoryStore: m} }
+
+func (l *link) connect(context.Context) (Store, error) { return l, nil }
+
+func (l *link) Close() error { return nil }
+
+var errCut = errors.New("no route to the store")
+
+// fails is what a call answers. mu is held.
+func (l *link) fails() error {
+	if l.cut != nil {
+		return l.cut
+	}
+	return l.down
+}
+
+func (l *link) Get(_ context.Context, prefix string) (list []Entry, revision int64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fails(); err != nil {
+		return nil, 0, err
+	}
+	for _, key := range slices.Sorted(maps.Keys(l.keys)) {
+		if strings.HasPrefix(key, prefix) {
+			list = append(list, l.keys[key])
+		}
+	}
+	return list, l.revision, nil
+}
+
+func (l *link) Swap(_ context.Context, key string, value []byte, was int64, lease Lease) (int64, Entry, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fails(); err != nil {
+		return 0, Entry{}, &UnknownError{err}
+	}
+	if l.full != nil {
+		return 0, Entry{}, l.full
+	}
+	if is := l.keys[key]; is.Revision != was {
+		return 0, is, ErrMoved
+	}
+	if lease != 0 && l.leases[lease] == nil {
+		return 0, Entry{}, ErrLeaseGone
+	}
+	revision := l.put(key, value, lease)
+	if l.lostReply && lease == 0 {
+		l.lostReply = false
+		return 0, Entry{}, &UnknownError{errors.New("the answer was lost")}
+	}
+	return revision, Entry{}, nil
+}
+
+func (l *link) Watch(ctx context.Context, prefix string, after int64, hear func([]Entry)) error {
+	for {
+		l.mu.Lock()
+		err, changed := l.fails(), l.changed
+		if l.stalled {
+			l.mu.Unlock()
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-changed:
+			}
+			continue
+		}
+		if err == nil && after < l.compacted {
+			err = ErrCompacted
+		}
+		var news []Entry
+		for _, e := range l.log {
+			if e.Revision > after && strings.HasPrefix(e.Key, prefix) {
+				news = append(news, e)
+			}
+		}
+		after = l.revision
+		l.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if len(news) > 0 {
+			hear(news)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+func (l *link) Grant(_ context.Context, ttl time.Duration) (Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fails(); err != nil {
+		return 0, err
+	}
+	l.last++
+	lease, m := l.last, l.memoryStore
+	l.leases[lease] = &memoryLease{ttl, time.AfterFunc(ttl, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.end(lease)
+	})}
+	return lease, nil
+}
+
+func (l *link) Renew(_ context.Context, lease Lease) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fails(); err != nil {
+		return err
+	}
+	one := l.leases[lease]
+	if one == nil {
+		return ErrLeaseGone
+	}
+	one.timer.Reset(one.ttl)
+	return nil
+}
+
+func (l *link) Revoke(_ context.Context, lease Lease) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fails(); err != nil {
+		return err
+	}
+	l.end(lease)
+	return nil
+}

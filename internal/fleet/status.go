@@ -1,0 +1,141 @@
+package fleet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Member is what a node tells the others of itself.
+type Member struct {
+	Name       string    `json:"name"`
+	ID         string    `json:"id"`       // of the node, for ever
+	Instance   string    `json:"instance"` // of its process
+	Version    string    `json:"version"`  // of its txlb
+	Started    time.Time `json:"started"`
+	Ready      bool      `json:"ready"` // it takes new clients
+	Generation uint64    `json:"generation"`
+	Sessions   int64     `json:"sessions"`
+	Problem    string    `json:"problem,omitempty"` // why it does not run what the fleet has, or not all of it
+}
+
+// readMember reads what a node's key has.
+func readMember(value []byte) (m Member, err error) {
+	if err := json.Unmarshal(value, &m); err != nil {
+		return m, err
+	}
+	if m.ID == "" {
+		return m, errors.New("it has no id")
+	}
+	return m, nil
+}
+
+// Status is how a node sees its fleet.
+type Status struct {
+	Fleet      string    `json:"fleet"`
+	Node       string    `json:"node"`              // this one
+	Joined     bool      `json:"joined"`            // and so takes changes
+	Why        string    `json:"why,omitempty"`     // it has not joined
+	Since      time.Time `json:"since"`             // of Joined
+	Heard      time.Time `json:"heard,omitzero"`    // when the store has last said something
+	Generation uint64    `json:"generation"`        // of the fleet, as last heard; 0: not known
+	Accepted   time.Time `json:"accepted,omitzero"` // when that was
+	Running    uint64    `json:"running"`           // the generation that this node runs; 0: none of the fleet
+	Problem    string    `json:"problem,omitempty"` // why this node does not run what the fleet has, or not all of it
+	Nodes      []Info    `json:"nodes"`             // by name
+}
+
+// Info is a node in a Status.
+type Info struct {
+	Member
+	// Behind is how many generations it lacks, and Lag for how many seconds, by this node's
+	// clock, it has lacked the newest.
+	Behind uint64  `json:"behind"`
+	Lag    float64 `json:"lag"`
+}
+
+// trouble is why this node does not run what the fleet has, "" if it does. n.mu is held.
+func (n *Node) trouble() string {
+	var all []string
+	if n.problem != nil {
+		all = append(all, oneLine(n.problem))
+	}
+	if n.dir != nil {
+		for _, c := range n.dir.Closed() {
+			all = append(all, fmt.Sprintf("service %q does not listen on %s: %s", c.Service, c.Listen, c.Err))
+		}
+	}
+	if n.copied != nil {
+		all = append(all, "its file has an older configuration: "+oneLine(n.copied))
+	}
+	return strings.Join(all, "; ")
+}
+
+// Status returns how this node sees the fleet now.
+func (n *Node) Status() *Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := &Status{
+		Fleet: n.opt.Config.Name, Node: n.name, Joined: n.store != nil, Since: n.since, Heard: n.heard,
+		Running: n.memory.Generation, Problem: n.trouble(), Nodes: []Info{},
+	}
+	if n.why != nil {
+		s.Why = oneLine(n.why)
+	}
+	if n.newest != nil {
+		s.Generation, s.Accepted = n.newest.Generation, n.newest.last().Time
+	}
+	for _, m := range n.members {
+		i := Info{Member: m}
+		if s.Generation > m.Generation {
+			i.Behind, i.Lag = s.Generation-m.Generation, time.Since(n.newestAt).Seconds()
+		}
+		s.Nodes = append(s.Nodes, i)
+	}
+	slices.SortFunc(s.Nodes, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
+	return s
+}
+
+// String is the status for people, in lines.
+func (s *Status) String() string {
+	var b strings.Builder
+	state := fmt.Sprintf("joined %v ago", time.Since(s.Since).Round(time.Second))
+	if !s.Joined {
+		state = fmt.Sprintf("not joined for %v, changes are refused: %s", time.Since(s.Since).Round(time.Second), s.Why)
+	}
+	fmt.Fprintf(&b, "fleet %s, generation %d; this node is %s, %s\n", s.Fleet, s.Generation, s.Node, state)
+	if s.Problem != "" {
+		fmt.Fprintf(&b, "this node: %s\n", s.Problem)
+	}
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "NODE\tVERSION\tREADY\tGENERATION\tLAG\tSESSIONS\tPROBLEM")
+	for _, n := range s.Nodes {
+		ready, lag, problem := "yes", "-", "-"
+		if !n.Ready {
+			ready = "no"
+		}
+		if n.Behind > 0 {
+			lag = fmt.Sprintf("%d, %v", n.Behind, (time.Duration(n.Lag * float64(time.Second))).Round(time.Second))
+		}
+		if n.Problem != "" {
+			problem = n.Problem
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", printable(n.Name), printable(n.Version), ready, n.Generation, lag, n.Sessions, printable(problem))
+	}
+	_ = w.Flush()
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// printable keeps what another node says from changing the terminal.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, s)
+}
