@@ -1,12 +1,10 @@
 package engine_test
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -202,12 +200,10 @@ func TestStoryOfARejection(t *testing.T) {
 					settles(r, first)
 				}
 				testkit.Eventually(t, "a client is rejected", func() bool {
-					if c, err := net.Dial("tcp", r.Addr); err == nil { // else it was reset at once
-						p := &enginetest.Peer{T: t, Conn: c}
-						_ = c.(*net.TCPConn).CloseWrite() // of a rate, a place may be free again
-						p.ExpectEnd()
-						_ = c.Close()
-					}
+					c := r.Dial()
+					_ = c.Conn.(*net.TCPConn).CloseWrite() // of a rate, a place may be free again
+					c.ExpectEnd()
+					_ = c.Close()
 					return len(r.E.Ended(1)) > 0 && r.E.Ended(1)[0].Rejected == name
 				})
 				s := r.E.Ended(1)[0]
@@ -360,18 +356,11 @@ func TestStoriesAreKept(t *testing.T) {
 		denied := false
 		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, func(p *enginetest.Peer) { p.ExpectEnd() }))
 		visit := func() {
-			c, err := net.DialTimeout("tcp", r.Addr, testkit.Patience)
-			if denied && errors.Is(err, syscall.ECONNRESET) { // before the connect returned
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			p := &enginetest.Peer{T: t, Conn: c}
+			c := r.Dial()
 			if !denied {
-				p.Fin()
+				c.Fin()
 			}
-			p.ExpectEnd()
+			c.ExpectEnd()
 			_ = c.Close()
 		}
 		for range kept + 10 {

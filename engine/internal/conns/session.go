@@ -226,7 +226,9 @@ func (s *session) admit() core.Action {
 		case core.Queue:
 			s.grownUp() // it may be long until its host comes
 			step = s.with(func(a *core.Admission, now int64) core.Step {
-				s.turn = make(chan struct{}, 1)
+				if s.turn == nil { // else the wake of an earlier wait may still be under way to it
+					s.turn = make(chan struct{}, 1)
+				}
 				return a.Join(now, s.called)
 			})
 		case core.Queued:

@@ -186,6 +186,8 @@ type Peer struct {
 	net.Conn
 }
 
+// Dial connects a client. One that is reset before its connect(2) returns gets a connection
+// that was reset, as any other that the server resets at once.
 func Dial(t *testing.T, addr string) *Peer {
 	t.Helper()
 	network := "tcp"
@@ -193,11 +195,31 @@ func Dial(t *testing.T, addr string) *Peer {
 		network, addr = "unix", path
 	}
 	c, err := net.DialTimeout(network, addr, testkit.Patience)
+	if errors.Is(err, syscall.ECONNRESET) {
+		c, err = dialReset(t)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return &Peer{t, c}
+}
+
+// dialReset returns a connection that its server has reset.
+func dialReset(t *testing.T) (net.Conn, error) {
+	t.Helper()
+	ln := ListenLoopback(t)
+	defer func() { _ = ln.Close() }()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	server, err := ln.Accept()
+	if err != nil {
+		return nil, err
+	}
+	(&Peer{t, server}).Rst()
+	return c, nil
 }
 
 // patient reads from a peer, each time with a deadline of its own.
