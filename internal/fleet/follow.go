@@ -1,0 +1,230 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/config/changes"
+	"github.com/txlb/txlb/internal/director"
+)
+
+// follow is the goroutine that makes the director run what the fleet has.
+func (n *Node) follow(ctx context.Context) {
+	for {
+		var again <-chan time.Time
+		if !n.act(ctx) {
+			again = time.After(retryEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.wake:
+		case <-again:
+		}
+	}
+}
+
+// act does what is to be done now. It returns false if it has to be tried again.
+func (n *Node) act(ctx context.Context) bool {
+	n.mu.Lock()
+	store, newest, unusable, known := n.store, n.newest, n.unusable, n.known
+	n.mu.Unlock()
+	var err error
+	switch {
+	case store == nil:
+		return true
+	case unusable != nil:
+		err = unusable
+	case newest == nil && known == 0:
+		err = n.found(ctx, store)
+	case newest != nil:
+		err = n.adopt(ctx, newest)
+	}
+	if ctx.Err() != nil {
+		return true
+	}
+	n.mu.Lock()
+	was := n.problem
+	n.problem = err
+	n.mu.Unlock()
+	if err != nil && (was == nil || was.Error() != err.Error()) {
+		n.log.Error("this node does not run what its fleet has", "fleet", n.opt.Config.Name, "node", n.name, "err", oneLine(err))
+	}
+	if err == nil && was != nil {
+		n.log.Info("this node runs again what its fleet has", "fleet", n.opt.Config.Name, "node", n.name)
+	}
+	n.poke(n.publish)
+	n.poke(n.settled)
+	return err == nil
+}
+
+// found makes what runs here the configuration of a fleet that has none.
+func (n *Node) found(ctx context.Context, store Store) error {
+	state := n.dir.State()
+	n.mu.Lock()
+	doc := &document{
+		Fleet: n.opt.Config.Name, Version: n.opt.Version, Generation: state.Generation, ID: newID(), Config: shared(state.Config),
+	}
+	if n.memory.Generation > 0 { // the fleet had one
+		doc.Generation = max(doc.Generation, n.memory.Generation+1)
+	}
+	n.mu.Unlock()
+	doc.History = []change{{Generation: doc.Generation, Node: n.name, By: "fleet", Verb: "begin the fleet", Time: time.Now()}}
+	value, err := doc.encode()
+	if err != nil {
+		return err
+	}
+	var revision int64
+	err = within(ctx, commitWithin, func(ctx context.Context) (err error) {
+		revision, _, err = store.Swap(ctx, n.configKey(), value, 0, 0)
+		return err
+	})
+	if errors.Is(err, ErrMoved) {
+		return nil // the watch will tell
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the configuration of a new fleet: %w", err)
+	}
+	n.log.Info("began the fleet with the configuration of this node", "fleet", n.opt.Config.Name, "node", n.name, "generation", doc.Generation)
+	n.noteNewest(doc, revision)
+	return nil
+}
+
+// noteNewest takes in a document that this node has written.
+func (n *Node) noteNewest(doc *document, revision int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.store != nil && revision > n.known {
+		n.known, n.newest, n.unusable, n.newestAt = revision, doc, nil, time.Now()
+	}
+	n.poke(n.wake)
+}
+
+// errSame drops a change that would change nothing.
+var errSame = errors.New("nothing to change")
+
+// maxTold is how many edits go to the log when a node joins.
+const maxTold = 100
+
+// adopt makes the director run a document.
+func (n *Node) adopt(ctx context.Context, doc *document) error {
+	if err := n.older(doc); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	first := n.memory.Change == "" || n.memory.Generation == doc.Generation && n.memory.Change == doc.ID
+	n.mu.Unlock()
+	c := doc.last()
+	var differs []changes.Edit
+	_, err := n.dir.Do(ctx, director.Change{
+		By: c.By, From: "node " + c.Node, Verb: c.Verb, Given: doc.Generation, Edits: &differs,
+		Apply: func(running *config.Config) error {
+			// Only the director's goroutine changes the state, which is this one.
+			if n.dir.State().Generation == doc.Generation && sameShared(running, doc.Config) || !n.isNewest(doc) {
+				return errSame
+			}
+			take(running, doc.Config)
+			return nil
+		},
+	})
+	switch {
+	case errors.Is(err, errSame):
+		if !n.isNewest(doc) {
+			return nil
+		}
+	case err != nil:
+		return fmt.Errorf("generation %d cannot run here: %w", doc.Generation, err)
+	case first:
+		for i, e := range differs {
+			if i == maxTold {
+				n.log.Warn("more edits not logged", "number", len(differs)-maxTold)
+				break
+			}
+			n.log.Warn("the fleet's configuration replaces what the file of this node says", "edit", e.Done())
+		}
+	}
+	n.mu.Lock()
+	moved := n.memory.Generation != doc.Generation || n.memory.Change != doc.ID
+	n.memory.Generation, n.memory.Change = doc.Generation, doc.ID
+	n.mu.Unlock()
+	if moved {
+		n.remember()
+	}
+	return nil
+}
+
+func (n *Node) isNewest(doc *document) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.newest == doc
+}
+
+// older refuses a document that is older than what this node had already: the store was
+// restored from a backup, or filled by hand.
+func (n *Node) older(doc *document) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.memory
+	const remedy = "delete %s there, and one of the nodes writes what it runs; or delete %s here, and this node takes what the store has"
+	switch {
+	case doc.Generation < m.Generation:
+		return fmt.Errorf("the store has generation %d, and this node had %d: was it restored from a backup? "+remedy, doc.Generation, m.Generation, n.configKey(), n.path)
+	case doc.Generation == m.Generation && doc.ID != m.Change && m.Change != "":
+		return fmt.Errorf("the store has another generation %d than this node had: was it restored from a backup? "+remedy, doc.Generation, n.configKey(), n.path)
+	}
+	return nil
+}
+
+// copy is the goroutine that keeps a copy of the fleet's configuration in the node's file.
+func (n *Node) copy(ctx context.Context) {
+	pause := time.NewTimer(saveEvery)
+	defer pause.Stop()
+	told := ""
+	for {
+		state := n.dir.State()
+		if n.inStep() {
+			err := n.save()
+			if err == nil {
+				told = ""
+			} else if text := err.Error(); text != told {
+				told = text
+				n.log.Warn("the file of this node does not have the fleet's configuration; without the store the node would start with an older one", "err", text)
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		pause.Reset(saveEvery)
+		select {
+		case <-ctx.Done():
+			continue
+		case <-pause.C:
+		}
+		select {
+		case <-ctx.Done():
+		case <-state.Replaced():
+		case <-n.settled:
+		}
+	}
+}
+
+// inStep tells whether this node runs what the fleet had when it last heard of it.
+func (n *Node) inStep() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.newest != nil && n.problem == nil
+}
+
+// save makes the file say what runs.
+func (n *Node) save() (err error) {
+	if n.dir.Stored() != nil && len(n.dir.Unsaved()) > 0 {
+		_, err = n.dir.Save("fleet", "")
+	}
+	n.mu.Lock()
+	n.copied = err
+	n.mu.Unlock()
+	return err
+}
