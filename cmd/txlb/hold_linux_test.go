@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -182,15 +183,14 @@ func TestB79HeldClientsOverAnUpgrade(t *testing.T) {
 }
 
 // A server that is off is started when clients come, once for all of them; they wait for it
-// and are served.
+// and are served. The command succeeds and leaves a daemon behind, as one that starts a server
+// does.
 func TestOnHoldStartsTheServer(t *testing.T) {
 	t.Parallel()
 	started := filepath.Join(t.TempDir(), "started")
-	ln := listenFree(t) // its port stays free of outgoing connections
-	address := ln.Addr().String()
-	_ = ln.Close()
+	address, listen := testkit.Bound(t)
 	l := newLineage(t, fmt.Sprintf(`<service name="web"><listen ip="127.0.0.1:0"/><timeouts queue="10m"/>
-<group name="g" allDown="hold" start="down" onHold="sh -c 'echo $TXLB_SERVICE $TXLB_GROUP >>%s; echo is starting'"><check interval="100ms" rise="1"/><host name="a" ip=%q/></group></service>`, started, address), "")
+<group name="g" allDown="hold" start="down" onHold="sh -c 'sleep 600 &amp; echo $TXLB_SERVICE $TXLB_GROUP >>%s; echo is starting $!'"><check interval="100ms" rise="1"/><host name="a" ip=%q/></group></service>`, started, address), "")
 	var clients []net.Conn
 	for range 5 {
 		c, err := dial(l.addr("web"))
@@ -204,16 +204,21 @@ func TestOnHoldStartsTheServer(t *testing.T) {
 		text, err := os.ReadFile(started)
 		return err == nil && len(text) > 0
 	})
-	l.expect(`msg="onHold has ended" service=web group=g program=sh after=\S+ output="is starting"`)
+	l.expect(`msg="onHold has ended" service=web group=g program=sh after=\S+ output="is starting \d+"`)
+	daemons := regexp.MustCompile(`output="is starting (\d+)"`)
+	t.Cleanup(func() {
+		for _, m := range daemons.FindAllStringSubmatch(l.log(), -1) {
+			pid, _ := strconv.Atoi(m[1])
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Errorf("the daemon does not run: %v", err)
+			}
+		}
+	})
 	if text, err := os.ReadFile(started); err != nil || string(text) != "web g\n" {
 		// Ten seconds later it may be run again: on a machine that is very slow, say.
 		t.Logf("it was started by: %q, %v", text, err)
 	}
-	server, err := net.Listen("tcp4", address)
-	if err != nil {
-		t.Skip("another program has taken the port:", err)
-	}
-	backendOn(t, server, echo)
+	backendOn(t, listen(), echo)
 	for _, c := range clients {
 		if err := ask(c, "hello"); err != nil {
 			t.Error(err)

@@ -3,6 +3,7 @@ package director
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,19 +20,24 @@ func (d *Director) runCommand(ctx context.Context, service, group, command strin
 		d.log.Error("cannot run onHold", "service", service, "group", group, "err", err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	within, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	var output tail
 	began := time.Now()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd := exec.CommandContext(within, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "TXLB_SERVICE="+service, "TXLB_GROUP="+group)
 	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.WaitDelay = time.Second // a child may hold its output open
+	cmd.WaitDelay = outputDelay
 	apart(cmd)
 	d.log.Info("clients are held, running onHold", "service", service, "group", group, "program", argv[0])
 	err = cmd.Run()
 	took := time.Since(began).Round(time.Millisecond)
-	if ctx.Err() == context.DeadlineExceeded {
+	switch {
+	case errors.Is(err, exec.ErrWaitDelay): // it succeeded, and what it has started runs on
+		err = nil
+	case err != nil && ctx.Err() != nil:
+		err = errors.New("it was killed because this process of txlb ends")
+	case err != nil && within.Err() != nil:
 		err = fmt.Errorf("it was killed after %v", commandTimeout)
 	}
 	text := fmt.Sprintf("group %s of service %s: %s ended after %v", group, service, argv[0], took)

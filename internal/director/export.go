@@ -113,6 +113,13 @@ type exportedGroup struct {
 	Clients  clientList       `json:"clients,omitempty"` // that come back
 	Mirrors  []exportedMirror `json:"mirrors,omitempty"`
 	Hold     *exportedHold    `json:"hold,omitempty"`
+	Command  *exportedCommand `json:"command,omitempty"`
+}
+
+// exportedCommand is <group onHold> that has been run.
+type exportedCommand struct {
+	Began time.Time `json:"began"`
+	Runs  bool      `json:"runs,omitempty"` // and ends with this process
 }
 
 // exportedHold is a [Hold].
@@ -409,6 +416,9 @@ func (g *Group) export() exportedGroup {
 	e := exportedGroup{Name: g.Config.Name, Longest: g.Times.Queue.Longest(), Hosts: make([]exportedHost, len(g.Hosts))}
 	if h := g.Hold(); h != nil {
 		e.Hold = &exportedHold{h.By, h.From, h.Since.Round(0), h.Until.Round(0), h.Most, h.Released.Round(0), h.Over, h.Waited}
+	}
+	if h := g.holding; !h.began.IsZero() {
+		e.Command = &exportedCommand{h.began.Round(0), h.running.Load()}
 	}
 	counted := g.Times.Counted()
 	some := func(h *sched.Histogram) *sched.Histogram {

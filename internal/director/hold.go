@@ -20,6 +20,9 @@ const (
 	releaseEvery = 10 * time.Millisecond
 	// commandTimeout bounds <group onHold>.
 	commandTimeout = time.Minute
+	// outputDelay is how long after the end of <group onHold> its output is read: a daemon that
+	// it has started may keep it open.
+	outputDelay = time.Second
 	// commandAgain is how long after its start <group onHold> is run again, if it has ended and
 	// clients are still held.
 	commandAgain = 10 * time.Second
@@ -225,7 +228,15 @@ func (d *Director) inheritHold(service string, g *Group) {
 		return
 	}
 	e := d.heirlooms.groups[groupKey{service, g.Config.Name}]
-	if e == nil || e.Hold == nil {
+	if e == nil {
+		return
+	}
+	if c, now := e.Command, time.Now(); c != nil && !c.Runs && c.Began.Before(now) {
+		g.holding.began = c.Began
+	} else if c != nil { // the other process ends it, soon after it has handed over
+		g.holding.began = now
+	}
+	if e.Hold == nil {
 		return
 	}
 	h := Hold(*e.Hold)
@@ -286,8 +297,12 @@ func (d *Director) hearQueue(g *Group) {
 }
 
 // runCommands runs the commands of groups that hold clients. One that runs is left alone, and
-// one that has ended, and the clients still wait, is not run again at once.
+// one that has ended, and the clients still wait, is not run again at once. While changes are
+// refused, during an upgrade and after it, none is started: it would run in both processes.
 func (d *Director) runCommands(ctx context.Context, beside *sync.WaitGroup) {
+	if ctx.Err() != nil || d.refused() != nil {
+		return // a later scan looks again
+	}
 	now := time.Now()
 	for _, s := range d.State().Services {
 		for _, g := range s.Groups {
