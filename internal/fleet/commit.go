@@ -47,6 +47,7 @@ func (n *Node) Commit(ctx context.Context, p director.Proposal) (generation uint
 	if err != nil {
 		return 0, err
 	}
+	n.offers(doc, value)
 	var revision int64
 	var is Entry
 	err = within(ctx, commitWithin, func(ctx context.Context) (err error) {
@@ -59,8 +60,9 @@ func (n *Node) Commit(ctx context.Context, p director.Proposal) (generation uint
 		n.noteNewest(doc, revision)
 		return doc.Generation, nil
 	case errors.Is(err, ErrMoved):
+		there := n.read(is.orDeleted(n.configKey(), known))
 		n.mu.Lock()
-		n.hearConfig(is.orDeleted(n.configKey(), known))
+		n.hearConfig(there)
 		newest, why := n.newest, n.unusable
 		n.mu.Unlock()
 		if newest == nil {

@@ -88,12 +88,18 @@ type envelope struct {
 	Generation string      `xml:"generation,attr"` // text, so that a wrong one is our error
 	ID         string      `xml:"id,attr"`
 	Changes    []xmlChange `xml:"change"`
-	Config     *innerXML   `xml:"config"`
 }
 
-// innerXML is an element that somebody else reads.
-type innerXML struct {
-	Text []byte `xml:",innerxml"`
+// unwrap takes the configuration out of a document: most of its time would go into looking at
+// it twice. text is nil if there is none.
+func unwrap(value []byte) (rest, text []byte) {
+	const begin, end = "<config>", "</config>"
+	from, to := bytes.Index(value, []byte(begin)), bytes.LastIndex(value, []byte(end))
+	if from < 0 || to < from {
+		return value, nil
+	}
+	to += len(end)
+	return slices.Concat(value[:from], value[to:]), value[from:to]
 }
 
 type xmlChange struct {
@@ -123,7 +129,11 @@ func (d *document) encode() ([]byte, error) {
 	top = bytes.TrimRight(bytes.TrimSuffix(top, []byte(end)), "\n")
 	plain := slices.Concat(top, []byte("\n"), bytes.TrimRight(text, "\n"), []byte("\n"+end+"\n"))
 	if len(plain) > config.MaxSize {
-		return nil, fmt.Errorf("the configuration has %d bytes; a fleet takes at most %d", len(plain), config.MaxSize)
+		return nil, fmt.Errorf("the configuration has %d bytes; a fleet takes at most %d: divide it among several fleets", len(plain), config.MaxSize)
+	}
+	// What no node could read must not be accepted.
+	if err := config.CheckForm("configuration", text); err != nil {
+		return nil, fmt.Errorf("no node could read it: %w; divide it among several fleets", err)
 	}
 	if len(plain) <= plainSize {
 		return plain, nil
@@ -162,6 +172,7 @@ func decode(value []byte, fleet string) (*document, error) {
 	if len(value) > config.MaxSize {
 		return nil, fmt.Errorf("has more than the %d bytes that a fleet takes", config.MaxSize)
 	}
+	value, text := unwrap(value)
 	var read envelope
 	if err := xml.Unmarshal(value, &read); err != nil {
 		return nil, fmt.Errorf("is not what txlb writes: %w", err)
@@ -173,14 +184,14 @@ func decode(value []byte, fleet string) (*document, error) {
 		return nil, fmt.Errorf("has format %d, which there never was", read.Format)
 	case read.Fleet != fleet:
 		return nil, fmt.Errorf("is of the fleet %q, not of %q: the store was filled by hand?", short(read.Fleet), fleet)
-	case read.Config == nil:
+	case text == nil:
 		return nil, errors.New("has no <config>")
 	}
 	generation, err := strconv.ParseUint(read.Generation, 10, 63)
 	if err != nil || generation == 0 {
 		return nil, fmt.Errorf("has the generation %q; want a number from 1", short(read.Generation))
 	}
-	c, problems := config.Parse("configuration of the fleet", slices.Concat([]byte("<config>"), read.Config.Text, []byte("</config>")))
+	c, problems := config.Parse("configuration of the fleet", text)
 	if c == nil {
 		return nil, fmt.Errorf("by txlb %s is not valid here: %w", read.Version, problems.Err())
 	}

@@ -69,7 +69,8 @@ func TestHistoryIsBounded(t *testing.T) {
 
 // What the store would not take is refused with the sizes.
 func TestTooLarge(t *testing.T) {
-	_, err := (&document{Fleet: "edge", Generation: 1, Config: hosts(t, 60_000, strings.Repeat("x", 60))}).encode()
+	long := func(int) string { return strings.Repeat("x", 3000) }
+	_, err := (&document{Fleet: "edge", Generation: 1, Config: withHosts(hosts(t, 1, ""), 3000, long)}).encode()
 	refused(t, err, "the configuration has", "a fleet takes at most 8388608")
 }
 

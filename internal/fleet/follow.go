@@ -77,6 +77,7 @@ func (n *Node) found(ctx context.Context, store Store) error {
 	if err != nil {
 		return err
 	}
+	n.offers(doc, value)
 	var revision int64
 	err = within(ctx, commitWithin, func(ctx context.Context) (err error) {
 		revision, _, err = store.Swap(ctx, n.configKey(), value, 0, 0)
@@ -184,7 +185,7 @@ func (n *Node) copy(ctx context.Context) {
 	defer pause.Stop()
 	told := ""
 	for {
-		state := n.dir.State()
+		state, begun := n.dir.State(), time.Now()
 		if n.inStep() {
 			err := n.save()
 			if err == nil {
@@ -197,7 +198,7 @@ func (n *Node) copy(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		pause.Reset(saveEvery)
+		pause.Reset(max(saveEvery, saveShare*time.Since(begun)))
 		select {
 		case <-ctx.Done():
 			continue

@@ -1,7 +1,9 @@
 package fleet
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -16,17 +18,22 @@ func (n *Node) hearAll(entries []Entry) {
 
 // hear takes in what has changed.
 func (n *Node) hear(entries []Entry) {
+	var last configuration
+	for _, e := range slices.Backward(entries) {
+		if e.Key == n.configKey() { // what came before is over
+			last = n.read(e)
+			break
+		}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.heard = time.Now()
 	for _, e := range entries {
-		switch name, is := cutPrefix(e.Key, n.nodePrefix()); {
-		case e.Key == n.configKey():
-			n.hearConfig(e)
-		case is:
+		if name, is := cutPrefix(e.Key, n.nodePrefix()); is {
 			n.hearNode(name, e)
 		}
 	}
+	n.hearConfig(last)
 }
 
 func cutPrefix(key, prefix string) (string, bool) {
@@ -36,18 +43,58 @@ func cutPrefix(key, prefix string) (string, bool) {
 	return "", false
 }
 
+// configuration is what the key of the configuration has. The zero one is nothing heard.
+type configuration struct {
+	Entry
+	document *document
+	err      error // why it cannot be used
+}
+
+// read reads what the key of the configuration has. With many hosts that takes a while, so
+// n.mu is not held. What this node has written itself needs no reading.
+func (n *Node) read(e Entry) configuration {
+	n.mu.Lock()
+	old, mine := e.Revision <= n.known, n.offered
+	n.mu.Unlock()
+	if old {
+		return configuration{}
+	}
+	c := configuration{Entry: e}
+	switch {
+	case e.Deleted:
+	case mine.document != nil && bytes.Equal(e.Value, mine.value):
+		c.document = mine.document
+	default:
+		if c.document, c.err = decode(e.Value, n.opt.Config.Name); c.err != nil {
+			c.err = fmt.Errorf("what the store has in %s %w", e.Key, c.err)
+		}
+	}
+	return c
+}
+
 // hearConfig takes in what the key of the configuration has. n.mu is held.
-func (n *Node) hearConfig(e Entry) {
-	if e.Revision <= n.known {
+func (n *Node) hearConfig(c configuration) {
+	if c.Revision <= n.known {
 		return
 	}
-	n.known, n.newest, n.unusable, n.newestAt = e.Revision, nil, nil, time.Now()
-	if e.Deleted {
+	n.known, n.newest, n.unusable, n.newestAt = c.Revision, c.document, c.err, time.Now()
+	if c.Deleted {
 		n.known = 0
-	} else if n.newest, n.unusable = decode(e.Value, n.opt.Config.Name); n.unusable != nil {
-		n.unusable = fmt.Errorf("what the store has in %s %w", e.Key, n.unusable)
 	}
 	n.poke(n.wake)
+}
+
+// offer is a document that this node has sent to the store, and its value there.
+type offer struct {
+	document *document
+	value    []byte
+}
+
+// offers notes a document that this node is about to write.
+func (n *Node) offers(doc *document, value []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.offered = offer{doc, value}
 }
 
 // hearNode takes in what the key of a node has. n.mu is held.
