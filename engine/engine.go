@@ -331,6 +331,17 @@ var ErrNoService = errors.New("engine: no such service")
 // ErrNoHost is what every [NoHostError] is.
 var ErrNoHost = errors.New("no host for the connection")
 
+// ListenError is that of [Engine.Apply] for a listener that cannot be opened: another program
+// has the address, or the machine does not. If there are several, Apply joins their errors.
+// A program may leave these listeners out and apply the rest.
+type ListenError struct {
+	Service, Listen string // as the plan has them
+	Err             error  // says where, and what would be right
+}
+
+func (e *ListenError) Error() string { return fmt.Sprintf("service %q: %v", e.Service, e.Err) }
+func (e *ListenError) Unwrap() error { return e.Err }
+
 // NoHostError tells why [Engine.Dial] has found no host.
 type NoHostError struct {
 	Service string

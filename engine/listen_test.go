@@ -1,8 +1,12 @@
 package engine_test
 
 import (
+	"errors"
 	"net"
 	"os"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/txlb/txlb/engine"
@@ -68,5 +72,44 @@ func TestClientAtTheLimitOutlivesItsListener(t *testing.T) {
 		r.Apply()
 		_ = first.Close()
 		second.Expect([]byte("y"))
+	})
+}
+
+// Each listener that cannot be opened has an error of its own, and nothing else is changed.
+func TestListenErrors(t *testing.T) {
+	eachMode(t, func(t *testing.T, opt setup) {
+		r := newRig(t, opt, engine.Route{}, enginetest.BackendServer(t, enginetest.Echo))
+		taken, path := enginetest.ListenOn(t, "tcp", "127.0.0.1:0"), t.TempDir()+"/s"
+		defer func() { _ = taken.Close() }()
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		addr := taken.Addr().String()
+		before := r.E.Listeners()
+		err := r.E.Apply(engine.Plan{Services: []engine.Service{
+			{Name: "web", Listen: []string{"127.0.0.1:0", addr}, Route: r.Route},
+			{Name: "mail", Listen: []string{"unix:" + path}, Route: r.Route},
+		}})
+		joined, is := err.(interface{ Unwrap() []error })
+		if !is {
+			t.Fatalf("%T %v", err, err)
+		}
+		got := map[string]string{}
+		for _, err := range joined.Unwrap() {
+			one := (*engine.ListenError)(nil)
+			if !errors.As(err, &one) {
+				t.Fatalf("%T %v", err, err)
+			}
+			got[one.Service+" "+one.Listen] = err.Error()
+		}
+		if len(got) != 2 || !strings.HasPrefix(got["web "+addr], `service "web": listen on `+addr) || !strings.HasPrefix(got["mail unix:"+path], `service "mail": listen on unix:`+path) {
+			t.Errorf("errors %q", got)
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("not about a port in use: %v", err)
+		}
+		if after := r.E.Listeners(); !slices.Equal(after, before) {
+			t.Errorf("listeners %v, then %v", before, after)
+		}
 	})
 }

@@ -104,19 +104,25 @@ func (n *fleetNode) sees(want ...string) {
 // answers fails unless a client of the node is served.
 func (n *fleetNode) answers() {
 	n.t.Helper()
-	c, err := net.Dial("tcp", n.addr("web", 0))
+	repeats(n.t, n.addr("web", 0))
+}
+
+// repeats fails unless what is sent to an address comes back.
+func repeats(t *testing.T, addr string) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
 	if err != nil {
-		n.t.Error(err)
+		t.Error(err)
 		return
 	}
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(patience))
 	got := make([]byte, 5)
 	if _, err := c.Write([]byte("hello")); err != nil {
-		n.t.Error(err)
+		t.Error(err)
 	}
 	if _, err := c.Read(got); err != nil || string(got) != "hello" {
-		n.t.Errorf("node %s answers %q, %v", n.name, got, err)
+		t.Errorf("%s answers %q, %v", addr, got, err)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -129,8 +128,9 @@ func portsFree(was, next *config.Config) error {
 // Closed is a listener that should be open and cannot be, in a configuration that other nodes
 // have accepted. It is tried again.
 type Closed struct {
-	Service, Listen string
-	Err             string
+	Service string `json:"service"`
+	Listen  string `json:"listen"`
+	Err     string `json:"err"`
 }
 
 // closed are the listeners that should be open and are not. The map belongs to the director's
@@ -179,64 +179,84 @@ func (c *closed) publish() {
 	c.list.Store(&list)
 }
 
-// maxOpened is how many listeners are tried one by one. If a change has more, all that are new
-// are closed together when one is.
-const maxOpened = 256
-
 // adoptOpen is adopt for a configuration that others have accepted: listeners that cannot be
 // opened are left out. The error is that of what is wrong beside them.
 func (d *Director) adoptOpen(cfg *config.Config, generation uint64) (uint64, error) {
 	before := d.closed.why
 	d.closed.why = nil
 	took, err := d.adopt(cfg, generation)
-	if err == nil {
-		d.tellClosed(before)
-		return took, nil
-	}
-	first := err
-	running := map[listenerOf]bool{}
-	for _, l := range d.eng.Listeners() {
-		running[listenerOf{l.Service, l.Listen}] = true
-	}
-	var fresh []listenerOf
-	d.closed.why = map[listenerOf]string{}
-	for _, s := range cfg.Services {
-		for i := range s.Listen {
-			if l := (listenerOf{s.Name, s.Listen[i].Address}); !running[l] {
-				fresh = append(fresh, l)
-				d.closed.why[l] = err.Error()
-			}
-		}
-	}
-	if len(fresh) > 0 {
+	for err != nil && d.closed.leaveOut(err) {
 		took, err = d.adopt(cfg, generation)
 	}
 	if err != nil {
 		d.closed.why = before
-		return 0, first
-	}
-	if len(fresh) <= maxOpened {
-		for _, l := range fresh {
-			d.openAgain(l)
-		}
+		return 0, err
 	}
 	d.tellClosed(before)
 	return took, nil
 }
 
-// openAgain tries to open a listener that is closed.
-func (d *Director) openAgain(l listenerOf) {
-	was := d.closed.why[l]
-	delete(d.closed.why, l)
-	routes, plan, err := d.plan(d.State(), false)
-	if err == nil {
-		err = d.eng.Apply(plan)
+// begin is the adopt of New. A process that takes another's place has to open all that was open
+// there; what was closed there is tried again soon.
+func (d *Director) begin(cfg *config.Config, generation uint64) (err error) {
+	switch {
+	case d.opt.Commit == nil:
+		_, err = d.adopt(cfg, generation)
+	case d.heirlooms == nil:
+		_, err = d.adoptOpen(cfg, generation)
+	default:
+		d.closed.inherit(d.heirlooms.state.Closed)
+		_, err = d.adopt(cfg, generation)
 	}
-	if err != nil {
-		d.closed.why[l] = cmp.Or(oneLine(err), was)
+	return err
+}
+
+// inherit takes over what was closed in another process.
+func (c *closed) inherit(list []Closed) {
+	if len(list) == 0 {
 		return
 	}
-	d.routed(d.State(), routes)
+	c.why = map[listenerOf]string{}
+	for _, l := range list {
+		c.why[listenerOf{l.Service, l.Listen}] = cmp.Or(l.Err, "it cannot be opened")
+	}
+	c.publish()
+}
+
+// leaveOut notes the listeners that cannot be opened. It returns false if the error is about
+// something else too, or about nothing new.
+func (c *closed) leaveOut(err error) bool {
+	list := unopened(err)
+	more := false
+	for _, e := range list {
+		l := listenerOf{e.Service, e.Listen}
+		if c.why[l] == "" {
+			more = true
+			if c.why == nil {
+				c.why = map[listenerOf]string{}
+			}
+			c.why[l] = cmp.Or(oneLine(e.Err), "it cannot be opened")
+		}
+	}
+	return more
+}
+
+// unopened returns the listeners that an error is about; nil if it is about something else too.
+func unopened(err error) []*engine.ListenError {
+	var all []*engine.ListenError
+	switch err := err.(type) {
+	case *engine.ListenError:
+		return append(all, err)
+	case interface{ Unwrap() []error }:
+		for _, err := range err.Unwrap() {
+			list := unopened(err)
+			if list == nil {
+				return nil
+			}
+			all = append(all, list...)
+		}
+	}
+	return all
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
@@ -265,9 +285,24 @@ func (d *Director) reopen(now time.Time) {
 	if len(d.closed.why) == 0 || now.Before(d.closed.next) {
 		return
 	}
-	before := maps.Clone(d.closed.why)
-	for l := range before {
-		d.openAgain(l)
+	before := d.closed.why
+	d.closed.why = nil
+	for {
+		routes, plan, err := d.plan(d.State(), false)
+		if err == nil {
+			err = d.eng.Apply(plan)
+		}
+		switch {
+		case err == nil:
+			d.routed(d.State(), routes)
+		case d.closed.leaveOut(err):
+			if len(d.closed.why) < len(before) {
+				continue
+			}
+		default:
+			d.closed.why = before
+		}
+		break
 	}
 	d.tellClosed(before)
 }

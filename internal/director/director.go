@@ -227,7 +227,8 @@ var ErrStopped = errors.New("the director has stopped")
 // New resolves the configuration's names, which may take five seconds, and
 // makes the engine serve it. Names that do not resolve by then are left out
 // until they do. The error is the engine's: listeners that cannot be opened; or
-// that of Options.Starting.
+// that of Options.Starting. With Options.Commit others have accepted the configuration:
+// listeners that cannot be opened here are left out, see [Director.Closed].
 // cfg may be changed afterwards.
 func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 	if opt.Log == nil {
@@ -286,7 +287,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		return nil, err
 	}
 	d.inheritUnconfirmed(cfg)
-	if _, err := d.adopt(cfg, generation); err != nil {
+	if err := d.begin(cfg, generation); err != nil {
 		return nil, err
 	}
 	if d.heirlooms != nil {

@@ -35,6 +35,7 @@ type exported struct {
 	Config       string            `json:"config,omitempty"` // that runs, as a document
 	File         *exportedFile     `json:"file,omitempty"`
 	ReloadFailed bool              `json:"reload_failed,omitempty"`
+	Closed       []Closed          `json:"closed,omitempty"`  // listeners that could not be opened
 	Events       uint64            `json:"events"`            // Seq of the newest
 	Changes      []exportedEvent   `json:"changes,omitempty"` // the oldest first
 	Pending      []exportedPending `json:"pending,omitempty"` // changes that wait to be confirmed, the oldest first
@@ -302,6 +303,7 @@ func (d *Director) picture(now time.Time, partial bool) (e *exported, finish fun
 	if !partial {
 		e.Names, e.Usability = d.exportNames(), d.exportUsability()
 		e.ReloadFailed = d.files.failed.Load()
+		e.Closed = d.Closed()
 		e.File = exportFile(d.files.doc.Load())
 		e.Undone = d.undos.Load()
 		for _, p := range pending {

@@ -9,15 +9,20 @@ import (
 	"time"
 )
 
-// within calls f with a limit.
+// within calls f with a limit. An *UnknownError stays one.
 func within(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := f(bounded)
-	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("the store has not answered within %v", limit)
+	if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		return err
 	}
-	return err
+	unknown := (*UnknownError)(nil)
+	late := fmt.Errorf("the store has not answered within %v", limit)
+	if errors.As(err, &unknown) {
+		return &UnknownError{late}
+	}
+	return late
 }
 
 // membership joins the fleet and stays in it. It returns why the node is in it no more, and

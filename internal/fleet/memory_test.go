@@ -91,6 +91,7 @@ type link struct {
 	cut       error // what its calls answer; nil: they arrive. Under memoryStore.mu
 	lostReply bool  // the next Swap without a lease takes effect, and its answer is lost
 	stalled   bool  // its watches hear nothing
+	mute      bool  // a Swap without a lease is not answered
 }
 
 func (m *memoryStore) link() *link { return &link{memoryStore: m} }
@@ -123,8 +124,13 @@ func (l *link) Get(_ context.Context, prefix string) (list []Entry, revision int
 	return list, l.revision, nil
 }
 
-func (l *link) Swap(_ context.Context, key string, value []byte, was int64, lease Lease) (int64, Entry, error) {
+func (l *link) Swap(ctx context.Context, key string, value []byte, was int64, lease Lease) (int64, Entry, error) {
 	l.mu.Lock()
+	if l.mute && lease == 0 {
+		l.mu.Unlock()
+		<-ctx.Done()
+		return 0, Entry{}, &UnknownError{ctx.Err()}
+	}
 	defer l.mu.Unlock()
 	if err := l.fails(); err != nil {
 		return 0, Entry{}, &UnknownError{err}

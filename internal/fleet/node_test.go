@@ -329,7 +329,7 @@ func TestPortInUseOnOneNode(t *testing.T) {
 		time.Sleep(lease)
 		for _, m := range []*member{a, b} {
 			text := m.Status().String()
-			if !strings.Contains(text, `service "web" does not listen on unix:/run/other: service "web": listen on unix:/run/other: the address is in use`) {
+			if !strings.Contains(text, `service "web" does not listen on unix:/run/other: listen on unix:/run/other: the address is in use`) {
 				t.Errorf("node %s shows\n%s", m.name, text)
 			}
 		}

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -45,15 +46,19 @@ func (e *stubEngine) take(address string, taken bool) {
 func (e *stubEngine) Apply(p engine.Plan) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	var problems []error
 	for _, s := range p.Services {
 		for _, l := range s.Listen {
 			if e.taken[l] {
-				return fmt.Errorf("service %q: listen on %s: the address is in use by another process: %w", s.Name, l, syscall.EADDRINUSE)
+				err := fmt.Errorf("listen on %s: the address is in use by another process: %w", l, syscall.EADDRINUSE)
+				problems = append(problems, &engine.ListenError{Service: s.Name, Listen: l, Err: err})
 			}
 		}
 	}
-	e.plan = p
-	return nil
+	if problems == nil {
+		e.plan = p
+	}
+	return errors.Join(problems...)
 }
 
 // listens returns where the engine would listen, in order.

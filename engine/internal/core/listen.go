@@ -79,3 +79,12 @@ func ListenError(address string, err error) error {
 	}
 	return fmt.Errorf("listen on %s: %w", address, err)
 }
+
+// NotOpened is the error of a service's listener that cannot be opened. It is an
+// [engine.ListenError], unless one is open that it would have replaced.
+func NotOpened(service, listen string, replaces bool, err error) error {
+	if replaces {
+		return fmt.Errorf("service %q: %w", service, err)
+	}
+	return &engine.ListenError{Service: service, Listen: listen, Err: err}
+}

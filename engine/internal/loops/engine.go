@@ -287,7 +287,7 @@ func (e *Engine) openListeners(owner map[core.ListenKey]*engine.Service, was, ne
 		// on the same port look taken.
 		ln, err := e.openInPlace(key, old, how, s.Name, old == nil && !goingPorts[key.Port()])
 		if err != nil {
-			problems = append(problems, fmt.Errorf("service %q: %w", s.Name, err))
+			problems = append(problems, core.NotOpened(s.Name, key.Listen, old != nil, err))
 			continue
 		}
 		fresh = append(fresh, ln)

@@ -121,7 +121,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 			err = core.Misfit(err, misfit)
 		}
 		if err != nil {
-			problems = append(problems, fmt.Errorf("service %q: %w", s.Name, err))
+			problems = append(problems, core.NotOpened(s.Name, key.Listen, false, err))
 			continue
 		}
 		fresh = append(fresh, ln)
