@@ -288,7 +288,10 @@ addEventListener('resize', () => { for (const c of charts.values()) redraw(c) })
 
 // ---- the changing part ----
 
-const patient = 15000 // for an answer
+// How long an answer may take. One that is broken off doubles it: what is asked for again, and
+// broken off again, would keep a busy txlb busy and never arrive.
+const patient = 15000, mostPatient = 120000
+let patientNow = patient
 let wanted = null // the address of the changing part, from when it is asked for
 const under = new Map() // target -> the request that is on its way for it
 
@@ -299,10 +302,11 @@ async function get(address, target, style) {
   if (target === 'live') wanted = address
   const mine = new AbortController()
   under.set(target, mine)
-  const late = setTimeout(() => mine.abort(), patient)
+  const late = setTimeout(() => { patientNow = Math.min(2 * patientNow, mostPatient); mine.abort() }, patientNow)
   try {
     const r = await fetch(url(address), { headers: { 'HX-Request': 'true' }, signal: mine.signal })
     const html = await r.text()
+    patientNow = patient
     if (under.get(target) !== mine) return false
     if (!(r.headers.get('Content-Type') || '').startsWith('text/html')) { say('critical', html.trim().slice(0, 500)); return false }
     if (target === 'plain') {
@@ -527,6 +531,7 @@ for (const event of ['htmx:sendError', 'htmx:timeout']) {
 // ---- live ----
 
 const patience = 5000 // without a word for so long, the connection is lost
+let enough = 2 * patience // without a word for so long, it is tried again; doubles until there is one
 let source = null
 let heard = 0
 let lost = 0 // since when; 0: live
@@ -568,6 +573,7 @@ function gone() {
 
 function arrived(f) {
   heard = Date.now()
+  enough = 2 * patience
   clock = f.time - heard
   const restarted = boot !== f.boot
   if (root.dataset.version !== f.version) { location.reload(); return } // an upgrade is no restart
@@ -593,7 +599,10 @@ setInterval(() => {
   if (document.hidden) return
   if (Date.now() - heard > patience) {
     gone()
-    if (Date.now() - heard > 2 * patience || source?.readyState === EventSource.CLOSED) connect()
+    if (Date.now() - heard > enough) {
+      enough = Math.min(2 * enough, 60000)
+      connect()
+    } else if (source?.readyState === EventSource.CLOSED) connect()
   }
 }, 1000)
 document.addEventListener('visibilitychange', () => {
