@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/txlb/txlb/internal/container"
@@ -179,33 +180,35 @@ func TestDocsBlocks(t *testing.T) {
 // testsExist tells whether there are the tests that a text names.
 func testsExist(t *testing.T, text string) bool {
 	t.Helper()
+	all, err := docsTests()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(text, -1) {
-		if !docsTests(t)[name] {
+		if !all[name] {
 			return false
 		}
 	}
 	return true
 }
 
-// docsTests are the names of all tests of the module.
-func docsTests(t *testing.T) map[string]bool {
-	t.Helper()
+// docsTests are the names of all tests of the module, read once.
+var docsTests = sync.OnceValues(func() (map[string]bool, error) {
 	all := map[string]bool{}
-	err := filepath.WalkDir("../..", func(path string, _ os.DirEntry, err error) error {
+	return all, filepath.WalkDir("../..", func(path string, _ os.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		text, err := os.ReadFile(path)
-		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(text, -1) {
-			all[string(m[1])] = true
+		for line := range strings.Lines(string(text)) {
+			if rest, ok := strings.CutPrefix(line, "func Test"); ok {
+				name, _, _ := strings.Cut(rest, "(")
+				all["Test"+name] = true
+			}
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
+})
 
 // What CONTRIBUTING.md says of blocks is what the test reads.
 func TestDocsBlocksAreFound(t *testing.T) {

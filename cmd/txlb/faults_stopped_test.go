@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,9 +30,9 @@ func eachEngine(t *testing.T, test func(t *testing.T, balance func(services stri
 	})
 	t.Run("portable", func(t *testing.T) {
 		t.Parallel()
-		path := filepath.Join(t.TempDir(), "txlb")
-		if out, err := exec.Command("go", "build", "-tags", "portable", "-o", path, ".").CombinedOutput(); err != nil {
-			t.Fatalf("go build: %v\n%s", err, out)
+		path, err := portable()
+		if err != nil {
+			t.Fatal(err)
 		}
 		test(t, func(services string) *balancer {
 			doc, metrics := withMetrics(t, services)

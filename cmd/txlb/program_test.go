@@ -34,21 +34,27 @@ var eventually = testkit.Eventually
 var inherited = os.Getenv(programVariable)
 
 // binary is the program under test, built once, without the race detector: its
-// memory and speed are looked at.
-var binary = sync.OnceValues(func() (string, error) {
-	if inherited != "" {
-		return inherited, nil
-	}
-	dir, err := os.MkdirTemp("", "txlb-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "txlb")
-	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+// memory and speed are looked at. portable is the one with the portable engine.
+var (
+	binary = sync.OnceValues(func() (string, error) {
+		if inherited != "" {
+			return inherited, nil
+		}
+		return build("txlb")
+	})
+	portable = sync.OnceValues(func() (string, error) { return build("portable", "-tags", "portable") })
+)
+
+// programs is a folder for what is built, which TestMain removes.
+var programs string
+
+func build(name string, flags ...string) (string, error) {
+	path := filepath.Join(programs, name)
+	if out, err := exec.Command("go", append(append([]string{"build"}, flags...), "-o", path, ".")...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
 // Tests that run at once wait most of the time, so more of them than there are
 // processors do.
@@ -57,10 +63,12 @@ func TestMain(m *testing.M) {
 		os.Exit(mischievous(order))
 	}
 	_ = flag.Set("test.parallel", "4")
-	code := m.Run()
-	if path, err := binary(); err == nil && inherited == "" {
-		_ = os.RemoveAll(filepath.Dir(path))
+	var err error
+	if programs, err = os.MkdirTemp("", "txlb-test-"); err != nil {
+		panic(err)
 	}
+	code := m.Run()
+	_ = os.RemoveAll(programs)
 	os.Exit(code)
 }
 
