@@ -135,6 +135,7 @@ func (d *dialed) Write(b []byte) (int, error) {
 	n, err := d.stream.Write(b)
 	if n > 0 {
 		d.s.wrote(n, began, d.s.of.home.Clock())
+		d.s.sent(client, began)
 	}
 	return n, d.moved(client, n, err)
 }
@@ -142,6 +143,7 @@ func (d *dialed) Write(b []byte) (int, error) {
 // moved counts n bytes that come from a side, and returns err.
 func (d *dialed) moved(side, n int, err error) error {
 	if n > 0 {
+		d.s.sent(side, d.s.of.home.Clock())
 		d.s.moved(side, n)
 	}
 	switch {

@@ -117,6 +117,7 @@ func (s *session) greet() {
 		n, _ := s.ends[client].Read(b)
 		s.opening = b[:n]
 	}
+	began := s.of.home.Clock()
 	if len(s.opening) > 0 {
 		s.coming(client)
 	}
@@ -125,6 +126,7 @@ func (s *session) greet() {
 	}
 	if n := len(s.opening); n > 0 {
 		s.copyBytes(s.opening)
+		s.sent(client, began)
 		s.moved(client, n)
 		s.opening = nil
 	}

@@ -72,12 +72,15 @@ const (
 	backend = 1
 )
 
+// sides are the ends of a session as a story names them.
+var sides = [...]engine.Side{client: engine.OfClient, backend: engine.OfHost}
+
 func newSession(c *Sessions, of Client) *session {
 	s := &session{of: c, id: core.GoroutineID(c.ids.Add(1)), svc: of.Entry.Svc, from: of.From, room: of.Room, inherits: of.Inherits, started: time.Now()}
 	s.ends[client] = of.Conn
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.admission.Begin(&c.gate, of.Entry, new(core.Attempt), of.From, c.home.Clock())
-	for i, side := range [...]engine.Side{engine.OfClient, engine.OfHost} {
+	for i, side := range sides {
 		s.toward[i].s, s.toward[i].side = s, side
 	}
 	if c.gate.Log.On() {
@@ -518,19 +521,24 @@ func (s *session) pump(i int) {
 	s.watch.reset(s)
 }
 
+// through returns the count of the bytes that came from ends[i] and were sent on.
+func (s *session) through(i int) *atomic.Uint64 {
+	if i == client {
+		return &s.in
+	}
+	return &s.out
+}
+
+// moved counts n bytes that came from ends[i] and were sent on.
 func (s *session) moved(i, n int) {
 	s.touch()
 	if i == client {
-		if s.in.Load() == 0 {
-			s.sent(engine.OfClient)
-		}
 		s.host().AddBytes(uint64(n), 0)
 		s.admission.Count().In.Add(uint64(n))
 		s.in.Add(uint64(n))
 	} else {
 		if s.out.Load() == 0 {
 			s.host().Answered()
-			s.sent(engine.OfHost)
 		}
 		if !s.told {
 			s.told = s.in.Load() > 0

@@ -92,20 +92,24 @@ func (s *session) last() core.Last {
 	return core.Last{ID: s.id, Client: core.Unmapped(s.from.IP()), In: s.in.Load(), Out: s.out.Load(), Turns: s.turning.sum(), TCP: s.tcp, Goroutine: true}
 }
 
-// sent notes that the first byte that came from a side was sent on.
-func (s *session) sent(from engine.Side) {
-	s.with(func(a *core.Admission, now int64) core.Step {
-		a.Sent(from, now)
+// sent is called before bytes that came from ends[i] are counted. It notes when the first one was
+// sent on: when the write of it began. By the time that a write returns, its answer may have come,
+// and would be noted as the earlier one.
+func (s *session) sent(i int, began int64) {
+	if s.through(i).Load() > 0 {
+		return
+	}
+	s.with(func(a *core.Admission, _ int64) core.Step {
+		a.Sent(sides[i], began)
 		return core.Step{}
 	})
 }
 
 // closed notes who has ended the direction that begins at ends[i], and whether it was whole.
 func (s *session) closed(i int, err error) {
-	side := [...]engine.Side{engine.OfClient, engine.OfHost}
-	from := side[i]
+	from := sides[i]
 	if errors.Is(err, splice.ErrWrite) {
-		from = side[1-i]
+		from = sides[1-i]
 	}
 	if isTimeout(err) && errors.Is(err, splice.ErrRead) { // it was woken, because the other side is gone
 		return
@@ -139,8 +143,13 @@ func (p *patient) Write(b []byte) (int, error) {
 	n, err := p.Conn.Write(b)
 	p.since.Store(0)
 	now := p.s.of.home.Clock()
+	from := backend
 	if p.side == engine.OfHost {
 		p.s.wrote(n, began, now)
+		from = client
+	}
+	if n > 0 {
+		p.s.sent(from, began)
 	}
 	if took := now - began; took > int64(noticed) {
 		p.s.with(func(a *core.Admission, _ int64) core.Step {
