@@ -529,13 +529,14 @@ func (s *session) through(i int) *atomic.Uint64 {
 	return &s.out
 }
 
-// moved counts n bytes that came from ends[i] and were sent on.
+// moved counts n bytes that came from ends[i] and were sent on: for the session, for its host, and last
+// for the service, so that who sees them there finds them in the session.
 func (s *session) moved(i, n int) {
 	s.touch()
 	if i == client {
+		s.in.Add(uint64(n))
 		s.host().AddBytes(uint64(n), 0)
 		s.admission.Count().In.Add(uint64(n))
-		s.in.Add(uint64(n))
 	} else {
 		if s.out.Load() == 0 {
 			s.host().Answered()
@@ -544,9 +545,9 @@ func (s *session) moved(i, n int) {
 			s.told = s.in.Load() > 0
 			s.acknowledge()
 		}
+		s.out.Add(uint64(n))
 		s.host().AddBytes(0, uint64(n))
 		s.admission.Count().Out.Add(uint64(n))
-		s.out.Add(uint64(n))
 	}
 }
 
