@@ -122,7 +122,9 @@ func (d *dialed) Close() error {
 func (d *dialed) Read(b []byte) (int, error) {
 	n, err := d.stream.Read(b)
 	if n > 0 {
-		d.s.coming(backend)
+		now := d.s.of.home.Clock()
+		d.s.coming(backend, now)
+		d.s.sent(backend, now)
 	}
 	return n, d.moved(backend, n, err)
 }
@@ -130,11 +132,10 @@ func (d *dialed) Read(b []byte) (int, error) {
 func (d *dialed) Write(b []byte) (int, error) {
 	began := d.s.of.home.Clock()
 	if len(b) > 0 {
-		d.s.turning.passing(began)
+		d.s.coming(client, began)
 	}
-	n, err := d.stream.Write(b)
+	n, err := d.s.sink(backend).Write(b)
 	if n > 0 {
-		d.s.wrote(n, began, d.s.of.home.Clock())
 		d.s.sent(client, began)
 	}
 	return n, d.moved(client, n, err)
@@ -143,7 +144,6 @@ func (d *dialed) Write(b []byte) (int, error) {
 // moved counts n bytes that come from a side, and returns err.
 func (d *dialed) moved(side, n int, err error) error {
 	if n > 0 {
-		d.s.sent(side, d.s.of.home.Clock())
 		d.s.moved(side, n)
 	}
 	switch {
@@ -178,7 +178,9 @@ func (d *dialedTCP) ReadFrom(r io.Reader) (total int64, err error) {
 	for {
 		n, err := d.tcp.ReadFrom(&io.LimitedReader{R: r, N: countAt})
 		if n > 0 {
-			d.s.turning.passed(d.s.of.home.Clock())
+			now := d.s.of.home.Clock()
+			d.s.turning.passed(now)
+			d.s.sent(client, now)
 		}
 		total += n
 		if err = d.moved(client, int(n), err); err != nil || n < countAt {
@@ -209,6 +211,7 @@ func (d *dialedTCP) WriteTo(w io.Writer) (total int64, err error) {
 		n, err := io.Copy(w, &io.LimitedReader{R: d.tcp, N: countAt})
 		if n > 0 {
 			d.s.turning.forget()
+			d.s.sent(backend, d.s.of.home.Clock())
 		}
 		total += n
 		if err = d.moved(backend, int(n), err); err != nil || n < countAt {

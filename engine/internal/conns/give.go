@@ -24,6 +24,9 @@ func (s *session) giveAway() {
 		conn = f.conn
 	}
 	if o := s.origin.Load(); o != nil || len(s.opening) > 0 || s.tls[client] != nil {
+		if t := s.tls[client]; t != nil { // what the program writes is not the session's
+			t.wire.to = t.wire.Conn
+		}
 		g := &given{whole: s.whole(client), opening: s.opening}
 		if o != nil {
 			g.from = net.TCPAddrFromAddrPort(o.Client)

@@ -119,10 +119,10 @@ func (s *session) greet() {
 	}
 	began := s.of.home.Clock()
 	if len(s.opening) > 0 {
-		s.coming(client)
+		s.coming(client, began)
 	}
 	if first := append(header, s.opening...); len(first) > 0 {
-		_, _ = s.stream(backend).Write(first)
+		_, _ = s.sink(backend).Write(first)
 	}
 	if n := len(s.opening); n > 0 {
 		s.copyBytes(s.opening)

@@ -61,7 +61,7 @@ type session struct {
 	given    bool // the client is the program's
 	finished sync.Once
 
-	toward [2]patient                  // what is written to ends[i] goes through it
+	toward [2]patient                  // over ends[i]: the client's bytes and the host's are written to it
 	socket atomic.Pointer[net.TCPConn] // of ends[backend], for others to ask
 	tcp    [2]engine.TCPInfo           // when it ended
 	asked  sync.Once                   // of tcp
@@ -83,6 +83,7 @@ func newSession(c *Sessions, of Client) *session {
 	for i, side := range sides {
 		s.toward[i].s, s.toward[i].side = s, side
 	}
+	s.toward[client].onto(of.Conn)
 	if c.gate.Log.On() {
 		s.admission.Record(new(core.Attempts), of.From.IP())
 	}
@@ -321,6 +322,7 @@ func (s *session) dial(until int64) core.Step {
 	switch {
 	case err == nil:
 		s.ends[backend] = conn
+		s.toward[backend].onto(conn)
 		s.socket.Store(tcpOf(conn))
 		s.tune(backend)
 		local := endpoint(conn.LocalAddr())
@@ -472,13 +474,12 @@ func (s *session) relay() {
 
 // pump moves the bytes that come from ends[i].
 func (s *session) pump(i int) {
-	dst, to := s.ends[1-i], s.stream(1-i)
+	dst, to := s.ends[1-i], s.sink(1-i)
 	copies := i == client && len(s.copies) > 0
 	if copies {
 		to = copied{to, s}
 	}
-	s.toward[1-i].Conn = passage{to, s, i}
-	err := splice.Copy(&s.toward[1-i], s.stream(i), func(n int) { s.moved(i, n) })
+	err := splice.Copy(passage{to, s, i}, s.stream(i), func(n int) { s.moved(i, n) })
 	if err != nil && s.ctx.Err() != nil {
 		// The session is cut. If bytes on the way are lost, or dst has ended and
 		// waits for an answer, a clean end would hide that.

@@ -3,7 +3,6 @@ package conns
 import (
 	"errors"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/engine"
@@ -123,39 +122,4 @@ func (s *session) sideEnded(side engine.Side, reset bool) {
 		a.Closed(side, reset, now)
 		return core.Step{}
 	})
-}
-
-// noticed is how long a write takes at least that counts as waiting for a side: one that finds room
-// takes microseconds.
-const noticed = time.Millisecond
-
-// patient is a side that bytes are written to. It notes how long it did not take them.
-type patient struct {
-	net.Conn
-	s     *session
-	side  engine.Side
-	since atomic.Int64 // ns: the write that is under way began; 0: none is
-}
-
-func (p *patient) Write(b []byte) (int, error) {
-	began := p.s.of.home.Clock()
-	p.since.Store(began)
-	n, err := p.Conn.Write(b)
-	p.since.Store(0)
-	now := p.s.of.home.Clock()
-	from := backend
-	if p.side == engine.OfHost {
-		p.s.wrote(n, began, now)
-		from = client
-	}
-	if n > 0 {
-		p.s.sent(from, began)
-	}
-	if took := now - began; took > int64(noticed) {
-		p.s.with(func(a *core.Admission, _ int64) core.Step {
-			a.StalledFor(p.side, took, new(core.Attempts))
-			return core.Step{}
-		})
-	}
-	return n, err
 }

@@ -114,6 +114,7 @@ type wire struct {
 	in   records        // that TLS has read
 	try  bool           // a Read does not wait
 
+	to   net.Conn // what the session writes goes to
 	mu   sync.Mutex
 	held bool   // what is written waits in out
 	out  []byte // of pieces
@@ -205,7 +206,7 @@ func (w *wire) release() error {
 	if len(out) == 0 {
 		return nil
 	}
-	_, err := w.Conn.Write(out)
+	_, err := w.to.Write(out)
 	return err
 }
 
@@ -291,12 +292,20 @@ func (t *secured) shake(ctx context.Context) (err error) {
 	return t.HandshakeContext(ctx)
 }
 
-// stream returns what the session's bytes of an end go through.
+// stream returns what is read from an end comes from.
 func (s *session) stream(i int) net.Conn {
 	if t := s.tls[i]; t != nil {
 		return t
 	}
 	return s.ends[i]
+}
+
+// sink returns what is written to an end goes through.
+func (s *session) sink(i int) net.Conn {
+	if t := s.tls[i]; t != nil {
+		return t
+	}
+	return &s.toward[i]
 }
 
 // hasUnread tells whether bytes from an end wait to be read, in the kernel or in its TLS:
@@ -367,7 +376,7 @@ func (s *session) secure(step core.Step) core.Step {
 func (s *session) shake(side int, step core.Step, report func(*core.Admission, int64, tls.ConnectionState, error) core.Step) core.Step {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	w := &wire{Conn: s.ends[side], src: splice.NewSource(s.ends[side]), turn: &turn{turns: s.of.turns, done: ctx.Done(), kind: begins}}
+	w := &wire{Conn: s.ends[side], to: &s.toward[side], src: splice.NewSource(s.ends[side]), turn: &turn{turns: s.of.turns, done: ctx.Done(), kind: begins}}
 	t := &secured{wire: w}
 	var err error
 	if side == client {

@@ -50,7 +50,7 @@ func TestOneWriteForAllRecords(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		a, b := tcpPair(t)
 		count := &counted{Conn: a}
-		w := &wire{Conn: count, src: splice.NewSource(count)}
+		w := &wire{Conn: count, to: count, src: splice.NewSource(count)}
 		s := &secured{Conn: tls.Server(w, &tls.Config{Certificates: []tls.Certificate{id.Pair}, MinVersion: version, MaxVersion: version, SessionTicketsDisabled: true}), wire: w}
 		c := tls.Client(b, id.Client())
 		var wg sync.WaitGroup
@@ -125,7 +125,7 @@ func TestTurnsOfAHandshake(t *testing.T) {
 		turns := gate.New(1, int(kindsOfWork))
 		mine, theirs := net.Pipe()
 		done := make(chan struct{})
-		w := &wire{Conn: mine, src: splice.NewSource(mine), next: []byte("a"), turn: &turn{turns: turns, done: done, kind: begins}}
+		w := &wire{Conn: mine, to: mine, src: splice.NewSource(mine), next: []byte("a"), turn: &turn{turns: turns, done: done, kind: begins}}
 		b := make([]byte, 1)
 		read := func(want byte) {
 			t.Helper()
@@ -181,7 +181,7 @@ func TestTurnsOfAHandshake(t *testing.T) {
 		if turns.Free() != 1 || turns.Waiting(finishes) != 0 {
 			t.Errorf("%d places are free", turns.Free())
 		}
-		w = &wire{Conn: mine, src: splice.NewSource(mine)}
+		w = &wire{Conn: mine, to: mine, src: splice.NewSource(mine)}
 		wg.Go(func() {
 			if _, err := w.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("after Close: %v", err)

@@ -25,7 +25,7 @@ func (t *turning) passing(now int64) {
 	t.of.Passed(now)
 }
 
-// passed is called after a write that may have taken long.
+// passed is called before the rest of a write that had to wait, and after one that may have.
 func (t *turning) passed(now int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,14 +50,14 @@ func (t *turning) forget() {
 
 // heard is called when bytes of the host have come. answer says that they are an answer, which
 // took d.
-func (t *turning) heard(clock func() int64) (d time.Duration, answer bool) {
+func (t *turning) heard(now int64) (d time.Duration, answer bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.spoke = true
 	if !t.of.Waits() {
-		return 0, false // without a look at the clock
+		return 0, false
 	}
-	d, _ = t.of.Answered(clock())
+	d, _ = t.of.Answered(now)
 	return d, true
 }
 
@@ -77,22 +77,11 @@ func (t *turning) sum() engine.Turnarounds {
 	return t.of.Sum()
 }
 
-// largeWrite is how much of a write fits into the buffers of a socket, if they are empty.
-const largeWrite = 64 << 10
-
-// wrote is called after a write of n bytes to the host that began at a time. One that has waited
-// for the host is passed on now.
-func (s *session) wrote(n int, began, now int64) {
-	if n > largeWrite || now-began > int64(noticed) {
-		s.turning.passed(now)
-	}
-}
-
-// coming is called when bytes from a side have come and are about to be sent on.
-func (s *session) coming(i int) {
+// coming is called at a time when bytes from a side have come and are about to be sent on.
+func (s *session) coming(i int, now int64) {
 	if i == client {
-		s.turning.passing(s.of.home.Clock())
-	} else if d, answer := s.turning.heard(s.of.home.Clock); answer {
+		s.turning.passing(now)
+	} else if d, answer := s.turning.heard(now); answer {
 		s.host().Turned(s.of.gate.Index, d)
 	}
 }
@@ -105,6 +94,11 @@ type passage struct {
 }
 
 func (p passage) Write(b []byte) (int, error) {
-	p.s.coming(p.from)
-	return p.Conn.Write(b)
+	began := p.s.of.home.Clock()
+	p.s.coming(p.from, began)
+	n, err := p.Conn.Write(b)
+	if n > 0 {
+		p.s.sent(p.from, began)
+	}
+	return n, err
 }

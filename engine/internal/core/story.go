@@ -165,9 +165,12 @@ func (a *Admission) Takes(side engine.Side, now int64) {
 	}
 }
 
-// StalledFor notes that a side has taken nothing for so long.
+// StalledFor notes that a side has taken nothing for so long. The write that has waited may return
+// when the session is over.
 func (a *Admission) StalledFor(side engine.Side, ns int64, free *Attempts) {
-	a.note(free).stalled[side-engine.OfClient].total += ns
+	if a.state != over {
+		a.note(free).stalled[side-engine.OfClient].total += ns
+	}
 }
 
 func (s *stall) over(now int64) {
