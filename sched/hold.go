@@ -35,7 +35,22 @@ func (t *Table) Holds() bool { return t.Held() || t.Awaits() }
 
 // Awaits tells whether clients wait for this table because no host is up (Policy.Await). It
 // may be nil.
-func (t *Table) Awaits() bool { return t != nil && t.await && !t.anyHostUp() }
+func (t *Table) Awaits() bool { return t.AwaitsFor(&Tried{}) }
+
+// AwaitsFor is Awaits for a session that has tried some hosts: those that have come back since do not
+// count. They are up for others, and the session would have waited for them.
+func (t *Table) AwaitsFor(tried *Tried) bool {
+	return t != nil && t.await && t.noneStands(tried)
+}
+
+func (t *Table) noneStands(tried *Tried) bool {
+	for _, h := range t.hosts {
+		if tried.stands(h) {
+			return false
+		}
+	}
+	return true
+}
 
 // LetsOut tells whether a [Gate] of the table lets sessions out. It may be nil.
 func (t *Table) LetsOut() bool { return t.Held() && t.gate.keep.Load() < math.MaxInt64 }
@@ -46,16 +61,6 @@ func (t *Table) MostHeld() int { return t.mostHeld }
 
 // Empty tells whether no host of the table can be picked. It may be nil.
 func (t *Table) Empty() bool { return t == nil || len(t.hosts) == 0 }
-
-// anyHostUp tells whether a host of the table is up.
-func (t *Table) anyHostUp() bool {
-	for _, h := range t.hosts {
-		if h.Up() {
-			return true
-		}
-	}
-	return false
-}
 
 // PickOut is [Table.Pick] for a session that the queue lets out, or has let out: it passes a
 // [Gate].

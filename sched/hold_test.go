@@ -121,6 +121,45 @@ func TestB79AwaitHoldsWhileAllAreDown(t *testing.T) {
 	}
 }
 
+// A host that goes down because a session has failed on it may be up again before the session looks
+// on. The session then waits, and gets it, as it would if the host came back a moment later.
+func TestB79HostsThatComeBackMeanwhile(t *testing.T) {
+	for _, n := range []int{1, 3, 9} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			group := new(Times)
+			var hosts []*Host
+			for i := range n {
+				hosts = append(hosts, NewHostIn(group, fmt.Sprint("h", i), testAddr(i)))
+			}
+			table := heldTable(t, Policy{Await: true}, group, hosts...)
+			var tried Tried
+			for range n {
+				h, v := table.Pick(Addr{}, &tried)
+				if h == nil || v != Picked {
+					t.Fatalf("%v, %v", h, v)
+				}
+				h.MarkDown()
+				tried.Fell()
+				h.MarkUp()
+			}
+			if h, v := table.Pick(Addr{}, &tried); v != Held || !table.AwaitsFor(&tried) || table.Awaits() {
+				t.Errorf("all have come back: %v, %v", h, v)
+			}
+			w := table.Queue().Join(table, Addr{}, new(Tried), 1, 0, func() {})
+			if h, ok := w.Called(); !ok || h == nil {
+				t.Errorf("it waits for one that is up: %v, %v", h, ok)
+			}
+			tried.Forget() // the last one was not asked
+			if h, v := table.Pick(Addr{}, &tried); h == nil || v != Picked {
+				t.Errorf("%v, %v", h, v)
+			}
+			if h, v := table.Pick(Addr{}, &tried); v != None || table.AwaitsFor(&tried) {
+				t.Errorf("one is up and has failed: %v, %v", h, v)
+			}
+		})
+	}
+}
+
 // A table without hosts has a queue if it holds clients. Limits of the queue are exact, and
 // who is the first is told.
 func TestHoldWithoutHosts(t *testing.T) {

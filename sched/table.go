@@ -397,7 +397,7 @@ func (t *Table) pickSlow(client netip.Addr, tried *Tried) (*Host, Verdict) {
 	switch {
 	case full:
 		return nil, Full
-	case t.await && !up:
+	case t.await && (!up || !t.anyStands(tried)):
 		return nil, Held
 	case up || t.refuse || len(t.hosts) == 0:
 		return nil, None

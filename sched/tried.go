@@ -5,10 +5,11 @@ package sched
 type Tried struct {
 	few        [first]*Host
 	n          int32
-	resorts    int32              // how many of these were down when they were picked
-	lastResort bool               // the last one was down when it was picked
-	more       map[*Host]struct{} // beyond the first four; the only thing here that allocates
-	last       *Host              // of these
+	resorts    int32          // how many of these were down when they were picked
+	lastResort bool           // the last one was down when it was picked
+	fell       uint8          // bit i: few[i] has gone down since it was picked
+	more       map[*Host]bool // beyond the first four, and whether they have gone down since; the only thing here that allocates
+	last       *Host          // of these
 	walk       walk
 	client     uint64 // hash of its address, of use to a consistent scheduler alone; 0: none
 	hold       hold   // on what a Sticky knows of the client
@@ -60,6 +61,32 @@ func (t *Tried) Len() int { return int(t.n) }
 // LastResorts returns how many of the hosts were down when they were picked.
 func (t *Tried) LastResorts() int { return int(t.resorts) }
 
+// Fell notes that the host that was added last has gone down since it was picked. If it is up again,
+// it has come back, and that the session has failed on it says nothing any more: a session
+// whose group waits for a host (Policy.Await) waits for it rather than having none left.
+func (t *Tried) Fell() {
+	switch {
+	case t.n == 0: // another process has picked it
+	case t.n <= first:
+		t.fell |= 1 << (t.n - 1)
+	default:
+		t.more[t.last] = true
+	}
+}
+
+// stands tells whether h is up, and the session has not tried it before it came back.
+func (t *Tried) stands(h *Host) bool {
+	if !h.Up() {
+		return false
+	}
+	for i, other := range t.few[:min(t.n, first)] {
+		if other == h {
+			return t.fell&(1<<i) == 0
+		}
+	}
+	return !t.more[h]
+}
+
 // Forget removes the host that was added last: it was picked, but not asked.
 // There must be a Pick before each Forget.
 func (t *Tried) Forget() {
@@ -69,6 +96,7 @@ func (t *Tried) Forget() {
 	}
 	if t.n < first {
 		t.few[t.n] = nil
+		t.fell &^= 1 << t.n
 	} else {
 		delete(t.more, t.last)
 		t.walk.at-- // look at it again
@@ -89,7 +117,7 @@ func (t *Tried) Reset() {
 	for i := range t.n {
 		t.few[i] = nil
 	}
-	t.n, t.resorts, t.lastResort = 0, 0, false
+	t.n, t.resorts, t.lastResort, t.fell = 0, 0, false, 0
 }
 
 func (t *Tried) add(h *Host, v Verdict) (*Host, Verdict) {
@@ -97,9 +125,9 @@ func (t *Tried) add(h *Host, v Verdict) (*Host, Verdict) {
 		t.few[t.n] = h
 	} else {
 		if t.more == nil {
-			t.more = make(map[*Host]struct{})
+			t.more = make(map[*Host]bool)
 		}
-		t.more[h] = struct{}{}
+		t.more[h] = false
 		t.last = h
 	}
 	t.n++
@@ -155,7 +183,7 @@ func (t *Table) goOn(tried *Tried) (*Host, Verdict) {
 	case w.full:
 		w.table = nil // it has passed hosts that it will want
 		return nil, Full
-	case t.await && !t.anyUp(tried):
+	case t.await && !t.anyStands(tried):
 		w.table = nil // likewise
 		return nil, Held
 	}
@@ -183,6 +211,16 @@ func (w *walk) enter(s stage, n int, t *Table, tried *Tried) {
 		_, at := t.turn(tried, uint64(n))
 		w.at = int(at)
 	}
+}
+
+// anyStands tells whether a host is up that has failed the session as it is now.
+func (t *Table) anyStands(tried *Tried) bool {
+	for _, h := range t.hosts {
+		if tried.Has(h) && tried.stands(h) {
+			return true
+		}
+	}
+	return false
 }
 
 // anyUp tells whether a host is up that the session has tried. One that is up

@@ -218,7 +218,7 @@ func (a *Admission) pick(now int64) (host *sched.Host, why Refusal) {
 	a.noteTable(table)
 	none, passes := a.attempt.wait.none, a.attempt.wait.out && table.LetsOut()
 	a.attempt.wait.none = false
-	holds := table.Awaits() || table.Held() && !passes
+	holds := table.AwaitsFor(tried) || table.Held() && !passes
 	switch {
 	case table == nil:
 		return nil, noGroup
@@ -499,7 +499,11 @@ func (a *Admission) blame(why connectFailure) (down bool) {
 	a.Count().failed[why].Add(1)
 	a.attempt.heard = a.attempt.heard || why != local
 	a.attempt.late = why == timedOut
-	return why != local && a.Host.FailIn(a.era)
+	down = why != local && a.Host.FailIn(a.era)
+	if era, up := a.Host.Standing(); !up || era != a.era {
+		a.attempt.tried.Fell()
+	}
+	return down
 }
 
 // Source returns where the connect to the session's host comes from. A client of a UNIX
