@@ -386,8 +386,8 @@ func (g *LiveGroup) Release(over time.Duration) (waiting int, err error) {
 		return 0, explain("Release", err)
 	}
 	b := g.service.balancer
-	waiting, _, err = b.director.Release(b.ctx, "", "", g.service.name, group, over)
-	return waiting, explain("Release", b.ended(err))
+	r, err := b.director.Release(b.ctx, director.ReleaseOrder{Service: g.service.name, Group: group, Over: over})
+	return r.Waiting, explain("Release", b.ended(err))
 }
 
 // found returns the name of the group, if there is one.

@@ -251,7 +251,7 @@ func (f *follower) turn(ctx context.Context, held bool) (t turn, err error) {
 			}
 			return nil
 		})
-		_, _, wrong := f.lb.Director.Release(ctx, "soak", "", "db", "main", 0)
+		_, wrong := f.lb.Director.Release(ctx, director.ReleaseOrder{By: "soak", Service: "db", Group: "main"})
 		err = errors.Join(err, wrong)
 	}
 	if err == nil {

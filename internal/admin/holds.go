@@ -76,11 +76,15 @@ func (k *call) release() (Result, error) {
 		n := g.Times.Queue.Len()
 		return Result{Text: fmt.Sprintf("would release %s%s", count(n, "client"), evenly), Data: released{n}}, nil
 	}
-	n, held, err := k.admin.opt.Director.Release(k.ctx, k.caller.Name, k.caller.From, service, group, over)
+	r, err := k.admin.opt.Director.Release(k.ctx, director.ReleaseOrder{By: k.caller.Name, From: k.caller.From, Service: service, Group: group, Over: over})
 	if err != nil {
 		return Result{}, err
 	}
-	if !held {
+	n := r.Waiting
+	if r.Alone != nil && r.Held {
+		return Result{Text: fmt.Sprintf("released on this node alone: %s%s; other nodes hold until their time is over: %v", count(n, "client"), evenly, r.Alone), Data: released{n}}, nil
+	}
+	if !r.Held {
 		return Result{Text: fmt.Sprintf("nothing to release: group %s is not held", show(group)), Data: released{}}, nil
 	}
 	return Result{Text: fmt.Sprintf("released: %s%s", count(n, "client"), evenly), Data: released{n}}, nil

@@ -1,6 +1,7 @@
 package director
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -168,7 +169,7 @@ func (d *Director) make(generation uint64) {
 		return
 	}
 	d.looker.store.Use(d.tls)
-	text := p.change.undoes.text()
+	text := cmp.Or(p.change.undoes.text(), p.change.Text)
 	if own := d.unconfirmed.of(generation); own != nil {
 		text = own.Fate()
 	}

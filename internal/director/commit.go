@@ -33,6 +33,9 @@ type Proposal struct {
 	By, From, Verb string
 	Generation     uint64 // of Was
 	Was, Next      *config.Config
+	Confirm        time.Duration // as in Change
+	Undoes         uint64        // the change of all nodes that it takes back, as nobody has confirmed it; 0: none
+	Why            string        // of Undoes
 }
 
 // verdict is the answer of Options.Commit.
@@ -45,7 +48,14 @@ type verdict struct {
 func (d *Director) commit() {
 	p := d.underway
 	p.committing, p.over = make(chan verdict, 1), make(chan struct{})
-	go d.ask(Proposal{p.change.By, p.change.From, p.change.Verb, d.State().Generation, d.config, p.config}, p.committing)
+	q := Proposal{
+		By: p.change.By, From: p.change.From, Verb: p.change.Verb, Generation: d.State().Generation, Was: d.config, Next: p.config,
+		Confirm: p.change.Confirm,
+	}
+	if u := p.change.undoes; u != nil && u.shared {
+		q.Undoes, q.Why = u.Generation, u.text()
+	}
+	go d.ask(q, p.committing)
 }
 
 // ask is the goroutine of one call of Options.Commit.
@@ -63,6 +73,12 @@ func (d *Director) ask(p Proposal, answer chan<- verdict) {
 func (d *Director) decided(v verdict) {
 	if v.err != nil {
 		d.drop(v.err)
+		return
+	}
+	// Only a change of what is the node's own has a generation that others have too. It is in no
+	// store, and may still be dropped.
+	if d.underway.change.Confirm > 0 && d.unconfirmed.of(v.generation) != nil {
+		d.drop(fmt.Errorf("generation %d has a change that waits to be confirmed already, and this one, of what is the node's own, has the same: confirm that one first", v.generation))
 		return
 	}
 	d.make(v.generation)
@@ -258,8 +274,6 @@ func unopened(err error) []*engine.ListenError {
 	}
 	return all
 }
-
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // tellClosed publishes what is closed, and logs what has changed of it.
 func (d *Director) tellClosed(before map[listenerOf]string) {

@@ -37,7 +37,7 @@ var (
 )
 
 // Pending is a change that is undone when its time is over, unless it is confirmed before.
-// It is immutable: any goroutine may read it.
+// It is immutable: any goroutine may read it. Those of all nodes are told of in sharing.go.
 type Pending struct {
 	Generation     uint64 // that the change has made, and by which it is confirmed
 	Made, Until    time.Time
@@ -46,6 +46,7 @@ type Pending struct {
 	// happened. It stays in force, and the undo is tried again.
 	Trouble string
 
+	shared        bool // it waits on all nodes
 	before, after *config.Config
 	work          func() edits
 	doc           *document.File // the file that a reload has read; nil: it was no reload
@@ -61,6 +62,7 @@ type watch struct {
 	groups map[groupKey]bool
 	again  time.Time     // when the undo that failed is tried again
 	pause  time.Duration // until the next time after that
+	due    time.Time     // of a change of all nodes: when this one undoes it; zero: its time is not over
 }
 
 // Edits returns what the change has done.
@@ -70,6 +72,9 @@ func (p *Pending) Edits() []changes.Edit { return p.work().done }
 func (p *Pending) Fate() string {
 	if p.Trouble != "" {
 		return "its undo failed and is tried again: " + p.Trouble
+	}
+	if p.shared && time.Now().After(p.Until) {
+		return "its time is over, and it is undone when the store of the fleet says so, unless confirmed"
 	}
 	return "undone at " + p.Until.Format("15:04:05") + " unless confirmed"
 }
@@ -126,15 +131,15 @@ func (u *unconfirmed) of(generation uint64) *Pending {
 	return nil
 }
 
-// without returns the list without a change that is confirmed.
-func (u *unconfirmed) without(p *Pending) []*Pending {
-	return slices.DeleteFunc(slices.Clone(u.all()), func(o *Pending) bool { return o.Generation == p.Generation })
+// without returns a list without a change that is confirmed.
+func without(list []*Pending, p *Pending) []*Pending {
+	return slices.DeleteFunc(slices.Clone(list), func(o *Pending) bool { return o.Generation == p.Generation })
 }
 
-// undoing returns the list without a change that is undone. Later changes are then such as if
+// takenBack returns a list without a change that is undone. Later changes are then such as if
 // that one had never been: otherwise their own undo would bring it back.
-func (u *unconfirmed) undoing(p *Pending) []*Pending {
-	list := u.without(p)
+func takenBack(list []*Pending, p *Pending) []*Pending {
+	list = without(list, p)
 	for i, o := range list {
 		if o.Generation < p.Generation {
 			continue
@@ -183,8 +188,12 @@ func (s *State) Settled() (*config.Config, error) {
 func (d *Director) Undone() uint64 { return d.undos.Load() }
 
 // Confirm keeps a change that would be undone otherwise, by the generation that it has made;
-// 0 stands for the only one that waits. by and from say for the log who confirms.
+// 0 stands for the only one that waits. by and from say for the log who confirms. A change of
+// all nodes is kept if Options.Fleet says so.
 func (d *Director) Confirm(ctx context.Context, generation uint64, by, from string) (p *Pending, err error) {
+	if p, err := d.State().pendingBy(generation); err == nil && p.shared && d.refused() == nil {
+		return d.confirmShared(ctx, p, by, from)
+	}
 	done := make(chan struct{})
 	order := func() { p, err = d.confirm(generation, by, from); close(done) }
 	select {
@@ -202,8 +211,35 @@ func (d *Director) confirm(generation uint64, by, from string) (*Pending, error)
 	if why := d.refused(); why != nil {
 		return nil, why
 	}
-	list := d.unconfirmed.all()
-	p := d.unconfirmed.of(generation)
+	p, err := d.State().pendingBy(generation)
+	if err != nil {
+		return nil, err
+	}
+	if u := d.underway; u != nil && u.change.undoes != nil && u.change.undoes.Generation == p.Generation {
+		if u.committing != nil { // others may have accepted it
+			return nil, fmt.Errorf("generation %d (%s) is being undone", p.Generation, p.Verb)
+		}
+		d.drop(errConfirmed)
+	}
+	d.keep(p, by, from)
+	d.unconfirmed = newUnconfirmed(d.config, without(d.unconfirmed.all(), p))
+	d.republish()
+	return p, nil
+}
+
+// keep notes that a change is confirmed.
+func (d *Director) keep(p *Pending, by, from string) {
+	if p.doc != nil {
+		d.files.doc.Store(p.doc) // first: nothing is saved while the reload waits
+	}
+	d.log.Info("change confirmed", "generation", p.Generation, "verb", p.Verb, "by", by, "from", from)
+}
+
+// pendingBy returns the change that has made a generation and waits to be confirmed; 0 stands
+// for the only one.
+func (s *State) pendingBy(generation uint64) (*Pending, error) {
+	list := s.Pending()
+	p := s.unconfirmed.of(generation)
 	var names []string
 	for _, o := range list {
 		names = append(names, fmt.Sprintf("%d (%s)", o.Generation, o.Verb))
@@ -218,18 +254,6 @@ func (d *Director) confirm(generation uint64, by, from string) (*Pending, error)
 	case p == nil:
 		return nil, fmt.Errorf("generation %d does not wait to be confirmed; those that do: %s", generation, strings.Join(names, ", "))
 	}
-	if u := d.underway; u != nil && u.change.undoes != nil && u.change.undoes.Generation == p.Generation {
-		if u.committing != nil { // others may have accepted it
-			return nil, fmt.Errorf("generation %d (%s) is being undone", p.Generation, p.Verb)
-		}
-		d.drop(errConfirmed)
-	}
-	if p.doc != nil {
-		d.files.doc.Store(p.doc) // first: nothing is saved while the reload waits
-	}
-	d.unconfirmed = newUnconfirmed(d.config, d.unconfirmed.without(p))
-	d.republish()
-	d.log.Info("change confirmed", "generation", p.Generation, "verb", p.Verb, "by", by, "from", from)
 	return p, nil
 }
 
@@ -262,29 +286,37 @@ func (d *Director) republish() {
 // unconfirmedWith returns the changes that wait to be confirmed when a change is made, which
 // leads to a generation.
 func (d *Director) unconfirmedWith(u *underway, generation uint64, now time.Time) *unconfirmed {
-	list := slices.Clone(d.unconfirmed.all())
+	list := d.unconfirmed.all()
+	if u.change.Waits != nil {
+		return newUnconfirmed(u.config, d.shared(u.change.Waits, u.config, generation))
+	}
 	if u.change.undoes != nil {
-		list = d.unconfirmed.undoing(u.change.undoes.Pending)
+		list = takenBack(list, u.change.undoes.Pending)
 	}
 	if u.change.Confirm > 0 {
-		list = append(list, &Pending{
+		list = append(slices.Clone(list), &Pending{
 			Generation: generation, Made: now, Until: now.Add(u.change.Confirm), By: u.change.By, From: u.change.From, Verb: u.change.Verb,
+			shared: generation != d.State().Generation && d.opt.Fleet != nil,
 			before: d.config, after: u.config, work: u.work, doc: u.change.doc, watch: newWatch(d.State(), u.config),
 		})
 	}
-	// What has been undone otherwise, as by a rollback, waits no longer; but as long as a later
-	// change waits, its undo may bring the earlier one back.
-	for len(list) > 0 && list[len(list)-1].undone(u.config) {
+	return newUnconfirmed(u.config, stillWaiting(list, u.config))
+}
+
+// stillWaiting returns a list without what has been undone otherwise, as by a rollback. As long
+// as a later change waits, its undo may bring the earlier one back.
+func stillWaiting(list []*Pending, now *config.Config) []*Pending {
+	for len(list) > 0 && list[len(list)-1].undone(now) {
 		list = list[:len(list)-1]
 	}
-	return newUnconfirmed(u.config, list)
+	return list
 }
 
 // newWatch finds the groups that a change enables. It is called before clients get there: the
 // first of them may find out within a millisecond that no host answers.
 func newWatch(was *State, after *config.Config) *watch {
 	running := formerServices(was.Services)
-	w := &watch{groups: map[groupKey]bool{}, pause: undoAgain}
+	w := newWatching()
 	for i, s := range after.Services {
 		g := s.Enabled()
 		if g == nil {
@@ -338,6 +370,9 @@ func (d *Director) undoInTime(now time.Time) time.Duration {
 		for _, p := range slices.Backward(d.unconfirmed.list) { // the newest first: earlier ones then have nothing to take into account
 			key, failed := p.watch.fails(d.State())
 			at := p.Until
+			if p.shared {
+				at = p.watch.due
+			}
 			if failed {
 				at = now
 			}
@@ -345,10 +380,11 @@ func (d *Director) undoInTime(now time.Time) time.Duration {
 				at = p.watch.again
 			}
 			switch {
+			case p.shared && !failed && p.watch.due.IsZero():
 			case at.After(now):
 				next = min(next, at.Sub(now))
 			case due != nil:
-			case failed && p.Until.After(now):
+			case failed && (p.Until.After(now) || p.shared && p.watch.due.IsZero()):
 				due = &undoing{Pending: p, why: fmt.Sprintf("group %s of service %s has no host that is up and ready", key.group, key.service)}
 			default:
 				due = &undoing{Pending: p, why: fmt.Sprintf("not confirmed within %v", p.Until.Sub(p.Made).Round(time.Millisecond))}
@@ -406,7 +442,7 @@ func (d *Director) undo(u *undoing) {
 			if err != nil {
 				return err
 			}
-			if u.lost = m.Lost; len(m.Kept) == 0 {
+			if u.lost = m.Lost; len(m.Kept) == 0 && !u.shared { // else all nodes have to know
 				return errSame
 			}
 			*cfg = *m.Config
@@ -433,8 +469,10 @@ func (d *Director) notUndone(u *undoing, err error) {
 	switch {
 	case u == nil, errors.Is(err, ErrStopped), errors.Is(err, errConfirmed), d.refused() != nil:
 		// Nobody wants it, or the next process does it.
+	case u.shared && (errors.As(err, new(*MovedError)) || errors.Is(err, ErrNothingPending)): // another node was quicker
+		u.watch.again = time.Now().Add(undoAgain)
 	case errors.Is(err, errSame):
-		d.unconfirmed = newUnconfirmed(d.config, d.unconfirmed.undoing(u.Pending))
+		d.unconfirmed = newUnconfirmed(d.config, takenBack(d.unconfirmed.all(), u.Pending))
 		d.republish()
 		if len(u.lost) > 0 {
 			d.log.Warn("change not undone, later changes stand in the way", "change", u.Generation, "verb", u.Verb, "by", u.By, "reason", u.why, "stays", u.left())

@@ -88,6 +88,8 @@ type Options struct {
 	// Commit is asked about each change that is prepared, before it is made: it is how a fleet
 	// decides. nil: changes are this process's alone.
 	Commit Commit
+	// Fleet decides about all else that all nodes do together; nil: nothing is.
+	Fleet Fleet
 	// Generation is that of the configuration at the start, if none is inherited; 0: 1.
 	Generation uint64
 
@@ -112,6 +114,10 @@ type Change struct {
 	// accepted it: 0 if they have not. Options.Commit is then not asked, and listeners that
 	// cannot be opened here are left out, see Director.Closed.
 	Given uint64
+	// Waits is, with Given, what of the changes of all nodes waits to be confirmed, and Text
+	// what events say of the change.
+	Waits *Waits
+	Text  string
 	// Confirm is when the change is undone unless it is confirmed before; 0: never. See
 	// [Director.Confirm].
 	Confirm time.Duration
@@ -197,6 +203,7 @@ type Director struct {
 	nextLook time.Time // when startLookups goes through the names again
 
 	holds   map[groupKey]*holding // groups that are held
+	ended   map[groupKey]string   // the IDs of holds of all nodes that have ended on this one
 	waiting chan struct{}         // has room for one: clients begin to wait in a group that has a command
 }
 
@@ -257,6 +264,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 		endings:    endings{walked: make(chan walk, 1)},
 		leavers:    leavers{hosts: map[*Target]*Leaver{}},
 		holds:      map[groupKey]*holding{},
+		ended:      map[groupKey]string{},
 		waiting:    make(chan struct{}, 1),
 	}
 	cfg = cfg.Clone()

@@ -246,10 +246,21 @@ func (d *Director) movedOn(want uint64) error {
 	return err
 }
 
+// having counts the changes that have a generation.
+func having(list []*event, generation uint64) (n int) {
+	for _, e := range list {
+		if e.Generation == generation {
+			n++
+		}
+	}
+	return n
+}
+
 // Rollback makes the configuration what it was before the last n changes, n > 0, as
 // one more change, which can itself be rolled back. By, From, Generation, DryRun
 // and Edits of c say how, as for Do. The file is not looked at, and <admin targets>
-// stays as it is.
+// stays as it is. A Generation that several changes have, as in a fleet those of the node's own
+// do, does not say which one is meant: that is an error.
 func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation uint64, err error) {
 	c.Verb = fmt.Sprintf("rollback %d", n)
 	c.Apply = func(cfg *config.Config) error {
@@ -259,6 +270,9 @@ func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation ui
 				return errors.New("nothing to undo")
 			}
 			return fmt.Errorf("the number of remembered changes is %d; %d cannot be undone", len(all), n)
+		}
+		if same := having(all, c.Generation); c.Generation != 0 && same > 1 {
+			return fmt.Errorf("%d changes have generation %d, because those of what is this node's own do not count in its fleet; look at show events, and give rollback without generation=", same, c.Generation)
 		}
 		var undo []changes.Edit
 		for i := range n {

@@ -71,6 +71,7 @@ type exportedPending struct {
 	From       string          `json:"from,omitempty"`
 	Verb       string          `json:"verb"`
 	Trouble    string          `json:"trouble,omitempty"`
+	Shared     bool            `json:"shared,omitempty"`
 	File       *exportedFile   `json:"file,omitempty"` // that a reload has read
 	Groups     []exportedWatch `json:"groups,omitempty"`
 	// Then are the edits from the configuration that runs to the one that the change has
@@ -133,6 +134,7 @@ type exportedHold struct {
 	Released time.Time     `json:"released,omitzero"`
 	Over     time.Duration `json:"over,omitempty"`
 	Waited   int           `json:"waited,omitempty"`
+	ID       string        `json:"id,omitempty"`
 }
 
 type exportedHost struct {
@@ -360,7 +362,7 @@ func (f *exportedFile) read() (*document.File, error) {
 func (p *Pending) export() exportedPending {
 	e := exportedPending{
 		Generation: p.Generation, Made: p.Made.Round(0), Until: p.Until.Round(0), By: p.By, From: p.From, Verb: p.Verb, Trouble: p.Trouble,
-		File: exportFile(p.doc),
+		Shared: p.shared, File: exportFile(p.doc),
 	}
 	for key, usable := range p.watch.groups {
 		e.Groups = append(e.Groups, exportedWatch{key.service, key.group, usable})
@@ -417,7 +419,7 @@ func (s *Service) exportRoutes() (list []exportedRoute) {
 func (g *Group) export() exportedGroup {
 	e := exportedGroup{Name: g.Config.Name, Longest: g.Times.Queue.Longest(), Hosts: make([]exportedHost, len(g.Hosts))}
 	if h := g.Hold(); h != nil {
-		e.Hold = &exportedHold{h.By, h.From, h.Since.Round(0), h.Until.Round(0), h.Most, h.Released.Round(0), h.Over, h.Waited}
+		e.Hold = &exportedHold{h.By, h.From, h.Since.Round(0), h.Until.Round(0), h.Most, h.Released.Round(0), h.Over, h.Waited, h.ID}
 	}
 	if h := g.holding; !h.began.IsZero() {
 		e.Command = &exportedCommand{h.began.Round(0), h.running.Load()}

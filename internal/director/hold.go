@@ -40,6 +40,9 @@ type Hold struct {
 	Released time.Time     // when that was said; zero: it was not
 	Over     time.Duration // from then on, all are let out evenly
 	Waited   int           // how many waited then
+
+	// ID is that of the order, if it holds on all nodes; "": this node alone holds.
+	ID string
 }
 
 // Releasing tells whether the clients are being let out.
@@ -109,58 +112,88 @@ type HoldOrder struct {
 	Service, Group string
 	For            time.Duration // at least
 	Most           int           // 0: DefaultMostHeld
+	ID             string        // see Hold; "" for a caller of Director.Hold
+}
+
+// hold is how a group is held by the order, from now on.
+func (o *HoldOrder) hold(now time.Time) *Hold {
+	h := &Hold{By: o.By, From: o.From, Since: now, Until: now.Add(o.For), Most: o.Most, ID: o.ID}
+	if h.Most == 0 {
+		h.Most = DefaultMostHeld
+	}
+	return h
+}
+
+// Released is the answer of Release.
+type Released struct {
+	Waiting int   // clients that waited
+	Held    bool  // false: the group was not held
+	Alone   error // why this node alone has released; nil: all have
 }
 
 // Hold makes new clients of a group wait, unread and in their order, until it is released or
 // For is over. If it is held already, For and Most are replaced, and a release under way ends.
-// Sessions that have a host go on. It returns how the group is held, and whether it was.
+// Sessions that have a host go on. It returns how the group is held, and whether it was. With
+// Options.Fleet, all nodes hold.
 func (d *Director) Hold(ctx context.Context, o HoldOrder) (h *Hold, was bool, err error) {
+	if d.opt.Fleet != nil {
+		return d.holdEverywhere(ctx, o)
+	}
 	err = d.ordered(ctx, func() error {
 		g, err := d.groupFor(o.Service, o.Group)
 		if err != nil {
 			return err
 		}
-		now := time.Now()
-		next := &Hold{By: o.By, From: o.From, Since: now, Until: now.Add(o.For), Most: o.Most}
-		if next.Most == 0 {
-			next.Most = DefaultMostHeld
-		}
+		h = o.hold(time.Now())
 		if before := g.Hold(); before != nil {
-			next.Since, was = before.Since, true
+			h.Since, was = before.Since, true
 		}
-		h = next
-		d.hold(o.Service, g, next)
-		d.log.Info("holding new clients", "service", o.Service, "group", o.Group, "for", o.For, "max", next.Most, "by", o.By, "from", o.From)
+		d.holdAs(o.Service, g, h, o.For)
 		return nil
 	})
 	return h, was, err
 }
 
+// holdAs holds a group as an order says.
+func (d *Director) holdAs(service string, g *Group, h *Hold, within time.Duration) {
+	d.hold(service, g, h)
+	d.log.Info("holding new clients", "service", service, "group", g.Config.Name, "for", within, "max", h.Most, "by", h.By, "from", h.From)
+}
+
 // Release ends the hold of a group. Those who wait get their hosts in their order: at once,
-// or evenly over a time, with whoever comes meanwhile behind them. It returns how many wait.
-// held is false if the group was not held.
-func (d *Director) Release(ctx context.Context, by, from, service, group string, over time.Duration) (waiting int, held bool, err error) {
+// or evenly over a time, with whoever comes meanwhile behind them. With Options.Fleet, all
+// nodes do; if they are not reached, this one does.
+func (d *Director) Release(ctx context.Context, o ReleaseOrder) (Released, error) {
+	if d.opt.Fleet != nil {
+		return d.releaseEverywhere(ctx, o)
+	}
+	return d.releaseHere(ctx, o)
+}
+
+// releaseHere is Release on this node.
+func (d *Director) releaseHere(ctx context.Context, o ReleaseOrder) (r Released, err error) {
 	err = d.ordered(ctx, func() error {
-		g, err := d.groupFor(service, group)
-		if err != nil {
-			return err
+		g, err := d.groupFor(o.Service, o.Group)
+		if err == nil && g.Hold() != nil {
+			r = Released{Waiting: d.release(o.Service, g, &o), Held: true}
 		}
-		before := g.Hold()
-		if before == nil {
-			return nil
-		}
-		waiting, held = g.Times.Queue.Len(), true
-		d.log.Info("releasing held clients", "service", service, "group", group, "clients", waiting, "over", over, "by", by, "from", from)
-		if over <= 0 || waiting == 0 {
-			d.endHold(service, g, "released")
-			return nil
-		}
-		next := *before
-		next.Released, next.Over, next.Waited = time.Now(), over, waiting
-		g.holding.now.Store(&next)
-		return nil
+		return err
 	})
-	return waiting, held, err
+	return r, err
+}
+
+// release lets the clients of a held group go on, and returns how many wait.
+func (d *Director) release(service string, g *Group, o *ReleaseOrder) (waiting int) {
+	waiting = g.Times.Queue.Len()
+	d.log.Info("releasing held clients", "service", service, "group", g.Config.Name, "clients", waiting, "over", o.Over, "by", o.By, "from", o.From)
+	if o.Over <= 0 || waiting == 0 {
+		d.endHold(service, g, "released")
+		return waiting
+	}
+	next := *g.Hold()
+	next.Released, next.Over, next.Waited = time.Now(), o.Over, waiting
+	g.holding.now.Store(&next)
+	return waiting
 }
 
 // ordered runs an order on the goroutine of Run, unless changes are refused.
@@ -211,6 +244,9 @@ func (d *Director) endHold(service string, g *Group, why string) {
 	g.holding.now.Store(nil)
 	g.holding.gate = nil
 	delete(d.holds, groupKey{service, g.Config.Name})
+	if h.ID != "" {
+		d.ended[groupKey{service, g.Config.Name}] = h.ID
+	}
 	d.changed(service)
 	d.log.Info("no longer holding clients", "service", service, "group", g.Config.Name, "why", why,
 		"after", time.Since(h.Since).Round(time.Millisecond), "waiting", g.Times.Queue.Len())

@@ -124,9 +124,9 @@ func TestB79ReleaseIsEven(t *testing.T) {
 		for range n {
 			w.join(first.after(began))
 		}
-		waiting, was, err := d.Release(t.Context(), "ops", "here", "web", "g", over)
-		if waiting != n || !was || err != nil {
-			t.Fatalf("%d wait, %v, %v", waiting, was, err)
+		r, err := d.Release(t.Context(), ReleaseOrder{By: "ops", From: "here", Service: "web", Group: "g", Over: over})
+		if r.Waiting != n || !r.Held || err != nil {
+			t.Fatalf("%+v, %v", r, err)
 		}
 		for i := range later { // five a second
 			time.Sleep(over / later)
@@ -171,11 +171,11 @@ func TestHoldOrders(t *testing.T) {
 		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
 		release := func(over time.Duration) (int, bool) {
 			t.Helper()
-			n, was, err := d.Release(t.Context(), "ops", "", "web", "g", over)
+			r, err := d.Release(t.Context(), ReleaseOrder{By: "ops", From: "here", Service: "web", Group: "g", Over: over})
 			if err != nil {
 				t.Fatal(err)
 			}
-			return n, was
+			return r.Waiting, r.Held
 		}
 		if n, was := release(0); n != 0 || was {
 			t.Errorf("a group that is not held: %d, %v", n, was)
@@ -270,7 +270,7 @@ func TestHoldIsInherited(t *testing.T) {
 		for range 100 {
 			w.join(func(time.Time) {})
 		}
-		if _, _, err := d.Release(t.Context(), "ops", "here", "web", "g", 10*time.Second); err != nil {
+		if _, err := d.Release(t.Context(), ReleaseOrder{By: "ops", From: "here", Service: "web", Group: "g", Over: 10 * time.Second}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(4 * time.Second)

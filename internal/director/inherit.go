@@ -443,8 +443,8 @@ func (e *exportedPending) restore(cfg *config.Config, now time.Time) (*Pending, 
 		return nil, err
 	}
 	p := &Pending{
-		Generation: e.Generation, Made: earlier(e.Made, now), Until: e.Until, By: e.By, From: e.From, Verb: e.Verb, Trouble: e.Trouble,
-		before: before, after: after, work: between(before, after), doc: doc, watch: &watch{groups: map[groupKey]bool{}, pause: undoAgain},
+		Generation: e.Generation, Made: earlier(e.Made, now), Until: e.Until, By: e.By, From: e.From, Verb: e.Verb, Trouble: e.Trouble, shared: e.Shared,
+		before: before, after: after, work: between(before, after), doc: doc, watch: newWatching(),
 	}
 	if latest := now.Add(e.Until.Sub(e.Made)); p.Until.After(latest) {
 		p.Until = latest

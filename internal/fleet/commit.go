@@ -30,32 +30,70 @@ func (e *RefusedError) Unwrap() error { return e.Why }
 // a *RefusedError if the store does not take it, and wraps an *UnknownError if it may still
 // take it.
 func (n *Node) Commit(ctx context.Context, p director.Proposal) (generation uint64, err error) {
-	if sameShared(p.Was, p.Next) {
+	if sameShared(p.Was, p.Next) && p.Undoes == 0 {
 		return p.Generation, nil
 	}
-	n.mu.Lock()
-	store, base, known, why := n.store, n.newest, n.known, n.refuses()
-	n.mu.Unlock()
-	if why != nil {
-		return 0, &RefusedError{n.opt.Config.Name, why}
+	for range commitTries {
+		n.mu.Lock()
+		n.commands.learn(p.Was) // the change may delete groups
+		store, base, known, why := n.store, n.newest, n.known, n.refuses()
+		n.mu.Unlock()
+		if why != nil {
+			return 0, &RefusedError{n.opt.Config.Name, why}
+		}
+		if !sameShared(p.Was, base.Config) {
+			return 0, n.moved(p, base)
+		}
+		generation, err = n.commit(ctx, store, base, known, p)
+		if !errors.Is(err, errOther) { // it has the same configuration: somebody has confirmed a change
+			return generation, err
+		}
 	}
-	if !sameShared(p.Was, base.Config) {
-		return 0, n.moved(p, base)
+	return 0, &RefusedError{n.opt.Config.Name, errors.New("its configuration changes all the time; try again")}
+}
+
+// commitTries is how often a write is tried while the configuration's key has another revision.
+const commitTries = 5
+
+// errOther tells that the key has another revision than this node has known, and what it has is
+// known now.
+var errOther = errors.New("the store has another configuration")
+
+// commit makes one attempt for Commit, or returns errOther.
+func (n *Node) commit(ctx context.Context, store Store, base *document, known int64, p director.Proposal) (generation uint64, err error) {
+	if p.Undoes != 0 && base.waiting(p.Undoes) == nil {
+		return 0, fmt.Errorf("generation %d: %w any more", p.Undoes, director.ErrNothingPending)
 	}
-	doc := base.next(change{Node: n.name, By: p.By, From: p.From, Verb: p.Verb, Time: time.Now()}, p.Next, n.opt.Version)
+	doc := base.next(change{
+		Node: n.name, By: p.By, From: p.From, Verb: p.Verb, Time: time.Now(), Undoes: p.Undoes, Why: p.Why,
+	}, p.Next, n.opt.Version)
+	if err := doc.wait(base, &p); err != nil {
+		return 0, err
+	}
 	value, err := doc.encode()
 	if err != nil {
 		return 0, err
 	}
+	var lease Lease
+	if doc.waiting(doc.Generation) != nil {
+		err := within(ctx, commitWithin, func(ctx context.Context) (err error) {
+			lease, err = store.Grant(ctx, p.Confirm)
+			return err
+		})
+		if err != nil {
+			return 0, &RefusedError{n.opt.Config.Name, err}
+		}
+	}
 	n.offers(doc, value)
-	var revision int64
-	var is Entry
-	err = within(ctx, commitWithin, func(ctx context.Context) (err error) {
-		revision, is, err = store.Swap(ctx, n.configKey(), value, known, 0)
-		return err
-	})
+	revision, is, err := n.swap(ctx, store, value, known, n.deadlines(base, doc, lease))
 	unknown := (*UnknownError)(nil)
+	if lease != 0 && err != nil && !errors.As(err, &unknown) {
+		n.release(store, lease) // nothing has it
+	}
 	switch {
+	case err == nil && lease != 0:
+		n.noteNewest(doc, revision, doc.Generation)
+		return doc.Generation, nil
 	case err == nil:
 		n.noteNewest(doc, revision)
 		return doc.Generation, nil
@@ -71,7 +109,7 @@ func (n *Node) Commit(ctx context.Context, p director.Proposal) (generation uint
 			}
 			return 0, &RefusedError{n.opt.Config.Name, why}
 		}
-		return 0, n.moved(p, newest)
+		return 0, errOther
 	case errors.As(err, &unknown):
 		return 0, fmt.Errorf("the store of fleet %s has not said whether it takes the change, which may still take effect (see show events): %w", n.opt.Config.Name, err)
 	}

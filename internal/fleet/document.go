@@ -36,9 +36,13 @@ type document struct {
 	Fleet      string
 	Version    string // of the txlb that wrote it
 	Generation uint64
-	ID         string         // of the change that made it: no other has it
-	History    []change       // the last changes, the oldest first
-	Config     *config.Config // what is shared of it; the rest has its defaults
+	ID         string   // of the change that made it: no other has it
+	History    []change // the last changes, the oldest first
+	// Unconfirmed are the changes that wait to be confirmed, the oldest first, and Confirmed
+	// the last that were.
+	Unconfirmed []*unconfirmed
+	Confirmed   []confirmed
+	Config      *config.Config // what is shared of it; the rest has its defaults
 }
 
 // change tells of one change.
@@ -46,6 +50,13 @@ type change struct {
 	Generation           uint64
 	Node, By, From, Verb string
 	Time                 time.Time
+	Undoes               uint64 // the change that it takes back because nobody has confirmed it; 0: none
+	Why                  string
+}
+
+// xml is the change as XML.
+func (c change) xml() xmlChange {
+	return xmlChange{c.Generation, short(c.Node), short(c.By), short(c.From), short(c.Verb), c.Time.UTC().Round(time.Millisecond), c.Undoes, short(c.Why)}
 }
 
 // last is the change that made the document.
@@ -81,13 +92,15 @@ func sameShared(a, b *config.Config) bool { return changes.Same(shared(a), share
 
 // envelope is a document as XML.
 type envelope struct {
-	XMLName    xml.Name    `xml:"txlb"`
-	Fleet      string      `xml:"fleet,attr"`
-	Format     int         `xml:"format,attr"`
-	Version    string      `xml:"version,attr"`
-	Generation string      `xml:"generation,attr"` // text, so that a wrong one is our error
-	ID         string      `xml:"id,attr"`
-	Changes    []xmlChange `xml:"change"`
+	XMLName     xml.Name         `xml:"txlb"`
+	Fleet       string           `xml:"fleet,attr"`
+	Format      int              `xml:"format,attr"`
+	Version     string           `xml:"version,attr"`
+	Generation  string           `xml:"generation,attr"` // text, so that a wrong one is our error
+	ID          string           `xml:"id,attr"`
+	Changes     []xmlChange      `xml:"change"`
+	Unconfirmed []xmlUnconfirmed `xml:"unconfirmed"`
+	Confirmed   []xmlConfirmed   `xml:"confirmed"`
 }
 
 // unwrap takes the configuration out of a document: most of its time would go into looking at
@@ -109,13 +122,25 @@ type xmlChange struct {
 	From       string    `xml:"from,attr,omitempty"`
 	Verb       string    `xml:"verb,attr"`
 	Time       time.Time `xml:"time,attr"`
+	Undoes     uint64    `xml:"undoes,attr,omitempty"`
+	Why        string    `xml:"why,attr,omitempty"`
 }
 
 // encode writes a document as a value of the store. The error says what is too large.
 func (d *document) encode() ([]byte, error) {
 	h := envelope{Fleet: d.Fleet, Format: format, Version: d.Version, Generation: strconv.FormatUint(d.Generation, 10), ID: d.ID}
 	for _, c := range d.History[max(0, len(d.History)-maxHistory):] {
-		h.Changes = append(h.Changes, xmlChange{c.Generation, short(c.Node), short(c.By), short(c.From), short(c.Verb), c.Time.UTC().Round(time.Millisecond)})
+		h.Changes = append(h.Changes, c.xml())
+	}
+	for _, u := range d.Unconfirmed {
+		x, err := u.encode(d.Config)
+		if err != nil {
+			return nil, err
+		}
+		h.Unconfirmed = append(h.Unconfirmed, x)
+	}
+	for _, c := range d.Confirmed {
+		h.Confirmed = append(h.Confirmed, xmlConfirmed{c.Generation, short(c.Node), short(c.By), c.Time.UTC().Round(time.Millisecond)})
 	}
 	top, err := xml.MarshalIndent(h, "", "  ")
 	if err != nil {
@@ -199,12 +224,22 @@ func decode(value []byte, fleet string) (*document, error) {
 	for _, c := range read.Changes {
 		d.History = append(d.History, change(c))
 	}
+	for i := range read.Unconfirmed {
+		u, err := read.Unconfirmed[i].decode(d.Config)
+		if err != nil {
+			return nil, err
+		}
+		d.Unconfirmed = append(d.Unconfirmed, u)
+	}
+	for _, c := range read.Confirmed {
+		d.Confirmed = append(d.Confirmed, confirmed(c))
+	}
 	return d, nil
 }
 
 // next is the document that a change makes of this one.
 func (d *document) next(c change, cfg *config.Config, version string) *document {
-	n := &document{Fleet: d.Fleet, Version: version, Generation: d.Generation + 1, ID: newID(), Config: shared(cfg)}
+	n := &document{Fleet: d.Fleet, Version: version, Generation: d.Generation + 1, ID: newID(), Config: shared(cfg), Confirmed: d.Confirmed}
 	c.Generation = n.Generation
 	n.History = append(slices.Clone(d.History), c)
 	n.History = n.History[max(0, len(n.History)-maxHistory):]

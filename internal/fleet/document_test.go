@@ -30,8 +30,8 @@ func hosts(t testing.TB, n int, pad string) *config.Config {
 func TestDocument(t *testing.T) {
 	for _, n := range []int{1, 10_000} {
 		d := &document{Fleet: "edge", Version: "1.2.3", Generation: 7, ID: "id", Config: hosts(t, n, ""), History: []change{
-			{6, "a", "ops", "ssh 10.0.0.9", `setHost web g "h <&> 1" weight=3`, time.Date(2026, 11, 29, 1, 2, 3, 0, time.UTC)},
-			{7, "b", "ann", "", "reload", time.Date(2026, 11, 29, 1, 2, 4, 0, time.UTC)},
+			{6, "a", "ops", "ssh 10.0.0.9", `setHost web g "h <&> 1" weight=3`, time.Date(2026, 11, 29, 1, 2, 3, 0, time.UTC), 5, "not confirmed within 1m0s"},
+			{7, "b", "ann", "", "reload", time.Date(2026, 11, 29, 1, 2, 4, 0, time.UTC), 0, ""},
 		}}
 		value, err := d.encode()
 		if err != nil {

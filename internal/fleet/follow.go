@@ -41,11 +41,14 @@ func (n *Node) act(ctx context.Context) bool {
 	case newest == nil && known == 0:
 		err = n.found(ctx, store)
 	case newest != nil:
-		err = n.adopt(ctx, newest)
+		if err = n.adopt(ctx, newest); err == nil {
+			n.sync(ctx, newest)
+		}
 	}
 	if ctx.Err() != nil {
 		return true
 	}
+	_ = n.tellHolds(ctx) // it fails at a hand-over: the next process is told
 	n.mu.Lock()
 	was := n.problem
 	n.problem = err
@@ -67,6 +70,7 @@ func (n *Node) found(ctx context.Context, store Store) error {
 	n.mu.Lock()
 	doc := &document{
 		Fleet: n.opt.Config.Name, Version: n.opt.Version, Generation: state.Generation, ID: newID(), Config: shared(state.Config),
+		Unconfirmed: n.carry(state),
 	}
 	if n.memory.Generation > 0 { // the fleet had one
 		doc.Generation = max(doc.Generation, n.memory.Generation+1)
@@ -94,12 +98,15 @@ func (n *Node) found(ctx context.Context, store Store) error {
 	return nil
 }
 
-// noteNewest takes in a document that this node has written.
-func (n *Node) noteNewest(doc *document, revision int64) {
+// noteNewest takes in a document that this node has written, with the deadlines of changes.
+func (n *Node) noteNewest(doc *document, revision int64, deadlines ...uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.store != nil && revision > n.known {
 		n.known, n.newest, n.unusable, n.newestAt = revision, doc, nil, time.Now()
+		for _, generation := range deadlines {
+			n.running[generation] = revision
+		}
 	}
 	n.poke(n.wake)
 }
@@ -122,12 +129,21 @@ func (n *Node) adopt(ctx context.Context, doc *document) error {
 	var differs []changes.Edit
 	_, err := n.dir.Do(ctx, director.Change{
 		By: c.By, From: "node " + c.Node, Verb: c.Verb, Given: doc.Generation, Edits: &differs,
+		Waits: n.waits(doc), Text: doc.text(c),
 		Apply: func(running *config.Config) error {
 			// Only the director's goroutine changes the state, which is this one.
+			n.mu.Lock()
+			n.commands.learn(running)
+			n.mu.Unlock()
 			if n.dir.State().Generation == doc.Generation && sameShared(running, doc.Config) || !n.isNewest(doc) {
 				return errSame
 			}
+			before := n.dir.State().Config
+			n.undoOwn(running, doc)
 			take(running, doc.Config)
+			n.mu.Lock()
+			n.commands.giveBack(running, before)
+			n.mu.Unlock()
 			return nil
 		},
 	})

@@ -9,28 +9,48 @@ import (
 
 // hearAll takes in all that the fleet has.
 func (n *Node) hearAll(entries []Entry) {
+	last := n.latest(entries)
 	n.mu.Lock()
-	n.members = map[string]Member{}
-	n.mu.Unlock()
-	n.hear(entries)
+	defer n.mu.Unlock()
+	n.takeAll(entries, last)
+}
+
+// takeAll is hearAll with what latest has returned. n.mu is held.
+func (n *Node) takeAll(entries []Entry, last configuration) {
+	n.members, n.running, n.holds = map[string]Member{}, map[uint64]int64{}, map[string]*held{}
+	n.take(entries, last)
 	n.poke(n.wake) // also if there is no configuration
 }
 
 // hear takes in what has changed.
 func (n *Node) hear(entries []Entry) {
-	var last configuration
-	for _, e := range slices.Backward(entries) {
-		if e.Key == n.configKey() { // what came before is over
-			last = n.read(e)
-			break
-		}
-	}
+	last := n.latest(entries)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.take(entries, last)
+}
+
+// latest reads the last configuration of entries.
+func (n *Node) latest(entries []Entry) configuration {
+	for _, e := range slices.Backward(entries) {
+		if e.Key == n.configKey() { // what came before is over
+			return n.read(e)
+		}
+	}
+	return configuration{}
+}
+
+// take takes in entries, with what latest has returned, as one: keys that the store has changed
+// together belong together. n.mu is held.
+func (n *Node) take(entries []Entry, last configuration) {
 	n.heard = time.Now()
 	for _, e := range entries {
 		if name, is := cutPrefix(e.Key, n.nodePrefix()); is {
 			n.hearNode(name, e)
+		} else if name, is := cutPrefix(e.Key, n.confirmPrefix()); is {
+			n.hearDeadline(name, e)
+		} else if _, is := cutPrefix(e.Key, n.holdPrefix()); is {
+			n.hearHold(e)
 		}
 	}
 	n.hearConfig(last)

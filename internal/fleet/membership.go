@@ -147,11 +147,14 @@ func (n *Node) claim(ctx context.Context, store Store) (lease Lease, revision in
 		default:
 		}
 		n.mu.Lock()
-		n.mine, n.written, n.former = mine, value, ""
-		n.known, n.newest, n.unusable = 0, nil, nil
-		n.store, n.why, n.told, n.since = store, nil, "", time.Now()
+		n.known, n.newest, n.unusable = 0, nil, nil // it may be another store
 		n.mu.Unlock()
-		n.hearAll(entries)
+		last := n.latest(entries)
+		n.mu.Lock()
+		n.mine, n.written, n.former = mine, value, ""
+		n.store, n.why, n.told, n.since = store, nil, "", time.Now()
+		n.takeAll(entries, last) // before anybody sees that it has joined: there may be a hold
+		n.mu.Unlock()
 		n.log.Info("joined the fleet", "fleet", n.opt.Config.Name, "node", n.name)
 		return lease, revision, nil
 	}

@@ -124,7 +124,7 @@ func (l *link) Get(_ context.Context, prefix string) (list []Entry, revision int
 	return list, l.revision, nil
 }
 
-func (l *link) Swap(ctx context.Context, key string, value []byte, was int64, lease Lease) (int64, Entry, error) {
+func (l *link) Swap(ctx context.Context, key string, value []byte, was int64, lease Lease, also ...Write) (int64, Entry, error) {
 	l.mu.Lock()
 	if l.mute && lease == 0 {
 		l.mu.Unlock()
@@ -141,10 +141,20 @@ func (l *link) Swap(ctx context.Context, key string, value []byte, was int64, le
 	if is := l.keys[key]; is.Revision != was {
 		return 0, is, ErrMoved
 	}
-	if lease != 0 && l.leases[lease] == nil {
-		return 0, Entry{}, ErrLeaseGone
+	for _, w := range append([]Write{{Lease: lease}}, also...) {
+		if w.Lease != 0 && l.leases[w.Lease] == nil {
+			return 0, Entry{}, ErrLeaseGone
+		}
 	}
 	revision := l.put(key, value, lease)
+	for _, w := range also {
+		if l.revision--; w.Delete { // all have one revision
+			l.remove(w.Key)
+			l.revision = revision
+		} else {
+			l.put(w.Key, w.Value, w.Lease)
+		}
+	}
 	if l.lostReply && lease == 0 {
 		l.lostReply = false
 		return 0, Entry{}, &UnknownError{errors.New("the answer was lost")}

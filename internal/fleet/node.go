@@ -80,7 +80,13 @@ type Node struct {
 	problem  error     // why this node does not run the newest
 	copied   error     // why its file does not have it
 	members  map[string]Member
-	heard    time.Time // when the store has last said something
+	holds    map[string]*held // by their keys
+	running  map[uint64]int64 // revisions of the keys of changes whose time runs, by generation
+	heard    time.Time        // when the store has last said something
+
+	telling  sync.Mutex // held while the director is told of holds
+	commands commands
+	synced   *document // what the director knows to be confirmed; belongs to follow
 
 	dispossessed chan struct{} // the node's key is gone, or another's
 }
@@ -102,7 +108,7 @@ func New(opt Options) (*Node, error) {
 		opt: opt, log: opt.Log, name: name, instance: newID(), started: time.Now(), since: time.Now(),
 		path: filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
 		wake: make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), dispossessed: make(chan struct{}, 1),
-		why: errStarting, members: map[string]Member{},
+		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, commands: commands{},
 	}
 	if n.memory, err = recall(n.path); err != nil {
 		return nil, err

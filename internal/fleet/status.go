@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,6 +48,29 @@ type Status struct {
 	Running    uint64    `json:"running"`           // the generation that this node runs; 0: none of the fleet
 	Problem    string    `json:"problem,omitempty"` // why this node does not run what the fleet has, or not all of it
 	Nodes      []Info    `json:"nodes"`             // by name
+
+	Unconfirmed []Unconfirmed `json:"unconfirmed,omitempty"` // changes that wait to be confirmed, the oldest first
+	Holds       []Held        `json:"holds,omitempty"`       // groups that all nodes hold, by name
+}
+
+// Unconfirmed is a change of the fleet that is undone at its time, unless it is confirmed.
+type Unconfirmed struct {
+	Generation uint64    `json:"generation"`
+	Node       string    `json:"node"` // that made it
+	By         string    `json:"by"`
+	Verb       string    `json:"verb"`
+	Until      time.Time `json:"until"` // by the clock of that node; the store counts for itself
+	Over       bool      `json:"over"`  // its time is over
+}
+
+// Held is a group that all nodes hold.
+type Held struct {
+	Service   string    `json:"service"`
+	Group     string    `json:"group"`
+	Node      string    `json:"node"` // that was given the order
+	By        string    `json:"by"`
+	Until     time.Time `json:"until"` // by the clock of that node
+	Releasing bool      `json:"releasing"`
 }
 
 // Info is a node in a Status.
@@ -97,7 +121,51 @@ func (n *Node) Status() *Status {
 		s.Nodes = append(s.Nodes, i)
 	}
 	slices.SortFunc(s.Nodes, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
+	n.statusOfOrders(s, time.Now())
 	return s
+}
+
+// statusOfOrders adds what waits to be confirmed and what is held. n.mu is held.
+func (n *Node) statusOfOrders(s *Status, now time.Time) {
+	if n.newest != nil {
+		for _, u := range n.newest.Unconfirmed {
+			until := u.Time.Add(u.For)
+			s.Unconfirmed = append(s.Unconfirmed, Unconfirmed{u.Generation, u.Node, u.By, u.Verb, until, n.running[u.Generation] == 0 || now.After(until)})
+		}
+	}
+	for _, h := range n.holds {
+		one := Held{h.Service, h.Group, h.Node, h.By, h.Time.Add(time.Duration(h.For)), h.Released != nil}
+		if r := h.Released; r != nil {
+			if one.Node, one.By, one.Until = r.Node, r.By, r.Time.Add(time.Duration(r.Over)); !one.Until.After(now) {
+				continue
+			}
+		}
+		s.Holds = append(s.Holds, one)
+	}
+	slices.SortFunc(s.Holds, func(a, b Held) int {
+		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Group, b.Group))
+	})
+}
+
+// orders are the lines of a status about what waits to be confirmed and what is held.
+func (s *Status) orders(b *strings.Builder) {
+	for _, u := range s.Unconfirmed {
+		fate := fmt.Sprintf("undone at %s unless confirmed", u.Until.Local().Format("15:04:05"))
+		switch {
+		case u.Over && !s.Joined:
+			fate = "its time is over, but without the store nothing is undone"
+		case u.Over:
+			fate = "its time is over, and a node undoes it"
+		}
+		fmt.Fprintf(b, "not confirmed: generation %d (%s) by %s on node %s: %s\n", u.Generation, printable(u.Verb), printable(u.By), printable(u.Node), fate)
+	}
+	for _, h := range s.Holds {
+		did := "held"
+		if h.Releasing {
+			did = "being released"
+		}
+		fmt.Fprintf(b, "%s: group %s of service %s, by %s on node %s, until %s at most\n", did, printable(h.Group), printable(h.Service), printable(h.By), printable(h.Node), h.Until.Local().Format("15:04:05"))
+	}
 }
 
 // String is the status for people, in lines.
@@ -111,6 +179,7 @@ func (s *Status) String() string {
 	if s.Problem != "" {
 		fmt.Fprintf(&b, "this node: %s\n", s.Problem)
 	}
+	s.orders(&b)
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "NODE\tVERSION\tREADY\tGENERATION\tLAG\tSESSIONS\tPROBLEM")
 	for _, n := range s.Nodes {

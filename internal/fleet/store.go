@@ -16,8 +16,9 @@ type Store interface {
 	// Swap writes a value if the key is at the revision was; 0: if it is not there. With a
 	// lease, the key goes when that ends. The error is ErrMoved if the key is at another
 	// revision; is then has what is there, which is the zero Entry if nothing is. It is an
-	// *UnknownError if the write may still take effect.
-	Swap(ctx context.Context, key string, value []byte, was int64, lease Lease) (revision int64, is Entry, err error)
+	// *UnknownError if the write may still take effect. also is written together with it, or
+	// not at all.
+	Swap(ctx context.Context, key string, value []byte, was int64, lease Lease, also ...Write) (revision int64, is Entry, err error)
 	// Watch calls hear with what changes below prefix after a revision, in order and nothing
 	// left out, until it fails or ctx ends. The error is ErrCompacted if the store has
 	// forgotten what came after the revision.
@@ -38,6 +39,14 @@ type Entry struct {
 	Value    []byte
 	Revision int64 // of the write, or of what deleted it
 	Deleted  bool  // in a Watch
+}
+
+// Write is a write of another key, whatever that has. A Watch tells of both at once.
+type Write struct {
+	Key    string
+	Value  []byte
+	Lease  Lease // with which the key goes; 0: with none
+	Delete bool  // delete it, if it is there
 }
 
 // Lease is the number of a lease; 0 is none.

@@ -144,7 +144,7 @@ func begin(t *testing.T, l *link, name, dir string) *member {
 		t.Fatal(err)
 	}
 	m.dir, err = director.New(doc.Config, m.eng, director.Options{
-		Log: m.log.Logger(), Document: doc, Commit: m.Commit, Generation: m.Generation(),
+		Log: m.log.Logger(), Document: doc, Commit: m.Commit, Fleet: m, Generation: m.Generation(),
 		Probe: func(context.Context, health.Probe) health.Result { return health.Result{} },
 	})
 	if err != nil {

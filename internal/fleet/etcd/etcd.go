@@ -98,14 +98,18 @@ func entry(kv *mvccpb.KeyValue) fleet.Entry {
 }
 
 // Swap implements [fleet.Store].
-func (s *store) Swap(ctx context.Context, key string, value []byte, was int64, lease fleet.Lease) (int64, fleet.Entry, error) {
-	var options []clientv3.OpOption
-	if lease != 0 {
-		options = append(options, clientv3.WithLease(clientv3.LeaseID(lease)))
+func (s *store) Swap(ctx context.Context, key string, value []byte, was int64, lease fleet.Lease, also ...fleet.Write) (int64, fleet.Entry, error) {
+	writes := []clientv3.Op{put(key, value, lease)}
+	for _, w := range also {
+		if w.Delete {
+			writes = append(writes, clientv3.OpDelete(w.Key))
+		} else {
+			writes = append(writes, put(w.Key, w.Value, w.Lease))
+		}
 	}
 	r, err := s.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(key), "=", was)).
-		Then(clientv3.OpPut(key, string(value), options...)).
+		Then(writes...).
 		Else(clientv3.OpGet(key)).
 		Commit()
 	switch {
@@ -123,6 +127,13 @@ func (s *store) Swap(ctx context.Context, key string, value []byte, was int64, l
 		}
 	}
 	return 0, is, fleet.ErrMoved
+}
+
+func put(key string, value []byte, lease fleet.Lease) clientv3.Op {
+	if lease == 0 {
+		return clientv3.OpPut(key, string(value))
+	}
+	return clientv3.OpPut(key, string(value), clientv3.WithLease(clientv3.LeaseID(lease)))
 }
 
 // Watch implements [fleet.Store].
