@@ -8,15 +8,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/anishathalye/porcupine"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/txlb/txlb/config"
@@ -399,148 +395,6 @@ func joined(t *testing.T, all ...*member) {
 		}
 		return true
 	})
-}
-
-// operation is a change of the weight, or a read of the store.
-type operation struct {
-	write  bool
-	weight int
-}
-
-// outcome is what became of it.
-type outcome struct {
-	generation uint64
-	weight     int
-	failed     bool // it had no effect
-	unknown    bool // it may have one, now or later
-}
-
-// register is the configuration as users see it: each change that is accepted has the next
-// generation.
-type register struct {
-	generation uint64
-	weight     int
-}
-
-// linear is the model that a history has to follow.
-var linear = porcupine.NondeterministicModel{
-	Init: func() []any { return []any{register{1, 1}} },
-	Step: func(state, input, output any) []any {
-		s, in, out := state.(register), input.(operation), output.(outcome)
-		switch next := (register{s.generation + 1, in.weight}); {
-		case out.unknown:
-			return []any{s, next}
-		case in.write && out.generation == next.generation:
-			return []any{next}
-		case !in.write && s == register{out.generation, out.weight}:
-			return []any{s}
-		}
-		return nil
-	},
-}
-
-// history collects operations. Times are those of one clock.
-type history struct {
-	mu    sync.Mutex
-	began time.Time
-	list  []porcupine.Operation
-}
-
-func (h *history) do(client int, in operation, f func() outcome) {
-	call := time.Since(h.began)
-	out := f()
-	end := time.Since(h.began)
-	if out.failed { // which says nothing
-		return
-	}
-	if out.unknown {
-		end = 1 << 62
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.list = append(h.list, porcupine.Operation{ClientId: client, Input: in, Call: int64(call), Output: out, Return: int64(end)})
-}
-
-var stored = regexp.MustCompile(`(?s)generation="(\d+)" id=.*<host [^>]*weight="(\d+)"`)
-
-// read is a read of the store.
-func read(ctx context.Context, s fleet.Store) outcome {
-	entries, _, err := s.Get(ctx, "/txlb/edge/config")
-	if err != nil || len(entries) != 1 {
-		return outcome{failed: true}
-	}
-	m := stored.FindStringSubmatch(string(entries[0].Value))
-	g, _ := strconv.ParseUint(m[1], 10, 64)
-	w, _ := strconv.Atoi(m[2])
-	return outcome{generation: g, weight: w}
-}
-
-// Changes by three nodes at the same time, on a real etcd, while it loses its leader: each that
-// was accepted was made to its predecessor, in an order that agrees with the clock, and all
-// nodes end with the same.
-func TestB87ChangesAreLinearizable(t *testing.T) {
-	testkit.Long(t)
-	members, urls := cluster(t, 3)
-	var all []*member
-	for i := range 3 {
-		all = append(all, join(t, fmt.Sprint("n", i), urls))
-	}
-	joined(t, all...)
-	const each = 30 // accepted changes of each node
-	h := &history{began: time.Now()}
-	var changing sync.WaitGroup
-	done := make(chan struct{})
-	var accepted atomic.Int64
-	for i, m := range all {
-		changing.Go(func() {
-			had := 0
-			for n := 0; had < each && time.Since(h.began) < testkit.Patience; n++ {
-				weight := 2 + i*20_000 + n%20_000
-				h.do(i, operation{true, weight}, func() outcome {
-					g, err := m.weigh(weight)
-					switch {
-					case err == nil:
-						had++
-						if accepted.Add(1) == each {
-							members[0].Kill() // the leader, or not
-						}
-						return outcome{generation: g, weight: weight}
-					case errors.As(err, new(*fleet.UnknownError)):
-						return outcome{unknown: true}
-					}
-					return outcome{failed: true}
-				})
-				time.Sleep(time.Millisecond) // not to ask without a pause while there is no leader
-			}
-		})
-	}
-	var reading sync.WaitGroup
-	s := open(t, config.Fleet{Store: urls[1:]})
-	reading.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-				h.do(len(all), operation{}, func() outcome { return read(ctx, s) })
-				cancel()
-				time.Sleep(5 * time.Millisecond) // as often as is enough
-			}
-		}
-	})
-	changing.Wait()
-	close(done)
-	reading.Wait()
-	revive(t, members[0])
-	joined(t, all...)
-	t.Logf("%d operations, %d changes accepted, generation %d", len(h.list), accepted.Load(), all[0].dir.State().Generation)
-	if accepted.Load() < each {
-		t.Errorf("only %d of %d changes were accepted", accepted.Load(), 3*each)
-	}
-	if porcupine.CheckOperationsTimeout(linear.ToModel(), h.list, testkit.Patience) != porcupine.Ok {
-		t.Error("the history is not linearizable")
-	}
 }
 
 // Without a quorum nodes keep what runs and refuse changes; with it back, they take part again.
