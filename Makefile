@@ -9,7 +9,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Tests and benchmarks run programs beside txlb. For root the targets that need
 # them install what is missing from Debian; TXLB_INSTALL=no leaves it.
 TXLB_INSTALL ?= $(if $(filter 0,$(shell id -u)),yes,no)
-test bench bench-quick bench-tls bench-check counts soak pictures: export TXLB_INSTALL := $(TXLB_INSTALL)
+test bench bench-quick bench-tls bench-check counts soak fleet pictures: export TXLB_INSTALL := $(TXLB_INSTALL)
 
 .DEFAULT_GOAL := help
 
@@ -47,6 +47,7 @@ lint: ## gofmt, go vet, staticcheck, and that programs and tests compile for eve
 	cd examples && $(GO) vet ./...
 	$(GO) run ./internal/systems $(SYSTEMS) linux/amd64/portable
 	$(GO) -C etc/package vet ./...
+	$(GO) -C internal/fleet/etcd/embedded vet ./...
 
 # Beside the usual systems: 32 bits (arm, 386) and the other byte order (s390x).
 SYSTEMS = linux/arm64 linux/riscv64 linux/ppc64le linux/s390x linux/arm linux/386 darwin/arm64 freebsd/amd64 windows/amd64
@@ -108,6 +109,11 @@ soak: ## real clients for two minutes (SOAK=30s) while hosts are killed, drained
 	$(GO) run ./soak -for $(SOAK)
 
 SOAK ?= 2m
+
+.PHONY: fleet
+fleet: ## the proofs of a fleet with their full numbers: 1,000 changes, 10,000 hosts, 50 nodes
+	$(GO) test ./internal/fleet -count 1 -v -run '^(TestFleetOf50|TestHundredThousandHosts)$$' -whole
+	$(GO) test ./internal/fleet/etcd -count 1 -v -run '^(TestB87ChangesAreLinearizable|TestChangeIsEverywhere)$$' -whole
 
 .PHONY: bench-check
 bench-check: ## does txlb ask more of the kernel than bench/expected.tsv says? As root (UPDATE=1 writes it)

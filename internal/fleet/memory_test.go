@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -24,6 +25,31 @@ type memoryStore struct {
 	changed   chan struct{} // replaced at each write
 	down      error         // what every call answers; nil: it works
 	full      error         // what writes answer
+	calls     []call        // for simulations; nil: they are not noted
+}
+
+// call is what a node has asked, or what it has been told by a watch.
+type call struct {
+	at        time.Time
+	what      string
+	bytes     int // of keys and values both ways
+	documents int // of those, what is a document
+}
+
+// note notes a call. m.mu is held.
+func (m *memoryStore) note(what string, entries ...Entry) {
+	if m.calls == nil {
+		return
+	}
+	c := call{at: time.Now(), what: what}
+	for _, e := range entries {
+		c.bytes += len(e.Key) + len(e.Value)
+		if strings.HasSuffix(e.Key, "/config") && !e.Deleted {
+			c.documents++
+			c.bytes -= len(e.Value)
+		}
+	}
+	m.calls = append(m.calls, c)
 }
 
 type memoryLease struct {
@@ -88,15 +114,23 @@ func (m *memoryStore) end(lease Lease) {
 // link is the connection of one node.
 type link struct {
 	*memoryStore
-	cut       error // what its calls answer; nil: they arrive. Under memoryStore.mu
-	lostReply bool  // the next Swap without a lease takes effect, and its answer is lost
-	stalled   bool  // its watches hear nothing
-	mute      bool  // a Swap without a lease is not answered
+	cut       error        // what its calls answer; nil: they arrive. Under memoryStore.mu
+	lostReply bool         // the next Swap without a lease takes effect, and its answer is lost
+	stalled   bool         // its watches hear nothing
+	mute      bool         // a Swap without a lease is not answered
+	sessions  func() int64 // that the node has; nil: always 7
 }
 
 func (m *memoryStore) link() *link { return &link{memoryStore: m} }
 
 func (l *link) connect(context.Context) (Store, error) { return l, nil }
+
+func (l *link) vitals() (ready bool, sessions int64) {
+	if l.sessions != nil {
+		return true, l.sessions()
+	}
+	return true, 7
+}
 
 func (l *link) Close() error { return nil }
 
@@ -104,6 +138,9 @@ var errCut = errors.New("no route to the store")
 
 // fails is what a call answers. mu is held.
 func (l *link) fails() error {
+	if l.cut != nil || l.down != nil {
+		l.note("failed")
+	}
 	if l.cut != nil {
 		return l.cut
 	}
@@ -121,6 +158,7 @@ func (l *link) Get(_ context.Context, prefix string) (list []Entry, revision int
 			list = append(list, l.keys[key])
 		}
 	}
+	l.note("read", list...)
 	return list, l.revision, nil
 }
 
@@ -135,6 +173,7 @@ func (l *link) Swap(ctx context.Context, key string, value []byte, was int64, le
 	if err := l.fails(); err != nil {
 		return 0, Entry{}, &UnknownError{err}
 	}
+	l.note("write", Entry{Key: key, Value: value})
 	if l.full != nil {
 		return 0, Entry{}, l.full
 	}
@@ -179,9 +218,11 @@ func (l *link) Watch(ctx context.Context, prefix string, after int64, hear func(
 			err = ErrCompacted
 		}
 		var news []Entry
-		for _, e := range l.log {
-			if e.Revision > after && strings.HasPrefix(e.Key, prefix) {
+		fresh, _ := slices.BinarySearchFunc(l.log, after+1, func(e Entry, revision int64) int { return cmp.Compare(e.Revision, revision) })
+		for _, e := range l.log[fresh:] {
+			if strings.HasPrefix(e.Key, prefix) {
 				news = append(news, e)
+				l.note("event", e)
 			}
 		}
 		after = l.revision
@@ -206,6 +247,7 @@ func (l *link) Grant(_ context.Context, ttl time.Duration) (Lease, error) {
 	if err := l.fails(); err != nil {
 		return 0, err
 	}
+	l.note("lease")
 	l.last++
 	lease, m := l.last, l.memoryStore
 	l.leases[lease] = &memoryLease{ttl, time.AfterFunc(ttl, func() {
@@ -222,6 +264,7 @@ func (l *link) Renew(_ context.Context, lease Lease) error {
 	if err := l.fails(); err != nil {
 		return err
 	}
+	l.note("renew")
 	one := l.leases[lease]
 	if one == nil {
 		return ErrLeaseGone

@@ -138,7 +138,7 @@ func begin(t *testing.T, l *link, name, dir string) *member {
 	m.Node, err = New(Options{
 		Config:  config.Fleet{Name: "edge", Node: name, Store: []string{"http://127.0.0.1:1"}, Lease: lease},
 		Connect: l.connect, StateDir: dir, Version: "1.2.3", Log: m.log.Logger(),
-		Vitals: func() (bool, int64) { return true, 7 },
+		Vitals: l.vitals,
 	})
 	if err != nil {
 		t.Fatal(err)

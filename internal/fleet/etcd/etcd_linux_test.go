@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,10 +28,28 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-// cluster starts an etcd of so many members, and returns them and where they answer.
+// cluster starts Debian's etcd with so many members, and returns them and where they answer.
 func cluster(t *testing.T, n int, args ...string) (members []*servers.Server, urls []string) {
 	t.Helper()
 	debian.NeedFor(t, "etcd")
+	return clusterOf(t, debian.Path("etcd"), n, args...)
+}
+
+// current builds the current server, which is in a module of its own, and returns its path.
+func current(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "etcd")
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Dir = "embedded"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the current etcd: %v\n%s", err, out)
+	}
+	return path
+}
+
+// clusterOf is cluster with a server of the test's choice.
+func clusterOf(t *testing.T, program string, n int, args ...string) (members []*servers.Server, urls []string) {
+	t.Helper()
 	free := func() string {
 		addr, err := servers.FreeAddr()
 		if err != nil {
@@ -51,7 +70,7 @@ func cluster(t *testing.T, n int, args ...string) (members []*servers.Server, ur
 		}
 		url := "http://" + s.Addr
 		s.Argv = append([]string{
-			debian.Path("etcd"), "--name", s.Name, "--data-dir", filepath.Join(s.Dir, "data"),
+			program, "--name", s.Name, "--data-dir", filepath.Join(s.Dir, "data"),
 			"--listen-client-urls", url, "--advertise-client-urls", url,
 			"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
 			"--initial-cluster", strings.Join(all, ","), "--heartbeat-interval", "100", "--election-timeout", "2000",
@@ -119,9 +138,23 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-// The driver keeps what fleet.Store promises.
+// The driver keeps what fleet.Store promises: with Debian's etcd, which is the oldest that may
+// be used, and with the current one.
 func TestStore(t *testing.T) {
-	members, urls := cluster(t, 1)
+	t.Run("Debian", func(t *testing.T) {
+		t.Parallel()
+		debian.NeedFor(t, "etcd")
+		testStore(t, debian.Path("etcd"))
+	})
+	t.Run("current", func(t *testing.T) {
+		testkit.Long(t)
+		t.Parallel()
+		testStore(t, current(t))
+	})
+}
+
+func testStore(t *testing.T, program string) {
+	members, urls := clusterOf(t, program, 1)
 	s := open(t, config.Fleet{Store: urls})
 	ctx := soon(t)
 
