@@ -111,9 +111,10 @@ soak: ## real clients for two minutes (SOAK=30s) while hosts are killed, drained
 SOAK ?= 2m
 
 .PHONY: fleet
-fleet: ## the proofs of a fleet with their full numbers: 1,000 changes, 10,000 hosts, 50 nodes
+fleet: ## the proofs of a fleet with their full numbers: 1,000 changes, 10,000 hosts, 50 nodes, a minute without a quorum; as root
 	$(GO) test ./internal/fleet -count 1 -v -run '^(TestFleetOf50|TestHundredThousandHosts)$$' -whole
 	$(GO) test ./internal/fleet/etcd -count 1 -v -run '^(TestB87ChangesAreLinearizable|TestChangeIsEverywhere)$$' -whole
+	$(GO) run ./soak/fleet
 
 .PHONY: bench-check
 bench-check: ## does txlb ask more of the kernel than bench/expected.tsv says? As root (UPDATE=1 writes it)
