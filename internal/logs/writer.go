@@ -58,6 +58,7 @@ type Writer struct {
 	stats   Stats
 	busy    time.Time // since when the sink has a chunk; zero: it has none
 	path    string    // where it should write
+	wish    string    // path, or what is being opened
 	asked   int       // how often another sink was asked for
 	// next is the sink that was asked for last, until run takes it. While run
 	// changes to it, changing is set. moved is closed, and replaced, after that.
@@ -104,7 +105,7 @@ func OpenAccess(path string) (*Writer, error) { return newWriter("access", path,
 
 func newWriter(name, path string, off bool) (*Writer, error) {
 	w := &Writer{
-		name: name, off: off, path: path,
+		name: name, off: off, path: path, wish: path,
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
 		moved: make(chan struct{}),
 	}
@@ -229,16 +230,18 @@ func (w *Writer) Stats() Stats {
 // Reopen opens the path again, so that the file can have been moved away. If it
 // cannot be opened, lines go on where they went. Reopen waits two seconds at most: a
 // file that takes longer is used when it is open, and the error says so.
-func (w *Writer) Reopen() error {
-	w.mu.Lock()
-	path := w.path
-	w.mu.Unlock()
-	return w.Move(path)
-}
+func (w *Writer) Reopen() error { return w.move(nil) }
 
 // Move makes lines go to another path; see [Open] and [Writer.Reopen].
-func (w *Writer) Move(path string) error {
+func (w *Writer) Move(path string) error { return w.move(&path) }
+
+// move is Move, or Reopen if it gets no path. A Reopen does not undo a Move under way.
+func (w *Writer) move(to *string) error {
 	w.mu.Lock()
+	if to != nil {
+		w.wish = *to
+	}
+	path := w.wish
 	w.asked++
 	turn := w.asked
 	w.mu.Unlock()
@@ -276,17 +279,18 @@ func (w *Writer) Move(path string) error {
 // openNext opens a sink and gives it to run, if none was asked for later.
 func (w *Writer) openNext(path string, turn int, opened chan<- error) {
 	s, err := w.open(path)
-	if err == nil {
-		w.mu.Lock()
-		unused := s
-		if w.asked == turn && !w.closed {
-			unused, w.path, w.next = w.next, path, s
-			w.signal()
-		}
-		w.mu.Unlock()
-		if unused != nil {
-			unused.end()
-		}
+	w.mu.Lock()
+	unused := s
+	switch latest := w.asked == turn; {
+	case latest && err != nil:
+		w.wish = w.path
+	case latest && !w.closed:
+		unused, w.path, w.next = w.next, path, s
+		w.signal()
+	}
+	w.mu.Unlock()
+	if unused != nil {
+		unused.end()
 	}
 	opened <- err
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +68,40 @@ func TestReopenLosesNothing(t *testing.T) {
 	}
 	if total != writers*lines || len(files) != 21 {
 		t.Errorf("%d lines in %d files", total, len(files))
+	}
+}
+
+// A file that is opened again while lines are to go to another one does not bring them back.
+// One that cannot be opened does not stay what a later Reopen opens.
+func TestReopenDuringAMove(t *testing.T) {
+	dir := t.TempDir()
+	f, err := Open(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		path := filepath.Join(dir, strconv.Itoa(i))
+		var both sync.WaitGroup
+		for _, change := range []func() error{func() error { return f.Move(path) }, f.Reopen} {
+			both.Go(func() {
+				if err := change(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if is := f.Stats().Path; is != path {
+			t.Fatalf("lines go to %s; want %s", is, path)
+		}
+	}
+	if err := f.Move(filepath.Join(dir, "none", "log")); err == nil {
+		t.Error("a file in no folder was opened")
+	}
+	if err := f.Reopen(); err != nil {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
