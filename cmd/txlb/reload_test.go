@@ -388,10 +388,16 @@ func TestReloadTells(t *testing.T) {
 	replace(t, path, doc(fmt.Sprintf(`<logging file="%s" format="json"/>`, log)))
 	p.signal(syscall.SIGHUP)
 	eventually(t, "the log goes on in the other file", func() bool { _, err := os.Stat(log); return err == nil })
-	p.signal(syscall.SIGUSR1)
+	// A line may come between the change of the file and that of the format.
 	eventually(t, "the log goes on in the other file", func() bool {
 		data, _ := os.ReadFile(log)
-		return strings.Contains(string(data), `"msg":"log reopened"`)
+		before := bytes.Count(data, []byte("log reopened"))
+		p.signal(syscall.SIGUSR1)
+		eventually(t, "the log was reopened", func() bool {
+			data, _ = os.ReadFile(log)
+			return bytes.Count(data, []byte("log reopened")) > before
+		})
+		return bytes.Contains(data, []byte(`"msg":"log reopened"`))
 	})
 }
 
