@@ -195,6 +195,16 @@ func TestRowsJoinWithoutCode(t *testing.T) {
 	}
 }
 
+// nginx's least_time, of whatever time, becomes ewma; with weights as well.
+func TestLeastTimeBecomesEWMA(t *testing.T) {
+	for _, of := range []string{"connect", "first_byte", "last_byte inflight"} {
+		r, err := Nginx("F", []byte("stream {\n upstream u { least_time "+of+"; server 10.0.0.1:80 weight=3; server 10.0.0.2:80; }\n server { listen 81; proxy_pass u; }\n}\n"))
+		if err != nil || !strings.Contains(string(r.Document), `scheduler="ewma"`) || strings.Contains(string(r.Document), ": no equivalent") {
+			t.Errorf("least_time %s: %v\n%s", of, err, r.Document)
+		}
+	}
+}
+
 // A list of who may connect is written whole or not at all: a part of it would let in
 // or reject others.
 func TestPartsOfAccessListsAreNotWritten(t *testing.T) {
