@@ -18,6 +18,7 @@ type PendingInfo struct {
 	From       string    `json:"from,omitempty"`
 	Verb       string    `json:"verb"`
 	Edits      []string  `json:"edits,omitempty"`   // what it has done, as verbs, without secrets
+	Overdue    bool      `json:"overdue,omitempty"` // in a fleet: its time is over, and the store has not said so yet
 	Trouble    string    `json:"trouble,omitempty"` // why it could not be undone; that is tried again
 }
 
@@ -26,7 +27,7 @@ func NewPendingInfos(list []*director.Pending, now time.Time) (infos []PendingIn
 	for _, p := range list {
 		infos = append(infos, PendingInfo{
 			Generation: p.Generation, Made: p.Made, Until: p.Until, Left: max(0, p.Until.Sub(now).Seconds()),
-			By: p.By, From: p.From, Verb: p.Verb, Edits: shown(p.Edits()), Trouble: p.Trouble,
+			By: p.By, From: p.From, Verb: p.Verb, Edits: shown(p.Edits()), Trouble: p.Trouble, Overdue: p.Overdue(now),
 		})
 	}
 	return infos
@@ -36,6 +37,9 @@ func NewPendingInfos(list []*director.Pending, now time.Time) (infos []PendingIn
 func (p *PendingInfo) String() string {
 	if p.Trouble != "" {
 		return fmt.Sprintf("generation %d (%s) is not confirmed, and its undo failed: %s; to keep it: confirm %[1]d", p.Generation, p.Verb, p.Trouble)
+	}
+	if p.Overdue {
+		return fmt.Sprintf("generation %d (%s) is not confirmed, its time is over, and it is undone when the store of the fleet says so: confirm %[1]d", p.Generation, p.Verb)
 	}
 	return fmt.Sprintf("generation %d (%s) is undone at %s, in %v, unless confirmed: confirm %[1]d", p.Generation, p.Verb,
 		p.Until.Format("15:04:05"), time.Duration(p.Left*float64(time.Second)).Round(time.Second))
@@ -48,8 +52,11 @@ func Reminder(list []PendingInfo) string {
 	}
 	p := slices.MinFunc(list, func(a, b PendingInfo) int { return a.Until.Compare(b.Until) })
 	text := fmt.Sprintf("confirm %d: undone in %v", p.Generation, time.Duration(p.Left*float64(time.Second)).Round(time.Second))
-	if p.Trouble != "" {
+	switch {
+	case p.Trouble != "":
 		text = fmt.Sprintf("confirm %d: its undo failed", p.Generation)
+	case p.Overdue:
+		text = fmt.Sprintf("confirm %d: undone when the store says so", p.Generation)
 	}
 	if n := len(list) - 1; n > 0 {
 		text += fmt.Sprintf(", and %d more", n)

@@ -73,7 +73,7 @@ func (p *Pending) Fate() string {
 	if p.Trouble != "" {
 		return "its undo failed and is tried again: " + p.Trouble
 	}
-	if p.shared && time.Now().After(p.Until) {
+	if p.Overdue(time.Now()) {
 		return "its time is over, and it is undone when the store of the fleet says so, unless confirmed"
 	}
 	return "undone at " + p.Until.Format("15:04:05") + " unless confirmed"

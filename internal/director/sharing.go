@@ -57,6 +57,11 @@ func NewPending(p Pending, before, after *config.Config) *Pending {
 // Shared tells whether the change waits on all nodes.
 func (p *Pending) Shared() bool { return p.shared }
 
+// Overdue tells whether the change is one of all nodes whose time is over by the clock of the one
+// that made it: it is undone when the store of the fleet says so, which it does not while it is
+// not there.
+func (p *Pending) Overdue(now time.Time) bool { return p.shared && now.After(p.Until) }
+
 // Models returns the configurations before and after the change. They must not be changed.
 func (p *Pending) Models() (before, after *config.Config) { return p.before, p.after }
 

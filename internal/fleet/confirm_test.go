@@ -225,6 +225,9 @@ func TestConfirmWithoutTheStore(t *testing.T) {
 		time.Sleep(3 * time.Minute)
 		for _, m := range []*member{a, b} {
 			m.runs(2, "a4 b1")
+			if !m.dir.State().Pending()[0].Overdue(time.Now()) {
+				t.Errorf("the time of %+v is not over", m.dir.State().Pending()[0])
+			}
 			if fate := m.dir.State().Pending()[0].Fate(); !strings.Contains(fate, "undone when the store of the fleet says so") {
 				t.Errorf("fate %q", fate)
 			}

@@ -184,6 +184,10 @@ func (r *Reading) judgeProcess() {
 				fmt.Sprintf("mend the reason, it is tried again every minute at least; or keep the change: confirm %d", p.Generation))
 			continue
 		}
+		if p.Overdue(r.At) {
+			add(Unconfirmed, Notice, name+" is not confirmed, its time is over, and it is undone when the store of the fleet says so", fmt.Sprintf("to keep it: confirm %d", p.Generation))
+			continue
+		}
 		add(Unconfirmed, Notice, fmt.Sprintf("%s is undone at %s, in %v, unless it is confirmed", name, p.Until.Format("15:04:05"), max(0, p.Until.Sub(r.At)).Round(time.Second)),
 			fmt.Sprintf("to keep it: confirm %d", p.Generation))
 	}

@@ -388,7 +388,7 @@ func join(t *testing.T, name string, urls []string) *member {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.dir, err = director.New(doc.Config, rig.Idle{}, director.Options{Log: m.log.Logger(), Document: doc, Commit: m.Commit, Generation: m.Generation()})
+	m.dir, err = director.New(doc.Config, rig.Idle{}, director.Options{Log: m.log.Logger(), Document: doc, Commit: m.Commit, Fleet: m, Generation: m.Generation()})
 	if err != nil {
 		t.Fatal(err)
 	}

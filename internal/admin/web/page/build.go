@@ -42,7 +42,7 @@ func NewView(src Source) *View {
 	fixed := map[string]bool{} // services whose fixes are offered
 	for _, p := range src.State.Pending() {
 		v.Unconfirmed = append(v.Unconfirmed, UnconfirmedView{
-			p.Generation, p.Verb, p.By, p.Until, p.Trouble, Action{"Confirm", "confirm", []Param{{"change", strconv.FormatUint(p.Generation, 10)}}},
+			p.Generation, p.Verb, p.By, p.Until, p.Trouble, p.Overdue(r.At), Action{"Confirm", "confirm", []Param{{"change", strconv.FormatUint(p.Generation, 10)}}},
 		})
 	}
 	for _, p := range r.Problems {

@@ -82,6 +82,7 @@ type UnconfirmedView struct {
 	What, By   string
 	Until      time.Time
 	Trouble    string // why its undo failed, "" if it has not
+	Overdue    bool   // its time is over, and the store of the fleet has not said so yet
 	Confirm    Action
 }
 
