@@ -281,11 +281,11 @@ func TestStoryOfAStall(t *testing.T) {
 				if side == 0 {
 					pours(p)
 					p.Fin()
-					p.Rest()
+					p.ExpectEnd()
 					return
 				}
 				<-goOn
-				p.Rest()
+				p.ExpectEnd()
 			}))
 			c := r.Dial()
 			poured := make(chan struct{})
@@ -303,11 +303,11 @@ func TestStoryOfAStall(t *testing.T) {
 			tells(t, &s, who)
 			close(goOn)
 			if side == 0 {
-				c.Rest()
+				c.ExpectEnd()
 			}
 			<-poured
 			c.Fin()
-			c.Rest()
+			c.ExpectEnd()
 			e := ended(r)
 			if e.Stalled[side] < s.Stalled[side] {
 				t.Errorf("stalled for %v, before %v", e.Stalled[side], s.Stalled[side])

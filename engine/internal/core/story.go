@@ -426,7 +426,7 @@ type Past struct {
 	served, rejected ring
 }
 
-// pastSessions is how many stories of a kind are kept: 0.3 KiB each, and as much more for a session with
+// pastSessions is how many stories of a kind are kept: 264 bytes each, and 360 more for a session with
 // notes. Memory is taken as they come.
 const pastSessions = 1000
 
