@@ -247,11 +247,17 @@ func (p *Peer) Send(data []byte) {
 // Expect reads until it has as many bytes as want, which they must equal.
 func (p *Peer) Expect(want []byte) {
 	p.T.Helper()
-	got := make([]byte, len(want))
-	if n, err := io.ReadFull(patient{p}, got); err != nil {
-		p.T.Errorf("expect %d bytes: got %d: %v", len(want), n, err)
-	} else if !bytes.Equal(got, want) {
-		p.T.Errorf("expect %d bytes: other bytes came", len(want))
+	buf := make([]byte, min(len(want), 256<<10)) // with the race detector, memory for a large stream costs more than the stream
+	for came := 0; came < len(want); {
+		n, err := io.ReadFull(patient{p}, buf[:min(len(buf), len(want)-came)])
+		if !bytes.Equal(buf[:n], want[came:came+n]) {
+			p.T.Errorf("expect %d bytes: other bytes came behind %d", len(want), came)
+			return
+		}
+		if came += n; err != nil {
+			p.T.Errorf("expect %d bytes: got %d: %v", len(want), came, err)
+			return
+		}
 	}
 }
 
