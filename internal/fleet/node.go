@@ -177,6 +177,9 @@ func (n *Node) isHandedOver() bool {
 
 // left notes that the node is without the store.
 func (n *Node) left(err error) {
+	if errors.As(err, new(*UnknownError)) { // about the node's key, and not about a change that is refused now
+		err = errors.New(err.Error())
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.store != nil || n.why == errStarting {

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -103,6 +104,21 @@ func TestOwnDocumentIsNotRead(t *testing.T) {
 		a.runs(2, "a2 b1")
 		if a.newest != a.offered.document {
 			t.Error("it has read its own document")
+		}
+	})
+}
+
+// A change that is refused was never sent, so it has no unknown end: also not if the node has
+// left because it does not know what became of its own key.
+func TestRefusedChangeIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemoryStore()
+		a := join(t, store, "a", folder(t, oneService))
+		a.left(&UnknownError{errCut})
+		_, err := a.weigh("a", 2)
+		refused(t, err, "takes no changes from this node now", errCut.Error())
+		if errors.As(err, new(*UnknownError)) {
+			t.Errorf("it may still take effect, says %v", err)
 		}
 	})
 }
