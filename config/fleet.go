@@ -2,8 +2,11 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,15 +81,67 @@ func (k *checker) fleet(f *Fleet) {
 			open = s
 		}
 	}
+	k.peers(f)
 	switch {
 	case secure > 0 && open != "":
 		k.fail(line, "<fleet store>: %s is not encrypted and others are; use https for all", open)
-	case secure == 0 && f.CA+f.Cert != "":
+	case secure == 0 && f.CA+f.Cert != "" && f.Listen == "":
 		k.fail(line, "<fleet> has certificates, but its store has no https address; use https://HOST:PORT")
 	case secure == 0 && f.Password != "":
 		k.warn(line, "<fleet store>: the password and the configuration travel unencrypted; use https addresses")
 	}
 }
+
+// peers checks how the node shares checks with others.
+func (k *checker) peers(f *Fleet) {
+	line := f.Pos.Line
+	if f.Listen == "" {
+		if f.Advertise+f.Secret != "" {
+			k.fail(line, "<fleet> has advertise or secret, but no listen: the others cannot follow this node")
+		}
+		return
+	}
+	if host, port, _ := net.SplitHostPort(f.PeerAddress()); host == "" && port != "" {
+		k.fail(line, "<fleet listen>: %s is no address that other nodes can connect to; say advertise=\"HOST:PORT\"", f.Listen)
+	}
+	if f.Secret == "" && (f.Cert == "" || f.CA == "") {
+		k.fail(line, "<fleet listen> needs a secret, or cert, key and ca, so that nodes know each other")
+	}
+}
+
+// PeerAddress is where other nodes find Listen. Its host is "" if nothing says it.
+func (f *Fleet) PeerAddress() string {
+	if f.Advertise != "" {
+		return f.Advertise
+	}
+	host, port, _ := net.SplitHostPort(f.Listen)
+	if ip, err := netip.ParseAddr(host); host == "*" || err == nil && ip.IsUnspecified() {
+		host = ""
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// peerAddress is HOST:PORT.
+var peerAddress = checked(TypeListen, func(s string) error {
+	if s == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(s)
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || n == 0 {
+		return fmt.Errorf("%q is not HOST:PORT", clip(s))
+	}
+	return nil
+})
+
+// minSecret is the least length of <fleet secret>: whoever connects may guess as fast as it can.
+const minSecret = 16
+
+var fleetSecret = checked(TypeText, func(s string) error {
+	if s != "" && len(s) < minSecret {
+		return fmt.Errorf("it has less than %d characters, which can be guessed; openssl rand -hex 32 makes a good one", minSecret)
+	}
+	return nil
+})
 
 // NodeName is the name of this node in the fleet. The error says why the machine gives none.
 func (f *Fleet) NodeName() (string, error) {

@@ -71,6 +71,9 @@ type Fleet struct {
 	Cert, Key string        // files of the node's certificate for the store; both or none
 	User      string        // of the store; "": it asks for none
 	Password  string        // of the user
+	Listen    string        // where other nodes follow this one; "": it shares no checks
+	Advertise string        // where they find that; "": Listen says it, see PeerAddress
+	Secret    string        // by which nodes know each other; "": by Cert and CA
 	Pos       Pos
 }
 

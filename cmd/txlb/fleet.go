@@ -35,7 +35,7 @@ func newNode(c *config.Config, doc *document.File, log *slog.Logger) (*node, err
 // govern makes the fleet decide about the changes of a director.
 func (n *node) govern(opt director.Options) director.Options {
 	if n != nil {
-		opt.Commit, opt.Fleet, opt.Generation = n.Commit, n, n.Generation()
+		opt.Commit, opt.Fleet, opt.Generation, opt.Notify = n.Commit, n, n.Generation(), n.Notice
 	}
 	return opt
 }

@@ -94,6 +94,7 @@ func (d *Director) down(t *Target, reason string, more ...any) {
 	now := time.Now()
 	t.failed, t.passed = 0, 0
 	t.last, t.next = now, time.Time{}
+	t.elsewhere.learned = false
 	d.endRamp(t)
 	t.endEjection(now)
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = false, reason, now })
@@ -114,7 +115,7 @@ func (d *Director) up(t *Target) {
 	if !t.waiting { // it has come back, and is not new
 		d.startRamp(t, now)
 	}
-	t.waiting = false
+	t.waiting, t.elsewhere.learned = false, false
 	t.endEjection(now)
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = true, "", now })
 	d.changed(t.key.service)
@@ -248,6 +249,9 @@ func (d *Director) startProbes(ctx context.Context, now time.Time) time.Duration
 				}
 				for _, t := range h.Targets {
 					up := t.Host.Up()
+					if t.spared(up) {
+						continue
+					}
 					every := g.rule.every(up, t.failed > 0 || t.passed > 0, allDown)
 					if wait, ok := t.wait(now, every); !ok {
 						continue

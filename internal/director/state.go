@@ -137,6 +137,7 @@ type Target struct {
 	since       time.Time // when its slow start began
 	step        int       // of the slow start; rampSteps: the full share
 	grey        grey      // what its clients met after the connect
+	elsewhere   elsewhere // what a fleet says of it
 }
 
 // Status is the health of a target as the director sees it.
@@ -151,6 +152,10 @@ type Status struct {
 	// the Rise that bring it back. See Progress.
 	Failed, Fall int
 	Passed, Rise int
+
+	// CheckedBy are the nodes of the fleet that check it instead of this one, "" if it does
+	// that itself.
+	CheckedBy string
 
 	Ejected *Ejected // it is up and gets no new clients; nil: it is not ejected
 }

@@ -125,6 +125,9 @@ func (n *Node) hearNode(name string, e Entry) {
 		m.Name = name
 		n.members[name] = m
 	}
+	if n.sharing != nil {
+		n.poke(n.sharing.wake)
+	}
 	if name == n.name && n.mine != 0 && e.Revision > n.mine && (e.Deleted || n.members[name].Instance != n.instance) {
 		n.poke(n.dispossessed)
 	}

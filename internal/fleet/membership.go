@@ -212,6 +212,9 @@ func (n *Node) self() string {
 		ID: n.memory.ID, Instance: n.instance, Version: n.opt.Version, Started: n.started.Round(time.Second),
 		Ready: ready, Sessions: sessions, Generation: n.memory.Generation, Problem: n.trouble(),
 	}
+	if n.sharing != nil {
+		m.Peer = n.opt.Config.PeerAddress()
+	}
 	n.mu.Unlock()
 	data, err := json.Marshal(m)
 	if err != nil {

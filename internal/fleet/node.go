@@ -89,6 +89,9 @@ type Node struct {
 	synced   *document // what the director knows to be confirmed; belongs to follow
 
 	dispossessed chan struct{} // the node's key is gone, or another's
+
+	sharing *sharing // of checks; nil: it does not share them
+	checks  Checks   // as last looked
 }
 
 // New returns a node that has not joined. The error is about the folder for state, or about
@@ -114,7 +117,8 @@ func New(opt Options) (*Node, error) {
 		return nil, err
 	}
 	n.former = n.memory.Instance
-	return n, nil
+	n.sharing, err = newSharing(n, &n.opt.Config)
+	return n, err
 }
 
 // Why a node has not joined.
@@ -139,6 +143,9 @@ func (n *Node) Run(ctx context.Context, dir *director.Director) {
 	defer beside.Wait()
 	beside.Go(func() { n.follow(ctx) })
 	beside.Go(func() { n.copy(ctx) })
+	if n.sharing != nil {
+		beside.Go(func() { n.sharing.run(ctx, dir) })
+	}
 	pause := firstPause
 	for {
 		joined, err := n.membership(ctx)
@@ -167,6 +174,9 @@ func (n *Node) HandOver() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.handedOver = true
+	if n.sharing != nil && n.sharing.stop != nil {
+		n.sharing.stop() // the other process listens
+	}
 }
 
 func (n *Node) isHandedOver() bool {

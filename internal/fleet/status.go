@@ -22,6 +22,7 @@ type Member struct {
 	Generation uint64    `json:"generation"`
 	Sessions   int64     `json:"sessions"`
 	Problem    string    `json:"problem,omitempty"` // why it does not run what the fleet has, or not all of it
+	Peer       string    `json:"peer,omitempty"`    // where other nodes follow it; "": it shares no checks
 }
 
 // readMember reads what a node's key has.
@@ -48,6 +49,7 @@ type Status struct {
 	Running    uint64    `json:"running"`           // the generation that this node runs; 0: none of the fleet
 	Problem    string    `json:"problem,omitempty"` // why this node does not run what the fleet has, or not all of it
 	Nodes      []Info    `json:"nodes"`             // by name
+	Shares     *Shares   `json:"shares,omitempty"`  // nil: this node shares no checks
 
 	Unconfirmed []Unconfirmed `json:"unconfirmed,omitempty"` // changes that wait to be confirmed, the oldest first
 	Holds       []Held        `json:"holds,omitempty"`       // groups that all nodes hold, by name
@@ -105,7 +107,7 @@ func (n *Node) Status() *Status {
 	defer n.mu.Unlock()
 	s := &Status{
 		Fleet: n.opt.Config.Name, Node: n.name, Joined: n.store != nil, Since: n.since, Heard: n.heard,
-		Running: n.memory.Generation, Problem: n.trouble(), Nodes: []Info{},
+		Running: n.memory.Generation, Problem: n.trouble(), Nodes: []Info{}, Shares: n.shares(),
 	}
 	if n.why != nil {
 		s.Why = oneLine(n.why)
@@ -196,6 +198,9 @@ func (s *Status) String() string {
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", printable(n.Name), printable(n.Version), ready, n.Generation, lag, n.Sessions, printable(problem))
 	}
 	_ = w.Flush()
+	if s.Shares != nil {
+		b.WriteString(s.Shares.String())
+	}
 	return strings.TrimRight(b.String(), "\n")
 }
 

@@ -535,6 +535,20 @@ func fleetOf(x *text, f *fleet.Status) {
 			lag = n.Lag
 		}
 	}
+	if s := f.Shares; s != nil {
+		live := 0
+		for _, p := range s.Peers {
+			if p.Live {
+				live++
+			}
+		}
+		x.one("txlb_fleet_peers", "gauge", "Other nodes of the fleet that this node hears now", float64(live))
+		x.kind("txlb_fleet_checks", "gauge", "Addresses of hosts by who checks them: mine, learned: other nodes, fallback: this node for want of another, differs: this node too, as it found something else")
+		x.sample("txlb_fleet_checks", float64(s.Mine), "by", "mine")
+		x.sample("txlb_fleet_checks", float64(s.Learned), "by", "learned")
+		x.sample("txlb_fleet_checks", float64(s.Fallback), "by", "fallback")
+		x.sample("txlb_fleet_checks", float64(s.Differs), "by", "differs")
+	}
 	x.one("txlb_fleet_lag_seconds", "gauge", "For how long this node has not run the newest configuration of the fleet", lag)
 }
 

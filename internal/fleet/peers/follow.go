@@ -1,0 +1,249 @@
+package peers
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	// connectWithin bounds a connection and its handshake.
+	connectWithin = 3 * time.Second
+	// firstPause and longestPause are how long a node waits before it follows another again.
+	firstPause, longestPause = 50 * time.Millisecond, 2 * time.Second
+)
+
+// errSilent is why a node is not live.
+var errSilent = errors.New("it has said nothing for too long")
+
+// errEnded is why a stream has ended that was in order.
+var errEnded = errors.New("it has ended the stream")
+
+// followPeer follows a node until ctx ends.
+func (x *Exchange) followPeer(ctx context.Context, p *peer) {
+	pause := firstPause
+	for {
+		ready, err := x.stream(ctx, p)
+		if ctx.Err() != nil {
+			return
+		}
+		if ready {
+			pause = firstPause
+		}
+		x.mu.Lock()
+		switch {
+		case !ready:
+			// It was live a moment ago, and cannot be reached now: waiting for its silence
+			// would leave its hosts unchecked for nothing.
+			x.lose(p, err)
+			if text := err.Error(); text != p.told {
+				p.told = text
+				x.opt.Log.Warn("cannot follow a node of the fleet", "node", p.member.Name, "addr", p.member.Addr, "err", text)
+			}
+		default:
+			p.why = err
+		}
+		x.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// stream follows a node until that ends. ready is whether it was live by that.
+func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// Until it is live, it has as long as a connection; then its beats count.
+	silent := time.AfterFunc(2*connectWithin, func() { cancel(errSilent) })
+	defer silent.Stop()
+	defer func() {
+		if cause := context.Cause(ctx); cause != nil && err != nil {
+			err = cause
+		}
+	}()
+	body, err := x.ask(ctx, p)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = body.Close() }()
+	events := newReader(body)
+	e, err := events.next()
+	if err != nil {
+		return false, ended(err)
+	}
+	var who hello
+	if e.name != "hello" || json.Unmarshal(e.data, &who) != nil {
+		return false, errors.New("it does not say who it is")
+	}
+	if err := who.check(x.opt.Fleet, p.member.Name); err != nil {
+		return false, err
+	}
+	fresh := newTables()
+	for {
+		e, err := events.next()
+		if err != nil {
+			return ready, ended(err)
+		}
+		silent.Reset(silentBeats * who.Beat)
+		x.mu.Lock()
+		if x.peers[p.member.Name] != p {
+			x.mu.Unlock()
+			return ready, context.Canceled
+		}
+		into := &fresh
+		if ready {
+			into = &p.tables
+		}
+		changed, err := into.take(e)
+		if e.name == "ready" && !ready {
+			ready, changed = true, true
+			p.tables, p.version, p.instance, p.why = fresh, printable(who.Version), who.Instance, nil
+			if !p.live {
+				p.live = true
+				p.told = ""
+				x.opt.Log.Info("node heard", "node", p.member.Name, "addr", p.member.Addr, "version", p.version)
+			}
+		}
+		if ready && p.live {
+			p.heard = time.Now()
+			p.silent.Reset(silentBeats * who.Beat)
+		}
+		if changed && ready {
+			x.opt.Changed()
+		}
+		x.mu.Unlock()
+		if err != nil {
+			return ready, err
+		}
+	}
+}
+
+// ended is the error of a stream that has ended.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errEnded
+	}
+	return err
+}
+
+// ask connects to a node and asks for its stream.
+func (x *Exchange) ask(ctx context.Context, p *peer) (io.ReadCloser, error) {
+	host, _, err := net.SplitHostPort(p.member.Addr)
+	if err != nil {
+		return nil, err
+	}
+	secure, err := x.opt.Auth.client(host)
+	if err != nil {
+		return nil, err
+	}
+	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: connectWithin}, Config: secure}
+	transport := &http.Transport{
+		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 8 << 10, ResponseHeaderTimeout: connectWithin,
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, connectWithin)
+			defer cancel()
+			return dialer.DialContext(ctx, network, addr)
+		},
+	}
+	query := url.Values{"fleet": {x.opt.Fleet}, "node": {x.opt.Node}}
+	to := url.URL{Scheme: "https", Host: p.member.Addr, Path: path, RawQuery: query.Encode()}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, to.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		if strings.Contains(err.Error(), "remote error: tls:") { // it does not say more
+			err = fmt.Errorf("it refuses this node: has it another secret or authority? (%w)", err)
+		}
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" {
+		said, _ := io.ReadAll(io.LimitReader(response.Body, maxReason))
+		_ = response.Body.Close()
+		return nil, fmt.Errorf("it answers %d: %s", response.StatusCode, printable(strings.TrimSpace(string(said))))
+	}
+	return response.Body, nil
+}
+
+// take takes in what an event says, and tells whether that is of interest at once.
+func (t *tables) take(e event) (changed bool, err error) {
+	switch e.name {
+	case "checks":
+		var c change[checkRow]
+		if err := c.read(e); err != nil {
+			return false, err
+		}
+		for _, r := range c.Gone {
+			delete(t.checks, r.Host)
+		}
+		for _, r := range c.Set {
+			if !r.valid() || r.Ago < 0 {
+				return true, &dataError{e.name, errors.New("a host makes no sense")}
+			}
+			if err := put(t.checks, r.Host, Finding{r.Up, clean(r.Reason), time.Now().Add(-time.Duration(min(r.Ago, maxAgo)) * time.Millisecond)}); err != nil {
+				return true, err
+			}
+		}
+		return true, nil
+	case "sessions":
+		var c change[sessionRow]
+		if err := c.read(e); err != nil {
+			return false, err
+		}
+		for _, r := range c.Gone {
+			delete(t.sessions, r.Host)
+		}
+		for _, r := range c.Set {
+			if !r.valid() || r.Sessions < 0 {
+				return true, &dataError{e.name, errors.New("a host makes no sense")}
+			}
+			if err := put(t.sessions, r.Host, r.Sessions); err != nil {
+				return true, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// maxAgo is the longest time in ms that is believed: a year.
+const maxAgo = int64(366 * 24 * time.Hour / time.Millisecond)
+
+// read reads what an event says of a table.
+func (c *change[R]) read(e event) error {
+	if err := json.Unmarshal(e.data, c); err != nil {
+		return &dataError{e.name, err}
+	}
+	return nil
+}
+
+// put sets a row of a table that may not grow for ever.
+func put[K comparable, V any](table map[K]V, key K, value V) error {
+	if _, has := table[key]; !has && len(table) >= maxRows {
+		return fmt.Errorf("it tells of more than %d hosts", maxRows)
+	}
+	table[key] = value
+	return nil
+}
+
+// clean keeps a reason of another node from filling or changing a log.
+func clean(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, clip(s, maxReason))
+}

@@ -1,0 +1,309 @@
+// Package peers lets the nodes of a fleet tell each other what they know of hosts and clients:
+// what their checks have found, how many sessions each host has, and how much of shared limits
+// they use. Each node follows each other one, by a stream of server-sent events over TLS, on
+// which both sides prove that they belong to the fleet ([Auth]). Nobody decides anything for
+// another: a node that is not heard of is simply not counted on.
+//
+// Nothing queues: what a node tells is a table ([feed]), and who follows it slowly misses what
+// lies between. What a node hears is bounded, and dropped when it begins again.
+package peers
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options are what an Exchange is made of.
+type Options struct {
+	Fleet, Node string
+	Instance    string // of this process
+	Version     string // of the program
+	Listen      string // where others follow this node
+	Auth        *Auth
+	Beat        time.Duration // how often it says something at least; 0: 1 s
+	Changed     func()        // something has been heard; must not wait, or call the Exchange. nil: nobody wants to know
+	Log         *slog.Logger
+}
+
+// silentBeats is how many beats a node may miss before it is not live.
+const silentBeats = 3
+
+// Member is a node that this one is to follow.
+type Member struct{ Name, Addr string }
+
+// Host is an address of a host of the configuration.
+type Host struct {
+	Service string `json:"s"`
+	Group   string `json:"g,omitempty"`
+	Name    string `json:"h,omitempty"`
+	Addr    string `json:"a,omitempty"`
+}
+
+// Finding is what the checks of a node have concluded of a host.
+type Finding struct {
+	Up     bool
+	Reason string    // why it is down
+	Since  time.Time // by the clock of this node
+}
+
+// Exchange is this process among the nodes. Its methods may be called from any goroutine.
+type Exchange struct {
+	opt Options
+
+	mu        sync.RWMutex
+	news      chan struct{} // closed when the tables have changed
+	checks    *feed[Host, Finding]
+	sessions  *feed[Host, int64]
+	peers     map[string]*peer
+	opened    error // why nobody can follow this node; nil: they can
+	follow    func(*peer)
+	followers int // that follow this node now
+}
+
+// peer is another node, as this one hears it. x.mu guards what can change.
+type peer struct {
+	member Member
+	stop   context.CancelFunc
+	silent *time.Timer // runs out when it has said nothing for too long
+
+	live              bool
+	heard             time.Time // when it last said something
+	why               error     // it is not followed; nil: it is, or nothing has been tried
+	told              string    // of why, to the log
+	version, instance string
+	tables
+}
+
+// tables are what a node has said.
+type tables struct {
+	checks   map[Host]Finding
+	sessions map[Host]int64
+}
+
+func newTables() tables {
+	return tables{map[Host]Finding{}, map[Host]int64{}}
+}
+
+// New returns an Exchange that has not begun.
+func New(opt Options) *Exchange {
+	if opt.Beat == 0 {
+		opt.Beat = time.Second
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	if opt.Changed == nil {
+		opt.Changed = func() {}
+	}
+	return &Exchange{
+		opt: opt, news: make(chan struct{}), peers: map[string]*peer{},
+		checks: newFeed[Host, Finding](), sessions: newFeed[Host, int64](),
+	}
+}
+
+// Run listens, and follows the nodes that Follow names, until ctx ends.
+func (x *Exchange) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	x.mu.Lock()
+	x.follow = func(p *peer) { // x.mu is held
+		following, stop := context.WithCancel(ctx)
+		p.stop = stop
+		p.silent = time.AfterFunc(time.Hour, func() { x.silence(p) })
+		p.silent.Stop()
+		running.Go(func() { x.followPeer(following, p) })
+	}
+	for _, p := range x.peers {
+		x.follow(p)
+	}
+	x.mu.Unlock()
+	running.Go(func() { x.listen(ctx) })
+	<-ctx.Done()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.follow = nil
+	for name, p := range x.peers {
+		p.end()
+		delete(x.peers, name)
+	}
+}
+
+// end stops following. x.mu is held.
+func (p *peer) end() {
+	if p.stop != nil {
+		p.stop()
+		p.silent.Stop()
+	}
+	p.live = false
+}
+
+// Follow says which nodes the fleet has. One that is none of them any more is followed for as
+// long as it is live: its lease has ended because it does not reach the store.
+func (x *Exchange) Follow(members []Member) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	wanted := make(map[string]Member, len(members))
+	for _, m := range members {
+		if m.Name != x.opt.Node && m.Addr != "" {
+			wanted[m.Name] = m
+		}
+	}
+	changed := false
+	for name, p := range x.peers {
+		m, is := wanted[name]
+		if is && m == p.member || !is && p.live {
+			continue
+		}
+		p.end()
+		delete(x.peers, name)
+		changed = true
+	}
+	for name, m := range wanted {
+		if x.peers[name] != nil {
+			continue
+		}
+		p := &peer{member: m, tables: newTables()}
+		x.peers[name] = p
+		changed = true
+		if x.follow != nil {
+			x.follow(p)
+		}
+	}
+	if changed {
+		x.opt.Changed()
+	}
+}
+
+// silence notes that a node has said nothing for too long.
+func (x *Exchange) silence(p *peer) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.lose(p, errSilent)
+}
+
+// lose notes that a node is not live. x.mu is held.
+func (x *Exchange) lose(p *peer, why error) {
+	p.why = why
+	if p.live {
+		p.live = false
+		x.opt.Log.Warn("node not heard, its hosts are checked by others", "node", p.member.Name, "addr", p.member.Addr, "err", why)
+		p.told = why.Error()
+		x.opt.Changed()
+	}
+}
+
+// Tell says what this node's checks have found and how many sessions its hosts have. What is
+// not in a map is said no more. The maps are read only during the call.
+func (x *Exchange) Tell(checks map[Host]Finding, sessions map[Host]int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	at := x.checks.replace(checks)
+	x.sessions.replace(sessions) // waits for the next beat
+	if at {
+		x.announce()
+	}
+}
+
+// announce wakes all that follow this node. x.mu is held.
+func (x *Exchange) announce() {
+	close(x.news)
+	x.news = make(chan struct{})
+}
+
+// Heard is what live nodes have said. It is valid only during [Exchange.Read].
+type Heard struct {
+	Names []string // of the nodes, in order
+	peers []*peer
+}
+
+// Read calls f with what has been heard. f must not call the Exchange.
+func (x *Exchange) Read(f func(*Heard)) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	h := new(Heard)
+	for _, name := range slices.Sorted(maps.Keys(x.peers)) {
+		if p := x.peers[name]; p.live {
+			h.Names = append(h.Names, name)
+			h.peers = append(h.peers, p)
+		}
+	}
+	f(h)
+}
+
+// Sessions is how many sessions the other nodes have with a host.
+func (h *Heard) Sessions(host Host) (n int64) {
+	for _, p := range h.peers {
+		n += p.sessions[host]
+	}
+	return n
+}
+
+// Verdict is what live nodes that check a host have concluded: it is up if one of them says so.
+type Verdict struct {
+	Known  bool // a live node checks it
+	Up     bool
+	Reason string // why it is down, with the name of the node
+	By     string // the nodes, with spaces between them
+}
+
+// Verdict returns what is known of a host.
+func (h *Heard) Verdict(host Host) (v Verdict) {
+	var by [Copies + 1]string
+	n := 0
+	for i, p := range h.peers {
+		f, has := p.checks[host]
+		if !has {
+			continue
+		}
+		v.Known = true
+		v.Up = v.Up || f.Up
+		if !f.Up && v.Reason == "" {
+			v.Reason = "node " + h.Names[i] + ": " + f.Reason
+		}
+		if n < len(by) {
+			by[n] = h.Names[i]
+			n++
+		}
+	}
+	if v.Up {
+		v.Reason = ""
+	}
+	if n > 0 {
+		v.By = strings.Join(by[:n], " ")
+	}
+	return v
+}
+
+// Peer is another node in a Status.
+type Peer struct {
+	Name    string    `json:"name"`
+	Addr    string    `json:"addr"`
+	Live    bool      `json:"live"`           // what it says counts
+	Why     string    `json:"why,omitempty"`  // it is not
+	Heard   time.Time `json:"heard,omitzero"` // when it last said something
+	Checks  int       `json:"checks"`         // hosts whose state it tells
+	Version string    `json:"version,omitempty"`
+}
+
+// Peers returns the other nodes by name, and why none of them can follow this one, nil if
+// they can.
+func (x *Exchange) Peers() (list []Peer, closed error) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, name := range slices.Sorted(maps.Keys(x.peers)) {
+		p := x.peers[name]
+		one := Peer{Name: name, Addr: p.member.Addr, Live: p.live, Heard: p.heard, Version: p.version}
+		if p.live {
+			one.Checks = len(p.checks)
+		} else if p.why != nil {
+			one.Why = strings.ReplaceAll(p.why.Error(), "\n", "; ")
+		}
+		list = append(list, one)
+	}
+	return list, x.opened
+}

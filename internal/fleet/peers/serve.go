@@ -1,0 +1,258 @@
+package peers
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// path is where the stream is.
+	path = "/v1/follow"
+	// maxFollowers is how many connections there may be, those that have proved nothing yet
+	// included.
+	maxFollowers = 256
+	// proveWithin is how long a connection may take to prove who it is and to say what it
+	// wants.
+	proveWithin = 5 * time.Second
+	// writeWithin is how long a follower may take to read what it is told.
+	writeWithin = 3 * time.Second
+	// gather is the least time between two looks at what there is to tell.
+	gather = 20 * time.Millisecond
+	// perBeat is how many rows of sessions a follower is told with each beat.
+	perBeat = 2048
+)
+
+// openAgain is how long it waits before it tries again to listen, and quietFor how long it does
+// so without a word: the process that was this node before may still be there.
+const openAgain, quietFor = 250 * time.Millisecond, 5 * time.Second
+
+// listen serves those that follow this node until ctx ends.
+func (x *Exchange) listen(ctx context.Context) {
+	began, told := time.Now(), false
+	for ctx.Err() == nil {
+		var lc net.ListenConfig
+		ln, err := lc.Listen(ctx, "tcp", x.opt.Listen)
+		if err == nil {
+			if told {
+				x.opt.Log.Info("other nodes can follow this one now", "listen", x.opt.Listen)
+			}
+			told, began = false, time.Now()
+			x.noteOpened(nil)
+			x.serve(ctx, ln)
+			continue
+		}
+		x.noteOpened(err)
+		if ctx.Err() == nil && !told && time.Since(began) > quietFor {
+			told = true
+			x.opt.Log.Error("other nodes cannot follow this one", "listen", x.opt.Listen, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(openAgain):
+		}
+	}
+	x.noteOpened(context.Canceled)
+}
+
+func (x *Exchange) noteOpened(err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.opened = err
+}
+
+// serve serves a listener until ctx ends, or the listener fails.
+func (x *Exchange) serve(ctx context.Context, ln net.Listener) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+path, x.tell)
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: proveWithin, IdleTimeout: proveWithin, MaxHeaderBytes: 8 << 10,
+		ErrorLog:    log.New(strangers{x}, "", 0),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	_ = server.Serve(tls.NewListener(&bounded{Listener: ln, room: make(chan struct{}, maxFollowers)}, x.opt.Auth.server()))
+	_ = server.Close()
+}
+
+// strangers takes what the server writes of connections that prove nothing. Anybody can make
+// it write, and a node that is refused tells why in its own log.
+type strangers struct{ x *Exchange }
+
+func (s strangers) Write(p []byte) (int, error) {
+	s.x.opt.Log.Debug("a connection to the port of the fleet was refused", "err", string(p))
+	return len(p), nil
+}
+
+// bounded is a listener with so many connections at once. One that finds no room is closed.
+type bounded struct {
+	net.Listener
+	room chan struct{}
+}
+
+func (b *bounded) Accept() (net.Conn, error) {
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case b.room <- struct{}{}:
+			return &roomed{Conn: c, leave: b.room}, nil
+		default:
+			_ = c.Close()
+		}
+	}
+}
+
+// roomed is a connection that has room.
+type roomed struct {
+	net.Conn
+	leave chan struct{}
+	once  sync.Once
+}
+
+func (r *roomed) Close() error {
+	r.once.Do(func() { <-r.leave })
+	return r.Conn.Close()
+}
+
+// tell is the goroutine of one follower.
+func (x *Exchange) tell(w http.ResponseWriter, r *http.Request) {
+	if fleet := r.URL.Query().Get("fleet"); fleet != x.opt.Fleet {
+		http.Error(w, "this is a node of another fleet", http.StatusForbidden)
+		return
+	}
+	x.mu.Lock()
+	x.followers++
+	x.mu.Unlock()
+	defer func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.followers--
+	}()
+	w.Header().Set("Content-Type", "text/event-stream")
+	f := &follower{x: x, w: w, rc: http.NewResponseController(w)}
+	if err := f.begin(); err != nil {
+		return
+	}
+	beat := time.NewTicker(x.opt.Beat)
+	defer beat.Stop()
+	for {
+		news, err := f.catchUp(false)
+		if err != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-beat.C:
+			if _, err := f.catchUp(true); err != nil || f.event("beat", struct{}{}) != nil {
+				return
+			}
+		case <-news:
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(gather):
+			}
+		}
+	}
+}
+
+// follower is one that follows this node.
+type follower struct {
+	x                *Exchange
+	w                http.ResponseWriter
+	rc               *http.ResponseController
+	checks, sessions uint64 // cursors
+}
+
+// begin says who this node is, and all that it knows.
+func (f *follower) begin() error {
+	o := &f.x.opt
+	err := f.event("hello", hello{
+		Protocol: protocol, Least: 1, Fleet: o.Fleet, Node: o.Node, Instance: o.Instance, Version: o.Version, Beat: o.Beat,
+	})
+	if err == nil {
+		_, err = f.catchUp(false)
+	}
+	if err == nil {
+		err = f.event("ready", struct{}{})
+	}
+	return err
+}
+
+// errBehind ends a stream whose follower has missed too much: it begins again.
+var errBehind = errors.New("too much has changed meanwhile")
+
+// catchUp says what is new, and returns what is closed when there is more. Sessions are a
+// matter of the beat.
+func (f *follower) catchUp(beat bool) (news <-chan struct{}, err error) {
+	for {
+		f.x.mu.RLock()
+		news = f.x.news
+		checks, next, ok := f.x.checks.since(f.checks, perEvent)
+		f.x.mu.RUnlock()
+		if !ok {
+			return nil, errBehind
+		}
+		f.checks = next
+		if len(checks) == 0 {
+			break
+		}
+		var c change[checkRow]
+		for _, r := range checks {
+			if r.gone {
+				c.Gone = append(c.Gone, checkRow{Host: r.key})
+				continue
+			}
+			c.Set = append(c.Set, checkRow{r.key, r.value.Up, clip(r.value.Reason, maxReason), time.Since(r.value.Since).Milliseconds()})
+		}
+		if err := f.event("checks", c); err != nil {
+			return nil, err
+		}
+	}
+	for range perBeat / perEvent {
+		if !beat {
+			break
+		}
+		f.x.mu.RLock()
+		sessions, next, ok := f.x.sessions.since(f.sessions, perEvent)
+		f.x.mu.RUnlock()
+		if !ok {
+			return nil, errBehind
+		}
+		f.sessions = next
+		if len(sessions) == 0 {
+			break
+		}
+		var c change[sessionRow]
+		for _, r := range sessions {
+			if r.gone {
+				c.Gone = append(c.Gone, sessionRow{Host: r.key})
+				continue
+			}
+			c.Set = append(c.Set, sessionRow{r.key, r.value})
+		}
+		if err := f.event("sessions", c); err != nil {
+			return nil, err
+		}
+	}
+	return news, nil
+}
+
+// event says one event.
+func (f *follower) event(name string, v any) error {
+	_ = f.rc.SetWriteDeadline(time.Now().Add(writeWithin))
+	if err := writeEvent(f.w, name, v); err != nil {
+		return err
+	}
+	return f.rc.Flush()
+}

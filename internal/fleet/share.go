@@ -1,0 +1,257 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet/peers"
+)
+
+// sharing shares the checks of hosts out among the nodes: it tells the others what this one has
+// found, and its director what the others have. Its goroutine looks at all targets each time
+// that something has changed, and each beat.
+type sharing struct {
+	n        *Node
+	exchange *peers.Exchange
+	wake     chan struct{}
+	stop     context.CancelFunc // of the Exchange; nil: it has not begun
+
+	// What follows belongs to its goroutine.
+	records map[*director.Target]*record
+	nodes   *peers.Nodes
+	live    string // names of nodes
+	round   uint64
+}
+
+// record is what sharing knows of a target.
+type record struct {
+	host  peers.Host
+	hash  uint64
+	nodes *peers.Nodes // that mine is about
+	mine  bool
+	told  bool // the director has been told of ruling
+	rule  director.Ruling
+	round uint64 // when it was last seen
+}
+
+const (
+	// beat is how often a node says something at least: after three without, it is not live.
+	beat = time.Second
+	// leastPause is the least time between two looks at all targets, unless one takes more
+	// than a tenth of it.
+	leastPause = 20 * time.Millisecond
+)
+
+// newSharing returns how a node shares checks, nil if it does not.
+func newSharing(n *Node, c *config.Fleet) (*sharing, error) {
+	if c.Listen == "" {
+		return nil, nil
+	}
+	var auth *peers.Auth
+	var err error
+	if c.Secret != "" {
+		auth, err = peers.BySecret(c.Name, c.Secret)
+	} else {
+		auth, err = peers.ByCertificates(c.Cert, c.Key, c.CA)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &sharing{n: n, wake: make(chan struct{}, 1), records: map[*director.Target]*record{}}
+	s.exchange = peers.New(peers.Options{
+		Fleet: c.Name, Node: n.name, Instance: n.instance, Version: n.opt.Version, Listen: c.Listen, Auth: auth,
+		Beat: beat, Changed: func() { n.poke(s.wake) }, Log: n.log,
+	})
+	return s, nil
+}
+
+// Notice is what the director tells of, see [director.Options].Notify: what this node has found
+// goes to the others at once.
+func (n *Node) Notice(what director.Notice) {
+	if n.sharing != nil && (what.Kind == director.HostDown || what.Kind == director.HostUp) {
+		n.poke(n.sharing.wake)
+	}
+}
+
+// run shares until ctx ends or the process has been handed over, and then makes the director
+// check all by itself.
+func (s *sharing) run(ctx context.Context, dir *director.Director) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.n.mu.Lock()
+	s.stop = cancel
+	if s.n.handedOver {
+		cancel()
+	}
+	s.n.mu.Unlock()
+	ended := make(chan struct{})
+	go func() { s.exchange.Run(ctx); close(ended) }()
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		s.exchange.Follow(s.n.follows())
+		began := time.Now()
+		s.look(ctx, dir, began)
+		select {
+		case <-ctx.Done():
+		case <-time.After(max(leastPause, 10*time.Since(began))):
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.wake:
+		case <-tick.C:
+		}
+	}
+	<-ended
+	s.look(context.Background(), dir, time.Now())
+}
+
+// follows are the nodes that share checks, as the store has last said.
+func (n *Node) follows() (list []peers.Member) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name, m := range n.members {
+		list = append(list, peers.Member{Name: name, Addr: m.Peer})
+	}
+	return list
+}
+
+// look goes through all targets: it rules who checks them, and tells what this node has found.
+func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Time) {
+	var rulings []director.Ruling
+	var counts Checks
+	state := dir.State()
+	found, sessions := map[peers.Host]peers.Finding{}, map[peers.Host]int64{}
+	s.round++
+	s.exchange.Read(func(h *peers.Heard) {
+		if live := strings.Join(h.Names, " "); s.nodes == nil || live != s.live {
+			s.nodes, s.live = peers.NewNodes(s.n.name, h.Names), live
+		}
+		counts.Nodes = 1 + len(h.Names)
+		for _, svc := range state.Services {
+			for _, g := range svc.Groups {
+				for _, host := range g.Hosts {
+					for _, t := range host.Targets {
+						r := s.record(t)
+						sessions[r.host] = t.Host.Sessions()
+						status, fresh := g.Finding(t, now)
+						if r.mine && fresh {
+							found[r.host] = peers.Finding{Up: status.Up, Reason: status.Reason, Since: status.Since}
+						}
+						v := h.Verdict(r.host)
+						rule := director.Ruling{Target: t}
+						if !r.mine && v.Known {
+							rule.Elsewhere, rule.Up, rule.Reason, rule.By = true, v.Up, v.Reason, v.By
+						}
+						if !r.told || rule != r.rule {
+							r.told, r.rule = true, rule
+							rulings = append(rulings, rule)
+						}
+						counts.add(r.mine, v.Known, status.Up == v.Up)
+					}
+				}
+			}
+		}
+	})
+	for t, r := range s.records {
+		if r.round != s.round {
+			delete(s.records, t)
+		}
+	}
+	if len(rulings) > 0 && dir.Rule(ctx, rulings) != nil {
+		for i := range rulings { // it has not taken them: this ends, or the director has
+			s.records[rulings[i].Target].told = false
+		}
+	}
+	s.exchange.Tell(found, sessions)
+	s.n.mu.Lock()
+	s.n.checks = counts
+	s.n.mu.Unlock()
+}
+
+// record returns the record of a target.
+func (s *sharing) record(t *director.Target) *record {
+	r := s.records[t]
+	if r == nil {
+		r = new(record)
+		r.host.Service, r.host.Group, r.host.Name, r.host.Addr = t.Where()
+		r.hash = r.host.Hash()
+		s.records[t] = r
+	}
+	r.round = s.round
+	if r.nodes != s.nodes {
+		r.nodes, r.mine = s.nodes, s.nodes.Mine(r.hash)
+	}
+	return r
+}
+
+// Checks is who checks the addresses of hosts that this node has.
+type Checks struct {
+	Nodes    int `json:"nodes"`    // that share them, this one included
+	Mine     int `json:"mine"`     // this node, as its share
+	Learned  int `json:"learned"`  // others, and it believes them
+	Fallback int `json:"fallback"` // this node, because no other tells of them
+	Differs  int `json:"differs"`  // this node too, because it has found something else than others
+}
+
+func (c *Checks) add(mine, known, agrees bool) {
+	switch {
+	case mine:
+		c.Mine++
+	case !known:
+		c.Fallback++
+	case agrees:
+		c.Learned++
+	default:
+		c.Differs++
+	}
+}
+
+// Shares is how a node shares checks, in a Status.
+type Shares struct {
+	Checks
+	Listen string       `json:"listen"`
+	Closed string       `json:"closed,omitempty"` // why other nodes cannot follow this one
+	Peers  []peers.Peer `json:"peers"`            // by name
+}
+
+// shares returns how the node shares checks, nil if it does not. n.mu is held.
+func (n *Node) shares() *Shares {
+	if n.sharing == nil {
+		return nil
+	}
+	s := &Shares{Checks: n.checks, Listen: n.opt.Config.Listen}
+	list, closed := n.sharing.exchange.Peers()
+	s.Peers = append([]peers.Peer{}, list...)
+	if closed != nil {
+		s.Closed = oneLine(closed)
+	}
+	return s
+}
+
+// String is one line.
+func (s *Shares) String() string {
+	text := fmt.Sprintf("checks, shared by %d nodes: %d hosts by this node, %d by others alone", s.Nodes, s.Mine+s.Fallback+s.Differs, s.Learned)
+	if s.Fallback > 0 {
+		text += fmt.Sprintf("; %d of this node's because no other node tells of them", s.Fallback)
+	}
+	if s.Differs > 0 {
+		text += fmt.Sprintf("; %d of this node's because it has found something else than others", s.Differs)
+	}
+	if s.Closed != "" {
+		text += "; other nodes cannot follow this one: " + printable(s.Closed)
+	}
+	for _, p := range s.Peers {
+		if !p.Live {
+			text += fmt.Sprintf("\nnode %s is not heard", printable(p.Name))
+			if p.Why != "" {
+				text += ": " + printable(p.Why)
+			}
+		}
+	}
+	return text
+}
