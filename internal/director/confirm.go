@@ -505,6 +505,9 @@ func (d *Director) undoLater(u *undoing, err error) {
 	d.events.note(Event{Kind: OrderEvent, Generation: d.State().Generation, By: undoer, Verb: fmt.Sprintf("undo %d", u.Generation), Text: "failed, and is tried again: " + text})
 }
 
+// PendingReload tells whether a reload waits to be confirmed: until then the file cannot be saved.
+func (s *State) PendingReload() bool { return s.pendingReload() != nil }
+
 // pendingReload returns the reload that waits to be confirmed, nil without.
 func (s *State) pendingReload() *Pending {
 	for _, p := range s.Pending() {

@@ -237,6 +237,9 @@ func (n *Node) inStep() bool {
 
 // save makes the file say what runs.
 func (n *Node) save() (err error) {
+	if n.dir.State().PendingReload() { // the file is neither read nor written until it is confirmed
+		return nil
+	}
 	if n.dir.Stored() != nil && len(n.dir.Unsaved()) > 0 {
 		_, err = n.dir.Save("fleet", "")
 	}

@@ -17,6 +17,7 @@ func (n *Node) hearAll(entries []Entry) {
 
 // takeAll is hearAll with what latest has returned. n.mu is held.
 func (n *Node) takeAll(entries []Entry, last configuration) {
+	n.upTo = 0 // it may be another store
 	n.members, n.running, n.holds = map[string]Member{}, map[uint64]int64{}, map[string]*held{}
 	n.take(entries, last)
 	n.poke(n.wake) // also if there is no configuration
@@ -45,6 +46,7 @@ func (n *Node) latest(entries []Entry) configuration {
 func (n *Node) take(entries []Entry, last configuration) {
 	n.heard = time.Now()
 	for _, e := range entries {
+		n.upTo = max(n.upTo, e.Revision)
 		if name, is := cutPrefix(e.Key, n.nodePrefix()); is {
 			n.hearNode(name, e)
 		} else if name, is := cutPrefix(e.Key, n.confirmPrefix()); is {

@@ -166,7 +166,7 @@ func (n *Node) order(ctx context.Context, service, group string, lasts time.Dura
 			n.mu.Lock()
 			if err != nil {
 				n.hearHold(is.orDeleted(key, was.at()))
-			} else if now := n.holds[key]; n.store == store && now.at() < next.revision {
+			} else if n.store == store && n.upTo < next.revision { // else it has been heard of, and what came then
 				n.holds[key] = next
 			}
 			n.mu.Unlock()

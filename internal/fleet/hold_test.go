@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -293,4 +294,64 @@ func TestBadHolds(t *testing.T) {
 		a.stop()
 		holding(t, "by ops of a from node a until 60s, 10000", next)
 	})
+}
+
+// An answer that comes when the hold is over already does not bring it back.
+func TestHoldWithALateAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemoryStore()
+		a := join(t, store, "a", folder(t, oneService))
+		store.set(func() { a.link.late = 4 * time.Second })
+		if _, err := a.hold(2 * time.Second); err == nil {
+			t.Error("it was over before the answer came, and nobody says so")
+		}
+		holding(t, "", a)
+		if s := a.Status(); len(s.Holds) > 0 {
+			t.Errorf("status %+v", s.Holds)
+		}
+	})
+}
+
+// A reload that waits to be confirmed does so on all nodes, and its file counts when it is
+// confirmed, on whichever node.
+func TestConfirmOfAReload(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		t.Run(fmt.Sprint(keep), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newMemoryStore()
+				a := join(t, store, "a", folder(t, oneService))
+				b := join(t, store, "b", folder(t, oneService))
+				edited := strings.Replace(oneService, `ip="10.0.0.1:80"`, `ip="10.0.0.1:80" weight="6"`, 1)
+				if err := os.WriteFile(a.file, []byte(edited), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := a.dir.Reload(t.Context(), director.ReloadRequest{By: "ops", Confirm: time.Minute}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(3 * saveEvery)
+				synctest.Wait()
+				waits(t, "[2]", a, b)
+				a.runs(2, "a6 b1")
+				b.runs(2, "a6 b1")
+				if s := a.Status(); s.Problem != "" || strings.Contains(b.fileSays(), `weight="6"`) {
+					t.Errorf("problem %q", s.Problem)
+				}
+				want, generation := "a1 b1", uint64(3)
+				if keep {
+					want, generation = "a6 b1", 2
+					if _, err := b.dir.Confirm(t.Context(), 0, "ann", ""); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(2 * time.Minute)
+				synctest.Wait()
+				waits(t, "[]", a, b)
+				a.runs(generation, want)
+				b.runs(generation, want)
+				if stored := a.dir.Stored().Config.Services[0].Groups[0].Hosts[0].Weight == 6; stored != keep || strings.Contains(b.fileSays(), `weight="6"`) != keep {
+					t.Errorf("the file counts: %v; b says\n%s", stored, b.fileSays())
+				}
+			})
+		})
+	}
 }

@@ -114,11 +114,12 @@ func (m *memoryStore) end(lease Lease) {
 // link is the connection of one node.
 type link struct {
 	*memoryStore
-	cut       error        // what its calls answer; nil: they arrive. Under memoryStore.mu
-	lostReply bool         // the next Swap without a lease takes effect, and its answer is lost
-	stalled   bool         // its watches hear nothing
-	mute      bool         // a Swap without a lease is not answered
-	sessions  func() int64 // that the node has; nil: always 7
+	cut       error         // what its calls answer; nil: they arrive. Under memoryStore.mu
+	lostReply bool          // the next Swap without a lease takes effect, and its answer is lost
+	late      time.Duration // how long the answer of a Swap is under way
+	stalled   bool          // its watches hear nothing
+	mute      bool          // a Swap without a lease is not answered
+	sessions  func() int64  // that the node has; nil: always 7
 }
 
 func (m *memoryStore) link() *link { return &link{memoryStore: m} }
@@ -163,7 +164,10 @@ func (l *link) Get(_ context.Context, prefix string) (list []Entry, revision int
 }
 
 func (l *link) Swap(ctx context.Context, key string, value []byte, was int64, lease Lease, also ...Write) (int64, Entry, error) {
+	var late time.Duration
+	defer func() { time.Sleep(late) }() // when the lock is free
 	l.mu.Lock()
+	late = l.late
 	if l.mute && lease == 0 {
 		l.mu.Unlock()
 		<-ctx.Done()

@@ -80,6 +80,7 @@ type Node struct {
 	problem  error     // why this node does not run the newest
 	copied   error     // why its file does not have it
 	members  map[string]Member
+	upTo     int64            // the newest revision that this node has heard of
 	holds    map[string]*held // by their keys
 	running  map[uint64]int64 // revisions of the keys of changes whose time runs, by generation
 	heard    time.Time        // when the store has last said something
