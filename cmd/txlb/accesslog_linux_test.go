@@ -128,6 +128,7 @@ func gone(c net.Conn) bool {
 // same of both.
 func TestAccessLogIsHAProxys(t *testing.T) {
 	testkit.Long(t)
+	t.Parallel()
 	debian.NeedFor(t, "haproxy", "halog")
 	backend := answering(t, talks)
 	deadPort := freePort(t)

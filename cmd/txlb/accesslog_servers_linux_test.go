@@ -35,6 +35,7 @@ func loggingTo(access string) string {
 
 // TestAccessLogToRsyslog has a real rsyslogd read the access log, in each way.
 func TestAccessLogToRsyslog(t *testing.T) {
+	t.Parallel()
 	debian.NeedFor(t, "rsyslogd")
 	dir := socketFolder(t)
 	udp, tcp, socket, out := freePort(t), freePort(t), filepath.Join(dir, "log"), filepath.Join(dir, "out")

@@ -105,6 +105,7 @@ func TestCompleteForBash(t *testing.T) {
 // running txlb does.
 func TestCompletionInTheShells(t *testing.T) {
 	testkit.Long(t)
+	t.Parallel()
 	debian.NeedFor(t, "bash", "zsh", "fish")
 	name, err := binary()
 	if err != nil {

@@ -190,6 +190,7 @@ func TestB80UnconfirmedChangeOfCtl(t *testing.T) {
 // On a terminal, and only there, what cannot be undone is asked about.
 func TestCtlAsksOnATerminal(t *testing.T) {
 	testkit.Long(t)
+	t.Parallel()
 	path := filepath.Join(socketFolder(t), "a.sock")
 	txlbFile(t, socketDoc(path, ""))
 	name, err := binary()

@@ -50,7 +50,7 @@ var programs string
 
 func build(name string, flags ...string) (string, error) {
 	path := filepath.Join(programs, name)
-	if out, err := exec.Command("go", append(append([]string{"build"}, flags...), "-o", path, ".")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(append([]string{"build", "-ldflags=-w"}, flags...), "-o", path, ".")...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil

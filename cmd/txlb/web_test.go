@@ -246,6 +246,7 @@ func TestReadyzWhileDraining(t *testing.T) {
 // other admins.
 func TestSlowAttackOnThePage(t *testing.T) {
 	testkit.Long(t)
+	t.Parallel()
 	debian.NeedFor(t, "slowhttptest")
 	a := server(t, named("a"))
 	p := txlb(t, `<config><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="`+a+`"/></group></service>
