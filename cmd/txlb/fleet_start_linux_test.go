@@ -36,7 +36,7 @@ func TestFleetStartsWithoutItsPort(t *testing.T) {
 	}
 
 	fleet := fmt.Sprintf(`<fleet name="edge" node="a" store="http://%s"/>`, testkit.Nobody(t))
-	line := newLineage(t, fleet+services, "", "STATE_DIRECTORY="+t.TempDir())
+	line := newLineage(t, fleet+services, "", "STATE_DIRECTORY="+t.TempDir(), "GRPC_GO_LOG_SEVERITY_LEVEL=info")
 	n := &fleetNode{t: t, name: "a", socket: line.socket}
 	problem := `this node: service "other" does not listen on ` + taken.Addr().String() + ": listen on " + taken.Addr().String() + ": the address is in use by another process"
 	n.sees(problem)
@@ -52,4 +52,10 @@ func TestFleetStartsWithoutItsPort(t *testing.T) {
 		return !strings.Contains(out, problem)
 	})
 	repeats(t, taken.Addr().String())
+	// All of it is in the log's own form: libraries are silent.
+	for text := range strings.Lines(line.log()) {
+		if !strings.HasPrefix(text, "time=") && !strings.HasPrefix(text, "{") {
+			t.Errorf("it wrote %q", text)
+		}
+	}
 }

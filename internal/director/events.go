@@ -41,6 +41,7 @@ type Event struct {
 	By, From, Verb string         // see Change; of a host, only Verb: "host down", "host up"
 	Text           string         // of a host, which one and why; of an order, what came of it
 	Edits          []changes.Edit // what a change did; Done hides secrets
+	Leap           string         // of a change that Rollback does not undo: see Change
 }
 
 // event is a change with its way back. The caller of the change computes the edits,
@@ -260,7 +261,7 @@ func having(list []*event, generation uint64) (n int) {
 // one more change, which can itself be rolled back. By, From, Generation, DryRun
 // and Edits of c say how, as for Do. The file is not looked at, and <admin targets>
 // stays as it is. A Generation that several changes have, as in a fleet those of the node's own
-// do, does not say which one is meant: that is an error.
+// do, does not say which one is meant: that is an error. A change with a Leap cannot be undone.
 func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation uint64, err error) {
 	c.Verb = fmt.Sprintf("rollback %d", n)
 	c.Apply = func(cfg *config.Config) error {
@@ -276,7 +277,12 @@ func (d *Director) Rollback(ctx context.Context, n int, c Change) (generation ui
 		}
 		var undo []changes.Edit
 		for i := range n {
-			undo = append(undo, all[len(all)-1-i].work().undo...)
+			ev := all[len(all)-1-i]
+			if ev.Leap != "" {
+				return fmt.Errorf("generation %d cannot be undone on this node, which %s then: all that it took over would be lost; use rollback on a node that made the changes one by one, or change the configuration",
+					ev.Generation, ev.Leap)
+			}
+			undo = append(undo, ev.work().undo...)
 		}
 		was, err := changes.Apply(cfg, undo)
 		if err != nil {

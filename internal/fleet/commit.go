@@ -97,6 +97,9 @@ func (n *Node) commit(ctx context.Context, store Store, base *document, known in
 	case err == nil:
 		n.noteNewest(doc, revision)
 		return doc.Generation, nil
+	case errors.Is(err, ErrMoved) && is.Key != "" && is.Revision < known:
+		n.loses(errWentBack)
+		return 0, &RefusedError{n.opt.Config.Name, errWentBack}
 	case errors.Is(err, ErrMoved):
 		there := n.read(is.orDeleted(n.configKey(), known))
 		n.mu.Lock()

@@ -66,6 +66,9 @@ func (n *Node) act(ctx context.Context) bool {
 
 // found makes what runs here the configuration of a fleet that has none.
 func (n *Node) found(ctx context.Context, store Store) error {
+	if err := n.mayFound(); err != nil {
+		return err
+	}
 	state := n.dir.State()
 	n.mu.Lock()
 	doc := &document{
@@ -98,6 +101,24 @@ func (n *Node) found(ctx context.Context, store Store) error {
 	return nil
 }
 
+// mayFound tells why this node leaves it to another one to write what a store without a
+// configuration should have: if the key was deleted, nothing of what any node ran may be lost. A
+// node that cannot write it is awaited for as long as a lease lasts.
+func (n *Node) mayFound() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	best := Member{Generation: n.memory.Generation}
+	for name, m := range n.members {
+		if name != n.name && m.Generation > best.Generation {
+			best = m
+		}
+	}
+	if best.Name == "" || time.Since(n.emptyAt) >= n.opt.Config.Lease {
+		return nil
+	}
+	return fmt.Errorf("the store has no configuration; node %s should write it, which ran generation %d and this node %d", best.Name, best.Generation, n.memory.Generation)
+}
+
 // noteNewest takes in a document that this node has written, with the deadlines of changes.
 func (n *Node) noteNewest(doc *document, revision int64, deadlines ...uint64) {
 	n.mu.Lock()
@@ -108,6 +129,7 @@ func (n *Node) noteNewest(doc *document, revision int64, deadlines ...uint64) {
 			n.running[generation] = revision
 		}
 	}
+	n.revision = max(n.revision, revision)
 	n.poke(n.wake)
 }
 
@@ -124,11 +146,12 @@ func (n *Node) adopt(ctx context.Context, doc *document) error {
 	}
 	n.mu.Lock()
 	first := n.memory.Change == "" || n.memory.Generation == doc.Generation && n.memory.Change == doc.ID
+	leap := n.leap(doc)
 	n.mu.Unlock()
 	c := doc.last()
 	var differs []changes.Edit
 	_, err := n.dir.Do(ctx, director.Change{
-		By: c.By, From: "node " + c.Node, Verb: c.Verb, Given: doc.Generation, Edits: &differs,
+		By: c.By, From: "node " + c.Node, Verb: c.Verb, Given: doc.Generation, Leap: leap, Edits: &differs,
 		Waits: n.waits(doc), Text: doc.text(c),
 		Apply: func(running *config.Config) error {
 			// Only the director's goroutine changes the state, which is this one.
@@ -165,12 +188,24 @@ func (n *Node) adopt(ctx context.Context, doc *document) error {
 	}
 	n.mu.Lock()
 	moved := n.memory.Generation != doc.Generation || n.memory.Change != doc.ID
-	n.memory.Generation, n.memory.Change = doc.Generation, doc.ID
+	n.memory.Generation, n.memory.Change, n.ran = doc.Generation, doc.ID, doc
 	n.mu.Unlock()
 	if moved {
 		n.remember()
 	}
 	return nil
+}
+
+// leap tells what a document is for this node if it is not the next after the one that runs: it
+// cannot know what the changes between them were. n.mu is held.
+func (n *Node) leap(doc *document) string {
+	switch {
+	case n.ran == nil:
+		return "joined the fleet"
+	case n.ran.Generation+1 < doc.Generation:
+		return fmt.Sprintf("caught up from generation %d", n.ran.Generation)
+	}
+	return ""
 }
 
 func (n *Node) isNewest(doc *document) bool {

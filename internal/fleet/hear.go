@@ -7,18 +7,22 @@ import (
 	"time"
 )
 
-// hearAll takes in all that the fleet has.
-func (n *Node) hearAll(entries []Entry) {
+// hearAll takes in all that the fleet has at a revision.
+func (n *Node) hearAll(entries []Entry, revision int64) {
 	last := n.latest(entries)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.takeAll(entries, last)
+	n.takeAll(entries, last, revision)
 }
 
 // takeAll is hearAll with what latest has returned. n.mu is held.
-func (n *Node) takeAll(entries []Entry, last configuration) {
+func (n *Node) takeAll(entries []Entry, last configuration, revision int64) {
 	n.upTo = 0 // it may be another store
 	n.members, n.running, n.holds = map[string]Member{}, map[uint64]int64{}, map[string]*held{}
+	there := slices.ContainsFunc(entries, func(e Entry) bool { return e.Key == n.configKey() })
+	if !there && n.known <= revision { // nobody tells that it was deleted
+		n.known, n.newest, n.unusable, n.emptyAt = 0, nil, nil, time.Now()
+	}
 	n.take(entries, last)
 	n.poke(n.wake) // also if there is no configuration
 }
@@ -47,6 +51,7 @@ func (n *Node) take(entries []Entry, last configuration) {
 	n.heard = time.Now()
 	for _, e := range entries {
 		n.upTo = max(n.upTo, e.Revision)
+		n.revision = max(n.revision, e.Revision)
 		if name, is := cutPrefix(e.Key, n.nodePrefix()); is {
 			n.hearNode(name, e)
 		} else if name, is := cutPrefix(e.Key, n.confirmPrefix()); is {
@@ -101,7 +106,7 @@ func (n *Node) hearConfig(c configuration) {
 	}
 	n.known, n.newest, n.unusable, n.newestAt = c.Revision, c.document, c.err, time.Now()
 	if c.Deleted {
-		n.known = 0
+		n.known, n.emptyAt = 0, time.Now()
 	}
 	n.poke(n.wake)
 }
@@ -131,6 +136,6 @@ func (n *Node) hearNode(name string, e Entry) {
 		n.poke(n.sharing.wake)
 	}
 	if name == n.name && n.mine != 0 && e.Revision > n.mine && (e.Deleted || n.members[name].Instance != n.instance) {
-		n.poke(n.dispossessed)
+		n.loses(errDispossessed)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // newID returns an identifier that nothing else has.
@@ -19,23 +20,48 @@ func newID() string {
 }
 
 // memory is what a node knows of itself and of its fleet when it starts again. It stands in
-// the folder for state, one file for each fleet.
+// the folder for state, one file for each fleet and name of a node.
 type memory struct {
-	ID       string `json:"id"`       // of the node, for ever
-	Instance string `json:"instance"` // of the process that has been the node last
+	ID string `json:"id"` // of the node, for ever
+	// Instances are the processes that may have written the node's key last, the oldest first:
+	// the one that has, and those that have tried since.
+	Instances []string `json:"instances,omitempty"`
 	// Generation and Change are those of the configuration that the node had last: 0 and ""
 	// if it had none of the fleet.
 	Generation uint64 `json:"generation,omitempty"`
 	Change     string `json:"change,omitempty"`
+
+	// Instance is what txlb wrote before it knew Instances. It is read alone.
+	Instance string `json:"instance,omitempty"`
 }
 
-// recall reads the memory at a path. Without a file it is a new one.
-func recall(path string) (memory, error) {
+// maxInstances bounds how many processes a memory has.
+const maxInstances = 32
+
+// begins notes a process that is going to write the node's key. It returns false if that was
+// known.
+func (m *memory) begins(instance string) bool {
+	if slices.Contains(m.Instances, instance) {
+		return false
+	}
+	m.Instances = append(slices.Clone(m.Instances), instance)
+	if len(m.Instances) > maxInstances { // the oldest is the likeliest that has the key
+		m.Instances = slices.Delete(m.Instances, 1, 2)
+	}
+	return true
+}
+
+// recall reads the memory at a path, or at the one that it had in earlier versions. Without a
+// file it is a new one.
+func recall(path, former string) (m memory, err error) {
 	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		path = former
+		data, err = os.ReadFile(path)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return memory{ID: newID()}, nil
 	}
-	var m memory
 	if err == nil {
 		err = json.Unmarshal(data, &m)
 	}
@@ -43,20 +69,38 @@ func recall(path string) (memory, error) {
 		err = errors.New("it has no id")
 	}
 	if err != nil {
-		return m, fmt.Errorf("what this node knows of its fleet cannot be read: %w; delete %s if it is damaged", err, path)
+		return memory{}, fmt.Errorf("what this node knows of its fleet cannot be read: %w; delete %s if it is damaged", err, path)
+	}
+	if m.Instance != "" {
+		m.begins(m.Instance)
+		m.Instance = ""
 	}
 	return m, nil
 }
 
-// keep writes the memory. The file is the old or the new one at every moment.
+// keep writes the memory. The file is the old or the new one at every moment, also if the
+// machine loses its power.
 func (m memory) keep(path string) error {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	if err := os.WriteFile(fresh, append(data, '\n'), 0o600); err != nil {
+	folder := filepath.Dir(path)
+	fresh := filepath.Join(folder, "."+filepath.Base(path)+".new")
+	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(fresh, path)
+	_, err = f.Write(append(data, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return err
+	}
+	if dir, err := os.Open(folder); err == nil { // not every system can
+		_ = dir.Sync()
+		_ = dir.Close()
+	}
+	return nil
 }

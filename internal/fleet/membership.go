@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -25,14 +26,32 @@ func within(ctx context.Context, limit time.Duration, f func(context.Context) er
 	return late
 }
 
+// Why a node has to join again, at once.
+var (
+	errDispossessed = errors.New("the key of this node is gone, or another's")
+	errWentBack     = errors.New("the store has gone back to an earlier state: was it restored from a backup?")
+)
+
+// loses makes the node join again.
+func (n *Node) loses(why error) {
+	select {
+	case n.lost <- why:
+	default:
+	}
+}
+
 // membership joins the fleet and stays in it. It returns why the node is in it no more, and
 // whether it was.
 func (n *Node) membership(ctx context.Context) (joined bool, _ error) {
+	if err := n.recollect(); err != nil {
+		return false, err
+	}
 	store, err := n.opt.Connect(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = store.Close() }()
+	renewed := time.Now() // the lease begins later
 	lease, revision, err := n.claim(ctx, store)
 	leaving := ctx
 	defer func() { // a node that joins again keeps its place
@@ -54,34 +73,100 @@ func (n *Node) membership(ctx context.Context) (joined bool, _ error) {
 	watch(revision)
 	tick := time.NewTicker(n.renewEvery())
 	defer tick.Stop()
+	again := false // something has failed
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return true, ctx.Err()
-		case <-n.dispossessed:
-			return true, errors.New("the key of this node is gone")
+		case err := <-n.lost:
+			return true, err
 		case err = <-watched:
 			if !errors.Is(err, ErrCompacted) {
 				return true, err
 			}
 			var entries []Entry
-			if entries, revision, err = n.get(ctx, store); err == nil {
-				n.hearAll(entries)
-				watch(revision)
+			if entries, revision, err = n.get(ctx, store, n.prefix()); err != nil {
+				return true, err
 			}
+			n.hearAll(entries, revision)
+			watch(revision)
+			continue
 		case <-n.publish:
-			err = n.tell(ctx, store, lease)
+			_, err = n.tell(ctx, store, lease)
 		case <-tick.C:
-			err = within(ctx, n.patience(), func(ctx context.Context) error { return store.Renew(ctx, lease) })
-			if err == nil {
-				err = n.tell(ctx, store, lease)
+			began := time.Now()
+			if err = n.renew(ctx, store, lease, renewed); err == nil {
+				renewed = began
+				if again {
+					again = false
+					tick.Reset(n.renewEvery())
+				}
+				var told bool
+				if told, err = n.tell(ctx, store, lease); err == nil && !told {
+					err = n.look(ctx, store)
+				}
 			}
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case n.isLost(err) || time.Since(renewed) >= n.opt.Config.Lease:
 			return true, err
+		default: // one slow answer is not the end while the lease lasts
+			again = true
+			tick.Reset(renewAgain)
 		}
 	}
+}
+
+// renewAgain is how soon a node tries again to tell the store that it lives.
+const renewAgain = 500 * time.Millisecond
+
+// isLost tells whether an error ends the node's membership, however long its lease lasts.
+func (n *Node) isLost(err error) bool {
+	return errors.Is(err, ErrLeaseGone) || errors.Is(err, errDispossessed) || errors.Is(err, errWentBack)
+}
+
+// renew renews the lease. It waits for an answer as long as the lease lasts that was last
+// renewed then, but no longer than for any.
+func (n *Node) renew(ctx context.Context, store Store, lease Lease, then time.Time) error {
+	limit := max(min(n.patience(), n.opt.Config.Lease-time.Since(then)), time.Millisecond)
+	return within(ctx, limit, func(ctx context.Context) error { return store.Renew(ctx, lease) })
+}
+
+// look finds out, where there is nothing to write, whether the node's key is there, and whether the store is what it was: a watch
+// says nothing if a backup has taken its place.
+func (n *Node) look(ctx context.Context, store Store) error {
+	n.mu.Lock()
+	seen := n.revision // a watch may see more meanwhile
+	n.mu.Unlock()
+	entries, revision, err := n.get(ctx, store, n.nodeKey())
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if revision < seen {
+		return fmt.Errorf("%w (it has revision %d, and had %d)", errWentBack, revision, seen)
+	}
+	n.revision = max(n.revision, revision)
+	for _, e := range entries {
+		if e.Key == n.nodeKey() {
+			return n.recognize(e)
+		}
+	}
+	return errDispossessed
+}
+
+// recognize takes in what the node's key has, which this process may have written although the
+// answer was lost. n.mu is held.
+func (n *Node) recognize(e Entry) error {
+	m, err := readMember(e.Value)
+	if err != nil || m.ID != n.memory.ID || m.Instance != n.instance || e.Revision < n.mine {
+		return errDispossessed
+	}
+	n.mine, n.written = e.Revision, string(e.Value)
+	return nil
 }
 
 // release ends a lease, unless another process is the node.
@@ -92,9 +177,9 @@ func (n *Node) release(store Store, lease Lease) {
 	_ = within(context.Background(), time.Second, func(ctx context.Context) error { return store.Revoke(ctx, lease) })
 }
 
-func (n *Node) get(ctx context.Context, store Store) (entries []Entry, revision int64, err error) {
+func (n *Node) get(ctx context.Context, store Store, prefix string) (entries []Entry, revision int64, err error) {
 	err = within(ctx, n.patience(), func(ctx context.Context) (err error) {
-		entries, revision, err = store.Get(ctx, n.prefix())
+		entries, revision, err = store.Get(ctx, prefix)
 		return err
 	})
 	return entries, revision, err
@@ -108,7 +193,7 @@ const claimTries = 5
 func (n *Node) claim(ctx context.Context, store Store) (lease Lease, revision int64, err error) {
 	for range claimTries {
 		var entries []Entry
-		if entries, revision, err = n.get(ctx, store); err != nil {
+		if entries, revision, err = n.get(ctx, store, n.prefix()); err != nil {
 			return lease, 0, err
 		}
 		var was int64
@@ -130,6 +215,12 @@ func (n *Node) claim(ctx context.Context, store Store) (lease Lease, revision in
 				return 0, 0, err
 			}
 		}
+		n.mu.Lock()
+		fresh := n.memory.begins(n.instance)
+		n.mu.Unlock()
+		if fresh { // before the store knows it: the next process has to know that it is the same node
+			n.remember()
+		}
 		value := n.self()
 		var mine int64
 		err = within(ctx, n.patience(), func(ctx context.Context) (err error) {
@@ -143,18 +234,23 @@ func (n *Node) claim(ctx context.Context, store Store) (lease Lease, revision in
 			return lease, 0, err
 		}
 		select { // what an earlier membership has been told
-		case <-n.dispossessed:
+		case <-n.lost:
 		default:
 		}
 		n.mu.Lock()
-		n.known, n.newest, n.unusable = 0, nil, nil // it may be another store
+		n.known, n.newest, n.unusable, n.emptyAt = 0, nil, nil, time.Now() // it may be another store
 		n.mu.Unlock()
 		last := n.latest(entries)
 		n.mu.Lock()
-		n.mine, n.written, n.former = mine, value, ""
+		n.mine, n.written, n.revision = mine, value, max(mine, revision)
+		others := len(n.memory.Instances) > 1
+		n.memory.Instances = []string{n.instance}
 		n.store, n.why, n.told, n.since = store, nil, "", time.Now()
-		n.takeAll(entries, last) // before anybody sees that it has joined: there may be a hold
+		n.takeAll(entries, last, revision) // before anybody sees that it has joined: there may be a hold
 		n.mu.Unlock()
+		if others {
+			n.remember()
+		}
 		n.log.Info("joined the fleet", "fleet", n.opt.Config.Name, "node", n.name)
 		return lease, revision, nil
 	}
@@ -172,36 +268,41 @@ func (n *Node) mayReplace(e Entry) error {
 	case m.ID != n.memory.ID:
 		return fmt.Errorf("another node of the fleet has the name %q (txlb %s, since %s): give this one another name with <fleet node>, or wait until the other's lease ends",
 			n.name, m.Version, m.Started.Local().Format(time.DateTime))
-	case m.Instance != n.instance && m.Instance != n.former:
+	case m.Instance != n.instance && !slices.Contains(n.memory.Instances, m.Instance):
 		return fmt.Errorf("another process is the node %q, with the same id: was %s copied from another machine? Delete it on one of the two", n.name, n.path)
 	}
 	return nil
 }
 
-// tell writes the node's key if it says something else than before.
-func (n *Node) tell(ctx context.Context, store Store, lease Lease) error {
+// tell writes the node's key if it says something else than before. It returns whether it has
+// tried.
+func (n *Node) tell(ctx context.Context, store Store, lease Lease) (tried bool, _ error) {
 	value := n.self()
 	n.mu.Lock()
-	mine, same := n.mine, n.written == value
+	mine, same, seen := n.mine, n.written == value, n.revision
 	n.mu.Unlock()
 	if same {
-		return nil
+		return false, nil
 	}
 	var revision int64
+	var is Entry
 	err := within(ctx, n.patience(), func(ctx context.Context) (err error) {
-		revision, _, err = store.Swap(ctx, n.nodeKey(), []byte(value), mine, lease)
+		revision, is, err = store.Swap(ctx, n.nodeKey(), []byte(value), mine, lease)
 		return err
 	})
-	if errors.Is(err, ErrMoved) {
-		err = errors.New("the key of this node is gone, or another's")
-	}
-	if err != nil {
-		return err
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.mine, n.written = revision, value
-	return nil
+	switch {
+	case errors.Is(err, ErrMoved):
+		n.poke(n.publish)
+		return true, n.recognize(is)
+	case err != nil:
+		return true, err
+	case revision < seen:
+		return true, fmt.Errorf("%w (it has revision %d, and had %d)", errWentBack, revision, seen)
+	}
+	n.mine, n.written, n.revision = revision, value, max(n.revision, revision)
+	return true, nil
 }
 
 // self is what the node's key says.

@@ -111,6 +111,16 @@ func (m *memoryStore) end(lease Lease) {
 	}
 }
 
+// backup returns what puts the store back to what it is now, in place: leases stay.
+func (m *memoryStore) backup() (restore func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	revision, keys, owned, log := m.revision, maps.Clone(m.keys), maps.Clone(m.owned), slices.Clone(m.log)
+	return func() {
+		m.set(func() { m.revision, m.keys, m.owned, m.log = revision, keys, owned, log })
+	}
+}
+
 // link is the connection of one node.
 type link struct {
 	*memoryStore
@@ -120,6 +130,10 @@ type link struct {
 	stalled   bool          // its watches hear nothing
 	mute      bool          // a Swap without a lease is not answered
 	sessions  func() int64  // that the node has; nil: always 7
+	slow      int           // so many calls of Renew are not answered
+	readOnly  bool          // nothing can be written
+	full      error         // what writes of keys without a lease answer
+	compact   bool          // its watch has missed something, once
 }
 
 func (m *memoryStore) link() *link { return &link{memoryStore: m} }
@@ -134,6 +148,8 @@ func (l *link) vitals() (ready bool, sessions int64) {
 }
 
 func (l *link) Close() error { return nil }
+
+var errReadOnly = errors.New("the store takes no writes")
 
 var errCut = errors.New("no route to the store")
 
@@ -178,7 +194,10 @@ func (l *link) Swap(ctx context.Context, key string, value []byte, was int64, le
 		return 0, Entry{}, &UnknownError{err}
 	}
 	l.note("write", Entry{Key: key, Value: value})
-	if l.full != nil {
+	if l.memoryStore.full != nil || l.readOnly {
+		return 0, Entry{}, cmp.Or(l.memoryStore.full, errReadOnly)
+	}
+	if l.full != nil && lease == 0 {
 		return 0, Entry{}, l.full
 	}
 	if is := l.keys[key]; is.Revision != was {
@@ -218,8 +237,8 @@ func (l *link) Watch(ctx context.Context, prefix string, after int64, hear func(
 			}
 			continue
 		}
-		if err == nil && after < l.compacted {
-			err = ErrCompacted
+		if err == nil && (after < l.compacted || l.compact) {
+			err, l.compact = ErrCompacted, false
 		}
 		var news []Entry
 		fresh, _ := slices.BinarySearchFunc(l.log, after+1, func(e Entry, revision int64) int { return cmp.Compare(e.Revision, revision) })
@@ -229,7 +248,7 @@ func (l *link) Watch(ctx context.Context, prefix string, after int64, hear func(
 				l.note("event", e)
 			}
 		}
-		after = l.revision
+		after = max(after, l.revision)
 		l.mu.Unlock()
 		if err != nil {
 			return err
@@ -262,8 +281,14 @@ func (l *link) Grant(_ context.Context, ttl time.Duration) (Lease, error) {
 	return lease, nil
 }
 
-func (l *link) Renew(_ context.Context, lease Lease) error {
+func (l *link) Renew(ctx context.Context, lease Lease) error {
 	l.mu.Lock()
+	if l.slow > 0 {
+		l.slow--
+		l.mu.Unlock()
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	defer l.mu.Unlock()
 	if err := l.fails(); err != nil {
 		return err

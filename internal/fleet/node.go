@@ -13,8 +13,10 @@ package fleet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -53,6 +55,7 @@ type Node struct {
 	log      *slog.Logger
 	name     string
 	path     string // of the memory
+	before   string // where earlier versions had it
 	instance string // of this process
 	started  time.Time
 	wake     chan struct{} // the fleet has something new
@@ -62,8 +65,9 @@ type Node struct {
 	mu         sync.Mutex
 	dir        *director.Director // nil: Run has not begun
 	memory     memory
-	former     string // instance of the process that was this node before
-	handedOver bool   // another process is the node now
+	unread     error // why it is not read yet; nil: it is
+	unkept     error // why its file does not have it
+	handedOver bool  // another process is the node now
 
 	store   Store // nil: this node has not joined
 	why     error // it has not
@@ -77,6 +81,8 @@ type Node struct {
 	newestAt time.Time // when this node has heard of it
 	offered  offer     // what this node has written last, or tried to
 	unusable error     // why it cannot be
+	emptyAt  time.Time // when this node has seen that there is none
+	ran      *document // that this process ran last; nil: none
 	problem  error     // why this node does not run the newest
 	copied   error     // why its file does not have it
 	members  map[string]Member
@@ -89,14 +95,15 @@ type Node struct {
 	commands commands
 	synced   *document // what the director knows to be confirmed; belongs to follow
 
-	dispossessed chan struct{} // the node's key is gone, or another's
+	revision int64      // of the store, the newest that this node has seen
+	lost     chan error // why the node has to join again
 
 	sharing *sharing // of checks; nil: it does not share them
 	checks  Checks   // as last looked
 }
 
-// New returns a node that has not joined. The error is about the folder for state, or about
-// the name of the machine.
+// New returns a node that has not joined. The error is about the name of the machine. A folder
+// for state that cannot be read keeps the node from joining, and not from serving.
 func New(opt Options) (*Node, error) {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
@@ -110,14 +117,14 @@ func New(opt Options) (*Node, error) {
 	}
 	n := &Node{
 		opt: opt, log: opt.Log, name: name, instance: newID(), started: time.Now(), since: time.Now(),
-		path: filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
-		wake: make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), dispossessed: make(chan struct{}, 1),
+		path:   filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+"@"+name+".json"), // no name has @
+		before: filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
+		wake:   make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1),
 		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, commands: commands{},
 	}
-	if n.memory, err = recall(n.path); err != nil {
-		return nil, err
+	if n.memory, n.unread = recall(n.path, n.before); n.unread != nil {
+		n.why = n.unread
 	}
-	n.former = n.memory.Instance
 	n.sharing, err = newSharing(n, &n.opt.Config)
 	return n, err
 }
@@ -137,9 +144,7 @@ func (n *Node) Generation() uint64 { return n.memory.Generation }
 func (n *Node) Run(ctx context.Context, dir *director.Director) {
 	n.mu.Lock()
 	n.dir = dir
-	n.memory.Instance = n.instance
 	n.mu.Unlock()
-	n.remember()
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { n.follow(ctx) })
@@ -220,12 +225,31 @@ func (n *Node) poke(what chan struct{}) {
 	}
 }
 
+// recollect reads what the node knows of itself, if that has failed before.
+func (n *Node) recollect() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.unread != nil {
+		n.memory, n.unread = recall(n.path, n.before)
+	}
+	return n.unread
+}
+
 // remember writes what the node knows of itself.
 func (n *Node) remember() {
 	n.mu.Lock()
-	m := n.memory
+	m, was, over := n.memory, n.unkept, n.handedOver
 	n.mu.Unlock()
-	if err := m.keep(n.path); err != nil {
-		n.log.Warn("cannot keep what this node knows of its fleet", "err", err)
+	if over { // the file is the other's
+		return
 	}
+	err := m.keep(n.path)
+	if err == nil {
+		_ = os.Remove(n.before)
+	} else if err = fmt.Errorf("cannot keep what this node knows of its fleet: %w", err); was == nil || was.Error() != err.Error() {
+		n.log.Warn("this node forgets its fleet when it ends", "fleet", n.opt.Config.Name, "node", n.name, "err", err)
+	}
+	n.mu.Lock()
+	n.unkept = err
+	n.mu.Unlock()
 }

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -539,15 +538,4 @@ func TestMember(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// Without a fleet's store, the folder for state still has to work.
-func TestDamagedMemory(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "fleet-edge.json")
-	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := New(Options{Config: config.Fleet{Name: "edge", Node: "a"}, StateDir: dir, Connect: func(context.Context) (Store, error) { return nil, errCut }})
-	refused(t, err, "what this node knows of its fleet cannot be read", "delete "+path)
 }

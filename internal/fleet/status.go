@@ -95,6 +95,9 @@ func (n *Node) trouble() string {
 			all = append(all, fmt.Sprintf("service %q does not listen on %s: %s", c.Service, c.Listen, c.Err))
 		}
 	}
+	if n.unkept != nil {
+		all = append(all, oneLine(n.unkept))
+	}
 	if n.copied != nil {
 		all = append(all, "its file has an older configuration: "+oneLine(n.copied))
 	}

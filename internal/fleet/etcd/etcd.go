@@ -8,8 +8,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -17,6 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/status"
 
 	"github.com/txlb/txlb/config"
@@ -36,6 +39,7 @@ type store struct{ client *clientv3.Client }
 // Open returns the store that <fleet> says. It reads the files of certificates. With a user it
 // waits until the store has taken the password; otherwise it does not wait for an answer.
 func Open(ctx context.Context, c *config.Fleet) (fleet.Store, error) {
+	silence()
 	secure, err := tlsOf(c)
 	if err != nil {
 		return nil, err
@@ -50,6 +54,10 @@ func Open(ctx context.Context, c *config.Fleet) (fleet.Store, error) {
 	}
 	return &store{client}, nil
 }
+
+// silence keeps gRPC from writing about connections to standard error. What is wrong with them is
+// in the errors of the calls.
+var silence = sync.OnceFunc(func() { grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) })
 
 // tlsOf returns how connections are encrypted, nil if they are not.
 func tlsOf(c *config.Fleet) (*tls.Config, error) {
