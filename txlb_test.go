@@ -61,7 +61,7 @@ var rooms = map[string][]string{
 	"internal/edits":             {"config", "engine", "internal/director", "internal/words"},
 	"internal/connect":           {},
 	"internal/convert":           {"config", "sched"},
-	"internal/fleet":             {"config", "config/changes", "internal/director", "internal/fleet/peers"},
+	"internal/fleet":             {"config", "config/changes", "internal/director", "internal/fleet/peers", "internal/words"},
 	"internal/fleet/etcd":        {"config", "internal/fleet"},
 	"internal/fleet/peers":       {},
 	"internal/gate":              {},

@@ -42,7 +42,7 @@ func (p parts) surfaces() []surface {
 }
 
 // newAdmin makes the admin of a process.
-func newAdmin(dir *director.Director, eng engine.Engine, source *status.Source, text *metrics.Text, is self) *admin.Admin {
+func newAdmin(dir *director.Director, eng engine.Engine, source *status.Source, text *metrics.Text, is self, in *node) *admin.Admin {
 	book := is.book
 	reports := map[string]admin.Report{
 		"show metrics": func(ctx context.Context) (string, any, error) {
@@ -64,9 +64,13 @@ func newAdmin(dir *director.Director, eng engine.Engine, source *status.Source, 
 			return s.String(), s, nil
 		}
 	}
-	return admin.New(admin.Options{
+	opt := admin.Options{
 		Director: dir, Engine: eng, Status: source, Process: is, Version: version, Log: book.log, Audit: book.audit, Reports: reports,
-	})
+	}
+	if in != nil {
+		opt.Fleet = orders{in.Node}
+	}
+	return admin.New(opt)
 }
 
 // shownLines is how many lines of the log are shown.

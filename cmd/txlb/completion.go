@@ -253,7 +253,7 @@ func verbCompletions(ctx context.Context, given map[string]string, args []string
 		}
 	}
 	var found []candidate
-	for _, word := range admin.Complete(runningConfig(ctx, given["s"], given["c"]), runningSessions(ctx, given["s"], given["c"]), line) {
+	for _, word := range admin.Complete(runningConfig(ctx, given["s"], given["c"]), runningSessions(ctx, given["s"], given["c"]), runningNodes(ctx, given["s"], given["c"]), line) {
 		value := words.Unquote(word)
 		found = append(found, candidate{value, helps[value]})
 	}
@@ -290,6 +290,22 @@ func runningSessions(ctx context.Context, path, file string) func(ended bool) []
 			}
 		}
 		return ids
+	}
+}
+
+// runningNodes asks a running txlb for the names of the nodes of its fleet.
+func runningNodes(ctx context.Context, path, file string) func() []string {
+	return func() (names []string) {
+		text, _ := askRunning(ctx, path, file, "show fleet")
+		_, table, _ := strings.Cut(text, "\nNODE ")
+		for _, line := range strings.Split(table, "\n")[1:] { // behind the head
+			name, _, ok := strings.Cut(line, " ")
+			if !ok || name == "" || strings.HasSuffix(name, ":") || strings.HasSuffix(name, ",") { // what follows the nodes
+				break
+			}
+			names = append(names, name)
+		}
+		return names
 	}
 }
 

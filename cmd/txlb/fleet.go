@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/txlb/txlb/config"
@@ -16,6 +17,7 @@ import (
 type node struct {
 	*fleet.Node
 	source *status.Source
+	self   self // what it does when it is told
 }
 
 // newNode returns the node that a configuration makes of this process, nil without <fleet>.
@@ -26,7 +28,7 @@ func newNode(c *config.Config, doc *document.File, log *slog.Logger) (*node, err
 	n, settings := new(node), c.Fleet
 	var err error
 	n.Node, err = fleet.New(fleet.Options{
-		Config: settings, StateDir: stateDir(doc), Version: version, Log: log, Vitals: n.vitals,
+		Config: settings, StateDir: stateDir(doc), Version: version, Log: log, Vitals: n.vitals, Obey: n.obey,
 		Connect: func(ctx context.Context) (fleet.Store, error) { return etcd.Open(ctx, &settings) },
 	})
 	return n, err
@@ -47,12 +49,50 @@ func (n *node) watchedBy(source *status.Source) {
 	}
 }
 
+// commands makes the process do what its fleet tells the node.
+func (n *node) commands(process self) {
+	if n != nil {
+		n.self = process
+	}
+}
+
 // vitals is what the other nodes learn of this process.
-func (n *node) vitals() (ready bool, sessions int64) {
+func (n *node) vitals() (sessions int64, unready error) {
 	for _, s := range n.source.Engine.Snapshot().Services {
 		sessions += s.Active
 	}
-	return !n.source.Draining(), sessions
+	return sessions, ready(n.source)
+}
+
+// obey does what the fleet tells this process.
+func (n *node) obey(ctx context.Context, verb, by, from string) (string, error) {
+	switch verb {
+	case fleet.Upgrade:
+		return n.self.Upgrade(ctx, by, from)
+	case fleet.Shutdown:
+		n.source.Director.Note(by, from, verb, "")
+		n.self.Shutdown()
+		return "draining, then shutting down", nil
+	}
+	return "", fmt.Errorf("txlb %s does not know %s", version, verb)
+}
+
+// announce tells the other nodes at once that this process is not ready any more.
+func (n *node) announce() {
+	if n != nil {
+		n.Announce()
+	}
+}
+
+// orders is what the admin does to other nodes.
+type orders struct{ *fleet.Node }
+
+func (o orders) Order(ctx context.Context, verb string, nodes []string, by, from string) (string, any, error) {
+	done, err := o.Node.Order(ctx, verb, nodes, by, from)
+	if err != nil {
+		return "", nil, err
+	}
+	return done.String(), done, nil
 }
 
 // run makes this process the node until ctx ends.

@@ -191,7 +191,9 @@ func serve(ctx context.Context, is beginning) (err error) {
 	if up.program, err = installedPath(); err != nil {
 		return err
 	}
-	adm := newAdmin(dir, eng, source, text, self{book, up, shutdown})
+	process := self{book, up, shutdown}
+	is.node.commands(process)
+	adm := newAdmin(dir, eng, source, text, process, is.node)
 	surfaces := parts{
 		admin: adm, users: users.New(func() []*config.User { return dir.State().Config.Admin.Users }, source.Guard.Gate(), log, book.audit),
 		director: dir, engine: eng, status: source, log: logs.Strangers(log), pipes: int(opt.PipeMemory / int64(opt.PipeSize)),
@@ -250,6 +252,7 @@ func serve(ctx context.Context, is beginning) (err error) {
 
 	select {
 	case <-ctx.Done():
+		is.node.announce()
 		up.end("txlb is draining")
 	case <-up.gone:
 	}

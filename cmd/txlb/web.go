@@ -17,6 +17,7 @@ import (
 	"github.com/txlb/txlb/internal/admin/web"
 	"github.com/txlb/txlb/internal/guard"
 	"github.com/txlb/txlb/internal/metrics"
+	"github.com/txlb/txlb/internal/status"
 	"github.com/txlb/txlb/internal/words"
 	"github.com/txlb/txlb/sched"
 )
@@ -75,7 +76,7 @@ func (p parts) webSurface() surface {
 					}
 					return body, header, done, err
 				},
-				Healthy: loops.check, Ready: p.ready,
+				Healthy: loops.check, Ready: func() error { return ready(p.status) },
 				Listen: is.Listen, Secure: is.Secure, StateDir: p.stateDir,
 				Files: func() (certificate, key string) {
 					w := current().Admin.Web
@@ -93,13 +94,13 @@ func (p parts) webSurface() surface {
 	}
 }
 
-// ready is the error of /readyz. <web readyz> decides whether services without a
-// usable host count.
-func (p parts) ready() error {
-	if p.status.Draining() {
+// ready is the error of /readyz, and what other nodes of a fleet see. <web readyz> decides
+// whether services without a usable host count.
+func ready(source *status.Source) error {
+	if source.Draining() {
 		return errors.New("draining")
 	}
-	state := p.director.State()
+	state := source.Director.State()
 	without, wholly := 0, 0 // services without a host for some of their clients, and for all
 	for _, s := range state.Services {
 		if !s.Usable() {

@@ -56,6 +56,14 @@ type Process interface {
 	Shutdown()
 }
 
+// Fleet is what verbs do to the nodes of a fleet.
+type Fleet interface {
+	// Order makes nodes do what [Process] has, by the name of its verb: one after the other,
+	// each when the one before is ready again. No nodes: all. It returns what has become of it,
+	// when that is over or when ctx ends, for people and for programs.
+	Order(ctx context.Context, verb string, nodes []string, by, from string) (text string, data any, err error)
+}
+
 // Report makes the answer of a reading verb.
 type Report func(context.Context) (text string, data any, err error)
 
@@ -64,6 +72,7 @@ type Options struct {
 	Director *director.Director // needed
 	Engine   engine.Engine      // needed
 	Process  Process            // nil: its verbs are not served
+	Fleet    Fleet              // nil: this process is in no fleet
 	// Reports answer the reading verbs that other parts have the data for, by
 	// the verb's name, such as "show metrics". A verb without one is not served.
 	Reports map[string]Report

@@ -18,7 +18,18 @@ import (
 // that is typed has quotes or not.
 func (a *Admin) Complete(line string) []string {
 	state := a.opt.Director.State()
-	return complete(completer{Verbs(), state.Config, state.Pending(), a.sessionIDs}, line)
+	return complete(completer{Verbs(), state.Config, state.Pending(), a.sessionIDs, a.nodes}, line)
+}
+
+// nodes returns the names of the nodes of the fleet.
+func (a *Admin) nodes() (names []string) {
+	if a.opt.Status.Fleet == nil {
+		return nil
+	}
+	for _, n := range a.opt.Status.Fleet().Nodes {
+		names = append(names, n.Name)
+	}
+	return names
 }
 
 // completedSessions is how many IDs of open sessions are offered, and of ended ones.
@@ -38,12 +49,13 @@ func (a *Admin) sessionIDs(ended bool) (ids []string) {
 }
 
 // Complete is [Admin.Complete] without an Admin: names are those of c, none if c is
-// nil, and sessions returns the IDs of open sessions, or of ended ones too.
-func Complete(c *config.Config, sessions func(ended bool) []string, line string) []string {
+// nil, sessions returns the IDs of open sessions, or of ended ones too, and nodes the names of
+// the nodes of the fleet.
+func Complete(c *config.Config, sessions func(ended bool) []string, nodes func() []string, line string) []string {
 	if c == nil {
 		c = &config.Config{}
 	}
-	return complete(completer{verbs: Verbs(), config: c, sessions: sessions}, line)
+	return complete(completer{verbs: Verbs(), config: c, sessions: sessions, nodes: nodes}, line)
 }
 
 func complete(with completer, line string) []string {
@@ -60,6 +72,7 @@ type completer struct {
 	config   *config.Config
 	pending  []*director.Pending       // changes that wait to be confirmed
 	sessions func(ended bool) []string // IDs
+	nodes    func() []string           // names
 }
 
 // list returns what may stand where somebody is typing, whatever has been typed
@@ -167,6 +180,8 @@ func (a completer) values(p *Param, named map[string]string) []string {
 		return names(c.Admin.Users, userName)
 	case Session, AnySession:
 		return a.sessions(p.Kind == AnySession)
+	case Node:
+		return a.nodes()
 	}
 	s, err := edits.Service(c, named["service"])
 	if err != nil {

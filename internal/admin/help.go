@@ -44,6 +44,7 @@ var kindNames = [...]string{
 	Address: "an address to connect to: host:port, [v6]:port or unix:/path", Listen: "an address to listen on: host:port, [v6]:port, *:port or unix:/path; port 0 takes a free one",
 	Listener: "the address of a listener", Mirror: "the address of a mirror", Session: "the ID of a session", AnySession: "the ID of a session, open or ended", Scheduler: "a scheduler", Number: "a number", Duration: "a duration with a unit, such as 500ms, 30s or 5m",
 	Choice: "one of the words", Bool: "yes or no", Flag: "a flag", Hash: "a crypt(3) hash; it is never shown", VerbName: "a verb", Unconfirmed: "the generation of a change that waits to be confirmed",
+	Node: "the name of a node of the fleet",
 }
 
 func (p *Param) info() ParamInfo {

@@ -27,6 +27,8 @@ type Offer struct {
 	Lines []string // of the question: what follows now
 	// Set are words that the offer gives. An offer with Set has the Fields alone.
 	Set []words.Word
+	// About is an option that the question is about: it is asked if the command has that.
+	About string
 	// Fields are the options to fill in; nil: all that no other offer of the verb
 	// has.
 	Fields []string
@@ -81,7 +83,7 @@ func (v *Verb) Asked(s *Scene) *Offer {
 	for i := range v.Offers {
 		o := &v.Offers[i]
 		differs := func(w words.Word) bool { return s.Word(w.Key) != w.Value }
-		if o.Title != "" && !slices.ContainsFunc(o.Set, differs) {
+		if o.Title != "" && (o.About == "" || s.Word(o.About) != "") && !slices.ContainsFunc(o.Set, differs) {
 			return o
 		}
 	}
@@ -233,6 +235,10 @@ func (s *Scene) Choices(p *Param) (list []string) {
 		for _, m := range mirrors(s.Group.Config) {
 			list = append(list, m.Address)
 		}
+	case p.Kind == Node && s.Fleet != nil:
+		for i := range s.Fleet.Nodes {
+			list = append(list, s.Fleet.Nodes[i].Name)
+		}
 	case p.Kind == User:
 		for _, u := range s.State.Config.Admin.Users {
 			list = append(list, u.Name)
@@ -313,6 +319,10 @@ func (s *Scene) text(text string) string {
 func standby(s *Scene) bool { return !s.Group.Config.Enabled }
 
 func hasRules(s *Scene) bool { return len(s.Service.Config.Access) > 0 }
+
+func inFleet(s *Scene) bool { return s.Fleet != nil }
+
+func aboutNode(s *Scene) bool { return s.Word("node") != "" }
 
 func hasRoutes(s *Scene) bool { return len(s.Service.Config.Routes) > 0 }
 

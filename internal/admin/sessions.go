@@ -473,6 +473,9 @@ func (k *call) closeLog() (Result, error) {
 }
 
 func (k *call) upgrade() (Result, error) {
+	if k.args.set("fleet") || k.args.given("node") || k.args.given("wait") {
+		return k.orderFleet()
+	}
 	p, err := k.process()
 	if err != nil {
 		return Result{}, err
@@ -482,6 +485,9 @@ func (k *call) upgrade() (Result, error) {
 }
 
 func (k *call) shutdown() (Result, error) {
+	if k.args.given("node") || k.args.given("wait") {
+		return k.orderFleet()
+	}
 	p, err := k.process()
 	if err != nil {
 		return Result{}, err

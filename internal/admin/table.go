@@ -329,18 +329,46 @@ func Verbs() []Verb {
 			}),
 		ofProcess(orders("closeLog", "reopen the log files", (*call).closeLog)).
 			offer(Offer{Label: "Reopen log files", Note: "After log rotation."}),
-		ofProcess(orders("upgrade", "start the installed program and hand listeners and sessions over to it; no client is refused", (*call).upgrade)).
+		ofFleet(ofProcess(orders("upgrade", "start the installed program and hand listeners and sessions over to it; no client is refused", (*call).upgrade,
+			Param{Name: "fleet", Kind: Flag, Option: true, Help: "on all nodes of the fleet, one after the other, each when the one before is ready; it stops where one is not"}))).
 			offer(Offer{
-				Label: "Upgrade", Note: "Hand over to the installed program.",
+				Label: "Upgrade the fleet", Note: "One node after the other hands over to its installed program.",
+				Title: "Upgrade all nodes of the fleet, one after the other?",
+				Lines: []string{
+					"Each node hands over to the program that is installed on it. No client is refused.",
+					"The next one begins when the one before is ready with the same version and configuration. It stops where a node is not.",
+				},
+				Set: []words.Word{{Key: "fleet", Value: "yes"}}, Fields: []string{}, When: inFleet,
+			}).
+			offer(Offer{
+				Label: "Upgrade node", About: "node", Fields: []string{},
+				Title: "Hand over to the installed program on node {node}?",
+				Lines: []string{
+					"The program that is installed on it takes over listeners, configuration, counters and sessions. No client is refused.",
+					"If it does not start, the one that runs goes on.",
+				},
+				When: aboutNode,
+			}).
+			offer(Offer{
+				Label: "Upgrade", Note: "Hand over to the installed program.", Fields: []string{},
 				Title: "Hand over to the installed program?",
 				Lines: []string{
 					"The program that is installed now takes over listeners, configuration, counters and sessions. No client is refused.",
 					"If it does not start, this one goes on. Users of page and SSH connect again.",
 				},
 			}),
-		destructive(ofProcess(orders("shutdown", "drain and shut down", (*call).shutdown))).
+		destructive(ofFleet(ofProcess(orders("shutdown", "drain and shut down", (*call).shutdown)))).
 			offer(Offer{
-				Label: "Shut down", Note: "Drain and shut down.",
+				Label: "Shut down node", About: "node", Fields: []string{},
+				Title: "Shut down node {node}?",
+				Lines: []string{
+					"Its /readyz says 503, and after <engine grace> it refuses new clients. Sessions still open at the drain timeout are closed.",
+					"Then its process ends. Another node cannot start it again.",
+				},
+				When: aboutNode,
+			}).
+			offer(Offer{
+				Label: "Shut down", Note: "Drain and shut down.", Fields: []string{},
 				Title: "Shut down txlb?",
 				Lines: []string{
 					"New clients are refused at once. {sessions}. Sessions still open at the drain timeout are closed.",

@@ -365,8 +365,8 @@ func TestVerbsOfTheProcess(t *testing.T) {
 	if got := strings.Join(op.calls, ", "); got != "closeLog, shutdown" {
 		t.Errorf("called %s", got)
 	}
-	r.refused("shutdown session 5", "takes no arguments")
-	r.refused("shutdown --force", "takes no arguments")
+	r.refused("shutdown session 5", `unexpected argument "session"`)
+	r.refused("shutdown --force", `unknown option "force"`)
 	if n := len(op.calls); n != 2 {
 		t.Errorf("called %v", op.calls[2:])
 	}

@@ -62,6 +62,7 @@ const (
 	Hash                    // crypt(3); never shown
 	VerbName                // a verb of the table
 	Unconfirmed             // the generation of a change that waits to be confirmed
+	Node                    // the name of a node of the fleet
 )
 
 // Param is a parameter of a verb. Positional ones may be given by name too,

@@ -23,7 +23,9 @@ func (n *Node) takeAll(entries []Entry, last configuration, revision int64) {
 	if !there && n.known <= revision { // nobody tells that it was deleted
 		n.known, n.newest, n.unusable, n.emptyAt = 0, nil, nil, time.Now()
 	}
+	n.plan, n.orderAt, n.orderBad = nil, 0, nil
 	n.take(entries, last)
+	n.tellWaiters()
 	n.poke(n.wake) // also if there is no configuration
 }
 
@@ -58,9 +60,12 @@ func (n *Node) take(entries []Entry, last configuration) {
 			n.hearDeadline(name, e)
 		} else if _, is := cutPrefix(e.Key, n.holdPrefix()); is {
 			n.hearHold(e)
+		} else if e.Key == n.orderKey() {
+			n.hearOrder(e)
 		}
 	}
 	n.hearConfig(last)
+	n.poke(n.glance)
 }
 
 func cutPrefix(key, prefix string) (string, bool) {

@@ -307,16 +307,19 @@ func (n *Node) tell(ctx context.Context, store Store, lease Lease) (tried bool, 
 
 // self is what the node's key says.
 func (n *Node) self() string {
-	ready, sessions := n.opt.Vitals()
+	sessions, unready := n.opt.Vitals()
 	n.mu.Lock()
 	m := Member{
 		ID: n.memory.ID, Instance: n.instance, Version: n.opt.Version, Started: n.started.Round(time.Second),
-		Ready: ready, Sessions: sessions, Generation: n.memory.Generation, Problem: n.trouble(),
+		Ready: unready == nil, Sessions: sessions, Generation: n.memory.Generation, Problem: n.trouble(),
 	}
 	if n.sharing != nil {
 		m.Peer = n.opt.Config.PeerAddress()
 	}
 	n.mu.Unlock()
+	if unready != nil {
+		m.Unready = oneLine(unready)
+	}
 	data, err := json.Marshal(m)
 	if err != nil {
 		panic(err) // it is plain data

@@ -31,8 +31,11 @@ type Options struct {
 	Connect  func(ctx context.Context) (Store, error) // begins a connection to the store
 	StateDir string                                   // where it keeps what it knows of itself
 	Version  string                                   // of the program
-	Vitals   func() (ready bool, sessions int64)      // nil: ready, without sessions
-	Log      *slog.Logger                             // nil: slog.Default
+	Vitals   func() (sessions int64, unready error)   // unready: why no new clients are taken; nil: ready, without sessions
+	// Obey does what an order tells this process: Upgrade or Shutdown. It returns when that is
+	// done, or begun in the case of Shutdown, and what came of it. nil: the process obeys nobody.
+	Obey func(ctx context.Context, verb, by, from string) (answer string, err error)
+	Log  *slog.Logger // nil: slog.Default
 }
 
 const (
@@ -100,6 +103,8 @@ type Node struct {
 
 	sharing *sharing // of checks; nil: it does not share them
 	checks  Checks   // as last looked
+
+	orders // what nodes are told to do
 }
 
 // New returns a node that has not joined. The error is about the name of the machine. A folder
@@ -109,7 +114,7 @@ func New(opt Options) (*Node, error) {
 		opt.Log = slog.Default()
 	}
 	if opt.Vitals == nil {
-		opt.Vitals = func() (bool, int64) { return true, 0 }
+		opt.Vitals = func() (int64, error) { return 0, nil }
 	}
 	name, err := opt.Config.NodeName()
 	if err != nil {
@@ -120,7 +125,7 @@ func New(opt Options) (*Node, error) {
 		path:   filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+"@"+name+".json"), // no name has @
 		before: filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
 		wake:   make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1),
-		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, commands: commands{},
+		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, commands: commands{}, orders: newOrders(),
 	}
 	if n.memory, n.unread = recall(n.path, n.before); n.unread != nil {
 		n.why = n.unread
@@ -152,6 +157,7 @@ func (n *Node) Run(ctx context.Context, dir *director.Director) {
 	if n.sharing != nil {
 		beside.Go(func() { n.sharing.run(ctx, dir) })
 	}
+	beside.Go(func() { n.oversee(ctx) })
 	pause := firstPause
 	for {
 		joined, err := n.membership(ctx)
@@ -174,6 +180,9 @@ func (n *Node) Run(ctx context.Context, dir *director.Director) {
 		pause = min(2*pause, longestPause)
 	}
 }
+
+// Announce makes the node tell the others at once what Options.Vitals says.
+func (n *Node) Announce() { n.poke(n.publish) }
 
 // HandOver tells that another process is this node from now on: its place stays when Run ends.
 func (n *Node) HandOver() {

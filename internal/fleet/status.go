@@ -18,7 +18,8 @@ type Member struct {
 	Instance   string    `json:"instance"` // of its process
 	Version    string    `json:"version"`  // of its txlb
 	Started    time.Time `json:"started"`
-	Ready      bool      `json:"ready"` // it takes new clients
+	Ready      bool      `json:"ready"`             // it takes new clients
+	Unready    string    `json:"unready,omitempty"` // why it does not
 	Generation uint64    `json:"generation"`
 	Sessions   int64     `json:"sessions"`
 	Problem    string    `json:"problem,omitempty"` // why it does not run what the fleet has, or not all of it
@@ -50,6 +51,7 @@ type Status struct {
 	Problem    string    `json:"problem,omitempty"` // why this node does not run what the fleet has, or not all of it
 	Nodes      []Info    `json:"nodes"`             // by name
 	Shares     *Shares   `json:"shares,omitempty"`  // nil: this node shares no checks
+	Order      *Order    `json:"order,omitempty"`   // that nodes carry out, or have carried out last
 
 	Unconfirmed []Unconfirmed `json:"unconfirmed,omitempty"` // changes that wait to be confirmed, the oldest first
 	Holds       []Held        `json:"holds,omitempty"`       // groups that all nodes hold, by name
@@ -82,6 +84,18 @@ type Info struct {
 	// clock, it has lacked the newest.
 	Behind uint64  `json:"behind"`
 	Lag    float64 `json:"lag"`
+}
+
+// Why is what is wrong with the node, "" if nothing is.
+func (m *Member) Why() string {
+	why := m.Problem
+	if !m.Ready && m.Unready != "" {
+		why = m.Unready
+		if m.Problem != "" {
+			why += "; " + m.Problem
+		}
+	}
+	return why
 }
 
 // trouble is why this node does not run what the fleet has, "" if it does. n.mu is held.
@@ -124,6 +138,9 @@ func (n *Node) Status() *Status {
 			i.Behind, i.Lag = s.Generation-m.Generation, time.Since(n.newestAt).Seconds()
 		}
 		s.Nodes = append(s.Nodes, i)
+	}
+	if n.plan.Shown() {
+		s.Order = n.plan
 	}
 	slices.SortFunc(s.Nodes, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
 	n.statusOfOrders(s, time.Now())
@@ -195,14 +212,17 @@ func (s *Status) String() string {
 		if n.Behind > 0 {
 			lag = fmt.Sprintf("%d, %v", n.Behind, (time.Duration(n.Lag * float64(time.Second))).Round(time.Second))
 		}
-		if n.Problem != "" {
-			problem = n.Problem
+		if why := n.Why(); why != "" {
+			problem = why
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", printable(n.Name), printable(n.Version), ready, n.Generation, lag, n.Sessions, printable(problem))
 	}
 	_ = w.Flush()
 	if s.Shares != nil {
 		b.WriteString(s.Shares.String())
+	}
+	if s.Order != nil {
+		fmt.Fprintf(&b, "\n%v\n", s.Order)
 	}
 	return strings.TrimRight(b.String(), "\n")
 }

@@ -103,7 +103,12 @@ type member struct {
 	log  *testkit.Log
 	file string
 	stop func() // ends it in order, once
-	kill func() // ends it as a crash does: its place stays
+
+	mu      sync.Mutex
+	unready error
+	told    []string                          // what it was told to do
+	does    func(verb string) (string, error) // what it then does; nil: nothing, and it answers
+	kill    func()                            // ends it as a crash does: its place stays
 }
 
 const oneService = `<config><service name="web"><listen ip="unix:/run/web"/><group name="g"><host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80"/></group></service></config>`
@@ -126,6 +131,35 @@ func join(t *testing.T, store *memoryStore, name, dir string) *member {
 	return m
 }
 
+func (m *member) vitals() (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.link.count(), m.unready
+}
+
+// set changes what a member has for Vitals and Obey.
+func (m *member) set(f func()) {
+	m.mu.Lock()
+	f()
+	m.mu.Unlock()
+	m.poke(m.publish)
+}
+
+func (m *member) obey(ctx context.Context, verb, by, from string) (string, error) {
+	m.mu.Lock()
+	m.told = append(m.told, verb+" by "+by+" from "+from)
+	does := m.does
+	m.mu.Unlock()
+	if does == nil {
+		return "process 7 has taken over", nil
+	}
+	answer, err := does(verb)
+	if errors.Is(err, context.Canceled) { // the process dies meanwhile
+		<-ctx.Done()
+	}
+	return answer, err
+}
+
 // begin starts a node.
 func begin(t *testing.T, l *link, name, dir string) *member {
 	t.Helper()
@@ -134,11 +168,15 @@ func begin(t *testing.T, l *link, name, dir string) *member {
 	if doc == nil {
 		t.Fatal(problems)
 	}
+	version := "1.2.3"
+	if text, err := os.ReadFile(filepath.Join(dir, "version")); err == nil {
+		version = string(text)
+	}
 	var err error
 	m.Node, err = New(Options{
 		Config:  config.Fleet{Name: "edge", Node: name, Store: []string{"http://127.0.0.1:1"}, Lease: lease},
-		Connect: l.connect, StateDir: dir, Version: "1.2.3", Log: m.log.Logger(),
-		Vitals: l.vitals,
+		Connect: l.connect, StateDir: dir, Version: version, Log: m.log.Logger(),
+		Vitals: m.vitals, Obey: m.obey,
 	})
 	if err != nil {
 		t.Fatal(err)

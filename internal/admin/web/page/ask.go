@@ -194,6 +194,9 @@ func links(verb *admin.Verb, o *admin.Offer, s *admin.Scene) (list []link) {
 // form is what an offer is taken up with.
 func (v *View) form(verb *admin.Verb, o *admin.Offer, s *admin.Scene, q admin.Question) Form {
 	f := Form{Action: Action{o.Label, verb.Name, paramsOf(s.Place(), o.Set)}, Danger: verb.Destructive}
+	if o.About != "" {
+		f.Params = append(f.Params, Param{o.About, s.Word(o.About)})
+	}
 	if o.Title == "" {
 		f.Note = o.Note
 	} else {
