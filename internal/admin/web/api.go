@@ -19,6 +19,7 @@ import (
 	"github.com/txlb/txlb/internal/admin/users"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/explain"
+	"github.com/txlb/txlb/internal/fleet"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -68,6 +69,9 @@ var shapes = map[string]any{
 	"show events":   []admin.EventInfo{},
 	"show diff":     admin.FileInfo{},
 	"show stored":   admin.StoredInfo{},
+	"show fleet":    fleet.Status{},
+	"upgrade":       fleet.Order{},
+	"shutdown":      fleet.Order{},
 	"rollback":      admin.FileInfo{},
 	"saveConfig":    admin.FileInfo{},
 	"reload":        admin.FileInfo{},

@@ -302,7 +302,7 @@ func TestBrowser(t *testing.T) {
 		run  func(*testing.T, *browser)
 	}{
 		{"operate", testOperate}, {"missed", testMissed}, {"look", testLook}, {"restart", testRestart}, {"plain", testPlain}, {"many", testMany},
-		{"phone", testPhone}, {"explain", testExplain}, {"keyboard", testKeyboard}, {"proxy", testProxy}, {"hidden", testHidden}, {"slow", testSlow},
+		{"phone", testPhone}, {"explain", testExplain}, {"keyboard", testKeyboard}, {"proxy", testProxy}, {"hidden", testHidden}, {"fleet", testFleet}, {"slow", testSlow},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, b) })
 	}

@@ -36,6 +36,7 @@ func (s *server) pageRoutes() []route {
 		get("/sessions", "open sessions; q filters, sort sorts", s.serveSessions),
 		get("/explain", "what happened to a session (id)", s.serveExplain),
 		get("/clients", "sessions by client", s.serveClients),
+		get("/fleet", "the nodes of the fleet, and what can be done with them", s.serveFleet),
 		get("/history", "the last ten minutes of what has these IDs (id, repeated), as JSON", s.serveHistory),
 		get("/static/", "what the pages are made of", s.serveStatic),
 	}
@@ -54,7 +55,7 @@ func (s *server) pageRoutes() []route {
 // isPage tells whether a path is that of a page, which may have a form.
 func isPage(path string) bool {
 	return slices.Contains([]string{"/", "/all", "/running", "/index.html", "/configs", "/config.xml", "/stored.xml", "/config.obj",
-		"/manage", "/events", "/sessions", "/explain", "/clients"}, path)
+		"/manage", "/events", "/sessions", "/explain", "/clients", "/fleet"}, path)
 }
 
 // source is what a page is made of, without the user.
@@ -235,6 +236,10 @@ func (s *server) serveClients(q *request) (answer, error) {
 		return answer{}, err
 	}
 	return write(func(b *bytes.Buffer) error { return s.pages.Clients(b, s.view(q), result.Data.([]admin.ClientInfo)) })
+}
+
+func (s *server) serveFleet(q *request) (answer, error) {
+	return write(func(b *bytes.Buffer) error { return s.pages.Fleet(b, s.view(q)) })
 }
 
 func (s *server) serveHistory(q *request) (answer, error) {

@@ -12,6 +12,7 @@
 //	GET  /events     Pages.Events
 //	GET  /sessions   Pages.Sessions
 //	GET  /explain    Pages.Explain    id
+//	GET  /fleet      Pages.Fleet
 //	GET  /history    NewHistory       id, repeated: JSON
 //	GET  /static/…   Pages.Static     names with hashes of the content: cacheable for ever
 //	POST /VERB       Pages.Done       the answer to a verb, done or refused
@@ -157,6 +158,16 @@ func (p *Pages) Clients(w io.Writer, v *View, list []admin.ClientInfo) error {
 	return p.write(w, v, "clients", v.Refresh, "", list)
 }
 
+// Fleet writes the page of the fleet. If the process is in none, it writes a page that says so and
+// returns ErrNotFound.
+func (p *Pages) Fleet(w io.Writer, v *View) error {
+	f := v.Fleet()
+	if f == nil {
+		return p.missing(w, v, ErrNotFound)
+	}
+	return p.write(w, v, "fleet", v.Refresh, "", f)
+}
+
 func (p *Pages) write(w io.Writer, v *View, kind string, refresh time.Duration, to string, data any) error {
 	pg := page{View: v, Kind: kind, Data: data, Title: v.title(kind), Root: cmp.Or(v.Root, "./")}
 	pg.Icon = map[Level]string{Warning: "warning.svg", Critical: "critical.svg"}[v.Overall]
@@ -167,8 +178,11 @@ func (p *Pages) write(w io.Writer, v *View, kind string, refresh time.Duration, 
 		pg.Refresh = strconv.Itoa(int(math.Ceil(refresh.Seconds()))) + to
 	}
 	for _, n := range []struct{ address, text, kind string }{
-		{"", "Running", "running"}, {"sessions", "Sessions", "sessions"}, {"clients", "Clients", "clients"}, {"events", "Events", "events"}, {"configs", "Configs", "configs"},
+		{"", "Running", "running"}, {"sessions", "Sessions", "sessions"}, {"clients", "Clients", "clients"}, {"fleet", "Fleet", "fleet"}, {"events", "Events", "events"}, {"configs", "Configs", "configs"},
 	} {
+		if n.kind == "fleet" && v.Reading.Fleet == nil {
+			continue
+		}
 		pg.Nav = append(pg.Nav, navigation{pg.Root + n.address, n.text, n.kind == kind || n.kind == "sessions" && kind == "explain"})
 	}
 	name := "shell"

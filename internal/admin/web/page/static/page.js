@@ -590,7 +590,7 @@ function arrived(f) {
   // Whatever was missed, be it events or a refresh that failed, is seen by this.
   const at = live() || $('#plain[data-revision]')
   if (at && (restarted || at.dataset.revision !== f.revision)) soon()
-  if ($('#plain[data-again=sessions], #plain[data-again=clients], #plain[data-again=explain]') && !dialog.open && Date.now() - lastFetch > 2500) soon()
+  if ($('#plain[data-again=sessions], #plain[data-again=clients], #plain[data-again=explain], #plain[data-again=fleet]') && !dialog.open && Date.now() - lastFetch > 2500) soon()
   feed(f)
   draw()
 }
