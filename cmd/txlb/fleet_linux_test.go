@@ -46,7 +46,7 @@ type fleetNode struct {
 func fleetServices(name, store, backend string) string {
 	return fmt.Sprintf(`
   <!-- node %s -->
-  <fleet name="edge" node="%[1]s" store="http://%s" lease="3s"/>
+  <fleet name="edge" node="%[1]s" store="http://%s" lease="6s"/>
   <service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip="%s"/></group></service>
 `, name, store, backend)
 }

@@ -101,7 +101,7 @@ func (k *call) reload() (Result, error) {
 		return Result{}, err
 	}
 	r, err := k.admin.opt.Director.Reload(k.ctx, director.ReloadRequest{
-		By: k.caller.Name, From: k.caller.From, Discard: k.args.set("discard"), DryRun: dry, Generation: uint64(want), Confirm: within,
+		By: k.caller.Name, From: k.caller.From, Discard: k.args.set("discard"), Force: k.args.set("force"), DryRun: dry, Generation: uint64(want), Confirm: within,
 	})
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		// Here, unlike with a verb, it matters where they are.

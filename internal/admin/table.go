@@ -312,7 +312,8 @@ func Verbs() []Verb {
 				When: func(s *Scene) bool { return s.HasFile && len(s.Unsaved) > 0 },
 			}),
 		orders("reload", "read the file again; run-time changes stay, unless discarded", (*call).reload,
-			Param{Name: "discard", Kind: Flag, Option: true, Label: "Discard run-time changes", Help: "discard run-time changes"}, confirm(), generation(), dryRun()).
+			Param{Name: "discard", Kind: Flag, Option: true, Label: "Discard run-time changes", Help: "discard run-time changes"},
+			Param{Name: "force", Kind: Flag, Option: true, Label: "Discard them on all nodes", Help: "discard them on all nodes of a fleet"}, confirm(), generation(), dryRun()).
 			offer(Offer{
 				Label: "Reload", Note: "Read the configuration file again.",
 				Title: "Reload the configuration file?",

@@ -49,6 +49,7 @@ type fileDiff struct {
 type ReloadRequest struct {
 	By, From   string        // as in Change
 	Discard    bool          // changes made at run time are lost
+	Force      bool          // also where others have them, see Options.Commit
 	DryRun     bool          // nothing changes; the answer says what would
 	Generation uint64        // as in Change
 	Confirm    time.Duration // as in Change; until then the file counts as not read
@@ -64,6 +65,7 @@ type Reloaded struct {
 	Warnings   config.Problems // of the file
 	Lists      []string        // files of networks that say something else than before
 	TLS        []string        // files of certificates and authorities that do
+	Everywhere bool            // other nodes take the file's word as well, whatever they have
 	Confirmed  []*Pending      // changes that waited to be confirmed, and that the file has now
 }
 
@@ -88,6 +90,9 @@ func (r Reloaded) String() string {
 			fmt.Fprintf(&b, "%s: %s\n", part.word, e.Done())
 		}
 	}
+	if r.Everywhere {
+		b.WriteString("fleet: what the file says becomes the configuration of all nodes\n")
+	}
 	for _, p := range r.Confirmed {
 		fmt.Fprintf(&b, "confirmed, as the file has it: generation %d (%s)\n", p.Generation, p.Verb)
 	}
@@ -99,7 +104,8 @@ func (r Reloaded) String() string {
 
 // Reload reads the file again and applies what has changed in it since it was last
 // read or written. Run-time changes stay, unless the file has changed the same
-// attribute or they are to be discarded. A file with errors changes nothing: the
+// attribute or they are to be discarded. Where others have accepted them (Options.Commit), that
+// needs Force. A file with errors changes nothing: the
 // error is config.Problems, and the log has each. The file is read on the caller's
 // goroutine. A change that waits to be confirmed, and that the file now has as well, is
 // confirmed by that. While a reload waits to be confirmed, there is no other one.
@@ -172,6 +178,9 @@ func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequ
 			m := changes.Merged{Config: doc.Config.Clone()}
 			if r.Discard {
 				m.Lost = changes.Diff(base.Config, running)
+				if answer.Everywhere = d.opt.Commit != nil; answer.Everywhere && !r.Force && !r.DryRun && len(m.Lost) > 0 {
+					return errDiscards(base.Path, m.Lost)
+				}
 			} else {
 				var err error
 				if m, err = changes.Merge(base.Config, doc.Config, running); err != nil {
@@ -192,6 +201,20 @@ func (d *Director) reload(ctx context.Context, base *document.File, r ReloadRequ
 		answer.Generation, err = d.State().Generation, nil
 	}
 	return answer, doc, err
+}
+
+// errDiscards refuses to take back on all nodes what the file of this one lacks.
+func errDiscards(path string, lost []changes.Edit) error {
+	const most = 10
+	var list []string
+	for _, e := range lost[:min(len(lost), most)] {
+		list = append(list, e.Done())
+	}
+	if len(lost) > most {
+		list = append(list, fmt.Sprintf("and %d more", len(lost)-most))
+	}
+	return fmt.Errorf("%s lacks what the fleet has changed since the file was last read or written, and --discard would take it back on all nodes: %s; reload without --discard keeps it, --discard --force loses it",
+		path, strings.Join(list, ", "))
 }
 
 // needRestart returns the settings that are fixed while the process runs and differ
