@@ -36,6 +36,7 @@ type Proposal struct {
 	Confirm        time.Duration // as in Change
 	Undoes         uint64        // the change of all nodes that it takes back, as nobody has confirmed it; 0: none
 	Why            string        // of Undoes
+	Late           bool          // Undoes as its time is over, by Due
 }
 
 // verdict is the answer of Options.Commit.
@@ -53,7 +54,7 @@ func (d *Director) commit() {
 		Confirm: p.change.Confirm,
 	}
 	if u := p.change.undoes; u != nil && u.shared {
-		q.Undoes, q.Why = u.Generation, u.text()
+		q.Undoes, q.Why, q.Late = u.Generation, u.text(), u.late
 	}
 	go d.ask(q, p.committing)
 }

@@ -32,6 +32,8 @@ const (
 // Errors of [Director.Confirm].
 var (
 	ErrNothingPending = errors.New("no change waits to be confirmed")
+	// ErrNotDue refuses an undo, in Options.Commit, of a change whose time is not over.
+	ErrNotDue = errors.New("its time to be confirmed is not over")
 	// errConfirmed drops an undo whose change was confirmed while it waited for names.
 	errConfirmed = errors.New("the change was confirmed")
 )
@@ -387,7 +389,7 @@ func (d *Director) undoInTime(now time.Time) time.Duration {
 			case failed && (p.Until.After(now) || p.shared && p.watch.due.IsZero()):
 				due = &undoing{Pending: p, why: fmt.Sprintf("group %s of service %s has no host that is up and ready", key.group, key.service)}
 			default:
-				due = &undoing{Pending: p, why: fmt.Sprintf("not confirmed within %v", p.Until.Sub(p.Made).Round(time.Millisecond))}
+				due = &undoing{Pending: p, late: true, why: fmt.Sprintf("not confirmed within %v", p.Until.Sub(p.Made).Round(time.Millisecond))}
 			}
 		}
 		if due == nil {
@@ -401,6 +403,7 @@ func (d *Director) undoInTime(now time.Time) time.Duration {
 type undoing struct {
 	*Pending
 	why  string
+	late bool           // as the time is over
 	lost []changes.Edit // what later changes do not allow
 }
 
@@ -471,6 +474,8 @@ func (d *Director) notUndone(u *undoing, err error) {
 		// Nobody wants it, or the next process does it.
 	case u.shared && (errors.As(err, new(*MovedError)) || errors.Is(err, ErrNothingPending)): // another node was quicker
 		u.watch.again = time.Now().Add(undoAgain)
+	case u.shared && errors.Is(err, ErrNotDue):
+		u.watch.due = time.Time{} // Due is called again
 	case errors.Is(err, errSame):
 		d.unconfirmed = newUnconfirmed(d.config, takenBack(d.unconfirmed.all(), u.Pending))
 		d.republish()

@@ -64,6 +64,12 @@ func (n *Node) commit(ctx context.Context, store Store, base *document, known in
 	if p.Undoes != 0 && base.waiting(p.Undoes) == nil {
 		return 0, fmt.Errorf("generation %d: %w any more", p.Undoes, director.ErrNothingPending)
 	}
+	n.mu.Lock()
+	runs := n.running[p.Undoes] != 0
+	n.mu.Unlock()
+	if p.Late && runs {
+		return 0, fmt.Errorf("generation %d: %w", p.Undoes, director.ErrNotDue)
+	}
 	doc := base.next(change{
 		Node: n.name, By: p.By, From: p.From, Verb: p.Verb, Time: time.Now(), Undoes: p.Undoes, Why: p.Why,
 	}, p.Next, n.opt.Version)

@@ -328,7 +328,8 @@ func (n *Node) sync(ctx context.Context, doc *document) {
 	n.synced = doc
 	for _, u := range doc.Unconfirmed {
 		n.mu.Lock()
-		over := n.store != nil && n.newest == doc && n.running[u.Generation] == 0
+		// Only what the store has told up to the document's revision says that a key is missing.
+		over := n.store != nil && n.newest == doc && n.upTo >= n.known && n.running[u.Generation] == 0
 		n.mu.Unlock()
 		if over {
 			_ = n.dir.Due(ctx, u.Generation, n.turn(u.Node)) // else the next process is asked

@@ -3,6 +3,7 @@ package fleet
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -17,8 +18,11 @@ func (n *Node) hearAll(entries []Entry, revision int64) {
 
 // takeAll is hearAll with what latest has returned. n.mu is held.
 func (n *Node) takeAll(entries []Entry, last configuration, revision int64) {
-	n.upTo = 0 // it may be another store
-	n.members, n.running, n.holds = map[string]Member{}, map[uint64]int64{}, map[string]*held{}
+	n.upTo = revision // not more: it may be another store
+	n.members = map[string]Member{}
+	// What this node has written since stays.
+	maps.DeleteFunc(n.running, func(_ uint64, at int64) bool { return at <= revision })
+	maps.DeleteFunc(n.holds, func(_ string, h *held) bool { return h.revision <= revision })
 	there := slices.ContainsFunc(entries, func(e Entry) bool { return e.Key == n.configKey() })
 	if !there && n.known <= revision { // nobody tells that it was deleted
 		n.known, n.newest, n.unusable, n.emptyAt = 0, nil, nil, time.Now()
@@ -51,6 +55,7 @@ func (n *Node) latest(entries []Entry) configuration {
 // together belong together. n.mu is held.
 func (n *Node) take(entries []Entry, last configuration) {
 	n.heard = time.Now()
+	before := n.upTo
 	for _, e := range entries {
 		n.upTo = max(n.upTo, e.Revision)
 		n.revision = max(n.revision, e.Revision)
@@ -63,6 +68,9 @@ func (n *Node) take(entries []Entry, last configuration) {
 		} else if e.Key == n.orderKey() {
 			n.hearOrder(e)
 		}
+	}
+	if before < n.known && n.upTo >= n.known && n.newest != nil && len(n.newest.Unconfirmed) > 0 {
+		n.poke(n.wake) // what is over may be undone now
 	}
 	n.hearConfig(last)
 	n.poke(n.glance)

@@ -246,6 +246,7 @@ func (n *Node) claim(ctx context.Context, store Store) (lease Lease, revision in
 		others := len(n.memory.Instances) > 1
 		n.memory.Instances = []string{n.instance}
 		n.store, n.why, n.told, n.since = store, nil, "", time.Now()
+		n.running, n.holds = map[uint64]int64{}, map[string]*held{}
 		n.takeAll(entries, last, revision) // before anybody sees that it has joined: there may be a hold
 		n.mu.Unlock()
 		if others {
