@@ -47,6 +47,14 @@ type exported struct {
 	Names     []exportedName      `json:"names,omitempty"`
 	Leavers   []exportedLeaver    `json:"leavers,omitempty"`
 	Usability []exportedUsability `json:"usability,omitempty"`
+	Ended     []exportedEnded     `json:"ended,omitempty"` // holds of all nodes
+}
+
+// exportedEnded is a hold of all nodes that has ended on this one.
+type exportedEnded struct {
+	Service string `json:"service"`
+	Group   string `json:"group"`
+	ID      string `json:"id"`
 }
 
 // exportedFile is the configuration file as it was last read or written.
@@ -135,6 +143,7 @@ type exportedHold struct {
 	Over     time.Duration `json:"over,omitempty"`
 	Waited   int           `json:"waited,omitempty"`
 	ID       string        `json:"id,omitempty"`
+	Release  string        `json:"release_id,omitempty"`
 }
 
 type exportedHost struct {
@@ -308,6 +317,9 @@ func (d *Director) picture(now time.Time, partial bool) (e *exported, finish fun
 		e.Closed = d.Closed()
 		e.File = exportFile(d.files.doc.Load())
 		e.Undone = d.undos.Load()
+		for key, id := range d.ended {
+			e.Ended = append(e.Ended, exportedEnded{key.service, key.group, id})
+		}
 		for _, p := range pending {
 			e.Pending = append(e.Pending, p.export())
 		}
@@ -419,7 +431,7 @@ func (s *Service) exportRoutes() (list []exportedRoute) {
 func (g *Group) export() exportedGroup {
 	e := exportedGroup{Name: g.Config.Name, Longest: g.Times.Queue.Longest(), Hosts: make([]exportedHost, len(g.Hosts))}
 	if h := g.Hold(); h != nil {
-		e.Hold = &exportedHold{h.By, h.From, h.Since.Round(0), h.Until.Round(0), h.Most, h.Released.Round(0), h.Over, h.Waited, h.ID}
+		e.Hold = &exportedHold{h.By, h.From, h.Since.Round(0), h.Until.Round(0), h.Most, h.Released.Round(0), h.Over, h.Waited, h.ID, h.ReleaseID}
 	}
 	if h := g.holding; !h.began.IsZero() {
 		e.Command = &exportedCommand{h.began.Round(0), h.running.Load()}

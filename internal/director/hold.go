@@ -41,8 +41,9 @@ type Hold struct {
 	Over     time.Duration // from then on, all are let out evenly
 	Waited   int           // how many waited then
 
-	// ID is that of the order, if it holds on all nodes; "": this node alone holds.
-	ID string
+	// ID is that of the order, if it holds on all nodes; "": this node alone holds. ReleaseID is
+	// that of the last release of all nodes.
+	ID, ReleaseID string
 }
 
 // Releasing tells whether the clients are being let out.
@@ -192,6 +193,9 @@ func (d *Director) release(service string, g *Group, o *ReleaseOrder) (waiting i
 	}
 	next := *g.Hold()
 	next.Released, next.Over, next.Waited = time.Now(), o.Over, waiting
+	if o.ID != "" { // one that this node makes alone does not repeat an earlier one
+		next.ReleaseID = o.ID
+	}
 	g.holding.now.Store(&next)
 	return waiting
 }
@@ -258,6 +262,14 @@ func (d *Director) endHold(service string, g *Group, why string) {
 	}
 }
 
+// hold is the hold that was written.
+func (e *exportedHold) hold() Hold {
+	return Hold{
+		By: e.By, From: e.From, Since: e.Since, Until: e.Until, Most: e.Most, Released: e.Released, Over: e.Over, Waited: e.Waited,
+		ID: e.ID, ReleaseID: e.Release,
+	}
+}
+
 // inheritHold makes a new group held as its likeness in another process was.
 func (d *Director) inheritHold(service string, g *Group) {
 	if d.heirlooms == nil {
@@ -275,7 +287,7 @@ func (d *Director) inheritHold(service string, g *Group) {
 	if e.Hold == nil {
 		return
 	}
-	h := Hold(*e.Hold)
+	h := e.Hold.hold()
 	if now := time.Now(); h.Since.After(now) { // the clock was set back
 		by := h.Since.Sub(now)
 		h.Since, h.Until = h.Since.Add(-by), h.Until.Add(-by)

@@ -275,6 +275,9 @@ func (d *Director) inherit(e *exported) {
 	for _, u := range e.Usability {
 		d.usability[usabilityKey{groupKey{u.Service, u.Group}, u.Takes}] = &usability{u.Usable, u.Since, u.Told}
 	}
+	for _, h := range e.Ended {
+		d.ended[groupKey{h.Service, h.Group}] = h.ID
+	}
 	now := time.Now()
 	for _, l := range e.Leavers {
 		d.inheritLeaver(l, now)

@@ -198,6 +198,7 @@ type ReleaseOrder struct {
 	By, From       string
 	Service, Group string
 	Over           time.Duration // 0: all clients go on at once
+	ID             string        // of one on all nodes; "" for a caller of Director.Release
 }
 
 // HoldShared says which groups are held on all nodes. Each node counts by its own clock, from
@@ -228,7 +229,7 @@ func (d *Director) HoldShared(ctx context.Context, list []SharedHold) error {
 }
 
 func (d *Director) holdShared(key groupKey, g *Group, h SharedHold) {
-	is := g.Hold()
+	is, r := g.Hold(), h.Release
 	switch {
 	case h.Release == nil && (is != nil && is.ID == h.ID || d.ended[key] == h.ID):
 	case h.Release == nil:
@@ -238,8 +239,7 @@ func (d *Director) holdShared(key groupKey, g *Group, h SharedHold) {
 		}
 		d.holdAs(key.service, g, next, h.For)
 		d.noteShared(h.Here, h.By, h.From, fmt.Sprintf("hold %s %s for=%v", key.service, key.group, h.For), "")
-	case is != nil && is.ID != "" && !is.Releasing():
-		r := h.Release
+	case is != nil && is.ID != "" && (!is.Releasing() || r.ID != "" && is.ReleaseID != r.ID):
 		n := d.release(key.service, g, r)
 		d.noteShared(h.Here, r.By, r.From, fmt.Sprintf("release %s %s", key.service, key.group), fmt.Sprintf("clients: %d", n))
 	}

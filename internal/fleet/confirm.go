@@ -128,6 +128,12 @@ func (d *document) wait(before *document, p *director.Proposal) error {
 		u.before, u.after = one.Models()
 		d.Unconfirmed = append(d.Unconfirmed, &u)
 	}
+	for _, u := range before.Unconfirmed {
+		if d.waiting(u.Generation) == nil {
+			d.Dropped = append(slices.Clone(d.Dropped), u.Generation)
+		}
+	}
+	d.Dropped = d.Dropped[max(0, len(d.Dropped)-maxHistory):]
 	return nil
 }
 
@@ -268,9 +274,10 @@ func (n *Node) waits(doc *document) *director.Waits {
 	}
 }
 
-// undid tells whether a document has come by the undo of a change that nobody has confirmed.
+// undid tells whether a document has come by the undo of a change that nobody has confirmed, or
+// by another change that has ended its wait, such as a rollback.
 func (d *document) undid(generation uint64) bool {
-	return slices.ContainsFunc(d.History, func(c change) bool { return c.Undoes == generation })
+	return slices.Contains(d.Dropped, generation) || slices.ContainsFunc(d.History, func(c change) bool { return c.Undoes == generation })
 }
 
 // whole returns the configurations before and after the change with what is the node's own: as

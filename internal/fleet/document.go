@@ -39,9 +39,10 @@ type document struct {
 	ID         string   // of the change that made it: no other has it
 	History    []change // the last changes, the oldest first
 	// Unconfirmed are the changes that wait to be confirmed, the oldest first, and Confirmed
-	// the last that were.
+	// the last that were. Dropped are the last that wait no more, and that nobody has confirmed.
 	Unconfirmed []*unconfirmed
 	Confirmed   []confirmed
+	Dropped     []uint64
 	Config      *config.Config // what is shared of it; the rest has its defaults
 }
 
@@ -101,6 +102,7 @@ type envelope struct {
 	Changes     []xmlChange      `xml:"change"`
 	Unconfirmed []xmlUnconfirmed `xml:"unconfirmed"`
 	Confirmed   []xmlConfirmed   `xml:"confirmed"`
+	Dropped     []uint64         `xml:"dropped"`
 }
 
 // unwrap takes the configuration out of a document: most of its time would go into looking at
@@ -142,6 +144,7 @@ func (d *document) encode() ([]byte, error) {
 	for _, c := range d.Confirmed {
 		h.Confirmed = append(h.Confirmed, xmlConfirmed{c.Generation, short(c.Node), short(c.By), c.Time.UTC().Round(time.Millisecond)})
 	}
+	h.Dropped = d.Dropped
 	top, err := xml.MarshalIndent(h, "", "  ")
 	if err != nil {
 		return nil, err
@@ -234,12 +237,13 @@ func decode(value []byte, fleet string) (*document, error) {
 	for _, c := range read.Confirmed {
 		d.Confirmed = append(d.Confirmed, confirmed(c))
 	}
+	d.Dropped = read.Dropped
 	return d, nil
 }
 
 // next is the document that a change makes of this one.
 func (d *document) next(c change, cfg *config.Config, version string) *document {
-	n := &document{Fleet: d.Fleet, Version: version, Generation: d.Generation + 1, ID: newID(), Config: shared(cfg), Confirmed: d.Confirmed}
+	n := &document{Fleet: d.Fleet, Version: version, Generation: d.Generation + 1, ID: newID(), Config: shared(cfg), Confirmed: d.Confirmed, Dropped: d.Dropped}
 	c.Generation = n.Generation
 	n.History = append(slices.Clone(d.History), c)
 	n.History = n.History[max(0, len(n.History)-maxHistory):]

@@ -1,9 +1,13 @@
 package fleet
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/director"
 )
 
 // A node that learns of a change by the answer to its own one, and not by the watch, does not
@@ -53,5 +57,65 @@ func TestOldLookKeepsWhatThisNodeWrote(t *testing.T) {
 		a.runs(2, "a4 b1")
 		waits(t, "[2]", a)
 		holding(t, "by ops of a from node a until 55s, 10000", a)
+	})
+}
+
+// A rollback on one node ends the wait of a change of both parts on another one, which takes back
+// its own part, too, and also if a change came after it.
+func TestRollbackElsewhereTakesBackTheOwnPart(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newMemoryStore()
+			a := join(t, store, "a", folder(t, oneService))
+			b := join(t, store, "b", folder(t, oneService))
+			must(t)(a.dir.Do(t.Context(), director.Change{By: "ops", Verb: "both", Confirm: time.Minute, Apply: func(c *config.Config) error {
+				c.Logging.Level = "debug"
+				return setWeight(c, "a", 4)
+			}}))
+			synctest.Wait()
+			if away {
+				store.set(func() { a.link.cut = errCut })
+			}
+			must(t)(b.dir.Rollback(t.Context(), 1, director.Change{By: "ops"}))
+			if away {
+				must(t)(b.weigh("b", 3))
+				store.set(func() { a.link.cut = nil })
+				time.Sleep(2 * longestPause)
+			}
+			synctest.Wait()
+			waits(t, "[]", a, b)
+			if got := a.dir.State().Config.Logging.Level; got != "info" {
+				t.Errorf("level %s; want info", got)
+			}
+			time.Sleep(2 * saveEvery)
+			if says := a.fileSays(); strings.Contains(says, `level="debug"`) {
+				t.Errorf("the file says\n%s", says)
+			}
+		})
+	}
+}
+
+// A second release during a slow one is another order.
+func TestReleaseHasAnID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemoryStore()
+		a := join(t, store, "a", folder(t, oneService))
+		if _, err := a.hold(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]bool{}
+		for range 2 {
+			if r, err := a.release(time.Hour); err != nil || !r.Held {
+				t.Fatal(r, err)
+			}
+			a.mu.Lock()
+			for _, h := range a.holds {
+				seen[h.shared("a").Release.ID] = true
+			}
+			a.mu.Unlock()
+		}
+		if len(seen) != 2 || seen[""] {
+			t.Errorf("releases %v", seen)
+		}
 	})
 }

@@ -36,6 +36,7 @@ type held struct {
 
 // released is a release.
 type released struct {
+	ID   string    `json:"id,omitempty"` // of the order; "": by a node that did not know it
 	Node string    `json:"node"`
 	By   string    `json:"by"`
 	Time time.Time `json:"time"`
@@ -123,7 +124,7 @@ func (n *Node) Release(ctx context.Context, o director.ReleaseOrder) (is bool, e
 			return nil
 		}
 		next := *was
-		next.Released = &released{n.name, o.By, time.Now(), duration(o.Over)}
+		next.Released = &released{newID(), n.name, o.By, time.Now(), duration(o.Over)}
 		return &next
 	})
 	if err != nil && ctx.Err() == nil {
@@ -212,7 +213,7 @@ func (h *held) shared(node string) director.SharedHold {
 		By: h.By, From: "node " + h.Node, Service: h.Service, Group: h.Group, For: time.Duration(h.For), Most: h.Max, ID: h.ID,
 	}, Here: h.Node == node}
 	if r := h.Released; r != nil {
-		s.Release = &director.ReleaseOrder{By: r.By, From: "node " + r.Node, Service: h.Service, Group: h.Group, Over: time.Duration(r.Over)}
+		s.Release = &director.ReleaseOrder{By: r.By, From: "node " + r.Node, Service: h.Service, Group: h.Group, Over: time.Duration(r.Over), ID: r.ID}
 		s.Here = r.Node == node
 	}
 	return s
