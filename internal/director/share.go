@@ -81,10 +81,10 @@ func (t *Target) spared(up bool) bool { return t.elsewhere.is && t.elsewhere.up 
 
 // Finding is what the probes of this process say of a target of the group. fresh is whether
 // they go on and tell something: the last one is not older than three intervals and its
-// timeout.
+// timeout, and the state is theirs, not what a client met or others have found.
 func (g *Group) Finding(t *Target, now time.Time) (s Status, fresh bool) {
 	s = t.Status()
-	if s.Checked.IsZero() || !s.Check.Tells() {
+	if s.Checked.IsZero() || s.Checked.Before(s.Since) || !s.Check.Tells() {
 		return s, false
 	}
 	every := g.rule.every(s.Up, false, false)
@@ -92,6 +92,18 @@ func (g *Group) Finding(t *Target, now time.Time) (s Status, fresh bool) {
 		every = lastResortInterval
 	}
 	return s, now.Sub(s.Checked) <= 3*max(every, g.rule.fast)+g.rule.probe.Timeout
+}
+
+// Watched tells whether hosts of the group are probed while they are up. Otherwise those that
+// probe one are those that cannot reach it, and nobody could contradict them.
+func (g *Group) Watched() bool { return g.rule.usual > 0 }
+
+// Relative tells whether the address means something else on each machine: a UNIX socket, or an
+// address of loopback, of the own machine (0.0.0.0, [::]) or of a link. Nodes that probe it
+// probe different hosts.
+func (t *Target) Relative() bool {
+	ip := t.key.addr.IP().Addr()
+	return t.key.addr.Path() != "" || ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || ip.Zone() != ""
 }
 
 // Where is what a target is an address of.

@@ -24,13 +24,17 @@ type sharing struct {
 	records map[*director.Target]*record
 	nodes   *peers.Nodes
 	live    string // names of nodes
-	round   uint64
+
+	// relative is Target.Relative, but in tests whose nodes have one machine.
+	relative func(*director.Target) bool
+	round    uint64
 }
 
 // record is what sharing knows of a target.
 type record struct {
 	host  peers.Host
 	hash  uint64
+	alone bool         // each node checks it itself, and tells nobody
 	nodes *peers.Nodes // that mine is about
 	mine  bool
 	told  bool // the director has been told of ruling
@@ -61,7 +65,7 @@ func newSharing(n *Node, c *config.Fleet) (*sharing, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sharing{n: n, wake: make(chan struct{}, 1), records: map[*director.Target]*record{}}
+	s := &sharing{n: n, wake: make(chan struct{}, 1), records: map[*director.Target]*record{}, relative: (*director.Target).Relative}
 	s.exchange = peers.New(peers.Options{
 		Fleet: c.Name, Node: n.name, Instance: n.instance, Version: n.opt.Version, Listen: c.Listen, Auth: auth,
 		Beat: beat, Changed: func() { n.poke(s.wake) }, Log: n.log,
@@ -134,24 +138,29 @@ func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Tim
 		counts.Nodes = 1 + len(h.Names)
 		for _, svc := range state.Services {
 			for _, g := range svc.Groups {
+				watched := g.Watched()
 				for _, host := range g.Hosts {
 					for _, t := range host.Targets {
 						r := s.record(t)
-						sessions[r.host] = t.Host.Sessions()
 						status, fresh := g.Finding(t, now)
-						if r.mine && fresh {
+						shared := watched && !r.alone
+						mine := r.mine || !shared
+						if !r.alone {
+							sessions[r.host] = t.Host.Sessions()
+						}
+						if r.mine && shared && fresh {
 							found[r.host] = peers.Finding{Up: status.Up, Reason: status.Reason, Since: status.Since}
 						}
 						v := h.Verdict(r.host)
 						rule := director.Ruling{Target: t}
-						if !r.mine && v.Known {
+						if !mine && v.Known {
 							rule.Elsewhere, rule.Up, rule.Reason, rule.By = true, v.Up, v.Reason, v.By
 						}
 						if !r.told || rule != r.rule {
 							r.told, r.rule = true, rule
 							rulings = append(rulings, rule)
 						}
-						counts.add(r.mine, v.Known, status.Up == v.Up)
+						counts.add(mine, v.Known, status.Up == v.Up)
 					}
 				}
 			}
@@ -180,6 +189,7 @@ func (s *sharing) record(t *director.Target) *record {
 		r = new(record)
 		r.host.Service, r.host.Group, r.host.Name, r.host.Addr = t.Where()
 		r.hash = r.host.Hash()
+		r.alone = s.relative(t)
 		s.records[t] = r
 	}
 	r.round = s.round

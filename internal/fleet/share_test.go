@@ -32,6 +32,7 @@ type sharer struct {
 
 	mu     sync.Mutex
 	checks map[string]int // by address
+	cut    bool           // from the hosts
 }
 
 const fleetKey = "a secret of sixteen and more"
@@ -39,10 +40,11 @@ const fleetKey = "a secret of sixteen and more"
 // share starts a node. doc has its services.
 func share(t *testing.T, store *memoryStore, name, doc string) *sharer {
 	t.Helper()
-	return shareAt(t, store, name, doc, testkit.Nobody(t), fleetKey)
+	return shareAt(t, store, name, doc, testkit.Nobody(t), fleetKey, false)
 }
 
-func shareAt(t *testing.T, store *memoryStore, name, doc, listen, secret string) *sharer {
+// shareAt starts a node. relative is whether its hosts count as hosts of each machine.
+func shareAt(t *testing.T, store *memoryStore, name, doc, listen, secret string, relative bool) *sharer {
 	t.Helper()
 	dir := folder(t, doc)
 	s := &sharer{t: t, eng: newStubEngine(), log: new(testkit.Log), link: store.link(), checks: map[string]int{}}
@@ -58,6 +60,7 @@ func shareAt(t *testing.T, store *memoryStore, name, doc, listen, secret string)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.sharing.relative = func(*director.Target) bool { return relative }
 	s.dir, err = director.New(text.Config, s.eng, director.Options{
 		Log: s.log.Logger(), Document: text, Commit: s.Commit, Generation: s.Generation(), Notify: s.Notice, Probe: s.probe,
 	})
@@ -84,7 +87,11 @@ func shareAt(t *testing.T, store *memoryStore, name, doc, listen, secret string)
 func (s *sharer) probe(ctx context.Context, p health.Probe) health.Result {
 	s.mu.Lock()
 	s.checks[p.Addr.String()]++
+	cut := s.cut
 	s.mu.Unlock()
+	if cut {
+		return health.Result{Code: health.L4Con, Text: "cut off"}
+	}
 	return health.Run(ctx, p)
 }
 
@@ -342,7 +349,7 @@ func TestNodeWithAnotherSecret(t *testing.T) {
 	store := newMemoryStore()
 	a := share(t, store, "a", services(hosts, quickCheck))
 	b := share(t, store, "b", services(hosts, quickCheck))
-	odd := shareAt(t, store, "odd", services(hosts, quickCheck), testkit.Nobody(t), "another secret of a fleet")
+	odd := shareAt(t, store, "odd", services(hosts, quickCheck), testkit.Nobody(t), "another secret of a fleet", false)
 	a.shared(1, "with b")
 	b.shared(1, "with a")
 	testkit.Eventually(t, "both sides say why", func() bool {

@@ -243,9 +243,10 @@ func (h *Heard) Sessions(host Host) (n int64) {
 	return n
 }
 
-// Verdict is what live nodes that check a host have concluded: it is up if one of them says so.
+// Verdict is what live nodes that check a host have concluded: it is up if one of them says so,
+// and down if Copies of them do. Less may be one node that is cut off from the host.
 type Verdict struct {
-	Known  bool // a live node checks it
+	Known  bool // they tell enough
 	Up     bool
 	Reason string // why it is down, with the name of the node
 	By     string // the nodes, with spaces between them
@@ -254,13 +255,13 @@ type Verdict struct {
 // Verdict returns what is known of a host.
 func (h *Heard) Verdict(host Host) (v Verdict) {
 	var by [Copies + 1]string
-	n := 0
+	n, tellers := 0, 0
 	for i, p := range h.peers {
 		f, has := p.checks[host]
 		if !has {
 			continue
 		}
-		v.Known = true
+		tellers++
 		v.Up = v.Up || f.Up
 		if !f.Up && v.Reason == "" {
 			v.Reason = "node " + h.Names[i] + ": " + f.Reason
@@ -270,6 +271,10 @@ func (h *Heard) Verdict(host Host) (v Verdict) {
 			n++
 		}
 	}
+	if !v.Up && tellers < Copies {
+		return Verdict{}
+	}
+	v.Known = true
 	if v.Up {
 		v.Reason = ""
 	}

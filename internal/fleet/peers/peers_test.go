@@ -86,9 +86,18 @@ func TestNodesHearEachOther(t *testing.T) {
 	}
 	testkit.Eventually(t, "it is up", verdict(func(v Verdict, n int64) bool { return v.Known && v.Up && v.By == "a" && n == 3 }))
 	a.Tell(map[Host]Finding{web: {Reason: "connection\nrefused"}}, nil)
+	testkit.Eventually(t, "nobody else has found it down", verdict(func(v Verdict, n int64) bool { return v == Verdict{} && n == 0 }))
+	c := start(t, "c", bySecret())
+	c.Tell(map[Host]Finding{web: {Reason: "timeout"}}, nil)
+	b.Follow([]Member{{"a", a.addr}, {"c", c.addr}})
 	testkit.Eventually(t, "it is down", verdict(func(v Verdict, n int64) bool {
-		return v.Known && !v.Up && v.Reason == "node a: connection refused" && n == 0
+		return v.Known && !v.Up && v.Reason == "node a: connection refused" && v.By == "a c" && n == 0
 	}))
+	c.Tell(map[Host]Finding{web: {Up: true}}, nil)
+	testkit.Eventually(t, "one finds it up", verdict(func(v Verdict, _ int64) bool { return v.Known && v.Up }))
+	c.stop()
+	b.sees(t, "c", false, "")
+	b.Follow([]Member{{"a", a.addr}})
 	a.Tell(nil, nil)
 	testkit.Eventually(t, "nobody checks it", verdict(func(v Verdict, _ int64) bool { return !v.Known }))
 
