@@ -249,7 +249,7 @@ func (d *Director) startProbes(ctx context.Context, now time.Time) time.Duration
 				}
 				for _, t := range h.Targets {
 					up := t.Host.Up()
-					if t.spared(up) {
+					if t.spared(up) && !(allDown && !up) { // clients wait for the first that answers
 						continue
 					}
 					every := g.rule.every(up, t.failed > 0 || t.passed > 0, allDown)

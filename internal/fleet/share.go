@@ -18,6 +18,7 @@ type sharing struct {
 	n        *Node
 	exchange *peers.Exchange
 	wake     chan struct{}
+	lost     chan struct{}      // a node is heard no more
 	stop     context.CancelFunc // of the Exchange; nil: it has not begun
 
 	// What follows belongs to its goroutine.
@@ -46,8 +47,10 @@ const (
 	// beat is how often a node says something at least: after three without, it is not live.
 	beat = time.Second
 	// leastPause is the least time between two looks at all targets, unless one takes more
-	// than a tenth of it.
+	// than a tenth of it. A beat is the most.
 	leastPause = 20 * time.Millisecond
+	// staleAfter is how long after a look what it has told counts, if no other one follows.
+	staleAfter = 3 * beat
 )
 
 // newSharing returns how a node shares checks, nil if it does not.
@@ -65,10 +68,10 @@ func newSharing(n *Node, c *config.Fleet) (*sharing, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sharing{n: n, wake: make(chan struct{}, 1), records: map[*director.Target]*record{}, relative: (*director.Target).Relative}
+	s := &sharing{n: n, wake: make(chan struct{}, 1), lost: make(chan struct{}, 1), records: map[*director.Target]*record{}, relative: (*director.Target).Relative}
 	s.exchange = peers.New(peers.Options{
 		Fleet: c.Name, Node: n.name, Instance: n.instance, Version: n.opt.Version, Listen: c.Listen, Auth: auth,
-		Beat: beat, Changed: func() { n.poke(s.wake) }, Log: n.log,
+		Beat: beat, Changed: func() { n.poke(s.wake) }, Lost: func() { n.poke(s.lost) }, Log: n.log,
 	})
 	return s, nil
 }
@@ -81,8 +84,8 @@ func (n *Node) Notice(what director.Notice) {
 	}
 }
 
-// run shares until ctx ends or the process has been handed over, and then makes the director
-// check all by itself.
+// run shares until ctx ends, and then makes the director check all by itself, or until the process
+// has been handed over.
 func (s *sharing) run(ctx context.Context, dir *director.Director) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -96,13 +99,17 @@ func (s *sharing) run(ctx context.Context, dir *director.Director) {
 	go func() { s.exchange.Run(ctx); close(ended) }()
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
+	stale := time.AfterFunc(staleAfter, func() { s.exchange.Tell(nil, nil) }) // the looks have stopped
+	defer stale.Stop()
 	for ctx.Err() == nil {
 		s.exchange.Follow(s.n.follows())
-		began := time.Now()
-		s.look(ctx, dir, began)
+		stale.Reset(staleAfter)
+		took := s.look(ctx, dir, time.Now())
 		select {
 		case <-ctx.Done():
-		case <-time.After(max(leastPause, 10*time.Since(began))):
+		case <-s.lost: // its hosts wait
+			s.n.poke(s.wake)
+		case <-time.After(max(leastPause, min(10*took, beat))):
 		}
 		select {
 		case <-ctx.Done():
@@ -111,7 +118,9 @@ func (s *sharing) run(ctx context.Context, dir *director.Director) {
 		}
 	}
 	<-ended
-	s.look(context.Background(), dir, time.Now())
+	if !s.n.isHandedOver() { // it gets no more clients then
+		s.look(context.Background(), dir, time.Now())
+	}
 }
 
 // follows are the nodes that share checks, as the store has last said.
@@ -125,7 +134,8 @@ func (n *Node) follows() (list []peers.Member) {
 }
 
 // look goes through all targets: it rules who checks them, and tells what this node has found.
-func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Time) {
+// It returns how long that took, without the wait for the director.
+func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Time) (took time.Duration) {
 	var rulings []director.Ruling
 	var counts Checks
 	state := dir.State()
@@ -171,15 +181,17 @@ func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Tim
 			delete(s.records, t)
 		}
 	}
+	s.exchange.Tell(found, sessions)
+	took = time.Since(now)
 	if len(rulings) > 0 && dir.Rule(ctx, rulings) != nil {
 		for i := range rulings { // it has not taken them: this ends, or the director has
 			s.records[rulings[i].Target].told = false
 		}
 	}
-	s.exchange.Tell(found, sessions)
 	s.n.mu.Lock()
 	s.n.checks = counts
 	s.n.mu.Unlock()
+	return took
 }
 
 // record returns the record of a target.
@@ -189,7 +201,7 @@ func (s *sharing) record(t *director.Target) *record {
 		r = new(record)
 		r.host.Service, r.host.Group, r.host.Name, r.host.Addr = t.Where()
 		r.hash = r.host.Hash()
-		r.alone = s.relative(t)
+		r.alone = s.relative(t) || !r.host.Valid()
 		s.records[t] = r
 	}
 	r.round = s.round

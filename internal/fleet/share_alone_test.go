@@ -82,3 +82,18 @@ func TestOneCutOffNodeTakesNothingOut(t *testing.T) {
 		t.Errorf("up: %v, and %v on the one that is cut off", learns.up("h0"), odd.up("h0"))
 	}
 }
+
+// While all hosts are down, each node looks for the first that answers, as it does alone.
+func TestAllLookWhileAllIsDown(t *testing.T) {
+	nodes, hosts := three(t, 1)
+	learns, _ := learner(t, nodes)
+	hosts[0].stop()
+	testkit.Eventually(t, "it has learned that it is down", func() bool {
+		return !learns.up("h0") && learns.target("h0").Status().CheckedBy != ""
+	})
+	before := learns.checked()[hosts[0].addr]
+	testkit.Eventually(t, "it checks it too", func() bool { return learns.checked()[hosts[0].addr] > before })
+	if learns.target("h0").Status().CheckedBy == "" {
+		t.Error("it checks it because others do not")
+	}
+}

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -19,6 +21,13 @@ const (
 	connectWithin = 3 * time.Second
 	// firstPause and longestPause are how long a node waits before it follows another again.
 	firstPause, longestPause = 50 * time.Millisecond, 2 * time.Second
+	// steady is how long a stream lasts if nothing is wrong with it.
+	steady = 10 * time.Second
+	// resumeWithin is how long after the end of a stream a port may be closed before the node
+	// counts as lost: the process that takes over opens it within that time.
+	resumeWithin = 500 * time.Millisecond
+	// warnEach is the least time between two warnings of a node that cannot be followed.
+	warnEach = time.Minute
 )
 
 // errSilent is why a node is not live.
@@ -30,23 +39,31 @@ var errEnded = errors.New("it has ended the stream")
 // followPeer follows a node until ctx ends.
 func (x *Exchange) followPeer(ctx context.Context, p *peer) {
 	pause := firstPause
+	var left time.Time // when a stream that was in order has ended
 	for {
+		began := time.Now()
 		ready, err := x.stream(ctx, p)
 		if ctx.Err() != nil {
 			return
 		}
 		if ready {
-			pause = firstPause
+			left = time.Now()
+			if left.Sub(began) >= steady {
+				pause = firstPause
+			}
 		}
+		wait := pause/2 + rand.N(pause/2) // many nodes do not come at the same moment
 		x.mu.Lock()
 		switch {
+		case !ready && time.Since(left) < resumeWithin && closed(err): // it may be about to begin again
+			p.why, wait = err, min(wait, firstPause)
 		case !ready:
 			// It was live a moment ago, and cannot be reached now: waiting for its silence
 			// would leave its hosts unchecked for nothing.
 			x.lose(p, err)
-			if text := err.Error(); text != p.told {
-				p.told = text
-				x.opt.Log.Warn("cannot follow a node of the fleet", "node", p.member.Name, "addr", p.member.Addr, "err", text)
+			if text := cause(err); text != p.told && (p.told == "" || time.Since(p.toldAt) >= warnEach) {
+				p.told, p.toldAt = text, time.Now()
+				x.opt.Log.Warn("cannot follow a node of the fleet", "node", p.member.Name, "addr", p.member.Addr, "err", err)
 			}
 		default:
 			p.why = err
@@ -55,10 +72,23 @@ func (x *Exchange) followPeer(ctx context.Context, p *peer) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-time.After(wait):
 		}
 		pause = min(2*pause, longestPause)
 	}
+}
+
+// closed tells whether a node's port answers that nobody listens there.
+func closed(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// cause is an error without the addresses of its connection, which are others each time.
+func cause(err error) string {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Op + ": " + op.Err.Error()
+	}
+	return err.Error()
 }
 
 // stream follows a node until that ends. ready is whether it was live by that.
@@ -116,16 +146,20 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 				x.opt.Log.Info("node heard", "node", p.member.Name, "addr", p.member.Addr, "version", p.version)
 			}
 		}
-		if ready && p.live {
-			p.heard = time.Now()
-			p.silent.Reset(silentBeats * who.Beat)
+		lost := ready && !p.live // silent for too long, and then not
+		if ready && !lost {
+			p.heard, p.patience = time.Now(), silentBeats*who.Beat
+			p.silent.Reset(p.patience)
 		}
 		if changed && ready {
 			x.opt.Changed()
 		}
 		x.mu.Unlock()
-		if err != nil {
+		switch {
+		case err != nil:
 			return ready, err
+		case lost:
+			return ready, errSilent // it is followed again from the beginning
 		}
 	}
 }
@@ -190,7 +224,10 @@ func (t *tables) take(e event) (changed bool, err error) {
 			delete(t.checks, r.Host)
 		}
 		for _, r := range c.Set {
-			if !r.valid() || r.Ago < 0 {
+			if !r.Valid() {
+				continue
+			}
+			if r.Ago < 0 {
 				return true, &dataError{e.name, errors.New("a host makes no sense")}
 			}
 			if err := put(t.checks, r.Host, Finding{r.Up, clean(r.Reason), time.Now().Add(-time.Duration(min(r.Ago, maxAgo)) * time.Millisecond)}); err != nil {
@@ -207,7 +244,10 @@ func (t *tables) take(e event) (changed bool, err error) {
 			delete(t.sessions, r.Host)
 		}
 		for _, r := range c.Set {
-			if !r.valid() || r.Sessions < 0 {
+			if !r.Valid() {
+				continue
+			}
+			if r.Sessions < 0 {
 				return true, &dataError{e.name, errors.New("a host makes no sense")}
 			}
 			if err := put(t.sessions, r.Host, r.Sessions); err != nil {

@@ -27,6 +27,7 @@ type Options struct {
 	Auth        *Auth
 	Beat        time.Duration // how often it says something at least; 0: 1 s
 	Changed     func()        // something has been heard; must not wait, or call the Exchange. nil: nobody wants to know
+	Lost        func()        // a node is not live any more; else like Changed
 	Log         *slog.Logger
 }
 
@@ -72,9 +73,11 @@ type peer struct {
 	silent *time.Timer // runs out when it has said nothing for too long
 
 	live              bool
-	heard             time.Time // when it last said something
-	why               error     // it is not followed; nil: it is, or nothing has been tried
-	told              string    // of why, to the log
+	heard             time.Time     // when it last said something
+	patience          time.Duration // how long it may say nothing
+	why               error         // it is not followed; nil: it is, or nothing has been tried
+	told              string        // of why, to the log; "": nothing since it was live
+	toldAt            time.Time
 	version, instance string
 	tables
 }
@@ -99,6 +102,9 @@ func New(opt Options) *Exchange {
 	}
 	if opt.Changed == nil {
 		opt.Changed = func() {}
+	}
+	if opt.Lost == nil {
+		opt.Lost = func() {}
 	}
 	return &Exchange{
 		opt: opt, news: make(chan struct{}), peers: map[string]*peer{},
@@ -183,7 +189,9 @@ func (x *Exchange) Follow(members []Member) {
 func (x *Exchange) silence(p *peer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.lose(p, errSilent)
+	if time.Since(p.heard) >= p.patience { // else it has spoken while this waited for the lock
+		x.lose(p, errSilent)
+	}
 }
 
 // lose notes that a node is not live. x.mu is held.
@@ -192,8 +200,9 @@ func (x *Exchange) lose(p *peer, why error) {
 	if p.live {
 		p.live = false
 		x.opt.Log.Warn("node not heard, its hosts are checked by others", "node", p.member.Name, "addr", p.member.Addr, "err", why)
-		p.told = why.Error()
+		p.told, p.toldAt = cause(why), time.Now()
 		x.opt.Changed()
+		x.opt.Lost()
 	}
 }
 

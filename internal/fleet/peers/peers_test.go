@@ -39,7 +39,12 @@ var bySecret = sync.OnceValue(func() *Auth {
 
 func start(t *testing.T, name string, auth *Auth) *node {
 	t.Helper()
-	n := &node{addr: testkit.Nobody(t), log: new(testkit.Log)}
+	return startAt(t, name, testkit.Nobody(t), auth)
+}
+
+func startAt(t *testing.T, name, addr string, auth *Auth) *node {
+	t.Helper()
+	n := &node{addr: addr, log: new(testkit.Log)}
 	n.Exchange = New(Options{
 		Fleet: "edge", Node: name, Instance: "of " + name, Version: "1.2.3", Listen: n.addr, Auth: auth, Beat: testBeat, Log: n.log.Logger(),
 	})
@@ -253,7 +258,7 @@ func TestOddNodes(t *testing.T) {
 		"checks of no sense": {func(w http.ResponseWriter, _ *http.Request) { say(w, "hello", hi()); say(w, "checks", 7) }, "its checks cannot be read"},
 		"a host of no sense": {func(w http.ResponseWriter, _ *http.Request) {
 			say(w, "hello", hi())
-			say(w, "checks", change[checkRow]{Set: make([]checkRow, 1)})
+			say(w, "checks", change[checkRow]{Set: []checkRow{{Host: web, Ago: -1}}})
 		}, "a host makes no sense"},
 		"sessions of no sense": {func(w http.ResponseWriter, _ *http.Request) {
 			say(w, "hello", hi())
@@ -425,12 +430,12 @@ func FuzzStream(f *testing.F) {
 			}
 		}
 		for h, n := range tables.sessions {
-			if !h.valid() || n < 0 {
+			if !h.Valid() || n < 0 {
 				t.Errorf("%v %d", h, n)
 			}
 		}
 		for h, f := range tables.checks {
-			if !h.valid() || len(f.Reason) > maxReason {
+			if !h.Valid() || len(f.Reason) > maxReason {
 				t.Errorf("%v %v", h, f)
 			}
 		}

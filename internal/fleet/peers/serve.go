@@ -203,7 +203,7 @@ func (f *follower) catchUp(beat bool) (news <-chan struct{}, err error) {
 		if !ok {
 			return nil, errBehind
 		}
-		f.checks = next
+		checks, f.checks = fit(checks, next)
 		if len(checks) == 0 {
 			break
 		}
@@ -229,7 +229,7 @@ func (f *follower) catchUp(beat bool) (news <-chan struct{}, err error) {
 		if !ok {
 			return nil, errBehind
 		}
-		f.sessions = next
+		sessions, f.sessions = fit(sessions, next)
 		if len(sessions) == 0 {
 			break
 		}
@@ -246,6 +246,20 @@ func (f *follower) catchUp(beat bool) (news <-chan struct{}, err error) {
 		}
 	}
 	return news, nil
+}
+
+// fit returns as many rows as one event has room for, and the cursor behind them.
+func fit[V comparable](rows []row[Host, V], next uint64) ([]row[Host, V], uint64) {
+	const escaped, more = 6, 128 // bytes that JSON makes of one; of a row without its texts
+	room := maxEvent - more
+	for i := range rows {
+		h := &rows[i].key
+		room -= escaped*(len(h.Service)+len(h.Group)+len(h.Name)+len(h.Addr)+maxReason) + more
+		if room < 0 && i > 0 {
+			return rows[:i], rows[i-1].version
+		}
+	}
+	return rows, next
 }
 
 // event says one event.

@@ -75,14 +75,15 @@ type (
 
 // The bounds of what a node takes from another.
 const (
-	maxEvent  = 1 << 20 // bytes
+	maxEvent  = 1 << 20 // bytes of a line
 	maxRows   = 1 << 18 // of one table
 	maxName   = 512     // bytes of a name
 	maxReason = 200     // bytes
 	perEvent  = 256     // rows that this node puts into one
 )
 
-func (h *Host) valid() bool {
+// Valid tells whether other nodes take what this one tells of the host.
+func (h *Host) Valid() bool {
 	return h.Service != "" && len(h.Service) <= maxName && len(h.Group) <= maxName && len(h.Name) <= maxName && len(h.Addr) <= maxName
 }
 
