@@ -187,7 +187,7 @@ func serve(ctx context.Context, is beginning) (err error) {
 	front.tell = systemd.nudge
 	up := newUpgrader(log)
 	up.demo = is.doc == nil
-	up.engine, up.dir, up.front, up.systemd, up.status = eng, dir, front, systemd, source
+	up.engine, up.dir, up.front, up.systemd, up.status, up.node = eng, dir, front, systemd, source, is.node
 	if up.program, err = installedPath(); err != nil {
 		return err
 	}
@@ -258,7 +258,6 @@ func serve(ctx context.Context, is beginning) (err error) {
 	}
 	select {
 	case <-up.gone:
-		is.node.handOver()
 		if ctx.Err() != nil {
 			up.endSuccessor() // which was meant by now
 		}

@@ -86,6 +86,7 @@ type upgrader struct {
 	systemd *supervisor
 	status  *status.Source
 	store   *store
+	node    *node         // nil: it is in no fleet
 	within  time.Duration // upgradeWithin, but for tests
 
 	ctx  context.Context // of attempts
@@ -254,6 +255,7 @@ func (u *upgrader) handOver(by, from string) (_ *heir, result upgraded, err erro
 	}
 	// From here on there is no way back. If the new process dies, that is the crash of the
 	// service, which systemd sees and restarts.
+	u.node.handOver() // before the other process joins
 	move.Commit()
 	u.front.release()
 	u.systemd.handOver(peer.PID)

@@ -23,6 +23,7 @@ type upgrader struct {
 	systemd *supervisor
 	status  *status.Source
 	store   *store
+	node    *node
 	gone    chan struct{} // never closed
 	result  upgraded
 }

@@ -82,7 +82,11 @@ func (k *call) release() (Result, error) {
 	}
 	n := r.Waiting
 	if r.Alone != nil && r.Held {
-		return Result{Text: fmt.Sprintf("released on this node alone: %s%s; other nodes hold until their time is over: %v", count(n, "client"), evenly, r.Alone), Data: released{n}}, nil
+		others := "released on this node alone: %s%s; other nodes hold until their time is over: %v"
+		if r.Alone.Unknown {
+			others = "released on this node: %s%s; other nodes may still hold, look at status there: %v"
+		}
+		return Result{Text: fmt.Sprintf(others, count(n, "client"), evenly, r.Alone), Data: released{n}}, nil
 	}
 	if !r.Held {
 		return Result{Text: fmt.Sprintf("nothing to release: group %s is not held", show(group)), Data: released{}}, nil

@@ -169,11 +169,15 @@ func (d *Director) make(generation uint64) {
 		return
 	}
 	d.looker.store.Use(d.tls)
-	text := cmp.Or(p.change.undoes.text(), p.change.Text, p.change.Leap)
+	leap := ""
+	if p.change.Leap != nil {
+		leap = *p.change.Leap
+	}
+	text := cmp.Or(p.change.undoes.text(), p.change.Text, leap)
 	if own := d.unconfirmed.of(generation); own != nil {
 		text = own.Fate()
 	}
-	d.events.add(&event{Event{Generation: generation, Time: now, By: p.change.By, From: p.change.From, Verb: p.change.Verb, Text: text, Leap: p.change.Leap}, p.work})
+	d.events.add(&event{Event{Generation: generation, Time: now, By: p.change.By, From: p.change.From, Verb: p.change.Verb, Text: text, Leap: leap}, p.work})
 	d.useSource(p.source)
 	d.log.Info("configuration changed", "generation", generation,
 		"verb", p.change.Verb, "by", p.change.By, "from", p.change.From)

@@ -119,8 +119,8 @@ type Change struct {
 	Waits *Waits
 	Text  string
 	// Leap tells that others have made the change as several, of which nothing is known here:
-	// Rollback does not go back beyond it, and says this. "": it is one.
-	Leap string
+	// Rollback does not go back beyond it, and says this. Apply may set it. nil or "": it is one.
+	Leap *string
 	// Confirm is when the change is undone unless it is confirmed before; 0: never. See
 	// [Director.Confirm].
 	Confirm time.Duration

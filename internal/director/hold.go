@@ -127,9 +127,9 @@ func (o *HoldOrder) hold(now time.Time) *Hold {
 
 // Released is the answer of Release.
 type Released struct {
-	Waiting int   // clients that waited
-	Held    bool  // false: the group was not held
-	Alone   error // why this node alone has released; nil: all have
+	Waiting int         // clients that waited
+	Held    bool        // false: the group was not held
+	Alone   *AloneError // why this node alone has released; nil: all have
 }
 
 // Hold makes new clients of a group wait, unread and in their order, until it is released or

@@ -30,7 +30,10 @@ type Fleet interface {
 }
 
 // AloneError tells that other nodes are not reached.
-type AloneError struct{ Why error }
+type AloneError struct {
+	Why     error
+	Unknown bool // they may be: nobody can tell
+}
 
 func (e *AloneError) Error() string { return oneLine(e.Why) }
 func (e *AloneError) Unwrap() error { return e.Why }
@@ -267,6 +270,9 @@ func (d *Director) holdEverywhere(ctx context.Context, o HoldOrder) (h *Hold, wa
 		return nil, was, err
 	}
 	if err := d.ordered(ctx, look); err != nil {
+		if d.refused() != nil { // all nodes hold, and so does the next process of this one
+			return o.hold(time.Now()), was, nil
+		}
 		return nil, was, err
 	}
 	if h = g.Hold(); h == nil {

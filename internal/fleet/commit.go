@@ -142,10 +142,8 @@ func (n *Node) refuses() error {
 		return n.unusable
 	case n.newest == nil:
 		return errors.New("this node has just joined, and has not read its configuration yet")
-	case n.newest.Generation < n.memory.Generation:
-		return fmt.Errorf("the store has generation %d, and this node had %d", n.newest.Generation, n.memory.Generation)
 	}
-	return nil
+	return n.older(n.newest)
 }
 
 // moved is the error of a change that came too late.

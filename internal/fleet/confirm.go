@@ -164,18 +164,23 @@ func (n *Node) deadlines(before, next *document, lease Lease) (also []Write) {
 		}
 	}
 	if u := next.waiting(next.Generation); u != nil && lease != 0 {
-		value, err := json.Marshal(struct {
-			By    string    `json:"by"`
-			Node  string    `json:"node"`
-			Verb  string    `json:"verb"`
-			Until time.Time `json:"until"`
-		}{u.By, u.Node, u.Verb, u.Time.Add(u.For).UTC().Round(time.Millisecond)})
-		if err != nil {
-			panic(err) // it is plain data
-		}
-		also = append(also, Write{Key: n.confirmKey(u.Generation), Value: value, Lease: lease})
+		also = append(also, n.deadline(u, lease))
 	}
 	return also
+}
+
+// deadline is the write of the key of a change, on a lease that ends when its time is over.
+func (n *Node) deadline(u *unconfirmed, lease Lease) Write {
+	value, err := json.Marshal(struct {
+		By    string    `json:"by"`
+		Node  string    `json:"node"`
+		Verb  string    `json:"verb"`
+		Until time.Time `json:"until"`
+	}{u.By, u.Node, u.Verb, u.Time.Add(u.For).UTC().Round(time.Millisecond)})
+	if err != nil {
+		panic(err) // it is plain data
+	}
+	return Write{Key: n.confirmKey(u.Generation), Value: value, Lease: lease}
 }
 
 // hearDeadline takes in that the time of a change runs, or is over. n.mu is held.
@@ -217,6 +222,9 @@ func (n *Node) Confirm(ctx context.Context, generation uint64, by, _ string) err
 		case err == nil:
 			n.noteNewest(doc, revision)
 			return nil
+		case errors.Is(err, ErrMoved) && is.Key != "" && is.Revision < known:
+			n.loses(errWentBack)
+			return &RefusedError{n.opt.Config.Name, errWentBack}
 		case errors.Is(err, ErrMoved):
 			there := n.read(is.orDeleted(n.configKey(), known))
 			n.mu.Lock()

@@ -85,11 +85,35 @@ func (n *Node) found(ctx context.Context, store Store) error {
 		return err
 	}
 	n.offers(doc, value)
-	var revision int64
-	err = within(ctx, commitWithin, func(ctx context.Context) (err error) {
-		revision, _, err = store.Swap(ctx, n.configKey(), value, 0, 0)
-		return err
-	})
+	var leases []Lease
+	defer func() {
+		for _, lease := range leases { // nothing has them
+			n.release(store, lease)
+		}
+	}()
+	var also []Write
+	var deadlines []uint64
+	for _, u := range doc.Unconfirmed {
+		n.mu.Lock()
+		runs := n.running[u.Generation] != 0
+		n.mu.Unlock()
+		if runs {
+			continue
+		}
+		var lease Lease
+		err := within(ctx, commitWithin, func(ctx context.Context) (err error) {
+			lease, err = store.Grant(ctx, max(time.Until(u.Time.Add(u.For)), time.Second))
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("cannot write the configuration of a new fleet: %w", err)
+		}
+		leases, also, deadlines = append(leases, lease), append(also, n.deadline(u, lease)), append(deadlines, u.Generation)
+	}
+	revision, _, err := n.swap(ctx, store, value, 0, also)
+	if err == nil || errors.As(err, new(*UnknownError)) {
+		leases = nil
+	}
 	if errors.Is(err, ErrMoved) {
 		return nil // the watch will tell
 	}
@@ -97,7 +121,7 @@ func (n *Node) found(ctx context.Context, store Store) error {
 		return fmt.Errorf("cannot write the configuration of a new fleet: %w", err)
 	}
 	n.log.Info("began the fleet with the configuration of this node", "fleet", n.opt.Config.Name, "node", n.name, "generation", doc.Generation)
-	n.noteNewest(doc, revision)
+	n.noteNewest(doc, revision, deadlines...)
 	return nil
 }
 
@@ -141,22 +165,24 @@ const maxTold = 100
 
 // adopt makes the director run a document.
 func (n *Node) adopt(ctx context.Context, doc *document) error {
+	n.mu.Lock()
 	if err := n.older(doc); err != nil {
+		n.mu.Unlock()
 		return err
 	}
-	n.mu.Lock()
 	first := n.memory.Change == "" || n.memory.Generation == doc.Generation && n.memory.Change == doc.ID
-	leap := n.leap(doc)
 	n.mu.Unlock()
+	leap := ""
 	c := doc.last()
 	var differs []changes.Edit
 	_, err := n.dir.Do(ctx, director.Change{
-		By: c.By, From: "node " + c.Node, Verb: c.Verb, Given: doc.Generation, Leap: leap, Edits: &differs,
+		By: c.By, From: "node " + c.Node, Verb: c.Verb, Given: doc.Generation, Leap: &leap, Edits: &differs,
 		Waits: n.waits(doc), Text: doc.text(c),
 		Apply: func(running *config.Config) error {
 			// Only the director's goroutine changes the state, which is this one.
 			n.mu.Lock()
 			n.commands.learn(running)
+			leap = n.leap(doc)
 			n.mu.Unlock()
 			if n.dir.State().Generation == doc.Generation && sameShared(running, doc.Config) || !n.isNewest(doc) {
 				return errSame
@@ -197,13 +223,15 @@ func (n *Node) adopt(ctx context.Context, doc *document) error {
 }
 
 // leap tells what a document is for this node if it is not the next after the one that runs: it
-// cannot know what the changes between them were. n.mu is held.
+// cannot know what the changes between them were. Those that this node has made itself it knows,
+// also if it has not followed them yet. n.mu is held, on the director's goroutine.
 func (n *Node) leap(doc *document) string {
 	switch {
 	case n.ran == nil:
 		return "joined the fleet"
-	case n.ran.Generation+1 < doc.Generation:
-		return fmt.Sprintf("caught up from generation %d", n.ran.Generation)
+	}
+	if runs := max(n.ran.Generation, n.dir.State().Generation); runs+1 < doc.Generation {
+		return fmt.Sprintf("caught up from generation %d", runs)
 	}
 	return ""
 }
@@ -215,10 +243,8 @@ func (n *Node) isNewest(doc *document) bool {
 }
 
 // older refuses a document that is older than what this node had already: the store was
-// restored from a backup, or filled by hand.
+// restored from a backup, or filled by hand. n.mu is held.
 func (n *Node) older(doc *document) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	m := n.memory
 	const remedy = "delete %s there, and one of the nodes writes what it runs; or delete %s here, and this node takes what the store has"
 	switch {

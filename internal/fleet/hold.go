@@ -127,6 +127,10 @@ func (n *Node) Release(ctx context.Context, o director.ReleaseOrder) (is bool, e
 		next.Released = &released{newID(), n.name, o.By, time.Now(), duration(o.Over)}
 		return &next
 	})
+	if unknown := (*UnknownError)(nil); errors.As(err, &unknown) {
+		err = fmt.Errorf("the store of fleet %s has not said whether it takes the release: %w", n.opt.Config.Name, err)
+		return is, &director.AloneError{Why: err, Unknown: true}
+	}
 	if err != nil && ctx.Err() == nil {
 		return is, &director.AloneError{Why: &RefusedError{n.opt.Config.Name, err}}
 	}
@@ -178,7 +182,8 @@ func (n *Node) order(ctx context.Context, service, group string, lasts time.Dura
 		if err != nil {
 			return err
 		}
-		return n.tellHolds(ctx)
+		_ = n.tellHolds(ctx) // if the director hands over, the next process is told
+		return ctx.Err()
 	}
 	return errors.New("the hold changes all the time; try again")
 }
