@@ -47,7 +47,6 @@ lint: ## gofmt, go vet, staticcheck, and that programs and tests compile for eve
 	cd examples && $(GO) vet ./...
 	$(GO) run ./internal/systems $(SYSTEMS) linux/amd64/portable
 	$(GO) -C etc/package vet ./...
-	$(GO) -C internal/fleet/etcd/embedded vet ./...
 
 # Beside the usual systems: 32 bits (arm, 386) and the other byte order (s390x).
 SYSTEMS = linux/arm64 linux/riscv64 linux/ppc64le linux/s390x linux/arm linux/386 darwin/arm64 freebsd/amd64 windows/amd64
@@ -111,9 +110,11 @@ soak: ## real clients for two minutes (SOAK=30s) while hosts are killed, drained
 SOAK ?= 2m
 
 .PHONY: fleet
-fleet: ## the proofs of a fleet with their full numbers: 1,000 changes, 10,000 hosts, 50 nodes, a minute without a quorum; as root
+fleet: ## the proofs of a fleet with their full numbers: the current etcd, 1,000 changes, 10,000 hosts, 50 nodes, a minute without a quorum; as root
 	$(GO) test ./internal/fleet -count 1 -v -run '^(TestFleetOf50|TestHundredThousandHosts)$$' -whole
-	$(GO) test ./internal/fleet/etcd -count 1 -v -run '^(TestB87ChangesAreLinearizable|TestChangeIsEverywhere)$$' -whole
+	$(GO) -C internal/fleet/etcd/embedded vet ./...
+	$(GO) test ./internal/fleet/etcd -count 1 -v -run '^(TestStore|TestB87ChangesAreLinearizable|TestChangeIsEverywhere)$$' -whole
+	$(GO) test ./soak/fleet -count 1 -v -whole
 	$(GO) run ./soak/fleet
 
 .PHONY: bench-check

@@ -15,8 +15,9 @@ import (
 // hearing lets others wake the goroutine that waits for a client's header, and nobody
 // else who reads from the client.
 type hearing struct {
-	mu   sync.Mutex
-	conn net.Conn // nil: nobody waits
+	mu    sync.Mutex
+	conn  net.Conn // nil: nobody waits
+	woken bool     // since the goroutine began to wait the last time
 }
 
 func (h *hearing) set(c net.Conn) {
@@ -25,10 +26,23 @@ func (h *hearing) set(c net.Conn) {
 	h.conn = c
 }
 
+// until is called before each wait. It sets the deadline of that; the zero time is none. If
+// others have called wake meanwhile, it sets none and returns true: the goroutine has to look
+// at its timeout again before it waits.
+func (h *hearing) until(t time.Time) (woken bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if woken, h.woken = h.woken, false; !woken {
+		_ = h.conn.SetReadDeadline(t)
+	}
+	return woken
+}
+
 // wake makes the goroutine look at its timeout again.
 func (h *hearing) wake() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.woken = true
 	if h.conn != nil {
 		_ = h.conn.SetReadDeadline(time.Unix(1, 0))
 	}
@@ -47,12 +61,17 @@ func (s *session) hear(step core.Step) core.Step {
 	for need, most := 1, step.Most; step.Do == core.Hear; {
 		s.tell(step)
 		step.Say = ""
+		var deadline time.Time
 		if step.Until != core.Never {
 			left := time.Duration(step.Until - s.of.home.Clock())
 			if excused {
 				left = tolerated
 			}
-			_ = s.ends[client].SetReadDeadline(time.Now().Add(left))
+			deadline = time.Now().Add(left)
+		}
+		if s.hearing.until(deadline) {
+			step = s.with((*core.Admission).Retimed)
+			continue
 		}
 		if s.ctx.Err() != nil {
 			break

@@ -139,7 +139,7 @@ func soon(t *testing.T) context.Context {
 }
 
 // The driver keeps what fleet.Store promises: with Debian's etcd, which is the oldest that may
-// be used, and with the current one.
+// be used, and with the current one (-whole).
 func TestStore(t *testing.T) {
 	t.Run("Debian", func(t *testing.T) {
 		t.Parallel()
@@ -147,7 +147,9 @@ func TestStore(t *testing.T) {
 		testStore(t, debian.Path("etcd"))
 	})
 	t.Run("current", func(t *testing.T) {
-		testkit.Long(t)
+		if !*whole {
+			t.Skip("a minute of compiling: make fleet")
+		}
 		t.Parallel()
 		testStore(t, current(t))
 	})
