@@ -81,7 +81,7 @@ func TestOnHoldIsNotStartedAgainAfterAnUpgrade(t *testing.T) {
 				if n := w.starts(); n != 1 {
 					t.Fatalf("started %d times:\n%s", n, &w.log)
 				}
-				if err := d.order(func() {
+				if err := d.order(t.Context(), func() {
 					g, _ := d.groupFor("web", "g")
 					g.holding.running.Store(test.runs)
 				}); err != nil {

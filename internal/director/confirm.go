@@ -196,17 +196,10 @@ func (d *Director) Confirm(ctx context.Context, generation uint64, by, from stri
 	if p, err := d.State().pendingBy(generation); err == nil && p.shared && d.refused() == nil {
 		return d.confirmShared(ctx, p, by, from)
 	}
-	done := make(chan struct{})
-	order := func() { p, err = d.confirm(generation, by, from); close(done) }
-	select {
-	case d.orders <- order:
-		<-done // Run has taken it
-		return p, err
-	case <-d.stopped:
-		return nil, ErrStopped
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := d.order(ctx, func() { p, err = d.confirm(generation, by, from) }); err != nil {
+		return nil, err
 	}
+	return p, err
 }
 
 func (d *Director) confirm(generation uint64, by, from string) (*Pending, error) {

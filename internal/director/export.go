@@ -1,6 +1,7 @@
 package director
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -257,22 +258,10 @@ func (d *Director) Export() ([]byte, error) { return d.export(false) }
 // counters alone, as sessions may go on. See [Director.TakeIn].
 func (d *Director) ExportChanges() ([]byte, error) { return d.export(true) }
 
-// order runs f on the goroutine of Run.
-func (d *Director) order(f func()) error {
-	done := make(chan struct{})
-	select {
-	case d.orders <- func() { f(); close(done) }:
-		<-done // Run has taken it
-		return nil
-	case <-d.stopped:
-		return ErrStopped
-	}
-}
-
 func (d *Director) export(partial bool) ([]byte, error) {
 	var e *exported
 	var finish func() error
-	err := d.order(func() { e, finish = d.picture(time.Now(), partial) })
+	err := d.order(context.Background(), func() { e, finish = d.picture(time.Now(), partial) })
 	if partial && errors.Is(err, ErrStopped) {
 		e, finish, err = d.counts(), func() error { return nil }, nil
 	}

@@ -534,7 +534,7 @@ func BenchmarkState(b *testing.B) {
 		})
 		b.Run("director", func(b *testing.B) { // what Run does not do meanwhile
 			for b.Loop() {
-				_ = d.order(func() { d.picture(time.Now(), false) })
+				_ = d.order(context.Background(), func() { d.picture(time.Now(), false) })
 			}
 		})
 		b.Run("import", func(b *testing.B) {

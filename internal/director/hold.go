@@ -162,7 +162,7 @@ func (d *Director) holdAs(service string, g *Group, h *Hold, within time.Duratio
 }
 
 // Release ends the hold of a group. Those who wait get their hosts in their order: at once,
-// or evenly over a time, with whoever comes meanwhile behind them. With Options.Fleet, all
+// or evenly over a time, with those who come meanwhile behind them. With Options.Fleet, all
 // nodes do; if they are not reached, this one does.
 func (d *Director) Release(ctx context.Context, o ReleaseOrder) (Released, error) {
 	if d.opt.Fleet != nil {
@@ -202,23 +202,16 @@ func (d *Director) release(service string, g *Group, o *ReleaseOrder) (waiting i
 
 // ordered runs an order on the goroutine of Run, unless changes are refused.
 func (d *Director) ordered(ctx context.Context, f func() error) error {
-	reply := make(chan error, 1)
-	order := func() {
-		err := d.refused()
-		if err == nil {
-			err = f()
+	var refused error
+	if err := d.order(ctx, func() {
+		if refused = d.refused(); refused == nil {
+			refused = f()
 		}
 		d.publishPlan() // what was ordered holds when it is answered
-		reply <- err
+	}); err != nil {
+		return err
 	}
-	select {
-	case d.orders <- order:
-		return <-reply // Run has taken it
-	case <-d.stopped:
-		return ErrStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return refused
 }
 
 func (d *Director) groupFor(service, group string) (*Group, error) {

@@ -1,6 +1,7 @@
 package director
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net/netip"
@@ -487,7 +488,7 @@ func (d *Director) TakeIn(data []byte) error {
 	if err := e.read(data); err != nil {
 		return err
 	}
-	return d.order(func() { d.takeIn(&e) })
+	return d.order(context.Background(), func() { d.takeIn(&e) })
 }
 
 func (d *Director) takeIn(e *exported) {
@@ -560,7 +561,7 @@ func (d *Director) Freeze(why error) (thaw func()) {
 	f := &frost{why}
 	d.frozen.Store(f)
 	var over <-chan struct{} // of a change that others may have accepted: it is not ours to drop
-	_ = d.order(func() {
+	_ = d.order(context.Background(), func() {
 		switch p := d.underway; {
 		case p == nil || p.change.DryRun:
 		case p.committing != nil:

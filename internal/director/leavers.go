@@ -53,20 +53,7 @@ func (d *Director) Leavers() []Leaver {
 // Drain closes the sessions that what leaves still has after a time. What takes new
 // sessions again before is spared, and so is what does so already.
 func (d *Director) Drain(ctx context.Context, drain Drain) error {
-	done := make(chan struct{})
-	order := func() {
-		d.startDrain(drain)
-		close(done)
-	}
-	select {
-	case d.orders <- order:
-		<-done // Run has taken it
-		return nil
-	case <-d.stopped:
-		return ErrStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return d.order(ctx, func() { d.startDrain(drain) })
 }
 
 func (d *Director) startDrain(drain Drain) {

@@ -63,23 +63,12 @@ func (d *Director) hooks(service string) Hooks {
 
 // Rehook gives the engine new routes for services whose hooks have changed.
 func (d *Director) Rehook(ctx context.Context, services ...string) error {
-	done := make(chan struct{})
-	order := func() {
+	return d.order(ctx, func() {
 		for _, s := range services {
 			d.changed(s)
 		}
 		d.publishPlan()
-		close(done)
-	}
-	select {
-	case d.orders <- order:
-		<-done // Run has taken it
-		return nil
-	case <-d.stopped:
-		return ErrStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	})
 }
 
 // EngineOptions are those of an engine that <engine> is about. Its maximum of sessions and

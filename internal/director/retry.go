@@ -7,35 +7,30 @@ import (
 )
 
 // Retry marks a host up at once, without a probe, and gives it clients again if it is
-// ejected. It returns how many of its addresses were down or ejected. A client's connect takes one out again if it fails.
+// ejected. It returns how many of its addresses were down or ejected. A client's connect takes
+// one out again if it fails.
 func (d *Director) Retry(ctx context.Context, service, group, host string) (wasDown int, err error) {
-	type result struct {
-		wasDown int
-		err     error
+	if err := d.order(ctx, func() { wasDown, err = d.retry(service, group, host) }); err != nil {
+		return 0, err
 	}
-	reply := make(chan result, 1)
-	order := func() {
-		n, err := d.retry(service, group, host)
-		reply <- result{n, err}
-	}
-	select {
-	case d.orders <- order:
-	case <-d.stopped:
-		return 0, ErrStopped
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-	r := <-reply // Run has taken it and will answer
-	return r.wasDown, r.err
+	return wasDown, err
 }
 
 // Respond returns when Run has answered, or has returned: it does not hang.
-func (d *Director) Respond() {
-	reply := make(chan struct{})
+func (d *Director) Respond() { _ = d.order(context.Background(), func() {}) }
+
+// order runs f on the goroutine of Run, and returns when it has. The error is ErrStopped, or that
+// of ctx: f does not run then. ctx says how long the order may wait to be taken.
+func (d *Director) order(ctx context.Context, f func()) error {
+	done := make(chan struct{})
 	select {
-	case d.orders <- func() { close(reply) }:
-		<-reply
+	case d.orders <- func() { f(); close(done) }:
+		<-done
+		return nil
 	case <-d.stopped:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

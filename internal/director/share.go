@@ -33,23 +33,12 @@ const resumeWithin = time.Second
 // Rule makes rulings of a fleet count. They are about transitions: one that says the same as
 // the one before changes nothing, whatever has become of the target meanwhile.
 func (d *Director) Rule(ctx context.Context, rulings []Ruling) error {
-	done := make(chan struct{})
-	order := func() {
+	return d.order(ctx, func() {
 		now := time.Now()
 		for i := range rulings {
 			d.rule(&rulings[i], now)
 		}
-		close(done)
-	}
-	select {
-	case d.orders <- order:
-		<-done // Run has taken it
-		return nil
-	case <-d.stopped:
-		return ErrStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	})
 }
 
 // rule makes one ruling count.
