@@ -112,14 +112,7 @@ func (a *Admission) dequeue(now int64) (free bool) {
 	}
 	waiter := w.waiter
 	w.waiter = nil
-	d := max(now-w.since, 0)
-	w.total += time.Duration(d)
-	w.last = time.Duration(d)
-	if w.parked {
-		w.held += time.Duration(d)
-	}
-	a.attempt.since += d
-	a.noteWaited(d)
+	a.addWait(now)
 	host, abandon := waiter.Leave()
 	if host != nil {
 		a.attempt.tried.Forget()

@@ -125,11 +125,11 @@ func (a *Admission) waitsNoMore() {
 	w.first, w.closed, w.parked = 0, false, false
 }
 
-// waited counts the session's time in the queue. The time for all connects goes on
-// behind it.
-func (a *Admission) waited(now int64) {
+// addWait adds the session's time in the queue to what is known of it, and returns it in
+// nanoseconds.
+func (a *Admission) addWait(now int64) (d int64) {
 	w := &a.attempt.wait
-	d := max(now-w.since, 0)
+	d = max(now-w.since, 0)
 	w.total += time.Duration(d)
 	w.last = time.Duration(d)
 	if w.parked {
@@ -137,6 +137,14 @@ func (a *Admission) waited(now int64) {
 	}
 	a.attempt.since += d
 	a.noteWaited(d)
+	return d
+}
+
+// waited counts the session's time in the queue. The time for all connects goes on
+// behind it.
+func (a *Admission) waited(now int64) {
+	w := &a.attempt.wait
+	d := a.addWait(now)
 	w.table.Times().Queued(a.gate.Index, time.Duration(d))
 }
 
