@@ -378,7 +378,7 @@ func (g *LiveGroup) Hold(d time.Duration, most int) error {
 }
 
 // Release lets the clients go on that [LiveGroup.Hold] holds, in their order: all at once, or
-// evenly over a time, with whoever comes meanwhile behind them. It returns how many wait, and
+// evenly over a time, with those who come meanwhile behind them. It returns how many wait, and
 // does nothing if the group is not held.
 func (g *LiveGroup) Release(over time.Duration) (waiting int, err error) {
 	group, err := g.found()

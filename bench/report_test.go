@@ -13,6 +13,22 @@ import (
 	"time"
 )
 
+// rowsFit wants as many cells in each row of a table.
+func rowsFit(t *testing.T, text string) {
+	t.Helper()
+	cells := 0
+	for i, line := range strings.Split(text, "\n") {
+		switch n := strings.Count(line, "|"); {
+		case n == 0:
+			cells = 0
+		case cells == 0:
+			cells = n
+		case n != cells:
+			t.Errorf("line %d has a wrong number of cells: %s", i+1, line)
+		}
+	}
+}
+
 // made returns results of eight turns of one workload, each on a machine that was
 // slower than in the one before; txlb took 0.6 of what HAProxy took, and 0.3 of what
 // nginx took.
@@ -201,17 +217,7 @@ func TestReportIsShort(t *testing.T) {
 	if n := strings.Count(text, "\n"); n > 120 {
 		t.Errorf("%d lines:\n%s", n, text)
 	}
-	cells := 0
-	for i, line := range strings.Split(text, "\n") {
-		switch n := strings.Count(line, "|"); {
-		case n == 0:
-			cells = 0
-		case cells == 0:
-			cells = n
-		case n != cells:
-			t.Errorf("line %d has a wrong number of cells: %s", i+1, line)
-		}
-	}
+	rowsFit(t, text)
 	for _, g := range goals() {
 		if !slices.ContainsFunc(workloads(), func(w workload) bool { return w.suite == usual && g.holds(w) }) {
 			continue // of TLS

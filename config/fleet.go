@@ -102,7 +102,7 @@ func (k *checker) peers(f *Fleet) {
 		return
 	}
 	if host, port, _ := net.SplitHostPort(f.PeerAddress()); host == "" && port != "" {
-		k.fail(line, "<fleet listen>: %s is no address that other nodes can connect to; say advertise=\"HOST:PORT\"", f.Listen)
+		k.fail(line, "<fleet listen>: other nodes cannot connect to %s; say advertise=\"HOST:PORT\"", f.Listen)
 	}
 	if f.Secret == "" && (f.Cert == "" || f.CA == "") {
 		k.fail(line, "<fleet listen> needs a secret, or cert, key and ca, so that nodes know each other")
@@ -133,7 +133,7 @@ var peerAddress = checked(TypeListen, func(s string) error {
 	return nil
 })
 
-// minSecret is the least length of <fleet secret>: whoever connects may guess as fast as it can.
+// minSecret is the least length of <fleet secret>: a stranger may guess as fast as connections are made.
 const minSecret = 16
 
 var fleetSecret = checked(TypeText, func(s string) error {

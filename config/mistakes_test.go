@@ -257,7 +257,7 @@ func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
 		{outside, `<fleet name="edge" store="https://h:1" lease="1s"/>`, `1s is not between 3s and 10m`},
 		{outside, `<fleet name="edge" store="https://h:1" advertise="10.0.0.1:7946"/>`, `<fleet> has advertise or secret, but no listen`},
 		{outside, `<fleet name="edge" store="https://h:1" listen="10.0.0.1:7946"/>`, `<fleet listen> needs a secret, or cert, key and ca`},
-		{outside, `<fleet name="edge" store="https://h:1" listen=":7946" secret="0123456789abcdef"/>`, `:7946 is no address that other nodes can connect to; say advertise="HOST:PORT"`},
+		{outside, `<fleet name="edge" store="https://h:1" listen=":7946" secret="0123456789abcdef"/>`, `other nodes cannot connect to :7946; say advertise="HOST:PORT"`},
 		{outside, `<fleet name="edge" store="https://h:1" listen="10.0.0.1:7946" secret="0123456789abcde"/>`, `it has less than 16 characters, which can be guessed`},
 		{outside, `<fleet name="edge" store="https://h:1" listen="10.0.0.1" secret="0123456789abcdef"/>`, `"10.0.0.1" is not HOST:PORT`},
 		{outside, `<fleet name="edge" store="https://h:1" node="a b"/>`, `<fleet node>: "a b" is not a name`},

@@ -270,7 +270,7 @@ func TestStoriesOfClientsThatWait(t *testing.T) {
 	})
 }
 
-// A side that does not take what comes is told of: it keeps the other waiting.
+// A story says which side does not take what comes, and keeps the other waiting.
 func TestStoryOfAStall(t *testing.T) {
 	const much = 16 << 20
 	eachModeAtOnce(t, func(t *testing.T, opt setup) {
@@ -317,7 +317,7 @@ func TestStoryOfAStall(t *testing.T) {
 	})
 }
 
-// A host that does not answer what the client has sent is told of.
+// A story says that the host has not answered what the client has sent.
 func TestStoryOfASilentHost(t *testing.T) {
 	eachModeAtOnce(t, func(t *testing.T, opt setup) {
 		r := newRig(t, opt, engine.Route{}, stays(t))

@@ -97,7 +97,7 @@ func (h *Host) Peak(now time.Time) time.Duration {
 }
 
 // Refresh says that the host may have changed, because it has come back: what it was like
-// before says nothing now, so [Host.Peak] and a row of early resets begin anew.
+// before says nothing now, so [Host.Peak] and a row of early resets begin again from nothing.
 func (h *Host) Refresh() {
 	h.Answered()
 	if p := h.peak.Load(); p != nil {

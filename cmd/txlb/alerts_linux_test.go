@@ -912,6 +912,7 @@ func (w *watched) seen(metric, labels, value string) {
 			return
 		}
 	}
+	w.t.Errorf("Prometheus has not seen %s{%s} == %s within %v", metric, labels, value, patience)
 }
 
 // quickly are the rules as they are, but for time: `for` is a second, ranges of 15 minutes are

@@ -171,7 +171,7 @@ func TestB82StoppedPostgreSQL(t *testing.T) {
 	frozen(t, func(services string) *balancer { return balance(t, services) }, all, sslRequest)
 }
 
-// One of three hosts resets whoever asks; another time, one is slow.
+// One of three hosts resets every client; another time, one is slow.
 func TestB82GreyBackends(t *testing.T) {
 	testkit.Long(t)
 	t.Parallel()
@@ -222,8 +222,8 @@ func TestB82GreyBackends(t *testing.T) {
 	}
 }
 
-// keepsAsking is a client that asks again and again, in sessions that it begins anew when they
-// end, until done is closed.
+// keepsAsking is a client that asks again and again, each time in a new session when the
+// one before has ended, until done is closed.
 func (b *balancer) keepsAsking(n uint16, done chan struct{}) {
 	for {
 		c, err := b.stranger(n)

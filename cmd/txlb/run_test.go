@@ -316,7 +316,7 @@ func TestB54SIGTERM(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = b.Close() }()
-			go func() { // whoever comes before the listener has closed ends at once
+			go func() { // a client that comes before the listener has closed ends at once
 				for {
 					other, err := ln.Accept()
 					if err != nil {

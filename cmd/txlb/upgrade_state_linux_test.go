@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// An upgrade changes the program and nothing else: what counts never falls, whoever looks;
+// An upgrade changes the program and nothing else: no counter ever falls, at any door;
 // a host that is down stays down, with its reason; uptime, history and what is not saved stay.
 func TestNothingIsForgottenAtAnUpgrade(t *testing.T) {
 	t.Parallel()

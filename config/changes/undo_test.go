@@ -15,6 +15,7 @@ import (
 // not. If nothing else has changed it is the one from before; if the change did nothing, or is
 // undone already, nothing happens. A second undo finds nothing to do.
 func TestUndoOfAny(t *testing.T) {
+	undone := 0
 	rapid.Check(t, func(t *rapid.T) {
 		before, after, now := models.Draw(t, "before"), models.Draw(t, "after"), models.Draw(t, "now")
 		switch rapid.IntRange(0, 3).Draw(t, "case") {
@@ -29,6 +30,7 @@ func TestUndoOfAny(t *testing.T) {
 		if err != nil {
 			return
 		}
+		undone++
 		if err := m.Config.Check("undone").Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -55,6 +57,9 @@ func TestUndoOfAny(t *testing.T) {
 			t.Fatalf("a second undo does %v", again.Kept)
 		}
 	})
+	if undone == 0 {
+		t.Error("no change of any two models could be undone")
+	}
 }
 
 // An undo leaves clients that had hosts before the change, and have some now, with one at least.

@@ -175,7 +175,7 @@ func Verbs() []Verb {
 			}),
 		orders("release", "let the held clients of a group go on to its hosts, in their order", (*call).release,
 			service(), group(),
-			Param{Name: "over", Kind: Duration, Option: true, High: int64(longestHold), Label: "Evenly over", Help: "how long it takes to let all out, evenly; whoever comes meanwhile is behind them. Default: all at once"},
+			Param{Name: "over", Kind: Duration, Option: true, High: int64(longestHold), Label: "Evenly over", Help: "how long it takes to let all out, evenly; those who come meanwhile are behind them. Default: all at once"},
 			generation(), dryRun()).
 			offer(Offer{
 				Label: "Release clients", Note: "Held clients go on to its hosts, in their order.",

@@ -137,7 +137,7 @@ func TestDoEndsWithRun(t *testing.T) {
 	})
 }
 
-// A host left out is told of once, whoever brought it, until it is back.
+// That a host is left out is said once until it is back, wherever it came from.
 func TestLeftOutIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

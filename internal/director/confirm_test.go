@@ -66,8 +66,7 @@ func lastNote(d *Director) Event {
 	return all[len(all)-1]
 }
 
-// A change that nobody confirms is undone at its time, whoever has made it and wherever they
-// are. One that is confirmed stays.
+// A change that nobody confirms is undone at its time, by whatever door it was made. One that is confirmed stays.
 func TestB80UnconfirmedChangeIsUndoneInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

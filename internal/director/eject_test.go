@@ -115,7 +115,7 @@ func TestB82WhoIsEjected(t *testing.T) {
 }
 
 // While a host is ejected again and again, it is for twice as long each time, up to ten times
-// the first. After a quiet time it begins anew.
+// the first. After a quiet time it begins with the first again.
 func TestB82EjectionsGrow(t *testing.T) {
 	r := ejectRule{lasts: 30 * time.Second, most: 25, window: 10 * time.Second}
 	now := time.Unix(1_000_000, 0)

@@ -112,7 +112,7 @@ func TestB79HoldEndsByItself(t *testing.T) {
 }
 
 // A release lets clients out evenly: the n-th after n parts of the time, to a step of 10 ms,
-// with whoever comes meanwhile behind them. Nobody is left at the end.
+// with those who come meanwhile behind them. Nobody is left at the end.
 func TestB79ReleaseIsEven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -14,7 +14,7 @@ import (
 
 // What all nodes of a fleet do together beside changes: changes that wait to be confirmed, and
 // holds. An order goes to Options.Fleet, which writes it where all nodes see it, and comes back
-// as State does, whoever gave it: by Change.Waits and Await, by Due, and by HoldShared. All of
+// as State does, on whatever node it was given: by Change.Waits and Await, by Due, and by HoldShared. All of
 // these say what is, and not what has changed, so that it does no harm to say it twice.
 
 // Fleet writes orders where all nodes see them. Its methods may wait. They are not called on

@@ -10,7 +10,7 @@ import (
 	"github.com/txlb/txlb/internal/words"
 )
 
-// What is said of sessions, whoever knows it.
+// What is said of sessions: of those that an engine knows, and of lines of the access log.
 
 // When is how the time of an accept is written.
 const When = "2 January 2006 at 15:04:05.000"

@@ -400,7 +400,7 @@ func TestConfirmOfBothParts(t *testing.T) {
 	}
 }
 
-// A confirm and the end of the time exclude each other, whoever is quicker.
+// A confirm and the end of the time exclude each other: the quicker one counts.
 func TestConfirmAtTheLastMoment(t *testing.T) {
 	for i := range 20 {
 		synctest.Test(t, func(t *testing.T) {

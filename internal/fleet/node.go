@@ -94,7 +94,7 @@ type Node struct {
 	running  map[uint64]int64 // revisions of the keys of changes whose time runs, by generation
 	heard    time.Time        // when the store has last said something
 
-	telling  sync.Mutex // held while the director is told of holds
+	telling  sync.Mutex // held while the director learns what is held
 	commands commands
 	synced   *document // what the director knows to be confirmed; belongs to follow
 

@@ -36,11 +36,11 @@ type result struct {
 
 // killed is the death of a node, and its return.
 type killed struct {
-	router           string
-	sessions, had    int // all, and those of the node
-	own, others      int // that ended by the death
-	back             int // that ended because the node was back
-	onReturned, anew int // of so many new ones afterwards, how many went to it
+	router            string
+	sessions, had     int // all, and those of the node
+	own, others       int // that ended by the death
+	back              int // that ended because the node was back
+	onReturned, fresh int // of so many new ones afterwards, how many went to it
 }
 
 // undisturbed is a time in which clients must not notice anything.
@@ -238,7 +238,7 @@ func (f *netFleet) kill(ctx context.Context, node int, resilient bool, n int) (*
 	if err := f.route(resilient); err != nil {
 		return nil, err
 	}
-	k := &killed{router: "plain ECMP", sessions: n, anew: n}
+	k := &killed{router: "plain ECMP", sessions: n, fresh: n}
 	if resilient {
 		k.router = "resilient next hops"
 	}
@@ -277,12 +277,12 @@ func (f *netFleet) kill(ctx context.Context, node int, resilient bool, n int) (*
 	}
 	own, others := count(all, address)
 	k.back = own + others - k.own - k.others
-	anew, endNew, err := f.open(ctx, n)
+	fresh, endNew, err := f.open(ctx, n)
 	if err != nil {
 		return nil, err
 	}
 	defer endNew()
-	for _, s := range anew {
+	for _, s := range fresh {
 		if s.node == address {
 			k.onReturned++
 		}

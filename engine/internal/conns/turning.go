@@ -10,7 +10,7 @@ import (
 )
 
 // turning measures the turnarounds of a session. The goroutines of both directions call it, and
-// whoever lists sessions.
+// those that list sessions.
 type turning struct {
 	mu    sync.Mutex
 	of    core.Turning

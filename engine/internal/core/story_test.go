@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Clients that were rejected at once push out no story of one that was queued, or for whom a
-// host was asked in vain.
+// Clients that were rejected at once push out no story of one that was queued, or whose
+// connect to a host has failed.
 func TestRejectedClientsPushOutNoOthers(t *testing.T) {
 	var p Past
 	add := func(id uint64, notes *Notes) {

@@ -670,7 +670,7 @@ func testMany(t *testing.T, b *browser) {
 			p.eval("window.long = []; 0")
 			before := worked()
 			do()
-			// A long task is told of when it is over: two frames later it has been.
+			// The browser reports a long task when that is over, two frames later at most.
 			if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[any](
 				"new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))", chromedp.EvalAwaitPromise)); err != nil {
 				t.Fatal(err)
