@@ -30,7 +30,7 @@ type counted struct {
 	name, title, unit string
 	backend           string
 	do                steps // without the address
-	idle              int   // open so many sessions instead, for their memory
+	idle              bool  // as many idle sessions as fit instead, for their memory
 	sides             secured
 	suite             string // usual or tlsWork
 }
@@ -59,7 +59,7 @@ func countedWork() []counted {
 	bulk := counted{
 		name: "bulk", title: "Bulk, 4 streams that the backend writes", unit: "MiB", backend: streams, do: steps{Lanes: 4, Warm: 8, Count: 16},
 	}
-	idle := counted{name: "idle", title: "Idle sessions, silent after one small message", unit: "session", backend: streams, idle: 9000}
+	idle := counted{name: "idle", title: "Idle sessions, silent after one small message", unit: "session", backend: streams, idle: true}
 	front := secured{front: ecdsaKey}
 	return []counted{
 		short("short0", "empty", "no body, 64 at once", lanes, 40),
@@ -370,7 +370,7 @@ func countsReport(suite, folder, near string) (string, error) {
 				if objects := known(c.values[allocationsCounter]); suite == tlsWork && len(objects) > 0 {
 					cell += " · " + shown(objects)
 				}
-				if w.idle > 0 {
+				if w.idle {
 					cell = shown(c.values[residentCounter]) + " KiB"
 				}
 			}

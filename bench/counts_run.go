@@ -164,7 +164,7 @@ func (r countingRig) countPeer(ctx context.Context, p peer, works []counted, got
 	var sorts []sort
 	sorted := map[sort][]counted{}
 	for _, w := range works {
-		of := sort{w.sides, w.idle > 0}
+		of := sort{w.sides, w.idle}
 		if sorted[of] == nil {
 			sorts = append(sorts, of)
 		}
@@ -192,9 +192,9 @@ func (r countingRig) countProcess(ctx context.Context, p peer, behind workload, 
 	for _, w := range works {
 		to := dialer{routes[slices.Index(behind.kinds(), w.backend)].listen, behind.sides.client()}
 		var values, names map[string]float64
-		if w.idle > 0 {
+		if w.idle {
 			values = map[string]float64{}
-			values[residentCounter], err = residentPerSession(ctx, s, r.backends[w.backend], to, w.idle)
+			values[residentCounter], err = residentPerSession(ctx, s, r.backends[w.backend], to, r.room(p))
 		} else if err = confine(s, r.core, 0); err == nil {
 			values, names, err = r.countOne(ctx, p, w, s, to.address, metrics)
 		}
@@ -526,7 +526,7 @@ func (l *stepsLoad) work() (stepped, error) {
 
 // brief is a line of progress.
 func brief(w counted, values map[string]float64) string {
-	if w.idle > 0 {
+	if w.idle {
 		return fmt.Sprintf("%.2f KiB per %s", values[residentCounter], w.unit)
 	}
 	return fmt.Sprintf("%.2f system calls, %.2f segments per %s", values[askedCounter], values[segmentsCounter], w.unit)
