@@ -45,8 +45,10 @@ Measured on %s, in %s, by `+"`%s`"+`.
 		b.WriteString("\n")
 	}
 	var all []judged
+	var lost []string
 	for _, c := range rec.comparisons() {
-		all = append(all, rec.verdicts(c)...)
+		of := rec.verdicts(c)
+		all, lost = append(all, of...), append(lost, behindLines(c, of)...)
 	}
 	section := func(title string, rows [][]string) {
 		if len(rows) > 1 {
@@ -54,6 +56,9 @@ Measured on %s, in %s, by `+"`%s`"+`.
 		}
 	}
 	section("Goals", goalRows(all))
+	if len(lost) > 0 {
+		b.WriteString("**Behind**: " + strings.Join(lost, "; ") + ".\n\n")
+	}
 	b.WriteString(counts)
 	section("Work", rec.workRows(all))
 	section("Added latency", rec.latencyRows(all))
@@ -110,6 +115,17 @@ func goalRows(all []judged) [][]string {
 		}
 	}
 	return append(rows, []string{"all", strconv.Itoa(total[ahead]), strconv.Itoa(total[behind]), strconv.Itoa(total[undecided]), strconv.Itoa(total[outOfReach])})
+}
+
+// behindLines names the goals of a comparison that txlb alone misses.
+func behindLines(c comparison, all []judged) []string {
+	var lines []string
+	for _, j := range all {
+		if j.verdict == behind {
+			lines = append(lines, fmt.Sprintf("%s: %s%s %s", c.label(), j.figure.name, strings.TrimSuffix("/"+j.against, "/"), j.got))
+		}
+	}
+	return lines
 }
 
 // marks are how the report writes verdicts.

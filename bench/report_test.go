@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/xml"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -166,8 +167,12 @@ func TestOutOfReach(t *testing.T) {
 					t.Errorf("%s, want %s", j.says(), test.want)
 				}
 			}
-			if text := report(&r.record, nil, "", ""); test.want[0] == 'o' && !strings.Contains(text, "| 0.80 ○ bare 0.74 |") {
+			text := report(&r.record, nil, "", "")
+			if outOfReach, says := test.want[0] == 'o', strings.Contains(text, "| 0.80 ○ bare 0.74 |"); outOfReach && !says {
 				t.Errorf("the report does not say it:\n%s", text)
+			}
+			if is, named := test.want == string(behind), strings.Contains(text, fmt.Sprintf("cpu/haproxy 0.%d", test.ours)); is != named {
+				t.Errorf("named as behind: %v, want %v:\n%s", named, is, text)
 			}
 		})
 	}
