@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -133,15 +134,28 @@ var peerAddress = checked(TypeListen, func(s string) error {
 	return nil
 })
 
-// minSecret is the least length of <fleet secret>: a stranger may guess as fast as connections are made.
-const minSecret = 16
+// minSecret is the least length of a <fleet secret>: a stranger may guess as fast as connections
+// are made. maxSecrets is how many there may be: each takes a tenth of a second at the start.
+const minSecret, maxSecrets = 16, 4
 
 var fleetSecret = checked(TypeText, func(s string) error {
-	if s != "" && len(s) < minSecret {
-		return fmt.Errorf("it has less than %d characters, which can be guessed; openssl rand -hex 32 makes a good one", minSecret)
+	list := strings.Fields(s)
+	if s != "" && len(list) == 0 {
+		return errors.New("it has no characters")
+	}
+	if len(list) > maxSecrets {
+		return fmt.Errorf("%d secrets are more than %d; spaces separate them", len(list), maxSecrets)
+	}
+	for _, one := range list {
+		if len(one) < minSecret {
+			return fmt.Errorf("it has less than %d characters, which can be guessed, and spaces separate several secrets; openssl rand -hex 32 makes a good one", minSecret)
+		}
 	}
 	return nil
 })
+
+// Secrets are those of Secret, the node's own first; the others are accepted too.
+func (f *Fleet) Secrets() []string { return strings.Fields(f.Secret) }
 
 // NodeName is the name of this node in the fleet. The error says why the machine gives none.
 func (f *Fleet) NodeName() (string, error) {

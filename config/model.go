@@ -73,7 +73,7 @@ type Fleet struct {
 	Password  string        // of the user
 	Listen    string        // where other nodes follow this one; "": it shares no checks
 	Advertise string        // where they find that; "": Listen says it, see PeerAddress
-	Secret    string        // by which nodes know each other; "": by Cert and CA
+	Secret    string        // by which nodes know each other, see Secrets; "": by Cert and CA
 	Pos       Pos
 }
 

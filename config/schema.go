@@ -91,7 +91,7 @@ var schema = table(
 		row("advertise", func(f *Fleet) *string { return &f.Advertise }, peerAddress, "",
 			"where the other nodes find `listen`, `HOST:PORT`; as `listen` if left out"),
 		row("secret", func(f *Fleet) *string { return &f.Secret }, fleetSecret, "",
-			"16 characters or more, the same on all nodes, by which they know each other; if left out, they do by `cert`, `key` and `ca`; readonly users see `***`", secret),
+			"16 characters or more, the same on all nodes, by which they know each other; after a space the former one, see [New secrets](fleet.md#new-secrets-and-certificates); if left out, they do by `cert`, `key` and `ca`; readonly users see `***`", secret),
 	),
 	of("service",
 		row("name", func(s *Service) *string { return &s.Name }, identifier, "", "unique", required),

@@ -61,7 +61,7 @@ func newSharing(n *Node, c *config.Fleet) (*sharing, error) {
 	var auth *peers.Auth
 	var err error
 	if c.Secret != "" {
-		auth, err = peers.BySecret(c.Name, c.Secret)
+		auth, err = peers.BySecret(c.Name, c.Secrets()...)
 	} else {
 		auth, err = peers.ByCertificates(c.Cert, c.Key, c.CA)
 	}
@@ -70,7 +70,7 @@ func newSharing(n *Node, c *config.Fleet) (*sharing, error) {
 	}
 	s := &sharing{n: n, wake: make(chan struct{}, 1), lost: make(chan struct{}, 1), records: map[*director.Target]*record{}, relative: (*director.Target).Relative}
 	s.exchange = peers.New(peers.Options{
-		Fleet: c.Name, Node: n.name, Instance: n.instance, Version: n.opt.Version, Listen: c.Listen, Auth: auth,
+		Fleet: c.Name, Node: n.name, Instance: n.instance, Version: n.opt.Version, Listen: c.Listen, Advertise: c.PeerAddress(), Auth: auth,
 		Beat: beat, Changed: func() { n.poke(s.wake) }, Lost: func() { n.poke(s.lost) }, Log: n.log,
 	})
 	return s, nil

@@ -35,7 +35,7 @@ type sharer struct {
 	cut    bool           // from the hosts
 }
 
-const fleetKey = "a secret of sixteen and more"
+const fleetKey = "a-secret-of-sixteen-and-more"
 
 // share starts a node. doc has its services.
 func share(t *testing.T, store *memoryStore, name, doc string) *sharer {
@@ -349,7 +349,7 @@ func TestNodeWithAnotherSecret(t *testing.T) {
 	store := newMemoryStore()
 	a := share(t, store, "a", services(hosts, quickCheck))
 	b := share(t, store, "b", services(hosts, quickCheck))
-	odd := shareAt(t, store, "odd", services(hosts, quickCheck), testkit.Nobody(t), "another secret of a fleet", false)
+	odd := shareAt(t, store, "odd", services(hosts, quickCheck), testkit.Nobody(t), "another-secret-of-a-fleet", false)
 	a.shared(1, "with b")
 	b.shared(1, "with a")
 	testkit.Eventually(t, "both sides say why", func() bool {

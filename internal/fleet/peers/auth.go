@@ -7,19 +7,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"math/big"
-	"os"
 	"time"
 )
 
 // Auth is how nodes know each other. Both sides of each connection show a certificate, and
 // all that they say is encrypted (TLS 1.3). It may be used by any goroutine.
 type Auth struct {
-	// config makes the settings of one connection. Files are read each time, so that new
-	// certificates need no restart.
-	config func() (*tls.Config, error)
+	server func(hello *tls.ClientHelloInfo) (*tls.Config, error) // of one connection
+	client func(host string) (*tls.Config, error)                // of one to a host
+	files  *files                                                // nil: by a secret
 }
 
 // derivations is how often PBKDF2 hashes a secret: a tenth of a second, once for a process.
@@ -29,9 +28,16 @@ const derivations = 100_000
 // errOther is why a node is not talked to.
 var errOther = errors.New("it has another secret, or is of another fleet")
 
-// BySecret returns the Auth of nodes that have the same secret. Each derives the same key pair
-// from it and from the name of the fleet, and talks only to who has that.
-func BySecret(fleet, secret string) (*Auth, error) {
+// identity is what a secret makes of a node.
+type identity struct {
+	public ed25519.PublicKey
+	pair   tls.Certificate
+	// tag is how a client says which one it has, as the name of the server. It is short, so
+	// that who listens learns nothing of the secret.
+	tag string
+}
+
+func newIdentity(fleet, secret string) (*identity, error) {
 	seed, err := pbkdf2.Key(sha256.New, secret, []byte("txlb fleet "+fleet), derivations, ed25519.SeedSize)
 	if err != nil {
 		return nil, err
@@ -46,66 +52,108 @@ func BySecret(fleet, secret string) (*Auth, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: protocols, SessionTicketsDisabled: true,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-		ClientAuth:   tls.RequireAnyClientCert,
-		// The key is compared instead of the chain. That the peer has it, TLS proves.
-		InsecureSkipVerify: true,
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if len(s.PeerCertificates) == 0 || !public.Equal(s.PeerCertificates[0].PublicKey) {
-				return errOther
-			}
-			return nil
-		},
+	sum := sha256.Sum256(public)
+	return &identity{public, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, "k" + hex.EncodeToString(sum[:2]) + ".txlb"}, nil
+}
+
+// BySecret returns the Auth of nodes that have a secret in common. Each derives a key pair from
+// a secret and from the name of the fleet, and talks only to who has one of these pairs. Of
+// several secrets the first is shown, unless the other side has another one of them: so a
+// secret can be replaced on one node after the other.
+func BySecret(fleet string, secrets ...string) (*Auth, error) {
+	var all []*identity
+	for _, secret := range secrets {
+		one, err := newIdentity(fleet, secret)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
 	}
-	return &Auth{func() (*tls.Config, error) { return c, nil }}, nil
+	if len(all) == 0 {
+		return nil, errors.New("there is no secret")
+	}
+	// The key is compared instead of the chain. That the peer has it, TLS proves.
+	known := func(s tls.ConnectionState) *identity {
+		for _, one := range all {
+			if len(s.PeerCertificates) > 0 && one.public.Equal(s.PeerCertificates[0].PublicKey) {
+				return one
+			}
+		}
+		return nil
+	}
+	server := func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		shown := all[0]
+		for _, one := range all {
+			if one.tag == hello.ServerName {
+				shown = one
+				break
+			}
+		}
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13, NextProtos: protocols, SessionTicketsDisabled: true,
+			Certificates: []tls.Certificate{shown.pair}, ClientAuth: tls.RequireAnyClientCert,
+			VerifyConnection: func(s tls.ConnectionState) error {
+				if known(s) == nil {
+					return errOther
+				}
+				return nil
+			},
+		}, nil
+	}
+	client := func(string) (*tls.Config, error) {
+		shown := all[0]
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13, NextProtos: protocols, SessionTicketsDisabled: true,
+			ServerName: shown.tag, InsecureSkipVerify: true,
+			VerifyConnection: func(s tls.ConnectionState) error { // before this side shows anything
+				one := known(s)
+				if one == nil {
+					return errOther
+				}
+				shown = one
+				return nil
+			},
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &shown.pair, nil },
+		}, nil
+	}
+	return &Auth{server: server, client: client}, nil
 }
 
 // ByCertificates returns the Auth of nodes with certificates of one authority, which are for
 // servers and clients and have the address that the node advertises. The error is about the
-// files; they are read again for each connection.
+// files; they are read again for each connection, and what they had last stays in use while
+// they are not right.
 func ByCertificates(cert, key, ca string) (*Auth, error) {
-	load := func() (*tls.Config, error) {
-		pair, err := tls.LoadX509KeyPair(cert, key)
+	f := &files{cert: cert, key: key, ca: ca}
+	config := func() (*tls.Config, error) {
+		is, err := f.inUse()
 		if err != nil {
-			return nil, fmt.Errorf("<fleet cert key>: %w", err)
-		}
-		text, err := os.ReadFile(ca)
-		if err != nil {
-			return nil, fmt.Errorf("<fleet ca>: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("<fleet ca>: %s has no certificate in PEM", ca)
+			return nil, err
 		}
 		return &tls.Config{
 			MinVersion: tls.VersionTLS13, NextProtos: protocols, SessionTicketsDisabled: true,
-			Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+			Certificates: []tls.Certificate{is.pair}, RootCAs: is.authorities, ClientCAs: is.authorities, ClientAuth: tls.RequireAndVerifyClientCert,
 		}, nil
 	}
-	_, err := load()
-	return &Auth{load}, err
+	_, err := f.load()
+	return &Auth{
+		server: func(*tls.ClientHelloInfo) (*tls.Config, error) { return config() },
+		client: func(host string) (*tls.Config, error) {
+			c, err := config()
+			if err != nil {
+				return nil, err
+			}
+			c.ServerName = host
+			return c, nil
+		},
+		files: f,
+	}, err
 }
 
 // protocols are what both sides speak inside TLS.
 var protocols = []string{"http/1.1"}
 
-// server returns the settings of the side that listens.
-func (a *Auth) server() *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: protocols,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return a.config() },
-	}
-}
-
-// client returns the settings of the side that connects to a host.
-func (a *Auth) client(host string) (*tls.Config, error) {
-	c, err := a.config()
-	if err != nil {
-		return nil, err
-	}
-	c = c.Clone()
-	c.ServerName = host
-	return c, nil
+// listener returns the settings of the side that listens.
+func (a *Auth) listener() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: protocols, GetConfigForClient: a.server}
 }

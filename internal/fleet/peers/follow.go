@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -103,19 +104,15 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 			err = cause
 		}
 	}()
-	body, err := x.ask(ctx, p)
+	response, err := x.ask(ctx, p)
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = body.Close() }()
-	events := newReader(body)
-	e, err := events.next()
+	defer func() { _ = response.Body.Close() }()
+	events, proved := newReader(response.Body), time.Now()
+	who, err := readHello(events)
 	if err != nil {
-		return false, ended(err)
-	}
-	var who hello
-	if e.name != "hello" || json.Unmarshal(e.data, &who) != nil {
-		return false, errors.New("it does not say who it is")
+		return false, err
 	}
 	if err := who.check(x.opt.Fleet, p.member.Name); err != nil {
 		return false, err
@@ -127,6 +124,12 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 			return ready, ended(err)
 		}
 		silent.Reset(silentBeats * who.Beat)
+		if time.Since(proved) >= x.provesEvery {
+			if err := x.opt.Auth.still(response.TLS, x509.ExtKeyUsageServerAuth, p.member.Addr); err != nil {
+				return ready, err // it may have another certificate by now
+			}
+			proved = time.Now()
+		}
 		x.mu.Lock()
 		if x.peers[p.member.Name] != p {
 			x.mu.Unlock()
@@ -140,6 +143,7 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 		if e.name == "ready" && !ready {
 			ready, changed = true, true
 			p.tables, p.version, p.instance, p.why = fresh, printable(who.Version), who.Instance, nil
+			p.began = time.Now()
 			if !p.live {
 				p.live = true
 				p.told = ""
@@ -164,6 +168,18 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 	}
 }
 
+// readHello reads the first event of a stream.
+func readHello(events *reader) (who hello, err error) {
+	e, err := events.next()
+	if err != nil {
+		return who, ended(err)
+	}
+	if e.name != "hello" || json.Unmarshal(e.data, &who) != nil {
+		return who, errors.New("it does not say who it is")
+	}
+	return who, nil
+}
+
 // ended is the error of a stream that has ended.
 func ended(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -173,7 +189,7 @@ func ended(err error) error {
 }
 
 // ask connects to a node and asks for its stream.
-func (x *Exchange) ask(ctx context.Context, p *peer) (io.ReadCloser, error) {
+func (x *Exchange) ask(ctx context.Context, p *peer) (*http.Response, error) {
 	host, _, err := net.SplitHostPort(p.member.Addr)
 	if err != nil {
 		return nil, err
@@ -199,17 +215,14 @@ func (x *Exchange) ask(ctx context.Context, p *peer) (io.ReadCloser, error) {
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		if strings.Contains(err.Error(), "remote error: tls:") { // it does not say more
-			err = fmt.Errorf("it refuses this node: has it another secret or authority? (%w)", err)
-		}
-		return nil, err
+		return nil, refusal(err, p.member.Addr)
 	}
 	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" {
 		said, _ := io.ReadAll(io.LimitReader(response.Body, maxReason))
 		_ = response.Body.Close()
-		return nil, fmt.Errorf("it answers %d: %s", response.StatusCode, printable(strings.TrimSpace(string(said))))
+		return nil, fmt.Errorf("it answers %d: %s", response.StatusCode, clean(strings.TrimSpace(string(said))))
 	}
-	return response.Body, nil
+	return response, nil
 }
 
 // take takes in what an event says, and tells whether that is of interest at once.
@@ -221,7 +234,7 @@ func (t *tables) take(e event) (changed bool, err error) {
 			return false, err
 		}
 		for _, r := range c.Gone {
-			delete(t.checks, r.Host)
+			drop(t.checks, r.Host, &t.text)
 		}
 		for _, r := range c.Set {
 			if !r.Valid() {
@@ -230,7 +243,7 @@ func (t *tables) take(e event) (changed bool, err error) {
 			if r.Ago < 0 {
 				return true, &dataError{e.name, errors.New("a host makes no sense")}
 			}
-			if err := put(t.checks, r.Host, Finding{r.Up, clean(r.Reason), time.Now().Add(-time.Duration(min(r.Ago, maxAgo)) * time.Millisecond)}); err != nil {
+			if err := put(t.checks, r.Host, Finding{r.Up, clean(r.Reason), time.Now().Add(-time.Duration(min(r.Ago, maxAgo)) * time.Millisecond)}, &t.text); err != nil {
 				return true, err
 			}
 		}
@@ -241,16 +254,16 @@ func (t *tables) take(e event) (changed bool, err error) {
 			return false, err
 		}
 		for _, r := range c.Gone {
-			delete(t.sessions, r.Host)
+			drop(t.sessions, r.Host, &t.text)
 		}
 		for _, r := range c.Set {
 			if !r.Valid() {
 				continue
 			}
-			if r.Sessions < 0 {
+			if r.Sessions < 0 || r.Sessions > maxSessions {
 				return true, &dataError{e.name, errors.New("a host makes no sense")}
 			}
-			if err := put(t.sessions, r.Host, r.Sessions); err != nil {
+			if err := put(t.sessions, r.Host, r.Sessions, &t.text); err != nil {
 				return true, err
 			}
 		}
@@ -269,21 +282,33 @@ func (c *change[R]) read(e event) error {
 	return nil
 }
 
-// put sets a row of a table that may not grow for ever.
-func put[K comparable, V any](table map[K]V, key K, value V) error {
-	if _, has := table[key]; !has && len(table) >= maxRows {
-		return fmt.Errorf("it tells of more than %d hosts", maxRows)
+// put sets a row of a table that may not grow for ever. text counts the bytes of names in all
+// tables of a node.
+func put[V any](table map[Host]V, key Host, value V, text *int) error {
+	if _, has := table[key]; !has {
+		if len(table) >= maxRows {
+			return fmt.Errorf("it tells of more than %d hosts", maxRows)
+		}
+		if *text += key.size(); *text > maxText {
+			return fmt.Errorf("the names of the hosts that it tells of have more than %d bytes", maxText)
+		}
 	}
 	table[key] = value
 	return nil
 }
 
+// drop deletes a row.
+func drop[V any](table map[Host]V, key Host, text *int) {
+	if _, has := table[key]; has {
+		*text -= key.size()
+		delete(table, key)
+	}
+}
+
+// size is how many bytes the names have.
+func (h *Host) size() int { return len(h.Service) + len(h.Group) + len(h.Name) + len(h.Addr) }
+
 // clean keeps a reason of another node from filling or changing a log.
 func clean(s string) string {
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f {
-			return ' '
-		}
-		return c
-	}, clip(s, maxReason))
+	return strings.Map(visible, clip(s, maxReason))
 }

@@ -10,6 +10,7 @@ package peers
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -24,6 +25,7 @@ type Options struct {
 	Instance    string // of this process
 	Version     string // of the program
 	Listen      string // where others follow this node
+	Advertise   string // where they find that; for its own certificate alone
 	Auth        *Auth
 	Beat        time.Duration // how often it says something at least; 0: 1 s
 	Changed     func()        // something has been heard; must not wait, or call the Exchange. nil: nobody wants to know
@@ -62,8 +64,14 @@ type Exchange struct {
 	sessions  *feed[Host, int64]
 	peers     map[string]*peer
 	opened    error // why nobody can follow this node; nil: they can
+	unfit     error // why its certificate is not right; nil: it is
 	follow    func(*peer)
-	followers int // that follow this node now
+	followers int            // that follow this node now
+	streams   map[string]int // of them, by what they say is their name
+	moved     chan struct{}  // closed when the nodes to follow have changed
+	refused   refused
+
+	provesEvery time.Duration // how often certificates of open streams are looked at
 }
 
 // peer is another node, as this one hears it. x.mu guards what can change.
@@ -74,6 +82,7 @@ type peer struct {
 
 	live              bool
 	heard             time.Time     // when it last said something
+	began             time.Time     // when its stream was first ready
 	patience          time.Duration // how long it may say nothing
 	why               error         // it is not followed; nil: it is, or nothing has been tried
 	told              string        // of why, to the log; "": nothing since it was live
@@ -86,10 +95,11 @@ type peer struct {
 type tables struct {
 	checks   map[Host]Finding
 	sessions map[Host]int64
+	text     int // bytes of the names in both
 }
 
 func newTables() tables {
-	return tables{map[Host]Finding{}, map[Host]int64{}}
+	return tables{checks: map[Host]Finding{}, sessions: map[Host]int64{}}
 }
 
 // New returns an Exchange that has not begun.
@@ -107,7 +117,7 @@ func New(opt Options) *Exchange {
 		opt.Lost = func() {}
 	}
 	return &Exchange{
-		opt: opt, news: make(chan struct{}), peers: map[string]*peer{},
+		opt: opt, news: make(chan struct{}), moved: make(chan struct{}), peers: map[string]*peer{}, streams: map[string]int{}, provesEvery: provesEvery,
 		checks: newFeed[Host, Finding](), sessions: newFeed[Host, int64](),
 	}
 }
@@ -129,6 +139,9 @@ func (x *Exchange) Run(ctx context.Context) {
 	}
 	x.mu.Unlock()
 	running.Go(func() { x.listen(ctx) })
+	if x.opt.Auth.files != nil {
+		running.Go(func() { x.watchOwn(ctx.Done()) })
+	}
 	<-ctx.Done()
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -181,6 +194,8 @@ func (x *Exchange) Follow(members []Member) {
 		}
 	}
 	if changed {
+		close(x.moved)
+		x.moved = make(chan struct{})
 		x.opt.Changed()
 	}
 }
@@ -199,6 +214,7 @@ func (x *Exchange) lose(p *peer, why error) {
 	p.why = why
 	if p.live {
 		p.live = false
+		p.tables = newTables() // it is followed again from the beginning
 		x.opt.Log.Warn("node not heard, its hosts are checked by others", "node", p.member.Name, "addr", p.member.Addr, "err", why)
 		p.told, p.toldAt = cause(why), time.Now()
 		x.opt.Changed()
@@ -319,5 +335,5 @@ func (x *Exchange) Peers() (list []Peer, closed error) {
 		}
 		list = append(list, one)
 	}
-	return list, x.opened
+	return list, errors.Join(x.opened, x.unfit)
 }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -42,12 +41,15 @@ func start(t *testing.T, name string, auth *Auth) *node {
 	return startAt(t, name, testkit.Nobody(t), auth)
 }
 
-func startAt(t *testing.T, name, addr string, auth *Auth) *node {
+func startAt(t *testing.T, name, addr string, auth *Auth, set ...func(*Exchange)) *node {
 	t.Helper()
 	n := &node{addr: addr, log: new(testkit.Log)}
 	n.Exchange = New(Options{
-		Fleet: "edge", Node: name, Instance: "of " + name, Version: "1.2.3", Listen: n.addr, Auth: auth, Beat: testBeat, Log: n.log.Logger(),
+		Fleet: "edge", Node: name, Instance: "of " + name, Version: "1.2.3", Listen: n.addr, Advertise: n.addr, Auth: auth, Beat: testBeat, Log: n.log.Logger(),
 	})
+	for _, f := range set {
+		f(n.Exchange)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { n.Run(ctx) })
@@ -132,46 +134,6 @@ func TestNodesHearEachOther(t *testing.T) {
 	}
 }
 
-func TestStrangersAreRefused(t *testing.T) {
-	dir := t.TempDir()
-	ours, theirs := testkit.NewAuthority(t, "ours"), testkit.NewAuthority(t, "theirs")
-	issue := func(name string, by *testkit.Authority, names ...string) *Auth {
-		cert, key := by.Issue(t, testkit.Leaf{Names: names})
-		path := func(what string) string { return filepath.Join(dir, name+what) }
-		testkit.Put(t, path(".crt"), cert)
-		testkit.Put(t, path(".key"), key)
-		testkit.Put(t, path(".ca"), ours.PEM)
-		auth, err := ByCertificates(path(".crt"), path(".key"), path(".ca"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return auth
-	}
-	good := start(t, "good", issue("good", ours, "127.0.0.1"))
-	also := start(t, "also", issue("also", ours, "127.0.0.1"))
-	other := start(t, "other", issue("other", theirs, "127.0.0.1"))
-	misnamed := start(t, "misnamed", issue("misnamed", ours, "10.9.9.9"))
-	secret := start(t, "secret", bySecret())
-	all := []Member{{"good", good.addr}, {"also", also.addr}, {"other", other.addr}, {"misnamed", misnamed.addr}, {"secret", secret.addr}}
-	for _, n := range []*node{good, also, other, misnamed, secret} {
-		n.Follow(all)
-	}
-	good.sees(t, "also", true, "")
-	good.sees(t, "other", false, "certificate signed by unknown authority")
-	good.sees(t, "misnamed", false, "certificate is valid for 10.9.9.9, not 127.0.0.1")
-	good.sees(t, "secret", false, "certificate")
-	other.sees(t, "good", false, "it refuses this node: has it another secret or authority?")
-	secret.sees(t, "good", false, "it has another secret, or is of another fleet")
-	misnamed.sees(t, "good", true, "") // its certificate is one of the authority
-
-	if _, err := BySecret("edge", ""); err != nil {
-		t.Error(err)
-	}
-	if _, err := ByCertificates("/nowhere", "/nowhere", "/nowhere"); err == nil || !strings.Contains(err.Error(), "<fleet cert key>") {
-		t.Errorf("%v", err)
-	}
-}
-
 // An HTTP client that proves nothing gets nothing, and cannot keep its connection.
 func TestNothingWithoutProof(t *testing.T) {
 	a := start(t, "a", bySecret())
@@ -219,7 +181,7 @@ func odd(t *testing.T, say func(w http.ResponseWriter, r *http.Request)) Member 
 		w.Header().Set("Content-Type", "text/event-stream")
 		say(w, r)
 	})}
-	go func() { _ = server.Serve(tls.NewListener(ln, bySecret().server())) }()
+	go func() { _ = server.Serve(tls.NewListener(ln, bySecret().listener())) }()
 	t.Cleanup(func() { _ = server.Close() })
 	return Member{"odd", ln.Addr().String()}
 }
@@ -241,6 +203,39 @@ func TestOddNodes(t *testing.T) {
 		say func(w http.ResponseWriter, r *http.Request)
 		why string
 	}{
+		"too many sessions": {func(w http.ResponseWriter, _ *http.Request) {
+			say(w, "hello", hi())
+			say(w, "sessions", change[sessionRow]{Set: []sessionRow{{web, maxSessions + 1}}})
+		}, "a host makes no sense"},
+		"no number": {func(w http.ResponseWriter, _ *http.Request) {
+			say(w, "hello", hi())
+			_, _ = w.Write([]byte("event: sessions\ndata: {\"set\":[{\"s\":\"web\",\"n\":NaN}]}\n\n"))
+		}, "its sessions cannot be read"},
+		"a number that is too large": {func(w http.ResponseWriter, _ *http.Request) {
+			say(w, "hello", hi())
+			_, _ = w.Write([]byte("event: sessions\ndata: {\"set\":[{\"s\":\"web\",\"n\":1e99}]}\n\n"))
+		}, "its sessions cannot be read"},
+		"an old protocol": {func(w http.ResponseWriter, _ *http.Request) { h := hi(); h.Protocol = -1; say(w, "hello", h) }, "whose protocol (-1) this node does not know (1)"},
+		"a long instance": {func(w http.ResponseWriter, _ *http.Request) {
+			h := hi()
+			h.Instance = fill[:maxName+1]
+			say(w, "hello", h)
+		}, "it does not say who it is"},
+		"ten million hosts": {func(w http.ResponseWriter, r *http.Request) {
+			h := hi()
+			h.Beat = maxBeat
+			say(w, "hello", h)
+			c := change[checkRow]{}
+			for i := 0; i < 10_000_000 && r.Context().Err() == nil; i++ {
+				c.Set = append(c.Set, checkRow{Host: Host{"web", "g", fmt.Sprint(i), "10.0.0.1:80"}})
+				if len(c.Set) == 10_000 {
+					if writeEvent(w, "checks", c) != nil {
+						return
+					}
+					c.Set = c.Set[:0]
+				}
+			}
+		}, "it tells of more than 262144 hosts"},
 		"garbage":             {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("\x00\xff\n\n")) }, "it says what is no event"},
 		"nothing":             {func(http.ResponseWriter, *http.Request) {}, "it has ended the stream"},
 		"no hello":            {func(w http.ResponseWriter, _ *http.Request) { say(w, "beat", 1) }, "it does not say who it is"},
@@ -355,17 +350,31 @@ func TestSlowFollower(t *testing.T) {
 }
 
 func TestRowsAreBounded(t *testing.T) {
-	table := map[Host]int64{}
+	table, text := map[Host]int64{}, 0
 	for i := range maxRows {
-		if err := put(table, Host{Name: fmt.Sprint(i)}, 1); err != nil {
+		if err := put(table, Host{Name: fmt.Sprint(i)}, 1, &text); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := put(table, Host{Name: "0"}, 2); err != nil {
+	if err := put(table, Host{Name: "0"}, 2, &text); err != nil {
 		t.Error(err)
 	}
-	if err := put(table, web, 1); err == nil || err.Error() != "it tells of more than 262144 hosts" {
+	if err := put(table, web, 1, &text); err == nil || err.Error() != "it tells of more than 262144 hosts" {
 		t.Error(err)
+	}
+	for h := range table {
+		drop(table, h, &text)
+	}
+	if text != 0 {
+		t.Errorf("%d bytes are left", text)
+	}
+	var err error
+	n := 0
+	for pad := strings.Repeat("x", maxName-10); err == nil && n < maxRows; n++ {
+		err = put(table, Host{pad, pad, pad, fmt.Sprint(n)}, 1, &text)
+	}
+	if err == nil || !strings.Contains(err.Error(), "have more than 67108864 bytes") {
+		t.Errorf("after %d rows: %v", n, err)
 	}
 }
 

@@ -7,16 +7,12 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 )
 
 const (
 	// path is where the stream is.
 	path = "/v1/follow"
-	// maxFollowers is how many connections there may be, those that have proved nothing yet
-	// included.
-	maxFollowers = 256
 	// proveWithin is how long a connection may take to prove who it is and to say what it
 	// wants.
 	proveWithin = 5 * time.Second
@@ -74,10 +70,11 @@ func (x *Exchange) serve(ctx context.Context, ln net.Listener) {
 		Handler: mux, ReadHeaderTimeout: proveWithin, IdleTimeout: proveWithin, MaxHeaderBytes: 8 << 10,
 		ErrorLog:    log.New(strangers{x}, "", 0),
 		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: withGuest,
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	_ = server.Serve(tls.NewListener(&bounded{Listener: ln, room: make(chan struct{}, maxFollowers)}, x.opt.Auth.server()))
+	_ = server.Serve(tls.NewListener(newDoor(ln), x.opt.Auth.listener()))
 	_ = server.Close()
 }
 
@@ -90,55 +87,20 @@ func (s strangers) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// bounded is a listener with so many connections at once. One that finds no room is closed.
-type bounded struct {
-	net.Listener
-	room chan struct{}
-}
-
-func (b *bounded) Accept() (net.Conn, error) {
-	for {
-		c, err := b.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case b.room <- struct{}{}:
-			return &roomed{Conn: c, leave: b.room}, nil
-		default:
-			_ = c.Close()
-		}
-	}
-}
-
-// roomed is a connection that has room.
-type roomed struct {
-	net.Conn
-	leave chan struct{}
-	once  sync.Once
-}
-
-func (r *roomed) Close() error {
-	r.once.Do(func() { <-r.leave })
-	return r.Conn.Close()
-}
-
 // tell is the goroutine of one follower.
 func (x *Exchange) tell(w http.ResponseWriter, r *http.Request) {
 	if fleet := r.URL.Query().Get("fleet"); fleet != x.opt.Fleet {
 		http.Error(w, "this is a node of another fleet", http.StatusForbidden)
 		return
 	}
-	x.mu.Lock()
-	x.followers++
-	x.mu.Unlock()
-	defer func() {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		x.followers--
-	}()
+	f := &follower{x: x, w: w, rc: http.NewResponseController(w), name: r.URL.Query().Get("node"), secure: r.TLS}
+	if status, err := x.admit(r.Context(), f); err != nil {
+		x.tellRefused(f.name, err)
+		http.Error(w, err.Error(), status)
+		return
+	}
+	defer x.leaves(f)
 	w.Header().Set("Content-Type", "text/event-stream")
-	f := &follower{x: x, w: w, rc: http.NewResponseController(w)}
 	if err := f.begin(); err != nil {
 		return
 	}
@@ -153,6 +115,10 @@ func (x *Exchange) tell(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case <-beat.C:
+			if err := x.stays(f); err != nil {
+				x.tellRefused(f.name, err)
+				return
+			}
 			if _, err := f.catchUp(true); err != nil || f.event("beat", struct{}{}) != nil {
 				return
 			}
@@ -172,6 +138,11 @@ type follower struct {
 	w                http.ResponseWriter
 	rc               *http.ResponseController
 	checks, sessions uint64 // cursors
+
+	name   string // of the node, as it says
+	secure *tls.ConnectionState
+	addr   string // that the node advertises, for which its certificate is; "": it has proved a secret
+	proved time.Time
 }
 
 // begin says who this node is, and all that it knows.

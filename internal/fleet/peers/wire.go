@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -44,7 +46,7 @@ func (h *hello) check(fleet, node string) error {
 		return fmt.Errorf("it is of the fleet %q", printable(h.Fleet))
 	case h.Node != node:
 		return fmt.Errorf("it is the node %q: does its <fleet advertise> name another machine?", printable(h.Node))
-	case h.Instance == "" || h.Beat < minBeat || h.Beat > maxBeat:
+	case h.Instance == "" || len(h.Instance) > maxName || h.Beat < minBeat || h.Beat > maxBeat:
 		return errors.New("it does not say who it is")
 	}
 	return nil
@@ -75,11 +77,14 @@ type (
 
 // The bounds of what a node takes from another.
 const (
-	maxEvent  = 1 << 20 // bytes of a line
-	maxRows   = 1 << 18 // of one table
-	maxName   = 512     // bytes of a name
-	maxReason = 200     // bytes
-	perEvent  = 256     // rows that this node puts into one
+	maxEvent = 1 << 20 // bytes of a line
+	maxRows  = 1 << 18 // of one table
+	maxText  = 1 << 26 // bytes of all names
+	// maxSessions is how many sessions a host may have: sums of them do not overflow.
+	maxSessions = 1 << 40
+	maxName     = 512 // bytes of a name
+	maxReason   = 200 // bytes
+	perEvent    = 256 // rows that this node puts into one
 )
 
 // Valid tells whether other nodes take what this one tells of the host.
@@ -152,12 +157,15 @@ func (e *dataError) Error() string {
 // printable keeps what another node says from filling or changing a log.
 func printable(s string) string {
 	s = clip(s, 64)
-	return string(bytes.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f || c == utf8.RuneError {
-			return ' '
-		}
-		return c
-	}, []byte(s)))
+	return strings.Map(visible, s)
+}
+
+// visible replaces what could change a terminal or a log.
+func visible(c rune) rune {
+	if c == utf8.RuneError || !unicode.IsPrint(c) {
+		return ' '
+	}
+	return c
 }
 
 // clip shortens a text.
