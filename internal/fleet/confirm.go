@@ -64,11 +64,14 @@ func (x *xmlUnconfirmed) decode(c *config.Config) (*unconfirmed, error) {
 	fail := func(err error) (*unconfirmed, error) {
 		return nil, fmt.Errorf("has generation %d as not confirmed, which cannot be undone here: %w", x.Generation, err)
 	}
-	u := &unconfirmed{change: change(x.xmlChange)}
+	u := &unconfirmed{change: change(x.xmlChange).noted()}
 	var then, undo []changes.Edit
 	var err error
 	if u.For, err = time.ParseDuration(x.For); err != nil {
 		return fail(err)
+	}
+	if u.For <= 0 || u.For > maxHold {
+		return fail(fmt.Errorf("%v is not a time to wait", u.For))
 	}
 	if err := errors.Join(json.Unmarshal([]byte(x.Then), &then), json.Unmarshal([]byte(x.Undo), &undo)); err != nil {
 		return fail(err)
@@ -185,8 +188,17 @@ func (n *Node) deadline(u *unconfirmed, lease Lease) Write {
 
 // hearDeadline takes in that the time of a change runs, or is over. n.mu is held.
 func (n *Node) hearDeadline(name string, e Entry) {
-	generation, err := strconv.ParseUint(name, 10, 64)
-	if err != nil || e.Revision < n.running[generation] {
+	generation, err := strconv.ParseUint(name, 10, 63)
+	if err == nil && strconv.FormatUint(generation, 10) != name { // 07 is no other name of 7
+		err = errors.New("it has not the form of a number that txlb writes")
+	}
+	if err != nil {
+		if !e.Deleted {
+			n.complain("not a deadline, ignored", e.Key, err)
+		}
+		return
+	}
+	if e.Revision < n.running[generation] {
 		return
 	}
 	if e.Deleted {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/config/changes"
+	"github.com/txlb/txlb/internal/director"
 )
 
 const (
@@ -130,6 +131,9 @@ type xmlChange struct {
 
 // encode writes a document as a value of the store. The error says what is too large.
 func (d *document) encode() ([]byte, error) {
+	if d.Generation > maxGeneration {
+		return nil, fmt.Errorf("generation %d is the last that a fleet can have: begin another fleet", uint64(maxGeneration))
+	}
 	h := envelope{Fleet: d.Fleet, Format: format, Version: d.Version, Generation: strconv.FormatUint(d.Generation, 10), ID: d.ID}
 	for _, c := range d.History[max(0, len(d.History)-maxHistory):] {
 		h.Changes = append(h.Changes, c.xml())
@@ -207,7 +211,7 @@ func decode(value []byte, fleet string) (*document, error) {
 	}
 	switch {
 	case read.Format > format:
-		return nil, fmt.Errorf("has format %d, by txlb %s; this one reads format %d: upgrade this node", read.Format, read.Version, format)
+		return nil, fmt.Errorf("has format %d, by txlb %s; this one reads format %d: upgrade this node", read.Format, note(read.Version), format)
 	case read.Format != format:
 		return nil, fmt.Errorf("has format %d, which there never was", read.Format)
 	case read.Fleet != fleet:
@@ -216,16 +220,19 @@ func decode(value []byte, fleet string) (*document, error) {
 		return nil, errors.New("has no <config>")
 	}
 	generation, err := strconv.ParseUint(read.Generation, 10, 63)
-	if err != nil || generation == 0 {
+	if err != nil || generation == 0 || generation > maxGeneration {
 		return nil, fmt.Errorf("has the generation %q; want a number from 1", short(read.Generation))
 	}
 	c, problems := config.Parse("configuration of the fleet", text)
 	if c == nil {
-		return nil, fmt.Errorf("by txlb %s is not valid here: %w", read.Version, problems.Err())
+		return nil, fmt.Errorf("by txlb %s is not valid here: %w", note(read.Version), problems.Err())
 	}
 	d := &document{Fleet: fleet, Version: read.Version, Generation: generation, ID: read.ID, Config: shared(c)}
-	for _, c := range read.Changes {
-		d.History = append(d.History, change(c))
+	for _, c := range last(read.Changes) {
+		d.History = append(d.History, change(c).noted())
+	}
+	if n := len(read.Unconfirmed); n > director.MaxUnconfirmed { // each has the whole configuration twice
+		return nil, fmt.Errorf("has %d changes that wait to be confirmed; txlb lets at most %d wait", n, director.MaxUnconfirmed)
 	}
 	for i := range read.Unconfirmed {
 		u, err := read.Unconfirmed[i].decode(d.Config)
@@ -234,11 +241,21 @@ func decode(value []byte, fleet string) (*document, error) {
 		}
 		d.Unconfirmed = append(d.Unconfirmed, u)
 	}
-	for _, c := range read.Confirmed {
+	for _, c := range last(read.Confirmed) {
+		c.Node, c.By = note(c.Node), note(c.By)
 		d.Confirmed = append(d.Confirmed, confirmed(c))
 	}
-	d.Dropped = read.Dropped
+	d.Dropped = last(read.Dropped)
 	return d, nil
+}
+
+// last are as many of a list as txlb writes.
+func last[T any](list []T) []T { return list[max(0, len(list)-maxHistory):] }
+
+// noted is the change with texts that people can be shown.
+func (c change) noted() change {
+	c.Node, c.By, c.From, c.Verb, c.Why = note(c.Node), note(c.By), note(c.From), note(c.Verb), note(c.Why)
+	return c
 }
 
 // next is the document that a change makes of this one.

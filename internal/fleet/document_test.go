@@ -98,6 +98,18 @@ func FuzzDocument(f *testing.F) {
 		}
 		f.Add(value)
 	}
+	c := hosts(f, 2, "")
+	u := &unconfirmed{change{Generation: 7, Node: "a"}, time.Minute, hosts(f, 1, ""), c}
+	value, err := (&document{Fleet: "edge", Version: "1", Generation: 7, ID: "id", Config: c, Unconfirmed: []*unconfirmed{u}, Confirmed: []confirmed{{6, "a", "ops", time.Now()}}, Dropped: []uint64{5}}).encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(value)
+	for _, value := range garbage() {
+		if len(value) < 1000 {
+			f.Add([]byte(value))
+		}
+	}
 	f.Fuzz(func(t *testing.T, value []byte) {
 		d, err := decode(value, "edge")
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/txlb/txlb/config"
@@ -213,7 +214,9 @@ func (n *Node) adopt(ctx context.Context, doc *document) error {
 		}
 	}
 	n.mu.Lock()
-	moved := n.memory.Generation != doc.Generation || n.memory.Change != doc.ID
+	gone := n.commands.gone(n.dir.State().Config)
+	moved := n.memory.Generation != doc.Generation || n.memory.Change != doc.ID || !slices.Equal(gone, n.memory.Commands)
+	n.memory.Commands = gone
 	n.memory.Generation, n.memory.Change, n.ran = doc.Generation, doc.ID, doc
 	n.mu.Unlock()
 	if moved {

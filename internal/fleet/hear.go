@@ -141,9 +141,8 @@ func (n *Node) offers(doc *document, value []byte) {
 func (n *Node) hearNode(name string, e Entry) {
 	if e.Deleted {
 		delete(n.members, name)
-	} else if m, err := readMember(e.Value); err == nil {
-		m.Name = name
-		n.members[name] = m
+	} else {
+		n.hearMember(name, e)
 	}
 	if n.sharing != nil {
 		n.poke(n.sharing.wake)

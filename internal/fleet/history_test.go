@@ -111,8 +111,8 @@ func TestHoldDuringAnUpgrade(t *testing.T) {
 		}
 		holding(t, "by ops of a from node a until 59s, 10000", b)
 		thaw()
-		next := join(t, store, "a", filepath.Dir(a.file))
 		a.HandOver()
+		next := join(t, store, "a", filepath.Dir(a.file))
 		a.stop()
 		holding(t, "by ops of a from node a until 60s, 10000", next)
 		// Nobody can tell whether a release has arrived.

@@ -57,6 +57,9 @@ func (d *duration) UnmarshalText(text []byte) error {
 // maxHold is how long a hold, or its release, may last. A key that says more is damaged.
 const maxHold = 24 * time.Hour
 
+// maxHeld is how many clients a hold may let wait. A key that says more is damaged.
+const maxHeld = 1 << 30
+
 // readHeld reads the key of a hold.
 func readHeld(value []byte) (h *held, err error) {
 	h = new(held)
@@ -68,8 +71,14 @@ func readHeld(value []byte) (h *held, err error) {
 		return nil, errors.New("it has no id, service or group")
 	case h.For <= 0 || time.Duration(h.For) > maxHold || h.Max < 0:
 		return nil, fmt.Errorf("for %v and max %d are not a hold", time.Duration(h.For), h.Max)
+	case h.Max > maxHeld:
+		return nil, fmt.Errorf("max %d is not a number of clients", h.Max)
 	case over != nil && (over.Over < 0 || time.Duration(over.Over) > maxHold):
 		return nil, fmt.Errorf("over %v is not a time", time.Duration(over.Over))
+	}
+	h.ID, h.Node, h.By = note(h.ID), note(h.Node), note(h.By)
+	if r := h.Released; r != nil {
+		r.ID, r.Node, r.By = note(r.ID), note(r.Node), note(r.By)
 	}
 	return h, nil
 }
@@ -93,7 +102,7 @@ func (n *Node) hearHold(e Entry) {
 			err = errors.New("it is about another group")
 		}
 		if err != nil {
-			n.log.Warn("not a hold, ignored", "key", e.Key, "err", oneLine(err))
+			n.complain("not a hold, ignored", e.Key, err)
 			return
 		}
 		h.revision = e.Revision

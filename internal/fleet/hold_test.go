@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -240,6 +241,22 @@ func TestHeldGroupComesBack(t *testing.T) {
 				}
 			}
 		}
+		// A restart while it is gone loses nothing.
+		must(t)(a.dir.Do(t.Context(), director.Change{By: "ops", Verb: "delGroup web spare", Apply: func(c *config.Config) error {
+			c.Services[0].Groups = slices.DeleteFunc(c.Services[0].Groups, func(g *config.Group) bool { return g.Name == "spare" })
+			return nil
+		}}))
+		command(b, "no group")
+		time.Sleep(3 * saveEvery)
+		b.kill()
+		b = join(t, store, "b", filepath.Dir(b.file))
+		if says := b.fileSays(); strings.Contains(says, "start it") {
+			t.Errorf("the file says\n%s", says)
+		}
+		if _, err := a.dir.Rollback(t.Context(), 1, director.Change{By: "ops"}); err != nil {
+			t.Fatal(err)
+		}
+		command(b, "start it")
 		// The node's file says otherwise now: that counts.
 		must(t)(b.dir.Do(t.Context(), director.Change{Verb: "reload", Apply: func(c *config.Config) error {
 			for _, g := range c.Services[0].Groups {
@@ -289,8 +306,8 @@ func TestBadHolds(t *testing.T) {
 			t.Error(err)
 		}
 		// A process that takes the place holds on.
-		next := join(t, store, "a", filepath.Dir(a.file))
 		a.HandOver()
+		next := join(t, store, "a", filepath.Dir(a.file))
 		a.stop()
 		holding(t, "by ops of a from node a until 60s, 10000", next)
 	})

@@ -30,6 +30,8 @@ type memory struct {
 	// if it had none of the fleet.
 	Generation uint64 `json:"generation,omitempty"`
 	Change     string `json:"change,omitempty"`
+	// Commands are those of groups that are gone.
+	Commands []ownCommand `json:"commands,omitempty"`
 
 	// Instance is what txlb wrote before it knew Instances. It is read alone.
 	Instance string `json:"instance,omitempty"`

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,11 +45,15 @@ func (n *Node) membership(ctx context.Context) (joined bool, _ error) {
 	if err := n.recollect(); err != nil {
 		return false, err
 	}
-	store, err := n.opt.Connect(ctx)
+	if err := n.occupy(); err != nil {
+		return false, err
+	}
+	connected, err := n.opt.Connect(ctx)
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = store.Close() }()
+	defer func() { _ = connected.Close() }()
+	store := &attentive{connected, &n.silence}
 	renewed := time.Now() // the lease begins later
 	lease, revision, err := n.claim(ctx, store)
 	leaving := ctx
@@ -71,6 +74,7 @@ func (n *Node) membership(ctx context.Context) (joined bool, _ error) {
 		watching.Go(func() { watched <- store.Watch(ctx, n.prefix(), after, n.hear) })
 	}
 	watch(revision)
+	watching.Go(func() { n.doubt(ctx, store) })
 	tick := time.NewTicker(n.renewEvery())
 	defer tick.Stop()
 	again := false // something has failed
@@ -264,13 +268,18 @@ func (n *Node) mayReplace(e Entry) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
-	case err != nil:
-		return fmt.Errorf("the key %s has no node of txlb: %w; delete it", e.Key, err)
+	case err != nil: // nobody writes that who is the node
+		n.complain("not a node, written again", e.Key, err)
+		return nil
 	case m.ID != n.memory.ID:
 		return fmt.Errorf("another node of the fleet has the name %q (txlb %s, since %s): give this one another name with <fleet node>, or wait until the other's lease ends",
 			n.name, m.Version, m.Started.Local().Format(time.DateTime))
 	case m.Instance != n.instance && !slices.Contains(n.memory.Instances, m.Instance):
 		return fmt.Errorf("another process is the node %q, with the same id: was %s copied from another machine? Delete it on one of the two", n.name, n.path)
+	case m.Instance != n.instance && m.place != (place{}) && !n.where.is(m.place):
+		// It may live. Only here it cannot, where this process has locked its place.
+		return fmt.Errorf("the node %q was somewhere else a moment ago: on another machine, in another folder, or before this machine was booted. "+
+			"This process joins when the lease of that one has ended, which takes %v at most. If this is a copy of that machine, give it another name with <fleet node>, and delete %s", n.name, n.opt.Config.Lease, n.path)
 	}
 	return nil
 }
@@ -311,7 +320,7 @@ func (n *Node) self() string {
 	sessions, unready := n.opt.Vitals()
 	n.mu.Lock()
 	m := Member{
-		ID: n.memory.ID, Instance: n.instance, Version: n.opt.Version, Started: n.started.Round(time.Second),
+		place: n.where, ID: n.memory.ID, Instance: n.instance, Version: n.opt.Version, Started: n.started.Round(time.Second),
 		Ready: unready == nil, Sessions: sessions, Generation: n.memory.Generation, Problem: n.trouble(),
 	}
 	if n.sharing != nil {
@@ -321,9 +330,5 @@ func (n *Node) self() string {
 	if unready != nil {
 		m.Unready = oneLine(unready)
 	}
-	data, err := json.Marshal(m)
-	if err != nil {
-		panic(err) // it is plain data
-	}
-	return string(data)
+	return string(m.encode())
 }

@@ -124,21 +124,27 @@ func (m *memoryStore) backup() (restore func()) {
 // link is the connection of one node.
 type link struct {
 	*memoryStore
-	cut       error         // what its calls answer; nil: they arrive. Under memoryStore.mu
-	lostReply bool          // the next Swap without a lease takes effect, and its answer is lost
-	late      time.Duration // how long the answer of a Swap is under way
-	stalled   bool          // its watches hear nothing
-	mute      bool          // a Swap without a lease is not answered
-	sessions  func() int64  // that the node has; nil: always 7
-	slow      int           // so many calls of Renew are not answered
-	readOnly  bool          // nothing can be written
-	full      error         // what writes of keys without a lease answer
-	compact   bool          // its watch has missed something, once
+	cut       error             // what its calls answer; nil: they arrive. Under memoryStore.mu
+	lostReply bool              // the next Swap without a lease takes effect, and its answer is lost
+	late      time.Duration     // how long the answer of a Swap is under way
+	stalled   bool              // its watches hear nothing
+	mute      bool              // a Swap without a lease is not answered
+	sessions  func() int64      // that the node has; nil: always 7
+	slow      int               // so many calls of Renew are not answered
+	readOnly  bool              // nothing can be written
+	full      error             // what writes of keys without a lease answer
+	compact   bool              // its watch has missed something, once
+	wrap      func(Store) Store // what the node gets instead; nil: the link
 }
 
 func (m *memoryStore) link() *link { return &link{memoryStore: m} }
 
-func (l *link) connect(context.Context) (Store, error) { return l, nil }
+func (l *link) connect(context.Context) (Store, error) {
+	if l.wrap != nil {
+		return l.wrap(l), nil
+	}
+	return l, nil
+}
 
 // count is how many sessions the node has.
 func (l *link) count() int64 {

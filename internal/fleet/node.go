@@ -68,9 +68,13 @@ type Node struct {
 	mu         sync.Mutex
 	dir        *director.Director // nil: Run has not begun
 	memory     memory
-	unread     error // why it is not read yet; nil: it is
-	unkept     error // why its file does not have it
-	handedOver bool  // another process is the node now
+	unread     error    // why it is not read yet; nil: it is
+	unkept     error    // why its file does not have it
+	handedOver bool     // another process is the node now
+	locked     *os.File // the place of this process; nil: it is not locked
+	where      place
+	unplaced   string               // why it is not locked, as the log was told
+	complaints map[string]time.Time // when the log was told of keys that make no sense
 
 	store   Store // nil: this node has not joined
 	why     error // it has not
@@ -101,6 +105,8 @@ type Node struct {
 	revision int64      // of the store, the newest that this node has seen
 	lost     chan error // why the node has to join again
 
+	silence silence // of the store
+
 	sharing *sharing // of checks; nil: it does not share them
 	checks  Checks   // as last looked
 
@@ -125,11 +131,12 @@ func New(opt Options) (*Node, error) {
 		path:   filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+"@"+name+".json"), // no name has @
 		before: filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
 		wake:   make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1),
-		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, commands: commands{}, orders: newOrders(),
+		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, commands: commands{}, complaints: map[string]time.Time{}, orders: newOrders(),
 	}
 	if n.memory, n.unread = recall(n.path, n.before); n.unread != nil {
 		n.why = n.unread
 	}
+	n.commands.recall(n.memory.Commands)
 	n.sharing, err = newSharing(n, &n.opt.Config)
 	return n, err
 }
@@ -150,6 +157,11 @@ func (n *Node) Run(ctx context.Context, dir *director.Director) {
 	n.mu.Lock()
 	n.dir = dir
 	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.vacate()
+	}()
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { n.follow(ctx) })
@@ -189,6 +201,7 @@ func (n *Node) HandOver() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.handedOver = true
+	n.vacate() // the other process takes it
 	if n.sharing != nil && n.sharing.stop != nil {
 		n.sharing.stop() // the other process listens
 	}
@@ -240,6 +253,7 @@ func (n *Node) recollect() error {
 	defer n.mu.Unlock()
 	if n.unread != nil {
 		n.memory, n.unread = recall(n.path, n.before)
+		n.commands.recall(n.memory.Commands)
 	}
 	return n.unread
 }

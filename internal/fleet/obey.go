@@ -39,6 +39,7 @@ func (n *Node) hearOrder(e Entry) {
 	n.orderAt = e.Revision
 	if n.plan, n.orderBad = readOrder(e.Value); n.orderBad != nil {
 		n.orderBad = fmt.Errorf("what the store has in %s cannot be used: %w; delete it", e.Key, n.orderBad)
+		n.complain("not an order, ignored", e.Key, n.orderBad)
 	}
 }
 

@@ -73,6 +73,20 @@ func readOrder(value []byte) (*Order, error) {
 	if o.ID == "" || len(o.Steps) == 0 || o.Verb != Upgrade && o.Verb != Shutdown {
 		return nil, errors.New("it is not an order that this version of txlb knows")
 	}
+	if len(o.Steps) > maxNodes {
+		return nil, fmt.Errorf("it is for %d nodes, and a fleet has at most %d", len(o.Steps), maxNodes)
+	}
+	for i := range o.Steps {
+		s := &o.Steps[i]
+		if !words.Plain(s.Node) || !slices.Contains([]string{Waiting, Asked, Begun, Done, Failed}, s.State) {
+			return nil, fmt.Errorf("its step %d is not one that this version of txlb knows", i+1)
+		}
+		s.Before, s.After = note(s.Before), note(s.After)
+	}
+	if o.current() == len(o.Steps) && o.Ended.IsZero() {
+		return nil, errors.New("all its steps are done, and it has not ended")
+	}
+	o.ID, o.By, o.From, o.Node, o.Problem, o.Answer = note(o.ID), note(o.By), note(o.From), note(o.Node), note(o.Problem), ""
 	return o, nil
 }
 

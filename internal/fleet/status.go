@@ -2,13 +2,13 @@ package fleet
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Member is what a node tells the others of itself.
@@ -24,17 +24,8 @@ type Member struct {
 	Sessions   int64     `json:"sessions"`
 	Problem    string    `json:"problem,omitempty"` // why it does not run what the fleet has, or not all of it
 	Peer       string    `json:"peer,omitempty"`    // where other nodes follow it; "": it shares no checks
-}
 
-// readMember reads what a node's key has.
-func readMember(value []byte) (m Member, err error) {
-	if err := json.Unmarshal(value, &m); err != nil {
-		return m, err
-	}
-	if m.ID == "" {
-		return m, errors.New("it has no id")
-	}
-	return m, nil
+	place place // of its process
 }
 
 // Status is how a node sees its fleet.
@@ -42,9 +33,10 @@ type Status struct {
 	Fleet      string    `json:"fleet"`
 	Node       string    `json:"node"`              // this one
 	Joined     bool      `json:"joined"`            // and so takes changes
-	Why        string    `json:"why,omitempty"`     // it has not joined
+	Why        string    `json:"why,omitempty"`     // it has not joined, or what has come instead of answers
 	Since      time.Time `json:"since"`             // of Joined
 	Heard      time.Time `json:"heard,omitzero"`    // when the store has last said something
+	Silent     float64   `json:"silent,omitempty"`  // for how many seconds the store has not answered, though this node counts as joined until its lease ends; 0: it answers
 	Generation uint64    `json:"generation"`        // of the fleet, as last heard; 0: not known
 	Accepted   time.Time `json:"accepted,omitzero"` // when that was
 	Running    uint64    `json:"running"`           // the generation that this node runs; 0: none of the fleet
@@ -129,6 +121,15 @@ func (n *Node) Status() *Status {
 	if n.why != nil {
 		s.Why = oneLine(n.why)
 	}
+	if last := n.silence.last(); last.After(s.Heard) {
+		s.Heard = last
+	}
+	if since, why := n.silence.since(); s.Joined && since > 0 {
+		s.Silent = since.Seconds()
+		if why != nil {
+			s.Why = oneLine(why)
+		}
+	}
 	if n.newest != nil {
 		s.Generation, s.Accepted = n.newest.Generation, n.newest.last().Time
 	}
@@ -190,10 +191,25 @@ func (s *Status) orders(b *strings.Builder) {
 	}
 }
 
+// Silence says that the store does not answer a node that has joined, "" if it does.
+func (s *Status) Silence() string {
+	if s.Silent == 0 || !s.Joined {
+		return ""
+	}
+	text := fmt.Sprintf("the store has not answered for %v", (time.Duration(s.Silent * float64(time.Second))).Round(time.Second))
+	if s.Why != "" {
+		text += " (" + s.Why + ")"
+	}
+	return text
+}
+
 // String is the status for people, in lines.
 func (s *Status) String() string {
 	var b strings.Builder
 	state := fmt.Sprintf("joined %v ago", time.Since(s.Since).Round(time.Second))
+	if text := s.Silence(); text != "" {
+		state += ", but " + text
+	}
 	if !s.Joined {
 		state = fmt.Sprintf("not joined for %v, changes are refused: %s", time.Since(s.Since).Round(time.Second), s.Why)
 	}
@@ -230,7 +246,7 @@ func (s *Status) String() string {
 // printable keeps what another node says from changing the terminal.
 func printable(s string) string {
 	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f {
+		if c == utf8.RuneError || !unicode.IsPrint(c) {
 			return ' '
 		}
 		return c

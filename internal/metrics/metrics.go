@@ -526,6 +526,7 @@ func fleetOf(x *text, f *fleet.Status) {
 		return
 	}
 	x.one("txlb_fleet_joined", "gauge", "1: this node is in its fleet, 0: it is not, and refuses changes", truth(f.Joined), "fleet", f.Fleet, "node", f.Node)
+	x.one("txlb_fleet_store_silent_seconds", "gauge", "For how long the store has not answered this node, which is in its fleet until its lease ends; 0: it answers, or the node is not in its fleet", f.Silent)
 	x.one("txlb_fleet_generation", "gauge", "Generation of the fleet's configuration, as this node has last heard", float64(f.Generation))
 	x.one("txlb_fleet_generation_running", "gauge", "Generation of the fleet's configuration that this node runs", float64(f.Running))
 	x.one("txlb_fleet_nodes", "gauge", "Nodes of the fleet, as this node has last heard", float64(len(f.Nodes)))

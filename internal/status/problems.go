@@ -205,6 +205,9 @@ func (r *Reading) judgeFleet(f *fleet.Status, add func(kind Kind, level Level, t
 	if !f.Joined {
 		add(FleetStore, Warning, fmt.Sprintf("The node %s is not in its fleet %s, so changes are refused: %s", f.Node, f.Fleet, f.Why), "clients are served meanwhile; the node joins by itself when the cause is gone")
 	}
+	if text := f.Silence(); text != "" {
+		add(FleetStore, Warning, fmt.Sprintf("The node %s is in its fleet %s, but %s: changes are not made until it does", f.Node, f.Fleet, text), "clients are served meanwhile; look at the store")
+	}
 	if f.Problem != "" {
 		add(FleetBehind, Warning, fmt.Sprintf("The node %s does not run all that its fleet %s has: %s", f.Node, f.Fleet, f.Problem), "fix the cause; it is tried again every few seconds")
 	}

@@ -236,8 +236,8 @@ func (all schemas) of(t reflect.Type) object {
 		all[t.Name()] = object{} // for types that contain themselves
 		properties, required := object{}, []any{}
 		for _, field := range reflect.VisibleFields(t) {
-			if field.Anonymous {
-				continue // its fields are visible themselves
+			if field.Anonymous || !field.IsExported() {
+				continue // the fields of an anonymous one are visible themselves
 			}
 			if field.Tag.Get("counters") == "host" {
 				for n := range status.HostCounters {
