@@ -369,6 +369,24 @@ var troubles = map[string]func(w *watched) trouble{
 			},
 		}
 	},
+	"TxlbFleetUpgrade": func(w *watched) trouble {
+		store := runEtcd(w.t)
+		w.service(``, w.host("a"))
+		w.more = fmt.Sprintf(`<fleet name="edge" node="a" store="http://%s"/>`, store.Addr)
+		w.start()
+		eventually(w.t, "the node has joined", func() bool { return w.own(`txlb_fleet_joined{fleet="edge",node="a"}`) == 1 })
+		good := w.more
+		return trouble{
+			func() { // the new process does not take the file
+				w.more = good + `<nonsense/>`
+				w.write()
+				if err := w.try("upgrade --fleet"); err == nil {
+					w.t.Error("it was upgraded with a wrong file")
+				}
+			},
+			func() { w.more = good; w.write(); w.ctl("upgrade --cancel") },
+		}
+	},
 	"TxlbUnsavedChanges": func(w *watched) trouble {
 		w.service(``, w.host("a"))
 		w.start()
@@ -934,7 +952,7 @@ const programVariable, folderVariable = "TXLB_TEST_PROGRAM", "TXLB_TEST_FOLDER"
 func TestAlerts(t *testing.T) {
 	testkit.Long(t)
 	t.Parallel()
-	debian.NeedFor(t, "prometheus", "strace")
+	debian.NeedFor(t, "prometheus", "strace", "etcd")
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -1005,7 +1023,8 @@ func TestAlerts(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, a := range answer.Data.Alerts {
-			if w := all[a.Labels["alertname"]]; w != nil && a.Labels["instance"] == w.instance && a.State == "firing" {
+			instance, has := a.Labels["instance"] // what is about a fleet has none
+			if w := all[a.Labels["alertname"]]; w != nil && (instance == w.instance || !has) && a.State == "firing" {
 				firing[w.alert] = true
 			}
 		}

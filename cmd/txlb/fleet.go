@@ -45,7 +45,7 @@ func (n *node) govern(opt director.Options) director.Options {
 // watchedBy makes a Source show the fleet, and the node tell what that has.
 func (n *node) watchedBy(source *status.Source) {
 	if n != nil {
-		n.source, source.Fleet = source, n.Status
+		n.source, source.Fleet, source.Elsewhere = source, n.Status, n.Elsewhere
 	}
 }
 
@@ -93,6 +93,14 @@ func (o orders) Order(ctx context.Context, verb string, nodes []string, by, from
 		return "", nil, err
 	}
 	return done.String(), done, nil
+}
+
+func (o orders) Cancel(ctx context.Context, id, by string) (string, any, error) {
+	done, order, err := o.Node.Cancel(ctx, id, by)
+	if err != nil || order == nil {
+		return done, nil, err
+	}
+	return done, order, nil
 }
 
 // run makes this process the node until ctx ends.

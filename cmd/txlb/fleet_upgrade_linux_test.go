@@ -91,6 +91,18 @@ func TestUpgradeFleet(t *testing.T) {
 		t.Errorf("node b has handed over %d times", n)
 	}
 	load.more(100)
+	// Every node says so, until somebody forgets it, here on another one.
+	for _, l := range nodes {
+		if status, out := l.ctl("status"); status != 0 || !strings.Contains(out, "The fleet edge is upgraded in part: upgrade by ") {
+			t.Errorf("node %s: status %d: %s", l.name, status, out)
+		}
+	}
+	if status, out := nodes[2].ctl("upgrade", "--cancel"); status != 0 || !strings.Contains(out, "forgotten: upgrade by ") {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if status, out := nodes[2].ctl("upgrade", "--cancel"); status == 0 || !strings.Contains(out, "there is nothing to cancel") {
+		t.Errorf("status %d: %s", status, out)
+	}
 	nodes[2].install(good)
 	if status, out := nodes[0].ctl("upgrade", "--fleet"); status != 0 {
 		t.Fatalf("status %d: %s", status, out)
@@ -153,5 +165,46 @@ func TestUpgradeFleetStopsAtANodeThatIsNotReady(t *testing.T) {
 	}
 	if err := short("tcp", nodes[1].addr("web")); err != nil {
 		t.Errorf("in its grace, node b refuses: %v", err)
+	}
+}
+
+// An upgrade that is cancelled on another node while one hands over: that one finishes, the next
+// ones stay as they are, and who waits is told.
+func TestUpgradeFleetCancelled(t *testing.T) {
+	testkit.Long(t)
+	store := runEtcd(t)
+	nodes := newFleetLines(t, store, backend(t, echo), `<engine drain="2s"/>`, "a", "b", "c")
+	good, err := os.Readlink(nodes[1].program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	going := t.TempDir() + "/go"
+	nodes[1].script(fmt.Sprintf("until [ -e %s ]; do sleep 0.1; done; exec %s \"$@\"", going, good))
+	type answer struct {
+		status int
+		out    string
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		status, out := call(t, "ctl", "--yes", "-s", nodes[2].socket, "upgrade", "--fleet")
+		answers <- answer{status, out}
+	}()
+	nodes[0].sees("1 of 3 nodes done, b is begun")
+	if status, out := nodes[0].ctl("upgrade", "--cancel"); status != 0 || !strings.Contains(out, "on node a; node b has begun and finishes; done: a; not begun: c") {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if got := <-answers; got.status == 0 || !strings.Contains(got.out, "stopped after 1 of 3 nodes: cancelled by ") {
+		t.Errorf("status %d: %s", got.status, got.out)
+	}
+	testkit.Put(t, going, nil)
+	eventually(t, "node b has handed over", func() bool { return nodes[1].handedOver() == 1 })
+	for i, want := range []int{1, 1, 0} {
+		if n := nodes[i].handedOver(); n != want {
+			t.Errorf("node %s has handed over %d times", nodes[i].name, n)
+		}
+	}
+	nodes[1].install(good)
+	if status, out := nodes[2].ctl("upgrade", "--fleet"); status != 0 {
+		t.Errorf("status %d: %s", status, out)
 	}
 }

@@ -62,6 +62,9 @@ type Fleet interface {
 	// each when the one before is ready again. No nodes: all. It returns what has become of it,
 	// when that is over or when ctx ends, for people and for programs.
 	Order(ctx context.Context, verb string, nodes []string, by, from string) (text string, data any, err error)
+	// Cancel keeps nodes that have not begun what they were told from beginning, and forgets an
+	// order that has stopped. id is that of the order which is meant; "": whichever is there.
+	Cancel(ctx context.Context, id, by string) (text string, data any, err error)
 }
 
 // Report makes the answer of a reading verb.

@@ -28,6 +28,11 @@ func (f *fakeFleet) Order(ctx context.Context, verb string, nodes []string, by, 
 	return "done on 2 nodes", map[string]int{"nodes": 2}, f.err
 }
 
+func (f *fakeFleet) Cancel(_ context.Context, id, by string) (string, any, error) {
+	f.orders, f.within = append(f.orders, fmt.Sprintf("cancel %q by %s", id, by)), 0
+	return "cancelled", map[string]int{"nodes": 2}, f.err
+}
+
 // upgrade and shutdown with --fleet or node= go to the nodes of the fleet, and not to this
 // process. They wait for the end, but on the page and in the API not for long.
 func TestVerbsOfTheFleet(t *testing.T) {
@@ -43,10 +48,12 @@ func TestVerbsOfTheFleet(t *testing.T) {
 		{"upgrade --fleet", "upgrade[]boss127.0.0.1:999", "web", 10 * time.Second},
 		{"upgrade --fleet wait=1m", "upgrade[]boss127.0.0.1:999", "web", time.Minute},
 		{"shutdown node=lb2 wait=5s", "shutdown[lb2]boss127.0.0.1:999", "", 5 * time.Second},
+		{"upgrade --cancel", `cancel "" by boss`, "", 0},
+		{"upgrade --fleet --cancel order=7", `cancel "7" by boss`, "web", 0},
 	} {
 		nodes.orders = nil
 		results, err := r.a.Run(users.WithVia(t.Context(), test.via), boss, test.line)
-		if err != nil || len(results) != 1 || results[0].Text != "done on 2 nodes" || results[0].Data == nil {
+		if err != nil || len(results) != 1 || results[0].Text != "done on 2 nodes" && results[0].Text != "cancelled" || results[0].Data == nil {
 			t.Errorf("%s: %+v, %v", test.line, results, err)
 		}
 		if !slices.Equal(nodes.orders, []string{test.want}) || nodes.within != test.within {
@@ -57,17 +64,23 @@ func TestVerbsOfTheFleet(t *testing.T) {
 	r.refused("upgrade --fleet", "upgrade: stopped after 1 of 3 nodes")
 	nodes.orders = nil
 	r.refused("upgrade --fleet node=a", "either --fleet, or node=")
+	r.refused("upgrade --cancel node=lb2", "leave node= and wait= out")
+	r.refused("upgrade --cancel wait=5s", "leave node= and wait= out")
+	r.refused("upgrade order=7", "order= says what is cancelled; write --cancel too")
 	r.refused("upgrade wait=5s", "wait= is for nodes of a fleet")
 	r.refused("shutdown --fleet", `unknown option "fleet"`) // not all at once
 	r.refused("shutdown lb2", `unexpected argument "lb2"`)
-	if _, err := r.a.Run(t.Context(), users.Caller{Name: "guest", Role: users.Readonly}, "upgrade --fleet"); !errors.Is(err, ErrNotAllowed) {
-		t.Errorf("a readonly user: %v", err)
+	for _, line := range []string{"upgrade --fleet", "upgrade --cancel"} {
+		if _, err := r.a.Run(t.Context(), users.Caller{Name: "guest", Role: users.Readonly}, line); !errors.Is(err, ErrNotAllowed) {
+			t.Errorf("a readonly user, %s: %v", line, err)
+		}
 	}
 	if len(nodes.orders)+len(op.calls) > 0 {
 		t.Errorf("called %v, %v", nodes.orders, op.calls)
 	}
 	r.a.opt.Fleet = nil
 	r.refused("upgrade --fleet", "not served here: it needs the fleet")
+	r.refused("upgrade --cancel", "not served here: it needs the fleet")
 }
 
 // The question before a node is shut down is about that node, and its names complete.
@@ -91,7 +104,7 @@ func TestQuestionsAboutNodes(t *testing.T) {
 		t.Error(got)
 	}
 	for line, want := range map[string][]string{
-		"upgrade ":        {"--fleet", "node=", "wait="},
+		"upgrade ":        {"--cancel", "--fleet", "node=", "order=", "wait="},
 		"upgrade node=":   {"node=lb1", "node=lb2"},
 		"shutdown node=l": {"node=lb1", "node=lb2"},
 	} {

@@ -32,8 +32,10 @@ type Offer struct {
 	// Fields are the options to fill in; nil: all that no other offer of the verb
 	// has.
 	Fields []string
-	Preset []words.Word      // what fields say at first
-	When   func(*Scene) bool // whether to offer it now; nil: always
+	Preset []words.Word // what fields say at first
+	// Pin gives words that keep the answer about what the question was about; nil: none.
+	Pin  func(*Scene) []words.Word
+	When func(*Scene) bool // whether to offer it now; nil: always
 	// Warn tells what is bad about it now, and whether the verb needs --force.
 	Warn func(*Scene) (warnings []string, force bool)
 }
@@ -70,6 +72,9 @@ func (o *Offer) Question(s *Scene) (q Question) {
 		if line = s.text(line); line != "" {
 			q.Lines = append(q.Lines, line)
 		}
+	}
+	if line := s.elsewhere(); line != "" {
+		q.Lines = append(q.Lines, line)
 	}
 	if o.Warn != nil {
 		q.Warnings, q.Force = o.Warn(s)
@@ -300,6 +305,15 @@ func (s *Scene) text(text string) string {
 		finish, reconnect = " and can finish", " All are closed now; clients may reconnect at once."
 	}
 	pairs = append(pairs, "{place}", place, "{sessions}", open(sessions), "{finish}", finish, "{reconnect}", reconnect, "{last}", s.Last)
+	told := "They are told nothing now"
+	switch {
+	case s.Fleet == nil:
+	case s.Fleet.Order != nil:
+		told = s.Fleet.Order.Headline()
+	case s.Fleet.OrderProblem != "":
+		told = s.Fleet.OrderProblem
+	}
+	pairs = append(pairs, "{told}", told)
 	if g := s.Group; g != nil {
 		serving := fmt.Sprintf("%d of its %s %s up and ready", g.Serving, count(len(g.Hosts), "host"), is(g.Serving))
 		pairs = append(pairs, "{hosts}", count(len(g.Hosts), "host"), "{serving}", serving)

@@ -116,7 +116,8 @@ type HostInfo struct {
 	InRate   float64           `json:"in_rate"`
 	OutRate  float64           `json:"out_rate"`
 	Turnarounds
-	Counters Counters `json:"-" counters:"host"` // of all its addresses, written beside the other fields
+	Elsewhere *status.Sessions `json:"elsewhere,omitempty"` // on other nodes of the fleet
+	Counters  Counters         `json:"-" counters:"host"`   // of all its addresses, written beside the other fields
 }
 
 // Turnarounds are those of a service or a host, in seconds: each is the time from the last byte
@@ -320,6 +321,9 @@ func (k *call) showHosts() (Result, error) {
 		t.head = append(t.head, strings.ToLower(status.HostCounters[n].Label))
 	}
 	t.head = append(t.head, "turnaround", "worst")
+	if r.ShowsElsewhere() {
+		t.head = append(t.head, "elsewhere")
+	}
 	for n := range r.Services {
 		s := &r.Services[n]
 		for m := range s.Groups {
@@ -359,13 +363,23 @@ func (k *call) showHosts() (Result, error) {
 				}
 				mean, worst := i.Texts()
 				cells = append(cells, mean, worst)
+				switch {
+				case i.Elsewhere != nil:
+					cells = append(cells, i.Elsewhere)
+				case r.ShowsElsewhere():
+					cells = append(cells, "-")
+				}
 				t.row(cells...)
 			}
 		}
 	}
 	// The longest column comes last, so that it pushes none aside.
 	t.last(5)
-	return Result{Text: t.String(), Data: infos, Generation: r.State.Generation}, nil
+	text := t.String()
+	if why := r.WhyIncomplete(); why != "" {
+		text += "\nelsewhere: there may be more, " + printable(why)
+	}
+	return Result{Text: text, Data: infos, Generation: r.State.Generation}, nil
 }
 
 // Ejection says why the host is ejected, and until when; "" if it is not.
@@ -384,7 +398,7 @@ func hostInfo(s *status.Service, g *status.Group, h *status.Host) HostInfo {
 		Up:       h.Stats.Up, Health: h.Health.String(), Problem: h.Problem, Targets: []TargetInfo{}, Ejected: h.Ejected,
 		Counters: counters(&h.Stats),
 		Rate:     h.Traffic.Rate, MaxRate: h.Traffic.MaxRate, InRate: h.Traffic.InRate, OutRate: h.Traffic.OutRate,
-		Turnarounds: turnarounds(&h.Traffic),
+		Turnarounds: turnarounds(&h.Traffic), Elsewhere: h.Elsewhere,
 	}
 	if !h.Stats.Up {
 		i.Reason = h.Reason

@@ -473,6 +473,12 @@ func (k *call) closeLog() (Result, error) {
 }
 
 func (k *call) upgrade() (Result, error) {
+	switch {
+	case k.args.set("cancel"):
+		return k.cancelFleet()
+	case k.args.given("order"):
+		return Result{}, refuse(ErrUsage, "order= says what is cancelled; write --cancel too")
+	}
 	if k.args.set("fleet") || k.args.given("node") || k.args.given("wait") {
 		return k.orderFleet()
 	}

@@ -330,8 +330,10 @@ func Verbs() []Verb {
 			}),
 		ofProcess(orders("closeLog", "reopen the log files", (*call).closeLog)).
 			offer(Offer{Label: "Reopen log files", Note: "After log rotation."}),
-		ofFleet(ofProcess(orders("upgrade", "start the installed program and hand listeners and sessions over to it; no client is refused", (*call).upgrade,
-			Param{Name: "fleet", Kind: Flag, Option: true, Help: "on all nodes of the fleet, one after the other, each when the one before is ready; it stops where one is not"}))).
+		ofFleet(ofProcess(orders("upgrade", "start the installed program and hand listeners and sessions over to it; no client is refused", (*call).upgrade, slices.Concat([]Param{
+			{Name: "fleet", Kind: Flag, Option: true, Help: "on all nodes of the fleet, one after the other, each when the one before is ready; it stops where one is not"},
+		}, cancels())...))).
+			offer(cancelOffer()).
 			offer(Offer{
 				Label: "Upgrade the fleet", Note: "One node after the other hands over to its installed program.",
 				Title: "Upgrade all nodes of the fleet, one after the other?",

@@ -27,7 +27,7 @@ func (n *Node) takeAll(entries []Entry, last configuration, revision int64) {
 	if !there && n.known <= revision { // nobody tells that it was deleted
 		n.known, n.newest, n.unusable, n.emptyAt = 0, nil, nil, time.Now()
 	}
-	n.plan, n.orderAt, n.orderBad = nil, 0, nil
+	n.plan, n.orderAt, n.orderBad, n.orderGone = nil, 0, nil, 0
 	n.take(entries, last)
 	n.tellWaiters()
 	n.poke(n.wake) // also if there is no configuration

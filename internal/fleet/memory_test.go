@@ -215,7 +215,12 @@ func (l *link) Swap(ctx context.Context, key string, value []byte, was int64, le
 			return 0, Entry{}, ErrLeaseGone
 		}
 	}
-	revision := l.put(key, value, lease)
+	revision := l.revision + 1
+	if value == nil {
+		l.remove(key)
+	} else {
+		l.put(key, value, lease)
+	}
 	for _, w := range also {
 		if l.revision--; w.Delete { // all have one revision
 			l.remove(w.Key)

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -16,6 +15,7 @@ type orders struct {
 	plan       *Order        // that the store has; nil: none that can be used
 	orderAt    int64         // revision of its key; 0: there is none
 	orderBad   error         // why what the store has cannot be used
+	orderGone  int64         // revision at which this node has deleted one
 	obeyed     string        // what came of what this process has been told; "": it goes on
 	tried      string        // the order that this process has obeyed, for the goroutine that does
 	orderMoved chan struct{} // closed, and replaced, when one of the above has changed
@@ -29,7 +29,7 @@ func (n *Node) orderKey() string { return n.prefix() + "order" }
 
 // hearOrder takes in what the key of the order has. n.mu is held.
 func (n *Node) hearOrder(e Entry) {
-	if e.Revision <= n.orderAt {
+	if e.Revision <= max(n.orderAt, n.orderGone) {
 		return
 	}
 	n.forgetOrder()
@@ -38,7 +38,7 @@ func (n *Node) hearOrder(e Entry) {
 	}
 	n.orderAt = e.Revision
 	if n.plan, n.orderBad = readOrder(e.Value); n.orderBad != nil {
-		n.orderBad = fmt.Errorf("what the store has in %s cannot be used: %w; delete it", e.Key, n.orderBad)
+		n.orderBad = fmt.Errorf("what the store has in %s cannot be used: %w", e.Key, n.orderBad)
 		n.complain("not an order, ignored", e.Key, n.orderBad)
 	}
 }
@@ -68,29 +68,7 @@ func (n *Node) putOrder(ctx context.Context, was, o *Order) error {
 		n.poke(n.glance)
 		return ErrMoved
 	}
-	value, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
-	var revision int64
-	var there Entry
-	err = within(ctx, commitWithin, func(ctx context.Context) (err error) {
-		revision, there, err = store.Swap(ctx, n.orderKey(), value, at, 0)
-		return err
-	})
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	switch {
-	case n.store != store: // what it had is not known here any more
-	case errors.Is(err, ErrMoved):
-		n.hearOrder(there.orDeleted(n.orderKey(), at))
-		n.poke(n.glance)
-	case err == nil && revision > n.orderAt:
-		n.plan, n.orderAt, n.orderBad = o, revision, nil
-		n.tellWaiters()
-		n.poke(n.glance)
-	}
-	return err
+	return n.swapOrder(ctx, store, at, o)
 }
 
 // Order makes nodes obey: one after the other, this one last. Without nodes it is all. It
@@ -102,7 +80,7 @@ func (n *Node) Order(ctx context.Context, verb string, nodes []string, by, from 
 	members := maps.Clone(n.members)
 	err := n.refuses()
 	if err == nil && n.orderBad != nil {
-		err = n.orderBad
+		err = fmt.Errorf("%w; delete it: upgrade --cancel", n.orderBad)
 	}
 	was := n.plan
 	v := sight{members: members, lease: n.opt.Config.Lease}
@@ -146,7 +124,7 @@ func (n *Node) Order(ctx context.Context, verb string, nodes []string, by, from 
 
 // occupied refuses an order because of another one.
 func (n *Node) occupied(o *Order) error {
-	return fmt.Errorf("the fleet has an order already, and carries out one at a time: %s by %s on %s, %s: wait until it is done, or stop it: etcdctl del %s", o.Verb, o.By, o.Node, o.Summary(), n.orderKey())
+	return fmt.Errorf("the fleet has an order already, and carries out one at a time: %s by %s on %s, %s: wait until it is done, or cancel it: upgrade --cancel", o.Verb, o.By, o.Node, o.Summary())
 }
 
 // await waits for the end of an order.

@@ -31,6 +31,8 @@ type Order struct {
 	Steps   []Step    `json:"steps"`
 	Ended   time.Time `json:"ended,omitzero"`
 	Problem string    `json:"problem,omitempty"` // why it has stopped before its end, and what to do
+	// Cancelled tells that somebody has ended it: Problem says who.
+	Cancelled bool `json:"cancelled,omitempty"`
 	// Answer is what came of it in the process that was asked, which has done its part and is
 	// the node no more. Only [Node.Order] returns it.
 	Answer string `json:"answer,omitempty"`
@@ -287,7 +289,12 @@ func (o *Order) Err() error {
 		if done := o.which(true); done != "" {
 			text += "; done: " + done
 		}
-		text += "; not done: " + o.which(false)
+		switch names := o.notBegun(); {
+		case !o.Cancelled:
+			text += "; not done: " + o.which(false)
+		case names != "":
+			text += "; not begun: " + names
+		}
 	}
 	return errors.New(text)
 }
@@ -308,13 +315,13 @@ func (o *Order) Summary() string {
 	return fmt.Sprintf("%d of %s done, %s is %s", o.current(), n, s.Node, s.State)
 }
 
-// shownFor is how long an order that is done is shown.
+// shownFor is how long an order that is done or cancelled is shown.
 const shownFor = time.Hour
 
-// Shown tells whether people want to see the order: it is under way, has failed, or was done
-// lately.
+// Shown tells whether people want to see the order: it is under way, has stopped, or was done or
+// cancelled lately.
 func (o *Order) Shown() bool {
-	return o != nil && (!o.over() || o.Problem != "" || time.Since(o.Ended) < shownFor)
+	return o != nil && (!o.over() || o.Stopped() || time.Since(o.Ended) < shownFor)
 }
 
 // String is the order for people, in lines.
@@ -325,6 +332,9 @@ func (o *Order) String() string {
 		when = "ended " + ago(o.Ended)
 	}
 	fmt.Fprintf(&b, "%s by %s on %s, %s: %s", o.Verb, printable(o.By), printable(o.Node), when, printable(o.Summary()))
+	if o.Stopped() {
+		fmt.Fprintf(&b, "\n  fix that, then give %s again; upgrade --cancel forgets it", o.Verb)
+	}
 	for _, s := range o.Steps {
 		fmt.Fprintf(&b, "\n  %s: %s", printable(s.Node), s.State)
 		if s.After != "" {

@@ -248,7 +248,7 @@ func TestOrderRefused(t *testing.T) {
 		}
 		for _, name := range []string{"a", "b"} {
 			_, err := u.node(name).Order(t.Context(), Upgrade, nil, "late", "there")
-			refused(t, err, "the fleet has an order already", "upgrade by boss on a, 0 of 2 nodes done, b is begun", "etcdctl del /txlb/edge/order")
+			refused(t, err, "the fleet has an order already", "upgrade by boss on a, 0 of 2 nodes done, b is begun", "cancel it: upgrade --cancel")
 		}
 		time.Sleep(time.Minute) // a is upgraded though nobody waits
 		if s := u.node("b").Status().Order; s == nil || !s.over() || s.Err() != nil {

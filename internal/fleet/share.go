@@ -9,6 +9,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/fleet/peers"
+	"github.com/txlb/txlb/internal/words"
 )
 
 // sharing shares the checks of hosts out among the nodes: it tells the others what this one has
@@ -239,6 +240,10 @@ type Shares struct {
 	Listen string       `json:"listen"`
 	Closed string       `json:"closed,omitempty"` // why other nodes cannot follow this one
 	Peers  []peers.Peer `json:"peers"`            // by name
+	// Missing are the nodes whose sessions this one does not know now, by name. Complete tells
+	// that there are none, and that it knows all nodes.
+	Missing  []string `json:"missing,omitempty"`
+	Complete bool     `json:"complete"`
 }
 
 // shares returns how the node shares checks, nil if it does not. n.mu is held.
@@ -252,12 +257,13 @@ func (n *Node) shares() *Shares {
 	if closed != nil {
 		s.Closed = oneLine(closed)
 	}
+	s.Missing, s.Complete = n.missing(s)
 	return s
 }
 
 // String is one line.
 func (s *Shares) String() string {
-	text := fmt.Sprintf("checks, shared by %d nodes: %d hosts by this node, %d by others alone", s.Nodes, s.Mine+s.Fallback+s.Differs, s.Learned)
+	text := fmt.Sprintf("checks, shared by %s: %d hosts by this node, %d by others alone", words.Count(s.Nodes, "node"), s.Mine+s.Fallback+s.Differs, s.Learned)
 	if s.Fallback > 0 {
 		text += fmt.Sprintf("; %d of this node's because no other node tells of them", s.Fallback)
 	}
@@ -274,6 +280,9 @@ func (s *Shares) String() string {
 				text += ": " + printable(p.Why)
 			}
 		}
+	}
+	for _, name := range s.Silent() {
+		text += fmt.Sprintf("\nnode %s tells nothing: it has no <fleet listen>", printable(name))
 	}
 	return text
 }

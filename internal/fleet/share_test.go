@@ -60,7 +60,9 @@ func shareAt(t *testing.T, store *memoryStore, name, doc, listen, secret string,
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.sharing.relative = func(*director.Target) bool { return relative }
+	if s.sharing != nil {
+		s.sharing.relative = func(*director.Target) bool { return relative }
+	}
 	s.dir, err = director.New(text.Config, s.eng, director.Options{
 		Log: s.log.Logger(), Document: text, Commit: s.Commit, Generation: s.Generation(), Notify: s.Notice, Probe: s.probe,
 	})

@@ -44,6 +44,8 @@ type Status struct {
 	Nodes      []Info    `json:"nodes"`             // by name
 	Shares     *Shares   `json:"shares,omitempty"`  // nil: this node shares no checks
 	Order      *Order    `json:"order,omitempty"`   // that nodes carry out, or have carried out last
+	// OrderProblem is why what the store has as an order cannot be used: a newer version wrote it.
+	OrderProblem string `json:"order_problem,omitempty"`
 
 	Unconfirmed []Unconfirmed `json:"unconfirmed,omitempty"` // changes that wait to be confirmed, the oldest first
 	Holds       []Held        `json:"holds,omitempty"`       // groups that all nodes hold, by name
@@ -76,6 +78,9 @@ type Info struct {
 	// clock, it has lacked the newest.
 	Behind uint64  `json:"behind"`
 	Lag    float64 `json:"lag"`
+	// Unheard is why this node does not hear what that one tells of checks and sessions; "": it
+	// does, or this node shares none.
+	Unheard string `json:"unheard,omitempty"`
 }
 
 // Why is what is wrong with the node, "" if nothing is.
@@ -138,10 +143,14 @@ func (n *Node) Status() *Status {
 		if s.Generation > m.Generation {
 			i.Behind, i.Lag = s.Generation-m.Generation, time.Since(n.newestAt).Seconds()
 		}
+		i.Unheard = s.Shares.unheard(n.name, &m)
 		s.Nodes = append(s.Nodes, i)
 	}
 	if n.plan.Shown() {
 		s.Order = n.plan
+	}
+	if n.orderBad != nil {
+		s.OrderProblem = oneLine(n.orderBad)
 	}
 	slices.SortFunc(s.Nodes, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
 	n.statusOfOrders(s, time.Now())
@@ -239,6 +248,9 @@ func (s *Status) String() string {
 	}
 	if s.Order != nil {
 		fmt.Fprintf(&b, "\n%v\n", s.Order)
+	}
+	if s.OrderProblem != "" {
+		fmt.Fprintf(&b, "\n%s; upgrade --cancel deletes it\n", printable(s.OrderProblem))
 	}
 	return strings.TrimRight(b.String(), "\n")
 }

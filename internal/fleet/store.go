@@ -13,8 +13,8 @@ type Store interface {
 	// Get returns the entries whose keys begin with prefix, and the revision of the store
 	// that has them. It is never older than what has been written by then.
 	Get(ctx context.Context, prefix string) (entries []Entry, revision int64, err error)
-	// Swap writes a value if the key is at the revision was; 0: if it is not there. With a
-	// lease, the key goes when that ends. The error is ErrMoved if the key is at another
+	// Swap writes a value if the key is at the revision was; 0: if it is not there. A nil value
+	// deletes the key. With a lease, the key goes when that ends. The error is ErrMoved if the key is at another
 	// revision; is then has what is there, which is the zero Entry if nothing is. It is an
 	// *UnknownError if the write may still take effect. also is written together with it, or
 	// not at all.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/internal/debian"
+	"github.com/txlb/txlb/internal/fleet"
 	"github.com/txlb/txlb/internal/logs"
 	"github.com/txlb/txlb/internal/rig"
 	"github.com/txlb/txlb/internal/status"
@@ -47,6 +48,7 @@ func written(t *testing.T) map[string][]string {
 	r := reading(t)
 	r.HasFile, r.ReloadFailed = true, true
 	r.Logs = []logs.Stats{{Name: "log"}, {Name: "audit"}}
+	r.Fleet = &fleet.Status{Fleet: "edge", Node: "lb1", Shares: &fleet.Shares{}}
 	all := map[string][]string{}
 	label := regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)="(?:\\.|[^"\\])*"`)
 	for _, r := range []*status.Reading{r, status.Read(status.Facts{State: rig.Hold(t, limited).State()}), status.Read(status.Facts{State: rig.Hold(t, encrypted(t)).State()})} {

@@ -530,6 +530,10 @@ func fleetOf(x *text, f *fleet.Status) {
 	x.one("txlb_fleet_generation", "gauge", "Generation of the fleet's configuration, as this node has last heard", float64(f.Generation))
 	x.one("txlb_fleet_generation_running", "gauge", "Generation of the fleet's configuration that this node runs", float64(f.Running))
 	x.one("txlb_fleet_nodes", "gauge", "Nodes of the fleet, as this node has last heard", float64(len(f.Nodes)))
+	running, stopped := f.Upgrade()
+	x.kind("txlb_fleet_upgrade", "gauge", "1: an upgrade of nodes goes on (running), or has stopped before its end and nobody has cancelled it (stopped), as this node has last heard")
+	x.sample("txlb_fleet_upgrade", truth(running), "fleet", f.Fleet, "state", "running")
+	x.sample("txlb_fleet_upgrade", truth(stopped), "fleet", f.Fleet, "state", "stopped")
 	lag := 0.0
 	for _, n := range f.Nodes {
 		if n.Name == f.Node {

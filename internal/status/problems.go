@@ -68,6 +68,7 @@ const (
 	WeightZero         Kind = "weight_0"
 	FleetStore         Kind = "fleet_store"
 	FleetBehind        Kind = "fleet_behind"
+	FleetUpgrade       Kind = "fleet_upgrade"
 )
 
 // Kinds has every kind with the alert of etc/prometheus that watches over it. Those without
@@ -83,7 +84,7 @@ var Kinds = map[Kind]string{
 	Rejecting: "TxlbClientsRefused", QueueWaits: "TxlbQueueWaits",
 	NoGroup: "TxlbServiceWithoutGroup", GroupEmpty: "TxlbServiceWithoutHost", GroupIdle: "TxlbServiceWithoutHost", GroupDown: "TxlbServiceWithoutHost",
 	HostsDown: "TxlbHostDown", HostsPartlyDown: "TxlbHostPartlyDown", HostsEjected: "TxlbHostEjected", NamesFailing: "TxlbNameFailing",
-	FleetStore: "TxlbFleetNode", FleetBehind: "TxlbFleetNode",
+	FleetStore: "TxlbFleetNode", FleetBehind: "TxlbFleetNode", FleetUpgrade: "TxlbFleetUpgrade",
 	Held: "", FormerProcess: "", Unconfirmed: "", Leaving: "", InMaintenance: "", HostsDraining: "", WeightZero: "",
 }
 
@@ -210,6 +211,9 @@ func (r *Reading) judgeFleet(f *fleet.Status, add func(kind Kind, level Level, t
 	}
 	if f.Problem != "" {
 		add(FleetBehind, Warning, fmt.Sprintf("The node %s does not run all that its fleet %s has: %s", f.Node, f.Fleet, f.Problem), "fix the cause; it is tried again every few seconds")
+	}
+	if _, stopped := f.Upgrade(); stopped {
+		add(FleetUpgrade, Warning, fmt.Sprintf("The fleet %s is upgraded in part: %s", f.Fleet, f.Order.Headline()), "fix that node, then give upgrade --fleet again; upgrade --cancel forgets it")
 	}
 }
 
@@ -472,10 +476,10 @@ func (g *Group) judge(service string, now time.Time) (list []Problem) {
 		add(NamesFailing, named, harm, true, fmt.Sprintf("The names of %s %s do not resolve", counted(len(named), "host", "hosts"), where), "")
 	}
 	if len(maint) > 0 {
-		add(InMaintenance, maint, Notice, false, fmt.Sprintf("In maintenance: %s %s", counted(len(maint), "host", "hosts"), where), "")
+		add(InMaintenance, maint, Notice, false, fmt.Sprintf("In maintenance: %s %s%s", counted(len(maint), "host", "hosts"), where, stillOpen(maint)), "")
 	}
 	if len(drain) > 0 {
-		add(HostsDraining, drain, Notice, false, fmt.Sprintf("Draining: %s %s", counted(len(drain), "host", "hosts"), where), "")
+		add(HostsDraining, drain, Notice, false, fmt.Sprintf("Draining: %s %s%s", counted(len(drain), "host", "hosts"), where, stillOpen(drain)), "")
 	}
 	if len(idle) > 0 {
 		add(WeightZero, idle, Notice, false, fmt.Sprintf("Weight 0, no new clients: %s %s", counted(len(idle), "host", "hosts"), where), "")

@@ -45,6 +45,7 @@ type Source struct {
 	Logs          func() []logs.Stats  // of log and audit file; nil: not known
 	Guard         *guard.Guard         // of the admin interfaces; nil: there are none
 	Fleet         func() *fleet.Status // nil: the node is in no fleet
+	Elsewhere     Elsewhere            // nil: the node is in no fleet
 
 	sampler sampler
 	origin  atomic.Pointer[origin] // nil: this process has taken nobody's place
@@ -102,7 +103,8 @@ type Facts struct {
 
 	Logs []logs.Stats // of log and audit file
 
-	Fleet *fleet.Status // nil: the node is in no fleet
+	Fleet     *fleet.Status // nil: the node is in no fleet
+	Elsewhere Elsewhere     // nil: the node is in no fleet
 }
 
 // Former is a process that this one has taken over from, and that has not ended yet.
@@ -264,6 +266,7 @@ type Host struct {
 	Checked   time.Time
 	CheckTook time.Duration
 	Traffic   Traffic
+	Elsewhere *Sessions // on other nodes of the fleet; nil: not known, or there are none
 }
 
 // Health is the condition of a host.
@@ -317,7 +320,7 @@ func (s *Source) Facts() Facts {
 	f.Leavers, f.Faults = d.Leavers(), d.SchedulerFaults()
 	f.Interfaces = s.Guard.Stats()
 	if s.Fleet != nil {
-		f.Fleet = s.Fleet()
+		f.Fleet, f.Elsewhere = s.Fleet(), s.Elsewhere
 	}
 	if s.Logs != nil {
 		f.Logs = s.Logs()
@@ -381,6 +384,7 @@ func sum(f Facts) *Reading {
 		one.Groups = make([]Group, len(svc.Groups))
 		for j, g := range svc.Groups {
 			one.Groups[j] = readGroup(g)
+			f.readElsewhere(svc.Config.Name, &one.Groups[j])
 			r.Totals.Hosts += len(g.Hosts)
 			for _, h := range g.Hosts {
 				if h.Problem != "" {

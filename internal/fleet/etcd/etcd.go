@@ -107,7 +107,10 @@ func entry(kv *mvccpb.KeyValue) fleet.Entry {
 
 // Swap implements [fleet.Store].
 func (s *store) Swap(ctx context.Context, key string, value []byte, was int64, lease fleet.Lease, also ...fleet.Write) (int64, fleet.Entry, error) {
-	writes := []clientv3.Op{put(key, value, lease)}
+	writes := []clientv3.Op{clientv3.OpDelete(key)}
+	if value != nil {
+		writes[0] = put(key, value, lease)
+	}
 	for _, w := range also {
 		if w.Delete {
 			writes = append(writes, clientv3.OpDelete(w.Key))

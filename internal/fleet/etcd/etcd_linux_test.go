@@ -230,6 +230,20 @@ func testStore(t *testing.T, program string) {
 		t.Errorf("with a lease that has ended: %v", err)
 	}
 
+	// Deletion, of what is at that revision alone.
+	r3, _, err := s.Swap(ctx, "/a/gone", []byte("1"), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next()
+	if _, is, err := s.Swap(ctx, "/a/gone", nil, r2, 0); !errors.Is(err, fleet.ErrMoved) || is.Revision != r3 {
+		t.Errorf("%+v, %v", is, err)
+	}
+	r4, _, err := s.Swap(ctx, "/a/gone", nil, r3, 0)
+	if e := next(); err != nil || r4 <= r3 || e.Key != "/a/gone" || !e.Deleted || e.Revision != r4 {
+		t.Errorf("heard %+v, deleted at %d, %v", e, r4, err)
+	}
+
 	// Too large.
 	if _, _, err := s.Swap(ctx, "/a/x", make([]byte, 1_400_000), r2, 0); err != nil {
 		t.Errorf("a value as large as a fleet writes: %v", err)

@@ -142,6 +142,8 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 		changed, err := into.take(e)
 		if e.name == "ready" && !ready {
 			ready, changed = true, true
+			p.leave()
+			fresh.join(x.totals)
 			p.tables, p.version, p.instance, p.why = fresh, printable(who.Version), who.Instance, nil
 			p.began = time.Now()
 			if !p.live {
@@ -254,7 +256,9 @@ func (t *tables) take(e event) (changed bool, err error) {
 			return false, err
 		}
 		for _, r := range c.Gone {
-			drop(t.sessions, r.Host, &t.text)
+			if err := t.setSessions(r.Host, 0); err != nil {
+				return true, err
+			}
 		}
 		for _, r := range c.Set {
 			if !r.Valid() {
@@ -263,10 +267,13 @@ func (t *tables) take(e event) (changed bool, err error) {
 			if r.Sessions < 0 || r.Sessions > maxSessions {
 				return true, &dataError{e.name, errors.New("a host makes no sense")}
 			}
-			if err := put(t.sessions, r.Host, r.Sessions, &t.text); err != nil {
+			if err := t.setSessions(r.Host, r.Sessions); err != nil {
 				return true, err
 			}
 		}
+	case "beat":
+		var b beatEvent
+		t.counted = json.Unmarshal(e.data, &b) == nil && b.Counted
 	}
 	return false, nil
 }

@@ -63,8 +63,10 @@ type Exchange struct {
 	checks    *feed[Host, Finding]
 	sessions  *feed[Host, int64]
 	peers     map[string]*peer
-	opened    error // why nobody can follow this node; nil: they can
-	unfit     error // why its certificate is not right; nil: it is
+	totals    totals // of all live peers
+	known     bool   // sessions has been told, and not withdrawn
+	opened    error  // why nobody can follow this node; nil: they can
+	unfit     error  // why its certificate is not right; nil: it is
 	follow    func(*peer)
 	followers int            // that follow this node now
 	streams   map[string]int // of them, by what they say is their name
@@ -95,7 +97,9 @@ type peer struct {
 type tables struct {
 	checks   map[Host]Finding
 	sessions map[Host]int64
-	text     int // bytes of the names in both
+	text     int    // bytes of the names in both
+	counted  bool   // sessions has all hosts
+	into     totals // that sessions is part of; nil: of none
 }
 
 func newTables() tables {
@@ -118,6 +122,7 @@ func New(opt Options) *Exchange {
 	}
 	return &Exchange{
 		opt: opt, news: make(chan struct{}), moved: make(chan struct{}), peers: map[string]*peer{}, streams: map[string]int{}, provesEvery: provesEvery,
+		totals: totals{},
 		checks: newFeed[Host, Finding](), sessions: newFeed[Host, int64](),
 	}
 }
@@ -159,6 +164,7 @@ func (p *peer) end() {
 		p.silent.Stop()
 	}
 	p.live = false
+	p.leave()
 }
 
 // Follow says which nodes the fleet has. One that is none of them any more is followed for as
@@ -214,6 +220,7 @@ func (x *Exchange) lose(p *peer, why error) {
 	p.why = why
 	if p.live {
 		p.live = false
+		p.leave()
 		p.tables = newTables() // it is followed again from the beginning
 		x.opt.Log.Warn("node not heard, its hosts are checked by others", "node", p.member.Name, "addr", p.member.Addr, "err", why)
 		p.told, p.toldAt = cause(why), time.Now()
@@ -223,12 +230,14 @@ func (x *Exchange) lose(p *peer, why error) {
 }
 
 // Tell says what this node's checks have found and how many sessions its hosts have. What is
-// not in a map is said no more. The maps are read only during the call.
+// not in a map is said no more; sessions that are nil are not known. The maps are read only
+// during the call.
 func (x *Exchange) Tell(checks map[Host]Finding, sessions map[Host]int64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	at := x.checks.replace(checks)
 	x.sessions.replace(sessions) // waits for the next beat
+	x.known = sessions != nil
 	if at {
 		x.announce()
 	}
@@ -258,14 +267,6 @@ func (x *Exchange) Read(f func(*Heard)) {
 		}
 	}
 	f(h)
-}
-
-// Sessions is how many sessions the other nodes have with a host.
-func (h *Heard) Sessions(host Host) (n int64) {
-	for _, p := range h.peers {
-		n += p.sessions[host]
-	}
-	return n
 }
 
 // Verdict is what live nodes that check a host have concluded: it is up if one of them says so,
@@ -317,6 +318,7 @@ type Peer struct {
 	Why     string    `json:"why,omitempty"`  // it is not
 	Heard   time.Time `json:"heard,omitzero"` // when it last said something
 	Checks  int       `json:"checks"`         // hosts whose state it tells
+	Counted bool      `json:"counted"`        // it has told the sessions of all hosts
 	Version string    `json:"version,omitempty"`
 }
 
@@ -329,7 +331,7 @@ func (x *Exchange) Peers() (list []Peer, closed error) {
 		p := x.peers[name]
 		one := Peer{Name: name, Addr: p.member.Addr, Live: p.live, Heard: p.heard, Version: p.version}
 		if p.live {
-			one.Checks = len(p.checks)
+			one.Checks, one.Counted = len(p.checks), p.counted
 		} else if p.why != nil {
 			one.Why = strings.ReplaceAll(p.why.Error(), "\n", "; ")
 		}

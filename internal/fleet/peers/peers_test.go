@@ -87,7 +87,8 @@ func TestNodesHearEachOther(t *testing.T) {
 	b.sees(t, "a", true, "")
 	verdict := func(ok func(Verdict, int64) bool) func() bool {
 		return func() (is bool) {
-			b.Read(func(h *Heard) { is = ok(h.Verdict(web), h.Sessions(web)) })
+			n := b.Sessions(web.Service, web.Group, web.Name)
+			b.Read(func(h *Heard) { is = ok(h.Verdict(web), n) })
 			return is
 		}
 	}

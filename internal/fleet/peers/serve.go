@@ -119,7 +119,7 @@ func (x *Exchange) tell(w http.ResponseWriter, r *http.Request) {
 				x.tellRefused(f.name, err)
 				return
 			}
-			if _, err := f.catchUp(true); err != nil || f.event("beat", struct{}{}) != nil {
+			if _, err := f.catchUp(true); err != nil || f.event("beat", beatEvent{f.counted && f.x.counts()}) != nil {
 				return
 			}
 		case <-news:
@@ -138,6 +138,7 @@ type follower struct {
 	w                http.ResponseWriter
 	rc               *http.ResponseController
 	checks, sessions uint64 // cursors
+	counted          bool   // it has been told the sessions of all hosts
 
 	name   string // of the node, as it says
 	secure *tls.ConnectionState
@@ -202,6 +203,7 @@ func (f *follower) catchUp(beat bool) (news <-chan struct{}, err error) {
 		}
 		sessions, f.sessions = fit(sessions, next)
 		if len(sessions) == 0 {
+			f.counted = true
 			break
 		}
 		var c change[sessionRow]

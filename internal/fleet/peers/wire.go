@@ -18,7 +18,7 @@ import (
 //	event: hello     who it is, first of all
 //	event: checks    what its checks have found; also sessions, limits
 //	event: ready     all has been said that there is
-//	event: beat      nothing new
+//	event: beat      nothing new; whether the sessions of all hosts have been told
 //
 // What is not known is passed over, so that a newer version may say more. If it says something
 // else, it says so by least.
@@ -54,6 +54,11 @@ func (h *hello) check(fleet, node string) error {
 
 // minBeat and maxBeat are what a node may promise.
 const minBeat, maxBeat = 10 * time.Millisecond, 5 * time.Second
+
+// beatEvent is what a node says at least so often.
+type beatEvent struct {
+	Counted bool `json:"counted,omitempty"` // the sessions of all hosts have been told
+}
 
 // change is what an event has of a table.
 type change[R any] struct {
