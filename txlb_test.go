@@ -93,7 +93,7 @@ var rooms = map[string][]string{
 	"soak":                       {"config", "engine", "internal/debian", "internal/director", "internal/rig", "internal/servers", "sched"},
 	"soak/fleet":                 {"internal/debian", "internal/sandbox", "internal/servers"},
 	"internal/admin/web":         {"internal/certs", "config", "engine", "internal/admin", "internal/admin/web/page", "internal/director", "internal/explain", "internal/fleet", "internal/status", "internal/words", "sched", "internal/admin/users", "internal/logs", "internal/guard"},
-	"internal/admin/web/page":    {"config", "engine", "internal/admin", "internal/director", "internal/explain", "internal/status", "internal/words", "sched"},
+	"internal/admin/web/page":    {"config", "engine", "internal/admin", "internal/director", "internal/explain", "internal/fleet", "internal/status", "internal/words", "sched"},
 }
 
 // outside says which rooms alone may know an outside library.

@@ -30,6 +30,7 @@ type Form struct {
 	Danger bool
 	Note   string // what it does, in a line
 	Cancel string // where to go instead, "" where that is no question
+	Back   string // the text of that link
 }
 
 // Field is one parameter to fill in.
@@ -197,6 +198,9 @@ func (v *View) form(verb *admin.Verb, o *admin.Offer, s *admin.Scene, q admin.Qu
 	if o.About != "" {
 		f.Params = append(f.Params, Param{o.About, s.Word(o.About)})
 	}
+	if o.Pin != nil {
+		f.Params = append(f.Params, paramsOf(o.Pin(s))...)
+	}
 	if o.Title == "" {
 		f.Note = o.Note
 	} else {
@@ -360,7 +364,10 @@ func (v *View) ask(name string, params url.Values) (*question, error) {
 	}
 	q := &question{Question: o.Question(s)}
 	q.Form = v.form(verb, o, s, q.Question)
-	q.Form.Cancel = back(verb, s)
+	q.Form.Cancel, q.Form.Back = back(verb, s), "Cancel"
+	if s.Word("cancel") != "" { // which has another meaning then
+		q.Form.Back = "Go back"
+	}
 	return q, nil
 }
 
@@ -386,6 +393,8 @@ func back(verb *admin.Verb, s *admin.Scene) string {
 	switch {
 	case slices.ContainsFunc(verb.Params, func(p admin.Param) bool { return p.Kind == admin.Session }):
 		return "sessions"
+	case s.Fleet != nil && (s.Word("node") != "" || s.Word("fleet") != "" || s.Word("cancel") != ""):
+		return "fleet"
 	case s.Host != nil:
 		return "./#" + hostID(s.Service.Config.Name, s.Group.Config.Name, s.Host.Config.Name)
 	case s.Group != nil:

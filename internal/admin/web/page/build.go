@@ -310,6 +310,16 @@ func revision(src *Source) string {
 	for _, m := range src.Movable {
 		word(fmt.Sprint(m.Standby))
 	}
+	if f := src.Fleet; f != nil {
+		word(fmt.Sprint(f.Joined, f.Why, f.Problem))
+		if f.Order != nil {
+			word(f.Order.Headline())
+		}
+		for i := range f.Nodes {
+			n := &f.Nodes[i]
+			word(fmt.Sprint(n.Name, n.Ready, n.Why(), n.Unheard))
+		}
+	}
 	for i := range src.Services {
 		s := &src.Services[i]
 		if s.Traffic.RefusedNow > 0 {

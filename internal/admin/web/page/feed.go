@@ -149,6 +149,9 @@ func hostFigures(h *status.Host) HostFigures {
 	if !h.Checked.IsZero() {
 		f.Checked = h.Checked.UnixMilli()
 	}
+	if h.Elsewhere != nil {
+		f.Elsewhere = elsewhere(h.Elsewhere)
+	}
 	return f
 }
 

@@ -82,6 +82,8 @@ type HostFigures struct {
 	TurnaroundMS *float64 `json:"turnaround_ms"`
 	Checked      int64    `json:"checked"`  // when the last check ended, milliseconds since 1970; 0: there was none
 	CheckMS      *float64 `json:"check_ms"` // how long it took, if the host passed; else null
+	// Sessions on other nodes of the fleet, for people; not there: not known, or no fleet.
+	Elsewhere string `json:"elsewhere,omitempty"`
 }
 
 // History is the past of services and hosts, as the charts of a page that has

@@ -110,6 +110,10 @@ func (r *HostRow) Cells(now time.Time) template.HTML {
 	b = append(b, `</small></td>`...)
 	cell("Weight", "", strconv.Itoa(r.Weight), r.Weight == 0, "", "")
 	cell("Sessions", "sessions", count(f.Sessions), f.Sessions == 0, "total", count(f.Total))
+	if f.Elsewhere != "" { // only letters and digits of this package
+		b = b[:len(b)-len(`</td>`)]
+		b = append(append(append(b, `<small data-f="elsewhere" title="Sessions on other nodes of the fleet">`...), f.Elsewhere...), `</small></td>`...)
+	}
 	cell("Rate", "rate", decimal(f.Rate)+"/s", f.Rate == 0, "", "")
 	cell("Failures", "failures", count(f.Failures), f.Failures == 0, "", "")
 	cell("In", "in_rate", amount(f.InRate)+"/s", f.InRate == 0, "in", amount(float64(f.In)))

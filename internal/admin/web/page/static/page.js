@@ -106,6 +106,7 @@ function write() {
       for (const el of $$('[data-f]', tr)) {
         const name = el.dataset.f
         if (name === 'checked') el.dataset.at = f.checked
+        else if (name === 'elsewhere') text(el, f.elsewhere || '')
         else if (name === 'check_ms') { if (f.check_ms != null) text(el, took(f.check_ms)) } else {
           text(el, shown[name](f[name]))
           if (el.tagName === 'SPAN') el.classList.toggle('zero', !f[name])
