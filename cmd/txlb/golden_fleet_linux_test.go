@@ -25,7 +25,7 @@ func TestGoldenFleet(t *testing.T) {
 	page, peer := freePort(t), freePort(t)
 	socket := filepath.Join(socketFolder(t), "a.sock")
 	txlbFile(t, fmt.Sprintf(`<config>
-  <fleet name="edge" node="lb1" store="http://%s" lease="6s" listen="127.0.0.1:%d" secret="a secret of sixteen and more"/>
+  <fleet name="edge" node="lb1" store="http://%s" lease="6s" listen="127.0.0.1:%d" secret="7d1c0f4b9a52e6838f0b64c2d95e7a13"/>
   <service name="web">
     <listen ip="127.0.0.1:0"/>
     <group name="main" scheduler="roundr" enable="yes">

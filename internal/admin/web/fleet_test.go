@@ -103,6 +103,12 @@ func TestFleetPage(t *testing.T) {
 	if text := r.get("/fleet"); !strings.Contains(text, ">Delete it…</a>") {
 		t.Errorf("with an order that cannot be read:\n%s", text)
 	}
+	silent := threeNodes()
+	silent.Silent = 6
+	s.Store(silent)
+	if text := r.get("/fleet"); !strings.Contains(text, "<b>The store has not answered</b> for 6 s.") {
+		t.Errorf("with a store that says nothing:\n%s", text)
+	}
 	gone := threeNodes()
 	gone.Joined, gone.Why, gone.Order = false, "no quorum", nil
 	s.Store(gone)

@@ -19,6 +19,7 @@ type FleetView struct {
 	Generation uint64
 	Joined     bool   // this node, which so takes changes
 	Why        string // it has not joined
+	Silent     string // for how long the store has not answered; "": it does
 	Nodes      []NodeView
 	Order      *OrderView // what nodes are told to do, or were told lately
 
@@ -76,6 +77,9 @@ func (v *View) Fleet() *FleetView {
 		return nil
 	}
 	one := &FleetView{Name: f.Fleet, Node: f.Node, Generation: f.Generation, Joined: f.Joined, Why: f.Why, Order: orderView(f)}
+	if f.Joined && f.Silent > 0 {
+		one.Silent = span(time.Duration(f.Silent * float64(time.Second)))
+	}
 	if f.Shares != nil {
 		one.Closed = f.Shares.Closed
 		one.Checks, _, _ = strings.Cut(f.Shares.String(), "\n")
