@@ -229,8 +229,7 @@ func (n *Node) adopt(ctx context.Context, doc *document) error {
 // cannot know what the changes between them were. Those that this node has made itself it knows,
 // also if it has not followed them yet. n.mu is held, on the director's goroutine.
 func (n *Node) leap(doc *document) string {
-	switch {
-	case n.ran == nil:
+	if n.ran == nil {
 		return "joined the fleet"
 	}
 	if runs := max(n.ran.Generation, n.dir.State().Generation); runs+1 < doc.Generation {

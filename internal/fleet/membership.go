@@ -138,8 +138,8 @@ func (n *Node) renew(ctx context.Context, store Store, lease Lease, then time.Ti
 	return within(ctx, limit, func(ctx context.Context) error { return store.Renew(ctx, lease) })
 }
 
-// look finds out, where there is nothing to write, whether the node's key is there, and whether the store is what it was: a watch
-// says nothing if a backup has taken its place.
+// look finds out, where there is nothing to write, whether the node's key is there, and
+// whether the store is what it was: a watch says nothing if a backup has taken its place.
 func (n *Node) look(ctx context.Context, store Store) error {
 	n.mu.Lock()
 	seen := n.revision // a watch may see more meanwhile
