@@ -233,7 +233,8 @@ func TestAddressChanges(t *testing.T) {
 func TestFormerNode(t *testing.T) {
 	ca := testkit.NewAuthority(t, "ours")
 	auth := func() *Auth { return newPapers(t).issue(ca, "127.0.0.1").trust(ca).auth() }
-	a, b := start(t, "a", auth()), start(t, "b", auth())
+	a := startAt(t, "a", testkit.Nobody(t), auth(), func(x *Exchange) { x.opt.Beat = time.Second }) // it is not silent by chance
+	b := start(t, "b", auth())
 	nowhere := testkit.Nobody(t)
 	a.Follow([]Member{{"b", nowhere}}) // so that it is not live
 	b.Follow([]Member{{"a", a.addr}})
