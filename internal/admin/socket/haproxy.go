@@ -93,7 +93,7 @@ func (s *Server) nearly(c words.Command) error {
 	switch c.Verb {
 	case "add", "del", "disable", "enable", "get", "set":
 	case "shutdown":
-		if len(c.Words) == 0 {
+		if !ofSessions(c) {
 			return nil
 		}
 	default:
@@ -106,6 +106,12 @@ func (s *Server) nearly(c words.Command) error {
 		}
 	}
 	return sentencef("Unknown command. What begins with %s: %s", c.Verb, strings.Join(known, "; "))
+}
+
+// ofSessions tells whether a shutdown is one of HAProxy's, "shutdown session …" and
+// "shutdown sessions …": the verb of txlb has options alone.
+func ofSessions(c words.Command) bool {
+	return slices.ContainsFunc(c.Words, func(w words.Word) bool { return w.Key == "" })
 }
 
 func (n *native) usage() string { return strings.TrimSpace(n.name + " " + n.args) }
@@ -151,8 +157,7 @@ func Destructive(line string) (command string, yes bool) {
 		}
 		is := func(name string) bool { return strings.EqualFold(name, c.Verb) }
 		for _, v := range verbs {
-			// "shutdown sessions …" is HAProxy's.
-			if v.Destructive && slices.ContainsFunc(append(v.Aliases, v.Name), is) && (v.Name != "shutdown" || len(c.Words) == 0) {
+			if v.Destructive && slices.ContainsFunc(append(v.Aliases, v.Name), is) && (v.Name != "shutdown" || !ofSessions(c)) {
 				return c.String(), true
 			}
 		}

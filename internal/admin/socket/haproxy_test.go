@@ -338,6 +338,7 @@ func TestDestructive(t *testing.T) {
 		"status": false, "delService web": true, "show hosts; DELHOST web main a": true, "delHost web main a --dry-run": false,
 		"shutdown": true, "shutdown session 5": true, "shutdown sessions server a.b/c": true, "shutdown sessions": false,
 		"set server a.b/c state maint": false, "del server a.b/c": true, "rollback": true, `del"`: false, "": false, "shutdownSessions web": true,
+		"shutdown node=lb2": true, "shutdown wait=5s": true,
 	} {
 		if what, got := Destructive(line); got != want || got == (what == "") {
 			t.Errorf("%q: %v, %q", line, got, what)
@@ -347,6 +348,30 @@ func TestDestructive(t *testing.T) {
 	for _, v := range admin.Verbs() {
 		if _, got := Destructive(v.Name); got != v.Destructive {
 			t.Errorf("%s: %v", v.Name, got)
+		}
+	}
+}
+
+// No verb of the table is taken for a command of HAProxy, whatever its options.
+func TestVerbsAreNotHAProxys(t *testing.T) {
+	s := New(Options{})
+	for _, v := range admin.Verbs() {
+		lines := []string{v.Name}
+		for _, p := range v.Params {
+			if p.Option || p.Kind == admin.Flag {
+				lines = append(lines, v.Name+" "+p.Name+"=x", v.Name+" --"+p.Name)
+			}
+		}
+		for _, line := range lines {
+			all, err := words.Parse(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, _ := s.native(all[0]); n != nil && !n.ours {
+				t.Errorf("%s is taken for %s", line, n.name)
+			} else if err := s.nearly(all[0]); err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
 		}
 	}
 }
