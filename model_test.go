@@ -19,6 +19,7 @@ var leftOut = map[string]string{
 	"metrics": "see admin; MetricsHandler serves them", "user": "see admin",
 	"control":       "a host learns the client from the PROXY protocol",
 	"fleet":         "each program has its configuration from Apply",
+	"limits scope":  "a program is in no fleet",
 	"logging":       "Config.Logger takes the log",
 	"configCheck":   "there is no file to write to",
 	"engine drain":  "the context of Shutdown says it",

@@ -87,6 +87,7 @@ func (k *checker) config(c *Config) {
 	}
 	k.dns(&c.DNS)
 	k.fleet(&c.Fleet)
+	k.shares(c)
 	k.values(c.Control.Pos.Line, "control", &c.Control)
 	k.values(0, "logging", &c.Logging)
 }

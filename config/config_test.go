@@ -105,7 +105,7 @@ func TestNewElements(t *testing.T) {
 		<listen ip="[::1]:80" proxyProtocol="accept" proxyFrom="10.0.0.0/8, ::ffff:192.0.2.7"/><listen ip="unix:/run/a.sock" proxyProtocol="require" tls="/c.pem /k.pem
 		/b /b" clientCA="/ca.pem" alpn="h2 http/1.1"/>
 		<timeouts connect="500ms" total="0" idle="5m" halfClosed="1h30m" queue="7s" hello="3s"/>
-		<limits sessions="7" perClient="6" rate="5" perClientRate="4" tries="3"/>
+		<limits sessions="7" perClient="6" rate="5" perClientRate="4" tries="3" scope="fleet"/>
 		<group name="g" scheduler="leastconns,sticky" allDown="refuse" start="down" maxFails="5" failWindow="1m" maxEjected="50" slow="5" silent="3s" ejectFor="2m" stickySize="5" stickyFor="2h">
 			<check type="expect" interval="5s" fastInterval="500ms" downInterval="10s" rise="4" fall="5" timeout="1500ms"
 				port="" path="/" host="" status="200-399" send="PING\r\n\x00" expect="a\\b\tü"/>
@@ -138,7 +138,7 @@ func TestNewElements(t *testing.T) {
 		Name:     "a",
 		Listen:   []Listen{{Address: "[::1]:80", ProxyProtocol: "accept", ProxyFrom: "10.0.0.0/8 192.0.2.7/32"}, {Address: "unix:/run/a.sock", ProxyProtocol: "require", TLS: "/c.pem /k.pem /b /b", ClientCA: "/ca.pem", ALPN: "h2 http/1.1"}},
 		Timeouts: Timeouts{Connect: 500 * time.Millisecond, Idle: 5 * time.Minute, HalfClosed: 90 * time.Minute, KeepAlive: time.Minute, Queue: 7 * time.Second, Hello: 3 * time.Second},
-		Limits:   Limits{7, 6, 5, 4, 3},
+		Limits:   Limits{7, 6, 5, 4, 3, "fleet"},
 		Groups: []*Group{{
 			Name: "g", Scheduler: "leastc,sticky", Enabled: true, AllDown: "refuse", StartDown: true, MaxFails: 5, FailWindow: time.Minute, MaxEjected: 50, Slow: 5, Silent: 3 * time.Second, EjectFor: 2 * time.Minute,
 			StickySize: 5, StickyFor: 2 * time.Hour,

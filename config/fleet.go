@@ -93,6 +93,23 @@ func (k *checker) fleet(f *Fleet) {
 	}
 }
 
+// shares warns of limits that are to be shared with nodes that this one does not hear. It refuses
+// none: the configuration is that of all nodes, and what others have accepted has to run here.
+func (k *checker) shares(c *Config) {
+	if c.Fleet.Listen != "" || k.program {
+		return
+	}
+	for _, s := range c.Services {
+		switch {
+		case !s.Limits.Shared():
+		case c.Fleet.Name == "":
+			k.warn(s.Pos.Line, "service %q: <limits scope=\"fleet\"> without <fleet>: the limits are those of this node alone", s.Name)
+		default:
+			k.warn(s.Pos.Line, "service %q: <limits scope=\"fleet\"> without <fleet listen>: this node takes a fixed part, the limit divided by the number of nodes", s.Name)
+		}
+	}
+}
+
 // peers checks how the node shares checks with others.
 func (k *checker) peers(f *Fleet) {
 	line := f.Pos.Line

@@ -152,7 +152,13 @@ type Limits struct {
 	Rate          int // new sessions a second
 	PerClientRate int // of one client
 	Tries         int // connects of one session, the first included; 0: each host that is up, then three that are down
+	// Scope says whose Sessions and Rate are, node or fleet: of each node, or of all nodes
+	// of a fleet together.
+	Scope string
 }
+
+// Shared tells whether nodes of a fleet share limits.
+func (l *Limits) Shared() bool { return l.Scope == "fleet" && (l.Sessions > 0 || l.Rate > 0) }
 
 // Group is <group>. Exactly one group of a service is enabled, if it has any; Check
 // makes sure of that.

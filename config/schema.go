@@ -152,6 +152,8 @@ var schema = table(
 			"new sessions a second of one client; 0: no limit", runtime),
 		row("tries", func(l *Limits) *int { return &l.Tries }, integer(0, maxTries), 0,
 			"how many hosts txlb tries for one client, the first included; 0: each host that is up once, then at most three that are down", runtime),
+		row("scope", func(l *Limits) *string { return &l.Scope }, word("node", "fleet"), "node",
+			"whose `sessions` and `rate` are: of each node, or of all nodes of a [fleet](fleet.md#shared-limits) together", runtime),
 	),
 	of("allow", accessRows()...),
 	of("deny", accessRows()...),

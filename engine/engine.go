@@ -273,6 +273,11 @@ type Engine interface {
 	// how many it were for that, since the service was first there in this process. It never waits
 	// for a session or a change, and allocates nothing.
 	Refused(yield func(service, reason string, clients uint64))
+	// Allot says how much of its [Limits] a service may use from now on, if they are Shared. Less
+	// than it uses ends no session. It returns what it uses; ok is false if the plan does not have
+	// the service. It is for one caller at a time, never waits for a session or a change, and
+	// allocates nothing.
+	Allot(service string, a Allotment) (u Usage, ok bool)
 	// Failures returns the channel on which a host's way from up to down is
 	// reported. Reports that nobody takes in time are dropped.
 	Failures() <-chan Failure

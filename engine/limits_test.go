@@ -255,3 +255,66 @@ func TestB42LimitsChangeUnderLoad(t *testing.T) {
 		}
 	})
 }
+
+// A service uses the part of its shared limits that it is allotted, and all of them before that.
+// A smaller part ends no session. Its own limits, and those of clients, do not depend on it.
+func TestB107AllottedPart(t *testing.T) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		r := limited(t, opt, &engine.Limits{Sessions: 10, Shared: true})
+		if served := knockAll(t, 20, "127.0.0.1", r.Addr); len(served) != 10 {
+			t.Fatalf("%d of 20 clients are served before a part is known, want 10", len(served))
+		}
+		testkit.Eventually(t, "the rejected clients end", func() bool { return r.Stats().Active == 10 })
+		u, ok := r.E.Allot("web", engine.Allotment{Sessions: 4, Rate: 1})
+		if !ok || u != (engine.Usage{Sessions: 10, Begun: 10, OverSessions: 10}) {
+			t.Errorf("used: %+v, %v", u, ok)
+		}
+		if r.Stats().Active != 10 || knock(t, "127.0.0.1", r.Addr) != nil {
+			t.Error("ten sessions, a part of four, and one more is served, or one has ended")
+		}
+		testkit.Eventually(t, "the rejected client ends", func() bool { return r.Stats().Active == 10 })
+		r.E.Allot("web", engine.Allotment{Sessions: 99})
+		if knock(t, "127.0.0.1", r.Addr) != nil {
+			t.Error("a part that is more than the limit lets in more than the limit")
+		}
+		testkit.Eventually(t, "the rejected client ends", func() bool { return r.Stats().Active == 10 })
+		setLimits(r, &engine.Limits{Sessions: 12, Shared: true})
+		if n := len(knockAll(t, 5, "127.0.0.1", r.Addr)); n != 2 {
+			t.Errorf("a higher limit, a part that is more, and %d clients are served, want 2", n)
+		}
+		r.E.Allot("web", engine.Allotment{})
+		setLimits(r, &engine.Limits{Sessions: 14})
+		if n := len(knockAll(t, 5, "127.0.0.1", r.Addr)); n != 2 {
+			t.Errorf("limits of its own, and %d clients are served, want 2", n)
+		}
+		if _, ok := r.E.Allot("no", engine.Allotment{}); ok {
+			t.Error("a service that is not there has a part")
+		}
+	})
+}
+
+// A part of a rate takes its tokens along: two engines let in no more than one with all of it.
+func TestB107AllottedRate(t *testing.T) {
+	eachModeAtOnce(t, func(t *testing.T, opt setup) {
+		const rate = 40
+		a, b := limited(t, opt, &engine.Limits{Rate: rate, Shared: true}), limited(t, opt, &engine.Limits{Rate: rate, Shared: true})
+		allot := func(ofA int) {
+			a.E.Allot("web", engine.Allotment{Rate: ofA})
+			b.E.Allot("web", engine.Allotment{Rate: rate - ofA})
+		}
+		allot(rate)
+		if knock(t, "127.0.0.1", b.Addr) != nil {
+			t.Error("a client is served without a part")
+		}
+		began, served := time.Now(), 0
+		for _, step := range []struct{ ofA, ofB, part int }{{15, 0, 40}, {15, 15, 20}, {20, 20, 25}} {
+			allot(step.part)
+			served += len(knockAll(t, step.ofA, "127.0.0.1", a.Addr))
+			served += len(knockAll(t, step.ofB, "127.0.0.1", b.Addr))
+		}
+		most := rate + int(rate*time.Since(began)/time.Second) + 2
+		if served > most || served < rate-5 { // each change of a part may cost a token
+			t.Errorf("%d clients are served within %v, want %d to %d", served, time.Since(began), rate-5, most)
+		}
+	})
+}

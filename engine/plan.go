@@ -135,6 +135,21 @@ type Asking struct {
 type Limits struct {
 	Sessions, PerClient int // at once
 	Rate, PerClientRate int // that begin a second: a token bucket that holds those of one second
+	// Shared says that several engines share Sessions and Rate: this one may use what
+	// [Engine.Allot] has said last, and all until it has said something.
+	Shared bool
+}
+
+// Allotment is the part of shared limits that an engine may use now; 0 is none of it. What is
+// more than the limit counts as the limit.
+type Allotment struct{ Sessions, Rate int }
+
+// Usage is what a service uses of its limits.
+type Usage struct {
+	Sessions int64  // now
+	Begun    uint64 // sessions that have taken a token of the rate, ever
+	// Clients that were rejected, ever: by Sessions and by Rate.
+	OverSessions, OverRate uint64
 }
 
 // Timeouts of a session; 0 means none.

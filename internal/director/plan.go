@@ -164,7 +164,7 @@ func newRoute(s *Service, zone string, hooks Hooks, who *access, before *route, 
 
 // limitsOf returns the limits of a service, nil if it has none.
 func limitsOf(c *config.Limits) *engine.Limits {
-	l := engine.Limits{Sessions: c.Sessions, PerClient: c.PerClient, Rate: c.Rate, PerClientRate: c.PerClientRate}
+	l := engine.Limits{Sessions: c.Sessions, PerClient: c.PerClient, Rate: c.Rate, PerClientRate: c.PerClientRate, Shared: c.Shared()}
 	if l == (engine.Limits{}) {
 		return nil
 	}

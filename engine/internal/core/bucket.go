@@ -44,6 +44,30 @@ func (b *bucket) giveBack(rate int) {
 	}
 }
 
+// rescale makes a bucket go on with another rate as full as it is, in tokens: a part of a rate
+// that moves to another bucket takes its tokens along, and none that are used up. There is never
+// more than before, also of the token that comes next, so up to one is lost. An empty bucket stays
+// empty: what was used beyond is forgotten.
+func (b *bucket) rescale(from, to int, now int64) {
+	for {
+		was := b.taken.Load()
+		used, part := uint64(0), uint64(0)
+		if was > now {
+			var n uint64
+			n, part = tokensAndPart(now, from)
+			used = tokensUntil(was, from) - n
+		}
+		n, next := tokensAndPart(now, to)
+		if next > part { // the next token would come too early
+			used++
+		}
+		is := tokenAt(n+min(used, uint64(to)), to)
+		if used == 0 || b.taken.CompareAndSwap(was, is) {
+			return
+		}
+	}
+}
+
 // full tells whether all tokens are there: the bucket is then as good as a new one.
 func (b *bucket) full(now int64) bool { return b.taken.Load() <= now }
 
@@ -55,9 +79,15 @@ func tokenBefore(token int64, rate int) int64 { return tokenAt(tokensUntil(token
 
 // tokensUntil returns the number of the last token up to a time.
 func tokensUntil(t int64, rate int) uint64 {
-	high, low := bits.Mul64(uint64(t), uint64(rate))
-	n, _ := bits.Div64(high, low, uint64(second))
+	n, _ := tokensAndPart(t, rate)
 	return n
+}
+
+// tokensAndPart is tokensUntil with the part of the next token that has come by then, in ns of
+// a second's tokens.
+func tokensAndPart(t int64, rate int) (n, part uint64) {
+	high, low := bits.Mul64(uint64(t), uint64(rate))
+	return bits.Div64(high, low, uint64(second))
 }
 
 // tokenAt returns the time of a token.

@@ -14,12 +14,14 @@ import (
 // limit, not for a moment; one that is rejected holds nothing and has used up no rate,
 // neither its client's nor its service's.
 type limiter struct {
-	mode    atomic.Uint32           // what is counted, see below
-	clients atomic.Pointer[clients] // nil: none was ever counted
-	_       [64]byte
-	held    atomic.Int64 // sessions; every loop writes it
-	rate    bucket
-	_       [64]byte
+	mode     atomic.Uint32           // what is counted, see below
+	clients  atomic.Pointer[clients] // nil: none was ever counted
+	allotted allotted
+	scale    int // the rate that the times of the bucket are of, if it is shared; belongs to allot
+	_        [64]byte
+	held     atomic.Int64 // sessions; every loop writes it
+	rate     bucket
+	_        [64]byte
 }
 
 // What a limiter counts. A limit holds only if every session is counted, so counting
@@ -85,9 +87,9 @@ func (a *Admission) within(now int64) (ok bool, why Refusal) {
 	switch {
 	case !ok:
 		return false, why
-	case !takeUpTo(&s.held, l.Sessions):
+	case !takeUpTo(&s.held, l.Sessions > 0, s.allotted.of(sharedSessions, l)):
 		why = limitSessions
-	case l.Rate > 0 && !s.rate.take(l.Rate, now):
+	case l.Rate > 0 && !s.takeToken(l, now):
 		s.held.Add(-1)
 		why = limitRate
 	default:
@@ -123,10 +125,16 @@ func (s *limiter) client(who netip.Addr, l *engine.Limits, now int64) (c *client
 	return c, 0, true
 }
 
-// takeUpTo adds one to held unless that would pass the limit; 0 is no limit. held is
+// takeToken takes a token of the service's rate, if there is one.
+func (s *limiter) takeToken(l *engine.Limits, now int64) bool {
+	rate := s.allotted.of(sharedRate, l)
+	return rate > 0 && s.rate.take(rate, now)
+}
+
+// takeUpTo adds one to held unless it is limited and that would pass the limit. held is
 // never above what is held, not for a moment: another loop would reject a client for it.
-func takeUpTo(held *atomic.Int64, limit int) bool {
-	if limit == 0 {
+func takeUpTo(held *atomic.Int64, limited bool, limit int) bool {
+	if !limited {
 		held.Add(1)
 		return true
 	}

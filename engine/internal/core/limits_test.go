@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/sched"
@@ -314,5 +315,46 @@ func BenchmarkAdmissionLimits(b *testing.B) {
 				free.PutNotes(&a)
 			}
 		})
+	}
+}
+
+// Buckets that pass parts of a rate on to each other, as far as they have not used them, have no
+// more tokens together than one bucket with the whole rate, but for one each.
+func TestB107PartsOfARate(t *testing.T) {
+	random := rand.New(rand.NewPCG(rand.Uint64(), 1))
+	for range 200 {
+		rate, now := 2+random.IntN(1_000), second+random.Int64N(second)
+		var parts [3]bucket
+		rates, scales, used := [3]int{rate, 0, 0}, [3]int{rate, rate, rate}, [3][]int64{}
+		began, taken := now, 0
+		for range 2_000 {
+			now += random.Int64N(second / int64(rate))
+			i, j := random.IntN(3), random.IntN(3)
+			if random.IntN(4) > 0 {
+				if rates[i] > 0 && parts[i].take(rates[i], now) {
+					taken++
+					used[i] = append(used[i], now)
+				}
+				continue
+			}
+			for len(used[i]) > 0 && used[i][0] <= now-second {
+				used[i] = used[i][1:]
+			}
+			gift := rates[i] - len(used[i])
+			if i == j || gift <= 0 {
+				continue
+			}
+			gift = 1 + random.IntN(gift)
+			for which, to := range map[int]int{i: rates[i] - gift, j: rates[j] + gift} {
+				if to > 0 {
+					parts[which].rescale(scales[which], to, now)
+					scales[which] = to
+				}
+				rates[which] = to
+			}
+		}
+		if most := rate + int(tokensUntil(now, rate)-tokensUntil(began, rate)) + len(parts); taken > most {
+			t.Fatalf("rate %d: %d tokens in %v, one bucket has %d", rate, taken, time.Duration(now-began), most)
+		}
 	}
 }

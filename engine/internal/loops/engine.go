@@ -540,6 +540,11 @@ func (e *Engine) steering() engine.Facility {
 	return f
 }
 
+// Allot implements [engine.Engine].
+func (e *Engine) Allot(service string, a engine.Allotment) (engine.Usage, bool) {
+	return e.serving.Load().Allot(service, a, e.clock())
+}
+
 // Snapshot implements [engine.Engine].
 func (e *Engine) Snapshot() engine.Snapshot {
 	snap := engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: []engine.Facility{e.ring, e.steering()}, Panics: e.conns.Panics()}

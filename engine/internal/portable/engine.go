@@ -322,6 +322,11 @@ func (e *Engine) Refused(yield func(service, reason string, clients uint64)) {
 	e.serving.Load().EachRefusal(yield)
 }
 
+// Allot implements [engine.Engine].
+func (e *Engine) Allot(service string, a engine.Allotment) (engine.Usage, bool) {
+	return e.serving.Load().Allot(service, a, e.clock())
+}
+
 // Snapshot implements [engine.Engine].
 func (e *Engine) Snapshot() engine.Snapshot {
 	return engine.Snapshot{Services: e.serving.Load().Stats(), Facilities: core.NoFacilities(), Panics: e.conns.Panics()}
