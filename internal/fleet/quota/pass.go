@@ -1,0 +1,37 @@
+package quota
+
+// State is all that a node has, for the process that takes its place. It is plain data.
+type State struct {
+	Life    string           `json:"life"`
+	Top     View             `json:"top"`
+	Mine    View             `json:"mine"`
+	Ledgers map[string]*Held `json:"ledgers,omitempty"` // by key
+}
+
+// Held is what a node has of one limit, in a State.
+type Held struct {
+	Row     Row   `json:"row"`
+	Others  int64 `json:"others,omitempty"`
+	Settled bool  `json:"settled,omitempty"`
+}
+
+// State returns all that the node has. It must not be used any more, unless the other process
+// has not taken it.
+func (n *Node) State() *State {
+	s := &State{n.life, n.top, n.mine, map[string]*Held{}}
+	for key, l := range n.ledgers {
+		s.Ledgers[key] = &Held{l.row, l.others, l.settled}
+	}
+	return s
+}
+
+// Take makes the node the one that had a state.
+func (n *Node) Take(s *State) {
+	n.life, n.top, n.mine, n.ledgers = s.Life, s.Top, s.Mine, map[string]*ledger{}
+	for key, h := range s.Ledgers {
+		n.ledgers[key] = &ledger{
+			in: h.Row.In, carried: h.Row.Carried, kept: h.Row.Kept, others: h.Others, given: h.Row.Given, taken: h.Row.Taken,
+			settled: h.Settled, active: true, row: h.Row,
+		}
+	}
+}
