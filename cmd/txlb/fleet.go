@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/config/document"
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/fleet"
 	"github.com/txlb/txlb/internal/fleet/etcd"
@@ -21,14 +24,14 @@ type node struct {
 }
 
 // newNode returns the node that a configuration makes of this process, nil without <fleet>.
-func newNode(c *config.Config, doc *document.File, log *slog.Logger) (*node, error) {
+func newNode(c *config.Config, doc *document.File, eng engine.Engine, log *slog.Logger) (*node, error) {
 	if c.Fleet.Name == "" {
 		return nil, nil
 	}
 	n, settings := new(node), c.Fleet
 	var err error
 	n.Node, err = fleet.New(fleet.Options{
-		Config: settings, StateDir: stateDir(doc), Version: version, Log: log, Vitals: n.vitals, Obey: n.obey,
+		Config: settings, StateDir: stateDir(doc), Version: version, Log: log, Vitals: n.vitals, Obey: n.obey, Allot: eng.Allot,
 		Connect: func(ctx context.Context) (fleet.Store, error) { return etcd.Open(ctx, &settings) },
 	})
 	return n, err
@@ -114,5 +117,51 @@ func (n *node) run(ctx context.Context, dir *director.Director) {
 func (n *node) handOver() {
 	if n != nil {
 		n.HandOver()
+	}
+}
+
+// partsWithin is how long a process that starts may let clients wait until it knows its part of
+// the limits that its fleet shares.
+const partsWithin = 2 * time.Second
+
+// waits tells whether clients have to wait at the start: limits are shared, and this process does
+// not know its part of them.
+func (n *node) waits(c *config.Config) bool {
+	return n != nil && c.Fleet.Listen != "" && slices.ContainsFunc(c.Services, func(s *config.Service) bool { return s.Limits.Shared() })
+}
+
+// awaitParts waits until this process knows its part of all limits, but not for long.
+func (n *node) awaitParts(ctx context.Context) {
+	within, cancel := context.WithTimeout(ctx, partsWithin)
+	defer cancel()
+	n.AwaitLimits(within)
+}
+
+// linger holds the part of sessions that go on after run, until ctx ends.
+func (n *node) linger(ctx context.Context, dir *director.Director) {
+	if n != nil {
+		n.Linger(ctx, dir)
+	}
+}
+
+// parts returns what this process holds of shared limits. With give it gives that to another
+// process: nothing may change any more, unless keepParts is called.
+func (n *node) parts(give bool) *fleet.Parts {
+	if n == nil {
+		return nil
+	}
+	return n.Parts(give)
+}
+
+func (n *node) keepParts() {
+	if n != nil {
+		n.Keep()
+	}
+}
+
+// takeParts gives this process what the one before it held of shared limits.
+func (n *node) takeParts(p *fleet.Parts) {
+	if n != nil {
+		n.TakeParts(p)
 	}
 }

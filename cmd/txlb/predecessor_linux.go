@@ -15,6 +15,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet"
 	"github.com/txlb/txlb/internal/handover"
 	"github.com/txlb/txlb/internal/status"
 )
@@ -27,6 +28,7 @@ type predecessor struct {
 	state    *director.Inherited
 	samples  []byte
 	stored   map[string]string // what is in the descriptor store of systemd
+	parts    *fleet.Parts      // of shared limits, as they were when it began
 	sockets  []engine.Inherited
 	surfaces []entranceFile
 
@@ -106,7 +108,7 @@ func (p *predecessor) receive() error {
 		case handover.KindState:
 			var e estate
 			if err = json.Unmarshal(m.Body, &e); err == nil {
-				p.stored, p.samples = e.Stored, e.Samples
+				p.stored, p.samples, p.parts = e.Stored, e.Samples, e.Parts
 				p.state, err = director.ReadState(e.Director)
 			}
 		case handover.KindSockets:

@@ -156,15 +156,22 @@ func serve(ctx context.Context, is beginning) (err error) {
 	if is.before != nil {
 		eng.Pause() // until the predecessor says that this process serves
 	}
-	is.node, err = newNode(cfg, is.doc, log)
+	is.node, err = newNode(cfg, is.doc, eng, log)
 	if err != nil {
 		return err
+	}
+	waits := is.before == nil && is.node.waits(cfg)
+	if waits {
+		eng.Pause() // clients wait in the queues of their sockets
 	}
 	dir, err := director.New(cfg, eng, is.node.govern(director.Options{Log: log, MaxProbes: probesFor(limits.files), Document: is.doc, Inherited: state, Prepare: front.prepare}))
 	if err != nil {
 		return err
 	}
 	decides.Store(dir)
+	if is.before != nil {
+		is.node.takeParts(is.before.parts)
+	}
 
 	ctx, shutdown := context.WithCancel(ctx)
 	defer shutdown()
@@ -219,6 +226,7 @@ func serve(ctx context.Context, is beginning) (err error) {
 		err := is.before.takeOver(ctx, service{log: log, serve: func() {
 			eng.Resume()
 		}, hear: func(n news) error {
+			is.node.takeParts(n.Parts)
 			err := errors.Join(dir.TakeIn(n.Director), source.Inherit(n.Samples))
 			if err == nil {
 				front.open(dir.State().Config, surfaces)
@@ -242,10 +250,14 @@ func serve(ctx context.Context, is beginning) (err error) {
 	follow.store = newStore(log, eng, stored)
 	up.store = follow.store
 	follow.listeners()
+	running.Go(func() { is.node.run(background, dir) })
+	if waits {
+		is.node.awaitParts(ctx)
+		eng.Resume()
+	}
 	up.open()
 	running.Go(func() { onSignals(background, reopen, is.upgrades, book, dir, systemd, up) })
 	running.Go(func() { follow.run(background, dir) })
-	running.Go(func() { is.node.run(background, dir) })
 	log.Info("ready", "version", version, "services", len(cfg.Services), "loops", opt.Loops,
 		"max_sessions", opt.MaxSessions, "files", limits.files)
 	systemd.ready()
@@ -284,7 +296,11 @@ func serve(ctx context.Context, is beginning) (err error) {
 	running.Wait()
 	within, cancel := context.WithTimeout(context.Background(), max(cfg.Engine.Drain, time.Millisecond))
 	defer cancel()
-	if err := drained(eng.Drain(within), cfg.Engine.Drain, log); err != nil {
+	lingering, gone := context.WithCancel(within)
+	running.Go(func() { is.node.linger(lingering, dir) })
+	err = drained(eng.Drain(within), cfg.Engine.Drain, log)
+	gone()
+	if err != nil {
 		return err
 	}
 	is.before.await(within) // a service manager would end it with this process

@@ -19,6 +19,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet"
 	"github.com/txlb/txlb/internal/handover"
 	"github.com/txlb/txlb/internal/status"
 )
@@ -44,6 +45,7 @@ type estate struct {
 	Director json.RawMessage   `json:"director"`          // of director.Export
 	Samples  json.RawMessage   `json:"samples,omitempty"` // of status.Export
 	Stored   map[string]string `json:"stored,omitempty"`
+	Parts    *fleet.Parts      `json:"parts,omitempty"` // of shared limits, as they are then
 }
 
 // lot is a listening socket with what it is for: a service, or a surface.
@@ -59,6 +61,7 @@ type lot struct {
 type news struct {
 	Director json.RawMessage `json:"director"` // of director.ExportChanges
 	Samples  json.RawMessage `json:"samples"`  // of status.Source.Export
+	Parts    *fleet.Parts    `json:"parts,omitempty"`
 }
 
 // settlement is what the new process learns with its sessions.
@@ -227,6 +230,7 @@ func (u *upgrader) handOver(by, from string) (_ *heir, result upgraded, err erro
 	u.front.pause()
 	undo = append(undo, func() { u.engine.Resume(); u.front.resume() })
 	// Who reads counters from now on asks the new process, and must not see less than before.
+	undo = append(undo, u.node.keepParts)
 	h.limit(stepWithin)
 	if err := u.tell(h); err != nil {
 		return nil, result, err
@@ -274,7 +278,7 @@ func (u *upgrader) give(h *heir) error {
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(estate{state, samples, u.store.stored()})
+	body, err := json.Marshal(estate{state, samples, u.store.stored(), u.node.parts(false)})
 	if err != nil {
 		return err
 	}
@@ -326,6 +330,7 @@ func (u *upgrader) tell(h *heir) error {
 	if n.Samples, err = u.status.Export(); err != nil {
 		return err
 	}
+	n.Parts = u.node.parts(true)
 	body, err := json.Marshal(n)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet"
 	"github.com/txlb/txlb/internal/status"
 )
 
@@ -46,9 +47,13 @@ type predecessor struct {
 	stored   map[string]string
 	sockets  []engine.Inherited
 	surfaces []entranceFile
+	parts    *fleet.Parts
 }
 
-type news struct{ Director, Samples []byte }
+type news struct {
+	Director, Samples []byte
+	Parts             *fleet.Parts
+}
 
 type settlement struct {
 	Director []byte

@@ -147,6 +147,7 @@ func (n *Node) hearNode(name string, e Entry) {
 	if n.sharing != nil {
 		n.poke(n.sharing.wake)
 	}
+	n.heardLimits()
 	if name == n.name && n.mine != 0 && e.Revision > n.mine && (e.Deleted || n.members[name].Instance != n.instance) {
 		n.loses(errDispossessed)
 	}

@@ -32,6 +32,9 @@ type memory struct {
 	Change     string `json:"change,omitempty"`
 	// Commands are those of groups that are gone.
 	Commands []ownCommand `json:"commands,omitempty"`
+	// Nodes is how many the fleet had, for even shares of limits before the node joins. It is
+	// known only with shared limits.
+	Nodes int `json:"nodes,omitempty"`
 
 	// Instance is what txlb wrote before it knew Instances. It is read alone.
 	Instance string `json:"instance,omitempty"`

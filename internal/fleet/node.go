@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
 )
 
@@ -35,7 +36,9 @@ type Options struct {
 	// Obey does what an order tells this process: Upgrade or Shutdown. It returns when that is
 	// done, or begun in the case of Shutdown, and what came of it. nil: the process obeys nobody.
 	Obey func(ctx context.Context, verb, by, from string) (answer string, err error)
-	Log  *slog.Logger // nil: slog.Default
+	// Allot is that of the engine, for shared limits. nil: this node shares none.
+	Allot func(service string, a engine.Allotment) (engine.Usage, bool)
+	Log   *slog.Logger // nil: slog.Default
 }
 
 const (
@@ -110,6 +113,9 @@ type Node struct {
 	sharing *sharing // of checks; nil: it does not share them
 	checks  Checks   // as last looked
 
+	limits       *limits       // nil: none are shared
+	sharedLimits []SharedLimit // as last looked
+
 	orders // what nodes are told to do
 }
 
@@ -137,7 +143,13 @@ func New(opt Options) (*Node, error) {
 		n.why = n.unread
 	}
 	n.commands.recall(n.memory.Commands)
+	if opt.Allot != nil {
+		n.limits = newLimits(n)
+	}
 	n.sharing, err = newSharing(n, &n.opt.Config)
+	if n.limits != nil && n.sharing != nil {
+		n.limits.exchange = n.sharing.exchange
+	}
 	return n, err
 }
 
@@ -168,6 +180,9 @@ func (n *Node) Run(ctx context.Context, dir *director.Director) {
 	beside.Go(func() { n.copy(ctx) })
 	if n.sharing != nil {
 		beside.Go(func() { n.sharing.run(ctx, dir) })
+	}
+	if n.limits != nil {
+		beside.Go(func() { n.limits.run(ctx, dir) })
 	}
 	beside.Go(func() { n.oversee(ctx) })
 	pause := firstPause

@@ -72,7 +72,7 @@ func newSharing(n *Node, c *config.Fleet) (*sharing, error) {
 	s := &sharing{n: n, wake: make(chan struct{}, 1), lost: make(chan struct{}, 1), records: map[*director.Target]*record{}, relative: (*director.Target).Relative}
 	s.exchange = peers.New(peers.Options{
 		Fleet: c.Name, Node: n.name, Instance: n.instance, Version: n.opt.Version, Listen: c.Listen, Advertise: c.PeerAddress(), Auth: auth,
-		Beat: beat, Changed: func() { n.poke(s.wake) }, Lost: func() { n.poke(s.lost) }, Log: n.log,
+		Beat: beat, Changed: func() { n.poke(s.wake) }, Lost: func() { n.poke(s.lost) }, Said: n.heardLimits, Log: n.log,
 	})
 	return s, nil
 }

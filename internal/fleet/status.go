@@ -46,6 +46,8 @@ type Status struct {
 	Order      *Order    `json:"order,omitempty"`   // that nodes carry out, or have carried out last
 	// OrderProblem is why what the store has as an order cannot be used: a newer version wrote it.
 	OrderProblem string `json:"order_problem,omitempty"`
+	// Limits are those that nodes share, in the order of the configuration.
+	Limits []SharedLimit `json:"limits,omitempty"`
 
 	Unconfirmed []Unconfirmed `json:"unconfirmed,omitempty"` // changes that wait to be confirmed, the oldest first
 	Holds       []Held        `json:"holds,omitempty"`       // groups that all nodes hold, by name
@@ -121,7 +123,7 @@ func (n *Node) Status() *Status {
 	defer n.mu.Unlock()
 	s := &Status{
 		Fleet: n.opt.Config.Name, Node: n.name, Joined: n.store != nil, Since: n.since, Heard: n.heard,
-		Running: n.memory.Generation, Problem: n.trouble(), Nodes: []Info{}, Shares: n.shares(),
+		Running: n.memory.Generation, Problem: n.trouble(), Nodes: []Info{}, Shares: n.shares(), Limits: n.sharedLimits,
 	}
 	if n.why != nil {
 		s.Why = oneLine(n.why)
@@ -246,6 +248,7 @@ func (s *Status) String() string {
 	if s.Shares != nil {
 		b.WriteString(s.Shares.String())
 	}
+	s.limitLines(&b)
 	if s.Order != nil {
 		fmt.Fprintf(&b, "\n%v\n", s.Order)
 	}

@@ -554,6 +554,12 @@ func fleetOf(x *text, f *fleet.Status) {
 		x.sample("txlb_fleet_checks", float64(s.Fallback), "by", "fallback")
 		x.sample("txlb_fleet_checks", float64(s.Differs), "by", "differs")
 	}
+	if len(f.Limits) > 0 {
+		x.kind("txlb_fleet_limit_part", "gauge", "How much of a limit that the nodes of the fleet share (scope=\"fleet\") this node may use now: sessions at once, or new sessions a second")
+		for _, l := range f.Limits {
+			x.sample("txlb_fleet_limit_part", float64(l.Part), "service", l.Service, "limit", l.Limit)
+		}
+	}
 	x.one("txlb_fleet_lag_seconds", "gauge", "For how long this node has not run the newest configuration of the fleet", lag)
 }
 

@@ -160,6 +160,9 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 		if changed && ready {
 			x.opt.Changed()
 		}
+		if ready && (e.name == "limits" || e.name == "ready") {
+			x.opt.Said()
+		}
 		x.mu.Unlock()
 		switch {
 		case err != nil:
@@ -250,6 +253,8 @@ func (t *tables) take(e event) (changed bool, err error) {
 			}
 		}
 		return true, nil
+	case "limits":
+		return false, t.takeLimits(e)
 	case "sessions":
 		var c change[sessionRow]
 		if err := c.read(e); err != nil {

@@ -30,6 +30,7 @@ type Options struct {
 	Beat        time.Duration // how often it says something at least; 0: 1 s
 	Changed     func()        // something has been heard; must not wait, or call the Exchange. nil: nobody wants to know
 	Lost        func()        // a node is not live any more; else like Changed
+	Said        func()        // a node has said something of limits, or who is live has changed; else like Changed
 	Log         *slog.Logger
 }
 
@@ -62,6 +63,7 @@ type Exchange struct {
 	news      chan struct{} // closed when the tables have changed
 	checks    *feed[Host, Finding]
 	sessions  *feed[Host, int64]
+	limits    *feed[string, string]
 	peers     map[string]*peer
 	totals    totals // of all live peers
 	known     bool   // sessions has been told, and not withdrawn
@@ -97,13 +99,14 @@ type peer struct {
 type tables struct {
 	checks   map[Host]Finding
 	sessions map[Host]int64
+	limits   map[string]string
 	text     int    // bytes of the names in both
 	counted  bool   // sessions has all hosts
 	into     totals // that sessions is part of; nil: of none
 }
 
 func newTables() tables {
-	return tables{checks: map[Host]Finding{}, sessions: map[Host]int64{}}
+	return tables{checks: map[Host]Finding{}, sessions: map[Host]int64{}, limits: map[string]string{}}
 }
 
 // New returns an Exchange that has not begun.
@@ -120,10 +123,13 @@ func New(opt Options) *Exchange {
 	if opt.Lost == nil {
 		opt.Lost = func() {}
 	}
+	if opt.Said == nil {
+		opt.Said = func() {}
+	}
 	return &Exchange{
 		opt: opt, news: make(chan struct{}), moved: make(chan struct{}), peers: map[string]*peer{}, streams: map[string]int{}, provesEvery: provesEvery,
 		totals: totals{},
-		checks: newFeed[Host, Finding](), sessions: newFeed[Host, int64](),
+		checks: newFeed[Host, Finding](), sessions: newFeed[Host, int64](), limits: newFeed[string, string](),
 	}
 }
 
@@ -203,6 +209,7 @@ func (x *Exchange) Follow(members []Member) {
 		close(x.moved)
 		x.moved = make(chan struct{})
 		x.opt.Changed()
+		x.opt.Said()
 	}
 }
 
@@ -225,6 +232,7 @@ func (x *Exchange) lose(p *peer, why error) {
 		x.opt.Log.Warn("node not heard, its hosts are checked by others", "node", p.member.Name, "addr", p.member.Addr, "err", why)
 		p.told, p.toldAt = cause(why), time.Now()
 		x.opt.Changed()
+		x.opt.Said()
 		x.opt.Lost()
 	}
 }

@@ -134,11 +134,11 @@ func (x *Exchange) tell(w http.ResponseWriter, r *http.Request) {
 
 // follower is one that follows this node.
 type follower struct {
-	x                *Exchange
-	w                http.ResponseWriter
-	rc               *http.ResponseController
-	checks, sessions uint64 // cursors
-	counted          bool   // it has been told the sessions of all hosts
+	x                        *Exchange
+	w                        http.ResponseWriter
+	rc                       *http.ResponseController
+	checks, sessions, limits uint64 // cursors
+	counted                  bool   // it has been told the sessions of all hosts
 
 	name   string // of the node, as it says
 	secure *tls.ConnectionState
@@ -167,9 +167,14 @@ var errBehind = errors.New("too much has changed meanwhile")
 // catchUp says what is new, and returns what is closed when there is more. Sessions are a
 // matter of the beat.
 func (f *follower) catchUp(beat bool) (news <-chan struct{}, err error) {
+	f.x.mu.RLock()
+	news = f.x.news
+	f.x.mu.RUnlock()
+	if err := f.tellLimits(); err != nil {
+		return nil, err
+	}
 	for {
 		f.x.mu.RLock()
-		news = f.x.news
 		checks, next, ok := f.x.checks.since(f.checks, perEvent)
 		f.x.mu.RUnlock()
 		if !ok {

@@ -1,0 +1,565 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet/peers"
+	"github.com/txlb/txlb/internal/fleet/quota"
+)
+
+// limits shares the limits of services out among the nodes that hear each other (package quota),
+// and tells the engine how much of them it may use. Without shared limits its goroutine only
+// follows who the others are.
+type limits struct {
+	n        *Node
+	allot    func(service string, a engine.Allotment) (engine.Usage, bool)
+	exchange *peers.Exchange // nil: this node hears nobody
+	wake     chan struct{}
+	settled  chan struct{} // closed once this node knows its part of all limits
+
+	mu    sync.Mutex
+	quota *quota.Node
+	given bool // another process has the parts now
+	leave bool // no new clients are taken
+	state *director.State
+	all   []*sharedLimits
+	heard map[string]map[string]*saying // by node and key
+	said  map[string]string             // by key
+	// before is what the process before this one might use.
+	before map[string]engine.Allotment
+}
+
+const (
+	// lookEvery is how often a node looks at its limits. What others say it looks at at once.
+	lookEvery = 25 * time.Millisecond
+	// lookPause is the least time between two looks, unless one takes more than a tenth of it.
+	lookPause = 5 * time.Millisecond
+	// maxShared is how many services may share limits. Others take an even share.
+	maxShared = peers.MaxLimits/kinds - 1
+	// theNode is the key of what a node says of itself.
+	theNode = ""
+)
+
+// The limits of a service that nodes share.
+const (
+	sessions = iota
+	rate
+	kinds
+)
+
+// kindNames are the attributes of <limits>.
+var kindNames = [kinds]string{"sessions", "rate"}
+
+// sharedLimits is a service whose limits are shared.
+type sharedLimits struct {
+	config *config.Service
+	local  bool             // there are too many: it takes an even share
+	known  bool             // last is there
+	last   engine.Allotment // what the engine was told
+	meters [kinds]meter     // of clients that were rejected
+	begun  meter
+	is     [kinds]oneLimit
+}
+
+// oneLimit is one limit of it.
+type oneLimit struct {
+	limit   int
+	allowed int64
+	used    int64
+	settled bool
+	told    quota.Row
+	toldAt  time.Time
+}
+
+// key names a limit among nodes.
+func (s *sharedLimits) key(kind int) string { return kindNames[kind] + " " + s.config.Name }
+
+func limitOf(l *config.Limits, kind int) int {
+	if kind == sessions {
+		return l.Sessions
+	}
+	return l.Rate
+}
+
+// saying is what a node has said of a limit.
+type saying struct {
+	text string
+	row  quota.Row
+	head header
+}
+
+// header is what a node says of itself.
+type header struct {
+	Life   string     `json:"life"`
+	Joined bool       `json:"joined,omitempty"` // it hears the store, and so may propose views
+	View   quota.View `json:"view"`
+}
+
+func newLimits(n *Node) *limits {
+	return &limits{
+		n: n, allot: n.opt.Allot, wake: make(chan struct{}, 1), settled: make(chan struct{}),
+		quota: quota.NewNode(n.name, newID()[:16]), heard: map[string]map[string]*saying{}, said: map[string]string{},
+	}
+}
+
+// run looks after limits until ctx ends. The engine keeps the parts that it has then.
+func (l *limits) run(ctx context.Context, dir *director.Director) {
+	seldom := time.NewTicker(beat)
+	defer seldom.Stop()
+	for ctx.Err() == nil {
+		var tick <-chan time.Time
+		state, began := dir.State(), time.Now()
+		if l.look(state, began) {
+			tick = time.After(lookEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(lookPause, min(10*time.Since(began), beat))):
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick:
+		case <-l.wake:
+		case <-seldom.C:
+		case <-state.Replaced():
+		}
+	}
+}
+
+// fleetNow is what the store says of the nodes.
+type fleetNow struct {
+	joined bool
+	nodes  int      // all of them
+	alone  int      // of these, those that nobody can hear
+	there  []string // the others
+}
+
+func (n *Node) fleetNow() (f fleetNow) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f.joined = n.store != nil
+	for name, m := range n.members {
+		if name == n.name {
+			continue
+		}
+		f.nodes++
+		if m.Peer == "" {
+			f.alone++
+		} else {
+			f.there = append(f.there, name)
+		}
+	}
+	f.nodes++
+	if !f.joined {
+		f.nodes = max(f.nodes, n.memory.Nodes)
+	}
+	return f
+}
+
+// look looks at all shared limits, and tells whether there are some.
+func (l *limits) look(state *director.State, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.given {
+		return false
+	}
+	if state != l.state {
+		l.list(state)
+	}
+	fleet := l.n.fleetNow()
+	rows := map[string]map[string]*quota.Row{} // by key and node
+	if l.exchange != nil {
+		fleet.alone += l.hear(rows, &fleet)
+	} else {
+		fleet.alone = fleet.nodes - 1
+	}
+	settled := true
+	for _, s := range l.all {
+		settled = l.share(s, &fleet, rows, now) && settled
+	}
+	l.tell(fleet.joined)
+	select {
+	case <-l.settled:
+	default:
+		if settled {
+			close(l.settled)
+		}
+	}
+	l.n.noteLimits(l.shown(), fleet)
+	return len(l.all) > 0
+}
+
+// list finds the services whose limits are shared.
+func (l *limits) list(state *director.State) {
+	was := map[string]*sharedLimits{}
+	for _, s := range l.all {
+		was[s.config.Name] = s
+	}
+	l.state, l.all = state, nil
+	keys := map[string]bool{}
+	for _, svc := range state.Services {
+		if !svc.Config.Limits.Shared() {
+			continue
+		}
+		s := was[svc.Config.Name]
+		if s == nil {
+			s = new(sharedLimits)
+		}
+		s.config, s.local = svc.Config, l.exchange == nil || len(l.all) >= maxShared
+		for kind := range kinds {
+			limit := limitOf(&svc.Config.Limits, kind)
+			if s.is[kind].limit = limit; limit == 0 || s.local {
+				s.is[kind] = oneLimit{limit: limit, allowed: all}
+			} else {
+				keys[s.key(kind)] = true
+			}
+		}
+		l.all = append(l.all, s)
+	}
+	l.quota.Only(keys)
+	maps.DeleteFunc(l.said, func(key, _ string) bool { return key != theNode && !keys[key] })
+}
+
+// hear takes in what others say. It returns how many of them say nothing of limits.
+func (l *limits) hear(rows map[string]map[string]*quota.Row, fleet *fleetNow) (silent int) {
+	live, first := map[string]string{}, true
+	mute := map[string]bool{}
+	l.exchange.Read(func(h *peers.Heard) {
+		h.Limits(func(node string, said map[string]string) {
+			known := l.heard[node]
+			if known == nil {
+				known = map[string]*saying{}
+				l.heard[node] = known
+			}
+			maps.DeleteFunc(known, func(key string, _ *saying) bool { _, is := said[key]; return !is })
+			for key, text := range said {
+				one := known[key]
+				if one == nil || one.text != text {
+					one = &saying{text: text}
+					if key == theNode {
+						_ = json.Unmarshal([]byte(text), &one.head)
+					} else if json.Unmarshal([]byte(text), &one.row) != nil {
+						one.row = quota.Row{} // it is in no view
+					}
+					known[key] = one
+				}
+				if key != theNode {
+					if rows[key] == nil {
+						rows[key] = map[string]*quota.Row{}
+					}
+					rows[key][node] = &one.row
+				}
+			}
+			if head := known[theNode]; head == nil || head.head.Life == "" {
+				silent++
+				mute[node] = true
+			} else {
+				live[node] = head.head.Life
+				first = first && (l.n.name < node || !head.head.Joined)
+				l.quota.Hear(head.head.View)
+			}
+		})
+	})
+	for node := range l.heard {
+		if live[node] == "" && !slices.Contains(fleet.there, node) {
+			delete(l.heard, node)
+		}
+	}
+	if fleet.joined && first {
+		there := slices.DeleteFunc(slices.Clone(fleet.there), func(name string) bool { return mute[name] })
+		l.quota.Propose(live, there)
+	}
+	return silent
+}
+
+// share looks at the limits of a service. It returns whether this node knows its parts.
+func (l *limits) share(s *sharedLimits, fleet *fleetNow, rows map[string]map[string]*quota.Row, now time.Time) (settled bool) {
+	if !s.known {
+		for kind := range kinds {
+			s.is[kind].allowed = even(s.is[kind].limit, fleet.nodes)
+		}
+		if s.last, s.known = l.before[s.config.Name]; !s.known {
+			s.last, s.known = s.allotment(), true
+		}
+	}
+	use, ok := l.allot(s.config.Name, s.last)
+	if !ok {
+		return false // the engine has it in a moment
+	}
+	s.begun.note(use.Begun, now)
+	s.meters[sessions].note(use.OverSessions, now)
+	s.meters[rate].note(use.OverRate, now)
+	used := [kinds]int64{use.Sessions, s.begun.last(meterSlots)}
+	settled = true
+	for kind := range kinds {
+		one, key := &s.is[kind], s.key(kind)
+		if one.limit == 0 {
+			continue
+		}
+		each := even(one.limit, fleet.nodes)
+		in := quota.Limit{
+			Limit: max(int64(one.limit)-int64(fleet.alone)*each, each), Share: each, Used: used[kind], Leaves: l.leave, Rows: rows[key],
+			Wants: min(s.meters[kind].last(wantsSlots), max(each/wantsPart, 1)),
+		}
+		one.used = in.Used
+		if s.local {
+			one.allowed = each
+			continue
+		}
+		one.allowed, one.settled = l.quota.Look(key, &in)
+		settled = settled && one.settled
+		if row := l.quota.Row(key); one.worth(row, now) {
+			one.told, one.toldAt = *row, now
+			l.said[key] = encode(row)
+		}
+	}
+	if next := s.allotment(); next != s.last {
+		s.last = next
+		l.allot(s.config.Name, next)
+	}
+	return settled
+}
+
+// wantsPart keeps clients that come again and again from taking all that others have free: a node
+// asks for at most that part of an even share at once beyond what it uses.
+const wantsPart = 4
+
+// wantsSlots is for how long a node keeps places for clients that it has rejected, in slots of a
+// meter: two or three exchanges.
+const wantsSlots = 3
+
+// all is more than every limit.
+const all = 1 << 30
+
+// even is an even share of a limit, rounded down, but at least 1: a node must be able to serve.
+func even(limit, nodes int) int64 {
+	if limit == 0 {
+		return all
+	}
+	return int64(max(1, limit/max(nodes, 1)))
+}
+
+// allotment is what the engine may use.
+func (s *sharedLimits) allotment() engine.Allotment {
+	return engine.Allotment{Sessions: int(s.is[sessions].allowed), Rate: int(s.is[rate].allowed)}
+}
+
+// worth tells whether others have to know a row: gifts at once, what is used when that matters for
+// them, and anything once a second.
+func (s *oneLimit) worth(row *quota.Row, now time.Time) bool {
+	was := &s.told
+	if row.In != was.In || row.Kept != was.Kept || row.Leaves != was.Leaves || row.Carried != was.Carried || !maps.Equal(row.Given, was.Given) || !maps.Equal(row.Taken, was.Taken) {
+		return true
+	}
+	free, before := row.Part-row.Used-row.Wants, was.Part-was.Used-was.Wants
+	if free == before && row.Used == was.Used {
+		return false
+	}
+	return max(free-before, before-free) >= max(1, before/8) || now.Sub(s.toldAt) >= beat
+}
+
+// tell says what is new.
+func (l *limits) tell(joined bool) {
+	if l.exchange == nil {
+		return
+	}
+	l.said[theNode] = encode(header{l.quota.Life(), joined, l.quota.View()})
+	l.exchange.Say(l.said)
+}
+
+func encode(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // it is plain data
+	}
+	return string(text)
+}
+
+// meter counts what has happened in the last second.
+type meter struct {
+	slots [meterSlots]int64
+	at    int64 // the number of the last slot
+	total uint64
+	begun bool
+}
+
+const (
+	meterSlots = 10
+	meterSlot  = time.Second / meterSlots
+)
+
+// note takes in how much has happened ever.
+func (m *meter) note(total uint64, now time.Time) {
+	at := now.UnixNano() / int64(meterSlot)
+	if at-m.at >= meterSlots || at < m.at {
+		m.slots, m.at = [meterSlots]int64{}, at
+	}
+	for ; m.at < at; m.at++ {
+		m.slots[(m.at+1)%meterSlots] = 0
+	}
+	if m.begun && total > m.total {
+		m.slots[at%meterSlots] += int64(total - m.total)
+	}
+	m.total, m.begun = total, true
+}
+
+// last is how much that was in the last slots, the one that runs included.
+func (m *meter) last(slots int64) (n int64) {
+	for i := range slots {
+		n += m.slots[(m.at-i+meterSlots)%meterSlots]
+	}
+	return n
+}
+
+// heardLimits is that another node has said something of limits, or has come or gone.
+func (n *Node) heardLimits() {
+	if n.limits != nil {
+		n.poke(n.limits.wake)
+	}
+}
+
+// AwaitLimits waits until this node knows its part of all shared limits, or ctx ends. Without
+// shared limits it does not wait, nor on a node that hears no others.
+func (n *Node) AwaitLimits(ctx context.Context) {
+	if n.limits == nil || n.limits.exchange == nil {
+		return
+	}
+	select {
+	case <-n.limits.settled:
+	case <-ctx.Done():
+	}
+}
+
+// Linger is for a node that has left and whose sessions go on: until ctx ends it holds their part of
+// shared limits, and gives others what they leave. It is for the time after Run, with its director.
+func (n *Node) Linger(ctx context.Context, dir *director.Director) {
+	l := n.limits
+	if l == nil || l.exchange == nil || n.isHandedOver() {
+		return
+	}
+	l.mu.Lock()
+	l.leave = true
+	some := len(l.all) > 0
+	l.mu.Unlock()
+	if !some {
+		return
+	}
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	l.exchange.Tell(nil, nil) // it checks nothing any more
+	l.exchange.Follow(n.follows())
+	beside.Go(func() { l.exchange.Run(ctx) })
+	l.run(ctx, dir)
+}
+
+// Parts is what a node holds of shared limits, for the process that takes its place.
+type Parts struct {
+	Quota   *quota.State                `json:"quota,omitempty"`
+	Allowed map[string]engine.Allotment `json:"allowed,omitempty"` // by service
+}
+
+// Parts returns what this node holds. With give it holds on to that until Keep: it takes and gives
+// nothing any more.
+func (n *Node) Parts(give bool) *Parts {
+	l := n.limits
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.given = l.given || give
+	p := &Parts{Allowed: map[string]engine.Allotment{}}
+	if l.exchange != nil {
+		p.Quota = l.quota.State()
+	}
+	for _, s := range l.all {
+		p.Allowed[s.config.Name] = s.last
+	}
+	return p
+}
+
+// Keep makes the node go on after Parts: the other process has not taken its place.
+func (n *Node) Keep() {
+	if l := n.limits; l != nil {
+		l.mu.Lock()
+		l.given = false
+		l.mu.Unlock()
+		n.poke(l.wake)
+	}
+}
+
+// TakeParts gives this node what the process before it held. It is for the time before Run.
+func (n *Node) TakeParts(p *Parts) {
+	l := n.limits
+	if l == nil || p == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.Quota != nil && l.exchange != nil {
+		l.quota.Take(p.Quota)
+	}
+	l.before = p.Allowed
+	for service, a := range p.Allowed {
+		l.allot(service, a)
+	}
+}
+
+// SharedLimit is a limit of a service that nodes share, in a Status.
+type SharedLimit struct {
+	Service string `json:"service"`
+	Limit   string `json:"limit"` // sessions or rate
+	Fleet   int    `json:"fleet"` // of all nodes together
+	Part    int64  `json:"part"`  // that this node may use now
+	Used    int64  `json:"used"`  // by this node: sessions, or those that have begun in the last second
+	// Even is that this node does not know its part, and takes an even share.
+	Even bool `json:"even,omitempty"`
+}
+
+// shown is what a Status shows.
+func (l *limits) shown() (list []SharedLimit) {
+	for _, s := range l.all {
+		for kind := range kinds {
+			if one := &s.is[kind]; one.limit > 0 {
+				list = append(list, SharedLimit{s.config.Name, kindNames[kind], one.limit, one.allowed, one.used, !one.settled})
+			}
+		}
+	}
+	return list
+}
+
+// noteLimits notes what a Status shows, and how many nodes there are.
+func (n *Node) noteLimits(list []SharedLimit, fleet fleetNow) {
+	n.mu.Lock()
+	n.sharedLimits = list
+	learned := fleet.joined && len(list) > 0 && n.memory.Nodes != fleet.nodes
+	if learned {
+		n.memory.Nodes = fleet.nodes
+	}
+	n.mu.Unlock()
+	if learned {
+		n.remember()
+	}
+}
+
+// limitLines are the lines of a status about shared limits.
+func (s *Status) limitLines(b *strings.Builder) {
+	for _, l := range s.Limits {
+		how := "its part"
+		if l.Even {
+			how = "an even share"
+		}
+		fmt.Fprintf(b, "\n%s of service %s, shared: %d of all nodes, this one uses %d of %d (%s)", l.Limit, printable(l.Service), l.Fleet, l.Used, l.Part, how)
+	}
+}

@@ -1,0 +1,95 @@
+package peers
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// What nodes say of shared limits. Here it is text with a key: what it means, only who says it
+// and who reads it know.
+
+// limitRow is a row of it.
+type limitRow struct {
+	Key  string          `json:"k"`
+	Says json.RawMessage `json:"v,omitempty"`
+}
+
+// The bounds of what a node takes.
+const (
+	// MaxLimits is how many keys a node may have.
+	MaxLimits = 1 << 13
+	// maxLimit bounds the text of one, and maxLimitKey its key.
+	maxLimit, maxLimitKey = 32 << 10, 2 * maxName
+)
+
+// Say says what this node has to say of shared limits: JSON by keys, MaxLimits at most. What is
+// not in the map is said no more. The map is read only during the call.
+func (x *Exchange) Say(limits map[string]string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.limits.replace(limits) {
+		x.announce()
+	}
+}
+
+// Limits calls f with what each live node has said of shared limits. The map must not be changed,
+// or kept.
+func (h *Heard) Limits(f func(node string, limits map[string]string)) {
+	for i, p := range h.peers {
+		f(h.Names[i], p.limits)
+	}
+}
+
+// tellLimits says what is new of limits.
+func (f *follower) tellLimits() error {
+	for {
+		f.x.mu.RLock()
+		rows, next, ok := f.x.limits.since(f.limits, perEvent)
+		f.x.mu.RUnlock()
+		if !ok {
+			return errBehind
+		}
+		if len(rows) == 0 {
+			return nil
+		}
+		var c change[limitRow]
+		for i, room := 0, maxEvent/2; i < len(rows); i++ {
+			r := &rows[i]
+			if room -= 6*len(r.key) + len(r.value); room < 0 && i > 0 {
+				next = rows[i-1].version
+				break
+			}
+			if r.gone {
+				c.Gone = append(c.Gone, limitRow{Key: r.key})
+			} else {
+				c.Set = append(c.Set, limitRow{r.key, json.RawMessage(r.value)})
+			}
+		}
+		f.limits = next
+		if err := f.event("limits", c); err != nil {
+			return err
+		}
+	}
+}
+
+// takeLimits takes in what an event says of limits.
+func (t *tables) takeLimits(e event) error {
+	var c change[limitRow]
+	if err := c.read(e); err != nil {
+		return err
+	}
+	for _, r := range c.Gone {
+		delete(t.limits, r.Key)
+	}
+	for _, r := range c.Set {
+		if len(r.Key) > maxLimitKey || len(r.Says) > maxLimit {
+			return &dataError{e.name, errors.New("a limit is too long")}
+		}
+		if _, has := t.limits[r.Key]; !has && len(t.limits) >= MaxLimits {
+			return fmt.Errorf("it tells of more than %d limits", MaxLimits)
+		}
+		t.limits[r.Key] = string(r.Says)
+	}
+	return nil
+}
