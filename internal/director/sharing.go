@@ -194,6 +194,7 @@ type SharedHold struct {
 	HoldOrder
 	Release *ReleaseOrder // nil: it is held
 	Here    bool          // the last order was given on this node: events have it already
+	End     time.Time     // it ends then at the latest; zero: For after this node has heard of it
 }
 
 // ReleaseOrder says how to release a group.
@@ -236,7 +237,17 @@ func (d *Director) holdShared(key groupKey, g *Group, h SharedHold) {
 	switch {
 	case h.Release == nil && (is != nil && is.ID == h.ID || d.ended[key] == h.ID):
 	case h.Release == nil:
-		next := h.hold(time.Now())
+		now := time.Now()
+		next := h.hold(now)
+		if !h.End.IsZero() && h.End.Before(next.Until) {
+			next.Until = h.End
+		}
+		if !next.Until.After(now) { // this node has come too late for it
+			if is != nil && is.ID != "" {
+				d.endHold(key.service, g, "its time was over")
+			}
+			return
+		}
 		if is != nil {
 			next.Since = is.Since
 		}

@@ -89,3 +89,33 @@ func TestReleasedAloneStaysReleased(t *testing.T) {
 		say()
 	})
 }
+
+// What the fleet says to be over is not held, and ends a hold that it has replaced.
+func TestSharedHoldThatIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
+		say := func(id string, end time.Time, want time.Duration) {
+			t.Helper()
+			list := sharedHold(nil)
+			list[0].ID, list[0].End = id, end
+			if err := d.HoldShared(t.Context(), list); err != nil {
+				t.Fatal(err)
+			}
+			got := time.Duration(0)
+			if g, _ := d.groupFor("web", "g"); g.Hold() != nil {
+				got = time.Until(g.Hold().Until)
+			}
+			if got != want {
+				t.Errorf("order %s: held for %v; want %v", id, got, want)
+			}
+		}
+		now := time.Now()
+		say("one", now, 0)
+		say("two", now.Add(2*time.Hour), time.Hour)
+		say("three", now.Add(time.Minute), time.Minute)
+		say("three", now.Add(time.Second), time.Minute) // it counts by itself
+		say("four", now.Add(-time.Second), 0)
+		say("three", now.Add(time.Minute), time.Minute)
+	})
+}

@@ -15,10 +15,11 @@ import (
 // follow is the goroutine that makes the director run what the fleet has.
 func (n *Node) follow(ctx context.Context) {
 	for {
-		var again <-chan time.Time
+		next := never
 		if !n.act(ctx) {
-			again = time.After(retryEvery)
+			next = retryEvery
 		}
+		again := time.After(min(next, n.endHolds(ctx)))
 		select {
 		case <-ctx.Done():
 			return

@@ -29,6 +29,7 @@ func (n *Node) takeAll(entries []Entry, last configuration, revision int64) {
 	}
 	n.plan, n.orderAt, n.orderBad, n.orderGone = nil, 0, nil, 0
 	n.take(entries, last)
+	n.forgetHolds()
 	n.tellWaiters()
 	n.poke(n.wake) // also if there is no configuration
 }

@@ -13,7 +13,8 @@ import (
 
 // Holds of the fleet: a key for each group, on a lease for as long as the hold lasts. A release
 // is written into the same key, so that all nodes learn of it, and stays for releasedFor.
-// Nodes count by their own clocks too, so that no client waits for a store that is gone.
+// Nodes count by their own clocks too, so that no client waits for a store that is gone. A store
+// that was restarted keeps the key for longer: see holdend.go.
 
 // releasedFor is how long the store tells of a release after that is over: longer than a node
 // needs to hear of it. One that was away for longer finds the key gone, which means the same.
@@ -95,19 +96,21 @@ func (n *Node) hearHold(e Entry) {
 	if was := n.holds[e.Key]; was != nil && e.Revision <= was.revision {
 		return
 	}
-	delete(n.holds, e.Key)
+	var h *held
 	if !e.Deleted {
-		h, err := readHeld(e.Value)
+		var err error
+		h, err = readHeld(e.Value)
 		if err == nil && n.holdKey(h.Service, h.Group) != e.Key {
 			err = errors.New("it is about another group")
 		}
 		if err != nil {
 			n.complain("not a hold, ignored", e.Key, err)
-			return
+			h = nil
+		} else {
+			h.revision = e.Revision
 		}
-		h.revision = e.Revision
-		n.holds[e.Key] = h
 	}
+	n.noteHold(e.Key, h)
 	n.poke(n.wake)
 }
 
@@ -181,7 +184,8 @@ func (n *Node) order(ctx context.Context, service, group string, lasts time.Dura
 			if err != nil {
 				n.hearHold(is.orDeleted(key, was.at()))
 			} else if n.store == store && n.upTo < next.revision { // else it has been heard of, and what came then
-				n.holds[key] = next
+				n.noteHold(key, next)
+				n.poke(n.wake) // its time runs
 			}
 			n.mu.Unlock()
 		}
@@ -212,7 +216,9 @@ func (n *Node) tellHolds(ctx context.Context) error {
 	n.mu.Lock()
 	joined, list := n.store != nil, make([]director.SharedHold, 0, len(n.holds))
 	for _, h := range n.holds {
-		list = append(list, h.shared(n.name))
+		s := h.shared(n.name)
+		s.End = n.holdEnd(h)
+		list = append(list, s)
 	}
 	n.mu.Unlock()
 	if !joined {

@@ -168,11 +168,12 @@ func (n *Node) statusOfOrders(s *Status, now time.Time) {
 		}
 	}
 	for _, h := range n.holds {
-		one := Held{h.Service, h.Group, h.Node, h.By, h.Time.Add(time.Duration(h.For)), h.Released != nil}
+		one := Held{h.Service, h.Group, h.Node, h.By, n.holdShown(h, now), h.Released != nil}
 		if r := h.Released; r != nil {
-			if one.Node, one.By, one.Until = r.Node, r.By, r.Time.Add(time.Duration(r.Over)); !one.Until.After(now) {
-				continue
-			}
+			one.Node, one.By, one.Until = r.Node, r.By, r.Time.Add(time.Duration(r.Over))
+		}
+		if !one.Until.After(now) { // the store has not deleted it yet
+			continue
 		}
 		s.Holds = append(s.Holds, one)
 	}
