@@ -53,7 +53,7 @@ func TestFleetTrust(t *testing.T) {
 	odd := trustNode(t, folders["odd"], "odd", store.Addr, backend, peer(folders["odd"], "10.9.9.9"))
 	const wrong = "its certificate is for 10.9.9.9, and has to be for 127.0.0.1, which the node advertises"
 	a.sees("checks, shared by 2 nodes", "node odd is not heard: "+wrong)
-	odd.sees("this node is odd, joined", "checks, shared by 1 nodes", "other nodes cannot follow this one: <fleet cert>: ", "node a is not heard: it answers 403", wrong)
+	odd.sees("this node is odd, joined", "checks, shared with no other node", "other nodes cannot follow this one: <fleet cert>: ", "node a is not heard: it answers 403", wrong)
 	peer(folders["odd"], "127.0.0.1") // the right one, without a restart
 	odd.sees("checks, shared by 3 nodes")
 

@@ -295,6 +295,22 @@ func TestEditsHideSecrets(t *testing.T) {
 	}
 }
 
+// Who may not see a secret still sees whether there is one.
+func TestEditsSayWhetherThereIsASecret(t *testing.T) {
+	fleet := func(secret string) *config.Config {
+		return models.MustParse(t, `<config><fleet name="edge" store="http://127.0.0.1:1"`+secret+`/><service name="a"><listen ip=":1"/></service></config>`)
+	}
+	const one, other = ` listen="127.0.0.1:2" secret="a-secret-of-sixteen"`, ` listen="127.0.0.1:2" secret="another-of-sixteen"`
+	for _, c := range []struct{ a, b, want string }{
+		{"", one, "secret default -> ***"}, {one, "", "secret *** -> default"}, {one, other, "secret *** -> ***"},
+	} {
+		edits := Diff(fleet(c.a), fleet(c.b))
+		if len(edits) != 1 || !strings.Contains(edits[0].String(), c.want) || strings.Contains(edits[0].String(), "sixteen") {
+			t.Errorf("%v; want %s", edits, c.want)
+		}
+	}
+}
+
 // What a change leaves as it was is shared, nothing else is, and both models say
 // what they said; an error is found wherever the change made it.
 func TestShareAndCheckSince(t *testing.T) {

@@ -400,7 +400,7 @@ func (d *differ) attributes(at []tree.Step, a, b *tree.Node, names []string) {
 		from, to := d.value(a, name), d.value(b, name)
 		texts = append(texts, fmt.Sprintf("%s %s -> %s", name, from, to))
 		if isSecret(at[len(at)-1].Tag, name) {
-			from, to = masked, masked
+			from, to = masks(a, name, from), masks(b, name, to)
 		}
 		shown = append(shown, fmt.Sprintf("%s %s -> %s", name, from, to))
 		ops = append(ops, change(at, b, name))
@@ -428,6 +428,14 @@ func (d *differ) value(n *tree.Node, name string) string {
 		return told(row.Default)
 	}
 	return "default"
+}
+
+// masks is value for those who may not see a secret: whether there is one they may know.
+func masks(n *tree.Node, name, value string) string {
+	if n.Get(name) == "" {
+		return value
+	}
+	return masked
 }
 
 func told(s string) string {

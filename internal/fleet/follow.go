@@ -249,7 +249,7 @@ func (n *Node) isNewest(doc *document) bool {
 // restored from a backup, or filled by hand. n.mu is held.
 func (n *Node) older(doc *document) error {
 	m := n.memory
-	const remedy = "delete %s there, and one of the nodes writes what it runs; or delete %s here, and this node takes what the store has"
+	const remedy = "delete %s there, and one of the nodes writes what it runs; or stop this process, delete %s, and start it: this node then takes what the store has"
 	switch {
 	case doc.Generation < m.Generation:
 		return fmt.Errorf("the store has generation %d, and this node had %d: was it restored from a backup? "+remedy, doc.Generation, m.Generation, n.configKey(), n.path)

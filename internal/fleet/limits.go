@@ -560,6 +560,6 @@ func (s *Status) limitLines(b *strings.Builder) {
 		if l.Even {
 			how = "an even share"
 		}
-		fmt.Fprintf(b, "\n%s of service %s, shared: %d of all nodes, this one uses %d of %d (%s)", l.Limit, printable(l.Service), l.Fleet, l.Used, l.Part, how)
+		fmt.Fprintf(b, "%s of service %s, shared: %d of all nodes, this one uses %d of %d (%s)\n", l.Limit, printable(l.Service), l.Fleet, l.Used, l.Part, how)
 	}
 }

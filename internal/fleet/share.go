@@ -263,7 +263,11 @@ func (n *Node) shares() *Shares {
 
 // String is one line.
 func (s *Shares) String() string {
-	text := fmt.Sprintf("checks, shared by %s: %d hosts by this node, %d by others alone", words.Count(s.Nodes, "node"), s.Mine+s.Fallback+s.Differs, s.Learned)
+	among := "shared by " + words.Count(s.Nodes, "node")
+	if s.Nodes <= 1 {
+		among = "shared with no other node"
+	}
+	text := fmt.Sprintf("checks, %s: %d hosts by this node, %d by others alone", among, s.Mine+s.Fallback+s.Differs, s.Learned)
 	if s.Fallback > 0 {
 		text += fmt.Sprintf("; %d of this node's because no other node tells of them", s.Fallback)
 	}

@@ -225,12 +225,42 @@ func (s *Status) String() string {
 	if !s.Joined {
 		state = fmt.Sprintf("not joined for %v, changes are refused: %s", time.Since(s.Since).Round(time.Second), s.Why)
 	}
-	fmt.Fprintf(&b, "fleet %s, generation %d; this node is %s, %s\n", s.Fleet, s.Generation, s.Node, state)
+	generation := fmt.Sprintf("generation %d", s.Generation)
+	if s.Generation == 0 {
+		generation = "its generation is not known"
+		if s.Running != 0 {
+			generation += fmt.Sprintf(" and this node runs %d", s.Running)
+		}
+	}
+	fmt.Fprintf(&b, "fleet %s, %s; this node is %s, %s\n", s.Fleet, generation, s.Node, state)
 	if s.Problem != "" {
 		fmt.Fprintf(&b, "this node: %s\n", s.Problem)
 	}
 	s.orders(&b)
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	if len(s.Nodes) == 0 && s.Heard.IsZero() {
+		b.WriteString("the nodes are not known, as the store has told nothing yet\n")
+	} else {
+		s.table(&b)
+	}
+	if s.Shares != nil {
+		fmt.Fprintf(&b, "%v\n", s.Shares)
+	}
+	s.limitLines(&b)
+	if s.Order != nil {
+		fmt.Fprintf(&b, "\n%v\n", s.Order)
+	}
+	if s.OrderProblem != "" {
+		fmt.Fprintf(&b, "\n%s; upgrade --cancel deletes it\n", printable(s.OrderProblem))
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// table has the nodes, and how old what is known of them is.
+func (s *Status) table(b *strings.Builder) {
+	if !s.Joined || s.Silent > 0 {
+		fmt.Fprintf(b, "the nodes as the store has last told of them, %v ago:\n", time.Since(s.Heard).Round(time.Second))
+	}
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "NODE\tVERSION\tREADY\tGENERATION\tLAG\tSESSIONS\tPROBLEM")
 	for _, n := range s.Nodes {
 		ready, lag, problem := "yes", "-", "-"
@@ -246,17 +276,6 @@ func (s *Status) String() string {
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", printable(n.Name), printable(n.Version), ready, n.Generation, lag, n.Sessions, printable(problem))
 	}
 	_ = w.Flush()
-	if s.Shares != nil {
-		b.WriteString(s.Shares.String())
-	}
-	s.limitLines(&b)
-	if s.Order != nil {
-		fmt.Fprintf(&b, "\n%v\n", s.Order)
-	}
-	if s.OrderProblem != "" {
-		fmt.Fprintf(&b, "\n%s; upgrade --cancel deletes it\n", printable(s.OrderProblem))
-	}
-	return strings.TrimRight(b.String(), "\n")
 }
 
 // printable keeps what another node says from changing the terminal.
