@@ -225,7 +225,7 @@ func (d *Director) confirm(generation uint64, by, from string) (*Pending, error)
 // keep notes that a change is confirmed.
 func (d *Director) keep(p *Pending, by, from string) {
 	if p.doc != nil {
-		d.files.doc.Store(p.doc) // first: nothing is saved while the reload waits
+		d.files.take(p.doc) // first: nothing is saved while the reload waits
 	}
 	d.log.Info("change confirmed", "generation", p.Generation, "verb", p.Verb, "by", by, "from", from)
 }

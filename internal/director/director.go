@@ -287,7 +287,7 @@ func New(cfg *config.Config, eng Engine, opt Options) (*Director, error) {
 	}
 	d.looker.store.Use(d.tls)
 	d.started = cfg
-	d.files.doc.Store(opt.Document)
+	d.files.take(opt.Document)
 	d.source = newSource(&cfg.DNS, opt.Resolver)
 	generation := max(opt.Generation, 1)
 	if opt.Inherited != nil {

@@ -31,10 +31,20 @@ var errSame = errors.New("nothing to change")
 
 // files is what the director knows of its configuration file.
 type files struct {
-	mu     sync.Mutex // held while the file is read or written: one at a time
-	doc    atomic.Pointer[document.File]
-	failed atomic.Bool // the last reload
+	mu     sync.Mutex                    // held while the file is read or written: one at a time
+	doc    atomic.Pointer[document.File] // set by take
+	taken  atomic.Pointer[chan struct{}] // closed by the next take
+	failed atomic.Bool                   // the last reload
 	diff   atomic.Pointer[fileDiff]
+}
+
+// take notes the file as it was just read or written.
+func (f *files) take(doc *document.File) {
+	f.doc.Store(doc)
+	next := make(chan struct{})
+	if was := f.taken.Swap(&next); was != nil {
+		close(*was)
+	}
 }
 
 // fileDiff is the difference between a document and what runs, kept because
@@ -133,7 +143,7 @@ func (d *Director) Reload(ctx context.Context, r ReloadRequest) (Reloaded, error
 		return answer, err
 	}
 	if r.Confirm == 0 || len(answer.Changed) == 0 { // else when it is confirmed
-		d.files.doc.Store(doc)
+		d.files.take(doc)
 		answer.Confirmed = d.confirmByFile(ctx, base.Config, doc.Config, r)
 	}
 	d.logReload(base.Path, answer)
@@ -314,7 +324,7 @@ func (d *Director) Save(by, from string) (Saved, error) {
 	}
 	next, err := doc.Save(running, running.Manager.Backups)
 	if next != nil {
-		d.files.doc.Store(next)
+		d.files.take(next)
 		d.log.Info("saved", "file", doc.Path, "changes", len(saved.Edits), "by", by, "from", from)
 		saved.Notes = next.Notes
 		if !slices.Equal(next.Notes, doc.Notes) { // else it was as with the last save
@@ -349,6 +359,9 @@ func (d *Director) Unsaved() []changes.Edit {
 // Stored returns the configuration file as it was last read or written, nil
 // without one.
 func (d *Director) Stored() *document.File { return d.files.doc.Load() }
+
+// StoredReplaced returns a channel that is closed when the file has been read or written again.
+func (d *Director) StoredReplaced() <-chan struct{} { return *d.files.taken.Load() }
 
 // ReloadFailed tells whether the last reload failed.
 func (d *Director) ReloadFailed() bool { return d.files.failed.Load() }

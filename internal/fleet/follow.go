@@ -259,13 +259,14 @@ func (n *Node) older(doc *document) error {
 	return nil
 }
 
-// copy is the goroutine that keeps a copy of the fleet's configuration in the node's file.
+// copy is the goroutine that keeps a copy of the fleet's configuration in the node's file. What
+// could not be written is tried again.
 func (n *Node) copy(ctx context.Context) {
 	pause := time.NewTimer(saveEvery)
 	defer pause.Stop()
 	told := ""
 	for {
-		state, begun := n.dir.State(), time.Now()
+		stored, state, begun := n.dir.StoredReplaced(), n.dir.State(), time.Now()
 		if n.inStep() {
 			err := n.save()
 			if err == nil {
@@ -284,11 +285,35 @@ func (n *Node) copy(ctx context.Context) {
 			continue
 		case <-pause.C:
 		}
+		again := (<-chan time.Time)(nil)
+		if n.lacksCopy() {
+			again = time.After(retryEvery)
+		}
 		select {
 		case <-ctx.Done():
 		case <-state.Replaced():
+		case <-stored: // somebody has read or written it: what was wrong with it may be right now
 		case <-n.settled:
+		case <-again:
+			n.rememberAgain()
 		}
+	}
+}
+
+// lacksCopy tells whether the node's folder or file lacks what it should have.
+func (n *Node) lacksCopy() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.copied != nil || n.unkept != nil
+}
+
+// rememberAgain writes what the node knows of itself, if that has failed.
+func (n *Node) rememberAgain() {
+	n.mu.Lock()
+	failed := n.unkept != nil
+	n.mu.Unlock()
+	if failed {
+		n.remember()
 	}
 }
 
@@ -308,7 +333,11 @@ func (n *Node) save() (err error) {
 		_, err = n.dir.Save("fleet", "")
 	}
 	n.mu.Lock()
+	was := n.copied
 	n.copied = err
 	n.mu.Unlock()
+	if (was == nil) != (err == nil) {
+		n.poke(n.publish)
+	}
 	return err
 }

@@ -68,11 +68,13 @@ type Node struct {
 	publish  chan struct{} // this node has
 	settled  chan struct{} // this node runs what the fleet has
 
+	keeping sync.Mutex // held while the memory is written, and taken before mu
+
 	mu         sync.Mutex
 	dir        *director.Director // nil: Run has not begun
 	memory     memory
 	unread     error    // why it is not read yet; nil: it is
-	unkept     error    // why its file does not have it
+	unkept     error    // why its file does not have it; copy tries again
 	handedOver bool     // another process is the node now
 	locked     *os.File // the place of this process; nil: it is not locked
 	where      place
@@ -213,7 +215,10 @@ func (n *Node) Run(ctx context.Context, dir *director.Director) {
 func (n *Node) Announce() { n.poke(n.publish) }
 
 // HandOver tells that another process is this node from now on: its place stays when Run ends.
+// It waits until this process writes nothing more of what the node knows.
 func (n *Node) HandOver() {
+	n.keeping.Lock()
+	defer n.keeping.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.handedOver = true
@@ -274,8 +279,11 @@ func (n *Node) recollect() error {
 	return n.unread
 }
 
-// remember writes what the node knows of itself.
+// remember writes what the node knows of itself. Several goroutines do: one after the other, so
+// that the newest is the last.
 func (n *Node) remember() {
+	n.keeping.Lock()
+	defer n.keeping.Unlock()
 	n.mu.Lock()
 	m, was, over := n.memory, n.unkept, n.handedOver
 	n.mu.Unlock()
@@ -291,4 +299,7 @@ func (n *Node) remember() {
 	n.mu.Lock()
 	n.unkept = err
 	n.mu.Unlock()
+	if (was == nil) != (err == nil) {
+		n.poke(n.publish)
+	}
 }
