@@ -26,9 +26,9 @@ func (e *RefusedError) Unwrap() error { return e.Why }
 
 // Commit decides about a change for [director.Options].Commit: it is one compare-and-swap in
 // the store. A change of what the node alone has is always accepted. The error is a
-// *director.MovedError if other nodes have changed something that this one does not run yet,
-// a *RefusedError if the store does not take it, and wraps an *UnknownError if it may still
-// take it.
+// *director.MovedError if other nodes have changed something that this one does not run yet, a
+// *LagsError if it cannot run that, a *RefusedError if the store does not take it, and wraps an
+// *UnknownError if it may still take it.
 func (n *Node) Commit(ctx context.Context, p director.Proposal) (generation uint64, err error) {
 	if sameShared(p.Was, p.Next) && p.Undoes == 0 {
 		return p.Generation, nil
@@ -36,12 +36,15 @@ func (n *Node) Commit(ctx context.Context, p director.Proposal) (generation uint
 	for range commitTries {
 		n.mu.Lock()
 		n.commands.learn(p.Was) // the change may delete groups
-		store, base, known, why := n.store, n.newest, n.known, n.refuses()
+		store, base, known, why, lags := n.store, n.newest, n.known, n.refuses(), n.lags()
 		n.mu.Unlock()
 		if why != nil {
 			return 0, &RefusedError{n.opt.Config.Name, why}
 		}
 		if !sameShared(p.Was, base.Config) {
+			if lags != nil {
+				return 0, lags
+			}
 			return 0, n.moved(p, base)
 		}
 		generation, err = n.commit(ctx, store, base, known, p)

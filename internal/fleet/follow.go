@@ -204,7 +204,7 @@ func (n *Node) adopt(ctx context.Context, doc *document) error {
 			return nil
 		}
 	case err != nil:
-		return fmt.Errorf("generation %d cannot run here: %w", doc.Generation, err)
+		return &unfitError{doc.Generation, err}
 	case first:
 		for i, e := range differs {
 			if i == maxTold {

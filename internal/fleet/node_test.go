@@ -370,8 +370,12 @@ func TestFileMissingOnOneNode(t *testing.T) {
 			t.Errorf("problem %q", p)
 		}
 		b.runs(1, "a1 b1")
+		// It says so of each change that it is given, and not that somebody else has changed something.
 		_, err := b.weigh("a", 4)
-		refused(t, err, "from generation 1 to 2")
+		refused(t, err, "node b cannot run generation 2 of fleet edge, so no change is made on it: ", list, "; make the change on another node")
+		if errors.As(err, new(*director.MovedError)) {
+			t.Errorf("%v is a MovedError", err)
+		}
 		if err := os.WriteFile(list, []byte("10.0.0.0/8\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
