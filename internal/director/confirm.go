@@ -193,6 +193,7 @@ func (d *Director) Undone() uint64 { return d.undos.Load() }
 // 0 stands for the only one that waits. by and from say for the log who confirms. A change of
 // all nodes is kept if Options.Fleet says so.
 func (d *Director) Confirm(ctx context.Context, generation uint64, by, from string) (p *Pending, err error) {
+	d.awaitFleet(ctx)
 	if p, err := d.State().pendingBy(generation); err == nil && p.shared && d.refused() == nil {
 		return d.confirmShared(ctx, p, by, from)
 	}

@@ -318,8 +318,14 @@ func (d *Director) State() *State { return d.state.Load() }
 // new host names waits for their first look-up, six seconds at most; hosts whose
 // names have not resolved by then are left out until they do. When ctx ends
 // before, the change is dropped. A dry run waits for no names and returns the
-// generation as it is.
+// generation as it is. On a node that is joining its fleet, a change waits for that, some seconds
+// at most.
 func (d *Director) Do(ctx context.Context, c Change) (generation uint64, err error) {
+	if c.Given == 0 && !c.DryRun {
+		if d.awaitFleet(ctx); ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+	}
 	reply := make(chan answer, 1)
 	select {
 	case d.changes <- request{ctx, c, reply}:

@@ -20,6 +20,9 @@ import (
 // Fleet writes orders where all nodes see them. Its methods may wait. They are not called on
 // the director's goroutine, so that they may call the director.
 type Fleet interface {
+	// Await waits while the node is joining, for some seconds at most: whoever gives an order just
+	// after a start or a hand-over need not know.
+	Await(ctx context.Context)
 	// Confirm keeps a change that waits on all nodes.
 	Confirm(ctx context.Context, generation uint64, by, from string) error
 	// Hold holds a group on all nodes. The director has been told when it returns.
@@ -27,6 +30,13 @@ type Fleet interface {
 	// Release ends the hold of a group on all nodes; held: there was one. The error is an
 	// *AloneError if only this node can end it now.
 	Release(ctx context.Context, o ReleaseOrder) (held bool, err error)
+}
+
+// awaitFleet lets an order of somebody wait while the node is joining its fleet.
+func (d *Director) awaitFleet(ctx context.Context) {
+	if d.opt.Fleet != nil {
+		d.opt.Fleet.Await(ctx)
+	}
 }
 
 // AloneError tells that other nodes are not reached.
@@ -268,6 +278,7 @@ func (d *Director) noteShared(here bool, by, from, verb, text string) {
 
 // holdEverywhere is Hold on all nodes.
 func (d *Director) holdEverywhere(ctx context.Context, o HoldOrder) (h *Hold, was bool, err error) {
+	d.awaitFleet(ctx)
 	var g *Group
 	look := func() (err error) {
 		g, err = d.groupFor(o.Service, o.Group)
@@ -294,6 +305,7 @@ func (d *Director) holdEverywhere(ctx context.Context, o HoldOrder) (h *Hold, wa
 
 // releaseEverywhere is Release on all nodes.
 func (d *Director) releaseEverywhere(ctx context.Context, o ReleaseOrder) (r Released, err error) {
+	d.awaitFleet(ctx)
 	waiting := 0
 	err = d.ordered(ctx, func() error {
 		g, err := d.groupFor(o.Service, o.Group)

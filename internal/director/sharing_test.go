@@ -116,6 +116,7 @@ func TestSharedHoldThatIsOver(t *testing.T) {
 		say("three", now.Add(time.Minute), time.Minute)
 		say("three", now.Add(time.Second), time.Minute) // it counts by itself
 		say("four", now.Add(-time.Second), 0)
-		say("three", now.Add(time.Minute), time.Minute)
+		say("three", now.Add(time.Minute), 0) // it has ended here
+		say("five", now.Add(time.Minute), time.Minute)
 	})
 }

@@ -17,6 +17,7 @@ import (
 //
 // It is a compare-and-swap of what this node has seen, so it never ends an order that came later.
 func (n *Node) Cancel(ctx context.Context, id, by string) (done string, o *Order, err error) {
+	n.Await(ctx)
 	for {
 		n.mu.Lock()
 		store, why, at, was, bad := n.store, n.why, n.orderAt, n.plan, n.orderBad

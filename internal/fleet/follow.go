@@ -55,6 +55,9 @@ func (n *Node) act(ctx context.Context) bool {
 	was := n.problem
 	n.problem = err
 	n.mu.Unlock()
+	if newest != nil || unusable != nil {
+		n.arrival.ends()
+	}
 	if err != nil && (was == nil || was.Error() != err.Error()) {
 		n.log.Error("this node does not run what its fleet has", "fleet", n.opt.Config.Name, "node", n.name, "err", oneLine(err))
 	}

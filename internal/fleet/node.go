@@ -67,6 +67,7 @@ type Node struct {
 	wake     chan struct{} // the fleet has something new
 	publish  chan struct{} // this node has
 	settled  chan struct{} // this node runs what the fleet has
+	arrival  arrival       // for orders that come while this node is joining
 
 	keeping sync.Mutex // held while the memory is written, and taken before mu
 
@@ -137,9 +138,10 @@ func New(opt Options) (*Node, error) {
 	}
 	n := &Node{
 		opt: opt, log: opt.Log, name: name, instance: newID(), started: time.Now(), since: time.Now(),
-		path:   filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+"@"+name+".json"), // no name has @
-		before: filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
-		wake:   make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1),
+		path:    filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+"@"+name+".json"), // no name has @
+		before:  filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
+		arrival: newArrival(),
+		wake:    make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1),
 		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, counted: map[string]time.Time{}, commands: commands{}, complaints: map[string]time.Time{}, orders: newOrders(),
 	}
 	if n.memory, n.unread = recall(n.path, n.before); n.unread != nil {
@@ -172,6 +174,8 @@ func (n *Node) Run(ctx context.Context, dir *director.Director) {
 	n.mu.Lock()
 	n.dir = dir
 	n.mu.Unlock()
+	n.arrival.begins()
+	defer n.arrival.ends()
 	defer func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()

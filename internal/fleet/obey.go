@@ -76,6 +76,7 @@ func (n *Node) putOrder(ctx context.Context, was, o *Order) error {
 // more. The error says why nothing was begun, or where it has stopped and what is done. If ctx
 // ends before, the nodes go on, and there is no error. Only one order at a time is accepted.
 func (n *Node) Order(ctx context.Context, verb string, nodes []string, by, from string) (*Order, error) {
+	n.Await(ctx)
 	n.mu.Lock()
 	members := maps.Clone(n.members)
 	err := n.refuses()
