@@ -371,20 +371,27 @@ var troubles = map[string]func(w *watched) trouble{
 	},
 	"TxlbFleetUpgrade": func(w *watched) trouble {
 		store := runEtcd(w.t)
+		installed := filepath.Join(w.dir, "txlb")
+		path, err := binary()
+		if err = errors.Join(err, os.Symlink(path, installed)); err != nil {
+			w.t.Fatal(err)
+		}
+		w.argv = []string{"/bin/sh", "-c", "exec " + installed + ` "$@"`}
 		w.service(``, w.host("a"))
 		w.more = fmt.Sprintf(`<fleet name="edge" node="a" store="http://%s"/>`, store.Addr)
 		w.start()
 		eventually(w.t, "the node has joined", func() bool { return w.own(`txlb_fleet_joined{fleet="edge",node="a"}`) == 1 })
-		good := w.more
 		return trouble{
-			func() { // the new process does not take the file
-				w.more = good + `<nonsense/>`
-				w.write()
-				if err := w.try("upgrade --fleet"); err == nil {
-					w.t.Error("it was upgraded with a wrong file")
+			func() { // the program that is installed does not start
+				if err := os.Remove(installed); err != nil {
+					w.t.Error(err)
+				}
+				testkit.Put(w.t, installed, []byte("#!/bin/sh\nexit 1\n"))
+				if err := errors.Join(os.Chmod(installed, 0o700), w.try("upgrade --fleet")); err == nil || !strings.Contains(err.Error(), "stopped after 0 of 1 node") {
+					w.t.Errorf("the upgrade of the fleet: %v", err)
 				}
 			},
-			func() { w.more = good; w.write(); w.ctl("upgrade --cancel") },
+			func() { w.ctl("upgrade --cancel") },
 		}
 	},
 	"TxlbUnsavedChanges": func(w *watched) trouble {

@@ -65,7 +65,7 @@ func TestSessionsElsewhere(t *testing.T) {
 	a.saysElsewhere("h0", "9 true [] true")
 
 	// One that is not heard, because it has another secret.
-	odd := shareAt(t, a.link.memoryStore, "odd", services(hosts, quickCheck), testkit.Nobody(t), "another secret of a fleet", false)
+	odd := shareAt(t, a.link.memoryStore, "odd", services(hosts, quickCheck), testkit.Nobody(t), "another-secret-of-a-fleet", false)
 	a.saysElsewhere("h0", "9 true [odd] false")
 	odd.stop()
 	c.kill()
