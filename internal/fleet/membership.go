@@ -18,11 +18,35 @@ func within(ctx context.Context, limit time.Duration, f func(context.Context) er
 		return err
 	}
 	unknown := (*UnknownError)(nil)
-	late := fmt.Errorf("the store has not answered within %v", limit)
+	late := &lateError{limit}
 	if errors.As(err, &unknown) {
 		return &UnknownError{late}
 	}
 	return late
+}
+
+// lateError tells that an answer has not come in time.
+type lateError struct{ limit time.Duration }
+
+func (e *lateError) Error() string {
+	limit := e.limit
+	if limit >= time.Second {
+		limit = limit.Round(100 * time.Millisecond)
+	}
+	return fmt.Sprintf("the store has not answered within %v", limit)
+}
+
+// diagnosed is an error with what the store can tell of it, if that is that no answer has come.
+func diagnosed(ctx context.Context, store Store, err error) error {
+	late := (*lateError)(nil)
+	d, can := store.(Diagnoser)
+	if !can || ctx.Err() != nil || !errors.As(err, &late) {
+		return err
+	}
+	if why := d.Diagnose(ctx); why != "" {
+		return fmt.Errorf("%w: %s", err, why)
+	}
+	return err
 }
 
 // Why a node has to join again, at once.
@@ -63,7 +87,7 @@ func (n *Node) membership(ctx context.Context) (joined bool, _ error) {
 		}
 	}()
 	if err != nil {
-		return false, err
+		return false, diagnosed(ctx, connected, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup

@@ -64,3 +64,10 @@ type UnknownError struct{ Err error }
 
 func (e *UnknownError) Error() string { return e.Err.Error() }
 func (e *UnknownError) Unwrap() error { return e.Err }
+
+// Diagnoser is what a Store may be, too.
+type Diagnoser interface {
+	// Diagnose says in one line why no answer may have come, for each address of the store. It
+	// may take a second.
+	Diagnose(ctx context.Context) string
+}

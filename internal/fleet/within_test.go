@@ -14,6 +14,9 @@ func TestWithin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wait := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		err := within(t.Context(), time.Second, wait)
+		if late := within(t.Context(), 5*time.Second/3, wait); late == nil || late.Error() != "the store has not answered within 1.7s" {
+			t.Errorf("%v", late)
+		}
 		if unknown := (*UnknownError)(nil); errors.As(err, &unknown) || err == nil || err.Error() != "the store has not answered within 1s" {
 			t.Errorf("%T %v", err, err)
 		}

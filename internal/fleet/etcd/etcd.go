@@ -34,7 +34,11 @@ const (
 )
 
 // store is an etcd as a [fleet.Store].
-type store struct{ client *clientv3.Client }
+type store struct {
+	client  *clientv3.Client
+	members []string
+	secure  *tls.Config // nil: connections are not encrypted
+}
 
 // Open returns the store that <fleet> says. It reads the files of certificates. With a user it
 // waits until the store has taken the password; otherwise it does not wait for an answer.
@@ -49,10 +53,13 @@ func Open(ctx context.Context, c *config.Fleet) (fleet.Store, error) {
 		DialTimeout: dialWithin, DialKeepAliveTime: silentFor, DialKeepAliveTimeout: silentFor,
 		Context: ctx, Logger: zap.NewNop(),
 	})
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil, fmt.Errorf("the store has not answered within %v: %s", dialWithin, diagnose(ctx, c.Store, secure))
+	}
 	if err != nil {
 		return nil, failure(err)
 	}
-	return &store{client}, nil
+	return &store{client, c.Store, secure}, nil
 }
 
 // silence keeps gRPC from writing about connections to standard error. What is wrong with them is
