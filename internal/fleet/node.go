@@ -73,6 +73,7 @@ type Node struct {
 
 	mu         sync.Mutex
 	dir        *director.Director // nil: Run has not begun
+	begun      config.Fleet       // what dir had then; it takes what is changed since no more
 	memory     memory
 	unread     error    // why it is not read yet; nil: it is
 	unkept     error    // why its file does not have it; copy tries again
@@ -172,7 +173,7 @@ func (n *Node) Generation() uint64 { return n.memory.Generation }
 // gives its place up, unless it was handed over.
 func (n *Node) Run(ctx context.Context, dir *director.Director) {
 	n.mu.Lock()
-	n.dir = dir
+	n.dir, n.begun = dir, dir.State().Config.Fleet
 	n.mu.Unlock()
 	n.arrival.begins()
 	defer n.arrival.ends()

@@ -237,9 +237,11 @@ func (c *Checks) add(mine, known, agrees bool) {
 // Shares is how a node shares checks, in a Status.
 type Shares struct {
 	Checks
-	Listen string       `json:"listen"`
-	Closed string       `json:"closed,omitempty"` // why other nodes cannot follow this one
-	Peers  []peers.Peer `json:"peers"`            // by name
+	Listen string `json:"listen"`
+	Closed string `json:"closed,omitempty"` // why other nodes cannot follow this one
+	// ClosedSince is since when.
+	ClosedSince time.Time    `json:"closed_since,omitzero"`
+	Peers       []peers.Peer `json:"peers"` // by name
 	// Missing are the nodes whose sessions this one does not know now, by name. Complete tells
 	// that there are none, and that it knows all nodes.
 	Missing  []string `json:"missing,omitempty"`
@@ -255,7 +257,7 @@ func (n *Node) shares() *Shares {
 	list, closed := n.sharing.exchange.Peers()
 	s.Peers = append([]peers.Peer{}, list...)
 	if closed != nil {
-		s.Closed = oneLine(closed)
+		s.Closed, s.ClosedSince = oneLine(closed), n.sharing.exchange.ClosedSince()
 	}
 	s.Missing, s.Complete = n.missing(s)
 	return s

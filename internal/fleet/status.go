@@ -41,6 +41,8 @@ type Status struct {
 	Accepted   time.Time `json:"accepted,omitzero"` // when that was
 	Running    uint64    `json:"running"`           // the generation that this node runs; 0: none of the fleet
 	Problem    string    `json:"problem,omitempty"` // why this node does not run what the fleet has, or not all of it
+	Waits      string    `json:"waits,omitempty"`   // a change of <fleet> that this process has not taken up
+	Apart      string    `json:"apart,omitempty"`   // what keeps this node and others from sharing checks for apartAfter
 	Nodes      []Info    `json:"nodes"`             // by name
 	Shares     *Shares   `json:"shares,omitempty"`  // nil: this node shares no checks
 	Order      *Order    `json:"order,omitempty"`   // that nodes carry out, or have carried out last
@@ -125,6 +127,7 @@ func (n *Node) Status() *Status {
 		Fleet: n.opt.Config.Name, Node: n.name, Joined: n.store != nil, Since: n.since, Heard: n.heard,
 		Running: n.memory.Generation, Problem: n.trouble(), Nodes: []Info{}, Shares: n.shares(), Limits: n.sharedLimits,
 	}
+	s.Waits, s.Apart = n.pending(), s.Shares.apart(time.Now())
 	if n.why != nil {
 		s.Why = oneLine(n.why)
 	}
@@ -236,6 +239,9 @@ func (s *Status) String() string {
 	if s.Problem != "" {
 		fmt.Fprintf(&b, "this node: %s\n", s.Problem)
 	}
+	if s.Waits != "" {
+		fmt.Fprintf(&b, "this node: %s\n", s.Waits)
+	}
 	s.orders(&b)
 	if len(s.Nodes) == 0 && s.Heard.IsZero() {
 		b.WriteString("the nodes are not known, as the store has told nothing yet\n")
@@ -270,7 +276,11 @@ func (s *Status) table(b *strings.Builder) {
 		if n.Behind > 0 {
 			lag = fmt.Sprintf("%d, %v", n.Behind, (time.Duration(n.Lag * float64(time.Second))).Round(time.Second))
 		}
-		if why := n.Why(); why != "" {
+		why := n.Why()
+		if n.Name == s.Node && s.Apart != "" {
+			why = strings.TrimPrefix(why+"; "+s.Apart, "; ")
+		}
+		if why != "" {
 			problem = why
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", printable(n.Name), printable(n.Version), ready, n.Generation, lag, n.Sessions, printable(problem))

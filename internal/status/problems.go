@@ -69,6 +69,8 @@ const (
 	FleetStore         Kind = "fleet_store"
 	FleetBehind        Kind = "fleet_behind"
 	FleetUpgrade       Kind = "fleet_upgrade"
+	FleetApart         Kind = "fleet_apart"
+	FleetWaits         Kind = "fleet_waits"
 )
 
 // Kinds has every kind with the alert of etc/prometheus that watches over it. Those without
@@ -84,7 +86,7 @@ var Kinds = map[Kind]string{
 	Rejecting: "TxlbClientsRefused", QueueWaits: "TxlbQueueWaits",
 	NoGroup: "TxlbServiceWithoutGroup", GroupEmpty: "TxlbServiceWithoutHost", GroupIdle: "TxlbServiceWithoutHost", GroupDown: "TxlbServiceWithoutHost",
 	HostsDown: "TxlbHostDown", HostsPartlyDown: "TxlbHostPartlyDown", HostsEjected: "TxlbHostEjected", NamesFailing: "TxlbNameFailing",
-	FleetStore: "TxlbFleetNode", FleetBehind: "TxlbFleetNode", FleetUpgrade: "TxlbFleetUpgrade",
+	FleetStore: "TxlbFleetNode", FleetBehind: "TxlbFleetNode", FleetUpgrade: "TxlbFleetUpgrade", FleetApart: "TxlbFleetNode", FleetWaits: "",
 	Held: "", FormerProcess: "", Unconfirmed: "", Leaving: "", InMaintenance: "", HostsDraining: "", WeightZero: "",
 }
 
@@ -211,6 +213,12 @@ func (r *Reading) judgeFleet(f *fleet.Status, add func(kind Kind, level Level, t
 	}
 	if f.Problem != "" {
 		add(FleetBehind, Warning, fmt.Sprintf("The node %s does not run all that its fleet %s has: %s", f.Node, f.Fleet, f.Problem), "fix the cause; it is tried again every few seconds")
+	}
+	if f.Apart != "" {
+		add(FleetApart, Warning, fmt.Sprintf("The node %s does not share checks with all of its fleet %s: %s", f.Node, f.Fleet, f.Apart), "each node checks what it is not told; look at <fleet listen>, advertise and secret of both, and at the network")
+	}
+	if f.Waits != "" {
+		add(FleetWaits, Notice, fmt.Sprintf("The node %s: %s", f.Node, f.Waits), "give upgrade, which refuses no client")
 	}
 	if _, stopped := f.Upgrade(); stopped {
 		add(FleetUpgrade, Warning, fmt.Sprintf("The fleet %s is upgraded in part: %s", f.Fleet, f.Order.Headline()), "fix that node, then give upgrade --fleet again; upgrade --cancel forgets it")

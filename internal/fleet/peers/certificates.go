@@ -197,6 +197,7 @@ func (x *Exchange) lookAtOwn() {
 	x.mu.Lock()
 	was := x.unfit
 	x.unfit = err
+	x.noteClosed()
 	x.mu.Unlock()
 	if err != nil && (was == nil || was.Error() != err.Error()) {
 		x.opt.Log.Error("other nodes refuse this one", "err", err)

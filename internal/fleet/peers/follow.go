@@ -147,7 +147,7 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 			p.tables, p.version, p.instance, p.why = fresh, printable(who.Version), who.Instance, nil
 			p.began = time.Now()
 			if !p.live {
-				p.live = true
+				p.live, p.since = true, time.Now()
 				p.told = ""
 				x.opt.Log.Info("node heard", "node", p.member.Name, "addr", p.member.Addr, "version", p.version)
 			}

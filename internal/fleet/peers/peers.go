@@ -65,10 +65,11 @@ type Exchange struct {
 	sessions  *feed[Host, int64]
 	limits    *feed[string, string]
 	peers     map[string]*peer
-	totals    totals // of all live peers
-	known     bool   // sessions has been told, and not withdrawn
-	opened    error  // why nobody can follow this node; nil: they can
-	unfit     error  // why its certificate is not right; nil: it is
+	totals    totals    // of all live peers
+	known     bool      // sessions has been told, and not withdrawn
+	closed    time.Time // since when one of the next two is not nil
+	opened    error     // why nobody can follow this node; nil: they can
+	unfit     error     // why its certificate is not right; nil: it is
 	follow    func(*peer)
 	followers int            // that follow this node now
 	streams   map[string]int // of them, by what they say is their name
@@ -85,6 +86,7 @@ type peer struct {
 	silent *time.Timer // runs out when it has said nothing for too long
 
 	live              bool
+	since             time.Time     // of live
 	heard             time.Time     // when it last said something
 	began             time.Time     // when its stream was first ready
 	patience          time.Duration // how long it may say nothing
@@ -198,7 +200,7 @@ func (x *Exchange) Follow(members []Member) {
 		if x.peers[name] != nil {
 			continue
 		}
-		p := &peer{member: m, tables: newTables()}
+		p := &peer{member: m, tables: newTables(), since: time.Now()}
 		x.peers[name] = p
 		changed = true
 		if x.follow != nil {
@@ -226,7 +228,7 @@ func (x *Exchange) silence(p *peer) {
 func (x *Exchange) lose(p *peer, why error) {
 	p.why = why
 	if p.live {
-		p.live = false
+		p.live, p.since = false, time.Now()
 		p.leave()
 		p.tables = newTables() // it is followed again from the beginning
 		x.opt.Log.Warn("node not heard, its hosts are checked by others", "node", p.member.Name, "addr", p.member.Addr, "err", why)
@@ -323,11 +325,19 @@ type Peer struct {
 	Name    string    `json:"name"`
 	Addr    string    `json:"addr"`
 	Live    bool      `json:"live"`           // what it says counts
+	Since   time.Time `json:"since"`          // of Live
 	Why     string    `json:"why,omitempty"`  // it is not
 	Heard   time.Time `json:"heard,omitzero"` // when it last said something
 	Checks  int       `json:"checks"`         // hosts whose state it tells
 	Counted bool      `json:"counted"`        // it has told the sessions of all hosts
 	Version string    `json:"version,omitempty"`
+}
+
+// ClosedSince is since when none of the other nodes can follow this one, zero if they can.
+func (x *Exchange) ClosedSince() time.Time {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.closed
 }
 
 // Peers returns the other nodes by name, and why none of them can follow this one, nil if
@@ -337,7 +347,7 @@ func (x *Exchange) Peers() (list []Peer, closed error) {
 	defer x.mu.RUnlock()
 	for _, name := range slices.Sorted(maps.Keys(x.peers)) {
 		p := x.peers[name]
-		one := Peer{Name: name, Addr: p.member.Addr, Live: p.live, Heard: p.heard, Version: p.version}
+		one := Peer{Name: name, Addr: p.member.Addr, Live: p.live, Since: p.since, Heard: p.heard, Version: p.version}
 		if p.live {
 			one.Checks, one.Counted = len(p.checks), p.counted
 		} else if p.why != nil {

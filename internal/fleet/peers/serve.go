@@ -60,6 +60,17 @@ func (x *Exchange) noteOpened(err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.opened = err
+	x.noteClosed()
+}
+
+// noteClosed keeps since when nobody can follow this node. x.mu is held.
+func (x *Exchange) noteClosed() {
+	switch {
+	case x.opened == nil && x.unfit == nil:
+		x.closed = time.Time{}
+	case x.closed.IsZero():
+		x.closed = time.Now()
+	}
 }
 
 // serve serves a listener until ctx ends, or the listener fails.
