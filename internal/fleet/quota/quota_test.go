@@ -375,3 +375,41 @@ func TestAnotherLimit(t *testing.T) {
 		}
 	}
 }
+
+// A node that the others had given up, and that comes back, has nothing: they may have its part. Its
+// sessions count, so that no node lets in more before enough have ended.
+func TestB107ANodeThatComesBack(t *testing.T) {
+	w := newWorld(t, 90, "a", "b", "c")
+	w.settle()
+	c := w.nodes["c"]
+	c.used = 30
+	delete(w.nodes, "c") // cut off from the store and from the others
+	w.settle()
+	if sum := w.nodes["a"].allowed + w.nodes["b"].allowed; sum != 90 {
+		w.fail("the others have %d of 90", sum)
+	}
+	w.nodes["a"].used, w.nodes["b"].used = 45, 45
+	c.used = 10
+	w.nodes["c"] = c
+	w.lowered = true // 100 sessions
+	before := c.mine.ID
+	for range 12 {
+		for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
+			w.latest()
+			w.look(w.nodes[name])
+			if c.mine.ID != before && c.allowed > c.used {
+				w.fail("100 sessions of 90, and node c lets in %d more", c.allowed-c.used)
+			}
+		}
+	}
+	w.settle()
+	for _, a := range w.nodes {
+		if a.allowed > a.used {
+			w.fail("100 sessions of 90, and node %s lets in more", a.name)
+		}
+	}
+	w.nodes["a"].used = 0
+	w.settle()
+	w.lowered = false
+	w.check()
+}
