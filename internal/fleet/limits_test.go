@@ -291,6 +291,9 @@ func TestB107NodesThatComeAndGo(t *testing.T) {
 		t.Error("it was back while its lease lasted")
 	}
 	d := limit(t, store, "d", limitService(keeper(t), `sessions="90" scope="fleet"`))
+	began = time.Now()
+	d.AwaitLimits(t.Context())
+	t.Logf("a new node knew its part after %v", time.Since(began))
 	parts(t, "sessions", 90, a, b, d)
 	testkit.Eventually(t, "the new node has a part", func() bool { part, _ := d.part("sessions"); return part >= 15 })
 	w := &waiting{most: 90, total: len(a.conns)}

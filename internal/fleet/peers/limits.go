@@ -21,6 +21,8 @@ const (
 	MaxLimits = 1 << 13
 	// maxLimit bounds the text of one, and maxLimitKey its key.
 	maxLimit, maxLimitKey = 32 << 10, 2 * maxName
+	// maxLimits bounds all keys and texts of a node, in bytes.
+	maxLimits = 32 << 20
 )
 
 // Say says what this node has to say of shared limits: JSON by keys, MaxLimits at most. What is
@@ -80,16 +82,28 @@ func (t *tables) takeLimits(e event) error {
 		return err
 	}
 	for _, r := range c.Gone {
-		delete(t.limits, r.Key)
+		if text, has := t.limits[r.Key]; has {
+			t.limitText -= len(r.Key) + len(text)
+			delete(t.limits, r.Key)
+		}
 	}
 	for _, r := range c.Set {
 		if len(r.Key) > maxLimitKey || len(r.Says) > maxLimit {
 			return &dataError{e.name, errors.New("a limit is too long")}
 		}
-		if _, has := t.limits[r.Key]; !has && len(t.limits) >= MaxLimits {
+		was, has := t.limits[r.Key]
+		more := len(r.Says) - len(was)
+		if !has {
+			more += len(r.Key)
+		}
+		switch {
+		case !has && len(t.limits) >= MaxLimits:
 			return fmt.Errorf("it tells of more than %d limits", MaxLimits)
+		case more > 0 && t.limitText+more > maxLimits:
+			return fmt.Errorf("it tells more than %d bytes of limits", maxLimits)
 		}
 		t.limits[r.Key] = string(r.Says)
+		t.limitText += more
 	}
 	return nil
 }

@@ -102,9 +102,11 @@ type tables struct {
 	checks   map[Host]Finding
 	sessions map[Host]int64
 	limits   map[string]string
-	text     int    // bytes of the names in both
-	counted  bool   // sessions has all hosts
-	into     totals // that sessions is part of; nil: of none
+	// limitText is how many bytes limits has.
+	limitText int
+	text      int    // bytes of the names in both
+	counted   bool   // sessions has all hosts
+	into      totals // that sessions is part of; nil: of none
 }
 
 func newTables() tables {

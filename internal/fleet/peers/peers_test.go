@@ -428,6 +428,7 @@ func FuzzStream(f *testing.F) {
 	f.Add("event: checks\ndata: {\"set\":[{\"s\":\"web\",\"up\":true}]}\n\n")
 	f.Add("event: sessions\ndata: {\"gone\":[{\"s\":\"web\"}],\"set\":[{\"s\":\"x\",\"n\":1}]}\n\nevent: beat\ndata: 1\n\n")
 	f.Add(":\n\nevent: \n\ndata: x\n\n")
+	f.Add("event: limits\ndata: {\"set\":[{\"k\":\"rate web\",\"v\":{}}],\"gone\":[{\"k\":\"a\"}]}\n\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		r, tables := newReader(strings.NewReader(text)), newTables()
 		for {

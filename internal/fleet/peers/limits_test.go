@@ -1,0 +1,75 @@
+package peers
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/txlb/txlb/internal/testkit"
+)
+
+// What a node says of limits others hear: what is new, what is another, and what is gone.
+func TestLimitsAreHeard(t *testing.T) {
+	a, b := start(t, "a", bySecret()), start(t, "b", bySecret())
+	many := map[string]string{}
+	for i := range 3 * perEvent {
+		many[fmt.Sprint("sessions ", i)] = fmt.Sprintf(`{"part":%d,"x":"%s"}`, i, strings.Repeat("x", 4096)) // more than one event
+	}
+	a.Say(many)
+	b.Follow([]Member{{"a", a.addr}, {"b", b.addr}})
+	heard := func(want map[string]string) func() bool {
+		return func() (is bool) {
+			b.Read(func(h *Heard) {
+				h.Limits(func(node string, limits map[string]string) { is = node == "a" && maps.Equal(limits, want) })
+			})
+			return is
+		}
+	}
+	testkit.Eventually(t, "b hears all", heard(many))
+	few := map[string]string{"sessions 1": `{"part":9}`, "": `{"life":"x"}`}
+	a.Say(few)
+	testkit.Eventually(t, "b hears what has changed", heard(few))
+	a.Say(nil)
+	testkit.Eventually(t, "b hears that there is none", heard(nil))
+}
+
+// What is too much, or no JSON, ends the stream of the node that says it.
+func TestLimitsAreBounded(t *testing.T) {
+	says := func(tables *tables, text string) error {
+		e, err := newReader(strings.NewReader("event: limits\ndata: " + text + "\n\n")).next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tables.take(e)
+		return err
+	}
+	for _, text := range []string{
+		`{"set":[{"k":"` + strings.Repeat("k", maxLimitKey+1) + `","v":1}]}`,
+		`{"set":[{"k":"k","v":"` + strings.Repeat("v", maxLimit) + `"}]}`,
+		`{"set":[{"k":"k","v":}]}`,
+	} {
+		few := newTables()
+		if err := says(&few, text); err == nil || len(few.limits) > 0 {
+			t.Errorf("%.60s: %v, %d limits", text, err, len(few.limits))
+		}
+	}
+	for what, size := range map[string]int{"limits": 1, "bytes": maxLimit - 2} {
+		full := newTables()
+		for i := 0; ; i++ {
+			err := says(&full, fmt.Sprintf(`{"set":[{"k":"%d","v":"%s"}]}`, i, strings.Repeat("v", size)))
+			if err != nil {
+				if !strings.Contains(err.Error(), what) {
+					t.Error(err)
+				}
+				break
+			}
+			if i > MaxLimits {
+				t.Fatal("a node may say more than it may")
+			}
+		}
+		if err := says(&full, `{"set":[{"k":"0","v":1}]}`); err != nil {
+			t.Errorf("a shorter text for a limit that it has: %v", err)
+		}
+	}
+}
