@@ -77,7 +77,7 @@ func (n *Node) membership(ctx context.Context) (joined bool, _ error) {
 		return false, err
 	}
 	defer func() { _ = connected.Close() }()
-	store := &attentive{connected, &n.silence}
+	store := &attentive{connected, n}
 	renewed := time.Now() // the lease begins later
 	lease, revision, err := n.claim(ctx, store)
 	leaving := ctx
@@ -104,6 +104,7 @@ func (n *Node) membership(ctx context.Context) (joined bool, _ error) {
 	again := false // something has failed
 	for {
 		var err error
+		refused := false
 		select {
 		case <-ctx.Done():
 			return true, ctx.Err()
@@ -121,7 +122,9 @@ func (n *Node) membership(ctx context.Context) (joined bool, _ error) {
 			watch(revision)
 			continue
 		case <-n.publish:
-			_, err = n.tell(ctx, store, lease)
+			refused, err = n.round(ctx, store, lease, false, false)
+		case <-n.doubted:
+			refused, err = n.round(ctx, store, lease, false, true)
 		case <-tick.C:
 			began := time.Now()
 			if err = n.renew(ctx, store, lease, renewed); err == nil {
@@ -130,16 +133,14 @@ func (n *Node) membership(ctx context.Context) (joined bool, _ error) {
 					again = false
 					tick.Reset(n.renewEvery())
 				}
-				var told bool
-				if told, err = n.tell(ctx, store, lease); err == nil && !told {
-					err = n.look(ctx, store)
-				}
+				refused, err = n.round(ctx, store, lease, true, false)
 			}
 		}
 		switch {
 		case err == nil:
 		case n.isLost(err) || time.Since(renewed) >= n.opt.Config.Lease:
 			return true, err
+		case refused: // it is asked again with the next renewal
 		default: // one slow answer is not the end while the lease lasts
 			again = true
 			tick.Reset(renewAgain)
@@ -274,6 +275,7 @@ func (n *Node) claim(ctx context.Context, store Store) (lease Lease, revision in
 		others := len(n.memory.Instances) > 1
 		n.memory.Instances = []string{n.instance}
 		n.store, n.why, n.told, n.since = store, nil, "", time.Now()
+		n.refusal = refusal{wrote: time.Now()}
 		n.running, n.holds = map[uint64]int64{}, map[string]*held{}
 		n.takeAll(entries, last, revision) // before anybody sees that it has joined: there may be a hold
 		n.mu.Unlock()

@@ -113,7 +113,9 @@ type Node struct {
 	revision int64      // of the store, the newest that this node has seen
 	lost     chan error // why the node has to join again
 
-	silence silence // of the store
+	silence silence       // of the store
+	refusal refusal       // of the store
+	doubted chan struct{} // the store has refused something else than the node's key
 
 	sharing *sharing // of checks; nil: it does not share them
 	checks  Checks   // as last looked
@@ -142,7 +144,7 @@ func New(opt Options) (*Node, error) {
 		path:    filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+"@"+name+".json"), // no name has @
 		before:  filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
 		arrival: newArrival(),
-		wake:    make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1),
+		wake:    make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1), doubted: make(chan struct{}, 1),
 		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, counted: map[string]time.Time{}, commands: commands{}, complaints: map[string]time.Time{}, orders: newOrders(),
 	}
 	if n.memory, n.unread = recall(n.path, n.before); n.unread != nil {

@@ -67,30 +67,39 @@ func (s *silence) falls(asked time.Time) (since time.Duration, why error, tell b
 // attentive is a store whose answers are noted.
 type attentive struct {
 	Store
-	silence *silence
+	n *Node
+}
+
+// hears notes what has come of a call. If a write of something else than the node's key has failed,
+// the node finds out whether its own would.
+func (a *attentive) hears(write bool, err error) {
+	a.n.silence.hears(err)
+	if write && err != nil && !errors.Is(err, ErrMoved) {
+		a.n.poke(a.n.doubted)
+	}
 }
 
 func (a *attentive) Get(ctx context.Context, prefix string) (entries []Entry, revision int64, err error) {
 	entries, revision, err = a.Store.Get(ctx, prefix)
-	a.silence.hears(err)
+	a.hears(false, err)
 	return entries, revision, err
 }
 
 func (a *attentive) Swap(ctx context.Context, key string, value []byte, was int64, lease Lease, also ...Write) (revision int64, is Entry, err error) {
 	revision, is, err = a.Store.Swap(ctx, key, value, was, lease, also...)
-	a.silence.hears(err)
+	a.hears(key != a.n.nodeKey(), err)
 	return revision, is, err
 }
 
 func (a *attentive) Grant(ctx context.Context, ttl time.Duration) (lease Lease, err error) {
 	lease, err = a.Store.Grant(ctx, ttl)
-	a.silence.hears(err)
+	a.hears(true, err)
 	return lease, err
 }
 
 func (a *attentive) Renew(ctx context.Context, lease Lease) error {
 	err := a.Store.Renew(ctx, lease)
-	a.silence.hears(err)
+	a.hears(false, err)
 	return err
 }
 

@@ -37,6 +37,7 @@ type Status struct {
 	Since      time.Time `json:"since"`             // of Joined
 	Heard      time.Time `json:"heard,omitzero"`    // when the store has last said something
 	Silent     float64   `json:"silent,omitempty"`  // for how many seconds the store has not answered, though this node counts as joined until its lease ends; 0: it answers
+	Refused    string    `json:"refused,omitempty"` // why the store, which answers, does not do what this node asks, so that it makes no changes; "": it does
 	Generation uint64    `json:"generation"`        // of the fleet, as last heard; 0: not known
 	Accepted   time.Time `json:"accepted,omitzero"` // when that was
 	Running    uint64    `json:"running"`           // the generation that this node runs; 0: none of the fleet
@@ -140,6 +141,9 @@ func (n *Node) Status() *Status {
 			s.Why = oneLine(why)
 		}
 	}
+	if err := n.refused(); err != nil && s.Silent == 0 {
+		s.Refused = oneLine(err)
+	}
 	if n.newest != nil {
 		s.Generation, s.Accepted = n.newest.Generation, n.newest.last().Time
 	}
@@ -147,6 +151,9 @@ func (n *Node) Status() *Status {
 		i := Info{Member: m}
 		if s.Generation > m.Generation {
 			i.Behind, i.Lag = s.Generation-m.Generation, time.Since(n.newestAt).Seconds()
+		}
+		if m.Name == n.name && s.Refused != "" { // which its key cannot say
+			i.Problem = strings.TrimPrefix(i.Problem+"; "+s.Refused, "; ")
 		}
 		i.Unheard = s.Shares.unheard(n.name, &m)
 		s.Nodes = append(s.Nodes, i)
@@ -224,6 +231,9 @@ func (s *Status) String() string {
 	state := fmt.Sprintf("joined %v ago", time.Since(s.Since).Round(time.Second))
 	if text := s.Silence(); text != "" {
 		state += ", but " + text
+	}
+	if s.Refused != "" {
+		state += ", but " + s.Refused
 	}
 	if !s.Joined {
 		state = fmt.Sprintf("not joined for %v, changes are refused: %s", time.Since(s.Since).Round(time.Second), s.Why)

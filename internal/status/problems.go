@@ -211,6 +211,9 @@ func (r *Reading) judgeFleet(f *fleet.Status, add func(kind Kind, level Level, t
 	if text := f.Silence(); text != "" {
 		add(FleetStore, Warning, fmt.Sprintf("The node %s is in its fleet %s, but %s: changes are not made until it does", f.Node, f.Fleet, text), "clients are served meanwhile; look at the store")
 	}
+	if f.Refused != "" {
+		add(FleetStore, Warning, fmt.Sprintf("The node %s is in its fleet %s, but %s: changes are refused until it can", f.Node, f.Fleet, f.Refused), "clients are served meanwhile; look at the store: its space, and the rights and the login of this node")
+	}
 	if f.Problem != "" {
 		add(FleetBehind, Warning, fmt.Sprintf("The node %s does not run all that its fleet %s has: %s", f.Node, f.Fleet, f.Problem), "fix the cause; it is tried again every few seconds")
 	}

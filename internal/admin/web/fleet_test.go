@@ -109,6 +109,12 @@ func TestFleetPage(t *testing.T) {
 	if text := r.get("/fleet"); !strings.Contains(text, "<b>The store has not answered</b> for 6 s.") {
 		t.Errorf("with a store that says nothing:\n%s", text)
 	}
+	full := threeNodes()
+	full.Refused = "it cannot write to the store: no space"
+	s.Store(full)
+	if text := r.get("/fleet"); !strings.Contains(text, "<b>Changes are refused</b>: this node is in the fleet, but it cannot write to the store: no space") {
+		t.Errorf("with a store that takes no writes:\n%s", text)
+	}
 	gone := threeNodes()
 	gone.Joined, gone.Why, gone.Order = false, "no quorum", nil
 	s.Store(gone)

@@ -131,6 +131,8 @@ func (s *store) Swap(ctx context.Context, key string, value []byte, was int64, l
 		Else(clientv3.OpGet(key)).
 		Commit()
 	switch {
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		return 0, fleet.Entry{}, fleet.ErrLeaseGone
 	case err != nil && refused(err):
 		return 0, fleet.Entry{}, failure(err)
 	case err != nil:

@@ -311,7 +311,7 @@ func revision(src *Source) string {
 		word(fmt.Sprint(m.Standby))
 	}
 	if f := src.Fleet; f != nil {
-		word(fmt.Sprint(f.Joined, f.Why, f.Problem))
+		word(fmt.Sprint(f.Joined, f.Why, f.Refused, f.Problem))
 		if f.Order != nil {
 			word(f.Order.Headline())
 		}

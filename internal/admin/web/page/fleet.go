@@ -20,6 +20,7 @@ type FleetView struct {
 	Joined     bool   // this node, which so takes changes
 	Why        string // it has not joined
 	Silent     string // for how long the store has not answered; "": it does
+	Refused    string // why the store does not do what this node asks; "": it does
 	Nodes      []NodeView
 	Order      *OrderView // what nodes are told to do, or were told lately
 
@@ -76,7 +77,7 @@ func (v *View) Fleet() *FleetView {
 	if f == nil {
 		return nil
 	}
-	one := &FleetView{Name: f.Fleet, Node: f.Node, Generation: f.Generation, Joined: f.Joined, Why: f.Why, Order: orderView(f)}
+	one := &FleetView{Name: f.Fleet, Node: f.Node, Generation: f.Generation, Joined: f.Joined, Why: f.Why, Refused: f.Refused, Order: orderView(f)}
 	if f.Joined && f.Silent > 0 {
 		one.Silent = span(time.Duration(f.Silent * float64(time.Second)))
 	}
