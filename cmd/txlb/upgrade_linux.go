@@ -130,7 +130,7 @@ func (u *upgrader) never() string {
 	case os.Getpid() == 1:
 		return "txlb is process 1, with whose end the container ends: start a new container instead"
 	case !managed() && os.Getppid() == 1:
-		return "process 1 has started txlb and would not learn of the new process (the unit needs Type=notify): restart txlb instead"
+		return "the parent of txlb is process 1, which would not learn of the new process: it has started txlb, or what has started it is gone. Restart txlb instead (a unit of systemd needs Type=notify)"
 	}
 	return ""
 }

@@ -124,7 +124,11 @@ func (k *call) confirm() (Result, error) {
 	}
 	text := fmt.Sprintf("generation %d stays: %s", p.Generation, p.Verb)
 	if k.admin.opt.Director.Stored() != nil && len(k.admin.opt.Director.Unsaved()) > 0 {
-		text += "; saveConfig writes it to the file"
+		if k.admin.opt.Fleet != nil {
+			text += "; each node writes it to its file"
+		} else {
+			text += "; saveConfig writes it to the file"
+		}
 	}
 	return Result{Text: text}, nil
 }

@@ -60,6 +60,9 @@ func (e *Edit) AddListener(service string, l config.Listen) error {
 	if err != nil {
 		return err
 	}
+	if _, err := listener(s, l.Address); err == nil && !strings.HasSuffix(l.Address, ":0") { // a free port may be another one each time
+		return fmt.Errorf("service %s has the listener %s already; status says if it could not be opened", Show(s.Name), l.Address)
+	}
 	s.Listen = append(s.Listen, l)
 	return e.Do("listen on %s for service %s", l.Address, Show(s.Name))
 }

@@ -118,7 +118,7 @@ func TestEditedFileIsReadAgain(t *testing.T) {
 				time.Sleep(lease)
 				synctest.Wait()
 				for _, m := range []*member{a, b} {
-					if s := m.Status().String(); !strings.Contains(s, "has been changed by hand") {
+					if s := m.Status().String(); !strings.Contains(s, "has been changed by hand") || a.Status().Older == "" || a.Status().Behind() != "" {
 						t.Errorf("node %s says %s", m.name, s)
 					}
 				}

@@ -44,6 +44,7 @@ type Status struct {
 	Problem    string    `json:"problem,omitempty"` // why this node does not run what the fleet has, or not all of it
 	Waits      string    `json:"waits,omitempty"`   // a change of <fleet> that this process has not taken up
 	Apart      string    `json:"apart,omitempty"`   // what keeps this node and others from sharing checks for apartAfter
+	Older      string    `json:"older,omitempty"`   // the end of Problem: why what this node would start with without the store is older than what it runs
 	Nodes      []Info    `json:"nodes"`             // by name
 	Shares     *Shares   `json:"shares,omitempty"`  // nil: this node shares no checks
 	Order      *Order    `json:"order,omitempty"`   // that nodes carry out, or have carried out last
@@ -111,6 +112,16 @@ func (n *Node) trouble() string {
 			all = append(all, fmt.Sprintf("service %q does not listen on %s: %s", c.Service, c.Listen, c.Err))
 		}
 	}
+	if text := n.lacking(); text != "" {
+		all = append(all, text)
+	}
+	return strings.Join(all, "; ")
+}
+
+// lacking is why what this node would start with is older than what it runs, "" if it is not.
+// n.mu is held.
+func (n *Node) lacking() string {
+	var all []string
 	if n.unkept != nil {
 		all = append(all, oneLine(n.unkept))
 	}
@@ -120,13 +131,18 @@ func (n *Node) trouble() string {
 	return strings.Join(all, "; ")
 }
 
+// Behind is what of Problem keeps this node from running all that the fleet has: without Older.
+func (s *Status) Behind() string {
+	return strings.TrimSuffix(strings.TrimSuffix(s.Problem, s.Older), "; ")
+}
+
 // Status returns how this node sees the fleet now.
 func (n *Node) Status() *Status {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := &Status{
 		Fleet: n.opt.Config.Name, Node: n.name, Joined: n.store != nil, Since: n.since, Heard: n.heard,
-		Running: n.memory.Generation, Problem: n.trouble(), Nodes: []Info{}, Shares: n.shares(), Limits: n.sharedLimits,
+		Running: n.memory.Generation, Problem: n.trouble(), Older: n.lacking(), Nodes: []Info{}, Shares: n.shares(), Limits: n.sharedLimits,
 	}
 	s.Waits, s.Apart = n.pending(), s.Shares.apart(time.Now())
 	if n.why != nil {

@@ -214,8 +214,12 @@ func (r *Reading) judgeFleet(f *fleet.Status, add func(kind Kind, level Level, t
 	if f.Refused != "" {
 		add(FleetStore, Warning, fmt.Sprintf("The node %s is in its fleet %s, but %s: changes are refused until it can", f.Node, f.Fleet, f.Refused), "clients are served meanwhile; look at the store: its space, and the rights and the login of this node")
 	}
-	if f.Problem != "" {
-		add(FleetBehind, Warning, fmt.Sprintf("The node %s does not run all that its fleet %s has: %s", f.Node, f.Fleet, f.Problem), "fix the cause; it is tried again every few seconds")
+	if text := f.Behind(); text != "" {
+		add(FleetBehind, Warning, fmt.Sprintf("The node %s does not run all that its fleet %s has: %s", f.Node, f.Fleet, text), "fix the cause; it is tried again every few seconds")
+	}
+	if f.Older != "" {
+		add(FleetBehind, Warning, fmt.Sprintf("The node %s runs what its fleet %s has, but without the store it would start with something older: %s", f.Node, f.Fleet, f.Older),
+			"reload the file if it was edited; otherwise fix the cause, it is tried again every few seconds")
 	}
 	if f.Apart != "" {
 		add(FleetApart, Warning, fmt.Sprintf("The node %s does not share checks with all of its fleet %s: %s", f.Node, f.Fleet, f.Apart), "each node checks what it is not told; look at <fleet listen>, advertise and secret of both, and at the network")
