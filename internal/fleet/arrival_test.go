@@ -59,7 +59,7 @@ func TestOrdersWaitForANodeThatIsJoining(t *testing.T) {
 				a = begin(t, l, "a", dir)
 				ended := make(chan error, 1)
 				go func() { ended <- order(a) }()
-				time.Sleep(2 * time.Second)
+				time.Sleep(time.Second) // so that the second pause between two attempts, or the third, is the last
 				select {
 				case err := <-ended:
 					t.Fatal(name, "has not waited:", err)
