@@ -24,6 +24,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet/peers"
 )
 
 // Options are what a Node is made of.
@@ -37,8 +38,9 @@ type Options struct {
 	// done, or begun in the case of Shutdown, and what came of it. nil: the process obeys nobody.
 	Obey func(ctx context.Context, verb, by, from string) (answer string, err error)
 	// Allot is that of the engine, for shared limits. nil: this node shares none.
-	Allot func(service string, a engine.Allotment) (engine.Usage, bool)
-	Log   *slog.Logger // nil: slog.Default
+	Allot   func(service string, a engine.Allotment) (engine.Usage, bool)
+	Network peers.Network // how nodes that share checks reach each other; nil: TCP
+	Log     *slog.Logger  // nil: slog.Default
 }
 
 const (

@@ -29,7 +29,9 @@ type sharing struct {
 
 	// relative is Target.Relative, but in tests whose nodes have one machine.
 	relative func(*director.Target) bool
-	round    uint64
+	// least is leastPause, but in simulations, whose clock stands still during a look.
+	least time.Duration
+	round uint64
 }
 
 // record is what sharing knows of a target.
@@ -69,10 +71,10 @@ func newSharing(n *Node, c *config.Fleet) (*sharing, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sharing{n: n, wake: make(chan struct{}, 1), lost: make(chan struct{}, 1), records: map[*director.Target]*record{}, relative: (*director.Target).Relative}
+	s := &sharing{n: n, wake: make(chan struct{}, 1), lost: make(chan struct{}, 1), records: map[*director.Target]*record{}, relative: (*director.Target).Relative, least: leastPause}
 	s.exchange = peers.New(peers.Options{
 		Fleet: c.Name, Node: n.name, Instance: n.instance, Version: n.opt.Version, Listen: c.Listen, Advertise: c.PeerAddress(), Auth: auth,
-		Beat: beat, Changed: func() { n.poke(s.wake) }, Lost: func() { n.poke(s.lost) }, Said: n.heardLimits, Log: n.log,
+		Network: n.opt.Network, Beat: beat, Changed: func() { n.poke(s.wake) }, Lost: func() { n.poke(s.lost) }, Said: n.heardLimits, Log: n.log,
 	})
 	return s, nil
 }
@@ -110,7 +112,7 @@ func (s *sharing) run(ctx context.Context, dir *director.Director) {
 		case <-ctx.Done():
 		case <-s.lost: // its hosts wait
 			s.n.poke(s.wake)
-		case <-time.After(max(leastPause, min(10*took, beat))):
+		case <-time.After(max(s.least, min(10*took, beat))):
 		}
 		select {
 		case <-ctx.Done():
@@ -156,8 +158,8 @@ func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Tim
 						status, fresh := g.Finding(t, now)
 						shared := watched && !r.alone
 						mine := r.mine || !shared
-						if !r.alone {
-							sessions[r.host] = t.Host.Sessions()
+						if n := t.Host.Sessions(); n > 0 && !r.alone { // all others have none
+							sessions[r.host] = n
 						}
 						if r.mine && shared && fresh {
 							found[r.host] = peers.Finding{Up: status.Up, Reason: status.Reason, Since: status.Since}

@@ -140,10 +140,14 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 			into = &p.tables
 		}
 		changed, err := into.take(e)
+		if changed && ready {
+			x.said = nil
+		}
 		if e.name == "ready" && !ready {
 			ready, changed = true, true
 			p.leave()
 			fresh.join(x.totals)
+			x.said = nil
 			p.tables, p.version, p.instance, p.why = fresh, printable(who.Version), who.Instance, nil
 			p.began = time.Now()
 			if !p.live {
@@ -203,13 +207,12 @@ func (x *Exchange) ask(ctx context.Context, p *peer) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: connectWithin}, Config: secure}
 	transport := &http.Transport{
 		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 8 << 10, ResponseHeaderTimeout: connectWithin,
-		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, connectWithin)
 			defer cancel()
-			return dialer.DialContext(ctx, network, addr)
+			return x.dial(ctx, addr, secure)
 		},
 	}
 	query := url.Values{"fleet": {x.opt.Fleet}, "node": {x.opt.Node}}
@@ -228,6 +231,20 @@ func (x *Exchange) ask(ctx context.Context, p *peer) (*http.Response, error) {
 		return nil, fmt.Errorf("it answers %d: %s", response.StatusCode, clean(strings.TrimSpace(string(said))))
 	}
 	return response, nil
+}
+
+// dial connects to a node, and returns when both sides have proved who they are.
+func (x *Exchange) dial(ctx context.Context, addr string, secure *tls.Config) (net.Conn, error) {
+	c, err := x.opt.Network.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	s := tls.Client(c, secure)
+	if err := s.HandshakeContext(ctx); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // take takes in what an event says, and tells whether that is of interest at once.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -27,11 +28,32 @@ type Options struct {
 	Listen      string // where others follow this node
 	Advertise   string // where they find that; for its own certificate alone
 	Auth        *Auth
+	Network     Network       // nil: TCP
 	Beat        time.Duration // how often it says something at least; 0: 1 s
 	Changed     func()        // something has been heard; must not wait, or call the Exchange. nil: nobody wants to know
 	Lost        func()        // a node is not live any more; else like Changed
 	Said        func()        // a node has said something of limits, or who is live has changed; else like Changed
 	Log         *slog.Logger
+}
+
+// Network is how nodes reach each other. An address has a host and a port. Listen and Dial return
+// an error when ctx ends, which does not end what they have returned.
+type Network interface {
+	Listen(ctx context.Context, address string) (net.Listener, error)
+	Dial(ctx context.Context, address string) (net.Conn, error)
+}
+
+// tcp is the Network that nodes have.
+type tcp struct{}
+
+func (tcp) Listen(ctx context.Context, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	return lc.Listen(ctx, "tcp", address)
+}
+
+func (tcp) Dial(ctx context.Context, address string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", address)
 }
 
 // silentBeats is how many beats a node may miss before it is not live.
@@ -67,6 +89,7 @@ type Exchange struct {
 	peers     map[string]*peer
 	totals    totals    // of all live peers
 	known     bool      // sessions has been told, and not withdrawn
+	said      *Heard    // what live nodes have said; nil: something else than when it was made
 	closed    time.Time // since when one of the next two is not nil
 	opened    error     // why nobody can follow this node; nil: they can
 	unfit     error     // why its certificate is not right; nil: it is
@@ -121,6 +144,9 @@ func New(opt Options) *Exchange {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
+	if opt.Network == nil {
+		opt.Network = tcp{}
+	}
 	if opt.Changed == nil {
 		opt.Changed = func() {}
 	}
@@ -160,7 +186,7 @@ func (x *Exchange) Run(ctx context.Context) {
 	<-ctx.Done()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.follow = nil
+	x.follow, x.said = nil, nil
 	for name, p := range x.peers {
 		p.end()
 		delete(x.peers, name)
@@ -196,6 +222,7 @@ func (x *Exchange) Follow(members []Member) {
 		}
 		p.end()
 		delete(x.peers, name)
+		x.said = nil
 		changed = true
 	}
 	for name, m := range wanted {
@@ -233,6 +260,7 @@ func (x *Exchange) lose(p *peer, why error) {
 		p.live, p.since = false, time.Now()
 		p.leave()
 		p.tables = newTables() // it is followed again from the beginning
+		x.said = nil
 		x.opt.Log.Warn("node not heard, its hosts are checked by others", "node", p.member.Name, "addr", p.member.Addr, "err", why)
 		p.told, p.toldAt = cause(why), time.Now()
 		x.opt.Changed()
@@ -263,22 +291,65 @@ func (x *Exchange) announce() {
 
 // Heard is what live nodes have said. It is valid only during [Exchange.Read].
 type Heard struct {
-	Names []string // of the nodes, in order
-	peers []*peer
+	Names   []string // of the nodes, in order
+	peers   []*peer
+	tallies map[Host]tally
+}
+
+// tally is what nodes say of a host. Who asks for many hosts of many nodes finds it at once.
+type tally struct {
+	up      bool            // one of them has found it up
+	reason  string          // of the first that has not
+	down    int             // which of Heard.Names that is
+	tellers int             // how many nodes tell
+	by      [Copies + 1]int // the first of them
 }
 
 // Read calls f with what has been heard. f must not call the Exchange.
 func (x *Exchange) Read(f func(*Heard)) {
+	h := x.heard()
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	h := new(Heard)
+	f(h)
+}
+
+// heard returns what has been heard by now.
+func (x *Exchange) heard() *Heard {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.said != nil {
+		return x.said
+	}
+	h, rows := new(Heard), 0
 	for _, name := range slices.Sorted(maps.Keys(x.peers)) {
 		if p := x.peers[name]; p.live {
 			h.Names = append(h.Names, name)
 			h.peers = append(h.peers, p)
+			rows += len(p.checks)
 		}
 	}
-	f(h)
+	h.tallies = make(map[Host]tally, rows/Copies)
+	for i, p := range h.peers {
+		for host, f := range p.checks {
+			t := h.tallies[host]
+			t.add(i, &f)
+			h.tallies[host] = t
+		}
+	}
+	x.said = h
+	return h
+}
+
+// add counts what a node says.
+func (t *tally) add(node int, f *Finding) {
+	t.up = t.up || f.Up
+	if !f.Up && t.reason == "" {
+		t.reason, t.down = f.Reason, node
+	}
+	if t.tellers < len(t.by) {
+		t.by[t.tellers] = node
+	}
+	t.tellers++
 }
 
 // Verdict is what live nodes that check a host have concluded: it is up if one of them says so,
@@ -292,32 +363,19 @@ type Verdict struct {
 
 // Verdict returns what is known of a host.
 func (h *Heard) Verdict(host Host) (v Verdict) {
-	var by [Copies + 1]string
-	n, tellers := 0, 0
-	for i, p := range h.peers {
-		f, has := p.checks[host]
-		if !has {
-			continue
-		}
-		tellers++
-		v.Up = v.Up || f.Up
-		if !f.Up && v.Reason == "" {
-			v.Reason = "node " + h.Names[i] + ": " + f.Reason
-		}
-		if n < len(by) {
-			by[n] = h.Names[i]
-			n++
-		}
+	t := h.tallies[host]
+	if !t.up && t.tellers < Copies {
+		return v
 	}
-	if !v.Up && tellers < Copies {
-		return Verdict{}
+	v.Known, v.Up = true, t.up
+	if !t.up {
+		v.Reason = "node " + h.Names[t.down] + ": " + t.reason
 	}
-	v.Known = true
-	if v.Up {
-		v.Reason = ""
-	}
-	if n > 0 {
-		v.By = strings.Join(by[:n], " ")
+	for i := range min(t.tellers, len(t.by)) {
+		if i > 0 {
+			v.By += " "
+		}
+		v.By += h.Names[t.by[i]]
 	}
 	return v
 }

@@ -32,8 +32,7 @@ const openAgain, quietFor = 250 * time.Millisecond, 5 * time.Second
 func (x *Exchange) listen(ctx context.Context) {
 	began, told := time.Now(), false
 	for ctx.Err() == nil {
-		var lc net.ListenConfig
-		ln, err := lc.Listen(ctx, "tcp", x.opt.Listen)
+		ln, err := x.opt.Network.Listen(ctx, x.opt.Listen)
 		if err == nil {
 			if told {
 				x.opt.Log.Info("other nodes can follow this one now", "listen", x.opt.Listen)
