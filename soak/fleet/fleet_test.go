@@ -24,11 +24,12 @@ func TestMain(m *testing.M) {
 
 var whole = flag.Bool("whole", false, "test with real programs in namespaces, see make fleet")
 
-// A node of a fleet dies, one is cut off, the store has no quorum: only the sessions of the dead
-// one end, and clients notice nothing else. The router has resilient next hops.
+// A node of a fleet dies, one is cut off, the store has no quorum, all are upgraded, some stop:
+// only the sessions of the dead one end, and of the one that stops behind a router that remembers
+// nothing, and clients notice nothing else. The router has resilient next hops.
 func TestFleetInNamespaces(t *testing.T) {
 	if !*whole {
-		t.Skip("takes a minute of two processors: make fleet")
+		t.Skip("takes two minutes of two processors: make fleet")
 	}
 	debian.NeedFor(t, "ip", "nft", "etcd", "ab", "curl")
 	var out, progress bytes.Buffer

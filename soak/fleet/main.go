@@ -2,14 +2,17 @@
 
 // Command fleet runs a fleet on one machine, in network namespaces: a router, three nodes of
 // txlb, three members of etcd, five hosts and real clients. It kills a node, cuts one off from
-// the store, takes the quorum away, and tells what clients have noticed.
+// the store, takes the quorum away, upgrades all nodes, stops some of them, and tells what
+// clients have noticed.
 //
 //	go run ./soak/fleet                    a minute without a quorum
 //	go run ./soak/fleet -without 10s       a shorter one
 //
 // A node is killed twice: behind a router with plain ECMP, and behind one with resilient next
-// hops. Of the second, only the sessions of the dead node may end. In all else clients must
-// not notice anything; if they do, the exit status is 1.
+// hops. Of the second, only the sessions of the dead node may end. A node is stopped behind a
+// router that remembers connections, by an order and by a signal, and behind one that does not:
+// there its sessions end. In all else clients must not notice anything; if they do, the exit
+// status is 1.
 //
 // Limits: it needs root and Linux 5.13 or newer, and installs from Debian what is missing.
 package main

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/txlb/txlb/internal/debian"
@@ -196,14 +197,15 @@ func fleetConfig(node int, socket string) string {
 		}
 		b.WriteString(`</group></service>`)
 	}
-	fmt.Fprintf(&b, `<admin><socket path="%s"/></admin></config>`, socket)
+	fmt.Fprintf(&b, `<engine grace="%v" drain="%v"/>`, grace, drain)
+	fmt.Fprintf(&b, `<admin><socket path="%s"/><web listen="127.0.0.1:%s" secure="no"/></admin></config>`, socket, readyPort)
 	return b.String()
 }
 
 // newNetFleet makes a fleet and starts it. Close it also after an error.
 func newNetFleet(ctx context.Context, dir string) (f *netFleet, err error) {
 	f = &netFleet{dir: dir, name: fmt.Sprintf("txlb-%d-", os.Getpid()), program: filepath.Join(dir, "txlb")}
-	if err := command("", "go", "build", "-o", f.program, "github.com/txlb/txlb/cmd/txlb"); err != nil {
+	if err := build(f.program, oldVersion); err != nil {
 		return f, err
 	}
 	if err := errors.Join(f.cables(), f.route(true)); err != nil {
@@ -273,16 +275,28 @@ func (f *netFleet) close() error {
 		}
 	}
 	for _, space := range f.spaces {
-		all = errors.Join(all, command("", debian.Path("ip"), "netns", "del", space))
+		all = errors.Join(all, f.vacate(space), command("", debian.Path("ip"), "netns", "del", space))
 	}
 	return all
+}
+
+// vacate ends the processes of a namespace that have taken over from those that were started.
+func (f *netFleet) vacate(space string) error {
+	return until(context.Background(), func() error {
+		pids, err := f.processes(space)
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			err = fmt.Errorf("process %d goes on in %s", pid, space)
+		}
+		return err
+	})
 }
 
 func (f *netFleet) socket(node int) string { return filepath.Join(f.dir, fmt.Sprint("ctl", node)) }
 
 // ctl gives a node a command.
 func (f *netFleet) ctl(node int, words ...string) (string, error) {
-	out, err := exec.Command(f.program, append([]string{"ctl", "-s", f.socket(node)}, words...)...).CombinedOutput()
+	out, err := exec.Command(f.program, append([]string{"ctl", "--yes", "-s", f.socket(node)}, words...)...).CombinedOutput()
 	return string(out), err
 }
 

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/internal/debian"
@@ -30,8 +28,10 @@ type options struct {
 
 // result is what clients have seen.
 type result struct {
-	kills []*killed
-	quiet []*undisturbed
+	kills    []*killed
+	quiet    []*undisturbed
+	upgrades []*upgraded
+	stops    []*stopped
 }
 
 // killed is the death of a node, and its return.
@@ -49,13 +49,14 @@ type undisturbed struct {
 	took     time.Duration
 	sessions int
 	ended    int // of these
+	wrong    int // of these, because they got other bytes than they had sent
 	requests int // of ab and curl
 	errors   int
 	why      string
 }
 
-// run runs a fleet in namespaces, kills a node, cuts one off, takes the quorum away, and
-// tells what clients have noticed. It needs root.
+// run runs a fleet in namespaces, kills a node, cuts one off, takes the quorum away, upgrades
+// all nodes, stops some, and tells what clients have noticed. It needs root.
 func run(ctx context.Context, opt options, out, progress io.Writer) (res *result, err error) {
 	if err := debian.Need("ip", "nft", "etcd", "ab", "curl"); err != nil {
 		return nil, err
@@ -91,17 +92,27 @@ func run(ctx context.Context, opt options, out, progress io.Writer) (res *result
 		fmt.Fprintf(progress, "killed a node behind %s: %+v\n", k.router, *k)
 		res.kills = append(res.kills, k)
 	}
+	for i := range fleetNodes {
+		if err := f.forget(i); err != nil {
+			return res, err
+		}
+	}
 	steps := []struct {
 		what string
-		do   func(context.Context) error
+		do   func(context.Context, []*session) error
 	}{
-		{"a node is cut off from the store", func(ctx context.Context) error {
+		{"a node is cut off from the store", func(ctx context.Context, _ []*session) error {
 			weight++
 			return f.partition(ctx, 2, weight)
 		}},
-		{"no quorum for " + opt.without.String(), func(ctx context.Context) error {
+		{"no quorum for " + opt.without.String(), func(ctx context.Context, _ []*session) error {
 			weight++
 			return f.noQuorum(ctx, opt.without, weight)
+		}},
+		{"all nodes are upgraded", func(ctx context.Context, all []*session) error {
+			u, err := f.upgrade(ctx, 1, all)
+			res.upgrades = append(res.upgrades, u)
+			return err
 		}},
 	}
 	for _, s := range steps {
@@ -111,6 +122,14 @@ func run(ctx context.Context, opt options, out, progress io.Writer) (res *result
 		}
 		fmt.Fprintf(progress, "%+v\n", *u)
 		res.quiet = append(res.quiet, u)
+	}
+	for _, s := range stops {
+		k, err := f.stop(ctx, s, opt.sessions)
+		if err != nil {
+			return res, fmt.Errorf("%v: %w", s, err)
+		}
+		fmt.Fprintf(progress, "%+v %+v\n", *k, *k.seen)
+		res.stops = append(res.stops, k)
 	}
 	return res, res.report(out)
 }
@@ -149,90 +168,6 @@ func (f *netFleet) noQuorum(ctx context.Context, length time.Duration, weight in
 	return errors.Join(err, f.start(ctx, f.members[1], f.members[2]), f.change(ctx, 2, weight))
 }
 
-// session is a connection that goes on until it fails.
-type session struct {
-	node  string       // which one carries it
-	turns atomic.Int64 // answers so far
-	ended atomic.Bool  // by an error
-}
-
-// open opens sessions, each of which sends something every 50 ms and waits for it. end ends
-// them; what ends then does not count.
-func (f *netFleet) open(ctx context.Context, n int) (all []*session, end func(), err error) {
-	over := make(chan struct{})
-	var running sync.WaitGroup
-	end = sync.OnceFunc(func() { close(over); running.Wait() })
-	for range n {
-		c, err := dial(f.space("clients", 0), fleetAddress+":"+echoPort)
-		if err != nil {
-			end()
-			return nil, nil, err
-		}
-		r := bufio.NewReader(c)
-		_ = c.SetDeadline(time.Now().Add(patience))
-		line, err := r.ReadString('\n')
-		if err != nil {
-			_ = c.Close()
-			end()
-			return nil, nil, err
-		}
-		s := &session{node: strings.TrimSpace(line)}
-		all = append(all, s)
-		running.Go(func() {
-			defer func() { _ = c.Close() }()
-			got := make([]byte, 5)
-			for {
-				select {
-				case <-over:
-					return
-				case <-time.After(50 * time.Millisecond):
-				}
-				_ = c.SetDeadline(time.Now().Add(patience / 2))
-				_, err := io.WriteString(c, "hello")
-				if err == nil {
-					_, err = io.ReadFull(r, got)
-				}
-				if err != nil || string(got) != "hello" {
-					s.ended.Store(true)
-					return
-				}
-				s.turns.Add(1)
-			}
-		})
-	}
-	return all, end, nil
-}
-
-// settle waits until each session has had answers to what it sent after now, or has ended.
-func settle(ctx context.Context, all []*session) error {
-	var had []int64
-	for _, s := range all {
-		had = append(had, s.turns.Load())
-	}
-	return until(ctx, func() error {
-		for i, s := range all {
-			if !s.ended.Load() && s.turns.Load() < had[i]+3 {
-				return errors.New("a session stands still")
-			}
-		}
-		return nil
-	})
-}
-
-// count counts sessions that have ended, of a node and of the others.
-func count(all []*session, node string) (own, others int) {
-	for _, s := range all {
-		switch {
-		case !s.ended.Load():
-		case s.node == node:
-			own++
-		default:
-			others++
-		}
-	}
-	return own, others
-}
-
 // kill kills a node, takes it out of the router, and lets it come back.
 func (f *netFleet) kill(ctx context.Context, node int, resilient bool, n int) (*killed, error) {
 	if err := f.route(resilient); err != nil {
@@ -251,11 +186,7 @@ func (f *netFleet) kill(ctx context.Context, node int, resilient bool, n int) (*
 		return nil, err
 	}
 	address := machine(firstNodeNet + node)
-	for _, s := range all {
-		if s.node == address {
-			k.had++
-		}
-	}
+	k.had = carried(all, address)
 	f.nodes[node].Kill()
 	if err := errors.Join(f.withdraw(node), settle(ctx, all)); err != nil {
 		return nil, err
@@ -282,11 +213,7 @@ func (f *netFleet) kill(ctx context.Context, node int, resilient bool, n int) (*
 		return nil, err
 	}
 	defer endNew()
-	for _, s := range fresh {
-		if s.node == address {
-			k.onReturned++
-		}
-	}
+	k.onReturned = carried(fresh, address)
 	return k, nil
 }
 
@@ -296,7 +223,7 @@ var (
 )
 
 // undisturbed lets clients work while something happens. None of them must notice.
-func (f *netFleet) undisturbed(ctx context.Context, what string, n int, do func(context.Context) error) (*undisturbed, error) {
+func (f *netFleet) undisturbed(ctx context.Context, what string, n int, do func(context.Context, []*session) error) (*undisturbed, error) {
 	u := &undisturbed{what: what, sessions: n}
 	all, end, err := f.open(ctx, n)
 	if err != nil {
@@ -345,13 +272,13 @@ func (f *netFleet) undisturbed(ctx context.Context, what string, n int, do func(
 		}
 	})
 	began := time.Now()
-	err = do(ctx)
+	err = do(ctx, all)
 	err = errors.Join(err, settle(ctx, all))
 	u.took = time.Since(began)
 	stop()
 	clients.Wait()
 	own, others := count(all, "")
-	u.ended = own + others
+	u.ended, u.wrong = own+others, corrupted(all)
 	return u, err
 }
 
@@ -369,13 +296,13 @@ func (r *result) report(out io.Writer) error {
 			all = errors.Join(all, fmt.Errorf("%s: %d sessions of other nodes have ended, %d more when the node was back", k.router, k.others, k.back))
 		}
 	}
-	fmt.Fprintln(out, "\n| what happens | for | sessions | ended | requests of ab and curl | errors |")
-	fmt.Fprintln(out, "|---|---|---|---|---|---|")
+	fmt.Fprintln(out, "\n| what happens | for | sessions | ended | with other bytes | requests of ab and curl | errors |")
+	fmt.Fprintln(out, "|---|---|---|---|---|---|---|")
 	for _, u := range r.quiet {
-		fmt.Fprintf(out, "| %s | %v | %d | %d | %d | %d |\n", u.what, u.took.Round(time.Second), u.sessions, u.ended, u.requests, u.errors)
+		fmt.Fprintf(out, "| %s | %v | %d | %d | %d | %d | %d |\n", u.what, u.took.Round(time.Second), u.sessions, u.ended, u.wrong, u.requests, u.errors)
 		if u.ended+u.errors > 0 {
 			all = errors.Join(all, fmt.Errorf("%s: %d sessions have ended, %d requests failed: %s", u.what, u.ended, u.errors, u.why))
 		}
 	}
-	return all
+	return errors.Join(all, r.reportUpgrades(out), r.reportStops(out))
 }
