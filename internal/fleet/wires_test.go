@@ -125,8 +125,8 @@ type half struct {
 	data   []byte
 	ended  bool // nothing comes any more
 	gone   bool // nobody reads any more
-	read   limit
-	write  limit
+	read   deadline
+	write  deadline
 }
 
 const halfRoom = 256 << 10
@@ -137,15 +137,15 @@ func newHalf(s *socket, far string) *half {
 	return h
 }
 
-// limit is a deadline.
-type limit struct {
+// deadline is a deadline.
+type deadline struct {
 	at    time.Time
 	timer *time.Timer
 }
 
-func (l *limit) over() bool { return !l.at.IsZero() && !time.Now().Before(l.at) }
+func (l *deadline) over() bool { return !l.at.IsZero() && !time.Now().Before(l.at) }
 
-func (h *half) set(l *limit, t time.Time) {
+func (h *half) set(l *deadline, t time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if l.at = t; l.timer != nil {
@@ -224,7 +224,7 @@ func (w *wire) Close() error {
 	lost := w.in.socket.wires.isCut(w.in.socket.self, w.in.far)
 	for _, h := range []*half{w.in, w.out} {
 		h.mu.Lock()
-		for _, l := range []*limit{&h.read, &h.write} {
+		for _, l := range []*deadline{&h.read, &h.write} {
 			if l.timer != nil {
 				l.timer.Stop()
 			}
