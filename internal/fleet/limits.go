@@ -35,6 +35,7 @@ type limits struct {
 	all   []*sharedLimits
 	heard map[string]map[string]*saying // by node and key
 	said  map[string]string             // by key
+	hears map[string]string             // the nodes that this one hears, with their addresses
 	// before is what the process before this one might use.
 	before map[string]engine.Allotment
 }
@@ -103,6 +104,9 @@ type header struct {
 	Life   string     `json:"life"`
 	Joined bool       `json:"joined,omitempty"` // it hears the store, and so may propose views
 	View   quota.View `json:"view"`
+	// Hears are the nodes that it hears itself, with their addresses. One of them that has lost
+	// the store may be unknown to a node that has just started.
+	Hears map[string]string `json:"hears,omitempty"`
 }
 
 func newLimits(n *Node) *limits {
@@ -235,8 +239,11 @@ func (l *limits) list(state *director.State) {
 func (l *limits) hear(rows map[string]map[string]*quota.Row, fleet *fleetNow) (silent int) {
 	live, first := map[string]string{}, true
 	mute := map[string]bool{}
+	hears, relayed := map[string]string{}, map[string]string{}
 	l.exchange.Read(func(h *peers.Heard) {
-		h.Limits(func(node string, said map[string]string) {
+		h.Limits(func(p peers.NodeLimits) {
+			node, said := p.Node, p.Says
+			hears[node] = p.Addr
 			known := l.heard[node]
 			if known == nil {
 				known = map[string]*saying{}
@@ -268,9 +275,21 @@ func (l *limits) hear(rows map[string]map[string]*quota.Row, fleet *fleetNow) (s
 				live[node] = head.head.Life
 				first = first && (l.n.name < node || !head.head.Joined)
 				l.quota.Hear(head.head.View)
+				maps.Copy(relayed, head.head.Hears)
 			}
 		})
 	})
+	l.hears = hears
+	delete(relayed, l.n.name)
+	maps.DeleteFunc(relayed, func(name, _ string) bool { return hears[name] != "" || slices.Contains(fleet.there, name) })
+	l.n.relay(relayed)
+	for name := range hears {
+		if !slices.Contains(fleet.there, name) {
+			fleet.nodes++ // it has lost the store alone
+		}
+	}
+	fleet.nodes += len(relayed)
+	fleet.there = append(fleet.there, slices.Collect(maps.Keys(relayed))...)
 	for node := range l.heard {
 		if live[node] == "" && !slices.Contains(fleet.there, node) {
 			delete(l.heard, node)
@@ -374,7 +393,7 @@ func (l *limits) tell(joined bool) {
 	if l.exchange == nil {
 		return
 	}
-	l.said[theNode] = encode(header{l.quota.Life(), joined, l.quota.View()})
+	l.said[theNode] = encode(header{l.quota.Life(), joined, l.quota.View(), l.hears})
 	l.exchange.Say(l.said)
 }
 

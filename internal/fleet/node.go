@@ -124,6 +124,8 @@ type Node struct {
 
 	limits       *limits       // nil: none are shared
 	sharedLimits []SharedLimit // as last looked
+	// relayed are nodes that only others know, with their addresses, see relay.
+	relayed map[string]string
 
 	orders // what nodes are told to do
 }

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -126,12 +127,28 @@ func (s *sharing) run(ctx context.Context, dir *director.Director) {
 	}
 }
 
-// follows are the nodes that share checks, as the store has last said.
+// relay notes nodes that others hear, and that neither the store nor this node knows.
+func (n *Node) relay(nodes map[string]string) {
+	n.mu.Lock()
+	same := maps.Equal(n.relayed, nodes)
+	n.relayed = nodes
+	n.mu.Unlock()
+	if !same {
+		n.poke(n.sharing.wake)
+	}
+}
+
+// follows are the nodes that share checks, as the store has last said, and those that others hear.
 func (n *Node) follows() (list []peers.Member) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for name, m := range n.members {
 		list = append(list, peers.Member{Name: name, Addr: m.Peer})
+	}
+	for name, addr := range n.relayed {
+		if _, known := n.members[name]; !known {
+			list = append(list, peers.Member{Name: name, Addr: addr})
+		}
 	}
 	return list
 }

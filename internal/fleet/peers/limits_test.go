@@ -21,7 +21,7 @@ func TestLimitsAreHeard(t *testing.T) {
 	heard := func(want map[string]string) func() bool {
 		return func() (is bool) {
 			b.Read(func(h *Heard) {
-				h.Limits(func(node string, limits map[string]string) { is = node == "a" && maps.Equal(limits, want) })
+				h.Limits(func(n NodeLimits) { is = n.Node == "a" && n.Addr == a.addr && maps.Equal(n.Says, want) })
 			})
 			return is
 		}

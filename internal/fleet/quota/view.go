@@ -88,8 +88,8 @@ func (n *Node) Hear(v View) {
 }
 
 // Propose makes a view of the nodes that are there, if the latest is of others. heard are those
-// that this node hears, with their lives, and there all that the fleet has. It does nothing while
-// one is there of which nothing is known, for that may hold parts. The caller has to make sure that
+// that this node hears, with their lives, and there all that the fleet has: those in the store, and
+// those that another node hears. It does nothing while one is there of which nothing is known, for that may hold parts. The caller has to make sure that
 // what it says of there is so, and that mostly one node proposes: the first by name.
 func (n *Node) Propose(heard map[string]string, there []string) {
 	v := View{ID: ID{n.top.Number + 1, n.name, n.life}, Members: map[string]Member{}}
