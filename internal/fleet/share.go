@@ -67,7 +67,7 @@ func newSharing(n *Node, c *config.Fleet) (*sharing, error) {
 	if c.Secret != "" {
 		auth, err = peers.BySecret(c.Name, c.Secrets()...)
 	} else {
-		auth, err = peers.ByCertificates(c.Cert, c.Key, c.CA)
+		auth = peers.ByCertificates(c.Cert, c.Key, c.CA) // whatever the files have: this node serves
 	}
 	if err != nil {
 		return nil, err

@@ -120,10 +120,10 @@ func BySecret(fleet string, secrets ...string) (*Auth, error) {
 }
 
 // ByCertificates returns the Auth of nodes with certificates of one authority, which are for
-// servers and clients and have the address that the node advertises. The error is about the
-// files; they are read again for each connection, and what they had last stays in use while
-// they are not right.
-func ByCertificates(cert, key, ca string) (*Auth, error) {
+// servers and clients and have the address that the node advertises. The files are read again for
+// each connection, and what they had last stays in use while they are not right. Until they were
+// right once, no node is talked to; an [Exchange] tells why.
+func ByCertificates(cert, key, ca string) *Auth {
 	f := &files{cert: cert, key: key, ca: ca}
 	config := func() (*tls.Config, error) {
 		is, err := f.inUse()
@@ -135,7 +135,7 @@ func ByCertificates(cert, key, ca string) (*Auth, error) {
 			Certificates: []tls.Certificate{is.pair}, RootCAs: is.authorities, ClientCAs: is.authorities, ClientAuth: tls.RequireAndVerifyClientCert,
 		}, nil
 	}
-	_, err := f.load()
+	_, _ = f.load() // so that there is something in use
 	return &Auth{
 		server: func(*tls.ClientHelloInfo) (*tls.Config, error) { return config() },
 		client: func(host string) (*tls.Config, error) {
@@ -147,7 +147,7 @@ func ByCertificates(cert, key, ca string) (*Auth, error) {
 			return c, nil
 		},
 		files: f,
-	}, err
+	}
 }
 
 // protocols are what both sides speak inside TLS.
