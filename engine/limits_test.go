@@ -256,17 +256,25 @@ func TestB42LimitsChangeUnderLoad(t *testing.T) {
 	})
 }
 
-// A service uses the part of its shared limits that it is allotted, and all of them before that.
+// A service uses the part of its shared limits that it is allotted, and its share before that.
 // A smaller part ends no session. Its own limits, and those of clients, do not depend on it.
 func TestB107AllottedPart(t *testing.T) {
 	eachModeAtOnce(t, func(t *testing.T, opt setup) {
-		r := limited(t, opt, &engine.Limits{Sessions: 10, Shared: true})
-		if served := knockAll(t, 20, "127.0.0.1", r.Addr); len(served) != 10 {
-			t.Fatalf("%d of 20 clients are served before a part is known, want 10", len(served))
+		shared := func(sessions, share int) *engine.Limits {
+			return &engine.Limits{Sessions: sessions, Shared: true, Share: engine.Allotment{Sessions: share}}
+		}
+		r := limited(t, opt, shared(10, 3))
+		served := knockAll(t, 20, "127.0.0.1", r.Addr)
+		if len(served) != 3 {
+			t.Fatalf("%d of 20 clients are served before a part is known, want 3", len(served))
+		}
+		r.E.Allot("web", engine.Allotment{Sessions: 10})
+		if served := knockAll(t, 10, "127.0.0.1", r.Addr); len(served) != 7 {
+			t.Fatalf("three have a part of ten, and %d more clients are served, want 7", len(served))
 		}
 		testkit.Eventually(t, "the rejected clients end", func() bool { return r.Stats().Active == 10 })
 		u, ok := r.E.Allot("web", engine.Allotment{Sessions: 4, Rate: 1})
-		if !ok || u != (engine.Usage{Sessions: 10, Begun: 10, OverSessions: 10}) {
+		if !ok || u != (engine.Usage{Sessions: 10, Begun: 10, OverSessions: 20}) {
 			t.Errorf("used: %+v, %v", u, ok)
 		}
 		if r.Stats().Active != 10 || knock(t, "127.0.0.1", r.Addr) != nil {
@@ -278,7 +286,7 @@ func TestB107AllottedPart(t *testing.T) {
 			t.Error("a part that is more than the limit lets in more than the limit")
 		}
 		testkit.Eventually(t, "the rejected client ends", func() bool { return r.Stats().Active == 10 })
-		setLimits(r, &engine.Limits{Sessions: 12, Shared: true})
+		setLimits(r, shared(12, 3))
 		if n := len(knockAll(t, 5, "127.0.0.1", r.Addr)); n != 2 {
 			t.Errorf("a higher limit, a part that is more, and %d clients are served, want 2", n)
 		}
@@ -286,6 +294,18 @@ func TestB107AllottedPart(t *testing.T) {
 		setLimits(r, &engine.Limits{Sessions: 14})
 		if n := len(knockAll(t, 5, "127.0.0.1", r.Addr)); n != 2 {
 			t.Errorf("limits of its own, and %d clients are served, want 2", n)
+		}
+		// What it was told before does not count when they are shared again.
+		setLimits(r, shared(20, 15))
+		if n := len(knockAll(t, 5, "127.0.0.1", r.Addr)); n != 1 {
+			t.Errorf("shared again, with 14 sessions and a share of 15, and %d clients are served, want 1", n)
+		}
+		// Nor what it is told of other limits, for one that is new.
+		r.E.Allot("web", engine.Allotment{Sessions: 20, Rate: -1})
+		setLimits(r, &engine.Limits{Sessions: 20, Rate: 100, Shared: true, Share: engine.Allotment{Sessions: 15, Rate: 2}})
+		r.E.Allot("web", engine.Allotment{Sessions: 20, Rate: -1})
+		if n := len(knockAll(t, 5, "127.0.0.1", r.Addr)); n != 2 && n != 3 { // in half a second there is one more
+			t.Errorf("five places, a share of 2 sessions a second, and %d clients are served", n)
 		}
 		if _, ok := r.E.Allot("no", engine.Allotment{}); ok {
 			t.Error("a service that is not there has a part")

@@ -136,18 +136,27 @@ type Limits struct {
 	Sessions, PerClient int // at once
 	Rate, PerClientRate int // that begin a second: a token bucket that holds those of one second
 	// Shared says that several engines share Sessions and Rate: this one may use what
-	// [Engine.Allot] has said last, and all until it has said something.
+	// [Engine.Allot] has said last. Until it has said something of a limit that is new, or was not
+	// shared before, it may use that of Share.
 	Shared bool
+	Share  Allotment
 }
 
-// Allotment is the part of shared limits that an engine may use now; 0 is none of it. What is
-// more than the limit counts as the limit.
-type Allotment struct{ Sessions, Rate int }
+// Allotment is the part of shared limits that an engine may use now; 0 is none of it, and less
+// than 0 says nothing of that limit. What is more than the limit counts as the limit.
+type Allotment struct {
+	Sessions, Rate int
+	// What another process uses of them, whose place this one takes: sessions, each of which
+	// counts until it is adopted, and tokens of the rate that it has taken in the last second.
+	Held  int64 `json:",omitempty"`
+	Taken int64 `json:",omitempty"`
+}
 
 // Usage is what a service uses of its limits.
 type Usage struct {
 	Sessions int64  // now
 	Begun    uint64 // sessions that have taken a token of the rate, ever
+	Taken    int64  // tokens of a shared rate that have not come back yet
 	// Clients that were rejected, ever: by Sessions and by Rate.
 	OverSessions, OverRate uint64
 }

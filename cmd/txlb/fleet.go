@@ -127,7 +127,12 @@ const partsWithin = 2 * time.Second
 // waits tells whether clients have to wait at the start: limits are shared, and this process does
 // not know its part of them.
 func (n *node) waits(c *config.Config) bool {
-	return n != nil && c.Fleet.Listen != "" && slices.ContainsFunc(c.Services, func(s *config.Service) bool { return s.Limits.Shared() })
+	return n.shares(c) && c.Fleet.Listen != ""
+}
+
+// shares tells whether limits are shared.
+func (n *node) shares(c *config.Config) bool {
+	return n != nil && slices.ContainsFunc(c.Services, func(s *config.Service) bool { return s.Limits.Shared() })
 }
 
 // awaitParts waits until this process knows its part of all limits, but not for long.

@@ -222,11 +222,15 @@ func serve(ctx context.Context, is beginning) (err error) {
 	follow := &follower{book: book, log: log, logging: cfg.Logging, engine: eng}
 	opened := false
 	if is.before != nil {
+		serve := sync.OnceFunc(eng.Resume)
 		thaw := dir.Freeze(errUpgrading)
 		err := is.before.takeOver(ctx, service{log: log, serve: func() {
-			eng.Resume()
+			if !is.node.shares(cfg) { // else clients wait until this process knows what the other uses
+				serve()
+			}
 		}, hear: func(n news) error {
 			is.node.takeParts(n.Parts)
+			serve()
 			err := errors.Join(dir.TakeIn(n.Director), source.Inherit(n.Samples))
 			if err == nil {
 				front.open(dir.State().Config, surfaces)
@@ -240,6 +244,7 @@ func serve(ctx context.Context, is beginning) (err error) {
 			return err
 		}})
 		if err == nil && !opened { // it has died before the news
+			serve()
 			front.open(dir.State().Config, surfaces)
 		}
 		thaw()

@@ -45,6 +45,7 @@ func (d *Director) plan(state *State, all bool) (routes []*route, _ engine.Plan,
 			if r, err = newRoute(s, d.started.Engine.Zone, d.hooks(s.Config.Name), who, r, d.tls); err != nil {
 				return nil, plan, fmt.Errorf("service %q: %w", s.Config.Name, err)
 			}
+			d.shareLimits(r.plan.Limits)
 		}
 		routes = append(routes, r)
 		plan.Services = append(plan.Services, d.closed.without(r.planned))
@@ -169,6 +170,18 @@ func limitsOf(c *config.Limits) *engine.Limits {
 		return nil
 	}
 	return &l
+}
+
+// shareLimits says how much of limits that nodes share the engine may use at first. A node of no
+// fleet has them alone. The route is not published yet.
+func (d *Director) shareLimits(l *engine.Limits) {
+	switch {
+	case l == nil || !l.Shared:
+	case d.opt.Fleet == nil:
+		l.Shared = false
+	default:
+		l.Share = engine.Allotment{Sessions: d.opt.Fleet.Share(l.Sessions), Rate: d.opt.Fleet.Share(l.Rate)}
+	}
 }
 
 // table builds the table of a group. It continues where the one before was, if there

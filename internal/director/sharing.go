@@ -18,7 +18,7 @@ import (
 // these say what is, and not what has changed, so that it does no harm to say it twice.
 
 // Fleet writes orders where all nodes see them. Its methods may wait. They are not called on
-// the director's goroutine, so that they may call the director.
+// the director's goroutine, so that they may call the director. Share is the exception.
 type Fleet interface {
 	// Await waits while the node is joining, for some seconds at most: whoever gives an order just
 	// after a start or a hand-over need not know.
@@ -30,6 +30,9 @@ type Fleet interface {
 	// Release ends the hold of a group on all nodes; held: there was one. The error is an
 	// *AloneError if only this node can end it now.
 	Release(ctx context.Context, o ReleaseOrder) (held bool, err error)
+	// Share returns the even share that the node has of a shared limit, 0 of none. It is called on
+	// the director's goroutine, and does not wait.
+	Share(limit int) int
 }
 
 // awaitFleet lets an order of somebody wait while the node is joining its fleet.

@@ -371,7 +371,7 @@ func even(limit, nodes int) int64 {
 
 // allotment is what the engine may use.
 func (s *sharedLimits) allotment() engine.Allotment {
-	return engine.Allotment{Sessions: int(s.is[sessions].allowed), Rate: int(s.is[rate].allowed)}
+	return engine.Allotment{Sessions: s.is[sessions].forEngine(), Rate: s.is[rate].forEngine()}
 }
 
 // worth tells whether others have to know a row: gifts at once, what is used when that matters for
@@ -503,7 +503,7 @@ func (n *Node) Parts(give bool) *Parts {
 		p.Quota = l.quota.State()
 	}
 	for _, s := range l.all {
-		p.Allowed[s.config.Name] = s.last
+		p.Allowed[s.config.Name] = l.withUsage(s)
 	}
 	return p
 }
@@ -529,7 +529,7 @@ func (n *Node) TakeParts(p *Parts) {
 	if p.Quota != nil && l.exchange != nil {
 		l.quota.Take(p.Quota)
 	}
-	l.before = p.Allowed
+	l.before = withoutUsage(p.Allowed)
 	for service, a := range p.Allowed {
 		l.allot(service, a)
 	}

@@ -44,6 +44,26 @@ func (b *bucket) giveBack(rate int) {
 	}
 }
 
+// used returns how many tokens have not come back yet.
+func (b *bucket) used(rate int, now int64) uint64 {
+	was := b.taken.Load()
+	if was <= now {
+		return 0
+	}
+	return tokensUntil(was, rate) - tokensUntil(now, rate)
+}
+
+// spend makes at least so many tokens be used, but not more than all.
+func (b *bucket) spend(rate int, tokens, now int64) {
+	to := tokenAt(tokensUntil(now, rate)+uint64(min(max(tokens, 0), int64(rate))), rate)
+	for {
+		was := b.taken.Load()
+		if was >= to || b.taken.CompareAndSwap(was, to) {
+			return
+		}
+	}
+}
+
 // rescale makes a bucket go on with another rate as full as it is, in tokens: a part of a rate
 // that moves to another bucket takes its tokens along, and none that are used up. There is never
 // more than before, also of the token that comes next, so up to one is lost. An empty bucket stays

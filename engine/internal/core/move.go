@@ -212,6 +212,7 @@ func (a *Admission) Arrive(g *Gate, to Destination, p *Passport, try *Attempt, a
 	}
 	if p.Stage != Unheard && to.Svc.limits.mode.Load() != 0 {
 		a.countIn(who.Addr().Unmap())
+		a.Svc.limits.allotted.adopted()
 	}
 	switch p.Stage {
 	case Unheard:

@@ -157,6 +157,9 @@ func (s *Serving[L]) Reroute(p engine.Plan) (retimed map[*Service]bool) {
 		if svc.Route.Load() == route {
 			continue
 		}
+		if before := svc.Route.Load(); before != nil { // only this goroutine changes it
+			svc.limits.allotted.reroute(before.Limits, route.Limits)
+		}
 		before := svc.Route.Swap(route)
 		requeue(before, route)
 		if before != nil && (before.Timeouts != route.Timeouts || holdsOtherwise(before, route)) {
