@@ -164,6 +164,21 @@ func (n *node) keepParts() {
 	}
 }
 
+// lineage is this process and those before it as a node, for succeed of the one behind it.
+func (n *node) lineage() []string {
+	if n == nil {
+		return nil
+	}
+	return n.Lineage()
+}
+
+// succeed makes this process the node that those were.
+func (n *node) succeed(lineage []string) {
+	if n != nil {
+		n.Succeed(lineage)
+	}
+}
+
 // takeParts gives this process what the one before it held of shared limits.
 func (n *node) takeParts(p *fleet.Parts) {
 	if n != nil {

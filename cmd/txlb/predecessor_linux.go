@@ -29,6 +29,7 @@ type predecessor struct {
 	samples  []byte
 	stored   map[string]string // what is in the descriptor store of systemd
 	parts    *fleet.Parts      // of shared limits, as they were when it began
+	lineage  []string          // of the node in its fleet
 	sockets  []engine.Inherited
 	surfaces []entranceFile
 
@@ -108,7 +109,7 @@ func (p *predecessor) receive() error {
 		case handover.KindState:
 			var e estate
 			if err = json.Unmarshal(m.Body, &e); err == nil {
-				p.stored, p.samples, p.parts = e.Stored, e.Samples, e.Parts
+				p.stored, p.samples, p.parts, p.lineage = e.Stored, e.Samples, e.Parts, e.Lineage
 				p.state, err = director.ReadState(e.Director)
 			}
 		case handover.KindSockets:

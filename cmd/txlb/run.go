@@ -171,6 +171,7 @@ func serve(ctx context.Context, is beginning) (err error) {
 	decides.Store(dir)
 	if is.before != nil {
 		is.node.takeParts(is.before.parts)
+		is.node.succeed(is.before.lineage)
 	}
 
 	ctx, shutdown := context.WithCancel(ctx)

@@ -45,7 +45,8 @@ type estate struct {
 	Director json.RawMessage   `json:"director"`          // of director.Export
 	Samples  json.RawMessage   `json:"samples,omitempty"` // of status.Export
 	Stored   map[string]string `json:"stored,omitempty"`
-	Parts    *fleet.Parts      `json:"parts,omitempty"` // of shared limits, as they are then
+	Parts    *fleet.Parts      `json:"parts,omitempty"`   // of shared limits, as they are then
+	Lineage  []string          `json:"lineage,omitempty"` // of the node in its fleet
 }
 
 // lot is a listening socket with what it is for: a service, or a surface.
@@ -278,7 +279,7 @@ func (u *upgrader) give(h *heir) error {
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(estate{state, samples, u.store.stored(), u.node.parts(false)})
+	body, err := json.Marshal(estate{state, samples, u.store.stored(), u.node.parts(false), u.node.lineage()})
 	if err != nil {
 		return err
 	}

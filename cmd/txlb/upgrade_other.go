@@ -48,6 +48,7 @@ type predecessor struct {
 	sockets  []engine.Inherited
 	surfaces []entranceFile
 	parts    *fleet.Parts
+	lineage  []string
 }
 
 type news struct {

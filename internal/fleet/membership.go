@@ -273,7 +273,7 @@ func (n *Node) claim(ctx context.Context, store Store) (lease Lease, revision in
 		n.mu.Lock()
 		n.mine, n.written, n.revision = mine, value, max(mine, revision)
 		others := len(n.memory.Instances) > 1
-		n.memory.Instances = []string{n.instance}
+		n.memory.Instances, n.lineage = []string{n.instance}, nil
 		n.store, n.why, n.told, n.since = store, nil, "", time.Now()
 		n.refusal = refusal{wrote: time.Now()}
 		n.running, n.holds = map[uint64]int64{}, map[string]*held{}
@@ -300,6 +300,8 @@ func (n *Node) mayReplace(e Entry) error {
 	case m.ID != n.memory.ID:
 		return fmt.Errorf("another node of the fleet has the name %q (txlb %s, since %s): give this one another name with <fleet node>, or wait until the other's lease ends",
 			n.name, m.Version, m.Started.Local().Format(time.DateTime))
+	case slices.Contains(n.lineage, m.Instance): // it has handed over
+		return nil
 	case m.Instance != n.instance && !slices.Contains(n.memory.Instances, m.Instance):
 		return fmt.Errorf("another process is the node %q, with the same id: was %s copied from another machine? Delete it on one of the two", n.name, n.path)
 	case m.Instance != n.instance && m.place != (place{}) && !n.where.is(m.place):

@@ -82,6 +82,7 @@ type Node struct {
 	handedOver bool     // another process is the node now
 	locked     *os.File // the place of this process; nil: it is not locked
 	where      place
+	lineage    []string             // processes that have handed over to this one, the last at the end, until it joins
 	unplaced   string               // why it is not locked, as the log was told
 	complaints map[string]time.Time // when the log was told of keys that make no sense
 

@@ -161,7 +161,7 @@ func (m *member) obey(ctx context.Context, verb, by, from string) (string, error
 }
 
 // begin starts a node.
-func begin(t *testing.T, l *link, name, dir string) *member {
+func begin(t *testing.T, l *link, name, dir string, set ...func(*Node)) *member {
 	t.Helper()
 	m := &member{t: t, link: l, eng: newStubEngine(), log: new(testkit.Log), file: filepath.Join(dir, "config.xml")}
 	doc, problems := files.Open(m.file)
@@ -180,6 +180,9 @@ func begin(t *testing.T, l *link, name, dir string) *member {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range set {
+		f(m.Node)
 	}
 	m.dir, err = director.New(doc.Config, m.eng, director.Options{
 		Log: m.log.Logger(), Document: doc, Commit: m.Commit, Fleet: m, Generation: m.Generation(),
