@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/txlb/txlb/internal/fleet/peers"
 	"github.com/txlb/txlb/internal/words"
 )
 
@@ -14,7 +15,7 @@ const (
 	// maxMember is the size of the largest key of a node.
 	maxMember = 64 << 10
 	// maxNodes is how many nodes a fleet may have.
-	maxNodes = 1024
+	maxNodes = peers.MaxNodes
 	// maxGeneration is the last generation: JSON has no larger numbers.
 	maxGeneration = 1<<53 - 1
 )

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -13,7 +14,8 @@ import (
 // it in a moment.
 const knownWithin = 2 * time.Second
 
-// admit lets a follower in. Otherwise it returns the status of the answer, and why.
+// admit lets a follower in. If its node has too many streams, the oldest ends. Otherwise it
+// returns the status of the answer, and why.
 func (x *Exchange) admit(ctx context.Context, f *follower) (status int, err error) {
 	if len(f.name) > maxName {
 		return http.StatusForbidden, errors.New("this is not the name of a node")
@@ -29,14 +31,17 @@ func (x *Exchange) admit(ctx context.Context, f *follower) (status int, err erro
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.streams[f.name] >= maxStreams {
-		return http.StatusTooManyRequests, fmt.Errorf("the node %q follows this one %d times already", printable(f.name), maxStreams)
-	}
-	if g := guestOf(ctx); g != nil && !g.enter() {
-		return http.StatusServiceUnavailable, fmt.Errorf("this node has %d followers, and takes no more", maxFollowers)
+	if f.guest = guestOf(ctx); f.guest != nil {
+		if own := x.streams[f.name]; len(own) >= maxStreams { // the oldest may be dead, which nobody has told
+			x.streams[f.name] = own[1:]
+			_ = own[0].guest.Close()
+		}
+		if err := f.guest.enter(); err != nil {
+			return http.StatusServiceUnavailable, err
+		}
 	}
 	x.followers++
-	x.streams[f.name]++
+	x.streams[f.name] = append(x.streams[f.name], f)
 	return 0, nil
 }
 
@@ -45,7 +50,8 @@ func (x *Exchange) leaves(f *follower) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.followers--
-	if x.streams[f.name]--; x.streams[f.name] == 0 {
+	own := slices.DeleteFunc(slices.Clone(x.streams[f.name]), func(o *follower) bool { return o == f })
+	if x.streams[f.name] = own; len(own) == 0 {
 		delete(x.streams, f.name)
 	}
 }

@@ -3,18 +3,29 @@ package peers
 import (
 	"container/list"
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
 )
 
+// MaxNodes is how many nodes a fleet may have.
+const MaxNodes = 1024
+
 const (
 	// maxStrangers is how many connections may prove who they are at once, and maxFollowers
-	// how many may have done so.
-	maxStrangers, maxFollowers = 128, 256
+	// how many may have done so: all nodes, each with two processes.
+	maxStrangers, maxFollowers = 128, 2 * MaxNodes
 	// maxStreams is how many of them one node may have: two, if its process is upgraded, and
 	// as many that have ended without this side knowing.
 	maxStreams = 4
+)
+
+// Why a guest does not become a follower.
+var (
+	errFull     = fmt.Errorf("this node has %d followers, and takes no more", maxFollowers)
+	errSentAway = errors.New("its connection was closed before it was admitted, perhaps to make room for others")
 )
 
 // door is a listener with so many connections at once. Anybody can connect, so one that comes
@@ -37,6 +48,7 @@ func (d *door) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	boundUnacked(c)
 	g := &guest{Conn: c, door: d, from: source(c.RemoteAddr())}
 	d.mu.Lock()
 	var out *guest
@@ -115,18 +127,21 @@ func (g *guest) Close() error {
 	return g.Conn.Close()
 }
 
-// enter makes a stranger a follower. It returns false if there is no room, or if the guest has
-// been sent away.
-func (g *guest) enter() bool {
+// enter makes a stranger a follower. The error is errFull if there is no room, and errSentAway if
+// the guest is no stranger any more.
+func (g *guest) enter() error {
 	g.door.mu.Lock()
 	defer g.door.mu.Unlock()
-	if g.closed || g.at == nil || g.door.followers >= maxFollowers {
-		return false
+	if g.closed || g.at == nil {
+		return errSentAway
+	}
+	if g.door.followers >= maxFollowers {
+		return errFull
 	}
 	g.door.forget(g)
 	g.follower = true
 	g.door.followers++
-	return true
+	return nil
 }
 
 // guestKey is where the context of a request has its guest.

@@ -94,10 +94,10 @@ type Exchange struct {
 	opened    error     // why nobody can follow this node; nil: they can
 	unfit     error     // why its certificate is not right; nil: it is
 	follow    func(*peer)
-	followers int            // that follow this node now
-	streams   map[string]int // of them, by what they say is their name
-	limitsAt  uint64         // the last of all peers
-	moved     chan struct{}  // closed when the nodes to follow have changed
+	followers int                    // that follow this node now
+	streams   map[string][]*follower // by what they say is their name, the oldest first
+	limitsAt  uint64                 // the last of all peers
+	moved     chan struct{}          // closed when the nodes to follow have changed
 	refused   refused
 
 	provesEvery time.Duration // how often certificates of open streams are looked at
@@ -159,7 +159,7 @@ func New(opt Options) *Exchange {
 		opt.Said = func() {}
 	}
 	return &Exchange{
-		opt: opt, news: make(chan struct{}), moved: make(chan struct{}), peers: map[string]*peer{}, streams: map[string]int{}, provesEvery: provesEvery,
+		opt: opt, news: make(chan struct{}), moved: make(chan struct{}), peers: map[string]*peer{}, streams: map[string][]*follower{}, provesEvery: provesEvery,
 		totals: totals{},
 		checks: newFeed[Host, Finding](), sessions: newFeed[Host, int64](), limits: newFeed[string, string](),
 	}

@@ -18,6 +18,8 @@ const (
 	proveWithin = 5 * time.Second
 	// writeWithin is how long a follower may take to read what it is told.
 	writeWithin = 3 * time.Second
+	// unackedFor is how long it may take until its side acknowledges that. Linux alone counts.
+	unackedFor = 10 * time.Second
 	// gather is the least time between two looks at what there is to tell.
 	gather = 20 * time.Millisecond
 	// perBeat is how many rows of sessions a follower is told with each beat.
@@ -150,6 +152,7 @@ type follower struct {
 	checks, sessions, limits uint64 // cursors
 	counted                  bool   // it has been told the sessions of all hosts
 
+	guest  *guest // its connection
 	name   string // of the node, as it says
 	secure *tls.ConnectionState
 	addr   string // that the node advertises, for which its certificate is; "": it has proved a secret
