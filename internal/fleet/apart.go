@@ -28,21 +28,28 @@ func (s *Shares) apart(now time.Time) string {
 	if s.Closed != "" && now.Sub(s.ClosedSince) >= apartAfter {
 		all = append(all, "other nodes cannot follow this one: "+printable(s.Closed))
 	}
-	more := 0
+	named, more := 0, 0
 	for i := range s.Peers {
 		p := &s.Peers[i]
 		switch {
 		case p.Live || now.Sub(p.Since) < apartAfter:
-		case i-more >= maxApart:
+		case named >= maxApart:
 			more++
-		case p.Why == "":
-			all = append(all, fmt.Sprintf("node %s is not heard", printable(p.Name)))
 		default:
-			all = append(all, fmt.Sprintf("node %s is not heard: %s", printable(p.Name), printable(p.Why)))
+			named++
+			text := fmt.Sprintf("node %s is not heard", printable(p.Name))
+			if p.Why != "" {
+				text += ": " + printable(p.Why)
+			}
+			all = append(all, text)
 		}
 	}
 	if more > 0 {
-		all = append(all, "nor are "+words.Count(more, "more node"))
+		is := "is"
+		if more > 1 {
+			is = "are"
+		}
+		all = append(all, fmt.Sprintf("nor %s %s", is, words.Count(more, "more node")))
 	}
 	return strings.Join(all, "; ")
 }

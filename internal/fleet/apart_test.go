@@ -29,13 +29,16 @@ func TestApart(t *testing.T) {
 		{&Shares{Peers: []peers.Peer{node("a", old, "refused"), node("b", young, "x"), node("c", old, "")}}, "node a is not heard: refused; node c is not heard"},
 		{&Shares{Peers: []peers.Peer{node("a", old, ""), node("b", old, ""), node("c", old, ""), node("d", old, ""), node("e", old, "")}},
 			"node a is not heard; node b is not heard; node c is not heard; nor are 2 more nodes"},
+		{&Shares{Peers: []peers.Peer{{Name: "a", Live: true}, node("b", young, "x"), {Name: "c", Live: true}, node("d", old, "refused")}}, "node d is not heard: refused"},
+		{&Shares{Peers: []peers.Peer{{Name: "a", Live: true}, node("b", old, ""), node("c", old, ""), node("d", old, ""), {Name: "e", Live: true}, node("f", old, "")}},
+			"node b is not heard; node c is not heard; node d is not heard; nor is 1 more node"},
 	} {
 		if got := c.s.apart(now); got != c.want {
 			t.Errorf("%+v: %q; want %q", c.s, got, c.want)
 		}
 	}
 	s := Status{Node: "a", Joined: true, Apart: "node b is not heard", Nodes: []Info{{Member: Member{Name: "a", Ready: true, Problem: "p"}}, {Member: Member{Name: "b", Ready: true}}}}
-	if text := s.String(); strings.Count(text, "p; node b is not heard") != 1 {
+	if text := s.String(); strings.Count(text, "p; checks are not shared with all, see below") != 1 || strings.Contains(text, s.Apart) {
 		t.Error(text)
 	}
 }

@@ -304,7 +304,7 @@ func (s *Status) table(b *strings.Builder) {
 		}
 		why := n.Why()
 		if n.Name == s.Node && s.Apart != "" {
-			why = strings.TrimPrefix(why+"; "+s.Apart, "; ")
+			why = strings.TrimPrefix(why+"; checks are not shared with all, see below", "; ")
 		}
 		if why != "" {
 			problem = why
