@@ -122,6 +122,9 @@ func (k *checker) peers(f *Fleet) {
 	if host, port, _ := net.SplitHostPort(f.PeerAddress()); host == "" && port != "" {
 		k.fail(line, "<fleet listen>: other nodes cannot connect to %s; say advertise=\"HOST:PORT\"", f.Listen)
 	}
+	if host, _, _ := net.SplitHostPort(f.PeerAddress()); f.Secret == "" && strings.Contains(host, "%") {
+		k.fail(line, "<fleet listen>: a certificate cannot be for %s, which has a zone; say advertise=\"HOST:PORT\" without one, or use a secret", f.PeerAddress())
+	}
 	if f.Secret == "" && (f.Cert == "" || f.CA == "") {
 		k.fail(line, "<fleet listen> needs a secret, or cert, key and ca, so that nodes know each other")
 	}

@@ -258,6 +258,8 @@ func TestEveryMistakeNamesItsLineAndWhatIsRight(t *testing.T) {
 		{outside, `<fleet name="edge" store="https://h:1" advertise="10.0.0.1:7946"/>`, `<fleet> has advertise or secret, but no listen`},
 		{outside, `<fleet name="edge" store="https://h:1" listen="10.0.0.1:7946"/>`, `<fleet listen> needs a secret, or cert, key and ca`},
 		{outside, `<fleet name="edge" store="https://h:1" listen=":7946" secret="0123456789abcdef"/>`, `other nodes cannot connect to :7946; say advertise="HOST:PORT"`},
+		{outside, `<fleet name="edge" store="https://h:1" listen=":7946" advertise="[fe80::1%eth0]:7946" cert="c" key="k" ca="a"/>`, `a certificate cannot be for [fe80::1%eth0]:7946, which has a zone`},
+		{outside, `<fleet name="edge" store="https://h:1" listen="[fe80::1%eth0]:7946" cert="c" key="k" ca="a"/>`, `a certificate cannot be for [fe80::1%eth0]:7946, which has a zone`},
 		{outside, `<fleet name="edge" store="https://h:1" listen="10.0.0.1:7946" secret="0123456789abcde"/>`, `it has less than 16 characters, which can be guessed`},
 		{outside, `<fleet name="edge" store="https://h:1" listen="10.0.0.1:7946" secret="0123456789abcdef short"/>`, `it has less than 16 characters, which can be guessed, and spaces separate several secrets`},
 		{outside, `<fleet name="edge" store="https://h:1" listen="10.0.0.1:7946" secret="0123456789abcdef 1123456789abcdef 2123456789abcdef 3123456789abcdef 4123456789abcdef"/>`, `5 secrets are more than 4`},
