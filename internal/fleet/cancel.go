@@ -61,7 +61,8 @@ func (n *Node) Cancel(ctx context.Context, id, by string) (done string, o *Order
 }
 
 // swapOrder writes an order over what this node has known at a revision, or deletes that: to is
-// nil. The error is ErrMoved if something else is there by now, which the node then knows.
+// nil. The error is ErrMoved if something else is there by now, which the node then knows, and
+// errWentBack if that is older, which the node would ignore.
 func (n *Node) swapOrder(ctx context.Context, store Store, at int64, to *Order) error {
 	var value []byte
 	if to != nil {
@@ -70,6 +71,9 @@ func (n *Node) swapOrder(ctx context.Context, store Store, at int64, to *Order) 
 			return err
 		}
 	}
+	n.mu.Lock()
+	known := max(at, n.orderGone)
+	n.mu.Unlock()
 	var revision int64
 	var there Entry
 	err := within(ctx, commitWithin, func(ctx context.Context) (err error) {
@@ -80,6 +84,9 @@ func (n *Node) swapOrder(ctx context.Context, store Store, at int64, to *Order) 
 	defer n.mu.Unlock()
 	switch {
 	case n.store != store: // what it had is not known here any more
+	case errors.Is(err, ErrMoved) && there.Key != "" && there.Revision < known:
+		n.loses(errWentBack)
+		return errWentBack
 	case errors.Is(err, ErrMoved):
 		n.hearOrder(there.orDeleted(n.orderKey(), at))
 		n.poke(n.glance)

@@ -191,6 +191,28 @@ func TestCancelReachesOlderVersions(t *testing.T) {
 	})
 }
 
+// A cancellation finds out that the store has gone back, and does not try for ever.
+func TestCancelFindsAStoreThatWentBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpgrading(t, "a", "b")
+		put := func() {
+			u.store.set(func() {
+				u.store.put("/txlb/edge/order", []byte(`{"id":"1","verb":"upgrade","by":"boss","node":"a","begun":"2026-01-01T00:00:00Z",
+					"steps":[{"node":"z","state":"begun","instance":"x","before":"1.2.3"}]}`), 0)
+			})
+			synctest.Wait()
+		}
+		put()
+		restore := u.store.backup()
+		put()
+		a := u.node("a")
+		u.store.set(func() { a.link.stalled = true })
+		restore()
+		_, _, err := a.Cancel(t.Context(), "", "ann")
+		refused(t, err, errWentBack.Error())
+	})
+}
+
 // If the answer of the store is lost, that is said.
 func TestCancelWithoutAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
