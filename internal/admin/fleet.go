@@ -42,10 +42,15 @@ func cancelOffer() Offer {
 		Lines: []string{"{told}.", "A node that has begun finishes. The others stay as they are. If it has stopped, it is forgotten."},
 		Set:   []words.Word{{Key: "cancel", Value: "yes"}}, Fields: []string{},
 		Pin: func(s *Scene) []words.Word {
-			if s.Fleet == nil || s.Fleet.Order == nil {
+			switch {
+			case s.Fleet == nil:
 				return nil
+			case s.Fleet.Order != nil:
+				return []words.Word{{Key: "order", Value: s.Fleet.Order.ID}}
+			case s.Fleet.OrderProblemID != "":
+				return []words.Word{{Key: "order", Value: s.Fleet.OrderProblemID}}
 			}
-			return []words.Word{{Key: "order", Value: s.Fleet.Order.ID}}
+			return nil
 		},
 		When: func(s *Scene) bool { return s.Fleet != nil && s.Fleet.Cancellable() },
 	}

@@ -11,7 +11,7 @@ import (
 
 // Cancel keeps the nodes that have not begun from beginning. One that has begun finishes. An order
 // that has stopped before its end is forgotten, and so is one that this version cannot read. id
-// is that of the order which is meant; "": the one that is there. It returns what it has done in
+// is that of the order which is meant, or [Status.OrderProblemID]; "": the one that is there. It returns what it has done in
 // one line, and the order as it is then. The error says why nothing was done; it wraps an
 // *UnknownError if it may still be.
 //
@@ -27,7 +27,7 @@ func (n *Node) Cancel(ctx context.Context, id, by string) (done string, o *Order
 			return "", nil, &RefusedError{n.opt.Config.Name, why}
 		case at == 0:
 			return "", nil, errors.New("there is nothing to cancel: the fleet has no order")
-		case id != "" && (bad != nil || was.ID != id):
+		case id != "" && bad != nil && id != unreadable(at), id != "" && bad == nil && was.ID != id:
 			return "", nil, errors.New("the order that was meant is not there any more: see show fleet")
 		case bad == nil && was.over() && !was.Stopped():
 			return "", nil, fmt.Errorf("there is nothing to cancel: %s", was.Headline())
@@ -59,6 +59,9 @@ func (n *Node) Cancel(ctx context.Context, id, by string) (done string, o *Order
 		return done, o, nil
 	}
 }
+
+// unreadable is the id of an order that cannot be read, by the revision of its key.
+func unreadable(at int64) string { return fmt.Sprintf("revision-%d", at) }
 
 // swapOrder writes an order over what this node has known at a revision, or deletes that: to is
 // nil. The error is ErrMoved if something else is there by now, which the node then knows, and

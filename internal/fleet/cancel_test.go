@@ -213,6 +213,36 @@ func TestCancelFindsAStoreThatWentBack(t *testing.T) {
 	})
 }
 
+// An order that cannot be read is cancelled as the one that was seen.
+func TestCancelAnUnreadableOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpgrading(t, "a", "b")
+		put := func(id string) string {
+			u.store.set(func() {
+				u.store.put("/txlb/edge/order", []byte(`{"id":"`+id+`","verb":"format","steps":[{"node":"b","state":"asked"}]}`), 0)
+			})
+			synctest.Wait()
+			return u.node("a").Status().OrderProblemID
+		}
+		seen := put("1")
+		later := put("2")
+		if seen == "" || seen == later {
+			t.Fatalf("seen %q, later %q", seen, later)
+		}
+		_, _, err := u.node("a").Cancel(t.Context(), seen, "ann")
+		refused(t, err, "the order that was meant is not there any more")
+		if _, _, err := u.node("a").Cancel(t.Context(), later, "ann"); err != nil {
+			t.Error(err)
+		}
+		if text, _ := u.ordered(); text != "" {
+			t.Errorf("it is still there: %s", text)
+		}
+		if id := u.node("a").Status().OrderProblemID; id != "" {
+			t.Error(id)
+		}
+	})
+}
+
 // If the answer of the store is lost, that is said.
 func TestCancelWithoutAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -50,6 +50,8 @@ type Status struct {
 	Order      *Order    `json:"order,omitempty"`   // that nodes carry out, or have carried out last
 	// OrderProblem is why what the store has as an order cannot be used: a newer version wrote it.
 	OrderProblem string `json:"order_problem,omitempty"`
+	// OrderProblemID is what Cancel takes for it as the id.
+	OrderProblemID string `json:"order_problem_id,omitempty"`
 	// Limits are those that nodes share, in the order of the configuration.
 	Limits []SharedLimit `json:"limits,omitempty"`
 
@@ -178,7 +180,7 @@ func (n *Node) Status() *Status {
 		s.Order = n.plan
 	}
 	if n.orderBad != nil {
-		s.OrderProblem = oneLine(n.orderBad)
+		s.OrderProblem, s.OrderProblemID = oneLine(n.orderBad), unreadable(n.orderAt)
 	}
 	slices.SortFunc(s.Nodes, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
 	n.statusOfOrders(s, time.Now())

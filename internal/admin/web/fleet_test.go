@@ -98,10 +98,13 @@ func TestFleetPage(t *testing.T) {
 		t.Errorf("while it goes on:\n%s", text)
 	}
 	going = threeNodes()
-	going.Order, going.OrderProblem = nil, "what the store has cannot be used"
+	going.Order, going.OrderProblem, going.OrderProblemID = nil, "what the store has cannot be used", "revision-7"
 	s.Store(going)
 	if text := r.get("/fleet"); !strings.Contains(text, ">Delete it…</a>") {
 		t.Errorf("with an order that cannot be read:\n%s", text)
+	}
+	if body := r.get("/ask?verb=upgrade&cancel=yes"); !strings.Contains(body, `name="order" value="revision-7"`) {
+		t.Errorf("the question does not say which order that cannot be read:\n%s", body)
 	}
 	silent := threeNodes()
 	silent.Silent = 6
