@@ -83,15 +83,20 @@ func recall(path, former string) (m memory, err error) {
 	return m, nil
 }
 
+// errNotOurs is that the memory belongs to another process by now.
+var errNotOurs = errors.New("another process is the node")
+
 // keep writes the memory. The file is the old or the new one at every moment, also if the
-// machine loses its power.
-func (m memory) keep(path string) error {
+// machine loses its power. If over says so before the end, it leaves the file as it is: the error
+// is errNotOurs. Another process may write meanwhile.
+func (m memory) keep(path string, over func() bool) error {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
 	folder := filepath.Dir(path)
 	fresh := filepath.Join(folder, "."+filepath.Base(path)+".new")
+	_ = os.Remove(fresh) // a process that has handed over may still write there
 	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -99,6 +104,9 @@ func (m memory) keep(path string) error {
 	_, err = f.Write(append(data, '\n'))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
+	}
+	if over() {
+		return errNotOurs
 	}
 	if err := os.Rename(fresh, path); err != nil {
 		return err

@@ -78,14 +78,14 @@ func TestMemoryIsNotKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := folder(t, oneService)
 		fresh := filepath.Join(dir, ".fleet-edge@a.json.new")
-		if err := os.Mkdir(fresh, 0o700); err != nil { // in its way
+		if err := os.MkdirAll(filepath.Join(fresh, "in the way"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		a := join(t, newMemoryStore(), "a", dir)
 		if s := a.Status(); !s.Joined || !strings.Contains(s.Problem, "cannot keep what this node knows of its fleet: open "+fresh) {
 			t.Errorf("%+v", s)
 		}
-		if err := os.Remove(fresh); err != nil {
+		if err := os.RemoveAll(fresh); err != nil {
 			t.Fatal(err)
 		}
 		must(t)(a.weigh("a", 2))

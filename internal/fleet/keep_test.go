@@ -56,7 +56,7 @@ func TestHandOverWaitsForTheMemory(t *testing.T) {
 	}
 	a.HandOver()
 	other := memory{ID: "another process"}
-	if err := other.keep(a.path); err != nil {
+	if err := other.keep(a.path, stillOurs); err != nil {
 		t.Error(err)
 	}
 	writers.Wait()

@@ -38,7 +38,7 @@ func TestHandOverFromAnotherPlace(t *testing.T) {
 			m, err := recall(a.path, a.before)
 			m.Instances = nil
 			if err == nil {
-				err = m.keep(a.path)
+				err = m.keep(a.path, stillOurs)
 			}
 			if err != nil {
 				t.Fatal(err)

@@ -50,6 +50,8 @@ const (
 	firstPause, longestPause = 500 * time.Millisecond, 5 * time.Second
 	// retryEvery is how often a node tries again to run what it could not.
 	retryEvery = 5 * time.Second
+	// handOverWithin is how long a hand-over waits for a write of the memory.
+	handOverWithin = time.Second
 	// saveEvery is the least time between two copies of the configuration in the node's file.
 	saveEvery = time.Second
 	// saveShare keeps copies from taking more than that part of the time: with 10,000 hosts
@@ -71,7 +73,9 @@ type Node struct {
 	settled  chan struct{} // this node runs what the fleet has
 	arrival  arrival       // for orders that come while this node is joining
 
-	keeping sync.Mutex // held while the memory is written, and taken before mu
+	keeping chan struct{} // has an element while the memory is written; taken before mu
+
+	lock func(path string) (*os.File, place, error) // lockPlace, but in tests
 
 	mu         sync.Mutex
 	dir        *director.Director // nil: Run has not begun
@@ -148,8 +152,8 @@ func New(opt Options) (*Node, error) {
 		opt: opt, log: opt.Log, name: name, instance: newID(), started: time.Now(), since: time.Now(),
 		path:    filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+"@"+name+".json"), // no name has @
 		before:  filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
-		arrival: newArrival(),
-		wake:    make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1), doubted: make(chan struct{}, 1),
+		arrival: newArrival(), keeping: make(chan struct{}, 1), lock: lockPlace,
+		wake: make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1), doubted: make(chan struct{}, 1),
 		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, counted: map[string]time.Time{}, commands: commands{}, complaints: map[string]time.Time{}, orders: newOrders(),
 	}
 	if n.memory, n.unread = recall(n.path, n.before); n.unread != nil {
@@ -227,10 +231,17 @@ func (n *Node) Run(ctx context.Context, dir *director.Director) {
 func (n *Node) Announce() { n.poke(n.publish) }
 
 // HandOver tells that another process is this node from now on: its place stays when Run ends.
-// It waits until this process writes nothing more of what the node knows.
+// It waits until this process writes nothing more of what the node knows, but not for long: clients
+// wait, and a write that hangs comes to nothing.
 func (n *Node) HandOver() {
-	n.keeping.Lock()
-	defer n.keeping.Unlock()
+	late := time.NewTimer(handOverWithin)
+	defer late.Stop()
+	select {
+	case n.keeping <- struct{}{}:
+		defer func() { <-n.keeping }()
+	case <-late.C:
+		n.log.Warn("handing over while the disk does not answer", "fleet", n.opt.Config.Name, "node", n.name, "file", n.path)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.handedOver = true
@@ -294,15 +305,18 @@ func (n *Node) recollect() error {
 // remember writes what the node knows of itself. Several goroutines do: one after the other, so
 // that the newest is the last.
 func (n *Node) remember() {
-	n.keeping.Lock()
-	defer n.keeping.Unlock()
+	n.keeping <- struct{}{}
+	defer func() { <-n.keeping }()
 	n.mu.Lock()
 	m, was, over := n.memory, n.unkept, n.handedOver
 	n.mu.Unlock()
 	if over { // the file is the other's
 		return
 	}
-	err := m.keep(n.path)
+	err := m.keep(n.path, n.isHandedOver)
+	if errors.Is(err, errNotOurs) {
+		return
+	}
 	if err == nil {
 		_ = os.Remove(n.before)
 	} else if err = fmt.Errorf("cannot keep what this node knows of its fleet: %w", err); was == nil || was.Error() != err.Error() {

@@ -53,14 +53,16 @@ func (n *Node) lockPath() string {
 }
 
 // occupy locks the place of the node, if this process has not. A folder that cannot be locked is
-// no place: such a node is not told from its copy.
+// no place: such a node is not told from its copy. It belongs to the goroutine of Run. The disk may
+// hang, so n.mu is not held meanwhile.
 func (n *Node) occupy() error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.locked != nil || n.handedOver {
+	done := n.locked != nil || n.handedOver
+	n.mu.Unlock()
+	if done {
 		return nil
 	}
-	locked, where, err := lockPlace(n.lockPath())
+	locked, where, err := n.lock(n.lockPath())
 	if other := (*occupiedError)(nil); errors.As(err, &other) {
 		return fmt.Errorf("another process of this machine%v is the node %q: it has locked %s. Give one of the two another name by <fleet node>, or another folder for state", other, n.name, n.lockPath())
 	}
@@ -68,7 +70,12 @@ func (n *Node) occupy() error {
 		n.unplaced = err.Error()
 		n.log.Warn("the folder for state cannot be locked, so this node is not told from its copies", "fleet", n.opt.Config.Name, "node", n.name, "err", err)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.locked, n.where = locked, where
+	if n.handedOver { // meanwhile
+		n.vacate()
+	}
 	return nil
 }
 

@@ -1,0 +1,66 @@
+package fleet
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// stillOurs is for a memory of a node that hands over to nobody.
+func stillOurs() bool { return false }
+
+// A hand-over does not wait for a disk that hangs, and what is written there later comes to
+// nothing.
+func TestHandOverOnADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := join(t, newMemoryStore(), "a", folder(t, oneService))
+		a.keeping <- struct{}{}
+		began := time.Now()
+		a.HandOver()
+		if took := time.Since(began); took > handOverWithin || !a.isHandedOver() {
+			t.Errorf("handed over %v after %v", a.isHandedOver(), took)
+		}
+		<-a.keeping
+		before, err := os.ReadFile(a.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (memory{ID: "late"}).keep(a.path, a.isHandedOver); !errors.Is(err, errNotOurs) {
+			t.Error(err)
+		}
+		if after, err := os.ReadFile(a.path); err != nil || string(after) != string(before) {
+			t.Errorf("it has %s (%v), and had %s", after, err, before)
+		}
+	})
+}
+
+// Nobody waits for a node that locks its place. If it is handed over meanwhile, it gives the place
+// up at once.
+func TestPlaceOnADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		goes := make(chan struct{})
+		a := begin(t, newMemoryStore().link(), "a", folder(t, oneService), func(n *Node) {
+			n.lock = func(path string) (*os.File, place, error) {
+				<-goes
+				return lockPlace(path)
+			}
+		})
+		synctest.Wait()
+		if !a.Node.mu.TryLock() {
+			t.Error("it is locked meanwhile")
+		} else {
+			a.Node.mu.Unlock()
+			a.HandOver()
+		}
+		close(goes)
+		synctest.Wait()
+		f, _, err := lockPlace(filepath.Join(filepath.Dir(a.file), "fleet-edge@a.lock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+	})
+}
