@@ -28,6 +28,9 @@ func (s *Shares) apart(now time.Time) string {
 	if s.Closed != "" && now.Sub(s.ClosedSince) >= apartAfter {
 		all = append(all, "other nodes cannot follow this one: "+printable(s.Closed))
 	}
+	if s.Stale != "" && now.Sub(s.StaleSince) >= apartAfter {
+		all = append(all, "the files of this node's certificate are not right, and the former ones are in use: "+printable(s.Stale))
+	}
 	named, more := 0, 0
 	for i := range s.Peers {
 		p := &s.Peers[i]

@@ -26,6 +26,8 @@ func TestApart(t *testing.T) {
 		{nil, ""},
 		{&Shares{Closed: "in use", ClosedSince: young, Peers: []peers.Peer{node("a", young, "x"), {Name: "b", Live: true, Since: old}}}, ""},
 		{&Shares{Closed: "in use", ClosedSince: old}, "other nodes cannot follow this one: in use"},
+		{&Shares{Stale: "no key", StaleSince: young}, ""},
+		{&Shares{Stale: "no key", StaleSince: old}, "the files of this node's certificate are not right, and the former ones are in use: no key"},
 		{&Shares{Peers: []peers.Peer{node("a", old, "refused"), node("b", young, "x"), node("c", old, "")}}, "node a is not heard: refused; node c is not heard"},
 		{&Shares{Peers: []peers.Peer{node("a", old, ""), node("b", old, ""), node("c", old, ""), node("d", old, ""), node("e", old, "")}},
 			"node a is not heard; node b is not heard; node c is not heard; nor are 2 more nodes"},

@@ -258,6 +258,14 @@ type Shares struct {
 	Checks
 	Listen string `json:"listen"`
 	Closed string `json:"closed,omitempty"` // why other nodes cannot follow this one
+	// Unfit is that the certificate of this node is why. Stale is what is wrong with its files while
+	// what they had last is in use.
+	Unfit bool   `json:"unfit,omitempty"`
+	Stale string `json:"stale,omitempty"`
+	// StaleSince is since when.
+	StaleSince time.Time `json:"stale_since,omitzero"`
+	// Certificates is that nodes know each other by them, and not by a secret.
+	Certificates bool `json:"certificates,omitempty"`
 	// ClosedSince is since when.
 	ClosedSince time.Time    `json:"closed_since,omitzero"`
 	Peers       []peers.Peer `json:"peers"` // by name
@@ -272,14 +280,33 @@ func (n *Node) shares() *Shares {
 	if n.sharing == nil {
 		return nil
 	}
-	s := &Shares{Checks: n.checks, Listen: n.opt.Config.Listen}
+	s := &Shares{Checks: n.checks, Listen: n.opt.Config.Listen, Certificates: n.opt.Config.Secret == ""}
 	list, closed := n.sharing.exchange.Peers()
 	s.Peers = append([]peers.Peer{}, list...)
 	if closed != nil {
 		s.Closed, s.ClosedSince = oneLine(closed), n.sharing.exchange.ClosedSince()
 	}
+	unfit, stale, since := n.sharing.exchange.Certificate()
+	s.Unfit = unfit != nil
+	if stale != nil {
+		s.Stale, s.StaleSince = oneLine(stale), since
+	}
 	s.Missing, s.Complete = n.missing(s)
 	return s
+}
+
+// Remedy is what helps if others cannot follow this node, or it does not hear them.
+func (s *Shares) Remedy() string {
+	switch {
+	case s == nil:
+	case s.Unfit || s.Stale != "" && s.Closed == "":
+		return "correct the files of cert, key and ca in <fleet>, which are read again without a restart: a certificate that has not ended, of the authority in ca, for servers and clients, and for the host of advertise"
+	case s.Closed != "":
+		return "find the program that has the port of <fleet listen>: ss -ltnp"
+	case s.Certificates:
+		return "look at <fleet listen> and advertise of both, at the end of their certificates, at the authorities in ca and the hosts that they are for, and at the network"
+	}
+	return "look at <fleet listen>, advertise and secret of both, and at the network"
 }
 
 // String is one line.
@@ -297,6 +324,9 @@ func (s *Shares) String() string {
 	}
 	if s.Closed != "" {
 		text += "; other nodes cannot follow this one: " + printable(s.Closed)
+	}
+	if s.Stale != "" {
+		text += "; the files of this node's certificate are not right, and the former ones are in use: " + printable(s.Stale)
 	}
 	for _, p := range s.Peers {
 		if !p.Live {

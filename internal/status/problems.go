@@ -222,7 +222,7 @@ func (r *Reading) judgeFleet(f *fleet.Status, add func(kind Kind, level Level, t
 			"reload the file if it was edited; otherwise fix the cause, it is tried again every few seconds")
 	}
 	if f.Apart != "" {
-		add(FleetApart, Warning, fmt.Sprintf("The node %s does not share checks with all of its fleet %s: %s", f.Node, f.Fleet, f.Apart), "each node checks what it is not told; look at <fleet listen>, advertise and secret of both, and at the network")
+		add(FleetApart, Warning, fmt.Sprintf("The node %s does not share checks with all of its fleet %s: %s", f.Node, f.Fleet, f.Apart), "each node checks what it is not told; "+f.Shares.Remedy())
 	}
 	if f.Waits != "" {
 		add(FleetWaits, Notice, fmt.Sprintf("The node %s: %s", f.Node, f.Waits), "give upgrade, which refuses no client")

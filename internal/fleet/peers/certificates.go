@@ -65,13 +65,28 @@ func (f *files) inUse() (*loaded, error) {
 	return nil, err
 }
 
-// own tells what is wrong with the node's own certificate; nil: nothing, or there is none. addr
+// stale tells what is wrong with the files while what they had last is in use; nil: that is what
+// they have, or nothing is in use.
+func (a *Auth) stale() error {
+	if a.files == nil {
+		return nil
+	}
+	_, err := a.files.load()
+	a.files.mu.Lock()
+	defer a.files.mu.Unlock()
+	if a.files.last == nil {
+		return nil
+	}
+	return err
+}
+
+// own tells what is wrong with the node's own certificate, as it is in use; nil: nothing, or there is none. addr
 // is what it advertises.
 func (a *Auth) own(addr string) error {
 	if a.files == nil {
 		return nil
 	}
-	is, err := a.files.load()
+	is, err := a.files.inUse()
 	if err != nil {
 		return err
 	}
@@ -173,9 +188,9 @@ func refusal(err error, addr string) error {
 	return err
 }
 
-// ownEvery is how often a node looks at its own certificate, and provesEvery at those of open
-// streams.
-const ownEvery, provesEvery = time.Minute, 30 * time.Second
+// ownEvery is how often a node looks at its own certificate, ownAgain while something is wrong
+// with it, and provesEvery at those of open streams.
+const ownEvery, ownAgain, provesEvery = time.Minute, 10 * time.Second, 30 * time.Second
 
 // watchOwn tells what is wrong with the node's own certificate, until ctx ends.
 func (x *Exchange) watchOwn(stop <-chan struct{}) {
@@ -183,6 +198,11 @@ func (x *Exchange) watchOwn(stop <-chan struct{}) {
 	defer again.Stop()
 	for {
 		x.lookAtOwn()
+		if unfit, stale, _ := x.Certificate(); unfit != nil || stale != nil {
+			again.Reset(ownAgain)
+		} else {
+			again.Reset(ownEvery)
+		}
 		select {
 		case <-stop:
 			return
@@ -193,12 +213,21 @@ func (x *Exchange) watchOwn(stop <-chan struct{}) {
 
 // lookAtOwn notes what is wrong with the node's own certificate.
 func (x *Exchange) lookAtOwn() {
-	err := x.opt.Auth.own(x.opt.Advertise)
+	stale, err := x.opt.Auth.stale(), x.opt.Auth.own(x.opt.Advertise)
 	x.mu.Lock()
-	was := x.unfit
-	x.unfit = err
+	was, former := x.unfit, x.stale
+	x.unfit, x.stale = err, stale
+	if stale != nil && former == nil {
+		x.staleSince = time.Now()
+	}
 	x.noteClosed()
 	x.mu.Unlock()
+	if stale != nil && (former == nil || former.Error() != stale.Error()) {
+		x.opt.Log.Warn("the files of this node's certificate are not right, the former ones stay in use", "err", stale)
+	}
+	if stale == nil && former != nil {
+		x.opt.Log.Info("the files of this node's certificate are right again")
+	}
 	if err != nil && (was == nil || was.Error() != err.Error()) {
 		x.opt.Log.Error("other nodes refuse this one", "err", err)
 	}

@@ -81,24 +81,27 @@ type Finding struct {
 type Exchange struct {
 	opt Options
 
-	mu        sync.RWMutex
-	news      chan struct{} // closed when the tables have changed
-	checks    *feed[Host, Finding]
-	sessions  *feed[Host, int64]
-	limits    *feed[string, string]
-	peers     map[string]*peer
-	totals    totals    // of all live peers
-	known     bool      // sessions has been told, and not withdrawn
-	said      *Heard    // what live nodes have said; nil: something else than when it was made
-	closed    time.Time // since when one of the next two is not nil
-	opened    error     // why nobody can follow this node; nil: they can
-	unfit     error     // why its certificate is not right; nil: it is
-	follow    func(*peer)
-	followers int                    // that follow this node now
-	streams   map[string][]*follower // by what they say is their name, the oldest first
-	limitsAt  uint64                 // the last of all peers
-	moved     chan struct{}          // closed when the nodes to follow have changed
-	refused   refused
+	mu       sync.RWMutex
+	news     chan struct{} // closed when the tables have changed
+	checks   *feed[Host, Finding]
+	sessions *feed[Host, int64]
+	limits   *feed[string, string]
+	peers    map[string]*peer
+	totals   totals    // of all live peers
+	known    bool      // sessions has been told, and not withdrawn
+	said     *Heard    // what live nodes have said; nil: something else than when it was made
+	closed   time.Time // since when one of the next two is not nil
+	opened   error     // why nobody can follow this node; nil: they can
+	unfit    error     // why its certificate is not right; nil: it is
+	stale    error     // why its files are not right, while what they had is in use
+	// staleSince is since when.
+	staleSince time.Time
+	follow     func(*peer)
+	followers  int                    // that follow this node now
+	streams    map[string][]*follower // by what they say is their name, the oldest first
+	limitsAt   uint64                 // the last of all peers
+	moved      chan struct{}          // closed when the nodes to follow have changed
+	refused    refused
 
 	provesEvery time.Duration // how often certificates of open streams are looked at
 }
@@ -418,4 +421,13 @@ func (x *Exchange) Peers() (list []Peer, closed error) {
 		list = append(list, one)
 	}
 	return list, errors.Join(x.opened, x.unfit)
+}
+
+// Certificate tells what is wrong with this node's own certificate: unfit, and others refuse it;
+// stale, and its files are not right while what they had is in use, since
+// then.
+func (x *Exchange) Certificate() (unfit, stale error, since time.Time) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.unfit, x.stale, x.staleSince
 }

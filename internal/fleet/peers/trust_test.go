@@ -304,8 +304,11 @@ func TestNewCertificates(t *testing.T) {
 	// Files that are not right change nothing, and are told.
 	testkit.Put(t, both[0].path+".crt", []byte("nonsense"))
 	nodes[0].lookAtOwn()
-	if _, closed := nodes[0].Peers(); closed == nil || !strings.Contains(closed.Error(), "<fleet cert key>") {
-		t.Errorf("it does not tell: %v", closed)
+	if _, stale, _ := nodes[0].Certificate(); stale == nil || !strings.Contains(stale.Error(), "<fleet cert key>") || !testkitSays(nodes[0].log, "the former ones stay in use") {
+		t.Errorf("it does not tell: %v", stale)
+	}
+	if _, closed := nodes[0].Peers(); closed != nil || testkitSays(nodes[0].log, "other nodes refuse this one") {
+		t.Errorf("others do not refuse it: %v", closed)
 	}
 	if got := shown(); got != "next" {
 		t.Errorf("it shows a certificate by %s", got)
@@ -313,8 +316,8 @@ func TestNewCertificates(t *testing.T) {
 	live()
 	both[0].issue(next, "127.0.0.1")
 	nodes[0].lookAtOwn()
-	if _, closed := nodes[0].Peers(); closed != nil {
-		t.Error(closed)
+	if unfit, stale, _ := nodes[0].Certificate(); unfit != nil || stale != nil {
+		t.Error(unfit, stale)
 	}
 	// An authority that is not trusted any more.
 	both[0].trust(former)

@@ -28,6 +28,7 @@ type FleetView struct {
 	Holds       []FleetHold   // groups that all nodes hold
 	Checks      string        // how the nodes share checks, in a line; "": they share none
 	Closed      string        // why other nodes cannot follow this one
+	Remedy      string        // for that
 }
 
 // NodeView is one node of a fleet.
@@ -82,7 +83,8 @@ func (v *View) Fleet() *FleetView {
 		one.Silent = span(time.Duration(f.Silent * float64(time.Second)))
 	}
 	if f.Shares != nil {
-		one.Closed = f.Shares.Closed
+		one.Closed, one.Remedy = f.Shares.Closed, f.Shares.Remedy()
+		one.Remedy = strings.ToUpper(one.Remedy[:1]) + one.Remedy[1:]
 		one.Checks, _, _ = strings.Cut(f.Shares.String(), "\n")
 		one.Checks = strings.ToUpper(one.Checks[:1]) + one.Checks[1:]
 	}
