@@ -320,32 +320,51 @@ func (l *limits) share(s *sharedLimits, fleet *fleetNow, rows map[string]map[str
 	s.meters[sessions].note(use.OverSessions, now)
 	s.meters[rate].note(use.OverRate, now)
 	used := [kinds]int64{use.Sessions, s.begun.last(meterSlots)}
-	settled = true
+	var in [kinds]quota.Limit
 	for kind := range kinds {
 		one, key := &s.is[kind], s.key(kind)
 		if one.limit == 0 {
 			continue
 		}
 		each := even(one.limit, fleet.nodes)
-		in := quota.Limit{
+		in[kind] = quota.Limit{
 			Limit: max(int64(one.limit)-int64(fleet.alone)*each, each), Share: each, Used: used[kind], Leaves: l.leave, Rows: rows[key],
 			Wants: min(s.meters[kind].last(wantsSlots), max(each/wantsPart, 1)),
 		}
-		one.used = in.Used
+		one.used = used[kind]
 		if s.local {
 			one.allowed = each
 			continue
 		}
-		one.allowed, one.settled = l.quota.Look(key, &in)
+		one.allowed, one.settled = l.quota.Look(key, &in[kind])
+	}
+	next := s.allotment()
+	if next != s.last {
+		lower := next.Sessions < s.last.Sessions
+		s.last = next
+		use, ok = l.allot(s.config.Name, next)
+		if one := &s.is[sessions]; lower && ok && !s.local && one.limit > 0 && use.Sessions > one.allowed {
+			// More have begun since the node looked. From now on none does, and no other node has
+			// been told of the gifts.
+			in[sessions].Used, one.used = use.Sessions, use.Sessions
+			one.allowed, one.settled = l.quota.Reclaim(s.key(sessions), &in[sessions])
+			if next = s.allotment(); next != s.last {
+				s.last = next
+				l.allot(s.config.Name, next)
+			}
+		}
+	}
+	settled = true
+	for kind := range kinds {
+		one, key := &s.is[kind], s.key(kind)
+		if one.limit == 0 || s.local {
+			continue
+		}
 		settled = settled && one.settled
 		if row := l.quota.Row(key); one.worth(row, now) {
 			one.told, one.toldAt = *row, now
 			l.said[key] = encode(row)
 		}
-	}
-	if next := s.allotment(); next != s.last {
-		s.last = next
-		l.allot(s.config.Name, next)
 	}
 	return settled
 }
@@ -378,7 +397,7 @@ func (s *sharedLimits) allotment() engine.Allotment {
 // them, and anything once a second.
 func (s *oneLimit) worth(row *quota.Row, now time.Time) bool {
 	was := &s.told
-	if row.In != was.In || row.Kept != was.Kept || row.Leaves != was.Leaves || row.Carried != was.Carried || !maps.Equal(row.Given, was.Given) || !maps.Equal(row.Taken, was.Taken) {
+	if row.In != was.In || row.Kept != was.Kept || row.Leaves != was.Leaves || row.Carried != was.Carried || row.Even != was.Even || row.Limit != was.Limit || row.Short != was.Short || !maps.Equal(row.Given, was.Given) || !maps.Equal(row.Taken, was.Taken) {
 		return true
 	}
 	free, before := row.Part-row.Used-row.Wants, was.Part-was.Used-was.Wants
@@ -403,42 +422,6 @@ func encode(v any) string {
 		panic(err) // it is plain data
 	}
 	return string(text)
-}
-
-// meter counts what has happened in the last second.
-type meter struct {
-	slots [meterSlots]int64
-	at    int64 // the number of the last slot
-	total uint64
-	begun bool
-}
-
-const (
-	meterSlots = 10
-	meterSlot  = time.Second / meterSlots
-)
-
-// note takes in how much has happened ever.
-func (m *meter) note(total uint64, now time.Time) {
-	at := now.UnixNano() / int64(meterSlot)
-	if at-m.at >= meterSlots || at < m.at {
-		m.slots, m.at = [meterSlots]int64{}, at
-	}
-	for ; m.at < at; m.at++ {
-		m.slots[(m.at+1)%meterSlots] = 0
-	}
-	if m.begun && total > m.total {
-		m.slots[at%meterSlots] += int64(total - m.total)
-	}
-	m.total, m.begun = total, true
-}
-
-// last is how much that was in the last slots, the one that runs included.
-func (m *meter) last(slots int64) (n int64) {
-	for i := range slots {
-		n += m.slots[(m.at-i+meterSlots)%meterSlots]
-	}
-	return n
 }
 
 // heardLimits is that another node has said something of limits, or has come or gone.

@@ -2,6 +2,7 @@ package quota
 
 import (
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
 )
@@ -15,6 +16,9 @@ type Row struct {
 	Used    int64            `json:"used,omitempty"`    // of that
 	Wants   int64            `json:"wants,omitempty"`   // beyond that, at once
 	Leaves  bool             `json:"leaves,omitempty"`  // it takes no clients any more
+	Even    bool             `json:"even,omitempty"`    // it does not know its part, and takes a share
+	Limit   int64            `json:"limit,omitempty"`   // of all, as it knows it
+	Short   bool             `json:"short,omitempty"`   // it is the keeper, and others hold what is above the limit
 	Given   map[string]int64 `json:"given,omitempty"`   // to each other node in the view, ever
 	Taken   map[string]int64 `json:"taken,omitempty"`   // from each, ever
 }
@@ -26,9 +30,16 @@ type ledger struct {
 	kept         bool
 	others       int64 // kept: what the others have brought
 	given, taken map[string]int64
-	settled      bool // its part counts: the keeper of a view has known of it
-	active       bool // there is such a limit
-	row          Row  // as last looked
+	even         map[string]bool  // these nodes take a share, as last heard
+	gifts        map[string]int64 // of the last look: nobody has been told
+	settled      bool             // its part counts: the keeper of a view has known of it
+	lost         bool             // others may have what it had: it takes no share
+	limit        int64            // as last looked
+	// most bounds what the node uses once the limit is lower, until the keeper has filled up what
+	// its part is short of. -1: it does not.
+	most   int64
+	active bool // there is such a limit
+	row    Row  // as last looked
 }
 
 // part is what the node holds of a limit: less than nothing if the limit was lowered and the
@@ -54,7 +65,7 @@ func (l *ledger) enter(id ID, lost bool) {
 	if lost {
 		carried, l.settled = 0, false
 	}
-	*l = ledger{in: id, carried: carried, settled: l.settled, active: l.active}
+	*l = ledger{in: id, carried: carried, settled: l.settled, lost: lost && (l.lost || l.row.In.Number > 0), limit: l.limit, most: l.most, active: l.active}
 	l.row = Row{In: id, Carried: carried, Part: carried}
 }
 
@@ -75,20 +86,78 @@ type Limit struct {
 func (n *Node) Look(key string, in *Limit) (allowed int64, settled bool) {
 	l := n.ledgers[key]
 	if l == nil {
-		l = &ledger{in: n.mine.ID}
+		l = &ledger{in: n.mine.ID, most: -1}
 		n.ledgers[key] = l
 	}
-	l.active = true
+	l.active, l.gifts = true, nil
+	l.lower(in.Limit)
 	if n.mine.Number > 0 {
 		l.take(n, in)
 		l.give(n, in)
 	}
+	return l.close(n, in)
+}
+
+// Reclaim is for a node that uses more than when it looked: it takes back what it has just given
+// and needs itself. Nobody may have been told its Row since Look. It returns what Look does.
+func (n *Node) Reclaim(key string, in *Limit) (allowed int64, settled bool) {
+	l := n.ledgers[key]
+	for name, gift := range l.gifts {
+		if l.kept && l.even[name] { // it may use its share in any case
+			gift = min(gift, l.given[name]-n.share(name, in))
+		}
+		back := max(0, min(gift, in.Used-l.part(in.Limit)+l.reserve(n, in)))
+		l.gifts[name] -= back
+		l.given[name] -= back
+	}
+	return l.close(n, in)
+}
+
+// close ends a look.
+func (l *ledger) close(n *Node, in *Limit) (allowed int64, settled bool) {
 	part := l.part(in.Limit)
-	l.row = Row{l.in, l.carried, l.kept, part, in.Used, in.Wants, in.Leaves, maps.Clone(l.given), maps.Clone(l.taken)}
-	if !l.settled {
-		part = max(part, in.Share)
+	even := !l.settled && !l.lost
+	l.row = Row{l.in, l.carried, l.kept, part, in.Used, in.Wants, in.Leaves, even, in.Limit, part < l.reserve(n, in), maps.Clone(l.given), maps.Clone(l.taken)}
+	if keeper := l.here(in, n.mine.Node); l.kept || keeper != nil && keeper.Kept && keeper.Limit <= in.Limit && !keeper.Short {
+		l.most = -1
+	}
+	part -= l.reserve(n, in)
+	if l.most >= 0 {
+		part = min(part, l.most)
+	}
+	if even {
+		part = max(part, n.share(n.name, in))
 	}
 	return min(max(part, 0), in.Limit), l.settled
+}
+
+// lower takes in the limit. When it is lower, only the part of the keeper is, which may be less
+// than nothing then. So others use their parts in proportion until it is not.
+func (l *ledger) lower(limit int64) {
+	if l.limit > limit && !l.kept {
+		part := max(0, l.part(l.limit))
+		if l.most >= 0 {
+			part = min(part, l.most)
+		}
+		high, low := bits.Mul64(uint64(part), uint64(max(limit, 0)))
+		most, _ := bits.Div64(high, low, uint64(l.limit)) // limit < l.limit, so it is less than part
+		l.most = int64(most)
+	}
+	l.limit = limit
+}
+
+// share is what a member of the view may use for as long as it does not know its part: shares of
+// all members together are not more than the limit.
+func (n *Node) share(name string, in *Limit) int64 {
+	if n.mine.Number == 0 {
+		return in.Share
+	}
+	of := int64(len(n.others) + 1)
+	each, rest := in.Limit/of, in.Limit%of
+	if before := slices.IndexFunc(n.others, func(other string) bool { return other >= name }); each == 0 && (before < 0 || int64(before) >= rest) {
+		return 0
+	}
+	return min(in.Share, max(each, 1))
 }
 
 // Row returns what the node has to tell of a limit, as last looked. It must not be changed.
@@ -130,9 +199,69 @@ func (l *ledger) take(n *Node, in *Limit) {
 			l.taken[name] = given
 		}
 		l.settled = l.settled || r.Kept
+		if r.Even {
+			if l.even == nil {
+				l.even = map[string]bool{}
+			}
+			l.even[name] = true
+		} else {
+			delete(l.even, name)
+		}
 	}
 	if keeper := n.mine.Node == n.name && n.mine.Life == n.life; keeper && all && !l.kept {
 		l.kept, l.others, l.settled = true, carried, true
+		l.begin(n, in)
+	}
+}
+
+// begin gives others what they may use without having it, and what they use already.
+func (l *ledger) begin(n *Node, in *Limit) {
+	need := func(name string, each func(*Row) int64, keeps int64) {
+		r := l.here(in, name)
+		l.gift(name, max(0, min(each(r)-r.Part-l.given[name], l.part(in.Limit)-in.Used-keeps)))
+	}
+	for _, name := range n.others {
+		need(name, func(r *Row) int64 {
+			if !r.Even {
+				return 0
+			}
+			return n.share(name, in)
+		}, 0)
+	}
+	for _, name := range n.others {
+		need(name, func(r *Row) int64 { return r.Used }, l.reserve(n, in))
+	}
+}
+
+// reserve is what the keeper must not use, nor give to others: nodes that take a share, and do not
+// know yet of what it has given them, may use that.
+func (l *ledger) reserve(n *Node, in *Limit) (much int64) {
+	if !l.kept {
+		return 0
+	}
+	for _, name := range n.others {
+		if l.even[name] {
+			much += max(0, n.share(name, in)-l.given[name])
+		}
+	}
+	return much
+}
+
+// gift gives another node that much.
+func (l *ledger) gift(to string, much int64) {
+	if much == 0 {
+		return
+	}
+	if l.given == nil {
+		l.given = map[string]int64{}
+	}
+	if l.gifts == nil {
+		l.gifts = map[string]int64{}
+	}
+	l.given[to] += much
+	l.gifts[to] += much
+	if l.most >= 0 && to != l.in.Node {
+		l.most = max(0, l.most-much)
 	}
 }
 
@@ -164,20 +293,26 @@ func (h *holder) lacks(each int64) int64 {
 // each other. Each computes all gifts of all, and makes its own: so several give one node
 // together what it lacks, and not each of them all.
 func (l *ledger) give(n *Node, in *Limit) {
-	spare := l.part(in.Limit) - in.Used
+	spare := l.part(in.Limit) - l.reserve(n, in) - in.Used
 	all := []holder{{n.name, spare - in.Wants, spare, !in.Leaves}}
-	for _, name := range n.names() {
-		r := l.here(in, name)
-		if r == nil {
-			continue
-		}
-		underWay := l.given[name] - r.Taken[n.name]
-		for other := range n.mine.Members {
-			if o := l.here(in, other); o != nil && other != name {
-				underWay += max(0, o.Given[name]-r.Taken[other])
+	underWay := map[string]int64{} // to each
+	note := func(from string, given map[string]int64) {
+		for to, much := range given {
+			if r := l.here(in, to); r != nil {
+				underWay[to] += max(0, much-r.Taken[from])
 			}
 		}
-		all = append(all, holder{name, r.Part + underWay - r.Used - r.Wants, r.Part - r.Used, !r.Leaves})
+	}
+	note(n.name, l.given)
+	for _, name := range n.others {
+		if r := l.here(in, name); r != nil {
+			note(name, r.Given)
+		}
+	}
+	for _, name := range n.others {
+		if r := l.here(in, name); r != nil {
+			all = append(all, holder{name, r.Part + underWay[name] - r.Used - r.Wants, r.Part - r.Used, !r.Leaves})
+		}
 	}
 	slices.SortFunc(all, func(a, b holder) int { return strings.Compare(a.name, b.name) })
 	var free, stay int64
@@ -203,10 +338,7 @@ func (l *ledger) give(n *Node, in *Limit) {
 			if all[from].name != n.name {
 				continue
 			}
-			if l.given == nil {
-				l.given = map[string]int64{}
-			}
-			l.given[to.name] += gift
+			l.gift(to.name, gift)
 		}
 	}
 }

@@ -13,6 +13,10 @@ type Held struct {
 	Row     Row   `json:"row"`
 	Others  int64 `json:"others,omitempty"`
 	Settled bool  `json:"settled,omitempty"`
+	Lost    bool  `json:"lost,omitempty"`
+	Most    int64 `json:"most"` // -1: all that it has
+	// Even are the nodes that take a share.
+	Even map[string]bool `json:"even,omitempty"`
 }
 
 // State returns all that the node has. It must not be used any more, unless the other process
@@ -20,7 +24,7 @@ type Held struct {
 func (n *Node) State() *State {
 	s := &State{n.life, n.top, n.mine, map[string]*Held{}}
 	for key, l := range n.ledgers {
-		s.Ledgers[key] = &Held{l.row, l.others, l.settled}
+		s.Ledgers[key] = &Held{l.row, l.others, l.settled, l.lost, l.most, l.even}
 	}
 	return s
 }
@@ -31,7 +35,8 @@ func (n *Node) Take(s *State) {
 	for key, h := range s.Ledgers {
 		n.ledgers[key] = &ledger{
 			in: h.Row.In, carried: h.Row.Carried, kept: h.Row.Kept, others: h.Others, given: h.Row.Given, taken: h.Row.Taken,
-			settled: h.Settled, active: true, row: h.Row,
+			settled: h.Settled, lost: h.Lost, limit: h.Row.Limit, most: h.Most, even: h.Even, active: true, row: h.Row,
 		}
 	}
+	n.others = n.names()
 }

@@ -34,7 +34,13 @@ func (a ID) compare(b ID) int {
 type View struct {
 	ID
 	Members map[string]Member `json:"members"` // by name
+	// Past are the views that led to this one, the last of them. Two nodes may make a view from
+	// the same one: what a node had in a view that is not here, others may have.
+	Past []ID `json:"past,omitempty"`
 }
+
+// maxPast is how many views a node may miss without losing what it has.
+const maxPast = 16
 
 // Member is a node in a View.
 type Member struct {
@@ -47,8 +53,9 @@ type Member struct {
 // Node is this node. Its methods are for one caller at a time.
 type Node struct {
 	name, life string
-	top        View // the latest that it has heard of
-	mine       View // the one that it is in
+	top        View     // the latest that it has heard of
+	mine       View     // the one that it is in
+	others     []string // the other members of mine, in order
 	ledgers    map[string]*ledger
 }
 
@@ -76,7 +83,7 @@ func (n *Node) Hear(v View) {
 	if !in || me.Life != n.life {
 		return
 	}
-	lost := me.Since > n.mine.Number
+	lost := me.Since > n.mine.Number || !slices.Contains(v.Past, n.mine.ID)
 	for key, l := range n.ledgers {
 		if !l.active {
 			delete(n.ledgers, key)
@@ -85,6 +92,7 @@ func (n *Node) Hear(v View) {
 		l.enter(v.ID, lost)
 	}
 	n.mine = v
+	n.others = n.names()
 }
 
 // Propose makes a view of the nodes that are there, if the latest is of others. heard are those
@@ -92,7 +100,8 @@ func (n *Node) Hear(v View) {
 // those that another node hears. It does nothing while one is there of which nothing is known, for that may hold parts. The caller has to make sure that
 // what it says of there is so, and that mostly one node proposes: the first by name.
 func (n *Node) Propose(heard map[string]string, there []string) {
-	v := View{ID: ID{n.top.Number + 1, n.name, n.life}, Members: map[string]Member{}}
+	v := View{ID: ID{n.top.Number + 1, n.name, n.life}, Members: map[string]Member{}, Past: append(slices.Clone(n.top.Past), n.top.ID)}
+	v.Past = v.Past[max(0, len(v.Past)-maxPast):]
 	add := func(name, life string) {
 		is := Member{life, v.Number}
 		if was := n.top.Members[name]; was.Life == life {
