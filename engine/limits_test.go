@@ -300,7 +300,7 @@ func TestB107AllottedPart(t *testing.T) {
 		if n := len(knockAll(t, 5, "127.0.0.1", r.Addr)); n != 1 {
 			t.Errorf("shared again, with 14 sessions and a share of 15, and %d clients are served, want 1", n)
 		}
-		// Nor what it is told of other limits, for one that is new.
+		// Nor does what is said about other limits count for one that is new.
 		r.E.Allot("web", engine.Allotment{Sessions: 20, Rate: -1})
 		setLimits(r, &engine.Limits{Sessions: 20, Rate: 100, Shared: true, Share: engine.Allotment{Sessions: 15, Rate: 2}})
 		r.E.Allot("web", engine.Allotment{Sessions: 20, Rate: -1})

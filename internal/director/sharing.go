@@ -20,7 +20,7 @@ import (
 // Fleet writes orders where all nodes see them. Its methods may wait. They are not called on
 // the director's goroutine, so that they may call the director. Share is the exception.
 type Fleet interface {
-	// Await waits while the node is joining, for some seconds at most: whoever gives an order just
+	// Await waits while the node is joining, for some seconds at most: who gives an order just
 	// after a start or a hand-over need not know.
 	Await(ctx context.Context)
 	// Confirm keeps a change that waits on all nodes.

@@ -20,7 +20,7 @@ func (u *upgrading) ordered() (text string, o Order) {
 }
 
 // An upgrade that is cancelled on any node: the node that has begun finishes, those behind it are
-// left alone, and whoever waits is told by whom. Then another one can begin.
+// left alone, and the command that waits says by whom. Then another one can begin.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b", "c")
@@ -60,7 +60,7 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// A node that has been asked and has not begun does not, whoever of both is first.
+// A node that has been asked and has not begun does not, whichever of both is first.
 func TestCancelBeforeItBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")

@@ -2,7 +2,7 @@ package fleet
 
 import "github.com/txlb/txlb/engine"
 
-// This is what the engine is told of shared limits beside the parts: an even share before this node
+// This is what the engine knows of shared limits beside the parts: an even share before this node
 // has looked at a limit, and at a hand-over what the process before uses.
 
 // Share returns an even share of a limit for [director.Fleet]: the engine may use no more until this

@@ -10,7 +10,7 @@ import (
 	"github.com/txlb/txlb/internal/words"
 )
 
-// The bounds of what a node takes from the store. Whoever may write there can write anything.
+// The bounds of what a node takes from the store. Who may write there can write anything.
 const (
 	// maxMember is the size of the largest key of a node.
 	maxMember = 64 << 10
@@ -64,7 +64,7 @@ func readMember(value []byte) (m Member, err error) {
 func note(s string) string { return printable(short(s)) }
 
 // complainEvery is the least time between two warnings of a key, and maxComplaints how many keys
-// are told of in that time.
+// are logged in that time.
 const complainEvery, maxComplaints = time.Minute, 32
 
 // complain tells the log of a key that makes no sense, but not often. n.mu is held.

@@ -106,7 +106,7 @@ type refused struct {
 	at   time.Time
 }
 
-// tellRefused writes into the log that a follower was refused, but not often: whoever has a
+// tellRefused writes into the log that a follower was refused, but not often: who has a
 // certificate of the authority can make it happen.
 func (x *Exchange) tellRefused(name string, err error) {
 	if errors.Is(err, context.Canceled) {

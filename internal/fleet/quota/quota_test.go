@@ -364,7 +364,7 @@ func TestB107TwoViewsFromOne(t *testing.T) {
 	w.settle()
 }
 
-// Whatever is lost, late or repeated, whoever starts, dies or hands over, nodes never hold more
+// Whatever is lost, late or repeated, whichever node starts, dies or hands over, nodes never hold more
 // than the limit together, and when all has been said they hold all of it.
 func FuzzParts(f *testing.F) {
 	f.Add(int64(100), []byte{8, 0, 0, 0, 8, 1, 0, 0, 8, 0, 1, 3, 8, 1, 0, 3, 2, 1, 0, 90, 8, 1, 0, 3, 8, 0, 1, 3, 8, 1, 0, 3})
