@@ -286,7 +286,7 @@ func (n *Node) shares() *Shares {
 	if closed != nil {
 		s.Closed, s.ClosedSince = oneLine(closed), n.sharing.exchange.ClosedSince()
 	}
-	unfit, stale, since := n.sharing.exchange.Certificate()
+	since, unfit, stale := n.sharing.exchange.Certificate()
 	s.Unfit = unfit != nil
 	if stale != nil {
 		s.Stale, s.StaleSince = oneLine(stale), since

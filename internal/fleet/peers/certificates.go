@@ -198,7 +198,7 @@ func (x *Exchange) watchOwn(stop <-chan struct{}) {
 	defer again.Stop()
 	for {
 		x.lookAtOwn()
-		if unfit, stale, _ := x.Certificate(); unfit != nil || stale != nil {
+		if _, unfit, stale := x.Certificate(); unfit != nil || stale != nil {
 			again.Reset(ownAgain)
 		} else {
 			again.Reset(ownEvery)

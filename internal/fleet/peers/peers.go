@@ -424,10 +424,9 @@ func (x *Exchange) Peers() (list []Peer, closed error) {
 }
 
 // Certificate tells what is wrong with this node's own certificate: unfit, and others refuse it;
-// stale, and its files are not right while what they had is in use, since
-// then.
-func (x *Exchange) Certificate() (unfit, stale error, since time.Time) {
+// stale since then, and its files are not right while what they had is in use.
+func (x *Exchange) Certificate() (since time.Time, unfit, stale error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.unfit, x.stale, x.staleSince
+	return x.staleSince, x.unfit, x.stale
 }

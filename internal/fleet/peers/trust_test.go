@@ -304,7 +304,7 @@ func TestNewCertificates(t *testing.T) {
 	// Files that are not right change nothing, and are told.
 	testkit.Put(t, both[0].path+".crt", []byte("nonsense"))
 	nodes[0].lookAtOwn()
-	if _, stale, _ := nodes[0].Certificate(); stale == nil || !strings.Contains(stale.Error(), "<fleet cert key>") || !testkitSays(nodes[0].log, "the former ones stay in use") {
+	if _, _, stale := nodes[0].Certificate(); stale == nil || !strings.Contains(stale.Error(), "<fleet cert key>") || !testkitSays(nodes[0].log, "the former ones stay in use") {
 		t.Errorf("it does not tell: %v", stale)
 	}
 	if _, closed := nodes[0].Peers(); closed != nil || testkitSays(nodes[0].log, "other nodes refuse this one") {
@@ -316,7 +316,7 @@ func TestNewCertificates(t *testing.T) {
 	live()
 	both[0].issue(next, "127.0.0.1")
 	nodes[0].lookAtOwn()
-	if unfit, stale, _ := nodes[0].Certificate(); unfit != nil || stale != nil {
+	if _, unfit, stale := nodes[0].Certificate(); unfit != nil || stale != nil {
 		t.Error(unfit, stale)
 	}
 	// An authority that is not trusted any more.
