@@ -313,7 +313,7 @@ func TestB107SharesAndPartsTogether(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	for range 400 {
+	for range 100 {
 		w := calmWorld(t, 1+random.Int64N(300))
 		steady := random.IntN(2) == 0 // the limit does not change
 		for range 20 + random.IntN(300) {
