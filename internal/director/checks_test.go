@@ -408,7 +408,8 @@ func TestB47ChecksDoNotStampede(t *testing.T) {
 }
 
 // The whole way on real sockets: a host that closes goes down, one that opens
-// comes back, and nothing is left of the probes.
+// comes back, and nothing is left of the probes. Who hears of it finds at once that a probe has
+// found it, as the nodes of a fleet do, see Finding.
 func TestChecksOnRealSockets(t *testing.T) {
 	hold := func(addr string) *net.TCPListener {
 		ln, err := net.Listen("tcp", addr)
@@ -425,7 +426,14 @@ func TestChecksOnRealSockets(t *testing.T) {
 	if c == nil {
 		t.Fatal(problems)
 	}
-	d, err := New(c, w, Options{Log: w.logger(), Resolver: w})
+	var d *Director
+	heard := 0
+	d, err := New(c, w, Options{Log: w.logger(), Resolver: w, Notify: func(n Notice) {
+		heard++
+		if s, fresh := d.State().Services[0].Groups[0].Finding(target(t, d, "g", n.Host, 0), time.Now()); !fresh || s.Up != (n.Kind == HostUp) {
+			t.Errorf("%s %s: up %v, found by a probe: %v", n.Host, n.Reason, s.Up, fresh)
+		}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -450,5 +458,8 @@ func TestChecksOnRealSockets(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+	if heard < 2 {
+		t.Errorf("%d changes were heard of", heard)
 	}
 }

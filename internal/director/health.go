@@ -70,7 +70,7 @@ func (d *Director) failed(f engine.Failure) {
 	case f.Suspect:
 		d.suspect(t, f.Err.Error())
 	case !f.Host.Up():
-		d.down(t, f.Err.Error())
+		d.down(t, time.Now(), f.Err.Error())
 	}
 }
 
@@ -81,17 +81,16 @@ const connectFailed = "a connect failed"
 func (d *Director) scan() {
 	for _, t := range d.targets {
 		if !t.Host.Up() && t.Status().Up {
-			d.down(t, connectFailed)
+			d.down(t, time.Now(), connectFailed)
 		}
 	}
 }
 
-// down notes that a target is down, for whatever reason. more is for the log.
-func (d *Director) down(t *Target, reason string, more ...any) {
+// down notes that a target is down since now, for whatever reason. more is for the log.
+func (d *Director) down(t *Target, now time.Time, reason string, more ...any) {
 	if !t.Status().Up {
 		return
 	}
-	now := time.Now()
 	t.failed, t.passed = 0, 0
 	t.last, t.next = now, time.Time{}
 	t.elsewhere.learned = false
@@ -106,10 +105,9 @@ func (d *Director) down(t *Target, reason string, more ...any) {
 		"addr", t.key.addr.String(), "reason", reason}, more...)...)
 }
 
-// up notes that a target is up again.
-func (d *Director) up(t *Target) {
+// up notes that a target is up again since now.
+func (d *Director) up(t *Target, now time.Time) {
 	was := t.Status()
-	now := time.Now()
 	t.Host.MarkUp()
 	t.failed, t.passed = 0, 0
 	if !t.waiting { // it has come back, and is not new
@@ -166,31 +164,37 @@ func (d *Director) judge(r probeResult) {
 		return
 	}
 	t.excused = false
-	switch {
-	case !r.result.Tells():
-	case ok && status.Up:
-		t.failed = 0
-	case ok:
-		if t.passed++; t.passed >= t.rule.rise {
-			d.up(t)
-		}
-	case status.Up:
-		if t.failed++; t.failed >= t.rule.fall {
-			t.Host.MarkDown()
-			d.down(t, r.result.Text, "check", r.result.Code.String(), "took", r.result.Took.String())
-		}
-	default:
-		t.passed = 0
-	}
 	if t.unchecked() {
 		d.touched[t.key.service] = true
 	}
+	tells, up := r.result.Tells(), status.Up
+	switch {
+	case !tells:
+	case ok && up:
+		t.failed = 0
+	case ok:
+		t.passed++
+	case up:
+		t.failed++
+	default:
+		t.passed = 0
+	}
+	// The result is there before the change of state that follows from it: whoever hears of the
+	// change finds that a probe has found it, see Finding.
+	now := time.Now()
 	t.restate(func(s *Status) {
-		s.Check, s.Checked = r.result, time.Now()
-		if !s.Up && !ok && r.result.Tells() {
+		s.Check, s.Checked = r.result, now
+		if !up && !ok && tells {
 			s.Reason = r.result.Text
 		}
 	})
+	switch {
+	case ok && !up && t.passed >= t.rule.rise:
+		d.up(t, now)
+	case !ok && tells && up && t.failed >= t.rule.fall:
+		t.Host.MarkDown()
+		d.down(t, now, r.result.Text, "check", r.result.Code.String(), "took", r.result.Took.String())
+	}
 }
 
 // stoodStill notes that a probe ended too late to count.

@@ -45,7 +45,7 @@ func (d *Director) retry(service, group, host string) (wasDown int, err error) {
 		switch {
 		case !t.Host.Up() || !t.Status().Up:
 			wasDown++
-			d.up(t)
+			d.up(t, time.Now())
 		case t.grey.ejection.out():
 			wasDown++
 			d.readmit(t, t.grey.over(time.Now()))

@@ -57,10 +57,10 @@ func (d *Director) rule(r *Ruling, now time.Time) {
 		}
 	case !r.Up && up && (!was.is || was.up):
 		t.Host.MarkDown()
-		d.down(t, r.Reason, "checked_by", r.By)
+		d.down(t, now, r.Reason, "checked_by", r.By)
 		t.elsewhere.learned = true
 	case r.Up && !up && (was.is && !was.up || was.learned || t.waiting):
-		d.up(t)
+		d.up(t, now)
 	}
 	t.restate(func(s *Status) { s.CheckedBy = r.By })
 }

@@ -15,6 +15,7 @@ import (
 	files "github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/fleet/peers"
 	"github.com/txlb/txlb/internal/health"
 	"github.com/txlb/txlb/internal/testkit"
 )
@@ -247,6 +248,16 @@ func TestTwoNodesCheckEachHost(t *testing.T) {
 // A host that goes down or comes up is known everywhere within an interval and a second.
 func TestAllNodesLearnOfAHost(t *testing.T) {
 	nodes, hosts := three(t, 3)
+	for _, n := range nodes { // or one node alone tells that it is down, and the third one checks it
+		testkit.Eventually(t, "node "+n.name+" hears two nodes of each host", func() bool {
+			s := n.Status().Shares
+			told := s.Mine
+			for _, p := range s.Peers {
+				told += p.Checks
+			}
+			return told == peers.Copies*len(hosts)
+		})
+	}
 	everywhere := func(up bool) error {
 		began := time.Now()
 		testkit.Eventually(t, fmt.Sprintf("all know that it is up: %v", up), func() bool {
