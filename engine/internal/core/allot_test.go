@@ -1,6 +1,7 @@
 package core
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,6 +52,40 @@ func TestB107RateChangesUnderLoops(t *testing.T) {
 		}
 		if n := taken.Load(); n > rate {
 			t.Fatalf("round %d: the part grows from 1 to %d, and %d tokens are taken", round, rate, n)
+		}
+	}
+}
+
+// What an allotment says is used is all that may be used beside the part: a session that came
+// while the part was lowered is in it, or has no place. Else what the node gives away is used twice.
+func TestB107PartShrinksUnderLoops(t *testing.T) {
+	s := sharing(engine.Limits{Sessions: 1 << 20})
+	l, limits := &s.limits, s.Route.Load().Limits
+	var stop atomic.Bool
+	var refusals [2]atomic.Int64
+	var loops sync.WaitGroup
+	for i := range refusals {
+		loops.Go(func() {
+			for !stop.Load() {
+				if !l.takePlace(limits) {
+					refusals[i].Add(1)
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	defer loops.Wait()
+	defer stop.Store(true)
+	for round := range 2000 {
+		s.allot(engine.Allotment{Sessions: int(l.held.Load()) + 5}, second)
+		used := s.allot(engine.Allotment{}, second).Sessions
+		for i := range refusals { // both have seen it
+			for was := refusals[i].Load(); refusals[i].Load() < was+2; {
+				runtime.Gosched()
+			}
+		}
+		if n := l.held.Load(); n > used {
+			t.Fatalf("round %d: %d are used of none, when %d were told", round, n, used)
 		}
 	}
 }

@@ -87,7 +87,7 @@ func (a *Admission) within(now int64) (ok bool, why Refusal) {
 	switch {
 	case !ok:
 		return false, why
-	case !takeUpTo(&s.held, l.Sessions > 0, s.allotted.of(sharedSessions, l)):
+	case !s.takePlace(l):
 		why = limitSessions
 	case l.Rate > 0 && !s.takeToken(l, now):
 		s.held.Add(-1)
@@ -123,6 +123,22 @@ func (s *limiter) client(who netip.Addr, l *engine.Limits, now int64) (c *client
 		return nil, limitClientRate, false
 	}
 	return c, 0, true
+}
+
+// takePlace counts a session if the limit of the service has a place for it.
+func (s *limiter) takePlace(l *engine.Limits) bool {
+	part := s.allotted.of(sharedSessions, l)
+	if !takeUpTo(&s.held, l.Sessions > 0, part) {
+		return false
+	}
+	// allot says the part and then reads held: it has seen this session, or this sees its part.
+	if l.Shared && l.Sessions > 0 {
+		if now := s.allotted.of(sharedSessions, l); now < part && s.held.Load() > int64(now) {
+			s.held.Add(-1)
+			return false
+		}
+	}
+	return true
 }
 
 // takeToken takes a token of the service's rate, if there is one.
