@@ -54,16 +54,18 @@ func fleetServices(name, store, backend string) string {
 // newFleetNode starts one.
 func newFleetNode(t *testing.T, name, store, backend string) *fleetNode {
 	t.Helper()
+	return fleetNodeIn(t, t.TempDir(), name, fleetServices(name, store, backend))
+}
+
+// fleetNodeIn starts a node with these services in a folder, which may have been another one's.
+func fleetNodeIn(t *testing.T, dir, name, services string) *fleetNode {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	n := &fleetNode{t: t, name: name, file: filepath.Join(dir, "config.xml"), socket: filepath.Join(dir, "ctl")}
-	doc := fmt.Sprintf("<config>%s<admin><socket path=%q/></admin></config>", fleetServices(name, store, backend), n.socket)
-	if err := os.WriteFile(n.file, []byte(doc), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Put(t, n.file, fmt.Appendf(nil, "<config>%s<admin><socket path=%q/></admin></config>", services, n.socket))
 	n.cmd = func() *exec.Cmd {
 		cmd := exec.Command(path, "run", "-c", n.file)
 		cmd.Env = append(os.Environ(), "STATE_DIRECTORY="+dir)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,20 +15,7 @@ import (
 // its <fleet>.
 func trustNode(t *testing.T, dir, name, store, backend, more string) *fleetNode {
 	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &fleetNode{t: t, name: name, file: filepath.Join(dir, "config.xml"), socket: filepath.Join(dir, "ctl")}
-	services := strings.Replace(fleetServices(name, store, backend), `lease="6s"`, `lease="15s" `+more, 1)
-	testkit.Put(t, n.file, fmt.Appendf(nil, "<config>%s<admin><socket path=%q/></admin></config>", services, n.socket))
-	n.cmd = func() *exec.Cmd {
-		cmd := exec.Command(path, "run", "-c", n.file)
-		cmd.Env = append(os.Environ(), "STATE_DIRECTORY="+dir)
-		return cmd
-	}
-	n.run()
-	return n
+	return fleetNodeIn(t, dir, name, strings.Replace(fleetServices(name, store, backend), `lease="6s"`, `lease="15s" `+more, 1))
 }
 
 // Processes with certificates are nodes only where their certificates are for. A copy of a

@@ -131,15 +131,7 @@ func TestUpgradeFleetStopsAtANodeThatIsNotReady(t *testing.T) {
 	}
 	// While the store says nothing, the new process takes over and cannot join.
 	nodes[1].script(fmt.Sprintf("kill -STOP -%d; exec %s \"$@\"", store.Group(), good))
-	type answer struct {
-		status int
-		out    string
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		status, out := call(t, "ctl", "--yes", "-s", nodes[2].socket, "upgrade", "--fleet")
-		answers <- answer{status, out}
-	}()
+	answers := upgradeFleet(t, nodes[2].socket)
 	nodes[1].expect(`msg=ready(.*)\n`)
 	nodes[1].learnPIDs()
 	if err := syscall.Kill(nodes[1].pids[len(nodes[1].pids)-1], syscall.SIGTERM); err != nil {
@@ -168,6 +160,22 @@ func TestUpgradeFleetStopsAtANodeThatIsNotReady(t *testing.T) {
 	}
 }
 
+// answer is what a command has said.
+type answer struct {
+	status int
+	out    string
+}
+
+// upgradeFleet gives upgrade --fleet to a node, and returns where the answer comes.
+func upgradeFleet(t *testing.T, socket string) <-chan answer {
+	answers := make(chan answer, 1)
+	go func() {
+		status, out := call(t, "ctl", "--yes", "-s", socket, "upgrade", "--fleet")
+		answers <- answer{status, out}
+	}()
+	return answers
+}
+
 // An upgrade that is cancelled on another node while one hands over: that one finishes, the next
 // ones stay as they are, and who waits is told.
 func TestUpgradeFleetCancelled(t *testing.T) {
@@ -180,15 +188,7 @@ func TestUpgradeFleetCancelled(t *testing.T) {
 	}
 	going := t.TempDir() + "/go"
 	nodes[1].script(fmt.Sprintf("until [ -e %s ]; do sleep 0.1; done; exec %s \"$@\"", going, good))
-	type answer struct {
-		status int
-		out    string
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		status, out := call(t, "ctl", "--yes", "-s", nodes[2].socket, "upgrade", "--fleet")
-		answers <- answer{status, out}
-	}()
+	answers := upgradeFleet(t, nodes[2].socket)
 	nodes[0].sees("1 of 3 nodes done, b is begun")
 	if status, out := nodes[0].ctl("upgrade", "--cancel"); status != 0 || !strings.Contains(out, "on node a; node b has begun and finishes; done: a; not begun: c") {
 		t.Errorf("status %d: %s", status, out)

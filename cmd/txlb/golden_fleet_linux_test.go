@@ -1,11 +1,8 @@
 package main
 
 import (
-	"encoding/base64"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -58,21 +55,11 @@ func TestGoldenFleet(t *testing.T) {
 		answers[name+".txt"] = ctl(strings.Fields(words)...)
 		answers[name+".json"] = ctl(append([]string{"--json"}, strings.Fields(words)...)...)
 	}
-	req, err := http.NewRequest("GET", fmt.Sprintf("http://127.0.0.1:%d/api/v1/fleet", page), nil)
+	_, body, err := visit("127.0.0.1", "http", fmt.Sprint("127.0.0.1:", page), "/api/v1/fleet")
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("boss:wonder")))
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answers["http-api-v1-fleet"] = string(body)
+	answers["http-api-v1-fleet"] = body
 	of := regexp.MustCompile(`"instance":"[^"]*"`)
 	versions := regexp.MustCompile(`(?m)^(lb\d) +\S+`)
 	ago := regexp.MustCompile(`(joined) [0-9hms.]+ ago`)

@@ -3,12 +3,10 @@
 package main
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,17 +110,7 @@ func TestCounterRecipe(t *testing.T) {
 		}
 		return string(out)
 	}
-	req, err := http.NewRequest("GET", fmt.Sprintf("http://127.0.0.1:%d/manage?service=web&group=main&name=a", page), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("boss:wonder")))
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
+	_, body, err := visit("127.0.0.1", "http", fmt.Sprint("127.0.0.1:", page), "/manage?service=web&group=main&name=a")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +130,7 @@ func TestCounterRecipe(t *testing.T) {
 		"metrics":    {ctl("show", "metrics"), "# HELP txlb_host_trials_total Trials of the recipe\n# TYPE txlb_host_trials_total counter\ntxlb_host_trials_total{service=\"web\",group=\"main\",host=\"a\"} 42\n"},
 		"JSON":       {ctl("--json", "show", "hosts"), `"trials":42`},
 		"show hosts": {ctl("show", "hosts"), "trials"},
-		"the page":   {string(body), "<dt>Trials</dt><dd>42</dd>"},
+		"the page":   {body, "<dt>Trials</dt><dd>42</dd>"},
 	} {
 		if !strings.Contains(has[0], has[1]) {
 			t.Errorf("%s: no %q in\n%s", where, has[1], has[0])

@@ -134,9 +134,13 @@ func TestCountersHaveNames(t *testing.T) {
 
 // Each problem says of which kind it is, and each kind is known.
 func TestProblemsHaveKinds(t *testing.T) {
-	text, err := os.ReadFile("problems.go")
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	for _, name := range []string{"problems.go", "fleet.go"} {
+		file, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, file...)
 	}
 	for _, m := range regexp.MustCompile(`Problem\{([^}]{0,30})`).FindAllStringSubmatch(string(text), -1) {
 		if !strings.HasPrefix(strings.TrimSpace(m[1]), "Kind: ") {
