@@ -79,6 +79,9 @@ func mergeWith(base, file, running *config.Config, repair func(root, file, runni
 // Clients that had hosts before the change and have some now keep some: if later changes have
 // removed all others, the last ones stay. A reload does not do this: a host that was removed at
 // run time would come back.
+//
+// Routes for the same clients, and listeners with port 0, are told apart by their order alone. So
+// undo a change once: what is left of several counts from the first one again.
 func Undo(before, after, now *config.Config) (Merged, error) {
 	return mergeWith(after, now, before, func(root, now, before *tree.Node) {
 		mend(root, now, before)
