@@ -33,9 +33,11 @@ type limits struct {
 	leave bool // no new clients are taken
 	state *director.State
 	all   []*sharedLimits
-	heard map[string]map[string]*saying // by node and key
-	said  map[string]string             // by key
-	hears map[string]string             // the nodes that this one hears, with their addresses
+	heard map[string]*heardNode // that this one hears
+	rows  map[string]*heardRows // by key
+	moves uint64                // how often rows have changed
+	said  map[string]string     // by key
+	hears map[string]string     // the nodes that this one hears, with their addresses
 	// before is what the process before this one might use.
 	before map[string]engine.Allotment
 }
@@ -75,11 +77,14 @@ type sharedLimits struct {
 // oneLimit is one limit of it.
 type oneLimit struct {
 	limit   int
+	looked  bool // the following three are there
+	moved   uint64
 	allowed int64
-	used    int64
 	settled bool
+	used    int64
 	told    quota.Row
 	toldAt  time.Time
+	owed    bool // others may have to be told more
 }
 
 // key names a limit among nodes.
@@ -92,11 +97,22 @@ func limitOf(l *config.Limits, kind int) int {
 	return l.Rate
 }
 
-// saying is what a node has said of a limit.
-type saying struct {
+// heardNode is what another node has said of limits.
+type heardNode struct {
+	version uint64
+	head    header
+	rows    map[string]*heardRow // by key
+}
+
+type heardRow struct {
 	text string
 	row  quota.Row
-	head header
+}
+
+// heardRows is what others have said of one limit.
+type heardRows struct {
+	by    map[string]*quota.Row
+	moved uint64 // another one whenever by has changed
 }
 
 // header is what a node says of itself.
@@ -112,7 +128,7 @@ type header struct {
 func newLimits(n *Node) *limits {
 	return &limits{
 		n: n, allot: n.opt.Allot, wake: make(chan struct{}, 1), settled: make(chan struct{}),
-		quota: quota.NewNode(n.name, newID()[:16]), heard: map[string]map[string]*saying{}, said: map[string]string{},
+		quota: quota.NewNode(n.name, newID()[:16]), heard: map[string]*heardNode{}, rows: map[string]*heardRows{}, said: map[string]string{},
 	}
 }
 
@@ -182,15 +198,14 @@ func (l *limits) look(state *director.State, now time.Time) bool {
 		l.list(state)
 	}
 	fleet := l.n.fleetNow()
-	rows := map[string]map[string]*quota.Row{} // by key and node
 	if l.exchange != nil {
-		fleet.alone += l.hear(rows, &fleet)
+		fleet.alone += l.hear(&fleet)
 	} else {
 		fleet.alone = fleet.nodes - 1
 	}
 	settled := true
 	for _, s := range l.all {
-		settled = l.share(s, &fleet, rows, now) && settled
+		settled = l.share(s, &fleet, now) && settled
 	}
 	l.tell(fleet.joined)
 	select {
@@ -236,50 +251,33 @@ func (l *limits) list(state *director.State) {
 }
 
 // hear takes in what others say. It returns how many of them say nothing of limits.
-func (l *limits) hear(rows map[string]map[string]*quota.Row, fleet *fleetNow) (silent int) {
+func (l *limits) hear(fleet *fleetNow) (silent int) {
 	live, first := map[string]string{}, true
 	mute := map[string]bool{}
 	hears, relayed := map[string]string{}, map[string]string{}
 	l.exchange.Read(func(h *peers.Heard) {
 		h.Limits(func(p peers.NodeLimits) {
-			node, said := p.Node, p.Says
+			node := p.Node
 			hears[node] = p.Addr
-			known := l.heard[node]
-			if known == nil {
-				known = map[string]*saying{}
-				l.heard[node] = known
-			}
-			maps.DeleteFunc(known, func(key string, _ *saying) bool { _, is := said[key]; return !is })
-			for key, text := range said {
-				one := known[key]
-				if one == nil || one.text != text {
-					one = &saying{text: text}
-					if key == theNode {
-						_ = json.Unmarshal([]byte(text), &one.head)
-					} else if json.Unmarshal([]byte(text), &one.row) != nil {
-						one.row = quota.Row{} // it is in no view
-					}
-					known[key] = one
-				}
-				if key != theNode {
-					if rows[key] == nil {
-						rows[key] = map[string]*quota.Row{}
-					}
-					rows[key][node] = &one.row
-				}
-			}
-			if head := known[theNode]; head == nil || head.head.Life == "" {
+			head := &l.hearNode(p).head
+			if head.Life == "" {
 				silent++
 				mute[node] = true
 			} else {
-				live[node] = head.head.Life
-				first = first && (l.n.name < node || !head.head.Joined)
-				l.quota.Hear(head.head.View)
-				maps.Copy(relayed, head.head.Hears)
+				live[node] = head.Life
+				first = first && (l.n.name < node || !head.Joined)
+				l.quota.Hear(head.View)
+				maps.Copy(relayed, head.Hears)
 			}
 		})
 	})
 	l.hears = hears
+	for node, known := range l.heard {
+		if hears[node] == "" {
+			l.hearRows(node, known, nil)
+			delete(l.heard, node)
+		}
+	}
 	delete(relayed, l.n.name)
 	maps.DeleteFunc(relayed, func(name, _ string) bool { return hears[name] != "" || slices.Contains(fleet.there, name) })
 	l.n.relay(relayed)
@@ -290,11 +288,6 @@ func (l *limits) hear(rows map[string]map[string]*quota.Row, fleet *fleetNow) (s
 	}
 	fleet.nodes += len(relayed)
 	fleet.there = append(fleet.there, slices.Collect(maps.Keys(relayed))...)
-	for node := range l.heard {
-		if live[node] == "" && !slices.Contains(fleet.there, node) {
-			delete(l.heard, node)
-		}
-	}
 	if fleet.joined && first {
 		there := slices.DeleteFunc(slices.Clone(fleet.there), func(name string) bool { return mute[name] })
 		l.quota.Propose(live, there)
@@ -302,8 +295,63 @@ func (l *limits) hear(rows map[string]map[string]*quota.Row, fleet *fleetNow) (s
 	return silent
 }
 
+// hearNode takes in what a node says, if that is new.
+func (l *limits) hearNode(p peers.NodeLimits) *heardNode {
+	known := l.heard[p.Node]
+	if known == nil {
+		known = &heardNode{rows: map[string]*heardRow{}}
+		l.heard[p.Node] = known
+	} else if known.version == p.Version {
+		return known
+	}
+	known.version, known.head = p.Version, header{}
+	_ = json.Unmarshal([]byte(p.Says[theNode]), &known.head)
+	l.hearRows(p.Node, known, p.Says)
+	return known
+}
+
+// hearRows takes in all that a node says of limits by key.
+func (l *limits) hearRows(node string, known *heardNode, said map[string]string) {
+	for key := range known.rows {
+		if _, still := said[key]; !still {
+			delete(known.rows, key)
+			if all := l.rows[key]; len(all.by) > 1 {
+				delete(all.by, node)
+				all.moved = l.move()
+			} else {
+				delete(l.rows, key)
+			}
+		}
+	}
+	for key, text := range said {
+		if one := known.rows[key]; key == theNode || one != nil && one.text == text {
+			continue
+		}
+		one := &heardRow{text: text}
+		if json.Unmarshal([]byte(text), &one.row) != nil {
+			one.row = quota.Row{} // it is in no view
+		}
+		known.rows[key] = one
+		all := l.rows[key]
+		if all == nil {
+			all = &heardRows{by: map[string]*quota.Row{}}
+			l.rows[key] = all
+		}
+		all.by[node], all.moved = &one.row, l.move()
+	}
+}
+
+// move returns a number that no change of rows has had.
+func (l *limits) move() uint64 {
+	l.moves++
+	return l.moves
+}
+
+// noRows is what is heard of a limit of which no other node says anything.
+var noRows = new(heardRows)
+
 // share looks at the limits of a service. It returns whether this node knows its parts.
-func (l *limits) share(s *sharedLimits, fleet *fleetNow, rows map[string]map[string]*quota.Row, now time.Time) (settled bool) {
+func (l *limits) share(s *sharedLimits, fleet *fleetNow, now time.Time) (settled bool) {
 	if !s.known {
 		for kind := range kinds {
 			s.is[kind].allowed = even(s.is[kind].limit, fleet.nodes)
@@ -327,8 +375,12 @@ func (l *limits) share(s *sharedLimits, fleet *fleetNow, rows map[string]map[str
 			continue
 		}
 		each := even(one.limit, fleet.nodes)
+		heard := l.rows[key]
+		if heard == nil {
+			heard = noRows
+		}
 		in[kind] = quota.Limit{
-			Limit: max(int64(one.limit)-int64(fleet.alone)*each, each), Share: each, Used: used[kind], Leaves: l.leave, Rows: rows[key],
+			Limit: max(int64(one.limit)-int64(fleet.alone)*each, each), Share: each, Used: used[kind], Leaves: l.leave, Rows: heard.by,
 			Wants: min(s.meters[kind].last(wantsSlots), max(each/wantsPart, 1)),
 		}
 		one.used = used[kind]
@@ -336,7 +388,11 @@ func (l *limits) share(s *sharedLimits, fleet *fleetNow, rows map[string]map[str
 			one.allowed = each
 			continue
 		}
+		if one.looked && one.moved == heard.moved && l.quota.Still(key, &in[kind]) {
+			continue
+		}
 		one.allowed, one.settled = l.quota.Look(key, &in[kind])
+		one.looked, one.owed, one.moved = true, true, heard.moved
 	}
 	next := s.allotment()
 	if next != s.last {
@@ -360,11 +416,15 @@ func (l *limits) share(s *sharedLimits, fleet *fleetNow, rows map[string]map[str
 		if one.limit == 0 || s.local {
 			continue
 		}
-		settled = settled && one.settled
-		if row := l.quota.Row(key); one.worth(row, now) {
+		if settled = settled && one.settled; !one.owed {
+			continue
+		}
+		row := l.quota.Row(key)
+		if one.worth(row, now) {
 			one.told, one.toldAt = *row, now
 			l.said[key] = encode(row)
 		}
+		one.owed = !row.Same(&one.told)
 	}
 	return settled
 }
@@ -397,7 +457,7 @@ func (s *sharedLimits) allotment() engine.Allotment {
 // them, and anything once a second.
 func (s *oneLimit) worth(row *quota.Row, now time.Time) bool {
 	was := &s.told
-	if row.In != was.In || row.Kept != was.Kept || row.Leaves != was.Leaves || row.Carried != was.Carried || row.Even != was.Even || row.Limit != was.Limit || row.Short != was.Short || !maps.Equal(row.Given, was.Given) || !maps.Equal(row.Taken, was.Taken) {
+	if !row.SameHolding(was) {
 		return true
 	}
 	free, before := row.Part-row.Used-row.Wants, was.Part-was.Used-was.Wants

@@ -140,6 +140,10 @@ func (x *Exchange) stream(ctx context.Context, p *peer) (ready bool, err error) 
 			into = &p.tables
 		}
 		changed, err := into.take(e)
+		if e.name == "limits" {
+			x.limitsAt++
+			into.limitsAt = x.limitsAt
+		}
 		if changed && ready {
 			x.said = nil
 		}

@@ -38,13 +38,14 @@ func (x *Exchange) Say(limits map[string]string) {
 // NodeLimits is what a live node has said of shared limits.
 type NodeLimits struct {
 	Node, Addr string
+	Version    uint64            // another one whenever Says has changed
 	Says       map[string]string // by key; it must not be changed, or kept
 }
 
 // Limits calls f with what each live node has said of shared limits.
 func (h *Heard) Limits(f func(NodeLimits)) {
 	for i, p := range h.peers {
-		f(NodeLimits{h.Names[i], p.member.Addr, p.limits})
+		f(NodeLimits{h.Names[i], p.member.Addr, p.limitsAt, p.limits})
 	}
 }
 

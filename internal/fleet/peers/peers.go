@@ -99,6 +99,7 @@ type Exchange struct {
 	follow     func(*peer)
 	followers  int                    // that follow this node now
 	streams    map[string][]*follower // by what they say is their name, the oldest first
+	limitsAt   uint64                 // the last of all peers
 	moved      chan struct{}          // closed when the nodes to follow have changed
 	refused    refused
 
@@ -130,6 +131,7 @@ type tables struct {
 	limits   map[string]string
 	// limitText is how many bytes limits has.
 	limitText int
+	limitsAt  uint64 // another one whenever limits has changed
 	text      int    // bytes of the names in both
 	counted   bool   // sessions has all hosts
 	into      totals // that sessions is part of; nil: of none

@@ -23,6 +23,17 @@ type Row struct {
 	Taken   map[string]int64 `json:"taken,omitempty"`   // from each, ever
 }
 
+// Same tells whether two rows say the same.
+func (r *Row) Same(as *Row) bool {
+	return r.SameHolding(as) && r.Part == as.Part && r.Used == as.Used && r.Wants == as.Wants
+}
+
+// SameHolding tells whether two rows say the same but of what is used, and wanted, of the part.
+func (r *Row) SameHolding(as *Row) bool {
+	return r.In == as.In && r.Carried == as.Carried && r.Kept == as.Kept && r.Leaves == as.Leaves && r.Even == as.Even && r.Limit == as.Limit && r.Short == as.Short &&
+		maps.Equal(r.Given, as.Given) && maps.Equal(r.Taken, as.Taken)
+}
+
 // ledger is what the node has of one limit.
 type ledger struct {
 	in           ID
@@ -38,8 +49,10 @@ type ledger struct {
 	// most bounds what the node uses once the limit is lower, until the keeper has filled up what
 	// its part is short of. -1: it does not.
 	most   int64
-	active bool // there is such a limit
-	row    Row  // as last looked
+	active bool  // there is such a limit
+	row    Row   // as last looked
+	last   Limit // what it looked at, without rows
+	still  bool  // that look has changed nothing
 }
 
 // part is what the node holds of a limit: less than nothing if the limit was lowered and the
@@ -117,10 +130,13 @@ func (n *Node) Reclaim(key string, in *Limit) (allowed int64, settled bool) {
 func (l *ledger) close(n *Node, in *Limit) (allowed int64, settled bool) {
 	part := l.part(in.Limit)
 	even := !l.settled && !l.lost
+	before := l.row
 	l.row = Row{l.in, l.carried, l.kept, part, in.Used, in.Wants, in.Leaves, even, in.Limit, part < l.reserve(n, in), maps.Clone(l.given), maps.Clone(l.taken)}
 	if keeper := l.here(in, n.mine.Node); l.kept || keeper != nil && keeper.Kept && keeper.Limit <= in.Limit && !keeper.Short {
 		l.most = -1
 	}
+	l.still, l.last = l.row.Same(&before), *in
+	l.last.Rows = nil
 	part -= l.reserve(n, in)
 	if l.most >= 0 {
 		part = min(part, l.most)
@@ -129,6 +145,17 @@ func (l *ledger) close(n *Node, in *Limit) (allowed int64, settled bool) {
 		part = max(part, n.share(n.name, in))
 	}
 	return min(max(part, 0), in.Limit), l.settled
+}
+
+// Still tells whether a Look would change nothing and return the same as the last one, as long as
+// the Rows are those that it had.
+func (n *Node) Still(key string, in *Limit) bool {
+	l := n.ledgers[key]
+	if l == nil || !l.still {
+		return false
+	}
+	was := &l.last
+	return l.active && was.Limit == in.Limit && was.Share == in.Share && was.Used == in.Used && was.Wants == in.Wants && was.Leaves == in.Leaves
 }
 
 // lower takes in the limit. When it is lower, only the part of the keeper is, which may be less

@@ -35,6 +35,7 @@ type actor struct {
 	fresh   bool            // it does not know its part, and takes a share
 	looked  int64           // the limit that it has last looked at
 	come    int64           // these clients come while it looks
+	still   bool            // another look would change nothing
 	there   bool            // the store has it
 	joined  bool            // it hears the store
 	store   []string        // as it has last heard
@@ -127,6 +128,9 @@ func (w *world) look(a *actor) {
 	if in.Used = a.used; a.used > a.allowed {
 		a.allowed, a.settled = a.Reclaim("k", in)
 	}
+	if a.still = a.Still("k", in); a.still {
+		w.still(a, in)
+	}
 	a.wants, a.come, a.looked, a.fresh = 0, 0, w.limit, a.Row("k").Even
 	text, err := json.Marshal(said{a.Life(), a.View(), *a.Row("k")})
 	if err != nil {
@@ -134,6 +138,22 @@ func (w *world) look(a *actor) {
 	}
 	a.told = append(a.told, text)
 	w.check()
+}
+
+// still fails unless another look at the same changes nothing.
+func (w *world) still(a *actor, in *Limit) {
+	w.t.Helper()
+	all := func() string {
+		text, err := json.Marshal(a.State())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return string(text)
+	}
+	before := all()
+	if allowed, settled := a.Look("k", in); allowed != a.allowed || settled != a.settled || all() != before {
+		w.fail("node %s was still, and another look makes allowed %d, settled %v, %s of %s", a.name, allowed, settled, all(), before)
+	}
 }
 
 // hear makes a node hear more of what another one has told: some messages are left out, and some
@@ -211,6 +231,9 @@ func (w *world) settle() {
 		held += a.Row("k").Part
 		if !a.settled {
 			w.fail("node %s does not know what it has", a.name)
+		}
+		if !a.still {
+			w.fail("node %s looks for ever when all has been said", a.name)
 		}
 	}
 	if held != w.limit {
@@ -517,4 +540,39 @@ func TestB107ANodeThatComesBack(t *testing.T) {
 	w.settle()
 	w.lowered, w.apart = false, false
 	w.check()
+}
+
+// Still is about a look at the same: each thing that this node needs counts.
+func TestStillIsAboutTheSame(t *testing.T) {
+	w := newWorld(t, 300, "a", "b", "c")
+	w.settle()
+	a := w.nodes["b"]
+	if a.Still("none", new(Limit)) {
+		t.Error("a limit that was never looked at is still")
+	}
+	is := a.ledgers["k"].last
+	if !a.Still("k", &is) {
+		t.Fatal("it looks for ever")
+	}
+	for what, change := range map[string]func(*Limit){
+		"limit": func(in *Limit) { in.Limit++ }, "share": func(in *Limit) { in.Share++ }, "used": func(in *Limit) { in.Used++ },
+		"wants": func(in *Limit) { in.Wants++ }, "leaves": func(in *Limit) { in.Leaves = true },
+	} {
+		in := is
+		if change(&in); a.Still("k", &in) {
+			t.Errorf("another %s changes nothing", what)
+		}
+	}
+	w.start("d") // another view
+	w.settle()
+	view := a.mine
+	view.ID.Number++
+	view.Past = append(view.Past, a.mine.ID)
+	if a.Hear(view); a.Still("k", &is) {
+		t.Error("another view changes nothing")
+	}
+	a.Look("k", &is)
+	if a.Only(map[string]bool{}); a.Still("k", &is) {
+		t.Error("a limit that is no more is still")
+	}
 }
