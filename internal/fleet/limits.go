@@ -328,7 +328,7 @@ func (l *limits) hearRows(node string, known *heardNode, said map[string]string)
 			continue
 		}
 		one := &heardRow{text: text}
-		if json.Unmarshal([]byte(text), &one.row) != nil {
+		if json.Unmarshal([]byte(text), &one.row) != nil || !one.row.Plausible() {
 			one.row = quota.Row{} // it is in no view
 		}
 		known.rows[key] = one

@@ -23,6 +23,28 @@ type Row struct {
 	Taken   map[string]int64 `json:"taken,omitempty"`   // from each, ever
 }
 
+// maxCount is above all numbers of a row that a node can come to, by far: the gifts of a million
+// places a second for eight years. Sums of those of all nodes do not overflow.
+const maxCount = 1 << 48
+
+// Plausible tells whether a node can have come to the numbers of a row. A part may be less than
+// nothing.
+func (r *Row) Plausible() bool {
+	for _, n := range []int64{r.Carried, r.Part, r.Used, r.Wants, r.Limit} {
+		if n < -maxCount || n > maxCount {
+			return false
+		}
+	}
+	for _, counts := range []map[string]int64{r.Given, r.Taken} {
+		for _, n := range counts {
+			if n < 0 || n > maxCount {
+				return false
+			}
+		}
+	}
+	return r.Used >= 0 && r.Wants >= 0 && r.Limit >= 0
+}
+
 // Same tells whether two rows say the same.
 func (r *Row) Same(as *Row) bool {
 	return r.SameHolding(as) && r.Part == as.Part && r.Used == as.Used && r.Wants == as.Wants

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -127,6 +128,9 @@ func (w *world) look(a *actor) {
 	a.used += max(0, min(a.come, before-a.used))
 	if in.Used = a.used; a.used > a.allowed {
 		a.allowed, a.settled = a.Reclaim("k", in)
+	}
+	if !a.Row("k").Plausible() {
+		w.fail("node %s has come to %+v, which the others do not take", a.name, *a.Row("k"))
 	}
 	if a.still = a.Still("k", in); a.still {
 		w.still(a, in)
@@ -574,5 +578,21 @@ func TestStillIsAboutTheSame(t *testing.T) {
 	a.Look("k", &is)
 	if a.Only(map[string]bool{}); a.Still("k", &is) {
 		t.Error("a limit that is no more is still")
+	}
+}
+
+// What no node can have come to would make sums overflow.
+func TestImplausibleRows(t *testing.T) {
+	for what, change := range map[string]func(*Row){
+		"carried": func(r *Row) { r.Carried = math.MinInt64 }, "part": func(r *Row) { r.Part = math.MaxInt64 }, "used": func(r *Row) { r.Used = -1 },
+		"wants": func(r *Row) { r.Wants = 1 << 50 }, "limit": func(r *Row) { r.Limit = -5 }, "given": func(r *Row) { r.Given["a"] = -1 }, "taken": func(r *Row) { r.Taken["a"] = math.MaxInt64 },
+	} {
+		r := Row{Carried: -3, Part: 5, Used: 5, Wants: 2, Limit: 100, Given: map[string]int64{"a": 7}, Taken: map[string]int64{"a": 1 << 40}}
+		if !r.Plausible() {
+			t.Fatalf("%+v is not plausible", r)
+		}
+		if change(&r); r.Plausible() {
+			t.Errorf("%s: %+v is plausible", what, r)
+		}
 	}
 }
