@@ -106,7 +106,7 @@ func TestB94StreamsOverTLS(t *testing.T) {
 		{name: "the client stays silent", client: "expect 1 | eof | wait done", backend: "send 1 | fin | reset | tell done", route: engine.Route{Timeouts: half}, ended: "cD"},
 	}
 	bothWays := []scene{{client: "[send 64M, fin] | expect 64M | eof", backend: "[send 64M, fin] | expect 64M | eof"}}
-	bulk := strings.NewReplacer("50M", "20M") // which is more than all buffers hold
+	bulk := strings.NewReplacer("64M", "20M", "50M", "20M") // which is more than all buffers hold
 	less := strings.NewReplacer("64M", "8M", "50M", "20M")
 	nothing := []scene{
 		{name: "the client ends", client: "fin | eof", backend: "eof"},

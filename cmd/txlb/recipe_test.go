@@ -80,7 +80,7 @@ func TestCounterRecipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := filepath.Join(tree, "trial")
-	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", replaced, "-o", program, "./cmd/txlb")
+	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-w", "-overlay", replaced, "-o", program, "./cmd/txlb")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

@@ -214,7 +214,7 @@ func TestB83Pgbench(t *testing.T) {
 	if out, err := exec.Command(pgbench, append(common, "-i", "-q", "postgres")...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	bench := run(t, pgbench, append(common, "-c", "8", "-T", "3600", "-P", "1", "postgres")...)
+	bench := run(t, pgbench, append(common, "-c", "8", "-R", "500", "-T", "3600", "-P", "1", "postgres")...)
 	bench.expect(`progress: \d`)
 	for range 10 {
 		before := l.pid

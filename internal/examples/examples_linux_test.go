@@ -25,7 +25,7 @@ const root = "../../examples"
 func TestExamplesRun(t *testing.T) {
 	testkit.Long(t)
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir+"/", "./...")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/", "./...")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s\nIf go.mod has changed: cd examples && go mod tidy", err, out)
