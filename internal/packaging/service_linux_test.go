@@ -59,6 +59,13 @@ func TestPackageUnderSystemd(t *testing.T) {
 	m.write(configuration, reloaded)
 
 	before := m.Show("txlb", "MainPID")
+	said = m.Run("env", "TXLB_HANDOVER=no", "dpkg", "--force-depends", "--install", "/newer.deb")
+	if !strings.Contains(said, "txlb ctl upgrade --fleet") || m.Show("txlb", "MainPID") != before {
+		t.Errorf("asked not to, the package has handed over, or does not say how to:\n%s", said)
+	}
+	if info, version := m.Run("txlb", "ctl", "show info"), m.Run("txlb", "version"); !strings.Contains(info, "Version: 9.8.7\n") || !strings.Contains(version, "9.8.8") {
+		t.Errorf("without a hand-over, there is %s and there runs\n%s", version, info)
+	}
 	stop, failed := make(chan struct{}), make(chan error, 1)
 	go func() {
 		for {
