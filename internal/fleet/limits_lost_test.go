@@ -20,15 +20,16 @@ func TestB107AStartBesideANodeThatHasLostTheStore(t *testing.T) {
 	a.stop()
 	a = limitIn(t, store, "a", filepath.Dir(a.path), func(o *Options) { o.Config.Listen = a.opt.Config.Listen })
 	a.AwaitLimits(t.Context())
-	sessions := 0
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+	sessions, end := 0, time.Now().Add(2*time.Second)
+	testkit.Eventually(t, "all places are taken", func() bool {
 		for _, n := range []*limited{c, a, b} {
 			for n.open() {
 				sessions++
 			}
 		}
 		time.Sleep(5 * time.Millisecond) // clients that come again
-	}
+		return sessions >= 90 && time.Now().After(end)
+	})
 	if sessions != 90 {
 		t.Errorf("three nodes let %d sessions in, of 90", sessions)
 	}
