@@ -176,6 +176,7 @@ func TestFleetOfThree(t *testing.T) {
 	if status, out := c.ctl("setHost", "web", "g", "a", "weight=5"); status != 0 || !strings.Contains(out, "generation 5:") {
 		t.Errorf("after the upgrade: status %d: %s", status, out)
 	}
+	a.sees("generation 5; this node is a, joined")
 	b.sees("generation 5; this node is b, joined")
 
 	// Without the store.

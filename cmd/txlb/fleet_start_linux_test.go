@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os/exec"
 	"strings"
 	"testing"
@@ -15,10 +14,7 @@ import (
 func TestFleetStartsWithoutItsPort(t *testing.T) {
 	testkit.Long(t)
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	taken := listenFree(t) // no other test gets the port when it is closed
 	defer func() { _ = taken.Close() }()
 	backend := answering(t, repeat)
 	service := func(name, addr string) string {
