@@ -60,10 +60,7 @@ func through(t *testing.T, c net.Conn, seed byte, size int64, enough <-chan stru
 // longest wait of a client that asks all the time is that of the upgrades.
 func TestB83StreamsOverTenUpgrades(t *testing.T) {
 	testkit.Long(t)
-	size := int64(1 << 30)
-	if testing.Short() {
-		size = 64 << 20
-	}
+	const size = int64(1 << 30)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -150,10 +147,7 @@ func TestB83StreamsOverTenUpgrades(t *testing.T) {
 // Thousands of sessions without traffic move, and answer.
 func TestB83IdleSessions(t *testing.T) {
 	testkit.Long(t)
-	n := 5000
-	if testing.Short() {
-		n = 500
-	}
+	const n = 5000
 	l := newLineage(t, fmt.Sprintf(`<engine loops="2"/><service name="web"><listen ip="127.0.0.1:0"/><group name="g"><host name="a" ip=%q/></group></service>`, backend(t, echo)), "")
 	address := l.addr("web")
 	all := make([]net.Conn, n)
