@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -225,17 +226,25 @@ func drawMirrors(t *rapid.T) (list []config.Mirror) {
 	return list
 }
 
+// parsed has the hosts that parseHost has read, by address: there are very many, of few addresses.
+var parsed sync.Map
+
 // parseHost makes a host with the defaults of a document.
 func parseHost(t rapid.TB, name, address string) *config.Host {
 	t.Helper()
-	c, problems := config.Parse("host", []byte(`<config><service name="s"><listen ip=":1"/><group name="g"><host ip="`+address+`"/></group></service></config>`))
-	if c == nil {
-		t.Fatal(problems)
-		panic("unreachable")
+	is, known := parsed.Load(address)
+	if !known {
+		c, problems := config.Parse("host", []byte(`<config><service name="s"><listen ip=":1"/><group name="g"><host ip="`+address+`"/></group></service></config>`))
+		if c == nil {
+			t.Fatal(problems)
+			panic("unreachable")
+		}
+		is = *c.Services[0].Groups[0].Hosts[0]
+		parsed.Store(address, is)
 	}
-	h := c.Services[0].Groups[0].Hosts[0]
+	h := is.(config.Host)
 	h.Name, h.Pos = name, config.Pos{}
-	return h
+	return &h
 }
 
 // Mutate changes a model at random places.
