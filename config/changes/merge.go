@@ -80,8 +80,9 @@ func mergeWith(base, file, running *config.Config, repair func(root, file, runni
 // removed all others, the last ones stay. A reload does not do this: a host that was removed at
 // run time would come back.
 //
-// Routes for the same clients, and listeners with port 0, are told apart by their order alone. So
-// undo a change once: what is left of several counts from the first one again.
+// Undo a change once. Routes for the same clients, and listeners with port 0, are told apart by their
+// order alone: what is left of several counts from the first one again. And routes that later
+// changes have put in another order may then look as if this change had done so.
 func Undo(before, after, now *config.Config) (Merged, error) {
 	return mergeWith(after, now, before, func(root, now, before *tree.Node) {
 		mend(root, now, before)
