@@ -42,10 +42,13 @@ type NodeLimits struct {
 	Says       map[string]string // by key; it must not be changed, or kept
 }
 
-// Limits calls f with what each live node has said of shared limits.
+// Limits calls f with what each live node has said of shared limits. One that was lost since the
+// Heard was made is not live: its tables are empty, as if it had never said anything.
 func (h *Heard) Limits(f func(NodeLimits)) {
 	for i, p := range h.peers {
-		f(NodeLimits{h.Names[i], p.member.Addr, p.limitsAt, p.limits})
+		if p.live {
+			f(NodeLimits{h.Names[i], p.member.Addr, p.limitsAt, p.limits})
+		}
 	}
 }
 

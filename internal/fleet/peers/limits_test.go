@@ -34,6 +34,20 @@ func TestLimitsAreHeard(t *testing.T) {
 	testkit.Eventually(t, "b hears that there is none", heard(nil))
 }
 
+// A node that is lost while somebody begins to read is not one that says nothing of limits: it may
+// hold parts.
+func TestLimitsOfANodeThatIsLost(t *testing.T) {
+	a, b := start(t, "a", bySecret()), start(t, "b", bySecret())
+	a.Say(map[string]string{"": `{"life":"x"}`})
+	b.Follow([]Member{{"a", a.addr}})
+	b.sees(t, "a", true, "")
+	h := b.heard()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lose(b.peers["a"], errSilent)
+	h.Limits(func(n NodeLimits) { t.Errorf("node %s, which is lost, says %q", n.Node, n.Says) })
+}
+
 // What is too much, or no JSON, ends the stream of the node that says it.
 func TestLimitsAreBounded(t *testing.T) {
 	says := func(tables *tables, text string) error {
