@@ -197,6 +197,10 @@ func (n *Node) Run(ctx context.Context, dir *director.Director) {
 	defer beside.Wait()
 	beside.Go(func() { n.follow(ctx) })
 	beside.Go(func() { n.copy(ctx) })
+	if n.limits != nil {
+		// Before others hear this process: one that says nothing of limits has no parts for them.
+		n.limits.look(dir.State(), time.Now())
+	}
 	if n.sharing != nil {
 		beside.Go(func() { n.sharing.run(ctx, dir) })
 	}
