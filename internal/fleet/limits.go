@@ -100,6 +100,7 @@ func limitOf(l *config.Limits, kind int) int {
 // heardNode is what another node has said of limits.
 type heardNode struct {
 	version uint64
+	text    string // of head
 	head    header
 	rows    map[string]*heardRow // by key
 }
@@ -304,8 +305,11 @@ func (l *limits) hearNode(p peers.NodeLimits) *heardNode {
 	} else if known.version == p.Version {
 		return known
 	}
-	known.version, known.head = p.Version, header{}
-	_ = json.Unmarshal([]byte(p.Says[theNode]), &known.head)
+	known.version = p.Version
+	if text := p.Says[theNode]; text != known.text { // it has all nodes, and rows change often
+		known.text, known.head = text, header{}
+		_ = json.Unmarshal([]byte(text), &known.head)
+	}
 	l.hearRows(p.Node, known, p.Says)
 	return known
 }

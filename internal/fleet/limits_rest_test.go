@@ -7,6 +7,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/fleet/peers"
 	"github.com/txlb/txlb/internal/fleet/quota"
 )
 
@@ -97,5 +98,37 @@ func TestLimitsAtRestAreLeftAlone(t *testing.T) {
 	look()
 	if got := s.is[sessions].allowed; got != part+5 {
 		t.Errorf("it may use %d after a gift of 5, want %d", got, part+5)
+	}
+}
+
+// What a node says of itself has all nodes: it is read again when that is another text, and not
+// with each row.
+func TestAHeaderIsReadOnce(t *testing.T) {
+	l, _, _ := restingLimits()
+	l.heard = map[string]*heardNode{}
+	says := func(version uint64, head, row string) *header {
+		return &l.hearNode(peers.NodeLimits{Node: "n07", Addr: "10.0.0.7:1", Version: version, Says: map[string]string{theNode: head, "rate x": row}}).head
+	}
+	head := encode(header{Life: "first", View: l.quota.View()})
+	if got := says(1, head, `{"part":1}`); got.Life != "first" || len(got.View.Members) != 50 {
+		t.Fatalf("it hears %+v", got)
+	}
+	l.heard["n07"].head.Life = "read before"
+	if got := says(2, head, `{"part":2}`); got.Life != "read before" || l.rows["rate x"].by["n07"].Part != 2 {
+		t.Errorf("it has read %q again, and a part of %d", got.Life, l.rows["rate x"].by["n07"].Part)
+	}
+	if got := says(3, `{"life":"second"}`, `{"part":2}`); got.Life != "second" || len(got.View.Members) != 0 {
+		t.Errorf("it hears %+v, and another one was said", got)
+	}
+}
+
+// BenchmarkRowAmongFifty is what a node does when another one of fifty has said a row.
+func BenchmarkRowAmongFifty(b *testing.B) {
+	l, _, _ := restingLimits()
+	l.heard = map[string]*heardNode{}
+	head, version := encode(header{Life: "life", View: l.quota.View()}), uint64(0)
+	for b.Loop() {
+		version++
+		l.hearNode(peers.NodeLimits{Node: "n07", Version: version, Says: map[string]string{theNode: head, "rate x": `{"part":1}`}})
 	}
 }
