@@ -247,6 +247,13 @@ func (l *ledger) take(n *Node, in *Limit) {
 			}
 			l.taken[name] = given
 		}
+		if taken := r.Taken[n.name]; taken > l.given[name] {
+			// The process before this one has given that, and has died before it could say so here.
+			if l.given == nil {
+				l.given = map[string]int64{}
+			}
+			l.given[name] = taken
+		}
 		l.settled = l.settled || r.Kept
 		if r.Even {
 			if l.even == nil {

@@ -39,3 +39,35 @@ func TestAStateStaysAsItIs(t *testing.T) {
 		t.Errorf("a gift of which nobody has been told is in %+v", *row)
 	}
 }
+
+// A process that takes over what the one before had a moment ago, because that has died meanwhile,
+// does not have again what that has given since.
+func TestB107AStateThatIsOld(t *testing.T) {
+	w := newWorld(t, 300, "a", "b", "c")
+	w.settle()
+	for _, name := range []string{"a", "b"} { // a is the keeper
+		old := w.nodes[name]
+		text, err := json.Marshal(old.State())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := w.nodes["c"]
+		c.used, c.wants = c.allowed, 60
+		w.settle()
+		var s State
+		if err := json.Unmarshal(text, &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.Ledgers["k"].Row.Part <= old.Row("k").Part {
+			w.fail("node %s has given nothing since it had %d", name, s.Ledgers["k"].Row.Part)
+		}
+		next := NewNode(name, "unused")
+		next.Take(&s)
+		old.Node = next
+		w.latest()
+		w.look(old) // which checks what nodes hold together
+		w.settle()
+		c.used = 0
+		w.settle()
+	}
+}
