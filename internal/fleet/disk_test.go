@@ -64,3 +64,19 @@ func TestPlaceOnADiskThatHangs(t *testing.T) {
 		_ = f.Close()
 	})
 }
+
+// A node shares limits, and hands its parts over, while its disk hangs: the others wait for what it
+// gives, and clients for an upgrade.
+func TestB107LimitsOnADiskThatHangs(t *testing.T) {
+	store, doc := newMemoryStore(), limitService(keeper(t), `sessions="90" scope="fleet"`)
+	a := limit(t, store, "a", doc)
+	parts(t, "sessions", 90, a)
+	a.keeping <- struct{}{}
+	defer func() { <-a.keeping }()
+	b := limit(t, store, "b", doc) // a has to remember that they are two
+	parts(t, "sessions", 90, a, b)
+	if a.Parts(true) == nil {
+		t.Error("it hands nothing over")
+	}
+	a.Keep()
+}

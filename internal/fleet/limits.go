@@ -25,7 +25,8 @@ type limits struct {
 	allot    func(service string, a engine.Allotment) (engine.Usage, bool)
 	exchange *peers.Exchange // nil: this node hears nobody
 	wake     chan struct{}
-	settled  chan struct{} // closed once this node knows its part of all limits
+	settled  chan struct{}  // closed once this node knows its part of all limits
+	writing  sync.WaitGroup // of the memory of the node
 
 	mu    sync.Mutex
 	quota *quota.Node
@@ -135,6 +136,7 @@ func newLimits(n *Node) *limits {
 
 // run looks after limits until ctx ends. The engine keeps the parts that it has then.
 func (l *limits) run(ctx context.Context, dir *director.Director) {
+	defer l.writing.Wait()
 	seldom := time.NewTicker(beat)
 	defer seldom.Stop()
 	for ctx.Err() == nil {
@@ -216,7 +218,9 @@ func (l *limits) look(state *director.State, now time.Time) bool {
 			close(l.settled)
 		}
 	}
-	l.n.noteLimits(l.shown(), fleet)
+	if l.n.noteLimits(l.shown(), fleet) {
+		l.writing.Go(l.n.remember) // which waits for the disk: other nodes and an upgrade must not
+	}
 	return len(l.all) > 0
 }
 
@@ -605,18 +609,16 @@ func (l *limits) shown() (list []SharedLimit) {
 	return list
 }
 
-// noteLimits notes what a Status shows, and how many nodes there are.
-func (n *Node) noteLimits(list []SharedLimit, fleet fleetNow) {
+// noteLimits notes what a Status shows, and how many nodes there are. It tells whether that is to be
+// remembered.
+func (n *Node) noteLimits(list []SharedLimit, fleet fleetNow) (learned bool) {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.sharedLimits = list
-	learned := fleet.joined && len(list) > 0 && n.memory.Nodes != fleet.nodes
-	if learned {
+	if learned = fleet.joined && len(list) > 0 && n.memory.Nodes != fleet.nodes; learned {
 		n.memory.Nodes = fleet.nodes
 	}
-	n.mu.Unlock()
-	if learned {
-		n.remember()
-	}
+	return learned
 }
 
 // limitLines are the lines of a status about shared limits.
