@@ -39,6 +39,8 @@ type limits struct {
 	moves uint64                // how often rows have changed
 	said  map[string]string     // by key
 	hears map[string]string     // the nodes that this one hears, with their addresses
+	alone int                   // nodes that take an even share, as last counted
+	asked bool                  // this process has joined, and so knows of all
 	// before is what the process before this one might use.
 	before map[string]engine.Allotment
 }
@@ -206,6 +208,10 @@ func (l *limits) look(state *director.State, now time.Time) bool {
 	} else {
 		fleet.alone = fleet.nodes - 1
 	}
+	if l.asked = l.asked || fleet.joined; !l.asked { // the process before this one has known of them
+		fleet.alone = max(fleet.alone, l.alone)
+	}
+	l.alone = fleet.alone
 	settled := true
 	for _, s := range l.all {
 		settled = l.share(s, &fleet, now) && settled
@@ -537,6 +543,7 @@ func (n *Node) Linger(ctx context.Context, dir *director.Director) {
 type Parts struct {
 	Quota   *quota.State                `json:"quota,omitempty"`
 	Allowed map[string]engine.Allotment `json:"allowed,omitempty"` // by service
+	Alone   int                         `json:"alone,omitempty"`   // nodes that nobody hears, and that take an even share
 }
 
 // Parts returns what this node holds. With give it holds on to that until Keep: it takes and gives
@@ -549,7 +556,7 @@ func (n *Node) Parts(give bool) *Parts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.given = l.given || give
-	p := &Parts{Allowed: map[string]engine.Allotment{}}
+	p := &Parts{Allowed: map[string]engine.Allotment{}, Alone: l.alone}
 	if l.exchange != nil {
 		p.Quota = l.quota.State()
 	}
@@ -580,7 +587,7 @@ func (n *Node) TakeParts(p *Parts) {
 	if p.Quota != nil && l.exchange != nil {
 		l.quota.Take(p.Quota)
 	}
-	l.before = withoutUsage(p.Allowed)
+	l.before, l.alone = withoutUsage(p.Allowed), p.Alone
 	for service, a := range p.Allowed {
 		l.allot(service, a)
 	}

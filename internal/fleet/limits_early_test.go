@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"net"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -59,4 +60,31 @@ func TestB107PartsAreSaidBeforeOthersHear(t *testing.T) {
 		}
 	})
 	parts(t, "sessions", 90, n)
+}
+
+// A process that takes over without the store leaves nodes that nobody hears their shares, as the
+// one before did.
+func TestB107AnUpgradeLeavesSharesOfOthers(t *testing.T) {
+	store, doc := newMemoryStore(), limitService(keeper(t), `sessions="90" scope="fleet"`)
+	limit(t, store, "a", doc, func(o *Options) { o.Config.Listen, o.Config.Secret = "", "" })
+	old, c := limit(t, store, "b", doc), limit(t, store, "c", doc) // b takes what is left of the limit
+	parts(t, "sessions", 60, old, c)
+	testkit.Eventually(t, "it has remembered how many they are", func() bool {
+		m, err := recall(old.path, old.Node.before)
+		return err == nil && m.Nodes == 3
+	})
+	given := old.Parts(true)
+	before, _ := old.part("sessions")
+	next := newLimited(t, store, "b", filepath.Dir(old.path), func(o *Options) {
+		o.Config.Listen = old.opt.Config.Listen
+		o.Connect = func(context.Context) (Store, error) { return nil, errCut }
+	})
+	next.TakeParts(given)
+	old.HandOver()
+	old.stop()
+	next.run()
+	testkit.Eventually(t, "it knows its part", func() bool { _, even := next.part("sessions"); return !even })
+	if part, _ := next.part("sessions"); part != before {
+		t.Errorf("it may use %d, and the process before %d", part, before)
+	}
 }
