@@ -373,6 +373,7 @@ func (l *limits) share(s *sharedLimits, fleet *fleetNow, now time.Time) (settled
 		if s.last, s.known = l.before[s.config.Name]; !s.known {
 			s.last, s.known = s.allotment(), true
 		}
+		delete(l.before, s.config.Name) // the service may go, and come back when it has another part
 	}
 	use, ok := l.allot(s.config.Name, s.last)
 	if !ok {

@@ -132,3 +132,26 @@ func BenchmarkRowAmongFifty(b *testing.B) {
 		l.hearNode(peers.NodeLimits{Node: "n07", Version: version, Says: map[string]string{theNode: head, "rate x": `{"part":1}`}})
 	}
 }
+
+// What the process before might use counts once: a service that goes and comes back does not begin
+// with it.
+func TestB107PartsOfTheProcessBeforeCountOnce(t *testing.T) {
+	l, s, fleet := restingLimits()
+	l.before = map[string]engine.Allotment{"web": {Sessions: 70_000, Rate: -1}}
+	var first []engine.Allotment
+	l.allot = func(_ string, a engine.Allotment) (engine.Usage, bool) {
+		first = append(first, a)
+		return engine.Usage{}, true
+	}
+	l.share(s, fleet, time.Now())
+	if len(first) == 0 || first[0].Sessions != 70_000 {
+		t.Fatalf("it begins with %v", first)
+	}
+	again := &sharedLimits{config: s.config}
+	again.is[sessions].limit = s.is[sessions].limit
+	first = nil
+	l.share(again, fleet, time.Now())
+	if first[0].Sessions != 2000 {
+		t.Errorf("when it comes back it begins with %v, want an even share of 2000", first[0])
+	}
+}
