@@ -19,8 +19,9 @@ type limitRow struct {
 const (
 	// MaxLimits is how many keys a node may have.
 	MaxLimits = 1 << 13
-	// maxLimit bounds the text of one, and maxLimitKey its key.
-	maxLimit, maxLimitKey = 32 << 10, 2 * maxName
+	// maxLimit bounds the text of one, and maxLimitKey its key. What a node says of itself names
+	// each node twice, with 80 bytes for both if the names are short and 160 if they are long.
+	maxLimit, maxLimitKey = 256 << 10, 2 * maxName
 	// maxLimits bounds all keys and texts of a node, in bytes.
 	maxLimits = 32 << 20
 )

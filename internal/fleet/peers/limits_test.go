@@ -34,6 +34,24 @@ func TestLimitsAreHeard(t *testing.T) {
 	testkit.Eventually(t, "b hears that there is none", heard(nil))
 }
 
+// What a node says may have all nodes of the largest fleet, with long names, twice.
+func TestLimitsHaveRoomForAllNodes(t *testing.T) {
+	a, b := start(t, "a", bySecret()), start(t, "b", bySecret())
+	var members, hears []string
+	for i := range MaxNodes {
+		name := fmt.Sprintf("node-%04d.rack-17.ams.example.com", i)
+		members = append(members, fmt.Sprintf(`"%s":{"life":"0123456789abcdef","since":12345}`, name))
+		hears = append(hears, fmt.Sprintf(`"%s":"%s:4300"`, name, name))
+	}
+	text := `{"view":{"members":{` + strings.Join(members, ",") + `}},"hears":{` + strings.Join(hears, ",") + `}}`
+	a.Say(map[string]string{"": text})
+	b.Follow([]Member{{"a", a.addr}})
+	testkit.Eventually(t, "b hears it", func() (is bool) {
+		b.Read(func(h *Heard) { h.Limits(func(n NodeLimits) { is = n.Says[""] == text }) })
+		return is
+	})
+}
+
 // A node that is lost while somebody begins to read is not one that says nothing of limits: it may
 // hold parts.
 func TestLimitsOfANodeThatIsLost(t *testing.T) {
