@@ -231,7 +231,7 @@ func (u *upgrader) handOver(by, from string) (_ *heir, result upgraded, err erro
 	u.front.pause()
 	undo = append(undo, func() { u.engine.Resume(); u.front.resume() })
 	// Who reads counters from now on asks the new process, and must not see less than before.
-	undo = append(undo, u.node.keepParts)
+	undo = append(undo, u.node.keepParts, h.kill) // that process first: both would use one part
 	h.limit(stepWithin)
 	if err := u.tell(h); err != nil {
 		return nil, result, err
