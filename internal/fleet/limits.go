@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,8 +38,7 @@ type limits struct {
 	moves uint64                // how often rows have changed
 	said  map[string]string     // by key
 	hears map[string]string     // the nodes that this one hears, with their addresses
-	alone int                   // nodes that take an even share, as last counted
-	asked bool                  // this process has joined, and so knows of all
+	alone int                   // nodes that nobody can hear, as last counted
 	// before is what the process before this one might use.
 	before map[string]engine.Allotment
 }
@@ -100,35 +98,6 @@ func limitOf(l *config.Limits, kind int) int {
 	return l.Rate
 }
 
-// heardNode is what another node has said of limits.
-type heardNode struct {
-	version uint64
-	text    string // of head
-	head    header
-	rows    map[string]*heardRow // by key
-}
-
-type heardRow struct {
-	text string
-	row  quota.Row
-}
-
-// heardRows is what others have said of one limit.
-type heardRows struct {
-	by    map[string]*quota.Row
-	moved uint64 // another one whenever by has changed
-}
-
-// header is what a node says of itself.
-type header struct {
-	Life   string     `json:"life"`
-	Joined bool       `json:"joined,omitempty"` // it hears the store, and so may propose views
-	View   quota.View `json:"view"`
-	// Hears are the nodes that it hears itself, with their addresses. One of them that has lost
-	// the store may be unknown to a node that has just started.
-	Hears map[string]string `json:"hears,omitempty"`
-}
-
 func newLimits(n *Node) *limits {
 	return &limits{
 		n: n, allot: n.opt.Allot, wake: make(chan struct{}, 1), settled: make(chan struct{}),
@@ -165,15 +134,16 @@ func (l *limits) run(ctx context.Context, dir *director.Director) {
 // fleetNow is what the store says of the nodes.
 type fleetNow struct {
 	joined bool
-	nodes  int      // all of them
-	alone  int      // of these, those that nobody can hear
-	there  []string // the others
+	since  time.Time // of joined
+	nodes  int       // all of them
+	alone  int       // of these, those that nobody can hear
+	there  []string  // the others
 }
 
 func (n *Node) fleetNow() (f fleetNow) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	f.joined = n.store != nil
+	f.joined, f.since = n.store != nil, n.since
 	for name, m := range n.members {
 		if name == n.name {
 			continue
@@ -203,15 +173,15 @@ func (l *limits) look(state *director.State, now time.Time) bool {
 		l.list(state)
 	}
 	fleet := l.n.fleetNow()
+	if !fleet.joined || now.Sub(fleet.since) < l.n.opt.Config.Lease { // others may join again later
+		fleet.alone = max(fleet.alone, l.alone)
+	}
+	l.alone = fleet.alone
 	if l.exchange != nil {
 		fleet.alone += l.hear(&fleet)
 	} else {
 		fleet.alone = fleet.nodes - 1
 	}
-	if l.asked = l.asked || fleet.joined; !l.asked { // the process before this one has known of them
-		fleet.alone = max(fleet.alone, l.alone)
-	}
-	l.alone = fleet.alone
 	settled := true
 	for _, s := range l.all {
 		settled = l.share(s, &fleet, now) && settled
@@ -260,109 +230,6 @@ func (l *limits) list(state *director.State) {
 	l.quota.Only(keys)
 	maps.DeleteFunc(l.said, func(key, _ string) bool { return key != theNode && !keys[key] })
 }
-
-// hear takes in what others say. It returns how many of them say nothing of limits.
-func (l *limits) hear(fleet *fleetNow) (silent int) {
-	live, first := map[string]string{}, true
-	mute := map[string]bool{}
-	hears, relayed := map[string]string{}, map[string]string{}
-	l.exchange.Read(func(h *peers.Heard) {
-		h.Limits(func(p peers.NodeLimits) {
-			node := p.Node
-			hears[node] = p.Addr
-			head := &l.hearNode(p).head
-			if head.Life == "" {
-				silent++
-				mute[node] = true
-			} else {
-				live[node] = head.Life
-				first = first && (l.n.name < node || !head.Joined)
-				l.quota.Hear(head.View)
-				maps.Copy(relayed, head.Hears)
-			}
-		})
-	})
-	l.hears = hears
-	for node, known := range l.heard {
-		if hears[node] == "" {
-			l.hearRows(node, known, nil)
-			delete(l.heard, node)
-		}
-	}
-	delete(relayed, l.n.name)
-	maps.DeleteFunc(relayed, func(name, _ string) bool { return hears[name] != "" || slices.Contains(fleet.there, name) })
-	l.n.relay(relayed)
-	for name := range hears {
-		if !slices.Contains(fleet.there, name) {
-			fleet.nodes++ // it has lost the store alone
-		}
-	}
-	fleet.nodes += len(relayed)
-	fleet.there = append(fleet.there, slices.Collect(maps.Keys(relayed))...)
-	if fleet.joined && first {
-		there := slices.DeleteFunc(slices.Clone(fleet.there), func(name string) bool { return mute[name] })
-		l.quota.Propose(live, there)
-	}
-	return silent
-}
-
-// hearNode takes in what a node says, if that is new.
-func (l *limits) hearNode(p peers.NodeLimits) *heardNode {
-	known := l.heard[p.Node]
-	if known == nil {
-		known = &heardNode{rows: map[string]*heardRow{}}
-		l.heard[p.Node] = known
-	} else if known.version == p.Version {
-		return known
-	}
-	known.version = p.Version
-	if text := p.Says[theNode]; text != known.text { // it has all nodes, and rows change often
-		known.text, known.head = text, header{}
-		_ = json.Unmarshal([]byte(text), &known.head)
-	}
-	l.hearRows(p.Node, known, p.Says)
-	return known
-}
-
-// hearRows takes in all that a node says of limits by key.
-func (l *limits) hearRows(node string, known *heardNode, said map[string]string) {
-	for key := range known.rows {
-		if _, still := said[key]; !still {
-			delete(known.rows, key)
-			if all := l.rows[key]; len(all.by) > 1 {
-				delete(all.by, node)
-				all.moved = l.move()
-			} else {
-				delete(l.rows, key)
-			}
-		}
-	}
-	for key, text := range said {
-		if one := known.rows[key]; key == theNode || one != nil && one.text == text {
-			continue
-		}
-		one := &heardRow{text: text}
-		if json.Unmarshal([]byte(text), &one.row) != nil || !one.row.Plausible() {
-			one.row = quota.Row{} // it is in no view
-		}
-		known.rows[key] = one
-		all := l.rows[key]
-		if all == nil {
-			all = &heardRows{by: map[string]*quota.Row{}}
-			l.rows[key] = all
-		}
-		all.by[node], all.moved = &one.row, l.move()
-	}
-}
-
-// move returns a number that no change of rows has had.
-func (l *limits) move() uint64 {
-	l.moves++
-	return l.moves
-}
-
-// noRows is what is heard of a limit of which no other node says anything.
-var noRows = new(heardRows)
 
 // share looks at the limits of a service. It returns whether this node knows its parts.
 func (l *limits) share(s *sharedLimits, fleet *fleetNow, now time.Time) (settled bool) {
@@ -544,7 +411,7 @@ func (n *Node) Linger(ctx context.Context, dir *director.Director) {
 type Parts struct {
 	Quota   *quota.State                `json:"quota,omitempty"`
 	Allowed map[string]engine.Allotment `json:"allowed,omitempty"` // by service
-	Alone   int                         `json:"alone,omitempty"`   // nodes that nobody hears, and that take an even share
+	Alone   int                         `json:"alone,omitempty"`   // nodes that nobody can hear, and that take an even share
 }
 
 // Parts returns what this node holds. With give it holds on to that until Keep: it takes and gives

@@ -88,3 +88,33 @@ func TestB107AnUpgradeLeavesSharesOfOthers(t *testing.T) {
 		t.Errorf("it may use %d, and the process before %d", part, before)
 	}
 }
+
+// When all nodes have been away from the store for longer than their leases, those that come back
+// first leave nodes that nobody hears their shares.
+func TestB107SharesOfNodesThatComeBackLater(t *testing.T) {
+	store, doc := newMemoryStore(), limitService(keeper(t), `sessions="90" scope="fleet"`)
+	a := limit(t, store, "a", doc, func(o *Options) { o.Config.Listen, o.Config.Secret = "", "" })
+	b, c := limit(t, store, "b", doc), limit(t, store, "c", doc)
+	parts(t, "sessions", 60, b, c)
+	all := []*limited{a, b, c}
+	for _, n := range all {
+		n.link.set(func() { n.link.cut = errCut })
+	}
+	testkit.Eventually(t, "their leases end", func() bool { return len(store.keysBelow("/txlb/edge/node/")) == 0 })
+	for _, n := range []*limited{b, c} {
+		n.link.set(func() { n.link.cut = nil })
+	}
+	testkit.Eventually(t, "two nodes are back", func() bool { return b.Status().Joined && c.Status().Joined })
+	lease := b.opt.Config.Lease
+	testkit.Eventually(t, "most of a lease is over", func() bool {
+		one, _ := b.part("sessions")
+		other, _ := c.part("sessions")
+		over := max(time.Since(b.Status().Since), time.Since(c.Status().Since))
+		if sum := one + other; sum > 60 && over < lease {
+			t.Fatalf("two of three nodes may use %d of 90, %v after they came back", sum, over)
+		}
+		return over > lease/2
+	})
+	a.link.set(func() { a.link.cut = nil })
+	parts(t, "sessions", 60, b, c)
+}

@@ -596,3 +596,27 @@ func TestImplausibleRows(t *testing.T) {
 		}
 	}
 }
+
+// Accounts of limits that are no more do not pile up where nodes never change.
+func TestAccountsOfFormerLimitsEnd(t *testing.T) {
+	n := NewNode("a", "life")
+	propose := func() ID {
+		n.Propose(map[string]string{"b": "other"}, []string{"b"})
+		return n.mine.ID
+	}
+	first := propose()
+	for i := range maxIdle + 1 {
+		n.Look(fmt.Sprint("former ", i), &Limit{Limit: 10, Share: 5})
+	}
+	n.Look("k", &Limit{Limit: 10, Share: 5})
+	if propose() != first {
+		t.Error("there is another view, and all limits are there")
+	}
+	n.Only(map[string]bool{"k": true})
+	if propose() == first || len(n.ledgers) != 1 || n.ledgers["k"] == nil {
+		t.Errorf("%d accounts are left", len(n.ledgers))
+	}
+	if second := n.mine.ID; propose() != second {
+		t.Error("each look makes a view")
+	}
+}

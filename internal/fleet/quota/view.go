@@ -97,8 +97,9 @@ func (n *Node) Hear(v View) {
 
 // Propose makes a view of the nodes that are there, if the latest is of others. heard are those
 // that this node hears, with their lives, and there all that the fleet has: those in the store, and
-// those that another node hears. It does nothing while one is there of which nothing is known, for that may hold parts. The caller has to make sure that
-// what it says of there is so, and that mostly one node proposes: the first by name.
+// those that another node hears. It does nothing while one is there of which nothing is known, for
+// that may hold parts. The caller has to make sure that what it says of there is so, and that mostly
+// one node proposes: the first by name.
 func (n *Node) Propose(heard map[string]string, there []string) {
 	v := View{ID: ID{n.top.Number + 1, n.name, n.life}, Members: map[string]Member{}, Past: append(slices.Clone(n.top.Past), n.top.ID)}
 	v.Past = v.Past[max(0, len(v.Past)-maxPast):]
@@ -120,9 +121,22 @@ func (n *Node) Propose(heard map[string]string, there []string) {
 		add(name, life)
 	}
 	add(n.name, n.life)
-	if !maps.Equal(v.Members, n.top.Members) {
+	if !maps.Equal(v.Members, n.top.Members) || n.idle() > maxIdle {
 		n.Hear(v)
 	}
+}
+
+// maxIdle is how many limits that are no more a node keeps the accounts of: a view ends them.
+const maxIdle = 1 << 10
+
+// idle is how many there are.
+func (n *Node) idle() (count int) {
+	for _, l := range n.ledgers {
+		if !l.active {
+			count++
+		}
+	}
+	return count
 }
 
 // names returns the other members of the view of the node, in order.
