@@ -261,7 +261,7 @@ func TestEventsAreOfOneMoment(t *testing.T) {
 			}
 		})
 	}
-	for d.LastEvent() < 100_000 {
+	for d.LastEvent() < 30_000 {
 		list := d.Events()
 		for i := max(1, len(list)-50); i < len(list); i++ {
 			if list[i].Seq != list[i-1].Seq+1 {

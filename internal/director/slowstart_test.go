@@ -65,7 +65,7 @@ func TestB43SlowStart(t *testing.T) {
 				if test.scheduler == "roundr" || test.scheduler == "leastc" {
 					a, b = 1, 1
 				}
-				const n = 42_000 // whole rounds of all weights here
+				const n = 21_000 // whole rounds of all weights here
 				want := func(when string, part float64) {
 					t.Helper()
 					synctest.Wait()

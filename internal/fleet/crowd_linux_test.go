@@ -286,7 +286,7 @@ func (s size) all() int { return s.services * s.hosts }
 // the store, and how soon the hosts of a node that is gone are checked by another.
 func TestCrowd(t *testing.T) {
 	testkit.Long(t)
-	sizes := []size{{6, 5, 40}}
+	sizes := []size{{6, 5, 20}}
 	if *whole {
 		// All nodes together have one machine here, so it has either many nodes or many hosts.
 		sizes = []size{{50, 50, 20}, {10, 50, 100}}

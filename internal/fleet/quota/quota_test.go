@@ -340,7 +340,7 @@ func TestB107SharesAndPartsTogether(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	for range 100 {
+	for range 60 {
 		w := calmWorld(t, 1+random.Int64N(300))
 		steady := random.IntN(2) == 0 // the limit does not change
 		for range 20 + random.IntN(300) {
@@ -406,7 +406,7 @@ func TestB107PartsAreNeverMoreThanTheLimit(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	for range 200 {
+	for range 120 {
 		w := newWorld(t, 1+random.Int64N(300), "a", "b", "c")
 		script := make([]byte, 4*(20+random.IntN(300)))
 		for i := range script {
