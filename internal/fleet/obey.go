@@ -188,13 +188,18 @@ func (n *Node) oversee(ctx context.Context) {
 func (n *Node) attend(ctx context.Context, is *seen) time.Duration {
 	n.mu.Lock()
 	o := n.plan
-	if o == nil || o.over() || o.current() == len(o.Steps) || n.store == nil || n.newest == nil || n.handedOver || n.obeyed != "" {
+	if o == nil || o.over() || o.current() == len(o.Steps) || n.store == nil || n.handedOver || n.obeyed != "" {
 		n.mu.Unlock()
 		*is = seen{}
 		return 0
 	}
 	v := sight{members: maps.Clone(n.members), lease: n.opt.Config.Lease}
-	generation := n.newest.Generation
+	// Without a configuration that it can use, a node judges and obeys as well: nobody else would
+	// judge, and it may be told to shut down because of that.
+	generation := n.memory.Generation
+	if n.newest != nil {
+		generation = n.newest.Generation
+	}
 	n.mu.Unlock()
 	if stage := o.stage(v.members); stage != is.stage {
 		*is = seen{stage, time.Now(), generation}

@@ -1,0 +1,37 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A node that cannot use what the store has as the configuration, such as one of an older version,
+// judges orders as any other one, and obeys them. Otherwise an order would have no end, and such a
+// node could not be told to shut down.
+func TestOrderWithANodeThatCannotUseTheConfiguration(t *testing.T) {
+	for name, blind := range map[string]string{"the judge": "a", "the one that is told": "c"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := newUpgrading(t, "a", "b", "c")
+				c := u.node("c")
+				u.does("c", func(string) (string, error) {
+					go func() { time.Sleep(time.Second); c.stop() }()
+					return "draining, then shutting down", nil
+				})
+				n := u.node(blind).Node
+				n.mu.Lock()
+				n.newest, n.unusable = nil, errors.New("it has format 2; this one reads format 1")
+				n.mu.Unlock()
+				within, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+				defer cancel()
+				o, err := u.node("b").Order(within, Shutdown, []string{"c"}, "boss", "here")
+				if err != nil || o.Summary() != "done on 1 node" {
+					t.Errorf("%v, %v", o, err)
+				}
+			})
+		})
+	}
+}
