@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,4 +80,38 @@ func TestB107LimitsOnADiskThatHangs(t *testing.T) {
 		t.Error("it hands nothing over")
 	}
 	a.Keep()
+}
+
+// A node whose disk hangs still joins, follows the fleet, holds and renews its lease, and says what
+// is wrong. When the disk answers, it has what the node knows by then.
+func TestFollowsOnADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemoryStore()
+		b := join(t, store, "b", folder(t, oneService))
+		a := begin(t, store.link(), "a", folder(t, oneService), func(n *Node) { n.keeping <- struct{}{} })
+		must(t)(b.weigh("a", 3))
+		must(t)(b.weigh("a", 4))
+		if _, err := b.hold(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * lease)
+		synctest.Wait()
+		a.runs(3, "a4 b1")
+		if g := a.dir.State().Services[0].Groups[0]; g.Hold() == nil {
+			t.Error("it does not hold")
+		}
+		const why = "cannot keep what this node knows of its fleet: the disk has not answered within 1s"
+		if s := b.Status(); len(s.Nodes) != 2 || s.Nodes[0].Problem != why {
+			t.Errorf("another node sees\n%s", s)
+		}
+		<-a.keeping
+		time.Sleep(2*retryEvery + lease)
+		synctest.Wait()
+		if s := a.Status(); strings.Contains(s.String(), "cannot keep") {
+			t.Errorf("it says\n%s", s)
+		}
+		if m, err := recall(a.path, a.before); err != nil || m.Generation != 3 {
+			t.Errorf("the file has generation %d (%v)", m.Generation, err)
+		}
+	})
 }

@@ -224,7 +224,7 @@ func (n *Node) adopt(ctx context.Context, doc *document) error {
 	n.memory.Generation, n.memory.Change, n.ran = doc.Generation, doc.ID, doc
 	n.mu.Unlock()
 	if moved {
-		n.remember()
+		n.rememberInTime()
 	}
 	return nil
 }

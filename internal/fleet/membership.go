@@ -248,7 +248,7 @@ func (n *Node) claim(ctx context.Context, store Store) (lease Lease, revision in
 		fresh := n.memory.begins(n.instance)
 		n.mu.Unlock()
 		if fresh { // before the store knows it: the next process has to know that it is the same node
-			n.remember()
+			n.rememberInTime()
 		}
 		value := n.self()
 		var mine int64
@@ -280,7 +280,7 @@ func (n *Node) claim(ctx context.Context, store Store) (lease Lease, revision in
 		n.takeAll(entries, last, revision) // before anybody sees that it has joined: there may be a hold
 		n.mu.Unlock()
 		if others {
-			n.remember()
+			n.rememberInTime()
 		}
 		n.log.Info("joined the fleet", "fleet", n.opt.Config.Name, "node", n.name)
 		return lease, revision, nil

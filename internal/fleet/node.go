@@ -50,6 +50,8 @@ const (
 	firstPause, longestPause = 500 * time.Millisecond, 5 * time.Second
 	// retryEvery is how often a node tries again to run what it could not.
 	retryEvery = 5 * time.Second
+	// keepWithin is how long a node waits for a write of its memory before it goes on without.
+	keepWithin = time.Second
 	// handOverWithin is how long a hand-over waits for a write of the memory.
 	handOverWithin = time.Second
 	// saveEvery is the least time between two copies of the configuration in the node's file.
@@ -311,6 +313,48 @@ func (n *Node) recollect() error {
 func (n *Node) remember() {
 	n.keeping <- struct{}{}
 	defer func() { <-n.keeping }()
+	n.write()
+}
+
+// rememberInTime is remember for the goroutines that follow the fleet and renew the lease: while the
+// disk hangs they go on after keepWithin. copy then writes what is not written.
+func (n *Node) rememberInTime() {
+	late := time.NewTimer(keepWithin)
+	defer late.Stop()
+	done := make(chan struct{})
+	select {
+	case n.keeping <- struct{}{}: // so at most one goroutine hangs
+		go func() {
+			defer close(done)
+			defer func() { <-n.keeping }()
+			n.write()
+		}()
+	case <-late.C:
+		n.keepsLate()
+		return
+	}
+	select {
+	case <-done:
+	case <-late.C:
+		n.keepsLate()
+	}
+}
+
+// keepsLate notes that the disk has not taken in time what this node knows of itself.
+func (n *Node) keepsLate() {
+	err := fmt.Errorf("cannot keep what this node knows of its fleet: the disk has not answered within %v", keepWithin)
+	n.mu.Lock()
+	was := n.unkept
+	n.unkept = err
+	n.mu.Unlock()
+	if was == nil || was.Error() != err.Error() {
+		n.log.Warn("this node forgets its fleet when it ends", "fleet", n.opt.Config.Name, "node", n.name, "err", err)
+		n.poke(n.publish)
+	}
+}
+
+// write is remember for who has the right to write: an element of keeping.
+func (n *Node) write() {
 	n.mu.Lock()
 	m, was, over := n.memory, n.unkept, n.handedOver
 	n.mu.Unlock()
@@ -327,7 +371,9 @@ func (n *Node) remember() {
 		n.log.Warn("this node forgets its fleet when it ends", "fleet", n.opt.Config.Name, "node", n.name, "err", err)
 	}
 	n.mu.Lock()
-	n.unkept = err
+	if err != nil || n.unkept == was { // else somebody has given up meanwhile, whose news the file may lack
+		n.unkept = err
+	}
 	n.mu.Unlock()
 	if (was == nil) != (err == nil) {
 		n.poke(n.publish)
