@@ -298,14 +298,20 @@ func (n *Node) poke(what chan struct{}) {
 }
 
 // recollect reads what the node knows of itself, if that has failed before.
+// The disk may hang, so n.mu is not held meanwhile.
 func (n *Node) recollect() error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.unread != nil {
-		n.memory, n.unread = recall(n.path, n.before)
-		n.commands.recall(n.memory.Commands)
+	unread := n.unread
+	n.mu.Unlock()
+	if unread == nil {
+		return nil
 	}
-	return n.unread
+	m, err := recall(n.path, n.before)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.memory, n.unread = m, err
+	n.commands.recall(m.Commands)
+	return err
 }
 
 // remember writes what the node knows of itself. Several goroutines do: one after the other, so
