@@ -214,7 +214,14 @@ func (u *upgrader) handOver(by, from string) (_ *heir, result upgraded, err erro
 		return nil, result, err
 	}
 	result.pid, result.version = peer.PID, peer.Version
-	undo = append(undo, u.dir.Freeze(errUpgrading))
+	// Not for ever: a file may be on a disk that hangs, and all changes are refused until this ends.
+	freezing, cancel := context.WithTimeout(u.ctx, u.within)
+	defer cancel()
+	thaw, err := u.dir.FreezeIn(freezing, errUpgrading)
+	if err != nil {
+		return nil, result, err
+	}
+	undo = append(undo, thaw)
 	if why := u.never(); why != "" { // by a change since the start
 		return nil, result, errors.New(why)
 	}

@@ -107,6 +107,32 @@ func TestFreeze(t *testing.T) {
 	})
 }
 
+// A file on a disk that hangs ends an attempt to refuse changes: they are accepted again.
+func TestFreezeOnADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := start(t, newWorld(), with(""))
+		why := errors.New("an upgrade is under way")
+		d.files.mu.Lock() // as a Save has it
+		over, cancel := context.WithCancel(t.Context())
+		cancel() // as a wait for a lock stops the clock of this test
+		if _, err := d.FreezeIn(over, why); !errors.Is(err, context.Canceled) {
+			t.Errorf("frozen: %v", err)
+		}
+		if _, err := d.Do(t.Context(), Change{Apply: weigh}); err != nil {
+			t.Errorf("a change: %v", err)
+		}
+		d.files.mu.Unlock()
+		thaw, err := d.FreezeIn(t.Context(), why)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Do(t.Context(), Change{Apply: weigh}); !errors.Is(err, why) {
+			t.Errorf("a change: %v", err)
+		}
+		thaw()
+	})
+}
+
 // weigh is a change.
 func weigh(c *config.Config) error {
 	c.Services[0].Groups[0].Hosts[0].Weight++

@@ -550,38 +550,3 @@ func (d *Director) hear(e *exportedTarget, h *Host, now time.Time) {
 		}
 	}
 }
-
-// frost is why changes are refused.
-type frost struct{ why error }
-
-// Freeze makes Do, Reload, Rollback and Save fail with an error until thaw is called; dry
-// runs go on. A change that waits for its names fails as well. What was begun before has
-// ended when Freeze returns.
-func (d *Director) Freeze(why error) (thaw func()) {
-	f := &frost{why}
-	d.frozen.Store(f)
-	var over <-chan struct{} // of a change that others may have accepted: it is not ours to drop
-	_ = d.order(context.Background(), func() {
-		switch p := d.underway; {
-		case p == nil || p.change.DryRun:
-		case p.committing != nil:
-			over = p.over
-		default:
-			d.drop(why)
-		}
-	})
-	if over != nil {
-		<-over
-	}
-	d.files.mu.Lock() // a Save
-	defer d.files.mu.Unlock()
-	return func() { d.frozen.CompareAndSwap(f, nil) }
-}
-
-// refused returns why changes are refused, nil if they are not.
-func (d *Director) refused() error {
-	if f := d.frozen.Load(); f != nil {
-		return f.why
-	}
-	return nil
-}
