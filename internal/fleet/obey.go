@@ -116,6 +116,8 @@ func (n *Node) Order(ctx context.Context, verb string, nodes []string, by, from 
 			return nil, &RefusedError{n.opt.Config.Name, err}
 		}
 		return nil, n.occupied(is)
+	case errors.As(err, new(*UnknownError)):
+		return nil, fmt.Errorf("the store of fleet %s has not said whether it takes the order, which may still take effect (see show fleet): %w", n.opt.Config.Name, err)
 	case err != nil:
 		return nil, &RefusedError{n.opt.Config.Name, err}
 	}

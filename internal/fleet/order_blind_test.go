@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,4 +35,17 @@ func TestOrderWithANodeThatCannotUseTheConfiguration(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who gives an order whose answer is lost learns that it may be carried out.
+func TestOrderWhoseAnswerIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpgrading(t, "a", "b")
+		b := u.node("b")
+		b.link.set(func() { b.link.lostReply = true })
+		_, err := b.Order(t.Context(), Upgrade, nil, "boss", "here")
+		if err == nil || !strings.Contains(err.Error(), "may still") || strings.Contains(err.Error(), "takes no changes") {
+			t.Errorf("%v", err)
+		}
+	})
 }
