@@ -481,17 +481,24 @@ func (d *Director) inheritRoutes(e *exported) {
 
 // TakeIn takes in what [Director.ExportChanges] of the process says whose state this
 // director has begun with. Counters go on from there, and the health of a host is what
-// either of the two has seen last. It may be called again, with newer words. Run has to be
-// under way.
+// either of the two has seen last. It may be called again, with newer words, by one goroutine at
+// a time. Run has to be under way; when it has returned, TakeIn takes in the counters alone, for
+// a third process that learns of them by this one's ExportChanges.
 func (d *Director) TakeIn(data []byte) error {
 	var e exported
 	if err := e.read(data); err != nil {
 		return err
 	}
-	return d.order(context.Background(), func() { d.takeIn(&e) })
+	err := d.order(context.Background(), func() { d.takeIn(&e, true) })
+	if errors.Is(err, ErrStopped) {
+		d.takeIn(&e, false)
+		return nil
+	}
+	return err
 }
 
-func (d *Director) takeIn(e *exported) {
+// takeIn takes in counters and, if this director still decides something, all else.
+func (d *Director) takeIn(e *exported, decides bool) {
 	now := time.Now()
 	d.eng.Inherit(e.snapshot())
 	d.inheritRoutes(e)
@@ -513,12 +520,20 @@ func (d *Director) takeIn(e *exported) {
 					continue
 				}
 				h.elder.Store(said.Hosts[k].past())
+				if !decides {
+					continue
+				}
 				for n := range said.Hosts[k].Targets {
 					d.hear(&said.Hosts[k].Targets[n], h, now)
 				}
 			}
-			said.remember(g)
+			if decides {
+				said.remember(g)
+			}
 		}
+	}
+	if !decides {
+		return
 	}
 	d.events.takeIn(e.Notes, e.Events, d.noted)
 	d.noted = max(d.noted, e.Events)
