@@ -276,10 +276,10 @@ func serve(ctx context.Context, is beginning) (err error) {
 	}
 	select {
 	case <-up.gone:
-		if ctx.Err() != nil {
-			up.endSuccessor() // which was meant by now
-		}
+		// Who sends SIGTERM now means the service, and may not know of the new process yet.
+		unasked := context.AfterFunc(ctx, up.endSuccessor)
 		time.Sleep(lastRequests) // changes are still refused with the reason
+		unasked()
 		stop()
 		running.Wait()
 		front.Close()
