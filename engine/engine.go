@@ -259,7 +259,8 @@ type Engine interface {
 	Listeners() []Listener
 	// Sockets returns duplicates of the sockets that it listens on, for who gives them to the
 	// next process, in the order of [Engine.Listeners]. The name of a file is the address as
-	// Listeners has it. It waits for a change. The caller closes the files.
+	// Listeners has it. Behind them, without a Service, are those that are lent and that no plan
+	// uses now. It waits for a change. The caller closes the files.
 	Sockets() ([]Inherited, error)
 	// Snapshot returns the counters. It never waits for a session or a change.
 	Snapshot() Snapshot

@@ -70,3 +70,40 @@ func TestB54SocketsOfAnotherProcess(t *testing.T) {
 		})
 	}
 }
+
+// A socket that systemd holds is passed on to the next process, also while no listener uses it: a
+// plan there may ask for it.
+func TestB54LentSocketsArePassedOn(t *testing.T) {
+	eachLoopMode(t, func(t *testing.T, opt setup) {
+		backend := enginetest.BackendServer(t, enginetest.Echo)
+		used, unused := hold(t, "tcp4", "127.0.0.1:0"), hold(t, "tcp4", "127.0.0.1:0")
+		local := hold(t, "unix", t.TempDir()+"/s")
+		opt.Inherited = nil
+		for _, h := range []held{used, unused, local} {
+			opt.Inherited = append(opt.Inherited, engine.Inherited{File: h.file(), Lent: true})
+		}
+		old := newRig(t, opt, engine.Route{}, backend)
+		old.Apply(engine.Service{Name: "web", Listen: []string{used.address()}, Route: old.Route})
+		sockets, err := old.E.Sockets()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(sockets) != 3 {
+			t.Errorf("%d sockets are passed on, want 3", len(sockets))
+		}
+		opt.Inherited = sockets
+		next := newRig(t, opt, engine.Route{}, backend)
+		all := []string{used.address(), unused.address(), local.address()}
+		next.Apply(engine.Service{Name: "web", Listen: all, Route: next.Route})
+		for _, l := range next.E.Listeners() {
+			if !l.Lent {
+				t.Errorf("%s is not lent", l.Addr)
+			}
+		}
+		for _, address := range all {
+			if err := echoes(address); err != nil {
+				t.Errorf("%s: %v", address, err)
+			}
+		}
+	})
+}

@@ -140,6 +140,27 @@ func (h *Heirs) Settle() {
 	h.all = stay
 }
 
+// Spare returns the lent sockets at addresses where none of these listens.
+func (h *Heirs) Spare(all []engine.Listener) (list []engine.Inherited) {
+	if h == nil {
+		return nil
+	}
+	used := map[string]bool{}
+	for _, l := range all {
+		used[l.Addr] = true
+	}
+	for _, one := range h.all {
+		at := one.at.String()
+		if one.at.Network() == "unix" {
+			at = "unix:" + at
+		}
+		if one.Lent && !used[at] {
+			list = append(list, one.Inherited)
+		}
+	}
+	return list
+}
+
 // Close closes all.
 func (h *Heirs) Close() {
 	if h == nil {

@@ -503,6 +503,14 @@ func (e *Engine) Listeners() []engine.Listener {
 func (e *Engine) Sockets() (list []engine.Inherited, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	defer func() {
+		if err != nil {
+			for _, one := range list {
+				_ = one.File.Close()
+			}
+			list = nil
+		}
+	}()
 	serving := e.serving.Load()
 	for _, key := range serving.Sorted() {
 		ln := serving.Listeners[key]
@@ -510,13 +518,17 @@ func (e *Engine) Sockets() (list []engine.Inherited, err error) {
 		for _, fd := range ln.distinct() {
 			dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 			if err != nil {
-				for _, one := range list {
-					_ = one.File.Close()
-				}
-				return nil, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+				return list, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
 			}
 			list = append(list, engine.Inherited{File: os.NewFile(uintptr(dup), ln.bound), Service: service, Listen: key.Listen, Lent: ln.lent})
 		}
+	}
+	for _, one := range e.heirs.Spare(e.Listeners()) {
+		dup, err := core.Duplicate(one.File)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, engine.Inherited{File: os.NewFile(uintptr(dup), one.File.Name()), Lent: true})
 	}
 	return list, nil
 }
