@@ -56,7 +56,7 @@ func findPredecessor() (*predecessor, error) {
 	}
 	p := &predecessor{conn: conn, ended: make(chan struct{})}
 	_ = conn.SetDeadline(time.Now().Add(upgradeWithin))
-	if p.peer, err = conn.Greet(handover.Hello{Format: handover.Format, Version: version, PID: os.Getpid()}); err == nil {
+	if p.peer, err = conn.Greet(handover.Hello{Format: handover.Format, Version: version, PID: os.Getpid(), Moves: engine.MoveFormat}); err == nil {
 		err = p.receive()
 	}
 	if err != nil {

@@ -36,6 +36,7 @@ type mischief struct {
 	//	term: SIGTERM tells it to stop, and what it says then is the answer
 	//	hang: nothing more is passed on
 	//	format: its hello has another format
+	//	moves: its hello says that it reads no session
 	//	garble: the message comes as rubbish
 	//	orphan: SIGKILL ends the old process, and what becomes of the new one is reported
 	//	drop: the UNIX socket of a service is missing
@@ -178,6 +179,14 @@ func (m *mischief) spoil(message *handover.Message, cmd *exec.Cmd) error {
 		var h handover.Hello
 		err := json.Unmarshal(message.Body, &h)
 		h.Format = 99
+		if err == nil {
+			message.Body, err = json.Marshal(h)
+		}
+		return err
+	case "moves":
+		var h handover.Hello
+		err := json.Unmarshal(message.Body, &h)
+		h.Moves = 0
 		if err == nil {
 			message.Body, err = json.Marshal(h)
 		}
@@ -411,6 +420,27 @@ func TestB56StopsAndRefuses(t *testing.T) {
 	}
 	_ = session.Close()
 	l.ends(l.pid)
+}
+
+// A program that does not read what this one would write of a session gets none: sessions finish here.
+func TestB56AnOlderProgramGetsNoSessions(t *testing.T) {
+	t.Parallel()
+	l := newLineage(t, fmt.Sprintf(`<engine drain="1h"/><service name="web"><listen ip="127.0.0.1:0"/><group name="main"><host name="a" ip=%q/></group></service>`, backend(t, echo)), "")
+	session, err := net.Dial("tcp", l.addr("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = session.Close() }()
+	if err := ask(session, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	l.mischief("moves hello 1 done")
+	if status, out := l.ctl("upgrade"); status != 0 || !strings.Contains(out, fmt.Sprintf("1 session finish in process %d", l.pid)) {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if err := errors.Join(ask(session, "still there"), short("tcp", l.addr("web"))); err != nil {
+		t.Error(err)
+	}
 }
 
 // SIGTERM to a process that has handed over a moment ago is meant for the service: who sends it has

@@ -243,7 +243,10 @@ func (u *upgrader) handOver(by, from string) (_ *heir, result upgraded, err erro
 	if err := u.tell(h); err != nil {
 		return nil, result, err
 	}
-	move, err := u.engine.MoveSessions(u.ctx, h.move)
+	move := engine.NewMove(0, int(u.active()), nil, nil) // an older program would reset them
+	if peer.Moves >= engine.MoveFormat {
+		move, err = u.engine.MoveSessions(u.ctx, h.move)
+	}
 	undo = append(undo, func() {
 		h.kill()
 		back, lost := move.TakeBack()
@@ -357,9 +360,7 @@ func (u *upgrader) tellLeft(ctx context.Context, before *predecessor) {
 		if f := before.former(); f != nil {
 			has.Sessions += f.Sessions
 		}
-		for _, s := range u.engine.Snapshot().Services {
-			has.Sessions += s.Active
-		}
+		has.Sessions += u.active()
 		if over || n%countsEvery == 0 {
 			has.Director, _ = u.dir.ExportChanges() // without them, the next word has them
 		}
@@ -372,6 +373,14 @@ func (u *upgrader) tellLeft(ctx context.Context, before *predecessor) {
 		case <-tick.C:
 		}
 	}
+}
+
+// active returns how many sessions this process has.
+func (u *upgrader) active() (n int64) {
+	for _, s := range u.engine.Snapshot().Services {
+		n += s.Active
+	}
+	return n
 }
 
 // endSuccessor asks the process that has taken over to stop.

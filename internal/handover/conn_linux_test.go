@@ -174,13 +174,13 @@ func TestGreet(t *testing.T) {
 	here, there := pair(t)
 	got := make(chan error, 1)
 	go func() {
-		peer, err := there.Greet(Hello{Format, "new", 2})
-		if err == nil && peer != (Hello{Format, "old", 1}) {
+		peer, err := there.Greet(Hello{Format, "new", 2, 0})
+		if err == nil && peer != (Hello{Format, "old", 1, 0}) {
 			err = errors.New("it is another")
 		}
 		got <- err
 	}()
-	if peer, err := here.Greet(Hello{Format, "old", 1}); err != nil || peer != (Hello{Format, "new", 2}) {
+	if peer, err := here.Greet(Hello{Format, "old", 1, 0}); err != nil || peer != (Hello{Format, "new", 2, 0}) {
 		t.Errorf("%v, %v", peer, err)
 	}
 	if err := <-got; err != nil {
@@ -188,10 +188,10 @@ func TestGreet(t *testing.T) {
 	}
 
 	go func() {
-		_, err := there.Greet(Hello{Format + 1, "newer", 2})
+		_, err := there.Greet(Hello{Format + 1, "newer", 2, 0})
 		got <- err
 	}()
-	peer, err := here.Greet(Hello{Format, "old", 1})
+	peer, err := here.Greet(Hello{Format, "old", 1, 0})
 	if other := (*FormatError)(nil); !errors.As(err, &other) || peer.Version != "newer" {
 		t.Errorf("%v, %v", peer, err)
 	}

@@ -102,6 +102,7 @@ type Hello struct {
 	Format  int    `json:"format"`
 	Version string `json:"version"` // of the program
 	PID     int    `json:"pid"`
+	Moves   int    `json:"moves,omitempty"` // the latest format of sessions that it reads; 0: it does not say
 }
 
 // FormatError says that the other program speaks another format.
