@@ -232,10 +232,12 @@ func (h *Host) SetMaxSessions(n int) {
 	}
 }
 
-// takeIf is take, but only if the host has no more sessions than were seen.
+// takeIf is take, but only if the host has no more sessions than were seen, and is not full:
+// another loop may have taken the last place after this one saw it and before it counted.
 func (h *Host) takeIf(seen, n uint64) bool {
 	picks, active := h.load()
-	if active > seen || !h.picks.CompareAndSwap(picks, picks+1) {
+	most := uint64(h.most.Load())
+	if active > seen || most != 0 && active >= most || !h.picks.CompareAndSwap(picks, picks+1) {
 		return false
 	}
 	h.lastUse.Store(n + 1)

@@ -169,3 +169,21 @@ func TestB39LeastConnectionsWithReleases(t *testing.T) {
 		}
 	}
 }
+
+// A loop finds a host that is not full, another loop takes the last place, and only then the
+// first one counts the sessions of the host. It does not take one more.
+func TestLeastConnectionsTakesNoPlaceThatIsNotThere(t *testing.T) {
+	h := NewHost("a", Addr{})
+	h.SetMaxSessions(1)
+	if !free(h, new(Tried)) || !h.takeIf(0, 1) {
+		t.Fatal("a host without sessions is full")
+	}
+	_, seen := h.load()
+	if h.takeIf(seen, 2) || h.Sessions() != 1 {
+		t.Errorf("%d sessions of a host that may have one", h.Sessions())
+	}
+	h.Release(0, 0)
+	if !h.takeIf(seen, 3) || h.Sessions() != 1 {
+		t.Error("the place that is free again is not taken")
+	}
+}
