@@ -108,11 +108,11 @@ func (d *Director) down(t *Target, now time.Time, reason string, more ...any) {
 // up notes that a target is up again since now.
 func (d *Director) up(t *Target, now time.Time) {
 	was := t.Status()
+	if !t.waiting { // it has come back, and is not new
+		d.startRamp(t, now) // first: whoever waits for a host gets it as soon as it is marked up
+	}
 	t.Host.MarkUp()
 	t.failed, t.passed = 0, 0
-	if !t.waiting { // it has come back, and is not new
-		d.startRamp(t, now)
-	}
 	t.waiting, t.elsewhere.learned = false, false
 	t.endEjection(now)
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = true, "", now })

@@ -180,6 +180,44 @@ func TestSlowStartBeginsAndEnds(t *testing.T) {
 	})
 }
 
+// Clients that wait when a host comes back do not get all its places at once: they belong to its
+// slow start too.
+func TestSlowStartIsForThoseWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g" scheduler="roundr"><check interval="1s" rise="1" fall="1"/>
+			<host name="a" ip="10.0.0.1:80" maxSessions="100" slowStart="20s"/><host name="b" ip="10.0.0.2:80" maxSessions="1"/></group></service></config>`)
+		w.set(w.dead, "10.0.0.1:80", true)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		table := w.lastPlan().Services[0].Route.Table
+		if h, _ := table.Pick(sched.Addr{}, new(sched.Tried)); h == nil || h.Name() != "b" {
+			t.Fatalf("picked %v, want b", h)
+		}
+		queue := table.Queue()
+		for range 50 {
+			queue.Join(table, sched.Addr{}, new(sched.Tried), 0, 0, func() {})
+		}
+		if n := queue.Len(); n != 50 {
+			t.Fatalf("%d of 50 clients wait for a host", n)
+		}
+		a := target(t, d, "g", "a", 0)
+		w.set(w.dead, "10.0.0.1:80", false)
+		for !a.Status().Up {
+			time.Sleep(10 * time.Millisecond)
+			synctest.Wait()
+		}
+		if n := a.Host.Sessions(); n != 5 {
+			t.Errorf("%d clients have got the host at once, want a twentieth of its 100 places", n)
+		}
+		time.Sleep(20*time.Second + 2*rampEvery)
+		synctest.Wait()
+		if n := a.Host.Sessions(); n != 50 {
+			t.Errorf("%d clients have got the host at the end, want all 50", n)
+		}
+	})
+}
+
 // planned is how many plans the engine has been given.
 func (w *world) planned() int {
 	w.mu.Lock()
