@@ -203,8 +203,17 @@ func (e *MovedError) Error() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "the configuration has changed from generation %d to %d", e.Want, e.Is)
-	if n := e.Is - e.Want - uint64(len(e.Since)); n > 0 {
-		fmt.Fprintf(&b, "; not remembered any more: %d", n)
+	// Several changes may have one generation, and some may be newer than Is: they were made
+	// between the look at the state and at the events.
+	gone, last := e.Is-e.Want, e.Want
+	for _, ev := range e.Since {
+		if ev.Generation > last && ev.Generation <= e.Is {
+			gone--
+			last = ev.Generation
+		}
+	}
+	if gone > 0 {
+		fmt.Fprintf(&b, "; not remembered any more: %d", gone)
 	}
 	const most = 10 // shown of all edits
 	shown := 0
