@@ -73,7 +73,7 @@ func Open(rec *engine.Recorder, to, format string) (*Log, error) {
 }
 
 // Change makes lines go elsewhere or have another format. Sessions that ended before
-// have theirs as it was. If a file cannot be opened, lines go on where they went.
+// have theirs as it was. If a file cannot be opened, lines go on where they went, as they were.
 func (l *Log) Change(to, format string) error {
 	f, known := FormatNamed(format)
 	if !known {
@@ -82,7 +82,6 @@ func (l *Log) Change(to, format string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.take()
-	l.w.format = f
 	if to != l.to {
 		if to == "" {
 			l.rec.Switch(false)
@@ -94,6 +93,7 @@ func (l *Log) Change(to, format string) error {
 		l.to = to
 		l.w.prefix = IsFile(to)
 	}
+	l.w.format = f
 	if to != "" {
 		l.rec.Switch(true)
 		select {
