@@ -2,6 +2,7 @@ package core
 
 import (
 	"iter"
+	"maps"
 	"time"
 
 	"github.com/txlb/txlb/engine"
@@ -195,6 +196,36 @@ func requeue(before, now *engine.Route) {
 			q.Recall()
 		}
 	}
+}
+
+// Dismiss lets those go who are held in services that next no longer has: nobody would ever open
+// their gate. They go to the active group, as if their own had been deleted, or are rejected if
+// that is the one. Who waits for a host that is full waits on, as its sessions go on and end.
+func (s *Serving[L]) Dismiss(next *Serving[L]) {
+	for name, svc := range s.Services {
+		before := svc.Route.Load()
+		if next.Services[name] == svc || before == nil || !holdsAny(before) {
+			continue
+		}
+		route := *before
+		if route.Table.Held() {
+			route.Table = nil
+		}
+		route.Groups = maps.Clone(route.Groups)
+		maps.DeleteFunc(route.Groups, func(_ engine.GroupID, t *sched.Table) bool { return t.Held() })
+		svc.Route.Store(&route)
+		requeue(before, &route)
+	}
+}
+
+// holdsAny tells whether a gate holds sessions of a route.
+func holdsAny(r *engine.Route) bool {
+	for t := range tablesOf(r) {
+		if t.Held() {
+			return true
+		}
+	}
+	return false
 }
 
 // holdsOtherwise tells whether a gate holds sessions of a route that it did not hold with

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/sched"
 )
 
 // A plan with other routes alone is told from one that asks for more: every field of a
@@ -44,6 +45,45 @@ func TestOnlyRoutes(t *testing.T) {
 	}
 	if n := reflect.TypeFor[engine.Service]().NumField(); n != 6 {
 		t.Errorf("engine.Service has %d fields, and OnlyRoutes compares 6", n)
+	}
+}
+
+// Nobody opens the gate of a service that was removed: who is held there does not wait for ever.
+func TestWhoIsHeldInAServiceThatGoesIsLetGo(t *testing.T) {
+	table, err := sched.NewTable(sched.Policy{Gate: sched.NewGate()}, []sched.Member{{Host: sched.NewHost("h", sched.UnixAddr("/h")), Weight: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := engine.Plan{Services: []engine.Service{{Name: "a", Route: &engine.Route{Table: table}}, {Name: "b", Route: &engine.Route{Table: table}}}}
+	was := (&Serving[int]{}).Next(plan, 1)
+	was.Reroute(plan)
+	var free Attempts
+	var a Admission
+	a.Begin(&Gate{Report: func(engine.Failure) {}}, Bare(was.Services["a"]), free.Get(), sched.Addr{}, 1)
+	if step := a.Next(1); step.Do != Queue {
+		t.Fatalf("%+v, and its group is held", step)
+	}
+	called := 0
+	if step := a.Join(1, func() { called++ }); step.Do != Queued || step.Until != Never {
+		t.Fatalf("%+v, and its group is held", step)
+	}
+	plan.Services = plan.Services[1:]
+	next := was.Next(plan, 1)
+	next.Reroute(plan)
+	was.Dismiss(next)
+	if called != 1 {
+		t.Fatalf("called %d times", called)
+	}
+	step := a.Called(2)
+	if step.Do != Refuse || step.Why != noGroup {
+		t.Errorf("%+v, and its service has gone", step)
+	}
+	a.End(2, step.Why.Termination(), Last{})
+	if n := table.Queue().Len(); n != 0 {
+		t.Errorf("%d sessions wait", n)
+	}
+	if r := next.Services["b"].Route.Load(); r != plan.Services[0].Route {
+		t.Error("a service that stays has another route")
 	}
 }
 

@@ -215,6 +215,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 		ln.keep(core.KeptBy(entry.Svc.Route.Load())) // it may have another service than before
 	}
 	e.serving.Store(next)
+	was.Dismiss(next)
 	e.zones.Follow(fresh, &e.mu, &e.serving, e.reopen)
 	for key, ln := range was.Listeners {
 		if next.Listeners[key] != ln {

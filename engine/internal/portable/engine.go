@@ -145,6 +145,7 @@ func (e *Engine) Apply(p engine.Plan) error {
 		ln.enter(next.Entry(ln.entry.Load(), owner[key], key))
 	}
 	e.serving.Store(next)
+	was.Dismiss(next)
 	for _, ln := range fresh {
 		for _, one := range append(ln.more, ln) {
 			e.accepting.Add(1)
