@@ -528,7 +528,7 @@ func FuzzState(f *testing.F) {
 			t.Fatal(err)
 		}
 		e.Partial = true
-		d.takeIn(e)
+		d.takeIn(e, true)
 		d.forgetLeavers(time.Now().Add(time.Hour))
 		d.closeLeavers(time.Now())
 		all, _ := d.events.all()
