@@ -151,6 +151,54 @@ func TestKeepAndTake(t *testing.T) {
 	}
 }
 
+// What is dropped while a client is being given it stays open until the client has it all: else the
+// client would get what has the numbers of the descriptors then.
+func TestDropWhileGiven(t *testing.T) {
+	t.Parallel()
+	path := serve(t, 1000, time.Hour)
+	first, second, other := NewClient(path), NewClient(path), NewClient(path)
+	t.Cleanup(second.Close)
+	t.Cleanup(other.Close)
+	const sessions = 2*perMessage + 1 // three messages
+	var near [sessions][2]*net.UnixConn
+	for i := range near {
+		near[i], _ = keepOne(t, first, uint64(i), "state")
+	}
+	first.Close()
+	seen := map[uint64]bool{}
+	testkit.Eventually(t, "the sessions were left", func() bool {
+		err := second.Take(func(some []engine.Kept) {
+			for _, one := range some {
+				seen[one.ID] = true
+				b := []byte{0}
+				_ = near[one.ID][0].SetReadDeadline(time.Now().Add(testkit.Patience))
+				if _, err := unix.Write(one.Client, []byte{byte(one.ID)}); err != nil {
+					t.Errorf("session %d: %v", one.ID, err)
+				} else if _, err := near[one.ID][0].Read(b); err != nil || b[0] != byte(one.ID) {
+					t.Errorf("session %d: %v %v", one.ID, b, err)
+				}
+				closeAll([]int{one.Client, one.Backend})
+			}
+			if len(seen) == perMessage { // after the first message
+				if err := other.Done(); err != nil {
+					t.Error(err)
+				}
+				for i := range perMessage { // these would get the numbers
+					keepOne(t, other, uint64(1000+i), "")
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(seen) > 0
+	})
+	if len(seen) != sessions {
+		t.Errorf("%d sessions came of %d", len(seen), sessions)
+	}
+	testkit.Eventually(t, "what was dropped is closed", func() bool { return closed(t, near[0]) })
+}
+
 func TestFull(t *testing.T) {
 	t.Parallel()
 	c := NewClient(serve(t, 4, 0))

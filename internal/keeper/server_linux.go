@@ -40,6 +40,8 @@ type client struct {
 type hoard struct {
 	entries map[uint64]engine.Kept
 	takes   int
+	giving  int  // clients that are being given it: its descriptors stay open for them
+	dropped bool // it is closed when nobody is given it any more
 	expire  *time.Timer
 }
 
@@ -209,10 +211,8 @@ func (s *Server) drop(list []*hoard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range list {
-		for id, one := range h.entries {
-			delete(h.entries, id)
-			s.close(one)
-		}
+		h.dropped = true
+		s.empty(h)
 		h.expire.Stop()
 		for i := range s.left {
 			if s.left[i] == h {
@@ -223,9 +223,31 @@ func (s *Server) drop(list []*hoard) {
 	}
 }
 
+// empty closes what was dropped, unless it is being given: other entries would get the numbers of its
+// descriptors, and a client the sockets of other sessions. mu is held.
+func (s *Server) empty(h *hoard) {
+	if !h.dropped || h.giving > 0 {
+		return
+	}
+	for id, one := range h.entries {
+		delete(h.entries, id)
+		s.close(one)
+	}
+}
+
+// given notes that a client is not being given these any more.
+func (s *Server) given(list []*hoard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range list {
+		h.giving--
+		s.empty(h)
+	}
+}
+
 // give gives a client what was left. All stays here until the client says that it is done.
 func (s *Server) give(conn *net.UnixConn) error {
-	var worn []*hoard
+	var worn, giving []*hoard
 	s.mu.Lock()
 	var list []engine.Kept
 	for _, h := range s.left {
@@ -234,11 +256,14 @@ func (s *Server) give(conn *net.UnixConn) error {
 			continue
 		}
 		h.expire.Reset(s.patience)
+		h.giving++
+		giving = append(giving, h)
 		for _, one := range h.entries {
 			list = append(list, one)
 		}
 	}
 	s.mu.Unlock()
+	defer func() { s.given(giving) }()
 	if len(worn) > 0 {
 		s.log.Warn("what a process has left was taken too often, and is dropped", "takes", maxTakes)
 		s.drop(worn)
