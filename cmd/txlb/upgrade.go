@@ -20,9 +20,10 @@ var errUpgrading = errors.New("an upgrade is under way; try again when it is don
 
 // upgraded is what became of an upgrade.
 type upgraded struct {
-	pid         int
-	version     string
-	moved, stay int // sessions
+	pid     int
+	version string
+	// Sessions: those that were lost have got a reset.
+	moved, stay, lost int
 }
 
 func (u upgraded) String() string {
@@ -32,6 +33,9 @@ func (u upgraded) String() string {
 	}
 	if u.stay > 0 {
 		text += fmt.Sprintf("; %s finish in process %d", words.Count(u.stay, "session"), os.Getpid())
+	}
+	if u.lost > 0 {
+		text += fmt.Sprintf("; %s could not move and got a reset", words.Count(u.lost, "session"))
 	}
 	return text
 }

@@ -183,7 +183,7 @@ func (u *upgrader) attempt(by, from string) error {
 	}
 	u.finished, u.refusal = true, fmt.Sprintf("process %d has taken over: ask that", result.pid)
 	u.result, u.heir = result, h
-	u.log.Info("handed over", "pid", result.pid, "version", result.version, "moved", result.moved, "stay", result.stay, "took", time.Since(began).Round(time.Millisecond).String())
+	u.log.Info("handed over", "pid", result.pid, "version", result.version, "moved", result.moved, "stay", result.stay, "took", time.Since(began).Round(time.Millisecond).String(), "lost", result.lost)
 	close(u.gone)
 	return nil
 }
@@ -255,7 +255,7 @@ func (u *upgrader) handOver(by, from string) (_ *heir, result upgraded, err erro
 	if err != nil {
 		return nil, result, err
 	}
-	result.moved, result.stay = move.Moved, move.Stay
+	result.moved, result.stay, result.lost = move.Moved-h.lost, move.Stay, h.lost
 	last := settlement{By: by, From: from}
 	if last.Director, err = u.dir.ExportChanges(); err != nil {
 		return nil, result, err
@@ -402,6 +402,7 @@ type heir struct {
 	allowed time.Duration // of limit
 	process *os.Process
 	pidfd   int // -1: the kernel has none
+	lost    int // sessions that it could not take over, and has reset
 	dead    sync.Once
 }
 
@@ -482,10 +483,14 @@ func (h *heir) move(batch []engine.Moved) error {
 			}
 			parcels, batch = append(parcels, p), batch[1:]
 		}
-		if _, err := h.answer(handover.KindMove, handover.Pack(parcels), files...); err != nil {
+		answer, err := h.answer(handover.KindMove, handover.Pack(parcels), files...)
+		if err != nil {
 			h.kill()
 			return err
 		}
+		lost := 0
+		_ = json.Unmarshal(answer, &lost) // an older program may not say it
+		h.lost += lost
 	}
 	return nil
 }

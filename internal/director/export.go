@@ -297,8 +297,8 @@ func (d *Director) picture(now time.Time, partial bool) (e *exported, finish fun
 		}
 	}
 	e.Leavers = d.exportLeavers()
-	list, notes := d.eventsSince(d.noted, partial)
-	e.Events, e.Notes = d.LastEvent(), notes
+	list, notes, last := d.eventsSince(d.noted, partial)
+	e.Events, e.Notes = last, notes
 	pending := state.Pending()
 	if !partial {
 		e.Names, e.Usability = d.exportNames(), d.exportUsability()
@@ -390,9 +390,10 @@ func (e *exported) count(state *State, snap engine.Snapshot) {
 	}
 }
 
-// eventsSince returns changes of the configuration, without their edits, and other events.
+// eventsSince returns changes of the configuration, without their edits, other events, and the Seq
+// of the newest of all.
 // If partial, only those other events that came after seq.
-func (d *Director) eventsSince(seq uint64, partial bool) (list []*event, notes []Event) {
+func (d *Director) eventsSince(seq uint64, partial bool) (list []*event, notes []Event, last uint64) {
 	d.events.mu.Lock()
 	defer d.events.mu.Unlock()
 	if !partial {
@@ -403,7 +404,7 @@ func (d *Director) eventsSince(seq uint64, partial bool) (list []*event, notes [
 			notes = append(notes, n)
 		}
 	}
-	return list, notes
+	return list, notes, d.events.seq
 }
 
 func (s *Service) exportRoutes() (list []exportedRoute) {
