@@ -98,30 +98,29 @@ type judged struct {
 	against string // the peer; "" for none
 	got     interval
 	verdict verdict
-	floor   interval // of the cheapest bare relay against that peer, where out of reach
+	floor   interval // of the best bare relay against that peer, where the goal is not reached
 }
 
-// outOfReach tells whether a goal that txlb has not reached is missed by every bare relay
-// that was measured too, and returns what the best of them has. A relay that is no better
-// than txlb itself shows nothing.
+// outOfReach returns what the best bare relay has where txlb has not reached a goal, and tells
+// whether every relay that was measured misses that goal too. A relay that is no better than txlb
+// itself shows nothing.
 func (rec *record) outOfReach(j judged, c comparison) (interval, bool) {
 	best := nothing()
 	if j.verdict == ahead || j.against == "" {
 		return best, false
 	}
+	missed := true
 	for _, p := range peers() {
 		if p.role != bare || !rec.has(c, p.name) {
 			continue
 		}
 		in := rec.ratio(c, j.figure, p.name, j.against)
-		if in.n == 0 || in.against(j.bound, j.figure.more) != behind {
-			return best, false
-		}
-		if best.n == 0 || better(in.middle, best.middle, j.figure.more) {
+		missed = missed && in.n > 0 && in.against(j.bound, j.figure.more) == behind
+		if in.n > 0 && (best.n == 0 || better(in.middle, best.middle, j.figure.more)) {
 			best = in
 		}
 	}
-	return best, best.n > 0 && better(best.middle, j.got.middle, j.figure.more)
+	return best, missed && best.n > 0 && better(best.middle, j.got.middle, j.figure.more)
 }
 
 // says is the verdict in words.
@@ -147,8 +146,9 @@ func (rec *record) verdicts(c comparison) []judged {
 			}
 			judge := func(against string, got interval) {
 				j := judged{goal: g, setting: c.setting, figure: f, against: against, got: got, verdict: got.against(g.bound, f.more)}
-				if floor, out := rec.outOfReach(j, c); out {
-					j.verdict, j.floor = outOfReach, floor
+				floor, out := rec.outOfReach(j, c)
+				if j.floor = floor; out {
+					j.verdict = outOfReach
 				}
 				all = append(all, j)
 			}

@@ -122,7 +122,11 @@ func behindLines(c comparison, all []judged) []string {
 	var lines []string
 	for _, j := range all {
 		if j.verdict == behind {
-			lines = append(lines, fmt.Sprintf("%s: %s%s %s", c.label(), j.figure.name, strings.TrimSuffix("/"+j.against, "/"), j.got))
+			line := fmt.Sprintf("%s: %s%s %s", c.label(), j.figure.name, strings.TrimSuffix("/"+j.against, "/"), j.got)
+			if j.floor.n > 0 {
+				line += fmt.Sprintf(" (bare %s)", j.floor)
+			}
+			lines = append(lines, line)
 		}
 	}
 	return lines

@@ -171,6 +171,9 @@ func TestOutOfReach(t *testing.T) {
 			if outOfReach, says := test.want[0] == 'o', strings.Contains(text, "| 0.80 ○ bare 0.74 |"); outOfReach && !says {
 				t.Errorf("the report does not say it:\n%s", text)
 			}
+			if test.want == string(behind) && (test.bare != nil) != strings.Contains(text, " (bare 0.") {
+				t.Errorf("what the relay has is not in the report, or there is none:\n%s", text)
+			}
 			if is, named := test.want == string(behind), strings.Contains(text, fmt.Sprintf("cpu/haproxy 0.%d", test.ours)); is != named {
 				t.Errorf("named as behind: %v, want %v:\n%s", named, is, text)
 			}
