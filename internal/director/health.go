@@ -109,7 +109,7 @@ func (d *Director) down(t *Target, now time.Time, reason string, more ...any) {
 func (d *Director) up(t *Target, now time.Time) {
 	was := t.Status()
 	if !t.waiting { // it has come back, and is not new
-		d.startRamp(t, now) // first: whoever waits for a host gets it as soon as it is marked up
+		d.startRamp(t, now) // first: clients who wait for a host get it as soon as it is marked up
 	}
 	t.Host.MarkUp()
 	t.failed, t.passed = 0, 0
