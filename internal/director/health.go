@@ -179,7 +179,7 @@ func (d *Director) judge(r probeResult) {
 	default:
 		t.passed = 0
 	}
-	// The result is there before the change of state that follows from it: whoever hears of the
+	// The result is there before the change of state that follows from it: who hears of the
 	// change finds that a probe has found it, see Finding.
 	now := time.Now()
 	t.restate(func(s *Status) {
