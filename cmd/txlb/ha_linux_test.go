@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -695,7 +696,27 @@ func newAnycast(t *testing.T) *anycast {
 		a.ip("-n", n.ns, "addr", "add", virtualIP+"/32", "dev", "lo")
 		n.start()
 	}
+	for _, n := range a.nodes {
+		n.checks()
+	}
 	return a
+}
+
+// checks waits until all hosts are up and have passed a check. Before their first one they are up
+// too, and in a network that has just been made it may fail: clients then get other hosts.
+func (n *haNode) checks() {
+	n.t.Helper()
+	eventually(n.t, n.ip+" has checked its hosts", func() bool {
+		_, all := n.visit("http://127.0.0.1:9107/metrics")
+		for i := range haHosts {
+			host := fmt.Sprintf(`{service="web",group="main",host=%q`, string(rune('a'+i)))
+			passed := regexp.MustCompile(`(?m)^txlb_checks_total` + regexp.QuoteMeta(host) + `,result="L[467]OK"} [1-9]`)
+			if !strings.Contains(all, "txlb_host_up"+host+"} 1\n") || !passed.MatchString(all) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // announce starts BIRD on router and nodes, and what belongs to it.
@@ -828,11 +849,12 @@ func TestB104ManyNodes(t *testing.T) {
 			t.Errorf("exit status %d", status)
 		}
 		n.start()
+		n.checks()
 	}, a.nodes[0])
 	goes("txlb killed", false, func(n *haNode) {
 		n.txlb.signal(syscall.SIGKILL)
 		n.txlb.wait()
-	}, func(n *haNode) { n.start() }, a.nodes[1])
+	}, func(n *haNode) { n.start(); n.checks() }, a.nodes[1])
 	goes("machine dead", false, func(n *haNode) { a.ip("-n", a.router.ns, "link", "set", n.port, "down") },
 		func(n *haNode) { a.ip("-n", a.router.ns, "link", "set", n.port, "up") }, a.nodes[2])
 	a.sameHosts(seen)

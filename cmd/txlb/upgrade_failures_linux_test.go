@@ -320,6 +320,24 @@ func TestB56TakenBack(t *testing.T) {
 	change("the upgrade")
 }
 
+// oneSession starts a process, whose next one will play a mischief unless that is "", with a session.
+func oneSession(t *testing.T, mischief string) (l *lineage, session net.Conn) {
+	t.Helper()
+	l = newLineage(t, fmt.Sprintf(`<engine drain="1h"/><service name="web"><listen ip="127.0.0.1:0"/><group name="main"><host name="a" ip=%q/></group></service>`, backend(t, echo)), "")
+	if mischief != "" {
+		l.mischief(mischief)
+	}
+	session, err := net.Dial("tcp", l.addr("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = session.Close() })
+	if err := ask(session, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	return l, session
+}
+
 // If the old process dies, the new one ends as long as it does not serve. Else it goes on, with
 // the sessions that it has by then.
 func TestB56TheOldProcessDies(t *testing.T) {
@@ -330,16 +348,7 @@ func TestB56TheOldProcessDies(t *testing.T) {
 	}{{"orphan serve 1 untold", true}, {"orphan serve 1 done", false}, {"orphan commit 1 untold", false}} {
 		t.Run(c.order, func(t *testing.T) {
 			t.Parallel()
-			l := newLineage(t, fmt.Sprintf(`<service name="web"><listen ip="127.0.0.1:0"/><group name="main"><host name="a" ip=%q/></group></service>`, backend(t, echo)), "")
-			l.mischief(c.order)
-			session, err := net.Dial("tcp", l.addr("web"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = session.Close() }()
-			if err := ask(session, "hello"); err != nil {
-				t.Fatal(err)
-			}
+			l, session := oneSession(t, c.order)
 			if err := syscall.Kill(l.pid, syscall.SIGUSR2); err != nil {
 				t.Fatal(err)
 			}
@@ -390,15 +399,7 @@ func TestB56Hangs(t *testing.T) {
 // A process that is to stop ends an upgrade that hangs, and refuses others.
 func TestB56StopsAndRefuses(t *testing.T) {
 	t.Parallel()
-	l := newLineage(t, fmt.Sprintf(`<engine drain="1h"/><service name="web"><listen ip="127.0.0.1:0"/><group name="main"><host name="a" ip=%q/></group></service>`, backend(t, echo)), "")
-	session, err := net.Dial("tcp", l.addr("web"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = session.Close() }()
-	if err := ask(session, "hello"); err != nil {
-		t.Fatal(err)
-	}
+	l, session := oneSession(t, "")
 	l.mischief("hang prepare 1 untold")
 	if err := syscall.Kill(l.pid, syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
@@ -425,15 +426,7 @@ func TestB56StopsAndRefuses(t *testing.T) {
 // A program that does not read what this one would write of a session gets none: sessions finish here.
 func TestB56AnOlderProgramGetsNoSessions(t *testing.T) {
 	t.Parallel()
-	l := newLineage(t, fmt.Sprintf(`<engine drain="1h"/><service name="web"><listen ip="127.0.0.1:0"/><group name="main"><host name="a" ip=%q/></group></service>`, backend(t, echo)), "")
-	session, err := net.Dial("tcp", l.addr("web"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = session.Close() }()
-	if err := ask(session, "hello"); err != nil {
-		t.Fatal(err)
-	}
+	l, session := oneSession(t, "")
 	l.mischief("moves hello 1 done")
 	if status, out := l.ctl("upgrade"); status != 0 || !strings.Contains(out, fmt.Sprintf("1 session finish in process %d", l.pid)) {
 		t.Errorf("status %d: %s", status, out)
