@@ -236,23 +236,44 @@ func testedBehaviours(t *testing.T) map[int]string {
 	tested := map[int]string{}
 	name := regexp.MustCompile(`(?m)^func (TestB\d{2,3}\w*)\(`)
 	number := regexp.MustCompile(`B(\d{2,3})`)
-	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		for _, test := range name.FindAllStringSubmatch(string(text), -1) {
+	for _, text := range testFiles(t) {
+		for _, test := range name.FindAllStringSubmatch(text, -1) {
 			for _, n := range number.FindAllStringSubmatch(test[1], -1) {
 				i, _ := strconv.Atoi(n[1])
 				tested[i] = test[1]
 			}
 		}
+	}
+	return tested
+}
+
+// testFiles returns the text of each file with tests, by its path.
+func testFiles(t *testing.T) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		files[path] = string(text)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tested
+	return files
+}
+
+// TestBubblesAreSafe fails for a bubble that the race detector may crash in: see
+// testkit.Bubble.
+func TestBubblesAreSafe(t *testing.T) {
+	bare := regexp.MustCompile(`\bsynctest\.(Test|Run)\(`)
+	for path, text := range testFiles(t) {
+		if at := bare.FindStringIndex(text); at != nil {
+			t.Errorf("%s:%d: use testkit.Bubble instead of synctest.Test", path, 1+strings.Count(text[:at[0]], "\n"))
+		}
+	}
 }
 
 // TestDependenciesStayFew holds the set of modules that the program is built

@@ -6,13 +6,14 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A longer turnaround counts at once; then the average falls with time and with shorter ones.
 func TestPeak(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		h := NewHost("a", Addr{})
 		is := func(what string, want time.Duration) {
 			t.Helper()
@@ -108,7 +109,7 @@ func TestEWMADoesNotHerd(t *testing.T) {
 		"new":  func(*Host) {},
 		"back": func(h *Host) { peaked([]Member{{Host: h}}, time.Microsecond); h.MarkDown(); h.MarkUp() },
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Bubble(t, func(t *testing.T) {
 			m := equal(10)
 			peaked(m[1:], 2*time.Millisecond)
 			tab := table(t, Policy{Scheduler: "ewma", Seed: 1}, m)
@@ -137,7 +138,7 @@ func TestEWMASharesByPeakAndWeight(t *testing.T) {
 		{[2]time.Duration{time.Millisecond, 2 * time.Millisecond}, [2]int{1, 3}, 3. / 5},
 		{[2]time.Duration{0, 0}, [2]int{1, 3}, 3. / 4},
 	} {
-		synctest.Test(t, func(t *testing.T) { // time stands still
+		testkit.Bubble(t, func(t *testing.T) { // time stands still
 			m := equal(2)
 			for i := range m {
 				m[i].Weight = test.weights[i]
@@ -177,7 +178,7 @@ func TestEWMAAvoidsASlowHost(t *testing.T) {
 	for _, rate := range []int{50, 200, 400} { // a second; nine hosts can do 3,600
 		worst := map[string]time.Duration{}
 		for _, scheduler := range []string{"leastc", "p2c", "ewma"} {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				all := simulate(t, scheduler, rate, 10_000)
 				worst[scheduler] = all[len(all)*99/100]
 				t.Logf("%d/s, %s: median %v, 99 %% %v, worst %v", rate, scheduler, all[len(all)/2], worst[scheduler], all[len(all)-1])

@@ -6,9 +6,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unsafe"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 func TestHealthAndCounters(t *testing.T) {
@@ -27,7 +28,7 @@ func TestHealthAndCounters(t *testing.T) {
 // Only so many failures within the window take a host down, however they are
 // spread, and a host that has come back begins again.
 func TestFailLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		h := NewHost("a", Addr{})
 		h.SetFailLimit(3, 10*time.Second)
 		for range 5 { // two within any ten seconds

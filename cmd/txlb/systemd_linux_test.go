@@ -23,6 +23,7 @@ import (
 	"github.com/txlb/txlb/engine/native"
 	"github.com/txlb/txlb/internal/debian"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -198,7 +199,7 @@ func TestWatchdogIsFed(t *testing.T) {
 // The watchdog gets nothing from the time on at which something does not answer, and is fed
 // again when it does.
 func TestFeed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		stuck := make(chan struct{})
 		var pats atomic.Int32

@@ -317,7 +317,7 @@ func once(addr string) error {
 
 // TestPulse asks loops that answer, and one that hangs.
 func TestPulse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		var asks atomic.Int64
 		hang := make(chan struct{})
 		var hangs atomic.Bool

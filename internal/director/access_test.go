@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // withAccess is a document whose service has access rules.
@@ -25,7 +25,7 @@ func (w *world) denies(address string) bool {
 
 // Access rules reach the engine, and a reload takes up what the rules and their files
 // have become. A file with a mistake changes nothing.
-func TestB89AccessListsFollowReloads(t *testing.T) { synctest.Test(t, accessListsFollowReloads) }
+func TestB89AccessListsFollowReloads(t *testing.T) { testkit.Bubble(t, accessListsFollowReloads) }
 
 func accessListsFollowReloads(t *testing.T) {
 	w := newWorld()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // address gives the n-th host of the only group an address.
@@ -24,7 +25,7 @@ const saysLeftOut = "host not used until its name resolves"
 // A change with a new name is done when the name has been looked up: the
 // group is never without the host that it had and the one that it gets.
 func TestDoWaitsForNewNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dns["new"] = []netip.Addr{netip.MustParseAddr("10.0.0.9")}
 		w.dnsTakes = time.Second
@@ -50,7 +51,7 @@ func TestDoWaitsForNewNames(t *testing.T) {
 
 // While a change waits, health goes on and other changes queue behind it.
 func TestDoQueuesBehindNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dns["new"] = []netip.Addr{netip.MustParseAddr("10.0.0.9")}
 		w.dnsTakes = 2 * time.Second
@@ -83,7 +84,7 @@ func TestDoQueuesBehindNames(t *testing.T) {
 
 // A caller who gives up, or the end of Run, drops a change that waits.
 func TestDoGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dnsTakes = 4 * time.Second
 		d := start(t, w, with(""))
@@ -107,7 +108,7 @@ func TestDoGivenUp(t *testing.T) {
 }
 
 func TestDoEndsWithRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dnsTakes = time.Second
 		c, problems := config.Parse("", []byte(with("")))
@@ -139,7 +140,7 @@ func TestDoEndsWithRun(t *testing.T) {
 
 // That a host is left out is said once until it is back, wherever it came from.
 func TestLeftOutIsToldOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		told := func(want int) {
@@ -178,7 +179,7 @@ func TestLeftOutIsToldOnce(t *testing.T) {
 
 // What a refused change brought is not looked up any more.
 func TestRefusedChangeLeavesNoNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		w.refuse = errors.New("the port is in use")
@@ -195,7 +196,7 @@ func TestRefusedChangeLeavesNoNames(t *testing.T) {
 // Who prepares a change is asked before it is made, may refuse it, and is told what
 // became of it.
 func TestPreparedChanges(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		c, problems := config.Parse("", []byte(with("")))
 		if c == nil {

@@ -45,7 +45,7 @@ func (w *world) nextProbe(t *testing.T, addr string) time.Time {
 // B45: rise and fall are exact, and so are the intervals: the usual one, the
 // fast one on the way up or down, and that of hosts that are down.
 func TestB45RiseAndFallAreExact(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		const usual, fast, down = 2 * time.Second, 500 * time.Millisecond, 8 * time.Second
 		const addr = "10.0.0.1:80"
 		w := newWorld()
@@ -111,7 +111,7 @@ func TestB45RiseAndFallAreExact(t *testing.T) {
 // B45: a host that has passed no check yet goes down with the first failure;
 // after the first success it takes as many as fall says.
 func TestB45FirstFailureOfANewHost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dead["10.0.0.1:80"] = true
 		d := start(t, w, checked(`interval="10s"`, ""))
@@ -136,7 +136,7 @@ func TestB45FirstFailureOfANewHost(t *testing.T) {
 // many successes as rise says to bring it back. A success that was under way
 // counts for nothing.
 func TestFailedConnectsInACheckedGroup(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, checked(`interval="2s" rise="2"`, ""))
 		a := target(t, d, "g", "a", 0)
@@ -163,7 +163,7 @@ func TestMaxFails(t *testing.T) {
 		`maxFails="0"`:                  0,
 	} {
 		t.Run(group, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				d := start(t, w, checked("", group))
 				a := target(t, d, "g", "a", 0)
@@ -197,7 +197,7 @@ func TestMaxFails(t *testing.T) {
 
 // A group with a check is probed by that alone; one without by the manager.
 func TestCheckTakesTheManagersPlace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/>
 			<group name="g" enable="yes"><check interval="20s"/><host name="a" ip="10.0.0.1:80"/><host name="x" ip="10.0.0.9:80"/></group>
@@ -239,7 +239,7 @@ func TestCheckTakesTheManagersPlace(t *testing.T) {
 
 // What is asked is what the configuration says.
 func TestCheckAsksWhatTheConfigurationSays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		asked := make(chan health.Probe, 1000)
 		ask := func(_ context.Context, p health.Probe) health.Result {
 			asked <- p
@@ -270,7 +270,7 @@ func TestCheckAsksWhatTheConfigurationSays(t *testing.T) {
 func TestB48AllDownInACheckedGroup(t *testing.T) {
 	for name, silent := range map[string]bool{"refusing": false, "silent": true} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				for n := range 3 {
 					w.set(map[bool]map[string]bool{false: w.dead, true: w.slow}[silent], fmt.Sprintf("10.0.0.%d:80", n+1), true)
@@ -321,7 +321,7 @@ func TestB48AllDownInACheckedGroup(t *testing.T) {
 // B26: backups take clients only while no other host is left, by checks too,
 // and when they are down as well, all are the last resort.
 func TestB26BackupsOnlyWhenNoOtherIsLeft(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g" scheduler="roundr"><check interval="1s" rise="1" fall="1"/>
 			<host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80"/>
@@ -361,7 +361,7 @@ func TestB26BackupsOnlyWhenNoOtherIsLeft(t *testing.T) {
 func TestB47ChecksDoNotStampede(t *testing.T) {
 	for name, silent := range map[string]bool{"answering": false, "silent": true} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				hosts, addrs := many(1000)
 				var now, most atomic.Int64

@@ -11,6 +11,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // occupied is an engine's world in which other programs hold addresses.
@@ -50,7 +51,7 @@ const threeListeners = `<config><service name="web"><listen ip="127.0.0.1:81"/><
 // A process of a fleet starts without listeners that it cannot open, and opens them when it
 // can. Any other refuses to start.
 func TestStartsWithoutListenersOfOthers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		cfg, problems := config.Parse("c.xml", []byte(threeListeners))
 		if cfg == nil {
 			t.Fatal(problems)

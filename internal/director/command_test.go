@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // onHold is a service whose group runs a program when clients wait.
@@ -39,7 +40,7 @@ func idle(t *testing.T, w *world) *Director {
 // While changes are refused, no program is started: in an upgrade it would run in both
 // processes. Afterwards it is, if clients still wait.
 func TestOnHoldIsNotStartedInAnUpgrade(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, onHold)
 		hold(t, d, "g", time.Hour)
@@ -70,7 +71,7 @@ func TestOnHoldIsNotStartedAgainAfterAnUpgrade(t *testing.T) {
 		"runs":  {true, commandAgain},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				d := start(t, w, onHold)
 				hold(t, d, "g", time.Hour)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // court is an Options.Commit that a test answers.
@@ -44,7 +45,7 @@ func governed(t *testing.T, w *world) (*Director, *court, func()) {
 
 // The court's word counts: its generation, or its error, and nothing is made before.
 func TestCommitDecides(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, court, _ := governed(t, w)
 		done := make(chan answer, 1)
@@ -91,7 +92,7 @@ func TestCommitDecides(t *testing.T) {
 // What has been sent to the court is not dropped by this process: not when the caller gives
 // up, not when changes are refused, and not when Run ends.
 func TestCommitIsAwaited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, court, stop := governed(t, w)
 		ctx, cancel := context.WithCancel(t.Context())

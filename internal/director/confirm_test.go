@@ -14,6 +14,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -68,7 +69,7 @@ func lastNote(d *Director) Event {
 
 // A change that nobody confirms is undone at its time, by whatever door it was made. One that is confirmed stays.
 func TestB80UnconfirmedChangeIsUndoneInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(blueGreen, ""))
 		ctx, leave := context.WithCancel(t.Context())
@@ -113,7 +114,7 @@ func TestB80UnconfirmedChangeIsUndoneInTime(t *testing.T) {
 }
 
 func TestConfirmNamesTheChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		d := start(t, newWorld(), with(""))
 		if _, err := d.Confirm(t.Context(), 0, "", ""); !errors.Is(err, ErrNothingPending) {
 			t.Errorf("without any: %v", err)
@@ -151,7 +152,7 @@ func TestConfirmNamesTheChange(t *testing.T) {
 
 // That change alone is undone. What has been changed since stays, also where it builds on it.
 func TestUndoKeepsLaterChanges(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		try(t, d, 10*time.Second, weight(0, 5))
@@ -205,7 +206,7 @@ func TestUndoKeepsLaterChanges(t *testing.T) {
 func TestUndoOfSeveral(t *testing.T) {
 	for _, order := range []struct{ first, second time.Duration }{{10, 20}, {20, 10}, {10, 10}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				d := start(t, newWorld(), with(""))
 				try(t, d, order.first*time.Second, weight(0, 5))
 				try(t, d, order.second*time.Second, func(c *config.Config) error { _ = weight(0, 7)(c); return weight(1, 3)(c) })
@@ -221,7 +222,7 @@ func TestUndoOfSeveral(t *testing.T) {
 		})
 	}
 	// The later one is confirmed.
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		d := start(t, newWorld(), with(""))
 		try(t, d, 10*time.Second, weight(0, 5))
 		g := try(t, d, 10*time.Second, weight(0, 7))
@@ -238,7 +239,7 @@ func TestUndoOfSeveral(t *testing.T) {
 // A group that a change has enabled and that has lost its last host is given up at once. One
 // that never had any was enabled by force, and has its time.
 func TestUndoAtOnceWithoutHost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(blueGreen, ""))
 		try(t, d, time.Hour, enable("green"))
@@ -278,7 +279,7 @@ func TestUndoAtOnceWithoutHost(t *testing.T) {
 
 // The first clients may find every host of the group dead before anybody else has looked at it.
 func TestUndoAtOnceUnderTraffic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(blueGreen, ""))
 		w.applied = func(p engine.Plan) {
@@ -302,7 +303,7 @@ func TestUndoAtOnceUnderTraffic(t *testing.T) {
 
 // What waits is in no file: not by a save, not at the end, and nobody counts it as unsaved.
 func TestUnconfirmedIsNotSaved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, path := startFile(t, w, with(""))
 		do(t, d, weight(0, 5))
@@ -335,7 +336,7 @@ func TestUnconfirmedIsNotSaved(t *testing.T) {
 		}
 	})
 	// configCheck saves at the end as well.
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		path := t.TempDir() + "/c.xml"
 		writeFile(t, path, with(`<manager><configCheck interval="5" enable="true"/></manager>`))
@@ -360,7 +361,7 @@ func TestUnconfirmedIsNotSaved(t *testing.T) {
 
 // What was undone by hand waits no longer, but while a later change could bring it back.
 func TestUndoneByHand(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		d := start(t, newWorld(), with(""))
 		try(t, d, 10*time.Second, weight(0, 5))
 		if _, err := d.Rollback(t.Context(), 1, Change{}); err != nil || pending(d) != "[]" || weights(d) != "a=1 b=1 c=1" {
@@ -386,7 +387,7 @@ func TestUndoneByHand(t *testing.T) {
 
 // A change that cannot be undone stays in force, says so, and is undone when that is possible.
 func TestUndoThatFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		refuse := func(err error) {
@@ -432,7 +433,7 @@ func TestUndoThatFails(t *testing.T) {
 // An undo waits for the names that it brings back, as any change does. A change that is
 // confirmed meanwhile stays.
 func TestUndoWaitsForNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dns["old"] = []netip.Addr{netip.MustParseAddr("10.0.0.9")}
 		w.dnsTakes = 2 * time.Second
@@ -461,7 +462,7 @@ func TestUndoWaitsForNames(t *testing.T) {
 
 // The next process undoes what waits at its time, and confirms it, as this one would have.
 func TestUnconfirmedSurvivesHandOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(blueGreen, ""))
 		kept := try(t, d, time.Hour, func(c *config.Config) error { c.Services[0].Groups[0].Hosts[0].Weight = 3; return nil })
@@ -505,7 +506,7 @@ func TestUnconfirmedSurvivesHandOver(t *testing.T) {
 
 // A group that lost its hosts is given up by the next process, too.
 func TestWatchSurvivesHandOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(blueGreen, ""))
 		try(t, d, time.Hour, enable("green"))
@@ -522,7 +523,7 @@ func TestWatchSurvivesHandOver(t *testing.T) {
 // A reload that waits counts as not read: nothing is saved over the file, and after the undo it
 // can be read again.
 func TestReloadConfirm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, path := startFile(t, w, with(""))
 		do(t, d, weight(0, 5))
@@ -572,7 +573,7 @@ func TestReloadConfirm(t *testing.T) {
 
 // A reload leaves waiting what waits. If the file says the same now, that is a confirmation.
 func TestReloadWhileSomethingWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		d, path := startFile(t, newWorld(), with(""))
 		g := try(t, d, time.Minute, weight(0, 5))
 		writeFile(t, path, strings.Replace(with(""), `name="b"`, `name="b" weight="7"`, 1))
@@ -607,7 +608,7 @@ func TestReloadWhileSomethingWaits(t *testing.T) {
 
 // A file that an undo needs and that is gone is a reason that is told.
 func TestUndoNeedsAFile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		list := t.TempDir() + "/list"
 		writeFile(t, list, "192.0.2.0/24\n")
 		doc := strings.Replace(with(""), "<group", `<access><deny file="`+list+`"/></access><group`, 1)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -32,7 +33,7 @@ func startCustom(t *testing.T, w *world, scheduler string, given map[string]sche
 // A program's scheduler chooses in every table of its group, whatever changes; a group may
 // get one, lose it and be sticky with it at run time.
 func TestCustomSchedulers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		first := sched.SchedulerFunc(func(netip.Addr, []sched.Candidate) int { return 0 })
 		d, err := startCustom(t, w, "custom:last", map[string]sched.Scheduler{"last": lastHost, "first": first})
@@ -89,7 +90,7 @@ func TestCustomSchedulers(t *testing.T) {
 // A scheduler that the program has not given is refused, at the start and in a change,
 // and says which there are.
 func TestCustomSchedulersThatAreNotThere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		given := map[string]sched.Scheduler{"last": lastHost}
 		for _, c := range []struct {
 			scheduler string
@@ -126,7 +127,7 @@ func TestCustomSchedulersThatAreNotThere(t *testing.T) {
 
 // Faults are logged at once, then summed up while they go on, and counted.
 func TestCustomSchedulerFaults(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, err := startCustom(t, w, "custom:none", map[string]sched.Scheduler{
 			"none": sched.SchedulerFunc(func(netip.Addr, []sched.Candidate) int { return -1 }), "unused": lastHost,

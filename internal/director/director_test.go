@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 // The director gives the table the zones, also after a verb has changed one.
 func TestB90ZonesReachTheTable(t *testing.T) {
 	for node, want := range map[string][2]string{"": {"abc", "abc"}, "east": {"ac", "abc"}, "west": {"bc", "c"}, "north": {"c", "c"}} {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Bubble(t, func(t *testing.T) {
 			w := newWorld()
 			d := start(t, w, `<config><engine zone="`+node+`"/><service name="s"><listen ip="*:80"/><group name="g" scheduler="roundr" enable="true">
 				<host name="a" ip="10.0.0.1:80" zone="east"/><host name="b" ip="10.0.0.2:80" zone="west"/>
@@ -56,7 +56,7 @@ func TestB90ZonesReachTheTable(t *testing.T) {
 }
 
 func TestFailedHostLeavesAndComesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		a := target(t, d, "g", "a", 0)
@@ -113,7 +113,7 @@ func TestB48AllDown(t *testing.T) {
 		"hostCheck off": `<manager><hostCheck enable="no"/></manager>`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				d := start(t, w, with(manager))
 				for _, h := range []string{"a", "b"} {
@@ -158,7 +158,7 @@ func TestB48AllDown(t *testing.T) {
 }
 
 func TestHostCheckOffLeavesHostsOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(`<manager><hostCheck enable="no"/></manager>`))
 		w.fail(target(t, d, "g", "a", 0))
@@ -171,7 +171,7 @@ func TestHostCheckOffLeavesHostsOut(t *testing.T) {
 }
 
 func TestHeartbeatTakesOutAtTheThirdFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(`<manager><heartbeat interval="20" enable="yes"/></manager>`))
 		b := target(t, d, "g", "b", 0)
@@ -213,7 +213,7 @@ func TestHeartbeatTakesOutAtTheThirdFailure(t *testing.T) {
 
 // A report that was dropped is found by the scan.
 func TestScanFindsDroppedReports(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		a := target(t, d, "g", "a", 0)
@@ -231,7 +231,7 @@ func TestScanFindsDroppedReports(t *testing.T) {
 
 // Many hosts that fail at once cost few plans.
 func TestManyFailuresAreOnePlan(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		var hosts strings.Builder
 		for i := range 500 {
@@ -254,7 +254,7 @@ func TestManyFailuresAreOnePlan(t *testing.T) {
 }
 
 func TestStatesOfHosts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g">
 			<host name="a" ip="10.0.0.1:80" state="maint"/><host name="b" ip="10.0.0.2:80" state="drain"/><host name="c" ip="10.0.0.3:80"/>
@@ -276,7 +276,7 @@ func TestStatesOfHosts(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		v4, v6 := netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("2001:db8::7")
 		w.dns["both"] = []netip.Addr{v6, v4, netip.MustParseAddr("::ffff:10.0.0.6")}
@@ -322,7 +322,7 @@ func TestNames(t *testing.T) {
 }
 
 func TestDo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		a := target(t, d, "g", "a", 0)
@@ -398,7 +398,7 @@ func TestNewKeepsACopy(t *testing.T) {
 }
 
 func TestDoAfterTheEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		c, _ := config.Parse("", []byte(with("")))
 		d, err := New(c, w, Options{Log: slog.New(slog.DiscardHandler), Resolver: w, Probe: w.probe})

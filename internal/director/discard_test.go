@@ -6,15 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"github.com/txlb/txlb/config/document"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // In a fleet, a file that lacks what the nodes have changed meanwhile is not made the
 // configuration of all by --discard alone.
 func TestDiscardInAFleet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "c.xml")
 		says := func(doc string) {
 			if err := os.WriteFile(path, []byte(doc), 0o600); err != nil {

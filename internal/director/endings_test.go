@@ -9,6 +9,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // opens makes connected sessions of a target, with these IDs.
@@ -54,7 +55,7 @@ const ending = `<config><service name="web"><listen ip="127.0.0.1:8080"/>
 // from before, and only where the group says so.
 func TestMarkedDownEndsSessions(t *testing.T) {
 	const check = `<check interval="1s" rise="1" fall="1"/>`
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(ending, "shutdown", "keep", check))
 		a, b := target(t, d, "g", "a", 0), target(t, d, "g", "b", 0)
@@ -91,7 +92,7 @@ func TestMarkedDownEndsSessions(t *testing.T) {
 
 // A report that comes when the host is back already ends nothing.
 func TestStaleMarkEndsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(ending, "shutdown", "keep", ""))
 		a := target(t, d, "g", "a", 0)
@@ -103,7 +104,7 @@ func TestStaleMarkEndsNothing(t *testing.T) {
 
 // Hosts that go down together cost two walks at most.
 func TestManyMarksCostFewWalks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		const hosts = 300
 		list := ""
 		for i := range hosts {
@@ -132,7 +133,7 @@ func TestManyMarksCostFewWalks(t *testing.T) {
 // A host that is up again takes its sessions back from the backups, if the group says so.
 func TestMarkedUpEndsSessionsOfBackups(t *testing.T) {
 	for _, says := range []string{"keep", "shutdown"} {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Bubble(t, func(t *testing.T) {
 			w := newWorld()
 			d := start(t, w, fmt.Sprintf(ending, "keep", says, ""))
 			a, b, s := target(t, d, "g", "a", 0), target(t, d, "g", "b", 0), target(t, d, "g", "s", 0)

@@ -25,6 +25,7 @@ import (
 	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/config/document"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -57,7 +58,7 @@ func heirOf(t *testing.T, w *world, data []byte) *Director {
 // A host that is down is not used by the next process either, and the reason and the time
 // stay.
 func TestStateKeepsHealth(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		time.Sleep(5 * time.Second)
@@ -83,7 +84,7 @@ func TestStateKeepsHealth(t *testing.T) {
 
 // While changes are refused, nothing changes, and everything goes on when they are not.
 func TestFreeze(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		why := errors.New("an upgrade is under way")
@@ -109,7 +110,7 @@ func TestFreeze(t *testing.T) {
 
 // A file on a disk that hangs ends an attempt to refuse changes: they are accepted again.
 func TestFreezeOnADiskThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		d := start(t, newWorld(), with(""))
 		why := errors.New("an upgrade is under way")
 		d.files.mu.Lock() // as a Save has it
@@ -212,7 +213,7 @@ func lived(t *testing.T, w *world) (d *Director, stop func()) {
 
 // All that a director knows goes on in the next one: what follows are its own words.
 func TestStateGoesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, _ := lived(t, w)
 		time.Sleep(3 * time.Second)
@@ -337,7 +338,7 @@ func wall(list []Event) []Event {
 
 // While the new process starts, the old one goes on: the new one hears what has changed.
 func TestStateIsTakenIn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, stop := lived(t, w)
 		next := newWorld()
@@ -433,7 +434,7 @@ func TestStateIsTakenIn(t *testing.T) {
 // written again (-update). One that goes, or means something else, needs another number.
 func TestStateFormat(t *testing.T) {
 	const file = "testdata/state-1.json"
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, _ := lived(t, w)
 		w.doubt(target(t, d, "g", "a", 0)) // it is ejected

@@ -15,6 +15,7 @@ import (
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/config/changes"
 	"github.com/txlb/txlb/config/document"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // startFile runs a director over a file.
@@ -72,7 +73,7 @@ func weights(d *Director) string {
 }
 
 func TestReloadMergesThreeWays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, path := startFile(t, w, with(""))
 		before := d.State().Services[0].Groups[0].Hosts[2].Targets[0]
@@ -115,7 +116,7 @@ needs a restart: # <engine> loops auto -> 3: needs restart
 }
 
 func TestWrongFileChangesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, path := startFile(t, w, with(""))
 		do(t, d, weight(0, 5))
@@ -165,7 +166,7 @@ func TestWrongFileChangesNothing(t *testing.T) {
 }
 
 func TestGenerationsAndRollback(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, path := startFile(t, w, with(""))
 		first := d.State().Config
@@ -221,7 +222,7 @@ func TestGenerationsAndRollback(t *testing.T) {
 
 // Large changes are not remembered for ever.
 func TestEventsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		d := start(t, newWorld(), with(""))
 		for i := range 8 {
 			do(t, d, func(c *config.Config) error {
@@ -277,7 +278,7 @@ func TestEventsAreOfOneMoment(t *testing.T) {
 }
 
 func TestSaveAndConfigCheck(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, path := startFile(t, w, with("<!-- kept -->"))
 		if saved, err := d.Save("tester", ""); err != nil || len(saved.Edits) > 0 || readFile(t, path) != with("<!-- kept -->") {
@@ -335,7 +336,7 @@ func TestSaveAndConfigCheck(t *testing.T) {
 }
 
 func TestNoFile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		d := start(t, newWorld(), with(""))
 		if _, err := d.Reload(t.Context(), ReloadRequest{}); !errors.Is(err, ErrNoFile) {
 			t.Error(err)
@@ -348,7 +349,7 @@ func TestNoFile(t *testing.T) {
 
 // What was not saved in time is saved at the end.
 func TestConfigCheckSavesAtTheEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		path := filepath.Join(t.TempDir(), "c.xml")
 		writeFile(t, path, with(`<manager><configCheck interval="30" enable="yes"/></manager>`))
@@ -371,7 +372,7 @@ func TestConfigCheckSavesAtTheEnd(t *testing.T) {
 // What a reload has done needs no reload any more: neither the log, nor the answer,
 // nor the events say so. What waits for a restart is still said.
 func TestReloadDoesNotAskForAReload(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d, path := startFile(t, w, with(""))
 		writeFile(t, path, with(`<engine loops="3"/><manager><hostCheck interval="7"/></manager>`))

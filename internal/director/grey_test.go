@@ -12,6 +12,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -93,7 +94,7 @@ func isEjected(t *testing.T, d *Director, when, want string) {
 // A host that answers ten times as late as the others gets no new clients, until its time is
 // over; while it goes on, for twice as long. If all are as slow, none is ejected.
 func TestB82SlowHostIsEjected(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		const ms = time.Millisecond
 		w := newWorld()
 		d := start(t, w, greyGroup(4, `slow="3" ejectFor="20s"`))
@@ -131,7 +132,7 @@ func TestB82SlowHostIsEjected(t *testing.T) {
 // A host that leaves three clients without a first answer is ejected, unless the others do
 // the same. Those who wait since before it came back do not count again.
 func TestB82SilentHostIsEjected(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, greyGroup(3, `silent="2s" ejectFor="10s"`))
 		b := target(t, d, "g", "b", 0)
@@ -169,7 +170,7 @@ func TestB82SilentHostIsEjected(t *testing.T) {
 		isEjected(t, d, "when its time is over, and the same three wait", "")
 		w.takes(t, "abc", sched.Picked)
 	})
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, greyGroup(3, `silent="2s"`))
 		w.serve(d, 3*time.Second, map[string]time.Duration{"a": 1, "b": 1, "c": 1})
@@ -188,7 +189,7 @@ func TestB82SilentHostIsEjected(t *testing.T) {
 
 // setHost eject=never keeps a host, and brings it back.
 func TestB82PinnedHostStays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, greyGroup(3, ""))
 		b := target(t, d, "g", "b", 0)
@@ -214,7 +215,7 @@ func TestB82PinnedHostStays(t *testing.T) {
 // An ejection ends when its host goes down, and is over when it comes up; retryHost and a drain
 // end it too.
 func TestB82EjectionEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, checked(`interval="1s" fall="1" rise="1"`, ""))
 		b := target(t, d, "g", "b", 0)
@@ -250,7 +251,7 @@ func TestB82EjectionEnds(t *testing.T) {
 
 // The log, the events and the program hear of it.
 func TestB82EjectionIsTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		c, problems := config.Parse("c.xml", []byte(greyGroup(3, `ejectFor="10s"`)))
 		if c == nil {
@@ -297,7 +298,7 @@ func TestB82EjectionIsTold(t *testing.T) {
 // Another process goes on with what is ejected, for as long as it would have been, and knows
 // how often in a row it was.
 func TestB82EjectionSurvivesAHandOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, greyGroup(3, ""))
 		w.doubt(target(t, d, "g", "b", 0))
@@ -336,7 +337,7 @@ func TestB82EjectionSurvivesAHandOver(t *testing.T) {
 
 // Turnarounds are averaged only for a scheduler that looks at them.
 func TestPeaksFollowTheScheduler(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		d := start(t, newWorld(), with(""))
 		peaks := func() bool {
 			h := target(t, d, "g", "a", 0).Host

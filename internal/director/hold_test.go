@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -69,7 +70,7 @@ func hold(t *testing.T, d *Director, group string, most time.Duration) *Hold {
 
 // A group is held when the order is answered, until its time is over: then all go on.
 func TestB79HoldEndsByItself(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
 		if table, _ := w.held(); table.Held() {
@@ -114,7 +115,7 @@ func TestB79HoldEndsByItself(t *testing.T) {
 // A release lets clients out evenly: the n-th after n parts of the time, to a step of 10 ms,
 // with those who come meanwhile behind them. Nobody is left at the end.
 func TestB79ReleaseIsEven(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
 		hold(t, d, "g", time.Minute)
@@ -166,7 +167,7 @@ func TestB79ReleaseIsEven(t *testing.T) {
 // A release without clients, and one at once, end the hold; a second hold goes on where
 // the first was; orders for what is not there are refused.
 func TestHoldOrders(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
 		release := func(over time.Duration) (int, bool) {
@@ -221,7 +222,7 @@ func TestHoldOrders(t *testing.T) {
 // A standby group is held as well: its clients wait once it is active. A change of the
 // configuration leaves a hold alone, and the group takes it along when it goes.
 func TestHoldOutlivesChanges(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
 		do := func(f func(s *config.Service)) {
@@ -262,7 +263,7 @@ func TestHoldOutlivesChanges(t *testing.T) {
 
 // What is held, and what is being released, stays so in the next process, at the same pace.
 func TestHoldIsInherited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
 		hold(t, d, "spare", time.Minute)
@@ -322,7 +323,7 @@ func TestHoldIsInherited(t *testing.T) {
 
 // With allDown="hold", clients wait while no host is up, for whatever reason.
 func TestB79AllDownHolds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(twoGroups, "hold"))
 		g := func() *Group { g, _ := d.groupFor("web", "g"); return g }

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -49,7 +50,7 @@ func pickOf(w *world) *sched.Host {
 // B68: a name drops an address for a moment. When it comes back, its health is
 // what it was: down, until checks have passed. Its counters never left.
 func TestB68HealthSurvivesAnAddressThatComesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.resolves("db", "10.0.0.1", "10.0.0.2")
 		d := start(t, w, group(`<check interval="2s" rise="2" fall="2"/><host name="a" ip="db:80" resolve="1s"/>`))
@@ -94,7 +95,7 @@ func TestB68HealthSurvivesAnAddressThatComesBack(t *testing.T) {
 
 // Health is kept for a time that has an end, and counters without one.
 func TestB68HealthIsForgottenAndCountersAreNot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.resolves("db", "10.0.0.1")
 		d := start(t, w, group(`<check/><host name="a" ip="db:80" resolve="1s"/>`))
@@ -127,7 +128,7 @@ func TestB68HealthIsForgottenAndCountersAreNot(t *testing.T) {
 // An operator gives a host another address: its counters and sessions stay the
 // host's, its health starts again, also if it is an address that it had before.
 func TestB68AddressOfAnOperator(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.set(w.dead, "10.0.0.1:80", true)
 		d := start(t, w, group(`<host name="a" ip="10.0.0.1:80" weight="3"/><host name="b" ip="10.0.0.9:80"/>`))
@@ -187,7 +188,7 @@ func TestB68AddressOfAnOperator(t *testing.T) {
 // A name may stand for another address each time. A host keeps the health of some
 // of them, and the counters of all.
 func TestB68ManyAddressesAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.resolves("db", "10.1.0.0")
 		d := start(t, w, group(`<host name="a" ip="db:80" resolve="1s"/>`))

@@ -6,18 +6,18 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A check that failed long after its time was over proves nothing: the process
 // stood still. The next one comes at once. A second such failure in a row counts,
 // for a process that is always late has to find its dead hosts too.
 func TestB66LateCheckProvesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		c, problems := config.Parse("c.xml", []byte(checked(`interval="10s" fall="1" rise="1"`, "")))
 		if c == nil {
@@ -59,7 +59,7 @@ func TestB66LateCheckProvesNothing(t *testing.T) {
 			t.Errorf("the log tells of discarded checks %d times", n)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		c, _ := config.Parse("c.xml", []byte(checked(`interval="10s" fall="1" rise="1"`, "")))
 		d := startWith(t, w, c, func(ctx context.Context, p health.Probe) health.Result {
@@ -92,7 +92,7 @@ func (r *standing) LookupNetIP(ctx context.Context, network, host string) ([]net
 
 // A look-up that failed long after its time was over is made once more.
 func TestB66LateLookupIsRepeated(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.resolves("db.example", "10.0.0.1")
 		d := &Director{looked: make(chan lookup, 1)}

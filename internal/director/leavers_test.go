@@ -7,6 +7,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -61,7 +62,7 @@ func delHosts(group int, names ...string) func(*config.Config) {
 // What was removed is shown for as long as it has sessions, and its deadline survives
 // other changes.
 func TestB52RemovedHostsAreShownUntilTheirSessionsEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, leaving)
 		a, b := target(t, d, "g", "a", 0), target(t, d, "g", "b", 0)
@@ -130,7 +131,7 @@ func TestB52AHostThatIsPutBackKeepsItsSessions(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				d := start(t, w, leaving)
 				a := target(t, d, "g", "a", 0)
@@ -163,7 +164,7 @@ func TestB52AHostThatIsPutBackKeepsItsSessions(t *testing.T) {
 
 // What takes sessions when its deadline is set is spared.
 func TestDrainSparesWhatTakesSessions(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, leaving)
 		a, c := target(t, d, "g", "a", 0), target(t, d, "h", "c", 0)
@@ -178,7 +179,7 @@ func TestDrainSparesWhatTakesSessions(t *testing.T) {
 // on; if it is opened again, all do.
 func TestB52ClosedListenersHaveADeadline(t *testing.T) {
 	for _, reopened := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Bubble(t, func(t *testing.T) {
 			w := newWorld()
 			d := start(t, w, leaving)
 			a := target(t, d, "g", "a", 0)

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
 // A host that comes back may have a part of its maxSessions at first, and the whole of it
 // at the end of its slow start.
 func TestB43LimitGrowsInSlowStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, strings.Replace(slow("roundr", 1, 1), `weight="1" slowStart`, `weight="1" maxSessions="100" slowStart`, 1))
 		a, b := target(t, d, "g", "a", 0), target(t, d, "g", "b", 0)
@@ -62,7 +63,7 @@ func TestB43LimitGrowsInSlowStart(t *testing.T) {
 func TestB90FullZoneSpillsOver(t *testing.T) {
 	for _, scheduler := range sched.Names() {
 		t.Run(scheduler, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				start(t, w, `<config><engine zone="east"/><service name="s"><listen ip="*:80"/><group name="g" scheduler="`+scheduler+`" enable="true">
 					<host name="near1" ip="10.0.0.1:80" zone="east" maxSessions="2"/><host name="near2" ip="10.0.0.2:80" zone="east" maxSessions="1"/>

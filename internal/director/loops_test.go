@@ -5,12 +5,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A name that comes to stand for a listener of the process itself is told, once
 // for as long as it does.
 func TestNameOfOurOwnListener(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.resolves("db", "10.255.0.1")
 		start(t, w, `<config><service name="web"><listen ip="*:80"/><group name="g"><host name="a" ip="127.0.0.1:81"/></group></service>

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -20,7 +21,7 @@ func mirrorsOf(w *world) []sched.MirrorShare {
 // Mirrors are in the tables of their group, their names are looked up as those of hosts, and
 // they keep their counters as long as their address stays.
 func TestMirrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.resolves("copy", "10.0.0.8", "10.0.0.9")
 		d := start(t, w, group(`<host name="a" ip="10.0.0.1:80"/><mirror ip="copy:81" percent="5" proxyProtocol="v2"/><mirror ip="unix:/m"/><mirror ip="later:1"/><mirror ip="10.0.0.7:1" percent="0"/>`))
@@ -80,7 +81,7 @@ func TestMirrors(t *testing.T) {
 // The log and the events tell of a mirror that is down, and of copies that are lost, and not
 // more often than they should.
 func TestMirrorsAreTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, group(`<host name="a" ip="10.0.0.1:80"/><mirror ip="10.0.0.9:81"/>`))
 		m := mirrorsOf(w)[0].Mirror
@@ -129,7 +130,7 @@ func TestMirrorsAreTold(t *testing.T) {
 
 // What a mirror has counted goes on in the next process.
 func TestMirrorsGoOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, group(`<host name="a" ip="10.0.0.1:80"/><mirror ip="10.0.0.9:81"/>`))
 		m := mirrorsOf(w)[0].Mirror

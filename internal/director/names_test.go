@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -45,7 +46,7 @@ func pass(d time.Duration) {
 // it is gone, keeps its last addresses. That is told once, and once again when
 // it is over.
 func TestB49NameKeepsItsLastAddress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.resolves("db", "10.0.0.1", "10.0.0.2")
 		d := start(t, w, group(`<host name="a" ip="db:80"/>`))
@@ -101,7 +102,7 @@ func TestB49NameKeepsItsLastAddress(t *testing.T) {
 // Names are looked up at the shortest interval of their hosts, a little sooner
 // so that they spread, and never within a second.
 func TestNamesAreLookedUpAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		for _, name := range []string{"often", "shared", "once", "other", "mixed"} {
 			w.resolves(name, "10.0.0.1")
@@ -153,7 +154,7 @@ func TestNamesAreLookedUpAgain(t *testing.T) {
 
 // Look-ups of many names are not made at the same moment.
 func TestLookupsSpread(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		var hosts strings.Builder
 		for i := range 100 {
@@ -183,7 +184,7 @@ func TestLookupsSpread(t *testing.T) {
 // go get no new session and are forgotten with their last one; those that come
 // back meanwhile are what they were.
 func TestChangedAddress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.resolves("db", "10.0.0.1", "10.0.0.2")
 		d := start(t, w, strings.Replace(group(`<host name="a" ip="db:80"/>`), "</config>",
@@ -243,7 +244,7 @@ func TestChangedAddress(t *testing.T) {
 
 // SRV records give a host targets with ports, shares and backups.
 func TestSRV(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		const name = "_pg._tcp.example."
 		records := func(list ...*net.SRV) {
@@ -335,7 +336,7 @@ func TestSRV(t *testing.T) {
 // look-ups take longer, what is late joins later. No more than maxLookups are
 // under way at once.
 func TestDoWaitsForManyNamesWithABound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dnsTakes = 2500 * time.Millisecond
 		d := start(t, w, with(""))
@@ -383,7 +384,7 @@ func TestDoWaitsForManyNamesWithABound(t *testing.T) {
 // Silent servers hold up neither the start nor the end beyond their bounds, and
 // a name that stays silent does not keep others from being looked up.
 func TestSilentNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dnsTakes = time.Hour
 		begun := time.Now()
@@ -409,7 +410,7 @@ func TestSilentNames(t *testing.T) {
 // A slow start grows to the share that the SRV record gives, and leaves backups
 // what they are.
 func TestSRVWithSlowStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		for i, name := range []string{"one.", "two.", "three."} {
 			w.resolves(name, fmt.Sprintf("10.0.0.%d", i+1))

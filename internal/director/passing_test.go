@@ -3,15 +3,15 @@ package director
 import (
 	"maps"
 	"testing"
-	"testing/synctest"
 
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A process that has handed over, and has stopped, still takes in what the one before it counts: the
 // next one learns of it.
 func TestCountsPassThroughAProcessThatHasStopped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		first, stopFirst := lived(t, w)
 		data, err := first.Export()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/health"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -28,7 +29,7 @@ func many(n int) (hosts string, addrs []string) {
 // More silent hosts than there are probes at once, all of them urgent, keep no
 // other host from being probed: not one of theirs, not that of another group.
 func TestSilentHostsStarveNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		hosts, addrs := many(5 * maxProbes)
 		for _, addr := range addrs {
@@ -58,7 +59,7 @@ func TestSilentHostsStarveNobody(t *testing.T) {
 
 // B47: at most so many probes at once, and not all hosts at the same moment.
 func TestB47ProbesDoNotStampede(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		hosts, addrs := many(1000)
 		start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g">`+hosts+`</group></service>
@@ -84,7 +85,7 @@ func TestB47ProbesDoNotStampede(t *testing.T) {
 // B45 and B48: intervals go from start to start, so that probes that time out
 // come no later than others.
 func TestB45SilentHostsAreProbedInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		a := target(t, d, "g", "a", 0)
@@ -123,7 +124,7 @@ func TestB45SilentHostsAreProbedInTime(t *testing.T) {
 
 // B48 where a host of weight 0 is up: it serves nobody.
 func TestB48WeightZeroServesNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g">
 			<host name="a" ip="10.0.0.1:80"/><host name="z" weight="0" ip="10.0.0.2:80"/></group></service>
@@ -152,7 +153,7 @@ func TestB48WeightZeroServesNobody(t *testing.T) {
 func TestProbeOlderThanTheFailure(t *testing.T) {
 	for name, report := range map[string]bool{"reported": true, "not reported": false} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				c, problems := config.Parse("c.xml", []byte(with(`<manager><hostCheck enable="no"/><heartbeat interval="20" enable="yes"/></manager>`)))
 				if c == nil {
@@ -188,7 +189,7 @@ func TestProbeOlderThanTheFailure(t *testing.T) {
 
 // B30: probes that fail for want of a descriptor take no host out.
 func TestB30OurOwnFaultsTakeNoHostOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		c, problems := config.Parse("c.xml", []byte(with(`<manager><heartbeat interval="1" enable="yes"/></manager>`)))
 		if c == nil {
@@ -237,7 +238,7 @@ func BenchmarkStartProbes(b *testing.B) {
 // However many results come in, what is due is looked at a hundred times a
 // second at most: ten thousand hosts that are all down would take a core.
 func TestLooksAreFew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(`<manager><hostCheck interval="0.001"/></manager>`))
 		for i, h := range []string{"a", "b", "c"} {

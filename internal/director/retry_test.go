@@ -8,10 +8,11 @@ import (
 	"testing/synctest"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 func TestRetryMarksAHostUpAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, with(""))
 		a := target(t, d, "g", "a", 0)
@@ -37,7 +38,7 @@ func TestRetryMarksAHostUpAtOnce(t *testing.T) {
 }
 
 func TestRetryEndsWithRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		c, problems := config.Parse("", []byte(with("")))
 		if c == nil {

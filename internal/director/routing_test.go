@@ -11,6 +11,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -40,7 +41,7 @@ func (w *world) goes(t *testing.T, from string) string {
 
 // Routes reach the engine. A change of health or of other routes keeps their counters
 // and groups.
-func TestB85RoutesFollowTheConfiguration(t *testing.T) { synctest.Test(t, routesFollow) }
+func TestB85RoutesFollowTheConfiguration(t *testing.T) { testkit.Bubble(t, routesFollow) }
 
 func routesFollow(t *testing.T) {
 	w := newWorld()
@@ -105,7 +106,7 @@ func routesFollow(t *testing.T) {
 }
 
 // A group that a route leads to takes clients: losing its last host is told at once.
-func TestRoutedGroupCountsAsInUse(t *testing.T) { synctest.Test(t, routedGroupInUse) }
+func TestRoutedGroupCountsAsInUse(t *testing.T) { testkit.Bubble(t, routedGroupInUse) }
 
 func routedGroupInUse(t *testing.T) {
 	w := newWorld()
@@ -135,7 +136,7 @@ func routedGroupInUse(t *testing.T) {
 }
 
 // 10,000 routes are taken in, compared and changed in reasonable time.
-func TestB85ManyRoutes(t *testing.T) { synctest.Test(t, manyRoutes) }
+func TestB85ManyRoutes(t *testing.T) { testkit.Bubble(t, manyRoutes) }
 
 func manyRoutes(t *testing.T) {
 	var b strings.Builder

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // sharedHold is a hold of all nodes, as a fleet tells of it.
@@ -16,7 +18,7 @@ func sharedHold(release *ReleaseOrder) []SharedHold {
 // A release of all nodes may be followed by another one, which lets the clients go faster. To be
 // told of the same release twice changes nothing.
 func TestSharedReleaseTwice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
 		say := func(r *ReleaseOrder) {
@@ -64,7 +66,7 @@ func TestSharedReleaseTwice(t *testing.T) {
 // What one node has released alone, it does not hold again, and neither does the process that
 // takes its place.
 func TestReleasedAloneStaysReleased(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
 		say := func() {
@@ -92,7 +94,7 @@ func TestReleasedAloneStaysReleased(t *testing.T) {
 
 // What the fleet says to be over is not held, and ends a hold that it has replaced.
 func TestSharedHoldThatIsOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, fmt.Sprintf(twoGroups, "try"))
 		say := func(id string, end time.Time, want time.Duration) {

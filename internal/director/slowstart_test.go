@@ -58,7 +58,7 @@ func TestB43SlowStart(t *testing.T) {
 		{"maglev", 3, 1, false, false}, {"roundr,sticky", 1, 1, true, false},
 	} {
 		t.Run(fmt.Sprintf("%s %d to %d", test.scheduler, test.weightA, test.weightB), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				d := start(t, w, slow(test.scheduler, test.weightA, test.weightB))
 				a, b := float64(test.weightA), float64(test.weightB)
@@ -113,7 +113,7 @@ func TestB43SlowStart(t *testing.T) {
 
 // A slow start costs at most so many tables, however many hosts have one.
 func TestSlowStartsShareTables(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, slow("roundr", 1, 1))
 		for _, h := range []string{"a", "b"} {
@@ -133,7 +133,7 @@ func TestSlowStartsShareTables(t *testing.T) {
 // It begins when a host has come back from maintenance too, begins again when
 // the host goes down in between, and ends when the configuration says so.
 func TestSlowStartBeginsAndEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, slow("roundr", 1, 1))
 		set := func(change func(*config.Host)) {
@@ -183,7 +183,7 @@ func TestSlowStartBeginsAndEnds(t *testing.T) {
 // Clients that wait when a host comes back do not get all its places at once: they belong to its
 // slow start too.
 func TestSlowStartIsForThoseWhoWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g" scheduler="roundr"><check interval="1s" rise="1" fall="1"/>
 			<host name="a" ip="10.0.0.1:80" maxSessions="100" slowStart="20s"/><host name="b" ip="10.0.0.2:80" maxSessions="1"/></group></service></config>`)

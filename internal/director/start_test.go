@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -29,7 +30,7 @@ func edited(t *testing.T, d *Director, change func(*config.Config)) {
 // the start, not when it is new, not when it has another name, and not as a last
 // resort.
 func TestStartDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dead["10.0.0.2:80"], w.dead["10.0.0.3:80"], w.dead["10.0.0.4:80"] = true, true, true
 		d := start(t, w, checked(`interval="2s" rise="2" fall="1"`, `start="down"`))
@@ -78,7 +79,7 @@ func TestStartDown(t *testing.T) {
 // Without a <check>, hostCheck is what a host has to pass. The slow start of a
 // host that is new does not run.
 func TestStartDownWithoutCheck(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g" start="down">
 			<host name="a" ip="10.0.0.1:80" slowStart="1m"/><host name="b" ip="10.0.0.2:80" state="maint"/></group></service></config>`)
@@ -128,7 +129,7 @@ func TestHealthOutlivesChanges(t *testing.T) {
 		"manager": func(c *config.Config) { c.Manager.HostCheck.Interval = time.Minute },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				w := newWorld()
 				w.dead["10.0.0.1:80"] = true
 				d := start(t, w, checked(`interval="2s" rise="2" fall="3"`, ""))

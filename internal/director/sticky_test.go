@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -28,7 +29,7 @@ func (w *world) sessionOf(n int) string {
 // What a group remembers of its clients outlives health, reloads, other settings, other
 // schedulers that are sticky, and a while as a standby group.
 func TestB40StickyOutlivesChanges(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g" scheduler="roundr,sticky" stickyFor="1h" enable="yes">
 			<host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80"/><host name="c" ip="10.0.0.3:80"/></group>
@@ -121,7 +122,7 @@ func TestB40StickyOutlivesChanges(t *testing.T) {
 // Every node maps clients alike, also while hosts are down, and a change of health makes
 // no new table of slots: it would take too long with many hosts.
 func TestB40MaglevThroughTheDirector(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		doc := `<config><service name="web"><listen ip=":1"/><group name="g" scheduler="maglev">`
 		for i := range 100 {
 			doc += fmt.Sprintf(`<host name="h%d" ip="10.0.0.%d:80"/>`, i, i+1)
@@ -152,7 +153,7 @@ func TestB40MaglevThroughTheDirector(t *testing.T) {
 // Clients of a backup come back to it, but not where it has to give them up.
 func TestB40StickyAndBackups(t *testing.T) {
 	for how, want := range map[string]string{"keep": "b", "shutdown": "a"} {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Bubble(t, func(t *testing.T) {
 			w := newWorld()
 			d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g" scheduler="leastc,sticky" onMarkedUp="`+how+`">
 				<check interval="1s" rise="1"/><host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80" backup="yes"/></group></service></config>`)

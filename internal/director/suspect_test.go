@@ -10,6 +10,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/engine"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -29,7 +30,7 @@ func TestB82HostsThatResetAreEjected(t *testing.T) {
 		{1, 1, 25, 0}, {2, 1, 100, 0}, {3, 1, 0, 0}, {3, 1, 25, 1}, {3, 2, 100, 2}, {8, 7, 25, 2}, {11, 9, 25, 2}, {12, 11, 25, 3},
 		{3, 3, 100, 0}, {8, 8, 25, 0},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Bubble(t, func(t *testing.T) {
 			var hosts strings.Builder
 			for i := range test.hosts {
 				fmt.Fprintf(&hosts, `<host name="%d" ip="10.0.1.%d:80"/>`, i, 1+i)
@@ -88,7 +89,7 @@ func TestB82HostsThatResetAreEjected(t *testing.T) {
 // Hosts that are down do not count as ejected, but the last one that is up stays, and when
 // all others go down, the ejected one takes clients at once.
 func TestB82SuspectHostStaysIfItIsTheLast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, checked(`interval="60s"`, ""))
 		a, b, c := target(t, d, "g", "a", 0), target(t, d, "g", "b", 0), target(t, d, "g", "c", 0)

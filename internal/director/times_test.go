@@ -2,16 +2,16 @@ package director
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // The times of a group outlive its hosts, its neighbours and the rules of
 // <manager>: a histogram never counts backwards while its group is there.
 func TestTimesOutliveHosts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/>
 			<group name="g" enable="yes"><host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80"/></group>

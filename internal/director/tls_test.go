@@ -23,7 +23,7 @@ func withTLS(listen, host string) string {
 
 // Certificates reach the engine under a pointer that stays. A reload takes up what the
 // attributes and the files have become. Files that are wrong change nothing.
-func TestB98CertificatesFollowReloads(t *testing.T) { synctest.Test(t, certificatesFollowReloads) }
+func TestB98CertificatesFollowReloads(t *testing.T) { testkit.Bubble(t, certificatesFollowReloads) }
 
 func certificatesFollowReloads(t *testing.T) {
 	w, dir, a := newWorld(), t.TempDir(), testkit.NewAuthority(t, "ca")
@@ -89,7 +89,7 @@ func certificatesFollowReloads(t *testing.T) {
 }
 
 // A command that names a file which cannot be used changes nothing.
-func TestB98CommandsReadCertificates(t *testing.T) { synctest.Test(t, commandsReadCertificates) }
+func TestB98CommandsReadCertificates(t *testing.T) { testkit.Bubble(t, commandsReadCertificates) }
 
 func commandsReadCertificates(t *testing.T) {
 	w := newWorld()
@@ -108,7 +108,7 @@ func commandsReadCertificates(t *testing.T) {
 
 // Hosts get their TLS, their services know of it, and so do their checks, but for those of
 // another port.
-func TestB99HostsGetTLS(t *testing.T) { synctest.Test(t, hostsGetTLS) }
+func TestB99HostsGetTLS(t *testing.T) { testkit.Bubble(t, hostsGetTLS) }
 
 func hostsGetTLS(t *testing.T) {
 	w, a := newWorld(), testkit.NewAuthority(t, "ca")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/config"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // said compares how often the log says that no host is usable, and that one is
@@ -23,7 +24,7 @@ func (w *world) said(t *testing.T, lost, found int) {
 // However a service loses its last usable host, the log has one error, and one
 // line when it has one again.
 func TestNoUsableHost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		for n := range 3 {
 			w.dead[fmt.Sprintf("10.0.0.%d:80", n+1)] = true
@@ -83,7 +84,7 @@ func TestNoUsableHost(t *testing.T) {
 // A service that is new says nothing before its hosts are there and, where they
 // wait for a check, before that has ended. A standby group is no error.
 func TestNoUsableHostOfANewService(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dead["10.0.1.1:80"], w.dead["10.0.1.2:80"] = true, true
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g" start="down" enable="yes"><check/><host name="a" ip="10.0.0.1:80"/></group>
@@ -123,7 +124,7 @@ func TestNoUsableHostOfANewService(t *testing.T) {
 
 // What a change would do to the clients is known before it is made.
 func TestStrands(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		w.dead["10.0.0.2:80"] = true
 		d := start(t, w, `<config><service name="web"><listen ip=":1"/><group name="g"><host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80"/></group></service>
@@ -158,7 +159,7 @@ func TestStrands(t *testing.T) {
 // The log says why clients are rejected: at once, and then how many every ten
 // seconds, by service and reason.
 func TestRejectedClientsAreLogged(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		w := newWorld()
 		start(t, w, with(""))
 		second := func(n int) {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
 	"github.com/txlb/txlb/internal/fleet/peers"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // What keeps nodes apart is a problem when it has lasted, and not before.
@@ -47,7 +47,7 @@ func TestApart(t *testing.T) {
 
 // A change of <fleet> is told until the process ends.
 func TestChangeOfFleetWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		m := join(t, newMemoryStore(), "a", folder(t, strings.Replace(oneService, "<config>", `<config><fleet name="edge" store="http://127.0.0.1:1"/>`, 1)))
 		if s := m.Status(); s.Waits != "" {
 			t.Error(s.Waits)

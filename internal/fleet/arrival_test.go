@@ -9,6 +9,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // What a node is told while it is joining waits for that: changes, of what it then runs, and all
@@ -45,7 +46,7 @@ func TestOrdersWaitForANodeThatIsJoining(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				b := join(t, store, "b", folder(t, oneService))
 				b.does = func(string) (string, error) { go b.stop(); return "draining", nil }
@@ -84,7 +85,7 @@ func TestOrdersWaitForANodeThatIsJoining(t *testing.T) {
 // Nobody waits for longer than some seconds for a node that does not join, and later not at all;
 // nor does somebody who has gone.
 func TestOrdersDoNotWaitForLong(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		l := store.link()
 		store.set(func() { l.cut = errCut })

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // ordered is what the store has as the order, as a build reads it that does not know Cancelled.
@@ -22,7 +24,7 @@ func (u *upgrading) ordered() (text string, o Order) {
 // An upgrade that is cancelled on any node: the node that has begun finishes, those behind it are
 // left alone, and the command that waits says by whom. Then another one can begin.
 func TestCancel(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b", "c")
 		u.install("1.3.0", "a", "b", "c")
 		u.does("b", func(string) (string, error) { time.Sleep(10 * time.Second); return u.replace("b") })
@@ -62,7 +64,7 @@ func TestCancel(t *testing.T) {
 
 // A node that has been asked and has not begun does not, whichever of both is first.
 func TestCancelBeforeItBegins(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		u.node("b").opt.Obey = nil // it obeys nobody
 		answer := make(chan error, 1)
@@ -83,7 +85,7 @@ func TestCancelBeforeItBegins(t *testing.T) {
 // One that has stopped is forgotten, and so is one that cannot be read. None is no error of the
 // store.
 func TestCancelForgets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		_, _, err := u.node("a").Cancel(t.Context(), "", "ann")
 		refused(t, err, "there is nothing to cancel: the fleet has no order")
@@ -130,7 +132,7 @@ func TestCancelForgets(t *testing.T) {
 // A cancellation is for the order that was meant, and never ends one that came later: neither
 // by its id, nor if the node has not heard of the later one yet.
 func TestCancelSparesALaterOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b", "c")
 		u.does("b", func(string) (string, error) { time.Sleep(10 * time.Second); return u.replace("b") })
 		begin := func() {
@@ -169,7 +171,7 @@ func TestCancelSparesALaterOrder(t *testing.T) {
 // An order that nodes of an older version carry out ends for them too: they go on with nothing
 // that has an end, and show the problem.
 func TestCancelReachesOlderVersions(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		// As a version without Cancelled has written it, for a node that hangs.
 		u.store.set(func() {
@@ -193,7 +195,7 @@ func TestCancelReachesOlderVersions(t *testing.T) {
 
 // A cancellation finds out that the store has gone back, and does not try for ever.
 func TestCancelFindsAStoreThatWentBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		put := func() {
 			u.store.set(func() {
@@ -215,7 +217,7 @@ func TestCancelFindsAStoreThatWentBack(t *testing.T) {
 
 // An order that cannot be read is cancelled as the one that was seen.
 func TestCancelAnUnreadableOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		put := func(id string) string {
 			u.store.set(func() {
@@ -245,7 +247,7 @@ func TestCancelAnUnreadableOrder(t *testing.T) {
 
 // If the answer of the store is lost, that is said.
 func TestCancelWithoutAnAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		u.node("b").opt.Obey = nil
 		within, cancel := context.WithTimeout(t.Context(), time.Second)

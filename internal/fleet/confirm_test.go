@@ -13,6 +13,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // try makes a change that waits to be confirmed.
@@ -84,7 +85,7 @@ func (m *memoryStore) keysBelow(prefix string) (list []string) {
 // A change that waits to be confirmed does so on all nodes, and is in no file. Any node confirms
 // it.
 func TestConfirmOnAnotherNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -135,7 +136,7 @@ func TestConfirmOnAnotherNode(t *testing.T) {
 // When the time is over, one of the nodes that live undoes the change, whatever has become of
 // the one that made it.
 func TestUndoneByAnotherNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -176,7 +177,7 @@ func TestUndoneByAnotherNode(t *testing.T) {
 // A node that made a change and starts again knows that it waits, and so do nodes that were all
 // away when its time was over.
 func TestConfirmOutlivesProcesses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -215,7 +216,7 @@ func TestConfirmOutlivesProcesses(t *testing.T) {
 
 // Without the store nothing is undone and nothing confirmed; when it is back, one node does it.
 func TestConfirmWithoutTheStore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -252,7 +253,7 @@ func TestConfirmWithoutTheStore(t *testing.T) {
 
 // A change whose answer is lost keeps its deadline; so does one that never arrived no harm.
 func TestLostAnswerKeepsItsConfirm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -282,7 +283,7 @@ func TestLostAnswerKeepsItsConfirm(t *testing.T) {
 // Several changes wait, each for itself; an undo takes back only its own, and a rollback ends
 // the wait.
 func TestConfirmSeveral(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -317,7 +318,7 @@ func TestConfirmSeveral(t *testing.T) {
 // A change of what is the node's own waits there alone, and has the fleet's generation: two
 // changes that wait are never told apart by nothing else, and neither are two that are undone.
 func TestConfirmOfTheNodesOwn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -360,7 +361,7 @@ func TestConfirmOfTheNodesOwn(t *testing.T) {
 func TestConfirmOfBothParts(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(fmt.Sprint(keep), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				a := join(t, store, "a", folder(t, oneService))
 				b := join(t, store, "b", folder(t, oneService))
@@ -403,7 +404,7 @@ func TestConfirmOfBothParts(t *testing.T) {
 // A confirm and the end of the time exclude each other: the quicker one counts.
 func TestConfirmAtTheLastMoment(t *testing.T) {
 	for i := range 20 {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Bubble(t, func(t *testing.T) {
 			store := newMemoryStore()
 			a := join(t, store, "a", folder(t, oneService))
 			b := join(t, store, "b", folder(t, oneService))
@@ -426,7 +427,7 @@ func TestConfirmAtTheLastMoment(t *testing.T) {
 
 // A key of the store that is deleted with the configuration does not lose what waits.
 func TestConfirmWithoutTheDocument(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -445,7 +446,7 @@ func TestConfirmWithoutTheDocument(t *testing.T) {
 
 // The process that takes a node's place waits on.
 func TestConfirmAtHandOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		must(t)(a.try("a", 4, time.Minute))

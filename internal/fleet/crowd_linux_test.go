@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"text/tabwriter"
 	"time"
 
@@ -293,7 +292,7 @@ func TestCrowd(t *testing.T) {
 	}
 	for _, s := range sizes {
 		t.Run(fmt.Sprintf("%d nodes, %d hosts", s.nodes, s.all()), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { simulate(t, s) })
+			testkit.Bubble(t, func(t *testing.T) { simulate(t, s) })
 		})
 	}
 }

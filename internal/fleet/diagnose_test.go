@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // knowing is a store that may not answer, and knows why.
@@ -15,7 +17,7 @@ func (knowing) Diagnose(context.Context) string { return "http://10.0.0.5:2379: 
 
 // A node that cannot join says what its store knows of that.
 func TestNodeSaysWhyTheStoreDoesNotAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		h := hanging{all: new(atomic.Bool), renew: new(atomic.Int64)}
 		h.all.Store(true)
 		l := newMemoryStore().link()

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // stillOurs is for a memory of a node that hands over to nobody.
@@ -16,7 +18,7 @@ func stillOurs() bool { return false }
 // A hand-over does not wait for a disk that hangs, and what is written there later comes to
 // nothing.
 func TestHandOverOnADiskThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		a := join(t, newMemoryStore(), "a", folder(t, oneService))
 		a.keeping <- struct{}{}
 		began := time.Now()
@@ -41,7 +43,7 @@ func TestHandOverOnADiskThatHangs(t *testing.T) {
 // Nobody waits for a node that locks its place. If it is handed over meanwhile, it gives the place
 // up at once.
 func TestPlaceOnADiskThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		goes := make(chan struct{})
 		a := begin(t, newMemoryStore().link(), "a", folder(t, oneService), func(n *Node) {
 			n.lock = func(path string) (*os.File, place, error) {
@@ -85,7 +87,7 @@ func TestB107LimitsOnADiskThatHangs(t *testing.T) {
 // A node whose disk hangs still joins, follows the fleet, holds and renews its lease, and says what
 // is wrong. When the disk answers, it has what the node knows by then.
 func TestFollowsOnADiskThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		b := join(t, store, "b", folder(t, oneService))
 		a := begin(t, store.link(), "a", folder(t, oneService), func(n *Node) { n.keeping <- struct{}{} })

@@ -8,12 +8,13 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A node that learns of a change by the answer to its own one, and not by the watch, does not
 // take its time for over.
 func TestNotUndoneBeforeItsTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -39,7 +40,7 @@ func TestNotUndoneBeforeItsTime(t *testing.T) {
 
 // A look at the whole store that is older than what this node has written does not take that away.
 func TestOldLookKeepsWhatThisNodeWrote(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		entries, revision, err := a.link.Get(t.Context(), a.prefix())
@@ -64,7 +65,7 @@ func TestOldLookKeepsWhatThisNodeWrote(t *testing.T) {
 // its own part, too, and also if a change came after it.
 func TestRollbackElsewhereTakesBackTheOwnPart(t *testing.T) {
 	for _, away := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Bubble(t, func(t *testing.T) {
 			store := newMemoryStore()
 			a := join(t, store, "a", folder(t, oneService))
 			b := join(t, store, "b", folder(t, oneService))
@@ -97,7 +98,7 @@ func TestRollbackElsewhereTakesBackTheOwnPart(t *testing.T) {
 
 // A second release during a slow one is another order.
 func TestReleaseHasAnID(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		if _, err := a.hold(time.Minute); err != nil {

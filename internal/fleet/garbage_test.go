@@ -41,7 +41,7 @@ func TestGarbageAtEveryKey(t *testing.T) {
 		"node/a", "node/b", "node/x", "node/", "node/x/y", "node/\x1b[2J", "node/" + strings.Repeat("x", 100), "other", "",
 	} {
 		t.Run(fmt.Sprintf("%.20q", key), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				nodes := []*member{join(t, store, "a", folder(t, oneService)), join(t, store, "b", folder(t, oneService))}
 				must(t)(nodes[0].weigh("a", 3))
@@ -98,7 +98,7 @@ func TestGarbageAtEveryKey(t *testing.T) {
 // Very many keys that make no sense fill neither the memory of a node nor its log, and 07 is not
 // taken for the deadline of generation 7.
 func TestVeryManyKeys(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		must(t)(a.try("a", 3, time.Minute))

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // restarted makes the times of all leases begin again, as etcd does when it is started or elects.
@@ -23,7 +25,7 @@ func (m *memoryStore) restarted() {
 func TestHoldThatTheStoreKeepsForLonger(t *testing.T) {
 	for _, orders := range []string{"lives", "ends"} {
 		t.Run(orders, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				a := join(t, store, "a", folder(t, oneService))
 				b := join(t, store, "b", folder(t, oneService))
@@ -66,7 +68,7 @@ func TestHoldThatTheStoreKeepsForLonger(t *testing.T) {
 // If no node is left that has counted the time, the clock tells a node that starts, and a hold
 // that was extended lasts until its last end.
 func TestHoldThatNobodyHasCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		folders := []string{folder(t, oneService), folder(t, oneService)}
 		a, b := join(t, store, "a", folders[0]), join(t, store, "b", folders[1])
@@ -111,7 +113,7 @@ func TestHoldThatNobodyHasCounted(t *testing.T) {
 func TestHoldWithWrongClocks(t *testing.T) {
 	for clock, want := range map[time.Duration]string{-time.Hour: "by ops from node z until 30s, 10000", time.Hour: ""} {
 		t.Run(clock.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				value, err := json.Marshal(&held{Service: "web", Group: "g", ID: "x", Node: "z", By: "ops", Time: time.Now().Add(-clock), For: duration(30 * time.Second)})
 				if err != nil {
@@ -137,7 +139,7 @@ func TestHoldWithWrongClocks(t *testing.T) {
 
 // A store that does not delete the key is asked again, and the hold is over all the same.
 func TestHoldThatCannotBeDeleted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		if _, err := a.hold(30 * time.Second); err != nil {

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A node whose store has another history takes no changes and no confirm.
 func TestOtherHistoryTakesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		must(t)(a.try("a", 4, time.Hour))
@@ -30,7 +31,7 @@ func TestOtherHistoryTakesNothing(t *testing.T) {
 
 // A confirm finds out that the store has gone back.
 func TestConfirmFindsAStoreThatWentBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		restore := store.backup()
@@ -45,7 +46,7 @@ func TestConfirmFindsAStoreThatWentBack(t *testing.T) {
 
 // Changes that wait outlive a store that has lost everything, with what is left of their time.
 func TestConfirmOutlivesAnEmptiedStore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		must(t)(a.try("a", 4, time.Minute))
@@ -73,7 +74,7 @@ func TestConfirmOutlivesAnEmptiedStore(t *testing.T) {
 // What a node has made itself it can undo, also if it had not followed it when another one
 // changed something.
 func TestOwnChangesAreNoLeap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -97,7 +98,7 @@ func TestOwnChangesAreNoLeap(t *testing.T) {
 
 // An order that the store has taken is no error because the process hands over meanwhile.
 func TestHoldDuringAnUpgrade(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // hold holds the group of a node.
@@ -49,7 +50,7 @@ func holding(t *testing.T, want string, all ...*member) {
 
 // A hold on one node holds on all, and on those that come; so does a release on another one.
 func TestHoldOnAllNodes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -113,7 +114,7 @@ func TestHoldOnAllNodes(t *testing.T) {
 // Without the store no new hold begins, those that are there end by the node's own clock, and a
 // release releases here. What was released so is not held again when the store is back.
 func TestHoldWithoutTheStore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -168,7 +169,7 @@ func TestHoldWithoutTheStore(t *testing.T) {
 
 // Two nodes that hold at the same moment: the later one counts on all. A lost answer is told.
 func TestHoldAtTheSameMoment(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -194,7 +195,7 @@ func TestHoldAtTheSameMoment(t *testing.T) {
 // and comes back with it.
 func TestHeldGroupComesBack(t *testing.T) {
 	two := strings.Replace(oneService, `<group name="g">`, `<group name="spare" onHold="start it"><host name="s" ip="10.0.0.9:80"/></group><group name="g" enable="true">`, 1)
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, strings.Replace(two, "start it", "start other", 1)))
 		b := join(t, store, "b", folder(t, two))
@@ -283,7 +284,7 @@ func TestHeldGroupComesBack(t *testing.T) {
 
 // What the store has and is no hold is ignored.
 func TestBadHolds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		const key, good = "/txlb/edge/hold/web/g", `{"service":"web","group":"g","id":"x","node":"b","by":"ops","time":"2026-11-29T01:02:03Z","for":"30s"}`
@@ -315,7 +316,7 @@ func TestBadHolds(t *testing.T) {
 
 // An answer that comes when the hold is over already does not bring it back.
 func TestHoldWithALateAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		store.set(func() { a.link.late = 4 * time.Second })
@@ -334,7 +335,7 @@ func TestHoldWithALateAnswer(t *testing.T) {
 func TestConfirmOfAReload(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(fmt.Sprint(keep), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				a := join(t, store, "a", folder(t, oneService))
 				b := join(t, store, "b", folder(t, oneService))

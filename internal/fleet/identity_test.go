@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // memoryIn is the file of a node in a folder.
@@ -17,7 +19,7 @@ func memoryIn(dir, node string) string { return filepath.Join(dir, "fleet-edge@"
 // A node whose file is damaged serves, does not join and says why. It joins when the file is
 // repaired, or is gone and the lease of the node that it was is over.
 func TestDamagedMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		must(t)(a.weigh("a", 4))
@@ -75,7 +77,7 @@ func TestDamagedMemory(t *testing.T) {
 
 // A node that cannot keep what it knows of itself joins and says so.
 func TestMemoryIsNotKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		dir := folder(t, oneService)
 		fresh := filepath.Join(dir, ".fleet-edge@a.json.new")
 		if err := os.MkdirAll(filepath.Join(fresh, "in the way"), 0o700); err != nil {
@@ -98,7 +100,7 @@ func TestMemoryIsNotKept(t *testing.T) {
 
 // However often a node is restarted before it reaches its store, it knows its place.
 func TestQuickRestarts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		dir := filepath.Dir(a.file)
@@ -137,7 +139,7 @@ func TestInstancesAreBounded(t *testing.T) {
 // A node that gets another name is another node, and so is the copy of a machine with another
 // name. What an earlier version has written is read.
 func TestMemoryOfTheName(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		dir := folder(t, oneService)
 		old := filepath.Join(dir, "fleet-edge.json")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // Several goroutines of a node write what it knows of itself. None fails because of another, and
@@ -67,7 +68,7 @@ func TestHandOverWaitsForTheMemory(t *testing.T) {
 
 // What could not be written is written when the cause is gone, though nothing has changed.
 func TestMemoryIsKeptWhenItCanBe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		dir := folder(t, oneService)
 		store := newMemoryStore()
 		a, b := join(t, store, "a", dir), join(t, store, "b", folder(t, oneService))
@@ -106,7 +107,7 @@ func TestMemoryIsKeptWhenItCanBe(t *testing.T) {
 func TestEditedFileIsReadAgain(t *testing.T) {
 	for _, how := range []string{"reload", "discard", "mended"} {
 		t.Run(how, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				a, b := join(t, store, "a", folder(t, oneService)), join(t, store, "b", folder(t, oneService))
 				time.Sleep(lease)

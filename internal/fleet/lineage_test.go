@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // Who takes over joins at once, also if the clock was set meanwhile, or the lock deleted: also one
@@ -46,7 +48,7 @@ func TestHandOverFromAnotherPlace(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				a := join(t, store, "a", folder(t, oneService))
 				joinedAt(t, a)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 	"github.com/txlb/txlb/sched"
 )
 
@@ -29,7 +30,7 @@ func (m *member) hostOf(client int) string {
 // order hosts were added, by whichever node, and whether a node was there or joined later with a
 // file that has them in another order.
 func TestMaglevAgreesAcrossTheFleet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		const doc = `<config><service name="web"><listen ip="unix:/run/web"/><group name="g" scheduler="maglev">%s</group></service></config>`
 		host := func(name string, n int) string { return fmt.Sprintf(`<host name="%s" ip="10.0.0.%d:80"/>`, name, n) }
 		store := newMemoryStore()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // joinedAt tells since when a node has been joined.
@@ -22,7 +23,7 @@ func joinedAt(t *testing.T, m *member) time.Time {
 
 // While the lease lasts, answers that are late cost nothing.
 func TestSlowRenew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		since := joinedAt(t, a)
@@ -45,7 +46,7 @@ func TestSlowRenew(t *testing.T) {
 
 // A node whose key somebody deletes while its watch is silent writes it again.
 func TestKeyIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		time.Sleep(lease) // all is told
@@ -64,7 +65,7 @@ func TestKeyIsGone(t *testing.T) {
 // A store that is restored in place says nothing by a watch. Nodes find out, and take no
 // changes until somebody has decided what counts.
 func TestStoreGoesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -104,7 +105,7 @@ func TestStoreGoesBack(t *testing.T) {
 // If the configuration is deleted in the store, the node that has run the newest writes it, and
 // not one that lags.
 func TestNewestWritesAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -132,7 +133,7 @@ func TestNewestWritesAgain(t *testing.T) {
 
 // A node that cannot write the configuration is not awaited for ever.
 func TestNewestCannotWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -149,7 +150,7 @@ func TestNewestCannotWrite(t *testing.T) {
 
 // What a node has not seen one by one it cannot undo: it would take back all of it.
 func TestRollbackOfWhatWasMissed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		must(t)(a.weigh("a", 2))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 const configKey, nodeA = "/txlb/edge/config", "/txlb/edge/node/a"
@@ -22,7 +23,7 @@ const configKey, nodeA = "/txlb/edge/config", "/txlb/edge/node/a"
 // Two nodes change at the same moment: one wins, the other is told, and every node ends with
 // the same configuration. Without the store all keep serving.
 func TestB87OneOfTwoChangesWins(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -84,7 +85,7 @@ func TestB87OneOfTwoChangesWins(t *testing.T) {
 // A node that finds a configuration takes it, logs what its file said otherwise, and keeps a
 // copy in its file. What is the node's own stays.
 func TestJoiningTakesTheFleets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, strings.Replace(oneService, `<config>`, `<config><admin><user name="u" password="$6$secret" access="full"/></admin>`, 1)))
 		b := join(t, store, "b", folder(t, `<config>
@@ -133,7 +134,7 @@ func TestJoiningTakesTheFleets(t *testing.T) {
 
 // An answer that is lost is told as that, and what the store has taken is made.
 func TestLostAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -152,7 +153,7 @@ func TestLostAnswer(t *testing.T) {
 
 // A change can be undone from another node, with the history that it has followed.
 func TestRollbackOnAnotherNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -177,7 +178,7 @@ func TestRollbackOnAnotherNode(t *testing.T) {
 
 // A second node with the same name does not join. The first one's place is free when it leaves.
 func TestTwoNodesWithOneName(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		twin := join(t, store, "a", folder(t, strings.Replace(oneService, `ip="10.0.0.1:80"`, `ip="10.0.0.1:80" weight="8"`, 1)))
@@ -197,7 +198,7 @@ func TestTwoNodesWithOneName(t *testing.T) {
 // A node that starts again takes its place at once, though its lease has not ended. A copy of
 // its folder does not.
 func TestRestartTakesItsPlace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		dir := filepath.Dir(a.file)
@@ -222,7 +223,7 @@ func TestRestartTakesItsPlace(t *testing.T) {
 
 // A hand-over passes the node's place on: the others see the node all the time.
 func TestHandOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		b := join(t, store, "b", folder(t, oneService))
 		old := join(t, store, "a", folder(t, oneService))
@@ -275,7 +276,7 @@ func TestBadDocuments(t *testing.T) {
 		"another of these": {doc(func(d *document) { d.Generation = 2 }), "the store has another generation 2 than this node had"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				a := join(t, store, "a", folder(t, oneService))
 				must(t)(a.weigh("a", 3))
@@ -304,7 +305,7 @@ func TestBadDocuments(t *testing.T) {
 
 // A listener that one node cannot open is closed there, and only there, until it can.
 func TestPortInUseOnOneNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -349,7 +350,7 @@ func TestPortInUseOnOneNode(t *testing.T) {
 
 // A change that cannot be made here at all is told, and is made when it can.
 func TestFileMissingOnOneNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		list := filepath.Join(t.TempDir(), "list")
@@ -387,7 +388,7 @@ func TestFileMissingOnOneNode(t *testing.T) {
 
 // A watch that has missed what the store has forgotten reads all again.
 func TestCompaction(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -407,7 +408,7 @@ func TestCompaction(t *testing.T) {
 
 // A store that takes no writes refuses changes with its reason, and nobody leaves.
 func TestStoreFull(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		store.set(func() { store.full = errors.New("etcd: mvcc: database space exceeded") })
@@ -422,7 +423,7 @@ func TestStoreFull(t *testing.T) {
 
 // A partition parts one node from the store. It changes nothing, and follows when it is back.
 func TestPartition(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -450,7 +451,7 @@ func TestPartition(t *testing.T) {
 func TestRandomFaults(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
 				store := newMemoryStore()
 				var all []*member
@@ -522,7 +523,7 @@ func TestRandomFaults(t *testing.T) {
 
 // What a node tells the others is what show fleet shows.
 func TestMember(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))

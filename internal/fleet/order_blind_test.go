@@ -5,8 +5,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A node that cannot use what the store has as the configuration, such as one of an older version,
@@ -15,7 +16,7 @@ import (
 func TestOrderWithANodeThatCannotUseTheConfiguration(t *testing.T) {
 	for name, blind := range map[string]string{"the judge": "a", "the one that is told": "c"} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				u := newUpgrading(t, "a", "b", "c")
 				c := u.node("c")
 				u.does("c", func(string) (string, error) {
@@ -39,7 +40,7 @@ func TestOrderWithANodeThatCannotUseTheConfiguration(t *testing.T) {
 
 // Who gives an order whose answer is lost learns that it may be carried out.
 func TestOrderWhoseAnswerIsLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		b := u.node("b")
 		b.link.set(func() { b.link.lostReply = true })

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // upgrading are nodes whose processes can be replaced, each in its folder.
@@ -93,7 +95,7 @@ func (u *upgrading) versions(by string) string {
 // One node after the other gets the new version; the one that was asked is the last, and
 // answers when it has handed over. The others see that it is done.
 func TestOrderUpgradesOneAfterTheOther(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b", "c")
 		u.install("1.3.0", "a", "b", "c")
 		var order []string
@@ -185,7 +187,7 @@ func TestOrderStops(t *testing.T) {
 			[]string{"node b has not begun within 30s"}, "a=1.3.0 b=1.2.3 c=1.2.3"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				u := newUpgrading(t, "a", "b", "c")
 				u.install("1.3.0", "a", "b", "c")
 				test.make(u)
@@ -209,7 +211,7 @@ func TestOrderStops(t *testing.T) {
 // A node that is killed while it is upgraded, and comes back by itself, has been upgraded too.
 // Its judge may end meanwhile.
 func TestOrderOutlivesProcesses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b", "c")
 		u.install("1.3.0", "a", "b", "c")
 		u.does("b", func(string) (string, error) {
@@ -237,7 +239,7 @@ func TestOrderOutlivesProcesses(t *testing.T) {
 // While one is under way another is refused, on every node. Without the store, and with a node
 // that is not ready, none begins.
 func TestOrderRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		u.does("b", func(string) (string, error) { time.Sleep(10 * time.Second); return u.replace("b") })
 		within, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -271,7 +273,7 @@ func TestOrderRefused(t *testing.T) {
 
 // Two that come at the same moment: one is carried out.
 func TestOrdersAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b", "c")
 		u.does("c", func(string) (string, error) { return "draining", nil })
 		var won sync.WaitGroup
@@ -300,7 +302,7 @@ func TestOrdersAtOnce(t *testing.T) {
 
 // A node is shut down from another one: it is done when it has left.
 func TestOrderShutsDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		b := u.node("b")
 		b.set(func() { b.unready = errors.New("all services without a usable host") })
@@ -322,7 +324,7 @@ func TestOrderShutsDown(t *testing.T) {
 // Garbage in the place of an order is refused and named, and nobody obeys it. If somebody
 // deletes an order, who waits is told.
 func TestOrderGarbage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
 		for _, text := range []string{"?", "{}", `{"id":"1","verb":"upgrade"}`, `{"id":"1","verb":"format","steps":[{"node":"b","state":"asked"}]}`} {
 			u.store.set(func() { u.store.put("/txlb/edge/order", []byte(text), 0) })
@@ -346,7 +348,7 @@ func TestOrderGarbage(t *testing.T) {
 
 // If the store fails in the middle, the order goes on when it is back.
 func TestOrderWithoutTheStoreMeanwhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b", "c")
 		u.install("1.3.0", "a", "b", "c")
 		u.does("b", func(string) (string, error) {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // copyOf copies the folder of a node, as it is.
@@ -23,7 +25,7 @@ func copyOf(t *testing.T, m *member) string {
 // A copy of a machine does not push out the node that it was copied from, however often it
 // tries, also not when that is started again.
 func TestCopyOfANodeThatLives(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		since := joinedAt(t, a)
@@ -55,7 +57,7 @@ func TestCopyOfANodeThatLives(t *testing.T) {
 // A copy may take the place when the lease of the node has ended. That node then does not push
 // it out either, and joins when the copy has gone.
 func TestCopyOfANodeThatIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		copied := copyOf(t, a)
@@ -83,7 +85,7 @@ func TestCopyOfANodeThatIsGone(t *testing.T) {
 
 // Two processes with one folder are not one node, and the second joins when the first has gone.
 func TestTwoProcessesOfOneFolder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		since := joinedAt(t, a)
@@ -118,7 +120,7 @@ func TestNodeOfAnotherBoot(t *testing.T) {
 		{"nonsense", func(string) string { return "nowhere" }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				a := join(t, store, "a", folder(t, oneService))
 				a.kill()
@@ -149,7 +151,7 @@ func TestNodeOfAnotherBoot(t *testing.T) {
 
 // A folder that cannot be locked keeps nobody from joining.
 func TestFolderWithoutLock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		dir := folder(t, oneService)
 		if err := os.Mkdir(filepath.Join(dir, "fleet-edge@a.lock"), 0o700); err != nil { // in its way
 			t.Fatal(err)

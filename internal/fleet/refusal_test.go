@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // tried is how many writes a store was asked for by now.
@@ -26,7 +28,7 @@ func (m *memoryStore) tried() (n int) {
 func TestStoreThatTakesNoWrites(t *testing.T) {
 	for _, how := range []string{"change", "sessions", "rest"} {
 		t.Run(how, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				store := newMemoryStore()
 				l := store.link()
 				sessions := int64(7)
@@ -89,7 +91,7 @@ func TestStoreThatTakesNoWrites(t *testing.T) {
 
 // One write that fails is no refusal.
 func TestOneRefusedWriteIsNone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		time.Sleep(lease)

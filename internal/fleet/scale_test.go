@@ -12,6 +12,7 @@ import (
 
 	"github.com/txlb/txlb/config"
 	"github.com/txlb/txlb/internal/director"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // whole is for the proofs that take too long for every day: make fleet.
@@ -67,7 +68,7 @@ func TestHundredThousandHosts(t *testing.T) {
 // A change that makes the configuration too large is refused where it is made: nothing runs it,
 // and the store does not see it.
 func TestTooLargeChangeIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		b := join(t, store, "b", folder(t, oneService))
@@ -93,7 +94,7 @@ func TestTooLargeChangeIsRefused(t *testing.T) {
 // What a node has written itself, it does not read: with 10,000 hosts that takes a tenth of a
 // second. Here the answer of the store is lost, and only the watch brings the document.
 func TestOwnDocumentIsNotRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		store.set(func() { a.link.lostReply = true })
@@ -111,7 +112,7 @@ func TestOwnDocumentIsNotRead(t *testing.T) {
 // A change that is refused was never sent, so it has no unknown end: also not if the node has
 // left because it does not know what became of its own key.
 func TestRefusedChangeIsKnown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		a.left(&UnknownError{errCut})

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // hanging is a store whose calls may not be answered.
@@ -63,7 +65,7 @@ func joinHanging(t *testing.T, store *memoryStore, name string) (*member, hangin
 // A store that has gone silent is seen long before the lease ends, and the node says so until it
 // is answered again.
 func TestStoreThatFallsSilent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		a, h := joinHanging(t, newMemoryStore(), "a")
 		time.Sleep(3 * lease)
 		synctest.Wait()
@@ -106,7 +108,7 @@ func TestStoreThatFallsSilent(t *testing.T) {
 
 // A renewal that is late, or several, are no silence while the store answers other calls.
 func TestLateRenewalsAreNoSilence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		a, h := joinHanging(t, newMemoryStore(), "a")
 		since := joinedAt(t, a)
 		for _, late := range []time.Duration{time.Second, 2900 * time.Millisecond, 0} {

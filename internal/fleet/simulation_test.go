@@ -74,7 +74,7 @@ var requests = []string{"read", "write", "lease", "renew", "failed"}
 func TestFleetOf50(t *testing.T) {
 	testkit.Long(t)
 	const nodes = 50
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		var phases []*phase
 		measure := func(name string, per time.Duration, f func()) *phase {

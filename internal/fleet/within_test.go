@@ -5,13 +5,14 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // A limit says who has not answered, and keeps whether a write may still take effect.
 func TestWithin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		wait := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		err := within(t.Context(), time.Second, wait)
 		if late := within(t.Context(), 5*time.Second/3, wait); late == nil || late.Error() != "the store has not answered within 1.7s" {
@@ -29,7 +30,7 @@ func TestWithin(t *testing.T) {
 
 // A change about which the store says nothing at all may still take effect.
 func TestSilentStore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		store := newMemoryStore()
 		a := join(t, store, "a", folder(t, oneService))
 		store.set(func() { a.link.mute = true })

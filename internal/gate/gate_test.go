@@ -5,11 +5,13 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // The gate lets one in, kinds take turns, and who gives up is not waited for.
 func TestGate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		const key, hash, text = 0, 1, 2
 		g := New(1, 3)
 		if !g.Enter(t.Context().Done(), hash) || g.Free() != 0 || g.Places() != 1 {

@@ -19,7 +19,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/txlb/txlb/internal/testkit"
@@ -514,7 +513,7 @@ func TestTLS(t *testing.T) {
 
 // Requests of strangers wait for their turn; those of users do not.
 func TestRequestsHaveTurns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		d := newDoor(Page, Limits{Conns: 4, Requests: 100, SourceRequests: 10}, NewGate(), slog.New(slog.DiscardHandler))
 		c := &Conn{door: d, source: netip.MustParsePrefix("10.0.0.1/32")}
 		other := &Conn{door: d, source: netip.MustParsePrefix("10.0.0.2/32")}

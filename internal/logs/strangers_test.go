@@ -18,7 +18,7 @@ import (
 // Whatever strangers send, they write a bounded number of lines of a bounded
 // length, and the log says what it leaves out.
 func TestStrangersAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		for _, format := range []string{"text", "json"} {
 			var b testkit.Log
 			h, err := NewSwitch(&b, "info", format)

@@ -65,7 +65,7 @@ func reading(t *testing.T) *status.Reading {
 // Every probe that has ended is counted under its result, whatever it did to
 // the host; a host that is down by checks is so in txlb_host_up.
 func TestChecksAreCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		c, problems := config.Parse("", []byte(`<config><service name="s"><listen ip=":1"/><group name="g"><check interval="1s" fall="1"/>
 			<host name="a" ip="10.0.0.1:80"/><host name="b" ip="10.0.0.2:80"/></group></service></config>`))
 		if c == nil {
@@ -274,7 +274,7 @@ func TestHostsWithNames(t *testing.T) {
 
 // Nobody gets a text from before he asked, and many who ask at once share one.
 func TestTextIsOfAfterTheQuestion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		var asked atomic.Int64 // the question that came last
 		var writes int
 		text := NewText(func() *status.Reading {

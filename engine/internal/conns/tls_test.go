@@ -121,7 +121,7 @@ func tcpPair(t *testing.T) (a, b *net.TCPConn) {
 // A handshake has a place of the gate while it computes, not while it waits; it gives the
 // place back when it is broken off, and one that takes too long loses it.
 func TestTurnsOfAHandshake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		turns := gate.New(1, int(kindsOfWork))
 		mine, theirs := net.Pipe()
 		done := make(chan struct{})

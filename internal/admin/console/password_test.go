@@ -6,7 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
+
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // keeper is a clerk that makes hashes.
@@ -22,7 +23,7 @@ func (k *keeper) Hash(_ context.Context, password string) (string, error) {
 // A password that a command needs is asked for twice and not shown, and a paste may
 // answer. Neither it nor its hash is remembered.
 func TestShellAsksForPasswords(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		k := &keeper{}
 		tt := openShell(t, k)
 		wants(t, tt.press("addUser ann full\r"), "Password: ")

@@ -16,7 +16,7 @@ import (
 )
 
 func TestShellGreetsAndDoesLines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		c := &clerk{}
 		tt := openShell(t, c)
 		wants(t, plain(tt.raw()), "txlb 1.2, generation 7\n1 problem; see status\nhelp lists", "txlb> ")
@@ -51,7 +51,7 @@ func TestShellKeys(t *testing.T) {
 		"endless":           "status\x1b[" + strings.Repeat("1", 5000) + "~\r",
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				c := &clerk{}
 				tt := openShell(t, c)
 				tt.press(keys)
@@ -64,7 +64,7 @@ func TestShellKeys(t *testing.T) {
 }
 
 func TestShellCtrlCDropsTheLine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		c := &clerk{}
 		tt := openShell(t, c)
 		wants(t, tt.press("delHost web\x02\x02\x03"), "delHost web^C\ntxlb> ")
@@ -83,7 +83,7 @@ func TestShellCtrlCStopsWhatRuns(t *testing.T) {
 		"signal": func(tt *tty) string { tt.term.Interrupt(); synctest.Wait(); return plain(tt.raw()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				c := &clerk{}
 				tt := openShell(t, c)
 				tt.press("hang\r")
@@ -102,7 +102,7 @@ func TestShellCtrlCStopsWhatRuns(t *testing.T) {
 }
 
 func TestShellCtrlCStopsLongOutput(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		var tt *tty
 		stopped := false
 		c := &clerk{reply: func(words.Command) (admin.Result, error) {
@@ -172,7 +172,7 @@ func TestShellEnds(t *testing.T) {
 		}, io.ErrClosedPipe},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				k := &clerk{}
 				tt := openShell(t, k)
 				c.do(tt, k)
@@ -188,7 +188,7 @@ func TestShellEnds(t *testing.T) {
 }
 
 func TestShellPaste(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		c := &clerk{}
 		tt := openShell(t, c)
 		var text strings.Builder
@@ -241,7 +241,7 @@ func TestShellAsksBeforeWhatCannotBeTakenBack(t *testing.T) {
 		"a paste without an end": {"\x1b[200~delHost web main a\rnext\r", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				k := &clerk{}
 				tt := openShell(t, k)
 				tt.press(c.keys)
@@ -254,7 +254,7 @@ func TestShellAsksBeforeWhatCannotBeTakenBack(t *testing.T) {
 }
 
 func TestShellHistory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		c := &clerk{}
 		tt := openShell(t, c)
 		tt.press("one\rtwo\rtwo\raddUser joe $6$salt$hash full\rADDUSER\radUser joe $6$x$y full\r   \rdelHost a b c\rn\r")
@@ -276,7 +276,7 @@ func TestShellHistory(t *testing.T) {
 }
 
 func TestShellCompletes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		c := &clerk{}
 		tt := openShell(t, c)
 		tt.press("sta\t\r")
@@ -298,7 +298,7 @@ func TestShellCompletes(t *testing.T) {
 // changes the size all the time.
 func TestShellInAnySize(t *testing.T) {
 	for _, width := range []int{0, 1, 2, 7, 40, 5000} {
-		synctest.Test(t, func(t *testing.T) {
+		testkit.Bubble(t, func(t *testing.T) {
 			c := &clerk{}
 			tt := open(t, Options{Width: width, Height: width}, func(ctx context.Context, term *Terminal) error { return term.Shell(ctx, c) })
 			long := strings.Repeat("x", 200)
@@ -317,7 +317,7 @@ func TestShellInAnySize(t *testing.T) {
 }
 
 func TestShellRefusesLinesThatLoseTheirEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		c := &clerk{}
 		tt := openShell(t, c)
 		wants(t, tt.press(strings.Repeat("x", 5000)+"\r"), "error: the line is too long: at most 4095 letters")
@@ -332,7 +332,7 @@ func TestShellRefusesLinesThatLoseTheirEnd(t *testing.T) {
 // runs: nothing is lost but by Ctrl-C, and reading goes on when there is room.
 func TestTypedAheadIsBounded(t *testing.T) {
 	testkit.Long(t)
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		hold := make(chan struct{})
 		c := &clerk{reply: func(cmd words.Command) (admin.Result, error) {
 			if cmd.Verb == "wait" {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/txlb/txlb/internal/admin"
 	"github.com/txlb/txlb/internal/status"
+	"github.com/txlb/txlb/internal/testkit"
 )
 
 // plant is a Source whose counters grow with each look.
@@ -138,7 +139,7 @@ func openTop(t *testing.T, source Source, opt Options) *tty {
 }
 
 func TestTopShowsRates(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		tt := openTop(t, &plant{names: []string{"a", "b", "c"}}, Options{Width: 120, Height: 20})
 		wants(t, plain(tt.raw()), "sess 3  new/s 0 ", "generation 5", "main/a    up", "main/b    DOWN")
 		tt.press("")
@@ -176,7 +177,7 @@ func TestTopGivesTheTerminalBack(t *testing.T) {
 		"the user is gone":  {func(tt *tty, p *plant) { p.fails(ErrEnd); time.Sleep(pace) }, ErrEnd},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testkit.Bubble(t, func(t *testing.T) {
 				p := &plant{}
 				tt := openTop(t, p, Options{})
 				if !strings.HasPrefix(tt.raw(), enterView) {
@@ -195,7 +196,7 @@ func TestTopGivesTheTerminalBack(t *testing.T) {
 }
 
 func TestTopFromTheShell(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		c := &clerk{}
 		tt := openShell(t, c)
 		tt.press("top\r")
@@ -213,7 +214,7 @@ func TestTopFromTheShell(t *testing.T) {
 }
 
 func TestTopSurvivesAnError(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		p := &plant{err: errors.New("dial:\n\x1b[2J nobody")}
 		tt := openTop(t, p, Options{})
 		wants(t, plain(tt.raw()), "error: dial:; ?[2J nobody")

@@ -665,7 +665,7 @@ func TestMemoryIsBounded(t *testing.T) {
 
 // A flood of failures writes a few lines to the log, and many to the audit file.
 func TestFailuresLoggedAreFew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
 		var log, audit testkit.Log
 		u := New(func() []*config.User { return nil }, nil, log.Logger(), audit.Logger())
 		for i := range 5000 {
