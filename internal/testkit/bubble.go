@@ -18,9 +18,10 @@ func Bubble(t *testing.T, f func(*testing.T)) {
 	synctest.Test(t, f)
 }
 
-// bubbles counts the open ones, for tests that run in parallel.
+// bubbles is one for all tests, as the number of processors is.
 var bubbles processors
 
+// processors counts open bubbles, which parallel tests may have.
 type processors struct {
 	mu     sync.Mutex
 	open   int
