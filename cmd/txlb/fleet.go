@@ -31,7 +31,8 @@ func newNode(c *config.Config, doc *document.File, eng engine.Engine, log *slog.
 	n, settings := new(node), c.Fleet
 	var err error
 	n.Node, err = fleet.New(fleet.Options{
-		Config: settings, StateDir: stateDir(doc), Version: version, Log: log, Vitals: n.vitals, Obey: n.obey, Allot: eng.Allot,
+		Config: settings, StateDir: stateDir(doc), Version: version, Log: log, Vitals: n.vitals, Obey: n.obey,
+		Grace: c.Engine.Grace, Allot: eng.Allot,
 		Connect: func(ctx context.Context) (fleet.Store, error) { return etcd.Open(ctx, &settings) },
 	})
 	return n, err

@@ -37,6 +37,8 @@ type Options struct {
 	// Obey does what an order tells this process: Upgrade or Shutdown. It returns when that is
 	// done, or begun in the case of Shutdown, and what came of it. nil: the process obeys nobody.
 	Obey func(ctx context.Context, verb, by, from string) (answer string, err error)
+	// Grace is how long the process remains a node after it has been told to shut down.
+	Grace time.Duration
 	// Allot is that of the engine, for shared limits. nil: this node shares none.
 	Allot   func(service string, a engine.Allotment) (engine.Usage, bool)
 	Network peers.Network // how nodes that share checks reach each other; nil: TCP

@@ -236,7 +236,11 @@ func (n *Node) attend(ctx context.Context, is *seen) time.Duration {
 // obey does what this process is told by a step of an order, and writes why if it fails.
 func (n *Node) obey(ctx context.Context, o *Order, i int) time.Duration {
 	if o.Steps[i].State == Asked {
-		err := n.putOrder(ctx, o, o.at(i, Begun))
+		begun := o.at(i, Begun)
+		if o.Verb == Shutdown {
+			begun.Steps[i].Grace = n.opt.Grace
+		}
+		err := n.putOrder(ctx, o, begun)
 		if errors.Is(err, ErrMoved) {
 			return 0
 		}

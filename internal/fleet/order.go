@@ -46,6 +46,9 @@ type Step struct {
 	Instance string    `json:"instance"`        // of the process that has to do it
 	Before   string    `json:"before"`          // its version
 	After    string    `json:"after,omitempty"` // version of the process that has taken over
+	// Grace is how long the process needs to end, beside what each may take. It says so when it
+	// begins.
+	Grace time.Duration `json:"grace,omitempty"`
 }
 
 // The states of a Step.
@@ -61,7 +64,7 @@ const (
 	// beginWithin is how long a node may take until it writes that it begins.
 	beginWithin = 30 * time.Second
 	// changeWithin is how long it may take until another process is the node, or until it has
-	// gone, beside two times its lease.
+	// gone, beside two times its lease and its grace.
 	changeWithin = time.Minute
 	// readyWithin is how long a node may take to be ready, beside its lease.
 	readyWithin = 15 * time.Second
@@ -214,7 +217,7 @@ func (o *Order) next(v sight) (to *Order, after time.Duration) {
 			return o.stopped(i, "node %s has not begun within %v: is it there, and reaches the store? See its log", s.Node, beginWithin)
 		})
 	case !changed:
-		limit := changeWithin + 2*v.lease
+		limit := changeWithin + 2*v.lease + max(s.Grace, 0)
 		return late(limit, func() *Order {
 			return o.stopped(i, "node %s has begun, and is not done after %v: see its log", s.Node, limit)
 		})

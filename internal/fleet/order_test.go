@@ -300,19 +300,21 @@ func TestOrdersAtOnce(t *testing.T) {
 	})
 }
 
-// A node is shut down from another one: it is done when it has left.
+// A node is shut down from another one: it is done when it has left, which is after its grace.
 func TestOrderShutsDown(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T) {
 		u := newUpgrading(t, "a", "b")
+		const grace = 5 * time.Minute
 		b := u.node("b")
+		b.opt.Grace = grace
 		b.set(func() { b.unready = errors.New("all services without a usable host") })
 		u.does("b", func(verb string) (string, error) {
-			go func() { time.Sleep(3 * time.Second); b.stop() }()
+			go func() { time.Sleep(grace); b.stop() }()
 			return "draining, then shutting down: " + verb, nil
 		})
 		synctest.Wait()
 		began := time.Now()
-		if o, err := u.node("a").Order(t.Context(), Shutdown, []string{"b"}, "boss", "here"); err != nil || o.Summary() != "done on 1 node" || time.Since(began) != 3*time.Second {
+		if o, err := u.node("a").Order(t.Context(), Shutdown, []string{"b"}, "boss", "here"); err != nil || o.Summary() != "done on 1 node" || time.Since(began) != grace {
 			t.Fatalf("%v, %v after %v", o, err, time.Since(began))
 		}
 		if told := b.wasTold(); len(told) != 1 || told[0] != "shutdown by boss on node a from here" {
