@@ -28,8 +28,10 @@ func (n *Node) takeAll(entries []Entry, last configuration, revision int64) {
 		n.known, n.newest, n.unusable, n.emptyAt = 0, nil, nil, time.Now()
 	}
 	n.plan, n.orderAt, n.orderBad, n.orderGone = nil, 0, nil, 0
+	counted := n.counted
+	n.counted = map[string]counting{}
 	n.take(entries, last)
-	n.forgetHolds()
+	n.countOn(counted)
 	n.tellWaiters()
 	n.poke(n.wake) // also if there is no configuration
 }

@@ -137,6 +137,27 @@ func TestHoldWithWrongClocks(t *testing.T) {
 	}
 }
 
+// A node that was there when a hold began goes by no clock but its own, also after it was away.
+func TestHoldFromAnotherTime(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
+		store := newMemoryStore()
+		a := join(t, store, "a", folder(t, oneService))
+		value, err := json.Marshal(&held{Service: "web", Group: "g", ID: "x", Node: "z", By: "ops", Time: time.Now().Add(-time.Hour), For: duration(time.Minute)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.set(func() { store.put("/txlb/edge/hold/web/g", value, 0) })
+		holding(t, "by ops from node z until 60s, 10000", a)
+		store.set(func() { a.link.cut = errCut })
+		time.Sleep(20 * time.Second)
+		store.set(func() { a.link.cut = nil })
+		time.Sleep(20 * time.Second)
+		holding(t, "by ops from node z until 20s, 10000", a)
+		time.Sleep(21 * time.Second)
+		holding(t, "", a)
+	})
+}
+
 // A store that does not delete the key is asked again, and the hold is over all the same.
 func TestHoldThatCannotBeDeleted(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T) {

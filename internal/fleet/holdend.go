@@ -35,26 +35,37 @@ func (n *Node) noteHold(key string, h *held) {
 	}
 	n.holds[key] = h
 	if _, is := n.counted[h.ID]; !is {
-		n.counted[h.ID] = time.Now()
+		n.counted[h.ID] = counting{since: time.Now()}
 	}
 }
 
-// forgetHolds forgets holds that have gone while this node was away. n.mu is held.
-func (n *Node) forgetHolds() {
-	was := n.counted
-	n.counted = make(map[string]time.Time, len(n.holds))
+// counting is how a node counts the time of a hold.
+type counting struct {
+	since time.Time
+	late  bool // it was not there when the hold began
+}
+
+// countOn goes on with what was counted before this node was away. Other holds that it finds may
+// have begun before. n.mu is held.
+func (n *Node) countOn(was map[string]counting) {
+	found := n.counted
+	n.counted = make(map[string]counting, len(n.holds))
 	for _, h := range n.holds {
-		n.counted[h.ID] = was[h.ID]
+		c, is := was[h.ID]
+		if !is {
+			c = counting{found[h.ID].since, true}
+		}
+		n.counted[h.ID] = c
 	}
 }
 
 // wholeTime is when this node has counted the whole time of a hold. n.mu is held.
-func (n *Node) wholeTime(h *held) time.Time { return n.counted[h.ID].Add(time.Duration(h.For)) }
+func (n *Node) wholeTime(h *held) time.Time { return n.counted[h.ID].since.Add(time.Duration(h.For)) }
 
 // holdEnd is when a hold ends here. n.mu is held.
 func (n *Node) holdEnd(h *held) time.Time {
 	end := n.wholeTime(h)
-	if clock := h.Time.Add(time.Duration(h.For) + clocksDiffer); clock.Before(end) {
+	if clock := h.Time.Add(time.Duration(h.For) + clocksDiffer); n.counted[h.ID].late && clock.Before(end) {
 		return clock
 	}
 	return end

@@ -111,11 +111,11 @@ type Node struct {
 	problem  error     // why this node does not run the newest
 	copied   error     // why its file does not have it
 	members  map[string]Member
-	upTo     int64                // the newest revision that this node has heard of
-	holds    map[string]*held     // by their keys
-	counted  map[string]time.Time // since when this node counts the time of holds, by their IDs
-	running  map[uint64]int64     // revisions of the keys of changes whose time runs, by generation
-	heard    time.Time            // when the store has last said something
+	upTo     int64               // the newest revision that this node has heard of
+	holds    map[string]*held    // by their keys
+	counted  map[string]counting // holds, by their IDs
+	running  map[uint64]int64    // revisions of the keys of changes whose time runs, by generation
+	heard    time.Time           // when the store has last said something
 
 	telling  sync.Mutex // held while the director learns what is held
 	commands commands
@@ -158,7 +158,7 @@ func New(opt Options) (*Node, error) {
 		before:  filepath.Join(opt.StateDir, "fleet-"+opt.Config.Name+".json"),
 		arrival: newArrival(), keeping: make(chan struct{}, 1), lock: lockPlace,
 		wake: make(chan struct{}, 1), publish: make(chan struct{}, 1), settled: make(chan struct{}, 1), lost: make(chan error, 1), doubted: make(chan struct{}, 1),
-		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, counted: map[string]time.Time{}, commands: commands{}, complaints: map[string]time.Time{}, orders: newOrders(),
+		why: errStarting, members: map[string]Member{}, running: map[uint64]int64{}, holds: map[string]*held{}, counted: map[string]counting{}, commands: commands{}, complaints: map[string]time.Time{}, orders: newOrders(),
 	}
 	if n.memory, n.unread = recall(n.path, n.before); n.unread != nil {
 		n.why = n.unread
