@@ -158,6 +158,38 @@ func TestHoldFromAnotherTime(t *testing.T) {
 	})
 }
 
+// A release at once ends one that takes its time on all nodes, whatever the clock of the node says
+// that has given that.
+func TestReleaseFromAnotherTime(t *testing.T) {
+	testkit.Bubble(t, func(t *testing.T) {
+		store := newMemoryStore()
+		a, b := join(t, store, "a", folder(t, oneService)), join(t, store, "b", folder(t, oneService))
+		h := &held{Service: "web", Group: "g", ID: "x", Node: "z", By: "ops", Time: time.Now(), For: duration(time.Hour)}
+		for range 2 {
+			value, err := json.Marshal(h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			store.set(func() { store.put("/txlb/edge/hold/web/g", value, 0) })
+			synctest.Wait()
+			for _, m := range []*member{a, b} { // without clients, a release is over at once
+				m.eng.queue(1000)
+			}
+			h.Released = &released{ID: "y", Node: "z", By: "ops", Time: time.Now().Add(-time.Hour), Over: duration(30 * time.Second)}
+		}
+		time.Sleep(time.Second)
+		for _, m := range []*member{a, b} {
+			if got := m.held(); got != "releasing" {
+				t.Fatalf("node %s holds %q: the test has nothing to show", m.name, got)
+			}
+		}
+		if r, err := a.release(0); err != nil || !r.Held || r.Alone != nil {
+			t.Errorf("%+v, %v", r, err)
+		}
+		holding(t, "", a, b)
+	})
+}
+
 // A store that does not delete the key is asked again, and the hold is over all the same.
 func TestHoldThatCannotBeDeleted(t *testing.T) {
 	testkit.Bubble(t, func(t *testing.T) {

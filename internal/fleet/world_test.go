@@ -43,6 +43,17 @@ func (e *stubEngine) take(address string, taken bool) {
 	e.taken[address] = taken
 }
 
+// queue lets clients wait for the first service.
+func (e *stubEngine) queue(clients int) {
+	e.mu.Lock()
+	t := e.plan.Services[0].Route.Table
+	e.mu.Unlock()
+	t.Queue().Use(t)
+	for range clients {
+		t.Queue().Join(t, sched.Addr{}, new(sched.Tried), time.Now().UnixNano(), 0, func() {})
+	}
+}
+
 func (e *stubEngine) Apply(p engine.Plan) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
