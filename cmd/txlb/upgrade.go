@@ -32,7 +32,7 @@ func (u upgraded) String() string {
 		text += " with " + words.Count(u.moved, "session")
 	}
 	if u.stay > 0 {
-		text += fmt.Sprintf("; %s finish in process %d", words.Count(u.stay, "session"), os.Getpid())
+		text += fmt.Sprintf("; %s to finish in process %d", words.Count(u.stay, "session"), os.Getpid())
 	}
 	if u.lost > 0 {
 		text += fmt.Sprintf("; %s could not move and got a reset", words.Count(u.lost, "session"))

@@ -428,7 +428,7 @@ func TestB56AnOlderProgramGetsNoSessions(t *testing.T) {
 	t.Parallel()
 	l, session := oneSession(t, "")
 	l.mischief("moves hello 1 done")
-	if status, out := l.ctl("upgrade"); status != 0 || !strings.Contains(out, fmt.Sprintf("1 session finish in process %d", l.pid)) {
+	if status, out := l.ctl("upgrade"); status != 0 || !strings.Contains(out, fmt.Sprintf("1 session to finish in process %d", l.pid)) {
 		t.Errorf("status %d: %s", status, out)
 	}
 	if err := errors.Join(ask(session, "still there"), short("tcp", l.addr("web"))); err != nil {
