@@ -184,9 +184,9 @@ type Director struct {
 	rejections map[rejection]*rejected
 	recent     atomic.Pointer[[]Rejection]        // for Rejections
 	probing    int                                // probes under way
-	swept      time.Time                          // when startProbes last went through the hosts
+	swept      time.Time                          // when startProbes last looked
+	soon       soon                               // what it looks at
 	stoodAt    time.Time                          // when a probe last ended too late to prove anything
-	due        []dueProbe                         // what it found, kept for its room
 	reweigh    bool                               // a host has been complained of
 	weighed    time.Time                          // when weigh last ran
 	listening  bool                               // listen runs

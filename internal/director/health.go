@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/txlb/txlb/engine"
@@ -15,8 +13,6 @@ import (
 const (
 	// maxProbes is how many probes are under way at once, unless Options say.
 	maxProbes = 64
-	// maxStarts is how many probes start at one look.
-	maxStarts = 128
 	// probeTimeout is how long a probe of <manager> may take, or its interval if
 	// shorter.
 	probeTimeout = 2 * time.Second
@@ -25,9 +21,6 @@ const (
 	lastResortInterval = time.Second
 	// heartbeatFall is how many failed heartbeats in a row take a host out.
 	heartbeatFall = 3
-	// coarse is the least time between two scans for probes that are due: with many
-	// hosts a scan takes long.
-	coarse = 10 * time.Millisecond
 	// tooLate bounds how long after its timeout a failed probe may end and still
 	// count.
 	tooLate = 100 * time.Millisecond
@@ -94,6 +87,7 @@ func (d *Director) down(t *Target, now time.Time, reason string, more ...any) {
 	t.failed, t.passed = 0, 0
 	t.last, t.next = now, time.Time{}
 	t.elsewhere.learned = false
+	d.soon.forget() // of a group whose hosts are all down now
 	d.endRamp(t)
 	t.endEjection(now)
 	t.restate(func(s *Status) { s.Up, s.Reason, s.Since = false, reason, now })
@@ -112,6 +106,7 @@ func (d *Director) up(t *Target, now time.Time) {
 		d.startRamp(t, now) // first: clients who wait for a host get it as soon as it is marked up
 	}
 	t.Host.MarkUp()
+	d.soon.forget()
 	t.failed, t.passed = 0, 0
 	t.waiting, t.elsewhere.learned = false, false
 	t.endEjection(now)
@@ -145,15 +140,22 @@ func (d *Director) noteTarget(what string, t *Target, n Notice, text string) {
 
 // judge handles the result of a probe.
 func (d *Director) judge(r probeResult) {
-	d.probing--
 	t := r.target
-	t.probing = false
-	t.next = time.Time{}
+	d.probing--
+	t.probing, t.next = false, time.Time{}
 	t.checks[r.result.Code].Add(1)
-	status := t.Status()
-	if d.targets[t.key] != t || r.started.Before(status.Since) {
-		return // it has gone, or changed, meanwhile
+	if d.targets[t.key] != t {
+		return // it has gone meanwhile
 	}
+	if !r.started.Before(t.Status().Since) { // else it has changed meanwhile
+		d.learn(r)
+	}
+	d.soon.add(t, time.Now())
+}
+
+// learn makes the result of a probe count.
+func (d *Director) learn(r probeResult) {
+	t := r.target
 	ok := r.result.OK()
 	if r.result.Tells() && r.result.Late > tooLate && !t.excused {
 		// This process stood still, or had no processor for long: the answer may
@@ -167,7 +169,7 @@ func (d *Director) judge(r probeResult) {
 	if t.unchecked() {
 		d.touched[t.key.service] = true
 	}
-	tells, up := r.result.Tells(), status.Up
+	tells, up := r.result.Tells(), t.Status().Up
 	switch {
 	case !tells:
 	case ok && up:
@@ -233,109 +235,6 @@ func (g *Group) serving() iter.Seq[*Target] {
 			}
 		}
 	}
-}
-
-// startProbes starts the probes that are due and returns the time until it
-// should look again.
-func (d *Director) startProbes(ctx context.Context, now time.Time) time.Duration {
-	if since := now.Sub(d.swept); since < coarse {
-		return coarse - since
-	}
-	d.swept = now
-	soonest := scanEvery
-	due := d.due[:0]
-	for _, s := range d.State().Services {
-		for _, g := range s.Groups {
-			allDown := g.allDown()
-			for _, h := range g.Hosts {
-				if h.Config.State == "maint" {
-					continue
-				}
-				for _, t := range h.Targets {
-					up := t.Host.Up()
-					if t.spared(up) && !(allDown && !up) { // clients wait for the first that answers
-						continue
-					}
-					every := g.rule.every(up, t.failed > 0 || t.passed > 0, allDown)
-					if wait, ok := t.wait(now, every); !ok {
-						continue
-					} else if wait > 0 {
-						soonest = min(soonest, wait)
-					} else {
-						due = append(due, dueProbe{t, g.rule, up, allDown})
-					}
-				}
-			}
-		}
-	}
-	// The longest due come first: otherwise silent hosts at the front, due
-	// again as soon as they have timed out, would keep all others waiting.
-	slices.SortFunc(due, func(a, b dueProbe) int { return a.target.next.Compare(b.target.next) })
-	n := min(len(due), d.opt.MaxProbes-d.probing, maxStarts)
-	d.start(ctx, due[:n], now)
-	if n == maxStarts {
-		soonest = coarse
-	}
-	clear(due)
-	d.due = due
-	return soonest // those that are left start when a probe has ended
-}
-
-// start starts probes. Those by TCP go out together, which costs the least.
-func (d *Director) start(ctx context.Context, due []dueProbe, now time.Time) {
-	var together []*Target
-	var connects []health.Probe
-	for _, p := range due {
-		d.probing++
-		p.target.probing = true
-		p.target.last = now
-		probe := p.rule.of(p.target.Host, p.target.key.addr, p.up, p.allDown)
-		if d.opt.Probe == nil && probe.Type == health.TCP && probe.Secure == nil {
-			together = append(together, p.target)
-			connects = append(connects, probe)
-			continue
-		}
-		go d.probe(ctx, p.target, now, probe)
-	}
-	if len(connects) > 0 {
-		go d.connect(ctx, together, now, connects)
-	}
-}
-
-// slack shortens an interval so that no probe is late: both the event that makes a
-// probe due and the probe itself are noticed up to coarse late.
-func slack(every time.Duration) time.Duration { return min(2*coarse, every/4) }
-
-// dueProbe is a probe that should go out.
-type dueProbe struct {
-	target      *Target
-	rule        *rule
-	up, allDown bool // the target, and all hosts of its group
-}
-
-// wait returns the time until the next probe of a target with this interval, and
-// whether there is one. Intervals count from start to start. They are shortened at
-// random by up to a fifth, and by the slack, so that the probes of many hosts
-// spread.
-func (t *Target) wait(now time.Time, every time.Duration) (time.Duration, bool) {
-	if every == 0 {
-		t.last, t.next = now, time.Time{}
-		return 0, false
-	}
-	if t.probing {
-		return 0, false
-	}
-	if t.next.IsZero() {
-		t.next = t.last.Add(spread(every))
-	}
-	if t.next.Sub(now) > every { // more urgent than it was
-		t.next = now.Add(spread(every))
-	}
-	return t.next.Sub(now), true
-}
-
-func spread(every time.Duration) time.Duration {
-	return every - slack(every) - time.Duration(rand.Int64N(int64(every)/5+1))
 }
 
 // probe is the goroutine of one probe.

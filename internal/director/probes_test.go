@@ -212,9 +212,10 @@ func TestB30OurOwnFaultsTakeNoHostOut(t *testing.T) {
 	})
 }
 
-// BenchmarkStartProbes is one look at what is due, where nothing is.
+// BenchmarkStartProbes is one look at what is due, where nothing is: at all hosts, and without
+// that.
 func BenchmarkStartProbes(b *testing.B) {
-	for _, n := range []int{100, 1000, 10_000} {
+	for _, n := range []int{100, 1000, 10_000, 50_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			hosts, _ := many(n)
 			c, problems := config.Parse("", []byte(`<config><service name="web"><listen ip=":1"/><group name="g">`+hosts+`</group></service>
@@ -227,9 +228,15 @@ func BenchmarkStartProbes(b *testing.B) {
 				b.Fatal(err)
 			}
 			now := time.Now()
-			for b.Loop() {
-				d.swept = time.Time{}
-				d.startProbes(b.Context(), now)
+			for name, all := range map[string]bool{"all": true, "soon": false} {
+				b.Run(name, func(b *testing.B) {
+					for b.Loop() {
+						if d.swept = (time.Time{}); all {
+							d.soon.forget()
+						}
+						d.startProbes(b.Context(), now)
+					}
+				})
 			}
 		})
 	}

@@ -47,6 +47,7 @@ func (d *Director) rule(r *Ruling, now time.Time) {
 	if d.targets[t.key] != t {
 		return
 	}
+	d.soon.forget()
 	was, up := t.elsewhere, t.Status().Up
 	t.elsewhere.is, t.elsewhere.up = r.Elsewhere, r.Up
 	switch {

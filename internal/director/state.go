@@ -43,6 +43,7 @@ func (s *State) Replaced() <-chan struct{} { return s.replaced }
 // publish makes a state the one that readers see.
 func (d *Director) publish(state *State) {
 	state.replaced = make(chan struct{})
+	d.soon.forget()
 	if was := d.state.Swap(state); was != nil {
 		close(was.replaced)
 	}
@@ -130,6 +131,7 @@ type Target struct {
 	waiting     bool // for the first check that passes (start="down")
 	probing     bool
 	excused     bool      // the last probe ended too late to prove anything
+	lastResort  bool      // all hosts of its group were down when all were last looked at
 	last        time.Time // the last probe's start, or the last change if that was later
 	next        time.Time // of the next probe; zero: not decided
 	failed      int       // probes failed in a row while up

@@ -108,7 +108,7 @@ func gather(t *testing.T, nodes int, c *config.Config, shared bool) *crowd {
 			n.sharing.least = min(max(leastPause, time.Duration(all.hosts)*10*time.Microsecond), beat)
 		}
 		n.dir, err = director.New(c, newStubEngine(), director.Options{
-			Log: log, Commit: n.Commit, Fleet: n, Generation: n.Generation(), Notify: n.Notice,
+			Log: log, MaxProbes: 1024, Commit: n.Commit, Fleet: n, Generation: n.Generation(), Notify: n.Notice,
 			Probe: func(_ context.Context, p health.Probe) health.Result { return all.probe(n, p) },
 		})
 		if err != nil {
