@@ -54,47 +54,41 @@ type sheep struct {
 	gone   bool
 }
 
-const crowdEvery = 2 * time.Second // the interval of checks, which is the default
-
 // flock is a configuration with so many services that have so many hosts each.
-func flock(t *testing.T, services, hosts int) *config.Config {
+func flock(t *testing.T, s size) *config.Config {
 	t.Helper()
 	of, problems := config.Parse("c", fmt.Appendf(nil, `<config><service name="s"><listen ip="unix:/run/s"/><group name="g">
-		<check type="tcp" interval="%v"/><host name="h" ip="10.0.0.1:80"/></group></service></config>`, crowdEvery))
+		<check type="tcp" interval="%v"/><host name="h" ip="10.0.0.1:80"/></group></service></config>`, s.every))
 	if of == nil {
 		t.Fatal(problems)
 	}
 	c := of.Clone()
 	c.Services = nil
-	for i := range services {
-		s := of.Clone().Services[0]
-		s.Name, s.Listen[0].Address = fmt.Sprint("service", i), fmt.Sprint("unix:/run/s", i)
-		first := *s.Groups[0].Hosts[0]
-		s.Groups[0].Hosts = nil
-		for n := range hosts {
-			h, number := first, i*hosts+n
+	for i := range s.services {
+		service := of.Clone().Services[0]
+		service.Name, service.Listen[0].Address = fmt.Sprint("service", i), fmt.Sprint("unix:/run/s", i)
+		group := service.Groups[0]
+		first := *group.Hosts[0]
+		group.Hosts = nil
+		for n := range s.hosts {
+			h, number := first, i*s.hosts+n
 			h.Name, h.Address = fmt.Sprint("host", number), fmt.Sprintf("10.%d.%d.%d:80", number>>16, number>>8&255, number&255)
-			s.Groups[0].Hosts = append(s.Groups[0].Hosts, &h)
+			group.Hosts = append(group.Hosts, &h)
 		}
-		c.Services = append(c.Services, s)
+		c.Services = append(c.Services, service)
 	}
 	return c
 }
 
-// gather starts a fleet of so many nodes at once. shared is whether they share checks.
-func gather(t *testing.T, nodes int, c *config.Config, shared bool) *crowd {
+// gather starts all nodes of a fleet at once.
+func gather(t *testing.T, s size) *crowd {
 	t.Helper()
+	c := flock(t, s)
 	t.Cleanup(func() { time.Sleep(10 * time.Second) }) // connections to nodes that are gone are given up
-	all := &crowd{t: t, store: newMemoryStore(), wires: newWires()}
-	for _, s := range c.Services {
-		all.hosts += len(s.Groups[0].Hosts)
-	}
-	for i := range nodes {
+	all := &crowd{t: t, store: newMemoryStore(), wires: newWires(), hosts: s.all()}
+	for i := range s.nodes {
 		n := &sheep{link: all.store.link(), addr: fmt.Sprintf("192.0.2.%d:7946", 1+i)}
-		settings := config.Fleet{Name: "edge", Node: fmt.Sprintf("n%02d", i), Store: []string{"http://127.0.0.1:1"}, Lease: lease}
-		if shared {
-			settings.Listen, settings.Secret = n.addr, fleetKey
-		}
+		settings := config.Fleet{Name: "edge", Node: fmt.Sprintf("n%02d", i), Store: []string{"http://127.0.0.1:1"}, Lease: lease, Listen: n.addr, Secret: fleetKey}
 		log := slog.New(slog.DiscardHandler)
 		var err error
 		n.Node, err = New(Options{
@@ -104,9 +98,8 @@ func gather(t *testing.T, nodes int, c *config.Config, shared bool) *crowd {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n.sharing != nil { // a look takes a microsecond for each host, and may take a tenth of the time
-			n.sharing.least = min(max(leastPause, time.Duration(all.hosts)*10*time.Microsecond), beat)
-		}
+		// A look takes a microsecond for each host, and may take a tenth of the time.
+		n.sharing.least = min(max(leastPause, time.Duration(all.hosts)*10*time.Microsecond), beat)
 		n.dir, err = director.New(c, newStubEngine(), director.Options{
 			Log: log, MaxProbes: 1024, Commit: n.Commit, Fleet: n, Generation: n.Generation(), Notify: n.Notice,
 			Probe: func(_ context.Context, p health.Probe) health.Result { return all.probe(n, p) },
@@ -277,7 +270,10 @@ func heap() uint64 {
 }
 
 // size is how large a simulation is.
-type size struct{ nodes, services, hosts int }
+type size struct {
+	nodes, services, hosts int           // hosts of each service
+	every                  time.Duration // the interval of checks
+}
 
 func (s size) all() int { return s.services * s.hosts }
 
@@ -285,10 +281,13 @@ func (s size) all() int { return s.services * s.hosts }
 // the store, and how soon the hosts of a node that is gone are checked by another.
 func TestCrowd(t *testing.T) {
 	testkit.Long(t)
-	sizes := []size{{6, 5, 20}}
+	const usual = 2 * time.Second // the default
+	sizes := []size{{6, 5, 20, usual}}
 	if *whole {
 		// All nodes together have one machine here, so it has either many nodes or many hosts.
-		sizes = []size{{50, 50, 20}, {10, 50, 100}}
+		// One of six that check 99,900 hosts every 15 s makes as many checks as one of 50 that
+		// do so every 2 s.
+		sizes = []size{{50, 50, 20, usual}, {10, 50, 100, usual}, {6, 999, 100, 5 * time.Second}}
 	}
 	for _, s := range sizes {
 		t.Run(fmt.Sprintf("%d nodes, %d hosts", s.nodes, s.all()), func(t *testing.T) {
@@ -308,13 +307,13 @@ func simulate(t *testing.T, s size) {
 		tolls = append(tolls, p)
 		return p
 	}
-	c = gather(t, s.nodes, flock(t, s.services, s.hosts), true)
+	c = gather(t, s)
 	measure("start", func() {
 		fact("all share after the start", c.until("all nodes share", c.shares))
 	})
-	time.Sleep(crowdEvery) // checks under way
+	time.Sleep(s.every) // checks under way
 	fact("memory of a node", fmt.Sprintf("%.1f MB", float64(heap()-before)/float64(s.nodes)/1e6))
-	rest := measure("at rest", func() { time.Sleep(3 * crowdEvery) })
+	rest := measure("at rest", func() { time.Sleep(3 * s.every) })
 
 	for _, every := range []int{c.hosts, 100} { // one host, and every hundredth
 		addresses, targets := c.some(every)
@@ -347,7 +346,7 @@ func simulate(t *testing.T, s size) {
 			c.kill(n, machine)
 			c.vigil.Store(&vigil)
 			fact("a "+what+" dies: all share after", c.until("all nodes share without it", c.shares))
-			time.Sleep(2 * crowdEvery)
+			time.Sleep(2 * s.every)
 			c.vigil.Store(nil)
 			var after []time.Duration
 			for addr, w := range vigil {
@@ -367,10 +366,10 @@ func simulate(t *testing.T, s size) {
 	// What is told grows with what changes, not with the number of hosts; checks do not grow
 	// with the number of nodes.
 	checks := rest.per(rest.checks)
-	if most := 1.4 * peers.Copies * float64(c.hosts) / crowdEvery.Seconds(); checks > most {
+	if most := 1.4 * peers.Copies * float64(c.hosts) / s.every.Seconds(); checks > most {
 		t.Errorf("%.0f checks in a second; want %.0f at most", checks, most)
 	}
-	if least := 0.9 * peers.Copies * float64(c.hosts) / crowdEvery.Seconds(); checks < least {
+	if least := 0.9 * peers.Copies * float64(c.hosts) / s.every.Seconds(); checks < least {
 		t.Errorf("%.0f checks in a second; want %.0f at least", checks, least)
 	}
 	streams := float64(s.nodes * (s.nodes - 1))

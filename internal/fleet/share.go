@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/txlb/txlb/config"
@@ -24,9 +25,15 @@ type sharing struct {
 	stop     context.CancelFunc // of the Exchange; nil: it has not begun
 
 	// What follows belongs to its goroutine.
-	records map[*director.Target]*record
-	nodes   *peers.Nodes
-	live    string // names of nodes
+	state    *director.State // that all is of
+	all      []*record
+	records  map[*director.Target]*record
+	nodes    *peers.Nodes
+	live     string                       // names of nodes
+	found    map[peers.Host]peers.Finding // what this node tells
+	sessions map[peers.Host]int64
+
+	silent atomic.Bool // nothing is told now
 
 	// relative is Target.Relative, but in tests whose nodes have one machine.
 	relative func(*director.Target) bool
@@ -35,16 +42,27 @@ type sharing struct {
 	round uint64
 }
 
-// record is what sharing knows of a target.
+// record is what sharing knows of a target. With 100,000 of them a look at rest may neither search
+// for anything nor allocate.
 type record struct {
-	host  peers.Host
-	hash  uint64
-	alone bool         // each node checks it itself, and tells nobody
-	nodes *peers.Nodes // that mine is about
-	mine  bool
-	told  bool // the director has been told of ruling
-	rule  director.Ruling
-	round uint64 // when it was last seen
+	target *director.Target
+	group  *director.Group
+	host   peers.Host
+	hash   uint64
+	alone  bool         // each node checks it itself, and tells nobody of it
+	shared bool         // nodes share its checks
+	nodes  *peers.Nodes // that mine is about
+	mine   bool
+	heard  *peers.Heard // that others is about
+	others peers.Verdict
+	told   bool // the director has been told of rule
+	rule   director.Ruling
+	round  uint64 // when it was last seen
+
+	// What this node tells of it.
+	tells    bool
+	finding  peers.Finding
+	sessions int64
 }
 
 const (
@@ -72,7 +90,9 @@ func newSharing(n *Node, c *config.Fleet) (*sharing, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sharing{n: n, wake: make(chan struct{}, 1), lost: make(chan struct{}, 1), records: map[*director.Target]*record{}, relative: (*director.Target).Relative, least: leastPause}
+	s := &sharing{n: n, wake: make(chan struct{}, 1), lost: make(chan struct{}, 1), records: map[*director.Target]*record{},
+		found: map[peers.Host]peers.Finding{}, sessions: map[peers.Host]int64{}, relative: (*director.Target).Relative, least: leastPause}
+	s.silent.Store(true)
 	s.exchange = peers.New(peers.Options{
 		Fleet: c.Name, Node: n.name, Instance: n.instance, Version: n.opt.Version, Listen: c.Listen, Advertise: c.PeerAddress(), Auth: auth,
 		Network: n.opt.Network, Beat: beat, Changed: func() { n.poke(s.wake) }, Lost: func() { n.poke(s.lost) }, Said: n.heardLimits, Log: n.log,
@@ -103,7 +123,10 @@ func (s *sharing) run(ctx context.Context, dir *director.Director) {
 	go func() { s.exchange.Run(ctx); close(ended) }()
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
-	stale := time.AfterFunc(staleAfter, func() { s.exchange.Tell(nil, nil) }) // the looks have stopped
+	stale := time.AfterFunc(staleAfter, func() { // the looks have stopped
+		s.exchange.Tell(nil, nil)
+		s.silent.Store(true)
+	})
 	defer stale.Stop()
 	for ctx.Err() == nil {
 		s.exchange.Follow(s.n.follows())
@@ -158,50 +181,36 @@ func (n *Node) follows() (list []peers.Member) {
 func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Time) (took time.Duration) {
 	var rulings []director.Ruling
 	var counts Checks
-	state := dir.State()
-	found, sessions := map[peers.Host]peers.Finding{}, map[peers.Host]int64{}
-	s.round++
+	news := s.list(dir.State())
 	s.exchange.Read(func(h *peers.Heard) {
 		if live := strings.Join(h.Names, " "); s.nodes == nil || live != s.live {
 			s.nodes, s.live = peers.NewNodes(s.n.name, h.Names), live
 		}
 		counts.Nodes = 1 + len(h.Names)
-		for _, svc := range state.Services {
-			for _, g := range svc.Groups {
-				watched := g.Watched()
-				for _, host := range g.Hosts {
-					for _, t := range host.Targets {
-						r := s.record(t)
-						status, fresh := g.Finding(t, now)
-						shared := watched && !r.alone
-						mine := r.mine || !shared
-						if n := t.Host.Sessions(); n > 0 && !r.alone { // all others have none
-							sessions[r.host] = n
-						}
-						if r.mine && shared && fresh {
-							found[r.host] = peers.Finding{Up: status.Up, Reason: status.Reason, Since: status.Since}
-						}
-						v := h.Verdict(r.host)
-						rule := director.Ruling{Target: t}
-						if !mine && v.Known {
-							rule.Elsewhere, rule.Up, rule.Reason, rule.By = true, v.Up, v.Reason, v.By
-						}
-						if !r.told || rule != r.rule {
-							r.told, r.rule = true, rule
-							rulings = append(rulings, rule)
-						}
-						counts.add(mine, v.Known, status.Up == v.Up)
-					}
-				}
+		for _, r := range s.all {
+			if r.nodes != s.nodes {
+				r.nodes, r.mine = s.nodes, s.nodes.Mine(r.hash)
 			}
+			if r.heard != h {
+				r.heard, r.others = h, h.Verdict(r.host)
+			}
+			status, fresh := r.group.Finding(r.target, now)
+			news = s.tell(r, &status, r.mine && r.shared && fresh) || news
+			mine, v := r.mine || !r.shared, &r.others
+			rule := director.Ruling{Target: r.target}
+			if !mine && v.Known {
+				rule.Elsewhere, rule.Up, rule.Reason, rule.By = true, v.Up, v.Reason, v.By
+			}
+			if !r.told || rule != r.rule {
+				r.told, r.rule = true, rule
+				rulings = append(rulings, rule)
+			}
+			counts.add(mine, v.Known, status.Up == v.Up)
 		}
 	})
-	for t, r := range s.records {
-		if r.round != s.round {
-			delete(s.records, t)
-		}
+	if s.silent.Swap(false) || news {
+		s.exchange.Tell(s.found, s.sessions)
 	}
-	s.exchange.Tell(found, sessions)
 	took = time.Since(now)
 	if len(rulings) > 0 && dir.Rule(ctx, rulings) != nil {
 		for i := range rulings { // it has not taken them: this ends, or the director has
@@ -214,19 +223,68 @@ func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Tim
 	return took
 }
 
+// list makes all what a state has. It tells whether something is told of no more.
+func (s *sharing) list(state *director.State) (news bool) {
+	if state == s.state {
+		return false
+	}
+	s.state, s.all = state, nil
+	s.round++
+	for _, svc := range state.Services {
+		for _, g := range svc.Groups {
+			watched := g.Watched()
+			for _, host := range g.Hosts {
+				for _, t := range host.Targets {
+					r := s.record(t)
+					r.group, r.shared, r.round = g, watched && !r.alone, s.round
+					s.all = append(s.all, r)
+				}
+			}
+		}
+	}
+	for t, r := range s.records {
+		if r.round != s.round {
+			delete(s.records, t)
+			delete(s.found, r.host)
+			delete(s.sessions, r.host)
+			news = true
+		}
+	}
+	return news
+}
+
+// tell takes in what this node tells of a target. It reports whether that is something new.
+func (s *sharing) tell(r *record, is *director.Status, tells bool) (news bool) {
+	var f peers.Finding
+	if tells {
+		f = peers.Finding{Up: is.Up, Reason: is.Reason, Since: is.Since}
+	}
+	if tells != r.tells || f != r.finding {
+		if r.tells, r.finding, news = tells, f, true; tells {
+			s.found[r.host] = f
+		} else {
+			delete(s.found, r.host)
+		}
+	}
+	if n := r.target.Host.Sessions(); n != r.sessions && !r.alone {
+		if r.sessions, news = n, true; n > 0 {
+			s.sessions[r.host] = n
+		} else { // all that are not told of have none
+			delete(s.sessions, r.host)
+		}
+	}
+	return news
+}
+
 // record returns the record of a target.
 func (s *sharing) record(t *director.Target) *record {
 	r := s.records[t]
 	if r == nil {
-		r = new(record)
+		r = &record{target: t}
 		r.host.Service, r.host.Group, r.host.Name, r.host.Addr = t.Where()
 		r.hash = r.host.Hash()
 		r.alone = s.relative(t) || !r.host.Valid()
 		s.records[t] = r
-	}
-	r.round = s.round
-	if r.nodes != s.nodes {
-		r.nodes, r.mine = s.nodes, s.nodes.Mine(r.hash)
 	}
 	return r
 }
