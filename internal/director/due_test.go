@@ -45,7 +45,7 @@ func TestNoProbeIsLate(t *testing.T) {
 			x := d.State().Services[s].Groups[0].Hosts[n].Targets[0]
 			met[x.key.addr] = time.Now()
 			addr := x.key.addr.String()
-			switch random.IntN(8) {
+			switch random.IntN(9) {
 			case 0:
 				w.set(w.dead, addr, true)
 			case 1:
@@ -63,6 +63,12 @@ func TestNoProbeIsLate(t *testing.T) {
 				change(t, d, func(c *config.Config) {
 					h := c.Services[s].Groups[0].Hosts[n]
 					h.State = map[string]string{"ready": "maint", "maint": "ready"}[h.State]
+				})
+			case 7: // another process has seen something else
+				inDirector(t, d, func() {
+					e, now := x.export(), time.Now()
+					e.Up, e.Since, e.Next = !e.Up, now, now.Add(time.Duration(random.IntN(3000))*time.Millisecond)
+					d.hear(&e, d.State().Services[s].Groups[0].Hosts[n], now)
 				})
 			}
 			time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond)

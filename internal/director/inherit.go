@@ -557,6 +557,7 @@ func (d *Director) hear(e *exportedTarget, h *Host, now time.Time) {
 		if was := t.Status(); e.Up != was.Up && e.Since.After(was.Since) {
 			t.waiting = false
 			t.observe(e, now)
+			d.soon.forget()
 			d.changed(t.key.service)
 			d.touched[t.key.service] = true
 		}

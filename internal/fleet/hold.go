@@ -32,7 +32,14 @@ type held struct {
 	Max      int       `json:"max,omitempty"` // 0: as the node does it
 	Released *released `json:"released,omitempty"`
 
-	revision int64 // of the key
+	revision int64     // of the key
+	heard    time.Time // when this node has heard of that
+}
+
+// lasts tells whether a release that takes its time may still hold on some node.
+func (h *held) lasts() bool {
+	over := time.Duration(h.Released.Over)
+	return over > 0 && time.Since(h.heard) < over+releasedFor
 }
 
 // released is a release.
@@ -132,8 +139,7 @@ func (n *Node) Hold(ctx context.Context, o director.HoldOrder) error {
 // Release ends a hold on all nodes, for [director.Options].Fleet.
 func (n *Node) Release(ctx context.Context, o director.ReleaseOrder) (is bool, err error) {
 	err = n.order(ctx, o.Service, o.Group, o.Over+releasedFor, func(was *held) *held {
-		// One that takes its time may still hold on some node, whatever this one's clock says.
-		if is = was != nil && (was.Released == nil || was.Released.Over > 0); !is {
+		if is = was != nil && (was.Released == nil || was.lasts()); !is {
 			return nil
 		}
 		next := *was

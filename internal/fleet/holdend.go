@@ -33,6 +33,7 @@ func (n *Node) noteHold(key string, h *held) {
 		delete(n.holds, key)
 		return
 	}
+	h.heard = time.Now()
 	n.holds[key] = h
 	if _, is := n.counted[h.ID]; !is {
 		n.counted[h.ID] = counting{since: time.Now()}

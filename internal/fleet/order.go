@@ -66,6 +66,8 @@ const (
 	// changeWithin is how long it may take until another process is the node, or until it has
 	// gone, beside two times its lease and its grace.
 	changeWithin = time.Minute
+	// maxGrace is the longest grace that an order may have. One that says more is damaged.
+	maxGrace = 7 * 24 * time.Hour
 	// readyWithin is how long a node may take to be ready, beside its lease.
 	readyWithin = 15 * time.Second
 )
@@ -87,6 +89,7 @@ func readOrder(value []byte) (*Order, error) {
 			return nil, fmt.Errorf("its step %d is not one that this version of txlb knows", i+1)
 		}
 		s.Before, s.After = note(s.Before), note(s.After)
+		s.Grace = min(max(s.Grace, 0), maxGrace)
 	}
 	if o.current() == len(o.Steps) && o.Ended.IsZero() {
 		return nil, errors.New("all its steps are done, and it has not ended")
@@ -217,7 +220,7 @@ func (o *Order) next(v sight) (to *Order, after time.Duration) {
 			return o.stopped(i, "node %s has not begun within %v: is it there, and reaches the store? See its log", s.Node, beginWithin)
 		})
 	case !changed:
-		limit := changeWithin + 2*v.lease + max(s.Grace, 0)
+		limit := changeWithin + 2*v.lease + s.Grace
 		return late(limit, func() *Order {
 			return o.stopped(i, "node %s has begun, and is not done after %v: see its log", s.Node, limit)
 		})

@@ -43,7 +43,7 @@ type sharing struct {
 }
 
 // record is what sharing knows of a target. With 100,000 of them a look at rest may neither search
-// for anything nor allocate.
+// nor allocate for each.
 type record struct {
 	target *director.Target
 	group  *director.Group
@@ -212,8 +212,8 @@ func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Tim
 		s.exchange.Tell(s.found, s.sessions)
 	}
 	took = time.Since(now)
-	if len(rulings) > 0 && dir.Rule(ctx, rulings) != nil {
-		for i := range rulings { // it has not taken them: this ends, or the director has
+	if len(rulings) > 0 && (dir.Rule(ctx, rulings) != nil || dir.State() != s.state) {
+		for i := range rulings { // it may not have taken them: this ends, the director has, or a target had gone
 			s.records[rulings[i].Target].told = false
 		}
 	}

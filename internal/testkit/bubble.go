@@ -10,7 +10,7 @@ import (
 // Bubble is [synctest.Test], on one processor if the race detector is on. All timers of a
 // bubble share one context of the detector, and any of its goroutines may run them: two that
 // do so at once, on two processors, crash the process (golang/go#78156). The detector goes by
-// what happens before what, so it sees as much on one processor.
+// what happens before what, so it sees nearly as much on one processor.
 func Bubble(t *testing.T, f func(*testing.T)) {
 	t.Helper()
 	if raceDetector {
