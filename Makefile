@@ -114,7 +114,7 @@ SOAK ?= 2m
 
 .PHONY: fleet
 fleet: ## the proofs of a fleet with their full numbers: the current etcd, 1,000 changes, 10,000 hosts, 50 nodes, a minute without a quorum; as root
-	$(GO) test ./internal/fleet -count 1 -v -run '^(TestFleetOf50|TestHundredThousandHosts|TestCrowd)$$' -whole
+	$(GO) test ./internal/fleet -count 1 -v -timeout 30m -run '^(TestFleetOf50|TestHundredThousandHosts|TestCrowd)$$' -whole
 	$(GO) -C internal/fleet/etcd/embedded vet ./...
 	$(GO) test ./internal/fleet/etcd -count 1 -v -run '^(TestStore|TestB87ChangesAreLinearizable|TestChangeIsEverywhere)$$' -whole
 	$(GO) test ./soak/fleet -count 1 -v -whole
