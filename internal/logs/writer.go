@@ -359,7 +359,7 @@ type runner struct {
 
 // feed gives the idle sink something to write, if there is something.
 func (r *runner) feed() {
-	if r.chunk > 0 || r.resting {
+	if r.chunk > 0 || r.resting || r.sink.off() { // lines that come while it is off are for the next one
 		return
 	}
 	if r.done == len(r.batch) {

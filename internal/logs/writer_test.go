@@ -105,6 +105,44 @@ func TestReopenDuringAMove(t *testing.T) {
 	}
 }
 
+// A log that is switched on while lines are written has them, from one of them on. It is off
+// until the file is open, and nothing is given to what it was before.
+func TestSwitchedOnWhileLinesAreWritten(t *testing.T) {
+	w, err := OpenAccess("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = w.Write([]byte("line\n"))
+			}
+		}
+	}()
+	dir := t.TempDir()
+	for i := range 50 {
+		path := filepath.Join(dir, strconv.Itoa(i))
+		if err := w.Move(path); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, "lines in "+path, func() bool {
+			info, err := os.Stat(path)
+			return err == nil && info.Size() > 0
+		})
+		if err := w.Move(""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	<-ended
+	_ = w.Close() // lines may have come faster than they were written
+}
+
 func TestFailedReopenGoesOn(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
 	if err := os.Mkdir(dir, 0o700); err != nil {
