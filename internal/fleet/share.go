@@ -223,7 +223,8 @@ func (s *sharing) look(ctx context.Context, dir *director.Director, now time.Tim
 	return took
 }
 
-// list makes all what a state has. It tells whether something is told of no more.
+// list rebuilds s.all if the state is a new one. news is whether this node has to take back what
+// it told of a host that is gone.
 func (s *sharing) list(state *director.State) (news bool) {
 	if state == s.state {
 		return false
